@@ -1,0 +1,2 @@
+//! mesh-waypoint
+fn main() {}

@@ -1,0 +1,2 @@
+//! mesh-traffic
+fn main() {}
