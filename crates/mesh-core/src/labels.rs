@@ -1,0 +1,104 @@
+//! What labels mean to the mesh: enrolment, and the names under which Istio's metrics show a workload.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Enrolment, OutsideReason};
+
+/// Labels of a Kubernetes object.
+pub type Labels = BTreeMap<String, String>;
+
+/// Our own label for enrolment: `enabled` or `disabled`.
+pub const JOIN: &str = "mesh.dev/join";
+/// Istio's label for enrolment: `ambient` or `none`.
+pub const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+
+/// What an object's labels ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// To be part of the mesh.
+    Join,
+    /// To stay outside.
+    StayOut,
+    /// Nothing.
+    Silent,
+}
+
+/// Whether a Pod is part of the mesh: its own labels come before its namespace's.
+#[must_use]
+pub fn enrolment(namespace: &Labels, pod: &Labels, host_network: bool) -> Enrolment {
+    if host_network {
+        return Enrolment::Outside(OutsideReason::HostNetwork);
+    }
+    match (wish(pod), wish(namespace)) {
+        (Wish::StayOut, _) => Enrolment::Outside(OutsideReason::OptedOut),
+        (Wish::Join, _) | (Wish::Silent, Wish::Join) => Enrolment::Enrolled,
+        (Wish::Silent, Wish::Silent | Wish::StayOut) => {
+            Enrolment::Outside(OutsideReason::NotLabelled)
+        }
+    }
+}
+
+/// What the labels of one object ask for. [`JOIN`] comes before [`DATAPLANE_MODE`]; an unknown value asks for nothing.
+#[must_use]
+pub fn wish(labels: &Labels) -> Wish {
+    match labels.get(JOIN).map(String::as_str) {
+        Some("enabled") => return Wish::Join,
+        Some("disabled") => return Wish::StayOut,
+        _ => {}
+    }
+    match labels.get(DATAPLANE_MODE).map(String::as_str) {
+        Some("ambient") => Wish::Join,
+        Some("none") => Wish::StayOut,
+        _ => Wish::Silent,
+    }
+}
+
+/// Istio's canonical service of a workload.
+#[must_use]
+pub fn canonical_service<'a>(labels: &'a Labels, workload_name: &'a str) -> &'a str {
+    const KEYS: [&str; 3] = [
+        "service.istio.io/canonical-name",
+        "app.kubernetes.io/name",
+        "app",
+    ];
+    first(labels, &KEYS).unwrap_or(workload_name)
+}
+
+/// Istio's canonical revision of a workload.
+#[must_use]
+pub fn canonical_revision(labels: &Labels) -> &str {
+    const KEYS: [&str; 3] = [
+        "service.istio.io/canonical-revision",
+        "app.kubernetes.io/version",
+        "version",
+    ];
+    first(labels, &KEYS).unwrap_or("latest")
+}
+
+/// The workload's name, from the kind and name of the Pod's controlling owner.
+///
+/// A ReplicaSet stands for its Deployment when its name ends in the Pod's `pod-template-hash`.
+#[must_use]
+pub fn workload_name<'a>(
+    owner: Option<(&str, &'a str)>,
+    labels: &Labels,
+    pod_name: &'a str,
+) -> &'a str {
+    match owner {
+        None => pod_name,
+        Some(("ReplicaSet", name)) => labels
+            .get("pod-template-hash")
+            .and_then(|hash| name.strip_suffix(hash.as_str())?.strip_suffix('-'))
+            .filter(|deployment| !deployment.is_empty())
+            .unwrap_or(name),
+        Some((_, name)) => name,
+    }
+}
+
+/// The first label that is there and not empty.
+fn first<'a>(labels: &'a Labels, keys: &[&str]) -> Option<&'a str> {
+    keys.iter()
+        .filter_map(|key| labels.get(*key))
+        .map(String::as_str)
+        .find(|value| !value.is_empty())
+}

@@ -1,0 +1,175 @@
+//! Plain data: workloads, services and their endpoints, as one moment of the cluster.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::identity::SpiffeId;
+
+/// A Pod's `metadata.uid`. Unlike a name or an address, it is never used again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkloadUid(Arc<str>);
+
+/// A Node's `metadata.name`, as Pods give it in `spec.nodeName`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeName(Arc<str>);
+
+macro_rules! text_newtype {
+    ($name:ident) => {
+        impl $name {
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl<T: Into<Arc<str>>> From<T> for $name {
+            fn from(text: T) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_newtype!(WorkloadUid);
+text_newtype!(NodeName);
+
+/// A Pod, as the mesh sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// The Pod's uid.
+    pub uid: WorkloadUid,
+    /// The Pod's name.
+    pub name: Arc<str>,
+    /// The Pod's namespace.
+    pub namespace: Arc<str>,
+    /// Who it is: its trust domain, namespace and service account.
+    pub identity: SpiffeId,
+    /// The node that runs it.
+    pub node: NodeName,
+    /// Its addresses, of both families; the node's own for a Pod on the host's network.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it is part of the mesh.
+    pub enrolment: Enrolment,
+    /// Whether it is ready to serve.
+    pub ready: bool,
+    /// The owner's name: a Deployment, StatefulSet and so on; the Pod's own without an owner.
+    pub workload_name: Arc<str>,
+    /// Istio's canonical service ([`crate::labels::canonical_service`]).
+    pub canonical_service: Arc<str>,
+    /// Istio's canonical revision ([`crate::labels::canonical_revision`]).
+    pub canonical_revision: Arc<str>,
+    /// The `app` label, or the canonical service.
+    pub app: Arc<str>,
+    /// The `version` label, or the canonical revision.
+    pub version: Arc<str>,
+}
+
+impl Workload {
+    /// Whether its traffic goes by the mesh.
+    #[must_use]
+    pub fn is_enrolled(&self) -> bool {
+        self.enrolment == Enrolment::Enrolled
+    }
+
+    /// Whether its addresses are its node's, shared with others.
+    #[must_use]
+    pub fn is_on_host_network(&self) -> bool {
+        self.enrolment == Enrolment::Outside(OutsideReason::HostNetwork)
+    }
+}
+
+/// Whether a workload is part of the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Enrolment {
+    /// It is; its traffic is authenticated and encrypted.
+    Enrolled,
+    /// It is not.
+    Outside(OutsideReason),
+}
+
+/// Why a workload is not part of the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OutsideReason {
+    /// Neither the Pod nor its namespace asks for it.
+    NotLabelled,
+    /// The Pod's own label keeps it out of an enrolled namespace.
+    OptedOut,
+    /// The Pod has no network namespace of its own.
+    HostNetwork,
+}
+
+/// A Kubernetes Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The Service's namespace.
+    pub namespace: Arc<str>,
+    /// The Service's name.
+    pub name: Arc<str>,
+    /// The full host name, such as `cart.shop.svc.cluster.local`.
+    pub hostname: Arc<str>,
+    /// The cluster addresses, of both families; none for a headless Service.
+    pub vips: Vec<IpAddr>,
+    /// The declared ports.
+    pub ports: Vec<ServicePort>,
+}
+
+impl Service {
+    /// The port that `number` means for `protocol`, if declared.
+    #[must_use]
+    pub fn port(&self, number: u16, protocol: Protocol) -> Option<&ServicePort> {
+        self.ports
+            .iter()
+            .find(|port| port.port == number && port.protocol == protocol)
+    }
+}
+
+/// A declared port of a Service, with what stands behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// The port's name; a Service with one port may leave it out.
+    pub name: Option<Arc<str>>,
+    /// The port number at the Service's address.
+    pub port: u16,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The endpoints that are ready now.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A ready endpoint of a Service's port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The workload that it is, where known; endpoints outside the cluster have none.
+    pub workload: Option<Arc<Workload>>,
+}
+
+/// A transport protocol of a Service's port. The mesh carries TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// Carried by the mesh.
+    Tcp,
+    /// Not carried.
+    Udp,
+    /// Not carried.
+    Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}

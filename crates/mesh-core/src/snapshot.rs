@@ -1,0 +1,137 @@
+//! The cluster at one moment, indexed for the questions that a connection asks.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::model::{NodeName, Service, Workload, WorkloadUid};
+
+/// An immutable view of the cluster. Every lookup is a hash lookup; building is linear.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    workloads: Vec<Arc<Workload>>,
+    services: Vec<Arc<Service>>,
+    by_address: HashMap<IpAddr, usize>,
+    by_uid: HashMap<WorkloadUid, usize>,
+    by_node: HashMap<NodeName, Vec<usize>>,
+    by_vip: HashMap<IpAddr, usize>,
+}
+
+impl Snapshot {
+    /// Indexes workloads and services, given by value or behind an `Arc`.
+    ///
+    /// IPv4-mapped IPv6 addresses become IPv4, and a port's endpoints are ordered IPv4 before IPv6. Where two
+    /// claim one uid, workload address or service address, the first keeps it. Workloads on the host's network are
+    /// not found by address, which is their node's.
+    #[must_use]
+    pub fn build<W, S>(workloads: W, services: S) -> Self
+    where
+        W: IntoIterator<Item: Into<Arc<Workload>>>,
+        S: IntoIterator<Item: Into<Arc<Service>>>,
+    {
+        let mut snapshot = Self {
+            workloads: workloads.into_iter().map(Into::into).collect(),
+            services: services.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        };
+        snapshot.index_workloads();
+        snapshot.index_services();
+        snapshot
+    }
+
+    /// The workload that has `address` as its own.
+    #[must_use]
+    pub fn workload_by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        let index = *self.by_address.get(&address.to_canonical())?;
+        self.workloads.get(index)
+    }
+
+    /// The workload of that uid.
+    #[must_use]
+    pub fn workload_by_uid(&self, uid: &WorkloadUid) -> Option<&Arc<Workload>> {
+        let index = *self.by_uid.get(uid)?;
+        self.workloads.get(index)
+    }
+
+    /// The workloads that run on `node`, in the order given to [`Snapshot::build`].
+    pub fn workloads_on(&self, node: &NodeName) -> impl Iterator<Item = &Arc<Workload>> {
+        let indexes = self.by_node.get(node).map_or(&[][..], Vec::as_slice);
+        indexes
+            .iter()
+            .filter_map(|index| self.workloads.get(*index))
+    }
+
+    /// All workloads, in the order given to [`Snapshot::build`].
+    pub fn workloads(&self) -> impl ExactSizeIterator<Item = &Arc<Workload>> {
+        self.workloads.iter()
+    }
+
+    /// All services, in the order given to [`Snapshot::build`].
+    pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<Service>> {
+        self.services.iter()
+    }
+
+    /// The service that has `address` as a cluster address.
+    #[must_use]
+    pub fn service_by_vip(&self, address: IpAddr) -> Option<&Arc<Service>> {
+        let index = *self.by_vip.get(&address.to_canonical())?;
+        self.services.get(index)
+    }
+
+    fn index_workloads(&mut self) {
+        self.by_uid.reserve(self.workloads.len());
+        self.by_address.reserve(2 * self.workloads.len());
+        for (index, workload) in self.workloads.iter().enumerate() {
+            self.by_uid.entry(workload.uid.clone()).or_insert(index);
+            match self.by_node.get_mut(&workload.node) {
+                Some(indexes) => indexes.push(index),
+                None => {
+                    self.by_node.insert(workload.node.clone(), vec![index]);
+                }
+            }
+            if workload.is_on_host_network() {
+                continue;
+            }
+            for address in &workload.addresses {
+                self.by_address
+                    .entry(address.to_canonical())
+                    .or_insert(index);
+            }
+        }
+    }
+
+    fn index_services(&mut self) {
+        self.by_vip.reserve(2 * self.services.len());
+        for (index, service) in self.services.iter_mut().enumerate() {
+            if !has_ordered_endpoints(service) {
+                order_endpoints(Arc::make_mut(service));
+            }
+            for vip in &service.vips {
+                self.by_vip.entry(vip.to_canonical()).or_insert(index);
+            }
+        }
+    }
+}
+
+fn has_ordered_endpoints(service: &Service) -> bool {
+    service.ports.iter().all(|port| {
+        let canonical = |address: SocketAddr| address.ip().to_canonical() == address.ip();
+        port.endpoints.iter().all(|e| canonical(e.address))
+            && port.endpoints.is_sorted_by_key(|e| e.address.is_ipv6())
+    })
+}
+
+fn order_endpoints(service: &mut Service) {
+    for port in &mut service.ports {
+        for endpoint in &mut port.endpoints {
+            endpoint.address = canonical(endpoint.address);
+        }
+        port.endpoints.sort_by_key(|e| e.address.is_ipv6());
+    }
+}
+
+/// The address with an IPv4-mapped IPv6 address as the IPv4 address that it means (RFC 4291, section 2.5.5.2).
+#[must_use]
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
