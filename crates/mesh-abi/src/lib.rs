@@ -1,1 +1,42 @@
-//! mesh-abi
+//! Types shared by the eBPF programs and the node daemon through eBPF maps.
+//!
+//! Everything here is `repr(C)` with explicit, zeroed padding and asserted sizes, because the kernel
+//! compares map keys byte by byte. Addresses are always kept in IPv6 form (IPv4 as `::ffff:a.b.c.d`,
+//! RFC 4291 section 2.5.5.2) and in network byte order, as the name of each field says.
+#![no_std]
+
+pub mod counter;
+pub mod flow;
+pub mod pod;
+pub mod ports;
+pub mod sock_address;
+pub mod socket;
+
+pub use counter::Counter;
+pub use flow::FlowKey;
+pub use pod::PodRecord;
+pub use sock_address::SockAddress;
+pub use socket::{SocketKind, SocketRecord};
+
+/// Version of every layout in this crate. It is part of the directory name under which maps are
+/// pinned, so that a daemon never reads a map written in another layout.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps, as the eBPF object declares them and as they are pinned.
+pub mod map_names {
+    /// Enrolled pods: network-namespace cookie to [`crate::PodRecord`].
+    pub const PODS: &str = "PODS";
+    /// Per-socket record ([`crate::SocketRecord`]) in socket storage.
+    pub const SOCKETS: &str = "SOCKETS";
+    /// Redirected connections that the daemon has not accepted yet: [`crate::FlowKey`] to original destination.
+    pub const OUTBOUND_FLOWS: &str = "OUTBOUND_FLOWS";
+    /// The daemon's connections towards applications: [`crate::FlowKey`] to the real client.
+    pub const INBOUND_FLOWS: &str = "INBOUND_FLOWS";
+    /// Per-CPU event counters, indexed by [`crate::Counter`].
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Every map, in the order in which they are described above.
+    pub const ALL: [&str; 5] = [PODS, SOCKETS, OUTBOUND_FLOWS, INBOUND_FLOWS, COUNTERS];
+}
+
+/// Name of the read-only global that holds the cgroup id of the daemon (`u64`, set at load).
+pub const DAEMON_CGROUP_GLOBAL: &str = "DAEMON_CGROUP_ID";

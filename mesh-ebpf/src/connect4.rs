@@ -1,0 +1,33 @@
+//! connect() on an IPv4 socket.
+
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use aya_log_ebpf::debug;
+use mesh_abi::{SockAddress, ports, sock_address::LOOPBACK_V4_BE};
+
+use crate::outbound::{self, Verdict};
+
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    let Some(pod) = outbound::pod(&ctx) else {
+        return 1;
+    };
+    if !outbound::is_stream(&ctx) {
+        return 1;
+    }
+    let call = ctx.sock_addr;
+    // SAFETY: the context is valid for the whole run of the program; its fields are words.
+    let (address_be, port_be) = unsafe { ((*call).user_ip4, (*call).user_port as u16) };
+    match outbound::decide(&ctx, pod, SockAddress::v4(address_be, port_be)) {
+        Verdict::Pass => 1,
+        Verdict::Deny => 0,
+        Verdict::Redirect => {
+            // SAFETY: as above; connect4 may write both fields.
+            unsafe {
+                (*call).user_ip4 = LOOPBACK_V4_BE;
+                (*call).user_port = u32::from(ports::OUTBOUND.to_be());
+            }
+            debug!(&ctx, "connect4 {:i}:{} redirected", u32::from_be(address_be), u16::from_be(port_be));
+            1
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! connect() on an IPv6 socket, IPv4-mapped destinations included.
+
+use aya_ebpf::{bindings::bpf_sock_addr, macros::cgroup_sock_addr, programs::SockAddrContext};
+use aya_log_ebpf::debug;
+use mesh_abi::{
+    SockAddress, ports,
+    sock_address::{LOOPBACK_V4_BE, LOOPBACK_V6_BE},
+};
+
+use crate::outbound::{self, Verdict};
+
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    let Some(pod) = outbound::pod(&ctx) else {
+        return 1;
+    };
+    if !outbound::is_stream(&ctx) {
+        return 1;
+    }
+    let call = ctx.sock_addr;
+    // SAFETY: the context is valid for the whole run of the program; its fields are words.
+    let (words_be, port_be) = unsafe { ((*call).user_ip6, (*call).user_port as u16) };
+    let destination = SockAddress::v6(words_be, port_be);
+    match outbound::decide(&ctx, pod, destination) {
+        Verdict::Pass => 1,
+        Verdict::Deny => 0,
+        Verdict::Redirect => {
+            redirect(call, &destination);
+            debug!(&ctx, "connect6 port {} redirected", u16::from_be(port_be));
+            1
+        }
+    }
+}
+
+/// To the daemon by the family that the packets will have.
+#[inline(always)]
+fn redirect(call: *mut bpf_sock_addr, destination: &SockAddress) {
+    // SAFETY: connect6 may write these fields of its context.
+    unsafe {
+        if destination.is_v4() {
+            (*call).user_ip6[3] = LOOPBACK_V4_BE;
+        } else {
+            (*call).user_ip6[0] = LOOPBACK_V6_BE[0];
+            (*call).user_ip6[1] = LOOPBACK_V6_BE[1];
+            (*call).user_ip6[2] = LOOPBACK_V6_BE[2];
+            (*call).user_ip6[3] = LOOPBACK_V6_BE[3];
+        }
+        (*call).user_port = u32::from(ports::OUTBOUND.to_be());
+    }
+}

@@ -1,0 +1,25 @@
+//! getpeername() and accept() on an IPv4 socket: the application sees whom it talks to.
+
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use mesh_abi::SocketKind;
+
+use crate::sockets;
+
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    let call = ctx.sock_addr;
+    // SAFETY: the context is valid for the whole run of the program, and has a socket.
+    let sk = unsafe { (*call).__bindgen_anon_1.sk };
+    let Some(record) = sockets::find(sk) else {
+        return 1;
+    };
+    if !record.is(SocketKind::Outbound) && !record.is(SocketKind::Inbound) {
+        return 1;
+    }
+    // SAFETY: getpeername4 may write these fields of its context.
+    unsafe {
+        (*call).user_ip4 = record.peer.words_be[3];
+        (*call).user_port = u32::from(record.peer.port_be);
+    }
+    1
+}

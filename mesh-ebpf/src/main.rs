@@ -1,0 +1,30 @@
+//! The kernel side of the data path. One hook a file; what they share is in `maps`, `sockets`,
+//! `outbound` and `packet`. No policy is here: a pod is enrolled or it is not.
+#![no_std]
+#![no_main]
+
+mod connect4;
+mod connect6;
+mod getpeername4;
+mod getpeername6;
+mod getsockname4;
+mod getsockname6;
+mod maps;
+mod outbound;
+mod packet;
+mod sock_create;
+mod sock_ops;
+mod sockets;
+mod tc_egress;
+mod tc_ingress;
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier rejects a program that can reach this, so nothing can.
+    loop {}
+}
+
+/// Some helpers are for programs under a GPL-compatible licence only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

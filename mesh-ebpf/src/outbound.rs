@@ -1,0 +1,86 @@
+//! What connect4 and connect6 decide, once the address is in common form.
+
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_netns_cookie, programs::SockAddrContext};
+use mesh_abi::{Counter, PodRecord, SockAddress, SocketKind, SocketRecord, ports};
+
+use crate::{
+    maps::{PODS, count},
+    sockets,
+};
+
+/// `SOCK_STREAM`
+const STREAM: u32 = 1;
+
+/// The fate of a connect().
+pub enum Verdict {
+    /// Goes where the application wanted.
+    Pass,
+    /// Fails with EPERM.
+    Deny,
+    /// Goes to the daemon's listener on loopback.
+    Redirect,
+}
+
+/// The enrolled pod whose socket this is.
+#[inline(always)]
+pub fn pod<'a>(ctx: &SockAddrContext) -> Option<&'a PodRecord> {
+    // SAFETY: plain helper call; map values are only read, and a racing update changes whole records.
+    unsafe { PODS.get(bpf_get_netns_cookie(ctx.as_ptr())) }
+}
+
+/// Whether the socket is a byte stream; datagrams pass untouched.
+#[inline(always)]
+pub fn is_stream(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the context is valid for the whole run of the program.
+    unsafe { (*ctx.sock_addr).type_ == STREAM }
+}
+
+/// Decides for a stream socket of an enrolled pod and remembers the original destination.
+#[inline(always)]
+pub fn decide(ctx: &SockAddrContext, pod: &PodRecord, destination: SockAddress) -> Verdict {
+    // SAFETY: the context is valid for the whole run of the program, and has a socket.
+    let sk = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    let record = sockets::find(sk);
+    if record.as_ref().is_some_and(|it| it.is(SocketKind::Daemon)) {
+        return Verdict::Pass;
+    }
+    let own = destination.same_host(&pod.v4_words_be) || destination.same_host(&pod.v6_words_be);
+    if own || destination.is_local() {
+        return decide_local(record, destination);
+    }
+    let local = if destination.is_v4() {
+        pod.v4_words_be
+    } else {
+        pod.v6_words_be
+    };
+    let mut fresh = SocketRecord::new(SocketKind::Outbound, destination);
+    fresh.local_words_be = local;
+    match sockets::find_or_create(sk, &mut fresh) {
+        Some(record) => *record = fresh,
+        None => {
+            count(Counter::DroppedNoRecord);
+            return Verdict::Deny;
+        }
+    }
+    count(Counter::OutboundRedirected);
+    Verdict::Redirect
+}
+
+/// A connect() that stays in the pod: never redirected, and never to the mesh's own listeners.
+#[inline(always)]
+fn decide_local(record: Option<&mut SocketRecord>, destination: SockAddress) -> Verdict {
+    if ports::is_reserved(destination.port()) {
+        // While one daemon replaces another, both generations of this hook run: what the first one
+        // has redirected reaches the second one as a connect() to the daemon.
+        let redirected = record.is_some_and(|it| it.is(SocketKind::Outbound));
+        if redirected && destination.port() == ports::OUTBOUND {
+            return Verdict::Pass;
+        }
+        count(Counter::DroppedReservedPort);
+        return Verdict::Deny;
+    }
+    if let Some(record) = record {
+        *record = SocketRecord::default();
+    }
+    Verdict::Pass
+}

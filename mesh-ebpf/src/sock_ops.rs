@@ -1,0 +1,137 @@
+//! TCP life-cycle events: tells each end of a loopback connection between an application and the
+//! daemon who is at the other one.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops,
+    },
+    helpers::generated::bpf_get_netns_cookie,
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use mesh_abi::{FlowKey, SockAddress, SocketKind, SocketRecord};
+
+use crate::{
+    maps::{INBOUND_FLOWS, OUTBOUND_FLOWS, PODS},
+    sockets,
+};
+
+const AF_INET: u32 = 2;
+/// `BPF_ANY`
+const ANY: u64 = 0;
+
+#[sock_ops]
+pub fn sock_ops(ctx: SockOpsContext) -> u32 {
+    match ctx.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => publish(&ctx),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => adopt(&ctx),
+        _ => {}
+    }
+    1
+}
+
+/// Before a SYN leaves: says where a redirected connection wanted to go, and for whom the daemon dials.
+#[inline(always)]
+fn publish(ctx: &SockOpsContext) {
+    let Some(record) = sockets::find(socket(ctx)) else {
+        return;
+    };
+    if record.peer.port_be == 0 {
+        return;
+    }
+    let key = FlowKey {
+        netns_cookie: netns_cookie(ctx),
+        source: local(ctx.ops),
+        destination: remote(ctx.ops),
+    };
+    // A full map gives up its oldest entry; a failed insert is noticed by the other end, which then
+    // finds no entry and refuses (outbound) or shows the daemon's address (inbound).
+    if record.is(SocketKind::Outbound) {
+        let _ = OUTBOUND_FLOWS.insert(key, record.peer, ANY);
+    } else if record.is(SocketKind::Daemon) {
+        let _ = INBOUND_FLOWS.insert(key, record.peer, ANY);
+    }
+}
+
+/// When an application's listener has a new connection, before accept() returns it: takes the real
+/// client's address over from the daemon's side.
+#[inline(always)]
+fn adopt(ctx: &SockOpsContext) {
+    let netns_cookie = netns_cookie(ctx);
+    // SAFETY: the value is not read.
+    if unsafe { PODS.get(netns_cookie) }.is_none() {
+        return;
+    }
+    let key = FlowKey {
+        netns_cookie,
+        source: remote(ctx.ops),
+        destination: local(ctx.ops),
+    };
+    // SAFETY: the value is copied at once.
+    let Some(client) = (unsafe { INBOUND_FLOWS.get(key).copied() }) else {
+        return;
+    };
+    let _ = INBOUND_FLOWS.remove(key);
+    let mut record = SocketRecord::new(SocketKind::Inbound, client);
+    let _ = sockets::find_or_create(socket(ctx), &mut record);
+}
+
+#[inline(always)]
+fn netns_cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: plain helper call (Linux 5.15 for this program type).
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+#[inline(always)]
+fn socket(ctx: &SockOpsContext) -> *mut bpf_sock {
+    // SAFETY: the context is valid for the whole run of the program.
+    unsafe { (*ctx.ops).__bindgen_anon_2.sk }
+}
+
+#[inline(always)]
+fn local(ops: *mut bpf_sock_ops) -> SockAddress {
+    // SAFETY: the context is valid for the whole run of the program. `local_port` is in host order.
+    unsafe {
+        let port_be = ((*ops).local_port as u16).to_be();
+        if (*ops).family == AF_INET {
+            SockAddress::v4((*ops).local_ip4, port_be)
+        } else {
+            let words = &raw const (*ops).local_ip6;
+            SockAddress::v6(read_words(words), port_be)
+        }
+    }
+}
+
+#[inline(always)]
+fn remote(ops: *mut bpf_sock_ops) -> SockAddress {
+    // SAFETY: the context is valid for the whole run of the program. `remote_port` is in network
+    // order in the upper half of a big-endian word.
+    unsafe {
+        let port_be = (u32::from_be((*ops).remote_port) as u16).to_be();
+        if (*ops).family == AF_INET {
+            SockAddress::v4((*ops).remote_ip4, port_be)
+        } else {
+            let words = &raw const (*ops).remote_ip6;
+            SockAddress::v6(read_words(words), port_be)
+        }
+    }
+}
+
+/// Word by word: the verifier allows no wider access to this context.
+///
+/// # Safety
+/// `words` must point into the program's context.
+#[inline(always)]
+unsafe fn read_words(words: *const [u32; 4]) -> [u32; 4] {
+    let first = words.cast::<u32>();
+    // SAFETY: four words, by the caller's word; volatile so that they are not merged.
+    unsafe {
+        [
+            first.read_volatile(),
+            first.add(1).read_volatile(),
+            first.add(2).read_volatile(),
+            first.add(3).read_volatile(),
+        ]
+    }
+}

@@ -1,0 +1,46 @@
+//! Socket records: the kernel's memory of who made a socket and of what its application shall see.
+
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    helpers::generated::bpf_sk_storage_get,
+};
+use mesh_abi::{SocketKind, SocketRecord};
+
+use crate::maps::SOCKETS;
+
+/// The record of `sk`, if it has one.
+#[inline(always)]
+pub fn find<'a>(sk: *mut bpf_sock) -> Option<&'a mut SocketRecord> {
+    storage(sk, core::ptr::null_mut(), 0)
+}
+
+/// The record of `sk`, made from `initial` if there was none.
+#[inline(always)]
+pub fn find_or_create<'a>(
+    sk: *mut bpf_sock,
+    initial: &mut SocketRecord,
+) -> Option<&'a mut SocketRecord> {
+    storage(sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into())
+}
+
+/// Whether the daemon made this socket.
+#[inline(always)]
+pub fn is_daemons(sk: *mut bpf_sock) -> bool {
+    find(sk).is_some_and(|record| record.is(SocketKind::Daemon))
+}
+
+#[inline(always)]
+fn storage<'a>(
+    sk: *mut bpf_sock,
+    initial: *mut SocketRecord,
+    flags: u64,
+) -> Option<&'a mut SocketRecord> {
+    let map = core::ptr::addr_of!(SOCKETS).cast_mut().cast();
+    // SAFETY: the helper accepts a socket or null (the verifier checks which) and returns null or a
+    // pointer to a whole record that lives as long as the socket, which outlives the program's run.
+    unsafe {
+        bpf_sk_storage_get(map, sk.cast(), initial.cast(), flags)
+            .cast::<SocketRecord>()
+            .as_mut()
+    }
+}
