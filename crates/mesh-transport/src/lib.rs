@@ -1,1 +1,22 @@
-//! mesh-transport
+//! What carries the mesh's bytes: certificates, TLS by workload identity, HBONE tunnels and the relay between sockets.
+//!
+//! Everything runs on current-thread runtimes: tunnels and pools stay on the thread that made them,
+//! and tasks are spawned with [`tokio::task::spawn_local`].
+#![forbid(unsafe_code)]
+
+pub mod ca;
+mod cacerts;
+pub mod certificate;
+pub mod identities;
+pub mod limits;
+pub mod reject;
+pub mod tls;
+pub mod verify;
+
+pub use ca::{CaError, CertificateAuthority};
+pub use certificate::WorkloadCertificate;
+pub use identities::{CertificateSource, Identities, IdentityFetchError};
+pub use limits::Limits;
+pub use reject::RejectReason;
+pub use tls::{TlsError, TlsIdentity};
+pub use verify::{VerifyError, identity_of};

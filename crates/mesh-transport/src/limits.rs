@@ -1,0 +1,54 @@
+//! Bounds on time and memory, all in one place.
+
+use std::time::Duration;
+
+/// Bounds for tunnels. The defaults suit a node with tens of thousands of connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes in flight towards us on one HTTP/2 stream. 4 MiB fill 10 Gb/s at 3 ms of round trip.
+    pub stream_window: u32,
+    /// Bytes in flight towards us on one HTTP/2 connection: what a peer can make us hold.
+    pub connection_window: u32,
+    /// Largest DATA frame that we accept, in bytes. A frame is buffered whole before its first byte goes on.
+    pub max_frame_size: u32,
+    /// Bytes that may wait on a stream for the connection to take them.
+    pub max_send_buffer: usize,
+    /// Streams that a peer may have open on one connection.
+    pub max_concurrent_streams: u32,
+    /// Streams that the pool puts on one connection before it dials another.
+    pub streams_per_connection: usize,
+    /// Bytes of a request's headers, HPACK-decoded; bounds CONTINUATION floods.
+    pub max_header_list: u32,
+    /// From accept, or from the start of dialling, to a finished handshake.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes with peers not yet authenticated that run at once; others wait without buffers.
+    pub handshakes_in_flight: usize,
+    /// From a CONNECT to its answer, which comes after the application at the far side was connected.
+    pub response_timeout: Duration,
+    /// How long a connection without streams stays.
+    pub idle_timeout: Duration,
+    /// Between pings on a connection.
+    pub ping_interval: Duration,
+    /// How long a ping may stay unanswered.
+    pub ping_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stream_window: 4 << 20,
+            connection_window: 16 << 20,
+            max_frame_size: 64 << 10,
+            max_send_buffer: 512 << 10,
+            max_concurrent_streams: 256,
+            streams_per_connection: 100,
+            max_header_list: 16 << 10,
+            handshake_timeout: Duration::from_secs(10),
+            handshakes_in_flight: 256,
+            response_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(90),
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(20),
+        }
+    }
+}

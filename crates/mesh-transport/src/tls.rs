@@ -1,0 +1,152 @@
+//! TLS 1.3 between workloads: one server and one client configuration an identity.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use mesh_core::{SpiffeId, TrustDomain};
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
+use rustls::crypto::CryptoProvider;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::PrivateKeyDer;
+
+use crate::certificate::WorkloadCertificate;
+use crate::verify::{ExpectedServer, PeerVerifier, TrustDomainClients, VerifyError};
+
+/// ALPN of HBONE.
+pub const ALPN_H2: &[u8] = b"h2";
+/// How many destinations' client configurations an identity keeps.
+const MAX_CLIENT_CONFIGS: usize = 1024;
+
+/// Why a certificate cannot be used for TLS. Retrying needs another certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The roots cannot be used.
+    #[error(transparent)]
+    Roots(#[from] VerifyError),
+    /// The key or the chain cannot be used, or they do not belong together.
+    #[error("the certificate of {identity} cannot be used for TLS: {source}")]
+    Certificate {
+        /// Whose certificate.
+        identity: SpiffeId,
+        /// What rustls said.
+        source: rustls::Error,
+    },
+}
+
+/// The cryptography in use: TLS 1.3's AEADs, hybrid post-quantum key exchange first.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER
+        .get_or_init(|| {
+            Arc::new(CryptoProvider {
+                cipher_suites: vec![
+                    cipher_suite::TLS13_AES_128_GCM_SHA256,
+                    cipher_suite::TLS13_AES_256_GCM_SHA384,
+                    cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+                ],
+                kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1],
+                ..aws_lc_rs::default_provider()
+            })
+        })
+        .clone()
+}
+
+/// One identity, ready for both sides of TLS. Shared by threads.
+pub struct TlsIdentity {
+    /// Who we are.
+    pub identity: SpiffeId,
+    /// What the listener for this identity uses.
+    pub server: Arc<ServerConfig>,
+    /// Start of the certificate's validity.
+    pub not_before: SystemTime,
+    /// End of the certificate's validity.
+    pub not_after: SystemTime,
+    peers: PeerVerifier,
+    certified: Arc<CertifiedKey>,
+    clients: Mutex<HashMap<SpiffeId, Arc<ClientConfig>>>,
+}
+
+impl fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsIdentity")
+            .field("identity", &self.identity.as_str())
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TlsIdentity {
+    /// Makes the configurations for `certificate`; peers have to be of `trust_domain`.
+    ///
+    /// # Errors
+    /// When the certificate, its key or its roots cannot be used.
+    pub fn new(
+        certificate: WorkloadCertificate,
+        trust_domain: &TrustDomain,
+    ) -> Result<Self, TlsError> {
+        let WorkloadCertificate { identity, chain, key, roots, not_before, not_after } = certificate;
+        let failed = |source| TlsError::Certificate { identity: identity.clone(), source };
+        let peers = PeerVerifier::new(&roots)?;
+        let certified = CertifiedKey::from_der(chain, PrivateKeyDer::Pkcs8(key), &provider())
+            .map(Arc::new)
+            .map_err(failed)?;
+        let clients = TrustDomainClients::new(peers.clone(), trust_domain.clone());
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(failed)?
+            .with_client_cert_verifier(Arc::new(clients))
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified.clone())));
+        server.alpn_protocols = vec![ALPN_H2.to_vec()];
+        server.send_tls13_tickets = 0;
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self {
+            identity,
+            server: Arc::new(server),
+            not_before,
+            not_after,
+            peers,
+            certified,
+            clients: Mutex::default(),
+        })
+    }
+
+    /// What a connection to `expected` uses. Made once a destination and kept.
+    ///
+    /// # Errors
+    /// When TLS 1.3 cannot be configured.
+    pub fn client(&self, expected: &SpiffeId) -> Result<Arc<ClientConfig>, TlsError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = clients.get(expected) {
+            return Ok(config.clone());
+        }
+        let config = Arc::new(self.client_config(expected)?);
+        if clients.len() >= MAX_CLIENT_CONFIGS {
+            clients.clear();
+        }
+        clients.insert(expected.clone(), config.clone());
+        Ok(config)
+    }
+
+    fn client_config(&self, expected: &SpiffeId) -> Result<ClientConfig, TlsError> {
+        let verifier = ExpectedServer::new(self.peers.clone(), expected.clone());
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|source| TlsError::Certificate { identity: self.identity.clone(), source })?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
+                self.certified.clone(),
+            )));
+        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        config.enable_sni = false;
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+}
