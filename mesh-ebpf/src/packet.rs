@@ -1,8 +1,14 @@
 //! The little of a packet that the TC hooks look at.
 
-use aya_ebpf::programs::TcContext;
+use core::mem::MaybeUninit;
 
-const ETHERNET_HEADER: usize = 14;
+use aya_ebpf::{
+    EbpfContext,
+    bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
+    helpers::generated::bpf_skb_load_bytes_relative,
+    programs::TcContext,
+};
+
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const TCP: u8 = 6;
@@ -58,57 +64,73 @@ impl Segment {
     }
 }
 
-/// Reads the headers of an Ethernet frame.
+/// Reads the headers from the network header on, whatever the link layer is.
 #[inline(always)]
 pub fn parse(ctx: &TcContext) -> Packet {
-    match ctx.load::<u16>(ETHERNET_HEADER - 2).map(u16::from_be) {
-        Ok(ETHERTYPE_IPV4) => parse_v4(ctx).unwrap_or(Packet::Malformed),
-        Ok(ETHERTYPE_IPV6) => parse_v6(ctx).unwrap_or(Packet::Malformed),
-        Ok(_) => Packet::Other,
-        Err(_) => Packet::Malformed,
+    // SAFETY: the context is valid for the whole run of the program.
+    let protocol_be = unsafe { (*ctx.skb.skb).protocol } as u16;
+    match u16::from_be(protocol_be) {
+        ETHERTYPE_IPV4 => parse_v4(ctx).unwrap_or(Packet::Malformed),
+        ETHERTYPE_IPV6 => parse_v6(ctx).unwrap_or(Packet::Malformed),
+        _ => Packet::Other,
+    }
+}
+
+/// A value in network byte order at `offset` from the network header.
+#[inline(always)]
+fn load<T: Copy>(ctx: &TcContext, offset: usize) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes size_of::<T>() bytes or fails; every T here is made of integers.
+    unsafe {
+        let result = bpf_skb_load_bytes_relative(
+            ctx.as_ptr(),
+            offset as u32,
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            BPF_HDR_START_NET,
+        );
+        (result == 0).then(|| value.assume_init())
     }
 }
 
 #[inline(always)]
 fn parse_v4(ctx: &TcContext) -> Option<Packet> {
     const FRAGMENT_BITS: u16 = 0x3fff; // "more fragments" and the offset
-    let start = ETHERNET_HEADER;
-    let protocol: u8 = ctx.load(start + 9).ok()?;
+    let protocol: u8 = load(ctx, 9)?;
     match protocol {
         UDP => return Some(Packet::Udp),
         TCP => {}
         _ => return Some(Packet::Other),
     }
-    let fragment = u16::from_be(ctx.load(start + 6).ok()?);
+    let fragment = u16::from_be(load(ctx, 6)?);
     if fragment & FRAGMENT_BITS != 0 {
         return Some(Packet::TcpFragment);
     }
-    let version_and_length: u8 = ctx.load(start).ok()?;
+    let version_and_length: u8 = load(ctx, 0)?;
     let header = usize::from(version_and_length & 0x0f) * 4;
     if header < 20 {
         return None;
     }
     let addresses = Addresses::V4 {
-        source_be: ctx.load(start + 12).ok()?,
-        destination_be: ctx.load(start + 16).ok()?,
+        source_be: load(ctx, 12)?,
+        destination_be: load(ctx, 16)?,
     };
-    parse_tcp(ctx, start + header, addresses)
+    parse_tcp(ctx, header, addresses)
 }
 
 #[inline(always)]
 fn parse_v6(ctx: &TcContext) -> Option<Packet> {
-    let start = ETHERNET_HEADER;
-    let mut next: u8 = ctx.load(start + 6).ok()?;
-    let mut offset = start + IPV6_HEADER;
+    let mut next: u8 = load(ctx, 6)?;
+    let mut offset = IPV6_HEADER;
     for _ in 0..MAX_EXTENSION_HEADERS {
         match next {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
-                next = ctx.load(offset).ok()?;
-                let length: u8 = ctx.load(offset + 1).ok()?;
+                next = load(ctx, offset)?;
+                let length: u8 = load(ctx, offset + 1)?;
                 offset += (usize::from(length) + 1) * 8;
             }
             FRAGMENT => {
-                let inner: u8 = ctx.load(offset).ok()?;
+                let inner: u8 = load(ctx, offset)?;
                 return Some(if inner == UDP { Packet::Udp } else { Packet::TcpFragment });
             }
             _ => break,
@@ -118,8 +140,8 @@ fn parse_v6(ctx: &TcContext) -> Option<Packet> {
         UDP => Some(Packet::Udp),
         TCP => {
             let addresses = Addresses::V6 {
-                source_be: ctx.load(start + 8).ok()?,
-                destination_be: ctx.load(start + 24).ok()?,
+                source_be: load(ctx, 8)?,
+                destination_be: load(ctx, 24)?,
             };
             parse_tcp(ctx, offset, addresses)
         }
@@ -132,8 +154,8 @@ fn parse_v6(ctx: &TcContext) -> Option<Packet> {
 fn parse_tcp(ctx: &TcContext, start: usize, addresses: Addresses) -> Option<Packet> {
     Some(Packet::Tcp(Segment {
         addresses,
-        source_port_be: ctx.load(start).ok()?,
-        destination_port_be: ctx.load(start + 2).ok()?,
-        flags: ctx.load(start + 13).ok()?,
+        source_port_be: load(ctx, start)?,
+        destination_port_be: load(ctx, start + 2)?,
+        flags: load(ctx, start + 13)?,
     }))
 }

@@ -35,9 +35,12 @@ fn storage<'a>(
     initial: *mut SocketRecord,
     flags: u64,
 ) -> Option<&'a mut SocketRecord> {
+    if sk.is_null() {
+        return None;
+    }
     let map = core::ptr::addr_of!(SOCKETS).cast_mut().cast();
-    // SAFETY: the helper accepts a socket or null (the verifier checks which) and returns null or a
-    // pointer to a whole record that lives as long as the socket, which outlives the program's run.
+    // SAFETY: `sk` is a socket (the verifier checks it), and the helper returns null or a pointer to a
+    // whole record that lives as long as the socket, which outlives the program's run.
     unsafe {
         bpf_sk_storage_get(map, sk.cast(), initial.cast(), flags)
             .cast::<SocketRecord>()

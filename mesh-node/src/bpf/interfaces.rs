@@ -1,0 +1,215 @@
+//! The TC hooks on a pod's interfaces: tcx links where the kernel has them (6.6), clsact filters before.
+
+use std::io;
+
+use aya::{
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        links::{FdLink, LinkError},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+    },
+    util::KernelVersion,
+};
+
+/// Priority and handle of the clsact filters, fixed so that a new daemon replaces the old one's in one step.
+const FILTER_PRIORITY: u16 = 1;
+const FILTER_HANDLE: TcHandle = TcHandle::new(0, 0x6d73);
+
+/// A hook could not be attached to an interface.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    /// The kernel refused the hook.
+    #[error("cannot attach the {direction} hook to {interface}: {source}")]
+    Attach {
+        /// The interface's name, in the pod's namespace.
+        interface: String,
+        /// `ingress` or `egress`.
+        direction: &'static str,
+        /// Why.
+        source: ProgramError,
+    },
+    /// The tcx link could not be taken over for pinning.
+    #[error("cannot keep the {direction} hook on {interface}: {source}")]
+    Keep {
+        /// The interface's name.
+        interface: String,
+        /// `ingress` or `egress`.
+        direction: &'static str,
+        /// Why.
+        source: LinkError,
+    },
+    /// The clsact queueing discipline could not be added.
+    #[error("cannot add the clsact qdisc to {interface}: {source}")]
+    Qdisc {
+        /// The interface's name.
+        interface: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The namespace's interfaces could not be listed.
+    #[error("cannot list the interfaces of the pod's namespace: {0}")]
+    List(io::Error),
+    /// The object lacks the hook's program.
+    #[error("the eBPF object has no program {0}; rebuild it with `cargo xtask ebpf`")]
+    NoProgram(&'static str),
+    /// There is nothing to attach to.
+    #[error("the pod's namespace has no interface but loopback")]
+    NoInterface,
+}
+
+/// One direction of an interface.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Ingress,
+    Egress,
+}
+
+impl Direction {
+    pub(super) const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    pub(super) const fn program(self) -> &'static str {
+        match self {
+            Self::Ingress => "tc_ingress",
+            Self::Egress => "tc_egress",
+        }
+    }
+
+    const fn attach_type(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+}
+
+/// Attaches to an interface of the calling thread's namespace. The link is to be pinned; `None` means
+/// that the filter stays by itself (clsact).
+pub(super) fn attach(
+    program: &mut SchedClassifier,
+    interface: &str,
+    direction: Direction,
+) -> Result<Option<FdLink>, InterfaceError> {
+    if has_tcx() {
+        attach_tcx(program, interface, direction).map(Some)
+    } else {
+        attach_clsact(program, interface, direction).map(|()| None)
+    }
+}
+
+/// Removes the filters that [`attach`] left in the calling thread's namespace without a link.
+pub(super) fn detach_unlinked(interface: &str) {
+    if has_tcx() {
+        return;
+    }
+    for direction in Direction::BOTH {
+        let found = SchedClassifierLink::attached(
+            interface,
+            direction.attach_type(),
+            FILTER_PRIORITY,
+            FILTER_HANDLE,
+            None,
+        );
+        // Dropping the link detaches it; an interface that is gone has no filter.
+        drop(found);
+    }
+}
+
+/// tcx links came with Linux 6.6.
+fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+}
+
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    interface: &str,
+    direction: Direction,
+) -> Result<FdLink, InterfaceError> {
+    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let link = program
+        .attach_with_options(interface, direction.attach_type(), options)
+        .and_then(|id| program.take_link(id))
+        .map_err(|source| attach_error(interface, direction, source))?;
+    FdLink::try_from(link).map_err(|source| InterfaceError::Keep {
+        interface: interface.to_owned(),
+        direction: direction.name(),
+        source,
+    })
+}
+
+fn attach_clsact(
+    program: &mut SchedClassifier,
+    interface: &str,
+    direction: Direction,
+) -> Result<(), InterfaceError> {
+    match tc::qdisc_add_clsact(interface) {
+        Ok(()) | Err(TcError::AlreadyAttached) => {}
+        Err(TcError::IoError(source)) if source.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => {
+            return Err(InterfaceError::Qdisc {
+                interface: interface.to_owned(),
+                source: io::Error::other(error),
+            });
+        }
+    }
+    let options = TcAttachOptions::Netlink(NlOptions {
+        priority: FILTER_PRIORITY,
+        handle: FILTER_HANDLE,
+        classid: None,
+    });
+    let fresh = program.attach_with_options(interface, direction.attach_type(), options);
+    let id = match fresh {
+        Ok(id) => id,
+        // An earlier daemon's filter is there: replaced in one step.
+        Err(_) => SchedClassifierLink::attached(
+            interface,
+            direction.attach_type(),
+            FILTER_PRIORITY,
+            FILTER_HANDLE,
+            None,
+        )
+        .map_err(|source| attach_error(interface, direction, TcError::IoError(source).into()))
+        .and_then(|link| {
+            let replaced = program.attach_to_link(link);
+            replaced.map_err(|source| attach_error(interface, direction, source))
+        })?,
+    };
+    let link = program
+        .take_link(id)
+        .map_err(|source| attach_error(interface, direction, source))?;
+    // Dropping it would detach the filter, which must outlive this daemon.
+    std::mem::forget(link);
+    Ok(())
+}
+
+fn attach_error(interface: &str, direction: Direction, source: ProgramError) -> InterfaceError {
+    InterfaceError::Attach {
+        interface: interface.to_owned(),
+        direction: direction.name(),
+        source,
+    }
+}
+
+/// Interfaces of the calling thread's namespace, loopback left out.
+pub(super) fn interfaces() -> Result<Vec<String>, InterfaceError> {
+    // /proc/thread-self/net is that of the thread's own namespace.
+    let table =
+        std::fs::read_to_string("/proc/thread-self/net/dev").map_err(InterfaceError::List)?;
+    let names: Vec<String> = table
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name.trim().to_owned())
+        .filter(|name| name != "lo")
+        .collect();
+    if names.is_empty() {
+        return Err(InterfaceError::NoInterface);
+    }
+    Ok(names)
+}

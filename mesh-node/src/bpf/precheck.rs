@@ -1,0 +1,157 @@
+//! What a machine must have before anything is attached, each lack in one sentence.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Oldest kernel with everything that the hooks use (netns cookies in `sock_ops`).
+const OLDEST_KERNEL: (u32, u32) = (5, 15);
+/// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// `CGROUP2_SUPER_MAGIC`
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+/// Why the daemon cannot run on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum PrecheckError {
+    /// Effective user is not root.
+    #[error("mesh-node must run as root to load eBPF programs; start it as root or in a privileged container")]
+    NotRoot,
+    /// Kernel older than 5.15.
+    #[error("kernel {found} is too old: the data path needs Linux {}.{} or newer", OLDEST_KERNEL.0, OLDEST_KERNEL.1)]
+    OldKernel {
+        /// The running kernel's release.
+        found: String,
+    },
+    /// No BTF.
+    #[error("this kernel has no BTF at {path}: boot one built with CONFIG_DEBUG_INFO_BTF=y")]
+    NoBtf {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// No cgroup v2 hierarchy.
+    #[error("no cgroup v2 hierarchy is mounted: mount one (mount -t cgroup2 none /sys/fs/cgroup/unified) or boot with systemd.unified_cgroup_hierarchy=1")]
+    NoCgroup2,
+    /// The directory given with `--cgroup-root` is no cgroup v2 directory.
+    #[error("{path} is not in a cgroup v2 hierarchy: pass the mount point of one with --cgroup-root")]
+    NotCgroup2 {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The pin directory is not on a BPF file system.
+    #[error("{path} is not on a BPF file system: mount one (mount -t bpf bpf {path}) or pass another --bpf-dir")]
+    NotBpffs {
+        /// The directory, or its nearest existing parent.
+        path: PathBuf,
+    },
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Checks the machine and returns the root of its cgroup v2 hierarchy.
+///
+/// # Errors
+/// The first lack found; nothing has been changed then.
+pub fn precheck(
+    cgroup_root: Option<&Path>,
+    bpf_dir: &Path,
+    proc: &Path,
+) -> Result<PathBuf, PrecheckError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(PrecheckError::NotRoot);
+    }
+    check_kernel(&read(&proc.join("sys/kernel/osrelease"))?)?;
+    let btf = Path::new("/sys/kernel/btf/vmlinux");
+    if !btf.exists() {
+        return Err(PrecheckError::NoBtf { path: btf.into() });
+    }
+    let root = match cgroup_root {
+        Some(path) => path.to_owned(),
+        None => cgroup2_mount(&read(&proc.join("self/mounts"))?).ok_or(PrecheckError::NoCgroup2)?,
+    };
+    if file_system(&root) != Some(CGROUP2_MAGIC) {
+        return Err(PrecheckError::NotCgroup2 { path: root });
+    }
+    check_bpffs(bpf_dir)?;
+    Ok(root)
+}
+
+fn read(path: &Path) -> Result<String, PrecheckError> {
+    fs::read_to_string(path).map_err(|source| PrecheckError::Unreadable {
+        path: path.into(),
+        source,
+    })
+}
+
+fn check_kernel(release: &str) -> Result<(), PrecheckError> {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < OLDEST_KERNEL {
+        return Err(PrecheckError::OldKernel {
+            found: release.trim().to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// The first cgroup v2 mount in the text of /proc/self/mounts.
+fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let target = fields.nth(1)?;
+        (fields.next()? == "cgroup2").then(|| PathBuf::from(target))
+    })
+}
+
+fn check_bpffs(dir: &Path) -> Result<(), PrecheckError> {
+    let existing = dir
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
+    if file_system(existing) == Some(BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    Err(PrecheckError::NotBpffs {
+        path: existing.into(),
+    })
+}
+
+fn file_system(path: &Path) -> Option<i64> {
+    rustix::fs::statfs(path).ok().map(|stat| stat.f_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_before_5_15_are_refused_by_name() {
+        for release in ["5.14.0-generic", "4.19.0-27-amd64", "", "junk"] {
+            let error = check_kernel(release).expect_err(release);
+            assert!(error.to_string().contains("too old"), "{error}");
+        }
+        for release in ["5.15.0", "6.1.0-49-cloud-amd64", "6.18.44", "10.0"] {
+            check_kernel(release).expect(release);
+        }
+    }
+
+    #[test]
+    fn cgroup2_is_found_beside_v1_hierarchies() {
+        let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0\n";
+        assert_eq!(
+            cgroup2_mount(hybrid),
+            Some(PathBuf::from("/sys/fs/cgroup/unified"))
+        );
+        assert_eq!(cgroup2_mount("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n"), None);
+    }
+}
