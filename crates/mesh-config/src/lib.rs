@@ -1,1 +1,26 @@
-//! mesh-config
+//! Kubernetes manifests to the mesh's model.
+//!
+//! A directory of YAML and JSON is read ([`load`]) and followed ([`watch`]); [`translate`] turns the objects into a
+//! [`mesh_core::Snapshot`] and never fails as a whole. What is wrong is a [`Finding`] with a stable code, a place and a
+//! remedy, while the rest, and the last good version of what broke, stay in force.
+#![forbid(unsafe_code)]
+
+mod code;
+mod config;
+mod directory;
+mod document;
+mod finding;
+mod kind;
+mod last_good;
+mod limits;
+mod object;
+mod translate;
+mod watch;
+
+pub use code::{Code, Severity};
+pub use config::{Config, Options, load};
+pub use directory::DirectoryError;
+pub use finding::{Finding, ObjectName, Origin};
+pub use object::{Located, ObjectSet};
+pub use translate::translate;
+pub use watch::watch;

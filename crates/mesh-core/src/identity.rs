@@ -19,14 +19,10 @@ pub const MAX_SPIFFE_ID: usize = 2048;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// The trust domain breaks the SPIFFE rules.
-    #[error(
-        "trust domain {0:?} must be 1 to 255 of a-z, 0-9, '.', '-' and '_', such as cluster.local"
-    )]
+    #[error("trust domain {0:?} must be 1 to 255 of a-z, 0-9, '.', '-' and '_', such as cluster.local")]
     TrustDomain(String),
     /// A path segment (namespace or service account) breaks the SPIFFE rules.
-    #[error(
-        "{part} {value:?} must be made of letters, digits, '.', '-' and '_', and not be '.' or '..'"
-    )]
+    #[error("{part} {value:?} must be made of letters, digits, '.', '-' and '_', and not be '.' or '..'")]
     Segment {
         /// Which segment: `namespace` or `service account`.
         part: &'static str,
@@ -96,11 +92,7 @@ impl SpiffeId {
     ///
     /// # Errors
     /// When a part is empty, has a character that SPIFFE forbids in a path, or makes the whole too long.
-    pub fn new(
-        trust_domain: &TrustDomain,
-        namespace: &str,
-        service_account: &str,
-    ) -> Result<Self, IdentityError> {
+    pub fn new(trust_domain: &TrustDomain, namespace: &str, service_account: &str) -> Result<Self, IdentityError> {
         check_segment("namespace", namespace)?;
         check_segment("service account", service_account)?;
         let uri = format!("{SCHEME}{trust_domain}{NAMESPACE}{namespace}{ACCOUNT}{service_account}");
@@ -126,14 +118,9 @@ impl SpiffeId {
         let form = || IdentityError::Form(uri.to_owned());
         let rest = uri.strip_prefix(SCHEME).ok_or_else(form)?;
         let mut parts = rest.split('/');
-        let (Some(domain), Some("ns"), Some(namespace), Some("sa"), Some(account), None) = (
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-        ) else {
+        let (Some(domain), Some("ns"), Some(namespace), Some("sa"), Some(account), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(form());
         };
         check_trust_domain(domain)?;
@@ -205,8 +192,7 @@ impl fmt::Debug for SpiffeId {
 }
 
 fn check_trust_domain(text: &str) -> Result<(), IdentityError> {
-    let allowed =
-        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
     if text.is_empty() || text.len() > MAX_TRUST_DOMAIN || !text.bytes().all(allowed) {
         return Err(IdentityError::TrustDomain(text.to_owned()));
     }
@@ -216,10 +202,7 @@ fn check_trust_domain(text: &str) -> Result<(), IdentityError> {
 fn check_segment(part: &'static str, value: &str) -> Result<(), IdentityError> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     if matches!(value, "" | "." | "..") || !value.bytes().all(allowed) {
-        return Err(IdentityError::Segment {
-            part,
-            value: value.to_owned(),
-        });
+        return Err(IdentityError::Segment { part, value: value.to_owned() });
     }
     Ok(())
 }

@@ -32,9 +32,7 @@ pub fn enrolment(namespace: &Labels, pod: &Labels, host_network: bool) -> Enrolm
     match (wish(pod), wish(namespace)) {
         (Wish::StayOut, _) => Enrolment::Outside(OutsideReason::OptedOut),
         (Wish::Join, _) | (Wish::Silent, Wish::Join) => Enrolment::Enrolled,
-        (Wish::Silent, Wish::Silent | Wish::StayOut) => {
-            Enrolment::Outside(OutsideReason::NotLabelled)
-        }
+        (Wish::Silent, Wish::Silent | Wish::StayOut) => Enrolment::Outside(OutsideReason::NotLabelled),
     }
 }
 
@@ -56,22 +54,14 @@ pub fn wish(labels: &Labels) -> Wish {
 /// Istio's canonical service of a workload.
 #[must_use]
 pub fn canonical_service<'a>(labels: &'a Labels, workload_name: &'a str) -> &'a str {
-    const KEYS: [&str; 3] = [
-        "service.istio.io/canonical-name",
-        "app.kubernetes.io/name",
-        "app",
-    ];
+    const KEYS: [&str; 3] = ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"];
     first(labels, &KEYS).unwrap_or(workload_name)
 }
 
 /// Istio's canonical revision of a workload.
 #[must_use]
 pub fn canonical_revision(labels: &Labels) -> &str {
-    const KEYS: [&str; 3] = [
-        "service.istio.io/canonical-revision",
-        "app.kubernetes.io/version",
-        "version",
-    ];
+    const KEYS: [&str; 3] = ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"];
     first(labels, &KEYS).unwrap_or("latest")
 }
 
@@ -79,11 +69,7 @@ pub fn canonical_revision(labels: &Labels) -> &str {
 ///
 /// A ReplicaSet stands for its Deployment when its name ends in the Pod's `pod-template-hash`.
 #[must_use]
-pub fn workload_name<'a>(
-    owner: Option<(&str, &'a str)>,
-    labels: &Labels,
-    pod_name: &'a str,
-) -> &'a str {
+pub fn workload_name<'a>(owner: Option<(&str, &'a str)>, labels: &Labels, pod_name: &'a str) -> &'a str {
     match owner {
         None => pod_name,
         Some(("ReplicaSet", name)) => labels
@@ -97,8 +83,5 @@ pub fn workload_name<'a>(
 
 /// The first label that is there and not empty.
 fn first<'a>(labels: &'a Labels, keys: &[&str]) -> Option<&'a str> {
-    keys.iter()
-        .filter_map(|key| labels.get(*key))
-        .map(String::as_str)
-        .find(|value| !value.is_empty())
+    keys.iter().filter_map(|key| labels.get(*key)).map(String::as_str).find(|value| !value.is_empty())
 }

@@ -10,9 +10,6 @@ pub mod resolve;
 pub mod snapshot;
 
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
-pub use model::{
-    Endpoint, Enrolment, NodeName, OutsideReason, Protocol, Service, ServicePort, Workload,
-    WorkloadUid,
-};
+pub use model::{Endpoint, Enrolment, NodeName, OutsideReason, Protocol, Service, ServicePort, Workload, WorkloadUid};
 pub use resolve::{Destination, PlaintextReason, Refusal, Transport, resolve};
 pub use snapshot::Snapshot;

@@ -125,9 +125,7 @@ impl Service {
     /// The port that `number` means for `protocol`, if declared.
     #[must_use]
     pub fn port(&self, number: u16, protocol: Protocol) -> Option<&ServicePort> {
-        self.ports
-            .iter()
-            .find(|port| port.port == number && port.protocol == protocol)
+        self.ports.iter().find(|port| port.port == number && port.protocol == protocol)
     }
 }
 

@@ -71,23 +71,13 @@ pub fn resolve(snapshot: &Snapshot, dst: SocketAddr, random: u64) -> Result<Dest
     let dst = canonical(dst);
     let Some(service) = snapshot.service_by_vip(dst.ip()) else {
         let workload = snapshot.workload_by_address(dst.ip()).cloned();
-        return Ok(Destination {
-            endpoint: dst,
-            service: None,
-            transport: transport(workload.as_deref()),
-            workload,
-        });
+        return Ok(Destination { endpoint: dst, service: None, transport: transport(workload.as_deref()), workload });
     };
     let Some(port) = service.port(dst.port(), Protocol::Tcp) else {
-        return Err(Refusal::ServicePortNotDeclared {
-            service: Arc::clone(service),
-            port: dst.port(),
-        });
+        return Err(Refusal::ServicePortNotDeclared { service: Arc::clone(service), port: dst.port() });
     };
     let Some(endpoint) = pick(of_family(&port.endpoints, dst.is_ipv6()), random) else {
-        return Err(Refusal::ServiceWithoutEndpoints {
-            service: Arc::clone(service),
-        });
+        return Err(Refusal::ServiceWithoutEndpoints { service: Arc::clone(service) });
     };
     Ok(Destination {
         endpoint: endpoint.address,
@@ -100,9 +90,7 @@ pub fn resolve(snapshot: &Snapshot, dst: SocketAddr, random: u64) -> Result<Dest
 fn transport(workload: Option<&Workload>) -> Transport {
     match workload {
         None => Transport::Plaintext(PlaintextReason::DestinationUnknown),
-        Some(workload) if workload.is_enrolled() => Transport::Hbone {
-            identity: workload.identity.clone(),
-        },
+        Some(workload) if workload.is_enrolled() => Transport::Hbone { identity: workload.identity.clone() },
         Some(_) => Transport::Plaintext(PlaintextReason::DestinationNotEnrolled),
     }
 }

@@ -17,6 +17,15 @@ pub struct Snapshot {
     by_vip: HashMap<IpAddr, usize>,
 }
 
+/// Equal when workloads and services are, in the same order.
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        self.workloads == other.workloads && self.services == other.services
+    }
+}
+
+impl Eq for Snapshot {}
+
 impl Snapshot {
     /// Indexes workloads and services, given by value or behind an `Arc`.
     ///
@@ -56,9 +65,7 @@ impl Snapshot {
     /// The workloads that run on `node`, in the order given to [`Snapshot::build`].
     pub fn workloads_on(&self, node: &NodeName) -> impl Iterator<Item = &Arc<Workload>> {
         let indexes = self.by_node.get(node).map_or(&[][..], Vec::as_slice);
-        indexes
-            .iter()
-            .filter_map(|index| self.workloads.get(*index))
+        indexes.iter().filter_map(|index| self.workloads.get(*index))
     }
 
     /// All workloads, in the order given to [`Snapshot::build`].
@@ -93,9 +100,7 @@ impl Snapshot {
                 continue;
             }
             for address in &workload.addresses {
-                self.by_address
-                    .entry(address.to_canonical())
-                    .or_insert(index);
+                self.by_address.entry(address.to_canonical()).or_insert(index);
             }
         }
     }
@@ -116,8 +121,7 @@ impl Snapshot {
 fn has_ordered_endpoints(service: &Service) -> bool {
     service.ports.iter().all(|port| {
         let canonical = |address: SocketAddr| address.ip().to_canonical() == address.ip();
-        port.endpoints.iter().all(|e| canonical(e.address))
-            && port.endpoints.is_sorted_by_key(|e| e.address.is_ipv6())
+        port.endpoints.iter().all(|e| canonical(e.address)) && port.endpoints.is_sorted_by_key(|e| e.address.is_ipv6())
     })
 }
 

@@ -1,0 +1,172 @@
+//! The table of findings: every code, how bad it is, what it means and what to do. Codes are never reused.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing; nothing to do.
+    Info,
+    /// In force, but perhaps not what was meant.
+    Warning,
+    /// Something is not in force.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+macro_rules! codes {
+    ($($name:ident = $id:literal $severity:ident $title:literal $remedy:literal)*) => {
+        /// What a finding is about. The text form (`MESH0001`) is stable across versions.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $(#[doc = concat!($id, ": ", $title, ".")] $name,)*
+        }
+
+        impl Code {
+            /// Every code, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The stable text, such as `MESH0001`.
+            #[must_use]
+            pub const fn id(self) -> &'static str {
+                match self { $(Self::$name => $id,)* }
+            }
+
+            /// How bad it is.
+            #[must_use]
+            pub const fn severity(self) -> Severity {
+                match self { $(Self::$name => Severity::$severity,)* }
+            }
+
+            /// What it means, in a few words.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)* }
+            }
+
+            /// What to do about it.
+            #[must_use]
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$name => $remedy,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    // Files and documents.
+    Syntax = "MESH0001" Error "document is broken"
+        "Correct the document at the line given; the other documents of the file are in force."
+    Unreadable = "MESH0002" Error "file cannot be read"
+        "Make the path a readable UTF-8 file, or take it out of the directory."
+    FileTooLarge = "MESH0003" Error "file is too large"
+        "Split the file into several."
+    TooManyDocuments = "MESH0004" Error "file has too many documents"
+        "Split the file into several."
+    DirectoryTooLarge = "MESH0005" Error "directory is too large or too deep"
+        "Point the mesh at a directory that holds only its manifests."
+    NoHeader = "MESH0006" Error "document is no Kubernetes object"
+        "Give the document apiVersion, kind and metadata.name."
+    UnknownKind = "MESH0007" Warning "kind is unknown"
+        "Check the spelling of kind and apiVersion; if the mesh has no use for the object, move it elsewhere."
+    NotEnforced = "MESH0008" Warning "kind is read, not yet enforced"
+        "Do not rely on it yet; this version carries traffic without it."
+    WrongField = "MESH0009" Error "field has the wrong type"
+        "Write the field as the Kubernetes API reference says; quote text that looks like a number."
+    MissingField = "MESH0010" Error "required field is missing"
+        "Add the field."
+    LastGood = "MESH0011" Warning "last good version stays in force"
+        "Correct the document, or delete it if its object is meant to go."
+    DefinedTwice = "MESH0012" Error "object is defined twice"
+        "Keep one of the two definitions; the first in path order is in force."
+
+    // Pods and what they refer to.
+    PodWithoutUid = "MESH0101" Error "Pod has no uid"
+        "Take the Pod as the API server gives it; metadata.uid ties its tunnels to it."
+    BadPodAddress = "MESH0102" Error "Pod's address is not usable"
+        "Write a unicast IPv4 or IPv6 address; the Pod's other addresses are in force."
+    SharedPodAddress = "MESH0103" Error "two Pods have one address"
+        "Delete the Pod that is gone or correct its address; the first by namespace and name has it."
+    SharedPodUid = "MESH0104" Error "two Pods have one uid"
+        "Give each Pod its own metadata.uid; the first by namespace and name is in force."
+    PodNotPlaced = "MESH0105" Info "Pod has no node or no address yet"
+        "Nothing, if it is still starting; otherwise see spec.nodeName and status.podIPs."
+    NoServiceAccount = "MESH0106" Warning "ServiceAccount is absent"
+        "Create the ServiceAccount, or correct the Pod's spec.serviceAccountName."
+    NoNamespace = "MESH0107" Warning "Namespace is absent"
+        "Create the Namespace; its labels decide whether its Pods join the mesh."
+    NoNode = "MESH0108" Warning "Node is absent"
+        "Create the Node, or correct the Pod's spec.nodeName."
+    BadIdentity = "MESH0109" Error "no identity can be made"
+        "Use letters, digits, '.', '-' and '_' in the namespace and the service account."
+    BadJoinLabel = "MESH0110" Warning "enrolment label has an unknown value"
+        "Write mesh.dev/join: enabled or disabled, or istio.io/dataplane-mode: ambient or none."
+    HostNetworkCannotJoin = "MESH0111" Warning "Pod on the host's network cannot join"
+        "Remove the label from the Pod, or spec.hostNetwork."
+
+    // Services and their endpoints.
+    NoEndpoints = "MESH0201" Warning "Service has no ready endpoints"
+        "Start the Pods behind it, or make its selector match them; connections are refused until then."
+    NoService = "MESH0202" Warning "EndpointSlice of a Service that does not exist"
+        "Create the Service, or correct the label kubernetes.io/service-name."
+    SliceWithoutService = "MESH0203" Warning "EndpointSlice names no Service"
+        "Set the label kubernetes.io/service-name to the Service's name."
+    ProtocolNotCarried = "MESH0204" Info "port's protocol is not carried by the mesh"
+        "Nothing; only TCP goes by the mesh."
+    BadServiceAddress = "MESH0205" Error "Service's address is not usable"
+        "Write a unicast IPv4 or IPv6 address; the Service's other addresses are in force."
+    SharedServiceAddress = "MESH0206" Error "two Services have one address"
+        "Give each Service its own clusterIP; the first by namespace and name has it."
+    BadPort = "MESH0207" Error "port is not usable"
+        "Write a port from 1 to 65535 and a protocol of TCP, UDP or SCTP."
+    AddressTypeNotSupported = "MESH0208" Warning "EndpointSlice's address type is not supported"
+        "Use addressType IPv4 or IPv6."
+    BadEndpointAddress = "MESH0209" Error "endpoint's address is not usable"
+        "Write a unicast address of the slice's addressType."
+    NoSuchServicePort = "MESH0210" Warning "EndpointSlice's port matches none of the Service"
+        "Give the slice's port the name and protocol of the Service's port."
+    FieldNotHonoured = "MESH0211" Warning "field is read, not honoured"
+        "Remove the field, or do without what it asks for."
+    NoClusterAddress = "MESH0212" Warning "Service of type ExternalName is not carried"
+        "Use the external name directly."
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.id())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.id())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_ordered_and_complete() {
+        assert!(Code::ALL.is_sorted_by(|a, b| a.id() < b.id()));
+        for code in Code::ALL {
+            assert_eq!(code.id().len(), 8, "{code}");
+            assert!(code.id().starts_with("MESH"), "{code}");
+            assert!(code.remedy().ends_with('.'), "{code}");
+            assert!(!code.title().ends_with('.'), "{code}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What a directory of manifests means, as one immutable value with a generation.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mesh_core::{Snapshot, TrustDomain};
+
+use crate::directory::{DirectoryError, Tree};
+use crate::finding::Finding;
+use crate::limits::Limits;
+use crate::translate::translate;
+
+/// What translation needs to know of the cluster beyond its manifests.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The trust domain of every identity.
+    pub trust_domain: TrustDomain,
+    /// The DNS domain of Services, without a leading or trailing dot.
+    pub cluster_domain: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { trust_domain: TrustDomain::default(), cluster_domain: "cluster.local".to_owned() }
+    }
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The cluster's model.
+    pub snapshot: Arc<Snapshot>,
+    /// What is wrong or worth knowing, by place.
+    pub findings: Arc<[Finding]>,
+    /// Counts from 1; one more for each change of the snapshot or the findings.
+    pub generation: u64,
+}
+
+/// Reads a directory, or a single file, once.
+///
+/// # Errors
+/// When the directory itself cannot be read. What is wrong inside it is a finding.
+pub fn load(dir: &Path, options: &Options) -> Result<Config, DirectoryError> {
+    let mut loader = Loader::new(dir.to_owned(), options.clone());
+    let config = loader.load(&mut |_| {})?;
+    Ok(Config::clone(&config))
+}
+
+/// Reads a directory again and again, and tells when its meaning changed.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    tree: Tree,
+    options: Options,
+    current: Option<Arc<Config>>,
+}
+
+impl Loader {
+    pub(crate) fn new(dir: PathBuf, options: Options) -> Self {
+        Self { tree: Tree::new(dir, Limits::default()), options, current: None }
+    }
+
+    /// Reads for the first time; the directory has to be there. See [`Tree::refresh`] for `enter`.
+    pub(crate) fn load(&mut self, enter: &mut dyn FnMut(&Path)) -> Result<Arc<Config>, DirectoryError> {
+        self.tree.check()?;
+        self.tree.refresh(enter);
+        Ok(self.publish())
+    }
+
+    /// Reads what changed. Gives the new configuration if it means something else; what cannot be read any more
+    /// stays in force.
+    pub(crate) fn reload(&mut self, enter: &mut dyn FnMut(&Path)) -> Option<Arc<Config>> {
+        if !self.tree.refresh(enter) {
+            return None;
+        }
+        let before = self.current.clone();
+        let now = self.publish();
+        (before.map(|config| config.generation) != Some(now.generation)).then_some(now)
+    }
+
+    fn publish(&mut self) -> Arc<Config> {
+        let (objects, mut findings) = self.tree.objects();
+        let (snapshot, more) = translate(&objects, &self.options);
+        findings.extend(more);
+        findings.sort();
+        let generation = match &self.current {
+            None => 1,
+            Some(now) if now.findings[..] == findings[..] && *now.snapshot == snapshot => {
+                return Arc::clone(now);
+            }
+            Some(now) => now.generation + 1,
+        };
+        let config = Arc::new(Config { snapshot: Arc::new(snapshot), findings: findings.into(), generation });
+        self.current = Some(Arc::clone(&config));
+        config
+    }
+}

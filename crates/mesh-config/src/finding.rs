@@ -1,0 +1,115 @@
+//! What is wrong or worth knowing about a manifest, where, and what to do.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::code::{Code, Severity};
+
+/// One finding. Its [`fmt::Display`] is one line.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Finding {
+    /// Where it was found.
+    pub origin: Origin,
+    /// What it is about.
+    pub code: Code,
+    /// How bad it is: the code's severity.
+    pub severity: Severity,
+    /// The field, as a path such as `spec.ports[0].port`.
+    pub field: Option<String>,
+    /// What was found.
+    pub message: String,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+/// Where in the manifests something stands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Origin {
+    /// The file, relative to the directory that was read.
+    pub file: PathBuf,
+    /// The document in the file, counted from 1; none for a finding about the file itself.
+    pub document: Option<usize>,
+    /// The item in a `kind: List` document, counted from 0.
+    pub item: Option<usize>,
+    /// The line in the file, counted from 1: the error's where it is known, else the document's first.
+    pub line: Option<usize>,
+    /// The column in that line, counted from 1.
+    pub column: Option<usize>,
+    /// The object, as far as it can be told.
+    pub object: Option<ObjectName>,
+}
+
+/// What names an object in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ObjectName {
+    /// The kind, such as `Pod`.
+    pub kind: String,
+    /// The namespace; none for kinds of the whole cluster.
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+}
+
+impl Finding {
+    /// A finding of that code; severity and remedy are the code's.
+    #[must_use]
+    pub fn new(code: Code, origin: Origin, message: impl Into<String>) -> Self {
+        Self { origin, code, severity: code.severity(), field: None, message: message.into(), remedy: code.remedy() }
+    }
+
+    /// The same about one field.
+    #[must_use]
+    pub fn at(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+}
+
+impl Origin {
+    /// A whole file.
+    #[must_use]
+    pub fn file(file: &Path) -> Self {
+        Self { file: file.to_owned(), document: None, item: None, line: None, column: None, object: None }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.code, self.severity, self.origin)?;
+        if let Some(field) = &self.field {
+            write!(f, " {field}")?;
+        }
+        write!(f, ": {}. {}", self.message, self.remedy)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if let Some(column) = self.column {
+            write!(f, ":{column}")?;
+        }
+        if let Some(item) = self.item {
+            write!(f, " items[{item}]")?;
+        }
+        if let Some(object) = &self.object {
+            write!(f, " {object}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind)?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        f.write_str(&self.name)
+    }
+}

@@ -1,0 +1,177 @@
+//! Which kinds of object there are, and what becomes of them.
+
+/// What becomes of an object of some apiVersion and kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Treatment {
+    /// It is translated.
+    Read(Kind),
+    /// It is a list of objects.
+    List,
+    /// It is known, its effect is still to come.
+    NotEnforced,
+    /// It is Kubernetes' own and says nothing to the mesh.
+    Ignored,
+    /// The kind is known in other versions than this.
+    UnknownVersion(&'static [&'static str]),
+    /// Nothing is known of it.
+    Unknown,
+}
+
+/// A kind that is translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    Namespace,
+    Node,
+    ServiceAccount,
+    Pod,
+    Service,
+    EndpointSlice,
+}
+
+impl Kind {
+    /// Whether objects of this kind live in a namespace.
+    pub(crate) fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
+    }
+}
+
+const READ: [(&str, &str, Kind); 6] = [
+    ("v1", "Namespace", Kind::Namespace),
+    ("v1", "Node", Kind::Node),
+    ("v1", "ServiceAccount", Kind::ServiceAccount),
+    ("v1", "Pod", Kind::Pod),
+    ("v1", "Service", Kind::Service),
+    ("discovery.k8s.io/v1", "EndpointSlice", Kind::EndpointSlice),
+];
+
+/// Group, versions, kinds.
+type Group = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+const NOT_ENFORCED: [Group; 5] = [
+    (
+        "gateway.networking.k8s.io",
+        &["v1", "v1beta1", "v1alpha3", "v1alpha2"],
+        &[
+            "GatewayClass",
+            "Gateway",
+            "HTTPRoute",
+            "GRPCRoute",
+            "TLSRoute",
+            "TCPRoute",
+            "UDPRoute",
+            "ReferenceGrant",
+            "BackendTLSPolicy",
+        ],
+    ),
+    (
+        "networking.istio.io",
+        &["v1", "v1beta1", "v1alpha3"],
+        &[
+            "VirtualService",
+            "DestinationRule",
+            "Gateway",
+            "ServiceEntry",
+            "Sidecar",
+            "WorkloadEntry",
+            "WorkloadGroup",
+            "ProxyConfig",
+            "EnvoyFilter",
+        ],
+    ),
+    ("security.istio.io", &["v1", "v1beta1"], &["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"]),
+    ("telemetry.istio.io", &["v1", "v1alpha1"], &["Telemetry"]),
+    ("extensions.istio.io", &["v1alpha1"], &["WasmPlugin"]),
+];
+
+const IGNORED_CORE: [&str; 12] = [
+    "ConfigMap",
+    "Secret",
+    "Endpoints",
+    "Event",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "LimitRange",
+    "ResourceQuota",
+    "ReplicationController",
+    "PodTemplate",
+    "Binding",
+    "ComponentStatus",
+];
+
+const IGNORED_GROUPS: [&str; 14] = [
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "apps",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "events.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+];
+
+/// What becomes of an object of that apiVersion and kind.
+pub(crate) fn treatment(api_version: &str, kind: &str) -> Treatment {
+    if kind == "List" && api_version == "v1" {
+        return Treatment::List;
+    }
+    for (version, name, read) in READ {
+        if name == kind && version == api_version {
+            return Treatment::Read(read);
+        }
+        if kind.strip_suffix("List") == Some(name) && version == api_version {
+            return Treatment::List;
+        }
+    }
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    for (name, versions, kinds) in NOT_ENFORCED {
+        if name != group || !kinds.contains(&kind.strip_suffix("List").unwrap_or(kind)) {
+            continue;
+        }
+        return match (versions.contains(&version), kind.ends_with("List")) {
+            (false, _) => Treatment::UnknownVersion(versions),
+            (true, true) => Treatment::List,
+            (true, false) => Treatment::NotEnforced,
+        };
+    }
+    if api_version == "v1" && IGNORED_CORE.contains(&kind) || IGNORED_GROUPS.contains(&group) {
+        return Treatment::Ignored;
+    }
+    if kind == "EndpointSlice" && group == "discovery.k8s.io" {
+        return Treatment::UnknownVersion(&["v1"]);
+    }
+    Treatment::Unknown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_apart_by_group_and_version() {
+        let cases = [
+            ("v1", "Pod", Treatment::Read(Kind::Pod)),
+            ("v1", "PodList", Treatment::List),
+            ("v1", "List", Treatment::List),
+            ("discovery.k8s.io/v1", "EndpointSlice", Treatment::Read(Kind::EndpointSlice)),
+            ("discovery.k8s.io/v1beta1", "EndpointSlice", Treatment::UnknownVersion(&["v1"])),
+            ("networking.istio.io/v1alpha3", "Gateway", Treatment::NotEnforced),
+            ("gateway.networking.k8s.io/v1", "Gateway", Treatment::NotEnforced),
+            ("networking.istio.io/v1", "VirtualServiceList", Treatment::List),
+            ("security.istio.io/v2", "PeerAuthentication", Treatment::UnknownVersion(&["v1", "v1beta1"])),
+            ("apps/v1", "Deployment", Treatment::Ignored),
+            ("v1", "ConfigMap", Treatment::Ignored),
+            ("v1", "Deployment", Treatment::Unknown),
+            ("v1", "Pood", Treatment::Unknown),
+            ("example.com/v1", "Pod", Treatment::Unknown),
+        ];
+        for (api_version, kind, expected) in cases {
+            assert_eq!(treatment(api_version, kind), expected, "{api_version} {kind}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A file's text to its objects, with the last good version in the place of what broke.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::code::Code;
+use crate::document::{Document, Format, documents};
+use crate::finding::{Finding, ObjectName, Origin};
+use crate::limits::Limits;
+use crate::object::{Entry, Reading, read};
+
+/// What a file says: its objects in force and what is wrong with it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Contents {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// A file as read, before the last good version is looked at.
+#[derive(Debug, Default)]
+struct Parsed {
+    contents: Contents,
+    /// The names of broken objects, as far as they can be told.
+    broken: HashSet<ObjectName>,
+    /// Where something is broken that cannot be named.
+    unnamed: Option<Origin>,
+}
+
+impl Contents {
+    /// Reads a file's text. Of `previous`, what the file said before, stays in force:
+    /// - the object that a broken document names;
+    /// - where a broken document cannot be named, every object that the file no longer says.
+    pub(crate) fn update(previous: &Self, file: &Path, text: &str, format: Format, limits: &Limits) -> Self {
+        let mut parsed = Parsed::default();
+        for document in documents(text, format, limits) {
+            if parsed.contents.entries.len() + parsed.broken.len() >= limits.documents {
+                parsed.stop_at_limit(file, limits);
+                break;
+            }
+            parsed.add_document(file, document, limits);
+        }
+        parsed.keep_last_good(previous);
+        parsed.contents
+    }
+
+    /// The file cannot be read: everything that it said stays in force.
+    pub(crate) fn unreadable(previous: &Self, finding: Finding) -> Self {
+        let mut parsed = Parsed { unnamed: Some(finding.origin.clone()), ..Parsed::default() };
+        parsed.contents.findings.push(finding);
+        parsed.keep_last_good(previous);
+        parsed.contents
+    }
+}
+
+impl Parsed {
+    fn add_document(&mut self, file: &Path, document: Document<'_>, limits: &Limits) {
+        let mut origin = Origin::file(file);
+        origin.document = Some(document.index);
+        origin.line = Some(document.line);
+        match document.value {
+            Ok(value) => self.add_value(value, origin, file, limits),
+            Err(broken) => {
+                origin.object = name_in_text(document.text);
+                if let Some((line, column)) = broken.place {
+                    (origin.line, origin.column) = (Some(line), Some(column));
+                }
+                self.add_broken(Finding::new(Code::Syntax, origin, broken.message));
+            }
+        }
+    }
+
+    fn add_value(&mut self, value: Value, origin: Origin, file: &Path, limits: &Limits) {
+        match read(value, origin.clone()) {
+            Reading::Object(entry) => self.contents.entries.push(*entry),
+            Reading::Nothing(finding) => self.contents.findings.extend(finding.map(|f| *f)),
+            Reading::Broken(finding) => self.add_broken(*finding),
+            Reading::List(_) if origin.item.is_some() => {
+                let finding = Finding::new(Code::WrongField, origin, "a list stands in a list");
+                self.contents.findings.push(finding.at("kind"));
+            }
+            Reading::List(items) => {
+                for (index, item) in items.into_iter().enumerate() {
+                    if self.contents.entries.len() >= limits.documents {
+                        return self.stop_at_limit(file, limits);
+                    }
+                    let mut origin = origin.clone();
+                    origin.item = Some(index);
+                    self.add_value(item, origin, file, limits);
+                }
+            }
+        }
+    }
+
+    fn add_broken(&mut self, finding: Finding) {
+        match &finding.origin.object {
+            Some(name) => {
+                self.broken.insert(name.clone());
+            }
+            None => self.unnamed = Some(finding.origin.clone()),
+        }
+        self.contents.findings.push(finding);
+    }
+
+    fn stop_at_limit(&mut self, file: &Path, limits: &Limits) {
+        let origin = Origin::file(file);
+        self.unnamed = Some(origin.clone());
+        let message = format!("more than {} objects; the rest is not read", limits.documents);
+        self.contents.findings.push(Finding::new(Code::TooManyDocuments, origin, message));
+    }
+
+    fn keep_last_good(&mut self, previous: &Contents) {
+        let said: HashSet<&ObjectName> = self.contents.entries.iter().map(|e| &e.name).collect();
+        let gone = |entry: &&Entry| !said.contains(&entry.name);
+        let mut kept: Vec<Entry> = previous.entries.iter().filter(gone).cloned().collect();
+        if self.unnamed.is_none() {
+            kept.retain(|entry| self.broken.contains(&entry.name));
+        }
+        for entry in &mut kept {
+            entry.kept = true;
+        }
+        let (named, unnamed): (Vec<_>, Vec<_>) = kept.iter().partition(|entry| self.broken.contains(&entry.name));
+        let findings = &mut self.contents.findings;
+        for entry in named {
+            let mut at = findings.iter().map(|finding| &finding.origin);
+            let origin = at.find(|origin| origin.object.as_ref() == Some(&entry.name));
+            let origin = origin.unwrap_or(&entry.origin).clone();
+            let message = "the object is in force as it last was";
+            findings.push(Finding::new(Code::LastGood, origin, message));
+        }
+        if let (Some(origin), false) = (&self.unnamed, unnamed.is_empty()) {
+            let names: Vec<String> = unnamed.iter().map(|e| e.name.to_string()).collect();
+            let shown = names.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+            let more = if names.len() > 3 { " and others" } else { "" };
+            let message = format!("{} of the file in force as last read: {shown}{more}", names.len());
+            findings.push(Finding::new(Code::LastGood, origin.clone(), message));
+        }
+        self.contents.entries.append(&mut kept);
+    }
+}
+
+/// The name of an object in a document that does not parse: `kind` at the margin, `name` and `namespace` as the
+/// first of their kind inside `metadata`. A guess, good enough to find the last good version.
+fn name_in_text(text: &str) -> Option<ObjectName> {
+    let value = |line: &str, key: &str| {
+        let rest = line.strip_prefix(key)?.trim();
+        let rest = rest.split(" #").next()?.trim().trim_matches(['"', '\'']);
+        (!rest.is_empty()).then(|| rest.to_owned())
+    };
+    let (mut kind, mut namespace, mut name) = (None, None, None);
+    let mut indent = None;
+    let mut in_metadata = false;
+    for line in text.lines() {
+        let inner = line.trim_start_matches(' ');
+        let depth = line.len() - inner.len();
+        if depth == 0 && !inner.starts_with('#') && !inner.trim().is_empty() {
+            in_metadata = inner.trim_end() == "metadata:";
+            kind = kind.or_else(|| value(line, "kind:"));
+        } else if in_metadata && depth == *indent.get_or_insert(depth) {
+            name = name.or_else(|| value(inner, "name:"));
+            namespace = namespace.or_else(|| value(inner, "namespace:"));
+        }
+    }
+    let kind: String = kind?;
+    let cluster_wide = matches!(kind.as_str(), "Namespace" | "Node");
+    Some(ObjectName {
+        namespace: (!cluster_wide).then(|| namespace.unwrap_or_else(|| "default".to_owned())),
+        name: name?,
+        kind,
+    })
+}
