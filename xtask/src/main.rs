@@ -2,11 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
+mod check;
+mod demo;
 mod ebpf;
+mod kernels;
 mod repo;
 mod setup;
 mod step;
+mod test;
 
 use std::process::ExitCode;
 
@@ -17,9 +22,17 @@ use setup::Purpose;
 const USAGE: &str = "\
 cargo xtask <command>
 
-  setup              install what is missing on this machine (Debian 12 and 13; elsewhere: says what to install)
-  ebpf               build the eBPF programs: target/bpf/mesh-ebpf.o
-  build [--release]  build the eBPF programs, all programs and test programs
+  demo [options]         two nodes, a shop, mTLS by identity; `demo --help` lists the options
+  test [filter]          everything: check, unit tests, lab tests, the eBPF tests on other kernels
+  check                  the architecture's rules, formatting, dependencies, clippy
+  bench [options]        raw, the mesh and Envoy, compared; `bench --help` lists the options
+  build [--release]      the eBPF programs, all programs and test programs
+  ebpf                   the eBPF programs alone: target/bpf/mesh-ebpf.o
+  kernels                the tests named kernel_* on Debian's other kernels, in QEMU
+  kernels --run COMMAND  one shell command on each of them
+  setup                  install what is missing (Debian 12 and 13; elsewhere: says what to install)
+
+The others do what setup does for what they need.
 ";
 
 fn main() -> ExitCode {
@@ -41,15 +54,25 @@ fn dispatch(arguments: &[String]) -> Result<()> {
             setup::ensure(&[Purpose::Build])?;
             ebpf::build().map(drop)
         }
-        ["build", rest @ ..] => {
-            let profile = match rest {
-                [] => Profile::Dev,
-                ["--release"] => Profile::Release,
-                other => bail!("build takes --release or nothing, not {}", other.join(" ")),
-            };
-            setup::ensure(&[Purpose::Build])?;
-            build::build(profile)
+        ["build"] => build::build_with_setup(Profile::Dev),
+        ["build", "--release"] => build::build_with_setup(Profile::Release),
+        ["check"] => {
+            setup::ensure(&[Purpose::Build, Purpose::Check])?;
+            check::run()
         }
+        ["test"] => test::run(None),
+        ["test", filter] => test::run(Some(filter)),
+        ["kernels"] => {
+            setup::ensure(&[Purpose::Build, Purpose::Lab, Purpose::Kernels])?;
+            build::build(Profile::Release)?;
+            kernels::test_alone(Profile::Release)
+        }
+        ["kernels", "--run", script] => {
+            setup::ensure(&[Purpose::Lab, Purpose::Kernels])?;
+            kernels::try_command(script)
+        }
+        ["demo", rest @ ..] => demo::run(rest),
+        ["bench", rest @ ..] => bench::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

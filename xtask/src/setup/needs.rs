@@ -101,6 +101,8 @@ const NEEDS: &[Need] = &[
     program("nginx", "nginx-light", Purpose::Bench, "an HTTP server that costs little"),
     program("qemu-system-x86_64", "qemu-system-x86", Purpose::Kernels, "boots other kernels"),
     file("SeaBIOS", "/usr/share/seabios/bios-256k.bin", "seabios", Purpose::Kernels, "QEMU's firmware"),
+    program("xz", "xz-utils", Purpose::Kernels, "unpacks kernel modules"),
+    program("strip", "binutils", Purpose::Kernels, "makes the programs small enough for an initramfs"),
     program("cpio", "cpio", Purpose::Kernels, "packs the other kernels' root file system"),
     file(
         "static busybox",

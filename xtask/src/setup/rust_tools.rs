@@ -68,7 +68,7 @@ fn install(name: &str, version: &str) -> Command {
 
 /// A part of the Rust toolchain that runs this program.
 fn component(program: &str, rustup_name: &str, debian_package: &str, why: &str) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let cargo = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| step::find("cargo")).unwrap_or_default();
     let beside = cargo.parent().is_some_and(|folder| folder.join(program).exists());
     if beside {
         return Ok(());

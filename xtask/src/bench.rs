@@ -1,0 +1,12 @@
+//! `cargo xtask bench`: raw, the mesh and Envoy over the same two namespaces.
+
+use anyhow::Result;
+
+use crate::build;
+use crate::setup::Purpose;
+
+/// Builds what the bench needs and becomes the bench.
+pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+    let why = "the bench makes network namespaces and cgroups and loads eBPF programs";
+    build::run_as_root("mesh-bench", &[Purpose::Build, Purpose::Lab, Purpose::Bench], why, arguments)
+}
