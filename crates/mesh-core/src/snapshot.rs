@@ -63,7 +63,7 @@ impl Snapshot {
     }
 
     /// The workloads that run on `node`, in the order given to [`Snapshot::build`].
-    pub fn workloads_on(&self, node: &NodeName) -> impl Iterator<Item = &Arc<Workload>> {
+    pub fn workloads_on<'a>(&'a self, node: &NodeName) -> impl Iterator<Item = &'a Arc<Workload>> + use<'a> {
         let indexes = self.by_node.get(node).map_or(&[][..], Vec::as_slice);
         indexes.iter().filter_map(|index| self.workloads.get(*index))
     }
