@@ -4,12 +4,16 @@
 //! and tasks are spawned with [`tokio::task::spawn_local`].
 #![forbid(unsafe_code)]
 
+mod buffer;
 pub mod ca;
 mod cacerts;
 pub mod certificate;
+pub mod hbone;
 pub mod identities;
 pub mod limits;
 pub mod reject;
+pub mod relay;
+mod socket;
 pub mod tls;
 pub mod verify;
 
@@ -18,5 +22,6 @@ pub use certificate::WorkloadCertificate;
 pub use identities::{CertificateSource, Identities, IdentityFetchError};
 pub use limits::Limits;
 pub use reject::RejectReason;
+pub use relay::{End, Far, Outcome, RelayCounters, relay};
 pub use tls::{TlsError, TlsIdentity};
 pub use verify::{VerifyError, identity_of};

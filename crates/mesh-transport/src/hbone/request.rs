@@ -1,0 +1,138 @@
+//! A CONNECT as the client asks for it and as the server sees it.
+
+use std::net::SocketAddr;
+
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use mesh_core::SpiffeId;
+
+use crate::buffer::Chunk;
+use crate::hbone::headers::{forwarded_header, parse_forwarded};
+use crate::hbone::server::ServeError;
+use crate::hbone::tunnel::{H2Tunnel, Place, Tunnel};
+
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelRequest {
+    /// The application to connect.
+    pub authority: SocketAddr,
+    /// Who connects, for the far side's application to see.
+    pub forwarded: Option<SocketAddr>,
+    /// What the client's workload is called (W3C Baggage, with Istio's keys). Left out when it is no valid header value.
+    pub baggage: Option<String>,
+    /// W3C Trace Context. Left out when it is no valid header value.
+    pub traceparent: Option<String>,
+}
+
+impl TunnelRequest {
+    /// The CONNECT without `:scheme` and `:path` (RFC 9113, section 8.5).
+    pub(super) fn to_http(&self) -> Result<Request<()>, http::Error> {
+        let authority = self.authority.to_string();
+        let uri = Uri::builder().authority(authority).build()?;
+        let mut request = Request::builder().method(Method::CONNECT).uri(uri).body(())?;
+        let forwarded = self.forwarded.map(forwarded_header);
+        for (name, value) in [
+            (http::header::FORWARDED, &forwarded),
+            (BAGGAGE, &self.baggage),
+            (TRACEPARENT, &self.traceparent),
+        ] {
+            if let Some(value) = value.as_ref().and_then(|v| HeaderValue::from_str(v).ok()) {
+                request.headers_mut().insert(name, value);
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// A CONNECT from an authenticated peer, not yet answered. Dropping it unanswered resets the stream.
+pub struct ConnectRequest {
+    /// Who asks, by certificate.
+    pub peer: SpiffeId,
+    /// What the peer wants to be connected with.
+    pub authority: SocketAddr,
+    /// Whom the peer says it asks for: advice from the peer, not proof.
+    pub forwarded: Option<SocketAddr>,
+    /// What the peer says its workload is called.
+    pub baggage: Option<String>,
+    /// W3C Trace Context.
+    pub traceparent: Option<String>,
+    answer: Answer,
+}
+
+/// How the answer travels.
+enum Answer {
+    H2 { respond: SendResponse<Chunk>, recv: h2::RecvStream, place: Place },
+}
+
+impl std::fmt::Debug for ConnectRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectRequest")
+            .field("peer", &self.peer.as_str())
+            .field("authority", &self.authority)
+            .field("forwarded", &self.forwarded)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnectRequest {
+    pub(super) fn from_h2(
+        peer: SpiffeId,
+        authority: SocketAddr,
+        request: Request<h2::RecvStream>,
+        respond: SendResponse<Chunk>,
+        place: Place,
+    ) -> Self {
+        let (parts, recv) = request.into_parts();
+        let text = |name| text_header(&parts.headers, name);
+        Self {
+            peer,
+            authority,
+            forwarded: text(http::header::FORWARDED).as_deref().and_then(parse_forwarded),
+            baggage: text(BAGGAGE),
+            traceparent: text(TRACEPARENT),
+            answer: Answer::H2 { respond, recv, place },
+        }
+    }
+
+    /// Answers 200; the application is connected already.
+    ///
+    /// # Errors
+    /// When the peer has gone or taken its request back.
+    #[expect(clippy::unused_async, reason = "other carriers wait for the socket here")]
+    pub async fn accept(self) -> Result<Tunnel, ServeError> {
+        match self.answer {
+            Answer::H2 { mut respond, recv, place } => {
+                let send = respond
+                    .send_response(response(StatusCode::OK), false)
+                    .map_err(ServeError::Http2)?;
+                Ok(Tunnel::H2(H2Tunnel { send, recv, place }))
+            }
+        }
+    }
+
+    /// Answers with a status that says why not: 400, 401, 503.
+    #[expect(clippy::unused_async, reason = "other carriers wait for the socket here")]
+    pub async fn refuse(self, status: StatusCode) {
+        match self.answer {
+            Answer::H2 { respond, .. } => answer(respond, status),
+        }
+    }
+}
+
+/// Answers without a body. A peer that has gone needs no answer.
+pub(super) fn answer(mut respond: SendResponse<Chunk>, status: StatusCode) {
+    let _ = respond.send_response(response(status), true);
+}
+
+fn response(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response
+}
+
+fn text_header(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}

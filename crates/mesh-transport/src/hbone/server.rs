@@ -1,0 +1,221 @@
+//! The server's end: authenticates a connection and hands each CONNECT to the caller.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+
+use h2::RecvStream;
+use h2::server::{Connection, SendResponse};
+use http::{Method, Request, StatusCode};
+use mesh_core::SpiffeId;
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::buffer::Chunk;
+use crate::hbone::headers::parse_authority;
+use crate::hbone::keepalive::{until_idle, until_silent};
+use crate::hbone::request::{ConnectRequest, answer};
+use crate::hbone::tunnel::Places;
+use crate::limits::Limits;
+use crate::reject::RejectReason;
+use crate::tls::ALPN_H2;
+use crate::verify::{VerifyError, identity_of};
+
+/// Why a connection was turned away or broke. Nobody retries: the peer dials again.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The handshake took too long.
+    #[error("no handshake within its time")]
+    HandshakeTimeout,
+    /// The peer went away during the handshake.
+    #[error("the peer went away during the handshake: {0}")]
+    HandshakeAborted(io::Error),
+    /// The handshake failed.
+    #[error("TLS handshake failed: {0}")]
+    Tls(rustls::Error),
+    /// The peer does not ask for a protocol that is spoken here.
+    #[error("the peer did not ask for HTTP/2 (ALPN h2)")]
+    Alpn,
+    /// The certificate names no workload.
+    #[error(transparent)]
+    Identity(#[from] VerifyError),
+    /// HTTP/2's rules or our limits were broken, or the connection was.
+    #[error("HTTP/2: {0}")]
+    Http2(h2::Error),
+    /// A ping stayed without an answer.
+    #[error("the peer fell silent")]
+    Silent,
+}
+
+impl ServeError {
+    /// The reason for metrics; `None` for a connection that merely broke.
+    #[must_use]
+    pub fn reason(&self) -> Option<RejectReason> {
+        match self {
+            Self::HandshakeTimeout => Some(RejectReason::HandshakeTimeout),
+            Self::HandshakeAborted(_) => Some(RejectReason::HandshakeAborted),
+            Self::Tls(error) => Some(RejectReason::of_tls(error)),
+            Self::Alpn => Some(RejectReason::Alpn),
+            Self::Identity(error) => Some(error.reason()),
+            Self::Http2(error) if error.is_library() && error.is_go_away() => {
+                Some(RejectReason::Http2)
+            }
+            Self::Http2(_) | Self::Silent => None,
+        }
+    }
+}
+
+/// Serves tunnel connections. Clones share the bound on handshakes; make one a process.
+#[derive(Debug, Clone)]
+pub struct Server {
+    limits: Arc<Limits>,
+    handshakes: Arc<Semaphore>,
+}
+
+impl Server {
+    /// A server within `limits`.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let handshakes = Arc::new(Semaphore::new(limits.handshakes_in_flight));
+        Self { limits: Arc::new(limits), handshakes }
+    }
+
+    /// Serves one accepted connection until it ends.
+    ///
+    /// Each CONNECT goes to `handler`, whose future is spawned on this thread. A request that is no CONNECT to an address is answered here and told to `on_reject`. When `drain` turns true the peer
+    /// is told to open no more (GOAWAY), and the call returns when its tunnels are done; dropping the future cuts them.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub async fn serve<H>(
+        &self,
+        stream: TcpStream,
+        tls: Arc<ServerConfig>,
+        drain: watch::Receiver<bool>,
+        handler: impl FnMut(ConnectRequest) -> H,
+        on_reject: impl FnMut(RejectReason),
+    ) -> Result<(), ServeError>
+    where
+        H: Future<Output = ()> + 'static,
+    {
+        let limit = self.limits.handshake_timeout;
+        let (peer, connection) = timeout(limit, self.shake_hands(stream, tls))
+            .await
+            .map_err(|_| ServeError::HandshakeTimeout)??;
+        let session = Session { peer, tunnels: Places::default(), handler, on_reject };
+        session.run(connection, drain, &self.limits).await
+    }
+
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        tls: Arc<ServerConfig>,
+    ) -> Result<(SpiffeId, Connection<TlsStream<TcpStream>, Chunk>), ServeError> {
+        // A connection that says nothing takes no place among the handshakes, and no memory.
+        stream.readable().await.map_err(ServeError::HandshakeAborted)?;
+        // The semaphore is never closed.
+        let _place = self.handshakes.acquire().await;
+        // Failing to turn Nagle's delay off costs latency only.
+        let _ = stream.set_nodelay(true);
+        let stream = TlsAcceptor::from(tls).accept(stream).await.map_err(handshake_error)?;
+        let session = stream.get_ref().1;
+        if session.alpn_protocol() != Some(ALPN_H2) {
+            return Err(ServeError::Alpn);
+        }
+        let leaf = session.peer_certificates().and_then(<[_]>::first);
+        let leaf = leaf.ok_or(ServeError::Tls(rustls::Error::NoCertificatesPresented))?;
+        let peer = identity_of(leaf)?;
+        let limits = &self.limits;
+        let connection = h2::server::Builder::new()
+            .initial_window_size(limits.stream_window)
+            .initial_connection_window_size(limits.connection_window)
+            .max_frame_size(limits.max_frame_size)
+            .max_header_list_size(limits.max_header_list)
+            .max_concurrent_streams(limits.max_concurrent_streams)
+            .max_send_buffer_size(limits.max_send_buffer)
+            .handshake(stream)
+            .await
+            .map_err(ServeError::Http2)?;
+        Ok((peer, connection))
+    }
+}
+
+fn handshake_error(error: io::Error) -> ServeError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(tls) => ServeError::Tls(tls.clone()),
+        None => ServeError::HandshakeAborted(error),
+    }
+}
+
+/// One authenticated connection.
+struct Session<F, R> {
+    peer: SpiffeId,
+    tunnels: Places,
+    handler: F,
+    on_reject: R,
+}
+
+impl<F, R, H> Session<F, R>
+where
+    F: FnMut(ConnectRequest) -> H,
+    R: FnMut(RejectReason),
+    H: Future<Output = ()> + 'static,
+{
+    async fn run(
+        mut self,
+        mut connection: Connection<TlsStream<TcpStream>, Chunk>,
+        mut drain: watch::Receiver<bool>,
+        limits: &Limits,
+    ) -> Result<(), ServeError> {
+        let silent = until_silent(connection.ping_pong(), limits);
+        let tunnels = self.tunnels.clone();
+        // Longer than the client's, which so gets to close first.
+        let idle = until_idle(limits.idle_timeout * 2, move || tunnels.taken());
+        tokio::pin!(silent, idle);
+        let (mut draining, mut idling) = (false, false);
+        loop {
+            tokio::select! {
+                next = poll_fn(|cx| connection.poll_accept(cx)) => match next {
+                    Some(Ok((request, respond))) => self.request(request, respond),
+                    Some(Err(error)) => return Err(ServeError::Http2(error)),
+                    None => return Ok(()),
+                },
+                // A sender that is gone means that nobody will ever drain.
+                Ok(_) = drain.wait_for(|&drain| drain), if !draining => {
+                    draining = true;
+                    connection.graceful_shutdown();
+                }
+                () = &mut idle, if !idling => {
+                    idling = true;
+                    connection.graceful_shutdown();
+                }
+                () = &mut silent => return Err(ServeError::Silent),
+            }
+        }
+    }
+
+    fn request(&mut self, request: Request<RecvStream>, respond: SendResponse<Chunk>) {
+        let authority = request.uri().authority().map_or("", |a| a.as_str());
+        let (status, reason) = if request.method() != Method::CONNECT {
+            (StatusCode::METHOD_NOT_ALLOWED, RejectReason::Method)
+        } else {
+            match parse_authority(authority) {
+                Ok(authority) => {
+                    let peer = self.peer.clone();
+                    let place = self.tunnels.take();
+                    let connect = ConnectRequest::from_h2(peer, authority, request, respond, place);
+                    spawn_local((self.handler)(connect));
+                    return;
+                }
+                Err(_) => (StatusCode::BAD_REQUEST, RejectReason::Authority),
+            }
+        };
+        answer(respond, status);
+        (self.on_reject)(reason);
+    }
+}

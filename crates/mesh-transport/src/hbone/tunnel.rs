@@ -1,0 +1,55 @@
+//! An open tunnel, whatever carries it.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+
+use h2::{RecvStream, SendStream};
+
+use crate::buffer::Chunk;
+
+/// An open tunnel to the far side. Dropping it before both directions ended resets it.
+#[derive(Debug)]
+pub enum Tunnel {
+    /// A stream of an HTTP/2 connection.
+    H2(H2Tunnel),
+}
+
+/// A stream of an HTTP/2 connection, after the 200.
+pub struct H2Tunnel {
+    pub(crate) send: SendStream<Chunk>,
+    pub(crate) recv: RecvStream,
+    /// Keeps the connection from being taken for idle.
+    pub(crate) place: Place,
+}
+
+impl fmt::Debug for H2Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("H2Tunnel").field(&self.recv.stream_id()).finish()
+    }
+}
+
+/// How many tunnels a connection has, open or being opened.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places(Rc<Cell<usize>>);
+
+/// One tunnel's place on its connection, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Rc<Cell<usize>>);
+
+impl Places {
+    pub(crate) fn taken(&self) -> usize {
+        self.0.get()
+    }
+
+    pub(crate) fn take(&self) -> Place {
+        self.0.set(self.0.get() + 1);
+        Place(self.0.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

@@ -1,0 +1,143 @@
+//! Carries one application connection to its far side and back, with TCP's own semantics.
+//!
+//! An end of stream stays a half-close, a reset stays a reset, a slow reader slows its writer, and no byte is lost or kept
+//! beyond one buffer a direction. While nothing comes, no buffer is held.
+
+mod h2;
+mod tcp;
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
+use tokio::net::TcpStream;
+
+use crate::hbone::Tunnel;
+
+/// Bytes carried so far; may be read while the relay runs.
+#[derive(Debug, Default)]
+pub struct RelayCounters {
+    /// From the application to the far side, in bytes.
+    pub sent: AtomicU64,
+    /// From the far side to the application, in bytes.
+    pub received: AtomicU64,
+}
+
+/// The side of a relay that is not the application's socket.
+#[derive(Debug)]
+pub enum Far {
+    /// A tunnel through the mesh.
+    Tunnel(Tunnel),
+    /// A plain connection.
+    Plain(TcpStream),
+}
+
+impl From<Tunnel> for Far {
+    fn from(tunnel: Tunnel) -> Self {
+        Self::Tunnel(tunnel)
+    }
+}
+
+impl From<TcpStream> for Far {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(stream)
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// Both sides finished.
+    Closed,
+    /// The application's side reset the connection; the far side was reset too.
+    ResetByApp,
+    /// The far side reset, or the tunnel broke; the application's side was reset too.
+    ResetByFar,
+}
+
+impl End {
+    /// A metric's or log's label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::ResetByApp => "reset_by_app",
+            Self::ResetByFar => "reset_by_far",
+        }
+    }
+}
+
+/// What a connection came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// From the application to the far side, in bytes.
+    pub sent: u64,
+    /// From the far side to the application, in bytes.
+    pub received: u64,
+    /// How it ended.
+    pub end: End,
+}
+
+/// Relays until both sides have finished or one has reset. Dropping the future resets both.
+pub async fn relay(app: TcpStream, far: impl Into<Far>, counters: &RelayCounters) -> Outcome {
+    // Failing to turn Nagle's delay off costs latency only.
+    let _ = app.set_nodelay(true);
+    let end = match far.into() {
+        Far::Plain(far) => tcp::relay(app, far, counters).await,
+        Far::Tunnel(Tunnel::H2(far)) => h2::relay(app, far, counters).await,
+    };
+    Outcome {
+        sent: counters.sent.load(Ordering::Relaxed),
+        received: counters.received.load(Ordering::Relaxed),
+        end,
+    }
+}
+
+/// Which side of a relay broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    App,
+    Far,
+}
+
+impl From<Broken> for End {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::App => Self::ResetByApp,
+            Broken::Far => Self::ResetByFar,
+        }
+    }
+}
+
+/// Which directions have carried their end of stream.
+#[derive(Debug, Default)]
+struct Finished {
+    up: Cell<bool>,
+    down: Cell<bool>,
+}
+
+/// Polls both directions and a watch for errors in one task, until both have finished or something broke.
+///
+/// The futures only ever resolve to what broke; after its end of stream a direction goes on watching for a reset.
+async fn both(
+    finished: &Finished,
+    up: impl Future<Output = Broken>,
+    down: impl Future<Output = Broken>,
+    watch: impl Future<Output = Broken>,
+) -> End {
+    let (mut up, mut down, mut watch) = (pin!(up), pin!(down), pin!(watch));
+    poll_fn(|cx| {
+        for broken in [up.as_mut().poll(cx), down.as_mut().poll(cx), watch.as_mut().poll(cx)] {
+            if let Poll::Ready(broken) = broken {
+                return Poll::Ready(broken.into());
+            }
+        }
+        if finished.up.get() && finished.down.get() {
+            return Poll::Ready(End::Closed);
+        }
+        Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,65 @@
+//! Between two plain sockets.
+
+use std::cell::Cell;
+use std::future::{pending, poll_fn};
+use std::sync::atomic::AtomicU64;
+
+use tokio::net::TcpStream;
+
+use super::{Broken, End, Finished, RelayCounters, both};
+use crate::buffer::Sizing;
+use crate::socket::{broken, finish, poll_readable, read_now, write_all};
+
+pub(super) async fn relay(app: TcpStream, far: TcpStream, counters: &RelayCounters) -> End {
+    // Failing to turn Nagle's delay off costs latency only.
+    let _ = far.set_nodelay(true);
+    let finished = Finished::default();
+    let (app_end, far_end) = ((&app, Broken::App), (&far, Broken::Far));
+    let up = direction(app_end, far_end, &counters.sent, &finished.up);
+    let down = direction(far_end, app_end, &counters.received, &finished.down);
+    let watch = async {
+        tokio::select! {
+            () = broken(&app) => Broken::App,
+            () = broken(&far) => Broken::Far,
+        }
+    };
+    let end = both(&finished, up, down, watch).await;
+    if end != End::Closed {
+        // Without this the side that did not cause it would read an orderly end.
+        let _ = app.set_zero_linger();
+        let _ = far.set_zero_linger();
+    }
+    end
+}
+
+/// Copies one way until the source's end, which it passes on. Resolves only to what broke.
+async fn direction(
+    (from, from_side): (&TcpStream, Broken),
+    (to, to_side): (&TcpStream, Broken),
+    count: &AtomicU64,
+    finished: &Cell<bool>,
+) -> Broken {
+    let mut sizing = Sizing::default();
+    loop {
+        if poll_fn(|cx| poll_readable(from, cx)).await.is_err() {
+            return from_side;
+        }
+        let mut buffer = sizing.buffer();
+        match read_now(from, &mut buffer) {
+            Ok(None) => {}
+            Ok(Some(0)) => break,
+            Ok(Some(got)) => {
+                sizing.learn(buffer.len(), got);
+                if write_all(to, &buffer[..got], count).await.is_err() {
+                    return to_side;
+                }
+            }
+            Err(_) => return from_side,
+        }
+    }
+    if finish(to).is_err() {
+        return to_side;
+    }
+    finished.set(true);
+    pending().await
+}
