@@ -132,3 +132,11 @@ fn read_cookie() -> io::Result<u64> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// Inode of the daemon's own network namespace.
+///
+/// # Errors
+/// /proc is not mounted.
+pub fn own_inode() -> io::Result<u64> {
+    Ok(std::fs::metadata("/proc/self/ns/net")?.ino())
+}

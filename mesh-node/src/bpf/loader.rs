@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     programs::{
-        CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, ProgramError, SchedClassifier, SockOps,
+        CgroupAttachMode, Program, ProgramError, SchedClassifier,
         links::{FdLink, LinkError},
     },
 };

@@ -6,12 +6,13 @@ mod cgroup;
 mod flows;
 mod interfaces;
 mod links;
+mod log;
 mod loader;
 mod maps;
 mod precheck;
 
 pub use flows::FlowTable;
-pub use interfaces::InterfaceError;
-pub use loader::{Datapath, EnrolError, LoadError, LoadOptions};
+pub use loader::{Datapath, EnrolError, LoadOptions};
+pub use log::forward_logs;
 pub use maps::{CounterReader, MapAccessError};
-pub use precheck::{PrecheckError, precheck};
+pub use precheck::precheck;

@@ -1,0 +1,56 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+
+/// The node daemon of the mesh: enrols this node's pods and carries their connections over mTLS.
+///
+/// Exit codes: 0 stopped as asked, 1 failed, 2 cannot run on this machine or with these arguments.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    /// Name of this node, as in the pods' spec.nodeName.
+    #[arg(long, env = "NODE_NAME")]
+    pub node: String,
+    /// Directory of manifests (YAML or JSON); it is watched.
+    #[arg(long, value_name = "DIR")]
+    pub config: PathBuf,
+    /// Directory with the certificate authority: ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem
+    /// (`mesh-control ca init` makes one).
+    #[arg(long, value_name = "DIR")]
+    pub ca: PathBuf,
+    /// Trust domain of all identities.
+    #[arg(long, default_value = "cluster.local")]
+    pub trust_domain: String,
+    /// DNS suffix of Services.
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Name of the cluster in metrics.
+    #[arg(long, default_value = "Kubernetes")]
+    pub cluster: String,
+    /// Directory on a BPF file system, for this node alone.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/mesh")]
+    pub bpf_dir: PathBuf,
+    /// Root of the cgroup v2 hierarchy; found in /proc/self/mounts by default.
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+    /// The proc file system that shows the node's processes.
+    #[arg(long, value_name = "DIR", default_value = "/proc")]
+    pub proc: PathBuf,
+    /// Address for Prometheus.
+    #[arg(long, value_name = "ADDR", default_value = "[::]:15020")]
+    pub metrics_addr: SocketAddr,
+    /// Address for readiness probes.
+    #[arg(long, value_name = "ADDR", default_value = "[::]:15021")]
+    pub readiness_addr: SocketAddr,
+    /// Threads that carry connections; one a core by default.
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// What to log: a level, or directives such as `info,access=off`.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log: String,
+    /// Log from the eBPF programs as well; for debugging, it costs time on every connection.
+    #[arg(long)]
+    pub bpf_log: bool,
+}

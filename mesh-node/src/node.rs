@@ -1,0 +1,128 @@
+//! Puts the daemon together, runs it and takes it apart.
+
+use std::{sync::Arc, time::SystemTime};
+
+use anyhow::Context as _;
+use mesh_config::{Config, Options};
+use mesh_core::{NodeName, Snapshot, TrustDomain};
+use mesh_transport::{CertificateAuthority, CertificateSource, Identities, Limits, hbone::Server};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    args::Args,
+    bpf::{self, Datapath, LoadOptions},
+    pods::{Enrolment, EnrolmentSettings},
+    telemetry::{Endpoints, Metrics},
+    workers::Workers,
+};
+
+/// What every worker shares.
+pub struct Shared {
+    /// Name of the cluster, for telemetry.
+    pub cluster: String,
+    /// Certificates.
+    pub identities: Identities,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Limits of tunnels.
+    pub limits: Limits,
+    /// The accepting side of tunnels.
+    pub hbone: Server,
+    config: watch::Receiver<Arc<Config>>,
+}
+
+impl Shared {
+    /// The snapshot in force now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.config.borrow().snapshot.clone()
+    }
+}
+
+/// Checks the machine and loads the data path: what can fail for the machine's sake.
+///
+/// # Errors
+/// One sentence that says what is missing.
+pub fn prepare(args: &Args) -> anyhow::Result<Datapath> {
+    let cgroup_root = bpf::precheck(args.cgroup_root.as_deref(), &args.bpf_dir, &args.proc)?;
+    let options = LoadOptions {
+        bpf_dir: &args.bpf_dir,
+        cgroup_root: &cgroup_root,
+        proc: &args.proc,
+        log: args.bpf_log,
+    };
+    Ok(Datapath::load(&options)?)
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What could not be started.
+pub async fn run(args: Args, mut datapath: Datapath) -> anyhow::Result<()> {
+    let trust_domain: TrustDomain = args.trust_domain.parse().context("--trust-domain")?;
+    let authority = CertificateAuthority::load(&args.ca, SystemTime::now()).context("--ca")?;
+    let options = Options {
+        trust_domain: trust_domain.clone(),
+        cluster_domain: args.cluster_domain.clone(),
+    };
+    let config = mesh_config::watch(args.config.clone(), options).await.context("--config")?;
+    let endpoints = Endpoints::bind(args.metrics_addr, args.readiness_addr).await?;
+    let metrics = Arc::new(Metrics::new(args.cluster.clone(), datapath.counters()?)?);
+    if args.bpf_log {
+        bpf::forward_logs(datapath.ebpf_mut())?;
+    }
+    let limits = Limits::default();
+    let shared = Arc::new(Shared {
+        cluster: args.cluster.clone(),
+        identities: Identities::new(CertificateSource::Embedded(Box::new(authority)), trust_domain),
+        metrics: metrics.clone(),
+        hbone: Server::new(limits.clone()),
+        limits,
+        config: config.clone(),
+    });
+    let workers = Workers::start(worker_count(&args), &shared, datapath.maps_dir())?;
+    let settings = EnrolmentSettings {
+        node: NodeName::from(args.node.as_str()),
+        host_netns: crate::netns::own_inode()?,
+        proc: args.proc.clone(),
+    };
+    let enrolment = Enrolment::new(settings, datapath, workers.clone(), metrics.clone());
+    let (ready, is_ready) = watch::channel(false);
+    tracing::info!(node = args.node, "mesh-node started");
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        () = enrolment.run(config.clone(), ready) => anyhow::bail!("the configuration's watcher ended"),
+        () = endpoints.serve(metrics.clone(), is_ready) => {}
+        () = follow_config(config, metrics) => {}
+        () = shared.identities.run_renewal() => {}
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    tracing::info!("stopping: hooks stay in force and refuse connections until the next start");
+    workers.stop();
+    Ok(())
+}
+
+fn worker_count(args: &Args) -> usize {
+    let cores = std::thread::available_parallelism();
+    args.workers.unwrap_or_else(|| cores.map_or(1, usize::from))
+}
+
+/// Tells of each new configuration and of what was found in it.
+async fn follow_config(mut config: watch::Receiver<Arc<Config>>, metrics: Arc<Metrics>) {
+    loop {
+        let current = config.borrow_and_update().clone();
+        metrics.set_config(&current);
+        for finding in current.findings.iter() {
+            tracing::warn!(generation = current.generation, "{finding}");
+        }
+        tracing::info!(generation = current.generation, findings = current.findings.len(), "configuration in force");
+        if config.changed().await.is_err() {
+            // The last good configuration stays in force.
+            return std::future::pending().await;
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Compares the pods that should be in the mesh with those that are, and makes them the same.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_config::Config;
+use mesh_core::{NodeName, Workload, WorkloadUid};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    EnrolledPod,
+    discovery::{self, SandboxProcess},
+    sandbox::SandboxWatch,
+};
+use crate::{
+    bpf::{Datapath, EnrolError},
+    netns::{NetNamespace, NetnsError},
+    sockets::{ListenError, PodListeners},
+    telemetry::Metrics,
+    workers::Workers,
+};
+
+/// How soon to look again for a sandbox that is not there yet: kubelet sends no event of it to this daemon.
+const PENDING_INTERVAL: Duration = Duration::from_millis(100);
+/// How often to compare everything although nothing is known to have changed.
+const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A pod could not be taken into the mesh. It is tried again; until then its new connections are refused.
+#[derive(Debug, thiserror::Error)]
+enum JoinError {
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Hooks(#[from] EnrolError),
+    #[error("the sandbox was replaced while it was joined")]
+    Replaced,
+    #[error("cannot watch the sandbox's process: {0}")]
+    Watch(#[from] std::io::Error),
+}
+
+/// What the enrolment loop needs to know of its node.
+pub struct EnrolmentSettings {
+    /// The node whose pods are enrolled.
+    pub node: NodeName,
+    /// The proc file system of the node's pid namespace.
+    pub proc: PathBuf,
+    /// Inode of the node's own network namespace.
+    pub host_netns: u64,
+}
+
+/// The enrolment loop's state.
+pub struct Enrolment {
+    settings: EnrolmentSettings,
+    datapath: Datapath,
+    workers: Arc<Workers>,
+    metrics: Arc<Metrics>,
+    joined: BTreeMap<WorkloadUid, Joined>,
+    /// Why each pod that should be in is not; said once for each reason.
+    failures: BTreeMap<WorkloadUid, String>,
+    ended: (mpsc::Sender<WorkloadUid>, mpsc::Receiver<WorkloadUid>),
+}
+
+/// One pod that is in the mesh.
+struct Joined {
+    pod: Arc<EnrolledPod>,
+    sandbox: SandboxProcess,
+    drain: watch::Sender<bool>,
+    _watch: SandboxWatch,
+}
+
+impl Enrolment {
+    /// Starts with no pod of its own; those that an earlier daemon enrolled stay refused until they are joined again.
+    #[must_use]
+    pub fn new(
+        settings: EnrolmentSettings,
+        datapath: Datapath,
+        workers: Arc<Workers>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            settings,
+            datapath,
+            workers,
+            metrics,
+            joined: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            ended: mpsc::channel(64),
+        }
+    }
+
+    /// Runs until the configuration's sender is gone. `ready` becomes true after the first comparison.
+    pub async fn run(mut self, mut config: watch::Receiver<Arc<Config>>, ready: watch::Sender<bool>) {
+        loop {
+            let current = config.borrow_and_update().clone();
+            let pending = self.reconcile(&current);
+            ready.send_replace(true);
+            let interval = if pending { PENDING_INTERVAL } else { AUDIT_INTERVAL };
+            tokio::select! {
+                changed = config.changed() => if changed.is_err() { return },
+                Some(uid) = self.ended.1.recv() => self.sandbox_ended(&uid),
+                () = tokio::time::sleep(interval) => {}
+            }
+        }
+    }
+
+    /// Makes the actual state the desired one. True when a pod is still missing.
+    fn reconcile(&mut self, config: &Config) -> bool {
+        let desired: BTreeMap<_, _> = config
+            .snapshot
+            .workloads_on(&self.settings.node)
+            .filter(|workload| workload.is_enrolled())
+            .map(|workload| (workload.uid.clone(), workload.clone()))
+            .collect();
+        self.withdraw_undesired(&desired);
+        let missing: HashSet<&str> = desired
+            .keys()
+            .filter(|uid| !self.joined.contains_key(*uid))
+            .map(WorkloadUid::as_str)
+            .collect();
+        let found = discovery::find(&self.settings.proc, &missing, self.settings.host_netns);
+        for workload in desired.values() {
+            let Some(sandbox) = found.get(workload.uid.as_str()) else {
+                continue;
+            };
+            match self.join(workload, *sandbox) {
+                Ok(()) => {
+                    self.failures.remove(&workload.uid);
+                }
+                Err(error) => self.note_failure(workload, &error.to_string()),
+            }
+        }
+        let pending = desired.len() > self.joined.len();
+        if !pending {
+            self.forget_strangers();
+        }
+        self.failures.retain(|uid, _| desired.contains_key(uid));
+        self.metrics.set_enrolment(desired.len(), self.joined.len(), self.failures.len());
+        pending
+    }
+
+    fn withdraw_undesired(&mut self, desired: &BTreeMap<WorkloadUid, Arc<Workload>>) {
+        let leaving: Vec<_> = self
+            .joined
+            .iter()
+            .filter(|(uid, joined)| {
+                !desired.contains_key(*uid) || !self.is_current(joined)
+            })
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in leaving {
+            self.leave(&uid);
+        }
+    }
+
+    /// Whether the pod's sandbox is still the one that was joined.
+    fn is_current(&self, joined: &Joined) -> bool {
+        let inode = discovery::netns_inode(&self.settings.proc, joined.sandbox.pid);
+        inode == Some(joined.sandbox.netns_inode)
+    }
+
+    fn join(&mut self, workload: &Workload, sandbox: SandboxProcess) -> Result<(), JoinError> {
+        let path = self.settings.proc.join(format!("{}/ns/net", sandbox.pid));
+        let netns = NetNamespace::open(&path)?;
+        if netns.inode() != sandbox.netns_inode {
+            return Err(JoinError::Replaced);
+        }
+        let watch = SandboxWatch::start(sandbox.pid, workload.uid.clone(), self.ended.0.clone())?;
+        let listeners = netns.enter(PodListeners::open)?;
+        // The hooks come into force even when a listener could not be opened: refused, not leaked.
+        self.datapath.enrol(&netns, &workload.addresses)?;
+        let listeners = listeners?;
+        let (drain, draining) = watch::channel(false);
+        let pod = Arc::new(EnrolledPod {
+            uid: workload.uid.clone(),
+            display_name: format!("{}/{}", workload.namespace, workload.name),
+            identity: workload.identity.clone(),
+            addresses: workload.addresses.clone(),
+            netns,
+            drain: draining,
+        });
+        self.workers.serve(&pod, listeners);
+        tracing::info!(pod = pod.display_name, identity = %pod.identity, pid = sandbox.pid, "pod enrolled");
+        let joined = Joined {
+            pod,
+            sandbox,
+            drain,
+            _watch: watch,
+        };
+        self.joined.insert(workload.uid.clone(), joined);
+        Ok(())
+    }
+
+    fn leave(&mut self, uid: &WorkloadUid) {
+        let Some(joined) = self.joined.remove(uid) else {
+            return;
+        };
+        joined.drain.send_replace(true);
+        let running = self.is_current(&joined);
+        let netns = running.then_some(&joined.pod.netns);
+        if let Err(error) = self.datapath.withdraw(joined.pod.netns.cookie(), netns) {
+            tracing::error!(pod = joined.pod.display_name, %error, "pod not wholly withdrawn");
+        }
+        self.workers.close_source(uid);
+        tracing::info!(pod = joined.pod.display_name, running, "pod withdrawn");
+    }
+
+    fn sandbox_ended(&mut self, uid: &WorkloadUid) {
+        // The event may be of a sandbox that has been replaced already.
+        if self.joined.get(uid).is_some_and(|joined| !self.is_current(joined)) {
+            self.leave(uid);
+        }
+    }
+
+    fn note_failure(&mut self, workload: &Workload, error: &str) {
+        let known = self.failures.get(&workload.uid);
+        if known.is_none_or(|known| known != error) {
+            let pod = format!("{}/{}", workload.namespace, workload.name);
+            tracing::error!(pod, error, "pod not enrolled: its new connections are refused");
+            self.failures.insert(workload.uid.clone(), error.to_owned());
+        }
+    }
+
+    /// Takes out the namespaces that an earlier daemon enrolled and that belong to no desired pod.
+    fn forget_strangers(&mut self) {
+        let ours: HashSet<u64> = self.joined.values().map(|joined| joined.pod.netns.cookie()).collect();
+        for cookie in self.datapath.enrolled_cookies() {
+            if ours.contains(&cookie) {
+                continue;
+            }
+            if let Err(error) = self.datapath.withdraw(cookie, None) {
+                tracing::error!(cookie, %error, "stale enrolment not removed");
+            }
+        }
+    }
+}

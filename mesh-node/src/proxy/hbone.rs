@@ -1,0 +1,138 @@
+//! Tunnels into a pod: who is it, is the target this pod's, then the application is connected before
+//! the tunnel is accepted.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use http::StatusCode;
+use mesh_core::{Snapshot, SpiffeId, Workload};
+use mesh_transport::{
+    hbone::{ConnectRequest, ServeError},
+    relay::{RelayCounters, relay},
+};
+use tokio::net::TcpStream;
+
+use super::plaintext::canonical;
+use crate::{
+    pods::EnrolledPod,
+    sockets,
+    telemetry::{Ending, Party, Refused, Report, Reporter, Security},
+    workers::Worker,
+};
+
+/// Serves one accepted connection on the HBONE port.
+pub(super) async fn serve(worker: Rc<Worker>, pod: Arc<EnrolledPod>, stream: TcpStream) {
+    let Ok(peer) = stream.peer_addr().map(canonical) else {
+        return;
+    };
+    let shared = worker.shared.clone();
+    let tls = match shared.identities.fetch(&pod.identity).await {
+        Ok(tls) => tls,
+        Err(error) => {
+            tracing::error!(pod = pod.display_name, %error, "tunnel refused: no certificate");
+            return sockets::reset(stream);
+        }
+    };
+    let server = shared.hbone.clone();
+    let handler = {
+        let (worker, pod) = (worker.clone(), pod.clone());
+        move |request: ConnectRequest| {
+            let (worker, pod) = (worker.clone(), pod.clone());
+            async move { carry(&worker, &pod, peer, request).await }
+        }
+    };
+    let rejected = |reason| shared.metrics.tunnel_rejected(reason);
+    let served = server.serve(stream, tls.server.clone(), pod.drain.clone(), handler, rejected).await;
+    if let Err(error) = served {
+        note(&worker, &pod, peer, &error);
+    }
+}
+
+fn note(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, error: &ServeError) {
+    if let Some(reason) = error.reason() {
+        worker.shared.metrics.tunnel_rejected(reason);
+        tracing::info!(pod = pod.display_name, %peer, reason = reason.as_str(), %error, "tunnel rejected");
+    }
+}
+
+/// Carries one CONNECT.
+async fn carry(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, request: ConnectRequest) {
+    let snapshot = worker.shared.snapshot();
+    let target = canonical(request.authority);
+    let client = client(peer, request.forwarded);
+    let source = Party {
+        address: Some(client),
+        workload: workload_of(&snapshot, peer, &request.peer),
+        principal: Some(request.peer.clone()),
+    };
+    let mut report = Report::begin(Reporter::Destination, source);
+    report.security = Security::MutualTls;
+    report.destination = Party {
+        address: Some(target),
+        workload: snapshot.workload_by_uid(&pod.uid).cloned(),
+        principal: Some(pod.identity.clone()),
+    };
+    let ending = carry_to(worker, pod, request, &report, client, target).await;
+    report.finish(&worker.shared.metrics, &ending);
+}
+
+async fn carry_to(
+    worker: &Worker,
+    pod: &EnrolledPod,
+    request: ConnectRequest,
+    report: &Report,
+    client: SocketAddr,
+    target: SocketAddr,
+) -> Ending {
+    if !pod.owns(target.ip()) || mesh_abi::ports::is_reserved(target.port()) {
+        request.refuse(StatusCode::BAD_REQUEST).await;
+        let error = format!("{target} is not an address of {}'s applications", pod.display_name);
+        return Ending::Refused(Refused::BadTarget, error);
+    }
+    let application = match sockets::dial_application(&pod.netns, target, client, &worker.flows).await {
+        Ok(application) => application,
+        Err(error) => {
+            request.refuse(StatusCode::SERVICE_UNAVAILABLE).await;
+            return Ending::Refused(Refused::Unreachable, error.to_string());
+        }
+    };
+    match request.accept().await {
+        Ok(tunnel) => {
+            report.opened(&worker.shared.metrics);
+            Ending::Carried(relay(application, tunnel, &RelayCounters::default()).await)
+        }
+        Err(error) => {
+            sockets::reset(application);
+            Ending::Refused(Refused::TunnelFailed, error.to_string())
+        }
+    }
+}
+
+/// The client's address as the application shall see it. The tunnel's own source is the kernel's word
+/// for the client's host; only the port is taken from the client's claim, and only for that host.
+fn client(peer: SocketAddr, forwarded: Option<SocketAddr>) -> SocketAddr {
+    match forwarded.map(canonical) {
+        Some(claimed) if claimed.ip() == peer.ip() => claimed,
+        _ => peer,
+    }
+}
+
+/// The client's workload for telemetry: by its address, if that workload has the identity that was proven.
+fn workload_of(snapshot: &Snapshot, peer: SocketAddr, proven: &SpiffeId) -> Option<Arc<Workload>> {
+    let workload = snapshot.workload_by_address(peer.ip())?;
+    (workload.identity == *proven).then(|| workload.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claimed_client_counts_only_for_the_tunnels_own_host() {
+        let address = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        let peer = address("10.0.0.1:40000");
+        assert_eq!(client(peer, Some(address("10.0.0.1:5"))), address("10.0.0.1:5"));
+        assert_eq!(client(peer, Some(address("[::ffff:10.0.0.1]:5"))), address("10.0.0.1:5"));
+        assert_eq!(client(peer, Some(address("10.0.0.2:5"))), peer);
+        assert_eq!(client(peer, None), peer);
+    }
+}

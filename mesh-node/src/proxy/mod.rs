@@ -1,0 +1,34 @@
+//! Carries connections: out of pods, into pods over HBONE, and into pods as plaintext.
+
+mod baggage;
+mod hbone;
+mod outbound;
+mod plaintext;
+
+use std::{rc::Rc, sync::Arc};
+
+use tokio::net::TcpStream;
+
+use crate::{pods::EnrolledPod, workers::Worker};
+
+/// Which of a pod's listeners accepted a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An application's connection that the connect hook redirected.
+    Outbound,
+    /// A new plaintext flow that TC steered.
+    Plaintext,
+    /// A tunnel from another node agent.
+    Hbone,
+}
+
+/// Carries one accepted connection to its end.
+pub async fn carry(worker: Rc<Worker>, pod: Arc<EnrolledPod>, kind: Kind, stream: TcpStream) {
+    // Only throughput of small writes depends on it.
+    let _ = stream.set_nodelay(true);
+    match kind {
+        Kind::Outbound => outbound::carry(&worker, &pod, stream).await,
+        Kind::Plaintext => plaintext::carry(&worker, &pod, stream).await,
+        Kind::Hbone => hbone::serve(worker, pod, stream).await,
+    }
+}

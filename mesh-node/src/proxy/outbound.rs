@@ -1,0 +1,211 @@
+//! A pod's own connections: where did it want to go, and how does it get there.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use mesh_core::{Destination, Refusal, Snapshot, SpiffeId, Transport, resolve};
+use mesh_transport::{
+    TlsIdentity,
+    hbone::{ConnectError, PoolKey, TunnelRequest},
+    relay::{Far, RelayCounters, relay},
+};
+use tokio::{net::TcpStream, time::Instant};
+
+use super::baggage;
+use crate::{
+    pods::EnrolledPod,
+    sockets::{self, DialError},
+    telemetry::{Ending, Party, Refused, Report, Reporter, Security},
+    workers::Worker,
+};
+
+/// How long a destination that is enrolled may refuse tunnels before its connections are refused: its
+/// node may be about to open the listener, or to restart.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// First pause between two attempts; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
+
+/// Why there is no connection to the other end.
+struct Failure {
+    reason: Refused,
+    error: String,
+}
+
+/// Carries one redirected connection.
+pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, app: TcpStream) {
+    let (Ok(client), Ok(listener)) = (app.peer_addr(), app.local_addr()) else {
+        return;
+    };
+    let shared = &worker.shared;
+    let snapshot = shared.snapshot();
+    let source = Party {
+        address: Some(SocketAddr::new(pod_address(pod, client), client.port())),
+        workload: snapshot.workload_by_uid(&pod.uid).cloned(),
+        principal: Some(pod.identity.clone()),
+    };
+    let mut report = Report::begin(Reporter::Source, source);
+    let cookie = pod.netns.cookie();
+    let ending = match worker.flows.take_original_destination(cookie, client, listener) {
+        Some(original) => {
+            report.original = Some(original);
+            carry_to(worker, pod, app, &mut report).await
+        }
+        None => refuse(app, Failure {
+            reason: Refused::NoOriginalDestination,
+            error: "the kernel did not redirect this connection".to_owned(),
+        }),
+    };
+    report.finish(&shared.metrics, &ending);
+}
+
+/// The address that the other end sees: the pod's own of the same family, as the socket is on loopback.
+fn pod_address(pod: &EnrolledPod, client: SocketAddr) -> std::net::IpAddr {
+    let same_family = pod.addresses.iter().find(|ip| ip.is_ipv4() == client.is_ipv4());
+    same_family.copied().unwrap_or(client.ip())
+}
+
+async fn carry_to(worker: &Worker, pod: &EnrolledPod, app: TcpStream, report: &mut Report) -> Ending {
+    match connect(worker, pod, report).await {
+        Ok(far) => {
+            report.opened(&worker.shared.metrics);
+            Ending::Carried(relay(app, far, &RelayCounters::default()).await)
+        }
+        Err(failure) => refuse(app, failure),
+    }
+}
+
+fn refuse(app: TcpStream, failure: Failure) -> Ending {
+    sockets::reset(app);
+    Ending::Refused(failure.reason, failure.error)
+}
+
+/// Resolves and connects, again and again while an enrolled destination is not there yet.
+async fn connect(worker: &Worker, pod: &EnrolledPod, report: &mut Report) -> Result<Far, Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        // Resolved anew each time: the pod may have moved meanwhile.
+        let destination = destination(&worker.shared.snapshot(), report)?;
+        let identity = match &destination.transport {
+            Transport::Plaintext(_) => return plaintext(pod, destination.endpoint).await,
+            Transport::Hbone { identity } => identity,
+        };
+        report.security = Security::MutualTls;
+        report.destination.principal = Some(identity.clone());
+        match tunnel(worker, pod, &destination, identity, report).await {
+            Ok(far) => return Ok(far),
+            Err(TunnelFailure::Final(failure)) => return Err(failure),
+            Err(TunnelFailure::NotYet(failure)) if Instant::now() + pause > deadline => return Err(failure),
+            Err(TunnelFailure::NotYet(_)) => tokio::time::sleep(pause).await,
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn destination(snapshot: &Arc<Snapshot>, report: &mut Report) -> Result<Destination, Failure> {
+    let Some(original) = report.original else {
+        return Err(Failure {
+            reason: Refused::NoOriginalDestination,
+            error: String::new(),
+        });
+    };
+    match resolve(snapshot, original, fastrand::u64(..)) {
+        Ok(destination) => {
+            report.service.clone_from(&destination.service);
+            report.security = Security::None;
+            report.destination = Party {
+                address: Some(destination.endpoint),
+                workload: destination.workload.clone(),
+                principal: None,
+            };
+            Ok(destination)
+        }
+        Err(refusal) => {
+            let (Refusal::ServiceWithoutEndpoints { service } | Refusal::ServicePortNotDeclared { service, .. }) =
+                &refusal;
+            report.service = Some(service.clone());
+            Err(Failure {
+                reason: Refused::NoEndpoint,
+                error: refusal.to_string(),
+            })
+        }
+    }
+}
+
+async fn plaintext(pod: &EnrolledPod, endpoint: SocketAddr) -> Result<Far, Failure> {
+    match sockets::dial(&pod.netns, endpoint).await {
+        Ok(stream) => Ok(stream.into()),
+        Err(error) => Err(Failure {
+            reason: Refused::Unreachable,
+            error: error.to_string(),
+        }),
+    }
+}
+
+enum TunnelFailure {
+    /// The destination's node does not listen there, or not yet.
+    NotYet(Failure),
+    Final(Failure),
+}
+
+async fn tunnel(
+    worker: &Worker,
+    pod: &EnrolledPod,
+    destination: &Destination,
+    expected: &SpiffeId,
+    report: &Report,
+) -> Result<Far, TunnelFailure> {
+    let tls = certificate(worker, &pod.identity).await.map_err(TunnelFailure::Final)?;
+    let peer = SocketAddr::new(destination.endpoint.ip(), mesh_abi::ports::HBONE);
+    let key = PoolKey {
+        source: pod.uid.clone(),
+        identity: pod.identity.clone(),
+        peer,
+        expected: expected.clone(),
+    };
+    let cluster = &worker.shared.cluster;
+    let request = TunnelRequest {
+        authority: destination.endpoint,
+        forwarded: report.source.address,
+        baggage: report.source.workload.as_deref().map(|source| baggage::of(source, cluster)),
+        traceparent: None,
+    };
+    let dial = async || match sockets::dial(&pod.netns, peer).await {
+        Ok(stream) => Ok(stream),
+        Err(DialError::Connect(error)) => Err(error),
+        Err(other) => Err(std::io::Error::other(other)),
+    };
+    match worker.pool.connect(key, &tls, request, dial).await {
+        Ok(tunnel) => Ok(tunnel.into()),
+        Err(error) => Err(classify(worker, &error)),
+    }
+}
+
+async fn certificate(worker: &Worker, identity: &SpiffeId) -> Result<Arc<TlsIdentity>, Failure> {
+    worker.shared.identities.fetch(identity).await.map_err(|error| Failure {
+        reason: Refused::NoCertificate,
+        error: error.to_string(),
+    })
+}
+
+fn classify(worker: &Worker, error: &ConnectError) -> TunnelFailure {
+    if let Some(reason) = error.reason() {
+        worker.shared.metrics.tunnel_rejected(reason);
+    }
+    let failure = |reason| Failure {
+        reason,
+        error: error.to_string(),
+    };
+    if listens_nobody(error) {
+        return TunnelFailure::NotYet(failure(Refused::Unreachable));
+    }
+    TunnelFailure::Final(failure(match error {
+        ConnectError::Dial { .. } | ConnectError::Refused(_) => Refused::Unreachable,
+        _ => Refused::TunnelFailed,
+    }))
+}
+
+/// Whether the destination's host answered that its tunnel port is closed.
+fn listens_nobody(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::Dial { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused)
+}

@@ -1,0 +1,65 @@
+//! The access log: one line at a connection's end.
+
+use std::net::SocketAddr;
+
+use mesh_core::{SpiffeId, Workload};
+
+use super::report::{Ending, Report, Reporter, Security, end_name};
+
+/// Writes the line.
+pub(super) fn write(report: &Report, ending: &Ending) {
+    let (sent, received, end, error) = match ending {
+        Ending::Carried(outcome) => (outcome.sent, outcome.received, end_name(outcome.end), None),
+        Ending::Refused(reason, error) => (0, 0, reason.as_str(), Some(error.as_str())),
+    };
+    // From the client's side of view, whichever end the relay's application socket was.
+    let (from_client, to_client) = match report.reporter {
+        Reporter::Source => (sent, received),
+        Reporter::Destination => (received, sent),
+    };
+    tracing::info!(
+        target: "access",
+        reporter = reporter_name(report.reporter),
+        source = address(report.source.address),
+        source_workload = workload(report.source.workload.as_deref()),
+        source_principal = principal(report.source.principal.as_ref()),
+        destination = address(report.destination.address),
+        destination_workload = workload(report.destination.workload.as_deref()),
+        destination_principal = principal(report.destination.principal.as_ref()),
+        destination_service = report.service.as_ref().map(|service| service.hostname.as_ref()),
+        original_destination = address(report.original),
+        security = security_name(report.security),
+        bytes_from_client = from_client,
+        bytes_to_client = to_client,
+        duration_us = u64::try_from(report.age().as_micros()).unwrap_or(u64::MAX),
+        end,
+        error,
+        "connection"
+    );
+}
+
+pub(super) const fn reporter_name(reporter: Reporter) -> &'static str {
+    match reporter {
+        Reporter::Source => "source",
+        Reporter::Destination => "destination",
+    }
+}
+
+pub(super) const fn security_name(security: Security) -> &'static str {
+    match security {
+        Security::MutualTls => "mutual_tls",
+        Security::None => "none",
+    }
+}
+
+fn address(address: Option<SocketAddr>) -> Option<String> {
+    address.map(|address| address.to_string())
+}
+
+fn workload(workload: Option<&Workload>) -> Option<String> {
+    workload.map(|workload| format!("{}/{}", workload.namespace, workload.name))
+}
+
+fn principal(principal: Option<&SpiffeId>) -> Option<&str> {
+    principal.map(SpiffeId::as_str)
+}

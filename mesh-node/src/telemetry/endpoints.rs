@@ -1,0 +1,134 @@
+//! The HTTP endpoints for people and machines that watch the daemon: metrics and readiness.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::CONTENT_TYPE,
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
+
+use super::Metrics;
+
+/// Clients served at once, each endpoint; others wait.
+const MAX_CLIENTS: usize = 32;
+/// Content type of Prometheus' text format.
+const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// An endpoint could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve {what} on {address}: {source}; pass another address with {flag}")]
+pub struct EndpointsError {
+    what: &'static str,
+    flag: &'static str,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// The opened endpoints.
+pub struct Endpoints {
+    metrics: TcpListener,
+    readiness: TcpListener,
+}
+
+impl Endpoints {
+    /// Opens both listeners in the node's own namespace.
+    ///
+    /// # Errors
+    /// An address is taken or not the node's.
+    pub async fn bind(metrics: SocketAddr, readiness: SocketAddr) -> Result<Self, EndpointsError> {
+        Ok(Self {
+            metrics: bind("metrics", "--metrics-addr", metrics).await?,
+            readiness: bind("readiness", "--readiness-addr", readiness).await?,
+        })
+    }
+
+    /// Serves until dropped.
+    pub async fn serve(self, metrics: Arc<Metrics>, ready: watch::Receiver<bool>) {
+        let on_metrics = move |request: &Request<Incoming>| match request.uri().path() {
+            "/metrics" | "/stats/prometheus" => match metrics.encode() {
+                Ok(text) => answer(StatusCode::OK, PROMETHEUS_TEXT, text),
+                Err(error) => {
+                    answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error}\n"))
+                }
+            },
+            _ => not_found("try /metrics\n"),
+        };
+        let on_readiness = move |request: &Request<Incoming>| match request.uri().path() {
+            "/healthz/ready" if *ready.borrow() => answer(StatusCode::OK, "text/plain", "ready\n".into()),
+            "/healthz/ready" => answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "text/plain",
+                "not ready: pods have not been compared with the configuration yet\n".into(),
+            ),
+            "/healthz/live" => answer(StatusCode::OK, "text/plain", "live\n".into()),
+            _ => not_found("try /healthz/ready\n"),
+        };
+        tokio::join!(accept(self.metrics, on_metrics), accept(self.readiness, on_readiness));
+    }
+}
+
+async fn bind(
+    what: &'static str,
+    flag: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, EndpointsError> {
+    TcpListener::bind(address).await.map_err(|source| EndpointsError {
+        what,
+        flag,
+        address,
+        source,
+    })
+}
+
+type Answer = Response<Full<Bytes>>;
+
+async fn accept(listener: TcpListener, handler: impl Fn(&Request<Incoming>) -> Answer + Clone + Send + 'static) {
+    let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
+    loop {
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
+        let handler = handler.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = if request.method() == Method::GET {
+                    handler(&request)
+                } else {
+                    answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "GET only\n".into())
+                };
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            // A client that breaks off is no news. The timer bounds how long headers may take (30 s).
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            drop(permit);
+        });
+    }
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+    response
+}
+
+fn not_found(hint: &str) -> Answer {
+    answer(StatusCode::NOT_FOUND, "text/plain", hint.to_owned())
+}

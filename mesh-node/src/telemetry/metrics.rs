@@ -1,0 +1,187 @@
+//! Prometheus metrics: Istio's standard TCP ones, and ours under `mesh_`.
+
+use mesh_abi::Counter;
+use mesh_config::Config;
+use mesh_transport::{RejectReason, relay::Outcome};
+use prometheus::{
+    Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
+};
+
+use super::{
+    labels,
+    report::{Refused, Report, Reporter},
+};
+use crate::bpf::CounterReader;
+
+/// The response_flags label of a connection that nothing went wrong with.
+const NO_FLAGS: &str = "-";
+
+/// Every metric of the daemon.
+pub struct Metrics {
+    registry: Registry,
+    cluster: String,
+    opened: IntCounterVec,
+    closed: IntCounterVec,
+    sent: IntCounterVec,
+    received: IntCounterVec,
+    refused: IntCounterVec,
+    rejected: IntCounterVec,
+    events: IntCounterVec,
+    pods: IntGaugeVec,
+    generation: IntGauge,
+    findings: IntGaugeVec,
+    kernel: CounterReader,
+}
+
+impl Metrics {
+    /// Registers everything. `cluster` is the value of Istio's cluster labels.
+    ///
+    /// # Errors
+    /// Two metrics of one name, which is a mistake in this file.
+    pub fn new(cluster: String, kernel: CounterReader) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let tcp = |name: &str, help: &str| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), &labels::NAMES)?)
+        };
+        let ours = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        Ok(Self {
+            opened: tcp("istio_tcp_connections_opened_total", "Connections opened")?,
+            closed: tcp("istio_tcp_connections_closed_total", "Connections closed")?,
+            sent: tcp("istio_tcp_sent_bytes_total", "Bytes sent to clients")?,
+            received: tcp("istio_tcp_received_bytes_total", "Bytes received from clients")?,
+            refused: ours(
+                "mesh_connections_refused_total",
+                "Connections that were accepted and then reset, by why",
+                &["reporter", "reason"],
+            )?,
+            rejected: ours(
+                "mesh_tunnels_rejected_total",
+                "Tunnels and tunnel requests that were turned away, by why",
+                &["reason"],
+            )?,
+            events: ours(
+                "mesh_ebpf_events_total",
+                "What the eBPF programs did, by why",
+                &["action", "reason"],
+            )?,
+            pods: gauge("mesh_pods", "Pods of this node by state", &["state"])?,
+            generation: register(
+                &registry,
+                IntGauge::new("mesh_config_generation", "Generation of the configuration in force")?,
+            )?,
+            findings: gauge("mesh_config_findings", "Findings in the configuration by severity", &["severity"])?,
+            registry,
+            cluster,
+            kernel,
+        }
+        .with_closed_sets())
+    }
+
+    /// Makes every value of the closed labels appear from the start, as zero.
+    fn with_closed_sets(self) -> Self {
+        for reporter in ["source", "destination"] {
+            for reason in Refused::ALL {
+                self.refused.with_label_values(&[reporter, reason.as_str()]);
+            }
+        }
+        for reason in RejectReason::ALL {
+            self.rejected.with_label_values(&[reason.as_str()]);
+        }
+        self
+    }
+
+    /// A connection was opened.
+    pub fn connection_opened(&self, report: &Report) {
+        self.count(&self.opened, report, NO_FLAGS, 1);
+    }
+
+    /// A connection has ended.
+    pub fn connection_closed(&self, report: &Report, outcome: &Outcome) {
+        let (from_client, to_client) = match report.reporter {
+            Reporter::Source => (outcome.sent, outcome.received),
+            Reporter::Destination => (outcome.received, outcome.sent),
+        };
+        self.count(&self.closed, report, NO_FLAGS, 1);
+        self.count(&self.sent, report, NO_FLAGS, to_client);
+        self.count(&self.received, report, NO_FLAGS, from_client);
+    }
+
+    /// A connection was refused.
+    pub fn connection_refused(&self, report: &Report, reason: Refused) {
+        let reporter = match report.reporter {
+            Reporter::Source => "source",
+            Reporter::Destination => "destination",
+        };
+        self.refused.with_label_values(&[reporter, reason.as_str()]).inc();
+        self.count(&self.opened, report, reason.response_flag(), 1);
+        self.count(&self.closed, report, reason.response_flag(), 1);
+    }
+
+    /// A tunnel, or a request in one, was turned away.
+    pub fn tunnel_rejected(&self, reason: RejectReason) {
+        self.rejected.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// The enrolment loop's last comparison.
+    pub fn set_enrolment(&self, desired: usize, enrolled: usize, failed: usize) {
+        let states = [
+            ("desired", desired),
+            ("enrolled", enrolled),
+            ("pending", desired.saturating_sub(enrolled)),
+            ("failed", failed),
+        ];
+        for (state, count) in states {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.pods.with_label_values(&[state]).set(count);
+        }
+    }
+
+    /// The configuration that is in force now.
+    pub fn set_config(&self, config: &Config) {
+        self.generation.set(i64::try_from(config.generation).unwrap_or(i64::MAX));
+        self.findings.reset();
+        for finding in config.findings.iter() {
+            self.findings.with_label_values(&[finding.severity.to_string().as_str()]).inc();
+        }
+    }
+
+    /// Everything in Prometheus' text format (version 0.0.4).
+    ///
+    /// # Errors
+    /// The encoder's, which it has for families without metrics or names.
+    pub fn encode(&self) -> Result<String, prometheus::Error> {
+        self.read_kernel();
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    fn read_kernel(&self) {
+        for counter in Counter::ALL {
+            match self.kernel.read(counter) {
+                Ok(total) => {
+                    let metric = self.events.with_label_values(&[counter.action(), counter.reason()]);
+                    metric.inc_by(total.saturating_sub(metric.get()));
+                }
+                Err(error) => tracing::warn!(%error, "kernel counter not read"),
+            }
+        }
+    }
+
+    fn count(&self, metric: &IntCounterVec, report: &Report, flags: &str, by: u64) {
+        metric
+            .with_label_values(&labels::values(report, &self.cluster, flags))
+            .inc_by(by);
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}

@@ -1,0 +1,251 @@
+//! The threads that carry connections: one current-thread runtime each, with its own pool and maps,
+//! and no work stealing. A connection stays on one thread for its whole life.
+
+use std::{
+    io,
+    path::Path,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use mesh_core::WorkloadUid;
+use mesh_transport::hbone::Pool;
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::LocalSet,
+};
+
+use crate::{
+    bpf::{FlowTable, MapAccessError},
+    node::Shared,
+    pods::EnrolledPod,
+    proxy::{self, Kind},
+    sockets::PodListeners,
+};
+
+/// Connections and tunnels that the daemon carries at once; beyond it they wait in the listeners' backlogs.
+const MAX_CONNECTIONS: usize = 65_536;
+/// Hand-overs that may wait for one worker.
+const QUEUE: usize = 1024;
+/// Pause after accept() failed for lack of memory or descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A worker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The thread or its runtime.
+    #[error("cannot start a worker thread: {0}")]
+    Start(#[from] io::Error),
+    /// Its maps.
+    #[error(transparent)]
+    Map(#[from] MapAccessError),
+}
+
+/// The running workers.
+pub struct Workers {
+    queues: Vec<mpsc::Sender<Job>>,
+    next: AtomicUsize,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What one worker thread has.
+pub struct Worker {
+    /// What all of the daemon shares.
+    pub shared: Arc<Shared>,
+    /// This thread's pooled tunnels.
+    pub pool: Pool,
+    /// This thread's view of the kernel's connection maps.
+    pub flows: FlowTable,
+}
+
+enum Job {
+    Accept(Arc<EnrolledPod>, Kind, std::net::TcpListener),
+    Carry(Accepted),
+    CloseSource(WorkloadUid),
+}
+
+/// A connection on its way to the worker that will carry it.
+struct Accepted {
+    pod: Arc<EnrolledPod>,
+    kind: Kind,
+    stream: std::net::TcpStream,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Workers {
+    /// Starts `count` workers.
+    ///
+    /// # Errors
+    /// A thread, its runtime or its maps could not be had.
+    pub fn start(count: usize, shared: &Arc<Shared>, maps_dir: &Path) -> Result<Arc<Self>, WorkerError> {
+        let channels: Vec<_> = (0..count.max(1)).map(|_| mpsc::channel(QUEUE)).collect();
+        let queues: Vec<_> = channels.iter().map(|(sender, _)| sender.clone()).collect();
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut threads = Vec::with_capacity(queues.len());
+        for (index, (_, jobs)) in channels.into_iter().enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            // Opened here, so that a failure stops the start and not a thread.
+            let flows = FlowTable::open(maps_dir)?;
+            let dispatcher = Dispatcher {
+                queues: queues.iter().map(mpsc::Sender::downgrade).collect(),
+                permits: permits.clone(),
+                own: index,
+            };
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            threads.push(thread.spawn(move || {
+                let worker = Rc::new(Worker {
+                    pool: Pool::new(shared.limits.clone()),
+                    shared,
+                    flows,
+                });
+                runtime.block_on(LocalSet::new().run_until(run(worker, jobs, Rc::new(dispatcher))));
+            })?);
+        }
+        Ok(Arc::new(Self {
+            queues,
+            next: AtomicUsize::new(0),
+            threads,
+        }))
+    }
+
+    /// Begins to accept a pod's connections.
+    pub fn serve(&self, pod: &Arc<EnrolledPod>, listeners: PodListeners) {
+        let outbound = listeners.outbound.into_iter().map(|it| (Kind::Outbound, it));
+        let inbound = [
+            (Kind::Plaintext, listeners.plaintext),
+            (Kind::Hbone, listeners.hbone),
+        ];
+        for (kind, listener) in outbound.chain(inbound) {
+            let index = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
+            self.send(index, Job::Accept(pod.clone(), kind, listener));
+        }
+    }
+
+    /// Ends the pooled tunnels of a pod that has left.
+    pub fn close_source(&self, uid: &WorkloadUid) {
+        for index in 0..self.queues.len() {
+            self.send(index, Job::CloseSource(uid.clone()));
+        }
+    }
+
+    /// Lets the workers end and waits for them.
+    pub fn stop(self: Arc<Self>) {
+        let Some(workers) = Arc::into_inner(self) else {
+            return;
+        };
+        drop(workers.queues);
+        for thread in workers.threads {
+            // A worker that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+
+    fn send(&self, index: usize, job: Job) {
+        // The control thread may not block: it waits for room in a task of its own.
+        if let Err(mpsc::error::TrySendError::Full(job)) = self.queues[index].try_send(job) {
+            let queue = self.queues[index].clone();
+            tokio::spawn(async move { queue.send(job).await });
+        }
+    }
+}
+
+/// Spreads accepted connections over the workers.
+struct Dispatcher {
+    queues: Vec<mpsc::WeakSender<Job>>,
+    permits: Arc<Semaphore>,
+    own: usize,
+}
+
+async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, dispatcher: Rc<Dispatcher>) {
+    while let Some(job) = jobs.recv().await {
+        match job {
+            Job::Accept(pod, kind, listener) => {
+                let accept = accept(worker.clone(), dispatcher.clone(), pod, kind, listener);
+                tokio::task::spawn_local(accept);
+            }
+            Job::Carry(accepted) => carry(&worker, accepted),
+            Job::CloseSource(uid) => worker.pool.close_source(&uid),
+        }
+    }
+}
+
+/// Accepts until the pod leaves the mesh.
+async fn accept(
+    worker: Rc<Worker>,
+    dispatcher: Rc<Dispatcher>,
+    pod: Arc<EnrolledPod>,
+    kind: Kind,
+    listener: std::net::TcpListener,
+) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(pod = pod.display_name, %error, "listener not registered");
+            return;
+        }
+    };
+    let mut drain = pod.drain.clone();
+    let mut turn = dispatcher.own;
+    loop {
+        let Ok(permit) = dispatcher.permits.clone().acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = drain.wait_for(|draining| *draining) => return,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(pod = pod.display_name, %error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        turn = (turn + 1) % dispatcher.queues.len();
+        if turn == dispatcher.own {
+            spawn(&worker, pod.clone(), kind, stream, permit);
+            continue;
+        }
+        let (Some(queue), Ok(stream)) = (dispatcher.queues[turn].upgrade(), stream.into_std()) else {
+            return;
+        };
+        let accepted = Accepted {
+            pod: pod.clone(),
+            kind,
+            stream,
+            permit,
+        };
+        if queue.send(Job::Carry(accepted)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn carry(worker: &Rc<Worker>, accepted: Accepted) {
+    match TcpStream::from_std(accepted.stream) {
+        Ok(stream) => spawn(worker, accepted.pod, accepted.kind, stream, accepted.permit),
+        Err(error) => tracing::warn!(%error, "connection not registered"),
+    }
+}
+
+fn spawn(
+    worker: &Rc<Worker>,
+    pod: Arc<EnrolledPod>,
+    kind: Kind,
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+) {
+    let worker = worker.clone();
+    tokio::task::spawn_local(async move {
+        proxy::carry(worker, pod, kind, stream).await;
+        drop(permit);
+    });
+}
