@@ -1,0 +1,106 @@
+//! Every folder under fixtures/ is a directory of manifests, with the findings that it gives (findings.txt) and, where
+//! that matters, the model (model.txt). `UPDATE_FIXTURES=1` writes what is found; read the difference before you keep it.
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mesh_config::{Code, Options, load};
+use mesh_core::{Service, Snapshot, Workload};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+fn cases() -> Vec<PathBuf> {
+    let mut cases: Vec<PathBuf> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    cases
+}
+
+/// Compares with the file's text, or writes it; what differs, if anything.
+fn compare(file: &Path, found: &str) -> Option<String> {
+    if std::env::var_os("UPDATE_FIXTURES").is_some() {
+        fs::write(file, found).unwrap();
+    }
+    let expected = fs::read_to_string(file).unwrap_or_default();
+    (expected != found).then(|| format!("{}\n--- expected\n{expected}--- found\n{found}", file.display()))
+}
+
+fn check(case: &Path) -> Vec<String> {
+    let config = load(case, &Options::default()).unwrap();
+    let mut findings = String::new();
+    for finding in config.findings.iter() {
+        writeln!(findings, "{finding}").unwrap();
+    }
+    let mut differences = Vec::from_iter(compare(&case.join("findings.txt"), &findings));
+    let model = case.join("model.txt");
+    if model.exists() {
+        differences.extend(compare(&model, &describe(&config.snapshot)));
+    }
+    differences
+}
+
+fn describe(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    snapshot.workloads().for_each(|workload| describe_workload(workload, &mut text));
+    snapshot.services().for_each(|service| describe_service(service, &mut text));
+    text
+}
+
+fn describe_workload(workload: &Workload, text: &mut String) {
+    let Workload { uid, name, namespace, identity, node, addresses, enrolment, ready, .. } = workload;
+    writeln!(text, "workload {namespace}/{name} uid={uid} node={node} {identity}").unwrap();
+    writeln!(text, "  {addresses:?} {enrolment:?} ready={ready}").unwrap();
+    let Workload { workload_name, canonical_service, canonical_revision, app, version, .. } = workload;
+    writeln!(
+        text,
+        "  of {workload_name}, {canonical_service}@{canonical_revision}, app={app} version={version}"
+    )
+    .unwrap();
+}
+
+fn describe_service(service: &Service, text: &mut String) {
+    writeln!(text, "service {} {:?}", service.hostname, service.vips).unwrap();
+    for port in &service.ports {
+        let name = port.name.as_deref().unwrap_or("-");
+        writeln!(text, "  {name} {}/{}", port.port, port.protocol).unwrap();
+        for endpoint in &port.endpoints {
+            let workload = endpoint.workload.as_ref().map_or("-", |w| &w.name);
+            writeln!(text, "    {} {workload}", endpoint.address).unwrap();
+        }
+    }
+}
+
+#[test]
+fn fixtures_give_the_findings_and_models_beside_them() {
+    let cases = cases();
+    assert!(cases.len() > 10, "fixtures are missing from {}", folder().display());
+    let differences: Vec<String> = cases.iter().flat_map(|case| check(case)).collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn every_code_that_a_manifest_can_cause_has_a_fixture() {
+    // These need sizes or permissions or an earlier version of a file; other tests have them.
+    let elsewhere = [
+        Code::Unreadable,
+        Code::FileTooLarge,
+        Code::TooManyDocuments,
+        Code::DirectoryTooLarge,
+        Code::LastGood,
+    ];
+    let files = cases().into_iter().map(|case| case.join("findings.txt"));
+    let seen: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
+    let unseen: Vec<&Code> =
+        Code::ALL.iter().filter(|code| !elsewhere.contains(code) && !seen.contains(code.id())).collect();
+    assert!(unseen.is_empty(), "{unseen:?}");
+}
+
+#[test]
+fn istio_examples_have_no_errors_and_say_what_is_not_enforced() {
+    let config = load(&folder().join("istio-examples"), &Options::default()).unwrap();
+    assert_eq!(config.findings.len(), 12);
+    assert!(config.findings.iter().all(|finding| finding.code == Code::NotEnforced), "{:?}", config.findings);
+}
