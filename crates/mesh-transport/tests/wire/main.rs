@@ -1,0 +1,8 @@
+//! Tunnels over loopback TCP with real TLS, in every mode that carries them.
+
+mod bad_certificates;
+mod bad_clients;
+mod bytes;
+mod endings;
+mod pooling;
+mod world;
