@@ -48,11 +48,7 @@ pub fn decide(ctx: &SockAddrContext, pod: &PodRecord, destination: SockAddress) 
     if own || destination.is_local() {
         return decide_local(record, destination);
     }
-    let local = if destination.is_v4() {
-        pod.v4_words_be
-    } else {
-        pod.v6_words_be
-    };
+    let local = if destination.is_v4() { pod.v4_words_be } else { pod.v6_words_be };
     let mut fresh = SocketRecord::new(SocketKind::Outbound, destination);
     fresh.local_words_be = local;
     match sockets::find_or_create(sk, &mut fresh) {

@@ -3,9 +3,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    EbpfContext,
-    bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
-    helpers::generated::bpf_skb_load_bytes_relative,
+    EbpfContext, bindings::bpf_hdr_start_off::BPF_HDR_START_NET, helpers::generated::bpf_skb_load_bytes_relative,
     programs::TcContext,
 };
 
@@ -111,10 +109,7 @@ fn parse_v4(ctx: &TcContext) -> Option<Packet> {
     if header < 20 {
         return None;
     }
-    let addresses = Addresses::V4 {
-        source_be: load(ctx, 12)?,
-        destination_be: load(ctx, 16)?,
-    };
+    let addresses = Addresses::V4 { source_be: load(ctx, 12)?, destination_be: load(ctx, 16)? };
     parse_tcp(ctx, header, addresses)
 }
 
@@ -139,10 +134,7 @@ fn parse_v6(ctx: &TcContext) -> Option<Packet> {
     match next {
         UDP => Some(Packet::Udp),
         TCP => {
-            let addresses = Addresses::V6 {
-                source_be: load(ctx, 8)?,
-                destination_be: load(ctx, 24)?,
-            };
+            let addresses = Addresses::V6 { source_be: load(ctx, 8)?, destination_be: load(ctx, 24)? };
             parse_tcp(ctx, offset, addresses)
         }
         HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | FRAGMENT => None,

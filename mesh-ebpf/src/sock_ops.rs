@@ -3,9 +3,7 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops,
-    },
+    bindings::{BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops},
     helpers::generated::bpf_get_netns_cookie,
     macros::sock_ops,
     programs::SockOpsContext,
@@ -40,11 +38,7 @@ fn publish(ctx: &SockOpsContext) {
     if record.peer.port_be == 0 {
         return;
     }
-    let key = FlowKey {
-        netns_cookie: netns_cookie(ctx),
-        source: local(ctx.ops),
-        destination: remote(ctx.ops),
-    };
+    let key = FlowKey { netns_cookie: netns_cookie(ctx), source: local(ctx.ops), destination: remote(ctx.ops) };
     // A full map gives up its oldest entry; a failed insert is noticed by the other end, which then
     // finds no entry and refuses (outbound) or shows the daemon's address (inbound).
     if record.is(SocketKind::Outbound) {
@@ -63,11 +57,7 @@ fn adopt(ctx: &SockOpsContext) {
     if unsafe { PODS.get(netns_cookie) }.is_none() {
         return;
     }
-    let key = FlowKey {
-        netns_cookie,
-        source: remote(ctx.ops),
-        destination: local(ctx.ops),
-    };
+    let key = FlowKey { netns_cookie, source: remote(ctx.ops), destination: local(ctx.ops) };
     // SAFETY: the value is copied at once.
     let Some(client) = (unsafe { INBOUND_FLOWS.get(key).copied() }) else {
         return;

@@ -16,10 +16,7 @@ pub fn find<'a>(sk: *mut bpf_sock) -> Option<&'a mut SocketRecord> {
 
 /// The record of `sk`, made from `initial` if there was none.
 #[inline(always)]
-pub fn find_or_create<'a>(
-    sk: *mut bpf_sock,
-    initial: &mut SocketRecord,
-) -> Option<&'a mut SocketRecord> {
+pub fn find_or_create<'a>(sk: *mut bpf_sock, initial: &mut SocketRecord) -> Option<&'a mut SocketRecord> {
     storage(sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into())
 }
 
@@ -30,20 +27,12 @@ pub fn is_daemons(sk: *mut bpf_sock) -> bool {
 }
 
 #[inline(always)]
-fn storage<'a>(
-    sk: *mut bpf_sock,
-    initial: *mut SocketRecord,
-    flags: u64,
-) -> Option<&'a mut SocketRecord> {
+fn storage<'a>(sk: *mut bpf_sock, initial: *mut SocketRecord, flags: u64) -> Option<&'a mut SocketRecord> {
     if sk.is_null() {
         return None;
     }
     let map = core::ptr::addr_of!(SOCKETS).cast_mut().cast();
     // SAFETY: `sk` is a socket (the verifier checks it), and the helper returns null or a pointer to a
     // whole record that lives as long as the socket, which outlives the program's run.
-    unsafe {
-        bpf_sk_storage_get(map, sk.cast(), initial.cast(), flags)
-            .cast::<SocketRecord>()
-            .as_mut()
-    }
+    unsafe { bpf_sk_storage_get(map, sk.cast(), initial.cast(), flags).cast::<SocketRecord>().as_mut() }
 }

@@ -20,9 +20,7 @@ use crate::{
 #[classifier]
 pub fn tc_egress(ctx: TcContext) -> i32 {
     let refused = match packet::parse(&ctx) {
-        Packet::Tcp(segment) if segment.opens() && !from_daemon(&ctx) => {
-            Counter::DroppedUnattestedSyn
-        }
+        Packet::Tcp(segment) if segment.opens() && !from_daemon(&ctx) => Counter::DroppedUnattestedSyn,
         Packet::TcpFragment => Counter::DroppedFragment,
         Packet::Malformed => Counter::DroppedMalformed,
         Packet::Udp => {

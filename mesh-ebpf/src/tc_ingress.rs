@@ -7,9 +7,8 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{
-        BPF_F_CURRENT_NETNS, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple,
-        bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+        BPF_F_CURRENT_NETNS, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
     },
     helpers::generated::{bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skc_lookup_tcp},
     macros::classifier,
@@ -57,13 +56,7 @@ fn is_established(ctx: &TcContext, segment: &Segment) -> bool {
     let (mut tuple, size) = tuple(segment);
     // SAFETY: the tuple is whole for its size; a socket that is found is released, its state read before.
     unsafe {
-        let sk = bpf_skc_lookup_tcp(
-            ctx.as_ptr(),
-            &raw mut tuple,
-            size,
-            BPF_F_CURRENT_NETNS as u64,
-            0,
-        );
+        let sk = bpf_skc_lookup_tcp(ctx.as_ptr(), &raw mut tuple, size, BPF_F_CURRENT_NETNS as u64, 0);
         if sk.is_null() {
             return false;
         }
@@ -79,13 +72,7 @@ fn steer(ctx: &TcContext) -> Counter {
     let (mut tuple, size) = v4_tuple(0, LOOPBACK_V4_BE, 0, ports::PLAINTEXT_INBOUND.to_be());
     // SAFETY: as in `is_established`.
     unsafe {
-        let sk = bpf_sk_lookup_tcp(
-            ctx.as_ptr(),
-            &raw mut tuple,
-            size,
-            BPF_F_CURRENT_NETNS as u64,
-            0,
-        );
+        let sk = bpf_sk_lookup_tcp(ctx.as_ptr(), &raw mut tuple, size, BPF_F_CURRENT_NETNS as u64, 0);
         if sk.is_null() {
             return Counter::DroppedNoListener;
         }
@@ -112,23 +99,11 @@ fn assign(ctx: &TcContext, sk: *mut bpf_sock) -> Counter {
 fn tuple(segment: &Segment) -> (bpf_sock_tuple, u32) {
     let (sport, dport) = (segment.source_port_be, segment.destination_port_be);
     match segment.addresses {
-        Addresses::V4 {
-            source_be,
-            destination_be,
-        } => v4_tuple(source_be, destination_be, sport, dport),
-        Addresses::V6 {
-            source_be,
-            destination_be,
-        } => {
-            let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-                saddr: source_be,
-                daddr: destination_be,
-                sport,
-                dport,
-            };
-            let tuple = bpf_sock_tuple {
-                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 },
-            };
+        Addresses::V4 { source_be, destination_be } => v4_tuple(source_be, destination_be, sport, dport),
+        Addresses::V6 { source_be, destination_be } => {
+            let ipv6 =
+                bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr: source_be, daddr: destination_be, sport, dport };
+            let tuple = bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } };
             (tuple, TUPLE_V6)
         }
     }
@@ -136,12 +111,7 @@ fn tuple(segment: &Segment) -> (bpf_sock_tuple, u32) {
 
 #[inline(always)]
 fn v4_tuple(saddr: u32, daddr: u32, sport: u16, dport: u16) -> (bpf_sock_tuple, u32) {
-    let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-        saddr,
-        daddr,
-        sport,
-        dport,
-    };
+    let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr, daddr, sport, dport };
     // SAFETY: all zeroes is a valid value of these integers; the kernel reads the whole of the v4 part.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
     tuple.__bindgen_anon_1.ipv4 = ipv4;

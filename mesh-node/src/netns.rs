@@ -49,22 +49,12 @@ impl NetNamespace {
     /// # Errors
     /// The process is gone, or the kernel knows no cookies.
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        let open = |path: &Path| {
-            File::open(path).map_err(|source| NetnsError::Open {
-                path: path.into(),
-                source,
-            })
-        };
+        let open = |path: &Path| File::open(path).map_err(|source| NetnsError::Open { path: path.into(), source });
         let file = open(path)?;
         let inode = file.metadata().map_err(NetnsError::Enter)?.ino();
         // Every thread of the daemon is at home in the namespace that its main thread was started in.
         let home = open(Path::new("/proc/self/ns/net"))?.into();
-        let mut netns = Self {
-            file,
-            home,
-            cookie: 0,
-            inode,
-        };
+        let mut netns = Self { file, home, cookie: 0, inode };
         netns.cookie = netns.enter(read_cookie)?.map_err(NetnsError::Cookie)?;
         Ok(netns)
     }
@@ -126,11 +116,7 @@ fn read_cookie() -> io::Result<u64> {
             &raw mut length,
         )
     };
-    if result == 0 {
-        Ok(cookie)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Inode of the daemon's own network namespace.

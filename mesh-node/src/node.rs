@@ -48,12 +48,8 @@ impl Shared {
 /// One sentence that says what is missing.
 pub fn prepare(args: &Args) -> anyhow::Result<Datapath> {
     let cgroup_root = bpf::precheck(args.cgroup_root.as_deref(), &args.bpf_dir, &args.proc)?;
-    let options = LoadOptions {
-        bpf_dir: &args.bpf_dir,
-        cgroup_root: &cgroup_root,
-        proc: &args.proc,
-        log: args.bpf_log,
-    };
+    let options =
+        LoadOptions { bpf_dir: &args.bpf_dir, cgroup_root: &cgroup_root, proc: &args.proc, log: args.bpf_log };
     Ok(Datapath::load(&options)?)
 }
 
@@ -64,10 +60,7 @@ pub fn prepare(args: &Args) -> anyhow::Result<Datapath> {
 pub async fn run(args: Args, mut datapath: Datapath) -> anyhow::Result<()> {
     let trust_domain: TrustDomain = args.trust_domain.parse().context("--trust-domain")?;
     let authority = CertificateAuthority::load(&args.ca, SystemTime::now()).context("--ca")?;
-    let options = Options {
-        trust_domain: trust_domain.clone(),
-        cluster_domain: args.cluster_domain.clone(),
-    };
+    let options = Options { trust_domain: trust_domain.clone(), cluster_domain: args.cluster_domain.clone() };
     let config = mesh_config::watch(args.config.clone(), options).await.context("--config")?;
     let endpoints = Endpoints::bind(args.metrics_addr, args.readiness_addr).await?;
     let metrics = Arc::new(Metrics::new(args.cluster.clone(), datapath.counters()?)?);

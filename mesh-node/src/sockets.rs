@@ -22,7 +22,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} in the pod's namespace: {source}; does the application use one of the mesh's ports (15001, 15006, 15008)?")]
+#[error(
+    "cannot listen on {address} in the pod's namespace: {source}; does the application use one of the mesh's ports (15001, 15006, 15008)?"
+)]
 pub struct ListenError {
     /// The address.
     pub address: SocketAddr,
@@ -69,11 +71,7 @@ impl PodListeners {
             Err(error) if lacks_ipv6(&error.source) => {}
             Err(error) => return Err(error),
         }
-        Ok(Self {
-            outbound,
-            plaintext: listen_on_all(ports::PLAINTEXT_INBOUND)?,
-            hbone: listen_on_all(ports::HBONE)?,
-        })
+        Ok(Self { outbound, plaintext: listen_on_all(ports::PLAINTEXT_INBOUND)?, hbone: listen_on_all(ports::HBONE)? })
     }
 }
 

@@ -100,28 +100,17 @@ impl Workers {
             let shared = shared.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
-                let worker = Rc::new(Worker {
-                    pool: Pool::new(shared.limits.clone()),
-                    shared,
-                    flows,
-                });
+                let worker = Rc::new(Worker { pool: Pool::new(shared.limits.clone()), shared, flows });
                 runtime.block_on(LocalSet::new().run_until(run(worker, jobs, Rc::new(dispatcher))));
             })?);
         }
-        Ok(Arc::new(Self {
-            queues,
-            next: AtomicUsize::new(0),
-            threads,
-        }))
+        Ok(Arc::new(Self { queues, next: AtomicUsize::new(0), threads }))
     }
 
     /// Begins to accept a pod's connections.
     pub fn serve(&self, pod: &Arc<EnrolledPod>, listeners: PodListeners) {
         let outbound = listeners.outbound.into_iter().map(|it| (Kind::Outbound, it));
-        let inbound = [
-            (Kind::Plaintext, listeners.plaintext),
-            (Kind::Hbone, listeners.hbone),
-        ];
+        let inbound = [(Kind::Plaintext, listeners.plaintext), (Kind::Hbone, listeners.hbone)];
         for (kind, listener) in outbound.chain(inbound) {
             let index = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
             self.send(index, Job::Accept(pod.clone(), kind, listener));
@@ -217,12 +206,7 @@ async fn accept(
         let (Some(queue), Ok(stream)) = (dispatcher.queues[turn].upgrade(), stream.into_std()) else {
             return;
         };
-        let accepted = Accepted {
-            pod: pod.clone(),
-            kind,
-            stream,
-            permit,
-        };
+        let accepted = Accepted { pod: pod.clone(), kind, stream, permit };
         if queue.send(Job::Carry(accepted)).await.is_err() {
             return;
         }
@@ -236,13 +220,7 @@ fn carry(worker: &Rc<Worker>, accepted: Accepted) {
     }
 }
 
-fn spawn(
-    worker: &Rc<Worker>,
-    pod: Arc<EnrolledPod>,
-    kind: Kind,
-    stream: TcpStream,
-    permit: OwnedSemaphorePermit,
-) {
+fn spawn(worker: &Rc<Worker>, pod: Arc<EnrolledPod>, kind: Kind, stream: TcpStream, permit: OwnedSemaphorePermit) {
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
         proxy::carry(worker, pod, kind, stream).await;

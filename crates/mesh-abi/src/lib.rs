@@ -41,11 +41,14 @@ pub mod map_names {
 /// Name of the read-only global that holds the cgroup id of the daemon (`u64`, set at load).
 pub const DAEMON_CGROUP_GLOBAL: &str = "DAEMON_CGROUP_ID";
 
-// SAFETY: each is `repr(C)`, made of integers alone, and has no padding that is not a field (asserted by its size).
 #[cfg(feature = "user")]
 mod user {
-    unsafe impl aya::Pod for crate::FlowKey {}
-    unsafe impl aya::Pod for crate::PodRecord {}
-    unsafe impl aya::Pod for crate::SockAddress {}
-    unsafe impl aya::Pod for crate::SocketRecord {}
+    /// Lets user space put the types into maps.
+    macro_rules! pod {
+        ($($type:ty),*) => {$(
+            // SAFETY: `repr(C)`, made of integers alone, and without padding that is not a field (its size is asserted).
+            unsafe impl aya::Pod for $type {}
+        )*};
+    }
+    pod!(crate::FlowKey, crate::PodRecord, crate::SockAddress, crate::SocketRecord);
 }

@@ -33,11 +33,7 @@ impl SockAddress {
     #[inline(always)]
     #[must_use]
     pub const fn v6(words_be: [u32; 4], port_be: u16) -> Self {
-        Self {
-            words_be,
-            port_be,
-            padding: 0,
-        }
+        Self { words_be, port_be, padding: 0 }
     }
 
     /// Whether this is an IPv4 address in its mapped form.

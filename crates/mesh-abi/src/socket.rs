@@ -37,11 +37,7 @@ impl SocketRecord {
     #[inline(always)]
     #[must_use]
     pub const fn new(kind: SocketKind, peer: SockAddress) -> Self {
-        Self {
-            kind: kind as u32,
-            peer,
-            local_words_be: [0; 4],
-        }
+        Self { kind: kind as u32, peer, local_words_be: [0; 4] }
     }
 
     /// Whether the record is of this kind.

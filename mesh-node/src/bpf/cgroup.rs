@@ -19,7 +19,9 @@ pub enum CgroupError {
         path: PathBuf,
     },
     /// A file of the hierarchy could not be read or written.
-    #[error("cannot use {path}: {source}; start the daemon in a cgroup of its own, or let it make one below --cgroup-root")]
+    #[error(
+        "cannot use {path}: {source}; start the daemon in a cgroup of its own, or let it make one below --cgroup-root"
+    )]
     Access {
         /// The file or directory.
         path: PathBuf,
@@ -33,10 +35,8 @@ pub enum CgroupError {
 pub(super) fn own_cgroup_id(root: &Path, proc: &Path) -> Result<u64, CgroupError> {
     let listing = proc.join("self/cgroup");
     let text = fs::read_to_string(&listing).map_err(|source| access(&listing, source))?;
-    let relative = text
-        .lines()
-        .find_map(|line| line.strip_prefix("0::/"))
-        .ok_or(CgroupError::NotListed { path: listing })?;
+    let relative =
+        text.lines().find_map(|line| line.strip_prefix("0::/")).ok_or(CgroupError::NotListed { path: listing })?;
     let mut dir = root.join(relative);
     if !is_alone(&dir)? {
         dir = dir.join(OWN_NAME);
@@ -64,8 +64,5 @@ fn move_into(dir: &Path) -> Result<(), CgroupError> {
 }
 
 fn access(path: &Path, source: io::Error) -> CgroupError {
-    CgroupError::Access {
-        path: path.into(),
-        source,
-    }
+    CgroupError::Access { path: path.into(), source }
 }

@@ -1,11 +1,6 @@
 //! Who is at the other end of a loopback connection: one table for each worker thread.
 
-use std::{
-    cell::RefCell,
-    net::SocketAddr,
-    os::fd::AsRawFd,
-    path::Path,
-};
+use std::{cell::RefCell, net::SocketAddr, os::fd::AsRawFd, path::Path};
 
 use aya::maps::{HashMap, Map, MapData, MapError, SkStorage};
 use mesh_abi::{FlowKey, SockAddress, SocketKind, SocketRecord, map_names};
@@ -41,11 +36,7 @@ impl FlowTable {
         source: SocketAddr,
         listener: SocketAddr,
     ) -> Option<SocketAddr> {
-        let key = FlowKey {
-            netns_cookie,
-            source: address::to_map(source),
-            destination: address::to_map(listener),
-        };
+        let key = FlowKey { netns_cookie, source: address::to_map(source), destination: address::to_map(listener) };
         let mut outbound = self.outbound.borrow_mut();
         let original = outbound.get(&key, 0).ok()?;
         // Another remover can only be the kernel's own eviction.
@@ -60,12 +51,10 @@ impl FlowTable {
     pub fn announce_client(&self, socket: &impl AsRawFd, client: SocketAddr) -> Result<(), MapAccessError> {
         let record = SocketRecord::new(SocketKind::Daemon, address::to_map(client));
         let mut sockets = self.sockets.borrow_mut();
-        sockets
-            .insert(socket, record, 0)
-            .map_err(|source: MapError| MapAccessError::Entry {
-                name: map_names::SOCKETS,
-                operation: "announce a client",
-                source,
-            })
+        sockets.insert(socket, record, 0).map_err(|source: MapError| MapAccessError::Entry {
+            name: map_names::SOCKETS,
+            operation: "announce a client",
+            source,
+        })
     }
 }

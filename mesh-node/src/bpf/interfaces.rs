@@ -109,13 +109,8 @@ pub(super) fn detach_unlinked(interface: &str) {
         return;
     }
     for direction in Direction::BOTH {
-        let found = SchedClassifierLink::attached(
-            interface,
-            direction.attach_type(),
-            FILTER_PRIORITY,
-            FILTER_HANDLE,
-            None,
-        );
+        let found =
+            SchedClassifierLink::attached(interface, direction.attach_type(), FILTER_PRIORITY, FILTER_HANDLE, None);
         // Dropping the link detaches it; an interface that is gone has no filter.
         drop(found);
     }
@@ -126,11 +121,7 @@ fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
-fn attach_tcx(
-    program: &mut SchedClassifier,
-    interface: &str,
-    direction: Direction,
-) -> Result<FdLink, InterfaceError> {
+fn attach_tcx(program: &mut SchedClassifier, interface: &str, direction: Direction) -> Result<FdLink, InterfaceError> {
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let link = program
         .attach_with_options(interface, direction.attach_type(), options)
@@ -143,64 +134,43 @@ fn attach_tcx(
     })
 }
 
-fn attach_clsact(
-    program: &mut SchedClassifier,
-    interface: &str,
-    direction: Direction,
-) -> Result<(), InterfaceError> {
+fn attach_clsact(program: &mut SchedClassifier, interface: &str, direction: Direction) -> Result<(), InterfaceError> {
     match tc::qdisc_add_clsact(interface) {
         Ok(()) | Err(TcError::AlreadyAttached) => {}
         Err(TcError::IoError(source)) if source.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => {
-            return Err(InterfaceError::Qdisc {
-                interface: interface.to_owned(),
-                source: io::Error::other(error),
-            });
+            return Err(InterfaceError::Qdisc { interface: interface.to_owned(), source: io::Error::other(error) });
         }
     }
-    let options = TcAttachOptions::Netlink(NlOptions {
-        priority: FILTER_PRIORITY,
-        handle: FILTER_HANDLE,
-        classid: None,
-    });
+    let options =
+        TcAttachOptions::Netlink(NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None });
     let fresh = program.attach_with_options(interface, direction.attach_type(), options);
     let id = match fresh {
         Ok(id) => id,
         // An earlier daemon's filter is there: replaced in one step.
-        Err(_) => SchedClassifierLink::attached(
-            interface,
-            direction.attach_type(),
-            FILTER_PRIORITY,
-            FILTER_HANDLE,
-            None,
-        )
-        .map_err(|source| attach_error(interface, direction, TcError::IoError(source).into()))
-        .and_then(|link| {
-            let replaced = program.attach_to_link(link);
-            replaced.map_err(|source| attach_error(interface, direction, source))
-        })?,
+        Err(_) => {
+            SchedClassifierLink::attached(interface, direction.attach_type(), FILTER_PRIORITY, FILTER_HANDLE, None)
+                .map_err(|source| attach_error(interface, direction, TcError::IoError(source).into()))
+                .and_then(|link| {
+                    let replaced = program.attach_to_link(link);
+                    replaced.map_err(|source| attach_error(interface, direction, source))
+                })?
+        }
     };
-    let link = program
-        .take_link(id)
-        .map_err(|source| attach_error(interface, direction, source))?;
+    let link = program.take_link(id).map_err(|source| attach_error(interface, direction, source))?;
     // Dropping it would detach the filter, which must outlive this daemon.
     std::mem::forget(link);
     Ok(())
 }
 
 fn attach_error(interface: &str, direction: Direction, source: ProgramError) -> InterfaceError {
-    InterfaceError::Attach {
-        interface: interface.to_owned(),
-        direction: direction.name(),
-        source,
-    }
+    InterfaceError::Attach { interface: interface.to_owned(), direction: direction.name(), source }
 }
 
 /// Interfaces of the calling thread's namespace, loopback left out.
 pub(super) fn interfaces() -> Result<Vec<String>, InterfaceError> {
     // /proc/thread-self/net is that of the thread's own namespace.
-    let table =
-        std::fs::read_to_string("/proc/thread-self/net/dev").map_err(InterfaceError::List)?;
+    let table = std::fs::read_to_string("/proc/thread-self/net/dev").map_err(InterfaceError::List)?;
     let names: Vec<String> = table
         .lines()
         .skip(2)

@@ -45,25 +45,15 @@ pub(super) struct PinnedLinks {
 impl PinnedLinks {
     /// Opens `dir`, making it if needed. `generation` tells this daemon's links from those of others.
     pub(super) fn open(dir: PathBuf, generation: String) -> Result<Self, PinError> {
-        fs::create_dir_all(&dir).map_err(|source| PinError::Directory {
-            path: dir.clone(),
-            source,
-        })?;
-        Ok(Self {
-            dir,
-            generation,
-            held: BTreeMap::new(),
-        })
+        fs::create_dir_all(&dir).map_err(|source| PinError::Directory { path: dir.clone(), source })?;
+        Ok(Self { dir, generation, held: BTreeMap::new() })
     }
 
     /// Pins a link under a name. The BPF file system allows no dots in names.
     pub(super) fn pin(&mut self, name: &str, link: FdLink) -> Result<(), PinError> {
         let path = self.dir.join(format!("{name}{SEPARATOR}{}", self.generation));
         let path = path.as_path();
-        let pinned = link.pin(path).map_err(|source| PinError::Pin {
-            path: path.into(),
-            source,
-        })?;
+        let pinned = link.pin(path).map_err(|source| PinError::Pin { path: path.into(), source })?;
         self.held.insert(name.to_owned(), pinned);
         Ok(())
     }
@@ -107,8 +97,5 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, PinError> {
         let paths = entries.map(|entry| Ok(entry?.path()));
         paths.collect::<io::Result<Vec<_>>>()
     });
-    entries.map_err(|source| PinError::Directory {
-        path: dir.into(),
-        source,
-    })
+    entries.map_err(|source| PinError::Directory { path: dir.into(), source })
 }

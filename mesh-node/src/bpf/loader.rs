@@ -27,16 +27,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/me
 
 /// Programs attached at the root of cgroup v2, in the order in which they come into force: sockets
 /// are known for the daemon's before any connect() is redirected to it.
-const CGROUP_PROGRAMS: [&str; 8] = [
-    "sock_create",
-    "sock_ops",
-    "getpeername4",
-    "getpeername6",
-    "getsockname4",
-    "getsockname6",
-    "connect4",
-    "connect6",
-];
+const CGROUP_PROGRAMS: [&str; 8] =
+    ["sock_create", "sock_ops", "getpeername4", "getpeername6", "getsockname4", "getsockname6", "connect4", "connect6"];
 
 /// The data path could not be put in force; nothing of it is attached then.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +48,9 @@ pub enum LoadError {
     #[error("the eBPF object has no program {0}; rebuild it with `cargo xtask ebpf`")]
     Missing(&'static str),
     /// The verifier refused a program, or the kernel has no such program type.
-    #[error("the kernel refused the program {name}: {source}; Linux 5.15 or newer with CONFIG_CGROUP_BPF and CONFIG_NET_CLS_BPF is needed")]
+    #[error(
+        "the kernel refused the program {name}: {source}; Linux 5.15 or newer with CONFIG_CGROUP_BPF and CONFIG_NET_CLS_BPF is needed"
+    )]
     Refused {
         /// The program.
         name: &'static str,
@@ -137,10 +131,7 @@ impl Datapath {
     pub fn load(options: &LoadOptions<'_>) -> Result<Self, LoadError> {
         let base = options.bpf_dir.join(format!("v{ABI_VERSION}"));
         let maps_dir = base.join("maps");
-        fs::create_dir_all(&maps_dir).map_err(|source| LoadError::Directory {
-            path: maps_dir.clone(),
-            source,
-        })?;
+        fs::create_dir_all(&maps_dir).map_err(|source| LoadError::Directory { path: maps_dir.clone(), source })?;
         let cgroup_id = cgroup::own_cgroup_id(options.cgroup_root, options.proc)?;
         let mut ebpf = load_object(&maps_dir, cgroup_id, options.log)?;
         load_programs(&mut ebpf)?;
@@ -154,12 +145,7 @@ impl Datapath {
         }
         links.supersede(|name| CGROUP_PROGRAMS.contains(&name))?;
         let pods = PodMap::open(&maps_dir)?;
-        Ok(Self {
-            ebpf,
-            links,
-            pods,
-            maps_dir,
-        })
+        Ok(Self { ebpf, links, pods, maps_dir })
     }
 
     /// Directory of the pinned maps, for [`super::FlowTable::open`].
@@ -189,8 +175,7 @@ impl Datapath {
         for interface in netns.enter(interfaces::interfaces)?? {
             for direction in Direction::BOTH {
                 let program = classifier(&mut self.ebpf, direction)?;
-                let link =
-                    netns.enter(|| interfaces::attach(program, &interface, direction))??;
+                let link = netns.enter(|| interfaces::attach(program, &interface, direction))??;
                 let Some(link) = link else { continue };
                 let name = interface_link(netns.cookie(), &interface, direction);
                 self.links.pin(&name, link)?;
@@ -227,9 +212,7 @@ impl Datapath {
 fn load_object(maps_dir: &Path, cgroup_id: u64, log: bool) -> Result<Ebpf, EbpfError> {
     let log_level: u8 = if log { u8::MAX } else { 0 };
     let mut loader = EbpfLoader::new();
-    loader
-        .override_global(DAEMON_CGROUP_GLOBAL, &cgroup_id, true)
-        .override_global(aya_log::LEVEL, &log_level, false);
+    loader.override_global(DAEMON_CGROUP_GLOBAL, &cgroup_id, true).override_global(aya_log::LEVEL, &log_level, false);
     for name in map_names::ALL {
         loader.map_pin_path(name, maps_dir.join(name));
     }
@@ -252,22 +235,13 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn attach_cgroup_programs(
-    ebpf: &mut Ebpf,
-    root: &Path,
-) -> Result<Vec<(&'static str, FdLink)>, LoadError> {
-    let cgroup = fs::File::open(root).map_err(|source| LoadError::Directory {
-        path: root.into(),
-        source,
-    })?;
+fn attach_cgroup_programs(ebpf: &mut Ebpf, root: &Path) -> Result<Vec<(&'static str, FdLink)>, LoadError> {
+    let cgroup = fs::File::open(root).map_err(|source| LoadError::Directory { path: root.into(), source })?;
     let mut links = Vec::with_capacity(CGROUP_PROGRAMS.len());
     for name in CGROUP_PROGRAMS {
         let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
-        let link = attach_at(program, &cgroup).map_err(|source| LoadError::Attach {
-            name,
-            cgroup: root.into(),
-            source,
-        })?;
+        let link =
+            attach_at(program, &cgroup).map_err(|source| LoadError::Attach { name, cgroup: root.into(), source })?;
         let link = link.map_err(|source| LoadError::Link { name, source })?;
         links.push((name, link));
     }
@@ -298,9 +272,7 @@ fn attach_at(program: &mut Program, cgroup: &fs::File) -> Attached {
 
 fn classifier(ebpf: &mut Ebpf, direction: Direction) -> Result<&mut SchedClassifier, InterfaceError> {
     let program = ebpf.program_mut(direction.program());
-    program
-        .and_then(|program| program.try_into().ok())
-        .ok_or(InterfaceError::NoProgram(direction.program()))
+    program.and_then(|program| program.try_into().ok()).ok_or(InterfaceError::NoProgram(direction.program()))
 }
 
 fn interface_prefix(cookie: u64) -> String {

@@ -37,13 +37,11 @@ pub(super) fn open<T>(maps: &Path, name: &'static str, kind: fn(MapData) -> Map)
 where
     T: TryFrom<Map, Error = MapError>,
 {
-    MapData::from_pin(maps.join(name))
-        .and_then(|data| T::try_from(kind(data)))
-        .map_err(|source| MapAccessError::Open {
-            name,
-            dir: maps.display().to_string(),
-            source,
-        })
+    MapData::from_pin(maps.join(name)).and_then(|data| T::try_from(kind(data))).map_err(|source| MapAccessError::Open {
+        name,
+        dir: maps.display().to_string(),
+        source,
+    })
 }
 
 /// The enrolled pods, as the kernel sees them.
@@ -57,9 +55,7 @@ impl PodMap {
     /// Enrols a network namespace.
     pub(super) fn insert(&mut self, netns_cookie: u64, addresses: &[IpAddr]) -> Result<(), MapAccessError> {
         let record = record(addresses);
-        self.0
-            .insert(netns_cookie, record, 0)
-            .map_err(|source| Self::error("insert a pod", source))
+        self.0.insert(netns_cookie, record, 0).map_err(|source| Self::error("insert a pod", source))
     }
 
     /// Takes a namespace out; one that is not in is no error.
@@ -76,11 +72,7 @@ impl PodMap {
     }
 
     fn error(operation: &'static str, source: MapError) -> MapAccessError {
-        MapAccessError::Entry {
-            name: map_names::PODS,
-            operation,
-            source,
-        }
+        MapAccessError::Entry { name: map_names::PODS, operation, source }
     }
 }
 
@@ -89,10 +81,7 @@ fn record(addresses: &[IpAddr]) -> PodRecord {
         let found = addresses.iter().copied().find(wanted);
         found.map_or([0; 4], address::words)
     };
-    PodRecord {
-        v4_words_be: first(IpAddr::is_ipv4),
-        v6_words_be: first(IpAddr::is_ipv6),
-    }
+    PodRecord { v4_words_be: first(IpAddr::is_ipv4), v6_words_be: first(IpAddr::is_ipv6) }
 }
 
 /// Reads the kernel's counters.
@@ -109,13 +98,11 @@ impl CounterReader {
     /// The map could not be read.
     pub fn read(&self, counter: Counter) -> Result<u64, MapAccessError> {
         let values = self.0.get(&(counter as u32), 0);
-        values
-            .map(|per_cpu| per_cpu.iter().sum())
-            .map_err(|source| MapAccessError::Entry {
-                name: map_names::COUNTERS,
-                operation: "read a counter",
-                source,
-            })
+        values.map(|per_cpu| per_cpu.iter().sum()).map_err(|source| MapAccessError::Entry {
+            name: map_names::COUNTERS,
+            operation: "read a counter",
+            source,
+        })
     }
 }
 

@@ -6,8 +6,8 @@ mod cgroup;
 mod flows;
 mod interfaces;
 mod links;
-mod log;
 mod loader;
+mod log;
 mod maps;
 mod precheck;
 

@@ -31,7 +31,9 @@ pub enum PrecheckError {
         path: PathBuf,
     },
     /// No cgroup v2 hierarchy.
-    #[error("no cgroup v2 hierarchy is mounted: mount one (mount -t cgroup2 none /sys/fs/cgroup/unified) or boot with systemd.unified_cgroup_hierarchy=1")]
+    #[error(
+        "no cgroup v2 hierarchy is mounted: mount one (mount -t cgroup2 none /sys/fs/cgroup/unified) or boot with systemd.unified_cgroup_hierarchy=1"
+    )]
     NoCgroup2,
     /// The directory given with `--cgroup-root` is no cgroup v2 directory.
     #[error("{path} is not in a cgroup v2 hierarchy: pass the mount point of one with --cgroup-root")]
@@ -59,11 +61,7 @@ pub enum PrecheckError {
 ///
 /// # Errors
 /// The first lack found; nothing has been changed then.
-pub fn precheck(
-    cgroup_root: Option<&Path>,
-    bpf_dir: &Path,
-    proc: &Path,
-) -> Result<PathBuf, PrecheckError> {
+pub fn precheck(cgroup_root: Option<&Path>, bpf_dir: &Path, proc: &Path) -> Result<PathBuf, PrecheckError> {
     if !rustix::process::geteuid().is_root() {
         return Err(PrecheckError::NotRoot);
     }
@@ -84,21 +82,14 @@ pub fn precheck(
 }
 
 fn read(path: &Path) -> Result<String, PrecheckError> {
-    fs::read_to_string(path).map_err(|source| PrecheckError::Unreadable {
-        path: path.into(),
-        source,
-    })
+    fs::read_to_string(path).map_err(|source| PrecheckError::Unreadable { path: path.into(), source })
 }
 
 fn check_kernel(release: &str) -> Result<(), PrecheckError> {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < OLDEST_KERNEL {
-        return Err(PrecheckError::OldKernel {
-            found: release.trim().to_owned(),
-        });
+        return Err(PrecheckError::OldKernel { found: release.trim().to_owned() });
     }
     Ok(())
 }
@@ -113,16 +104,11 @@ fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
 }
 
 fn check_bpffs(dir: &Path) -> Result<(), PrecheckError> {
-    let existing = dir
-        .ancestors()
-        .find(|path| path.exists())
-        .unwrap_or(Path::new("/"));
+    let existing = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     if file_system(existing) == Some(BPF_FS_MAGIC) {
         return Ok(());
     }
-    Err(PrecheckError::NotBpffs {
-        path: existing.into(),
-    })
+    Err(PrecheckError::NotBpffs { path: existing.into() })
 }
 
 fn file_system(path: &Path) -> Option<i64> {
@@ -148,10 +134,7 @@ mod tests {
     fn cgroup2_is_found_beside_v1_hierarchies() {
         let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0\n";
-        assert_eq!(
-            cgroup2_mount(hybrid),
-            Some(PathBuf::from("/sys/fs/cgroup/unified"))
-        );
+        assert_eq!(cgroup2_mount(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
         assert_eq!(cgroup2_mount("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n"), None);
     }
 }

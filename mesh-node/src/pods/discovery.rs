@@ -59,9 +59,7 @@ pub(super) fn netns_inode(proc: &Path, pid: u32) -> Option<u64> {
 
 fn pids(proc: &Path) -> Vec<u32> {
     let entries = fs::read_dir(proc).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The uid of the pod to which a process belongs, from the text of its /proc/PID/cgroup.
@@ -102,7 +100,9 @@ mod tests {
             format!("0::/kubepods/besteffort/pod{UID}/0123456789abcdef\n"),
             format!("0::/kubepods/pod{UID}/0123456789abcdef\n"),
             format!("0::/lab/node-a/kubepods/burstable/pod{UID}/c1\n"),
-            format!("0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{underscores}.slice/cri-containerd-01.scope\n"),
+            format!(
+                "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{underscores}.slice/cri-containerd-01.scope\n"
+            ),
             format!("0::/kubepods.slice/kubepods-pod{underscores}.slice/cri-containerd-01.scope\n"),
             format!("12:cpu,cpuacct:/kubepods/burstable/pod{UID}/c1\n0::/\n"),
         ];

@@ -37,7 +37,7 @@ enum JoinError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
-    Hooks(#[from] EnrolError),
+    Hooks(#[from] Box<EnrolError>),
     #[error("the sandbox was replaced while it was joined")]
     Replaced,
     #[error("cannot watch the sandbox's process: {0}")]
@@ -77,12 +77,7 @@ struct Joined {
 impl Enrolment {
     /// Starts with no pod of its own; those that an earlier daemon enrolled stay refused until they are joined again.
     #[must_use]
-    pub fn new(
-        settings: EnrolmentSettings,
-        datapath: Datapath,
-        workers: Arc<Workers>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(settings: EnrolmentSettings, datapath: Datapath, workers: Arc<Workers>, metrics: Arc<Metrics>) -> Self {
         Self {
             settings,
             datapath,
@@ -118,11 +113,8 @@ impl Enrolment {
             .map(|workload| (workload.uid.clone(), workload.clone()))
             .collect();
         self.withdraw_undesired(&desired);
-        let missing: HashSet<&str> = desired
-            .keys()
-            .filter(|uid| !self.joined.contains_key(*uid))
-            .map(WorkloadUid::as_str)
-            .collect();
+        let missing: HashSet<&str> =
+            desired.keys().filter(|uid| !self.joined.contains_key(*uid)).map(WorkloadUid::as_str).collect();
         let found = discovery::find(&self.settings.proc, &missing, self.settings.host_netns);
         for workload in desired.values() {
             let Some(sandbox) = found.get(workload.uid.as_str()) else {
@@ -148,9 +140,7 @@ impl Enrolment {
         let leaving: Vec<_> = self
             .joined
             .iter()
-            .filter(|(uid, joined)| {
-                !desired.contains_key(*uid) || !self.is_current(joined)
-            })
+            .filter(|(uid, joined)| !desired.contains_key(*uid) || !self.is_current(joined))
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in leaving {
@@ -173,7 +163,7 @@ impl Enrolment {
         let watch = SandboxWatch::start(sandbox.pid, workload.uid.clone(), self.ended.0.clone())?;
         let listeners = netns.enter(PodListeners::open)?;
         // The hooks come into force even when a listener could not be opened: refused, not leaked.
-        self.datapath.enrol(&netns, &workload.addresses)?;
+        self.datapath.enrol(&netns, &workload.addresses).map_err(Box::new)?;
         let listeners = listeners?;
         let (drain, draining) = watch::channel(false);
         let pod = Arc::new(EnrolledPod {
@@ -186,12 +176,7 @@ impl Enrolment {
         });
         self.workers.serve(&pod, listeners);
         tracing::info!(pod = pod.display_name, identity = %pod.identity, pid = sandbox.pid, "pod enrolled");
-        let joined = Joined {
-            pod,
-            sandbox,
-            drain,
-            _watch: watch,
-        };
+        let joined = Joined { pod, sandbox, drain, _watch: watch };
         self.joined.insert(workload.uid.clone(), joined);
         Ok(())
     }

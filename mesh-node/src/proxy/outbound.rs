@@ -50,10 +50,13 @@ pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, app: TcpStream) {
             report.original = Some(original);
             carry_to(worker, pod, app, &mut report).await
         }
-        None => refuse(app, Failure {
-            reason: Refused::NoOriginalDestination,
-            error: "the kernel did not redirect this connection".to_owned(),
-        }),
+        None => refuse(
+            app,
+            Failure {
+                reason: Refused::NoOriginalDestination,
+                error: "the kernel did not redirect this connection".to_owned(),
+            },
+        ),
     };
     report.finish(&shared.metrics, &ending);
 }
@@ -104,30 +107,21 @@ async fn connect(worker: &Worker, pod: &EnrolledPod, report: &mut Report) -> Res
 
 fn destination(snapshot: &Arc<Snapshot>, report: &mut Report) -> Result<Destination, Failure> {
     let Some(original) = report.original else {
-        return Err(Failure {
-            reason: Refused::NoOriginalDestination,
-            error: String::new(),
-        });
+        return Err(Failure { reason: Refused::NoOriginalDestination, error: String::new() });
     };
     match resolve(snapshot, original, fastrand::u64(..)) {
         Ok(destination) => {
             report.service.clone_from(&destination.service);
             report.security = Security::None;
-            report.destination = Party {
-                address: Some(destination.endpoint),
-                workload: destination.workload.clone(),
-                principal: None,
-            };
+            report.destination =
+                Party { address: Some(destination.endpoint), workload: destination.workload.clone(), principal: None };
             Ok(destination)
         }
         Err(refusal) => {
             let (Refusal::ServiceWithoutEndpoints { service } | Refusal::ServicePortNotDeclared { service, .. }) =
                 &refusal;
             report.service = Some(service.clone());
-            Err(Failure {
-                reason: Refused::NoEndpoint,
-                error: refusal.to_string(),
-            })
+            Err(Failure { reason: Refused::NoEndpoint, error: refusal.to_string() })
         }
     }
 }
@@ -135,10 +129,7 @@ fn destination(snapshot: &Arc<Snapshot>, report: &mut Report) -> Result<Destinat
 async fn plaintext(pod: &EnrolledPod, endpoint: SocketAddr) -> Result<Far, Failure> {
     match sockets::dial(&pod.netns, endpoint).await {
         Ok(stream) => Ok(stream.into()),
-        Err(error) => Err(Failure {
-            reason: Refused::Unreachable,
-            error: error.to_string(),
-        }),
+        Err(error) => Err(Failure { reason: Refused::Unreachable, error: error.to_string() }),
     }
 }
 
@@ -157,12 +148,7 @@ async fn tunnel(
 ) -> Result<Far, TunnelFailure> {
     let tls = certificate(worker, &pod.identity).await.map_err(TunnelFailure::Final)?;
     let peer = SocketAddr::new(destination.endpoint.ip(), mesh_abi::ports::HBONE);
-    let key = PoolKey {
-        source: pod.uid.clone(),
-        identity: pod.identity.clone(),
-        peer,
-        expected: expected.clone(),
-    };
+    let key = PoolKey { source: pod.uid.clone(), identity: pod.identity.clone(), peer, expected: expected.clone() };
     let cluster = &worker.shared.cluster;
     let request = TunnelRequest {
         authority: destination.endpoint,
@@ -182,20 +168,19 @@ async fn tunnel(
 }
 
 async fn certificate(worker: &Worker, identity: &SpiffeId) -> Result<Arc<TlsIdentity>, Failure> {
-    worker.shared.identities.fetch(identity).await.map_err(|error| Failure {
-        reason: Refused::NoCertificate,
-        error: error.to_string(),
-    })
+    worker
+        .shared
+        .identities
+        .fetch(identity)
+        .await
+        .map_err(|error| Failure { reason: Refused::NoCertificate, error: error.to_string() })
 }
 
 fn classify(worker: &Worker, error: &ConnectError) -> TunnelFailure {
     if let Some(reason) = error.reason() {
         worker.shared.metrics.tunnel_rejected(reason);
     }
-    let failure = |reason| Failure {
-        reason,
-        error: error.to_string(),
-    };
+    let failure = |reason| Failure { reason, error: error.to_string() };
     if listens_nobody(error) {
         return TunnelFailure::NotYet(failure(Refused::Unreachable));
     }

@@ -19,17 +19,11 @@ pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, outside: TcpStream
     };
     let (client, target) = (canonical(client), canonical(target));
     let snapshot = worker.shared.snapshot();
-    let source = Party {
-        address: Some(client),
-        workload: snapshot.workload_by_address(client.ip()).cloned(),
-        principal: None,
-    };
+    let source =
+        Party { address: Some(client), workload: snapshot.workload_by_address(client.ip()).cloned(), principal: None };
     let mut report = Report::begin(Reporter::Destination, source);
-    report.destination = Party {
-        address: Some(target),
-        workload: snapshot.workload_by_uid(&pod.uid).cloned(),
-        principal: None,
-    };
+    report.destination =
+        Party { address: Some(target), workload: snapshot.workload_by_uid(&pod.uid).cloned(), principal: None };
     let ending = carry_to(worker, pod, outside, &report, client, target).await;
     report.finish(&worker.shared.metrics, &ending);
 }

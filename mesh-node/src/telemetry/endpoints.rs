@@ -56,9 +56,7 @@ impl Endpoints {
         let on_metrics = move |request: &Request<Incoming>| match request.uri().path() {
             "/metrics" | "/stats/prometheus" => match metrics.encode() {
                 Ok(text) => answer(StatusCode::OK, PROMETHEUS_TEXT, text),
-                Err(error) => {
-                    answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error}\n"))
-                }
+                Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error}\n")),
             },
             _ => not_found("try /metrics\n"),
         };
@@ -76,17 +74,8 @@ impl Endpoints {
     }
 }
 
-async fn bind(
-    what: &'static str,
-    flag: &'static str,
-    address: SocketAddr,
-) -> Result<TcpListener, EndpointsError> {
-    TcpListener::bind(address).await.map_err(|source| EndpointsError {
-        what,
-        flag,
-        address,
-        source,
-    })
+async fn bind(what: &'static str, flag: &'static str, address: SocketAddr) -> Result<TcpListener, EndpointsError> {
+    TcpListener::bind(address).await.map_err(|source| EndpointsError { what, flag, address, source })
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -111,10 +100,8 @@ async fn accept(listener: TcpListener, handler: impl Fn(&Request<Incoming>) -> A
                 async move { Ok::<_, Infallible>(answer) }
             });
             // A client that breaks off is no news. The timer bounds how long headers may take (30 s).
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let _ =
+                http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
             drop(permit);
         });
     }
@@ -123,9 +110,7 @@ async fn accept(listener: TcpListener, handler: impl Fn(&Request<Incoming>) -> A
 fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
     response
 }
 

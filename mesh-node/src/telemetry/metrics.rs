@@ -3,10 +3,7 @@
 use mesh_abi::Counter;
 use mesh_config::Config;
 use mesh_transport::{RejectReason, relay::Outcome};
-use prometheus::{
-    Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::Collector,
-};
+use prometheus::{Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector};
 
 use super::{
     labels,
@@ -41,9 +38,8 @@ impl Metrics {
     /// Two metrics of one name, which is a mistake in this file.
     pub fn new(cluster: String, kernel: CounterReader) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let tcp = |name: &str, help: &str| {
-            register(&registry, IntCounterVec::new(Opts::new(name, help), &labels::NAMES)?)
-        };
+        let tcp =
+            |name: &str, help: &str| register(&registry, IntCounterVec::new(Opts::new(name, help), &labels::NAMES)?);
         let ours = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
         };
@@ -65,11 +61,7 @@ impl Metrics {
                 "Tunnels and tunnel requests that were turned away, by why",
                 &["reason"],
             )?,
-            events: ours(
-                "mesh_ebpf_events_total",
-                "What the eBPF programs did, by why",
-                &["action", "reason"],
-            )?,
+            events: ours("mesh_ebpf_events_total", "What the eBPF programs did, by why", &["action", "reason"])?,
             pods: gauge("mesh_pods", "Pods of this node by state", &["state"])?,
             generation: register(
                 &registry,
@@ -175,9 +167,7 @@ impl Metrics {
     }
 
     fn count(&self, metric: &IntCounterVec, report: &Report, flags: &str, by: u64) {
-        metric
-            .with_label_values(&labels::values(report, &self.cluster, flags))
-            .inc_by(by);
+        metric.with_label_values(&labels::values(report, &self.cluster, flags)).inc_by(by);
     }
 }
 
