@@ -94,3 +94,39 @@ impl Loader {
         config
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n";
+
+    fn pod(address: &str) -> String {
+        let header = "apiVersion: v1\nkind: Pod\nmetadata: {name: one, uid: u-1}\nspec: {nodeName: a}";
+        format!("{NAMESPACE}---\n{header}\nstatus: {{podIP: {address}}}\n")
+    }
+
+    #[test]
+    fn a_generation_is_a_change_of_meaning() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pod.yaml");
+        let write = |text: String| std::fs::write(&file, text).unwrap();
+        write(pod("10.0.0.1"));
+        let mut loader = Loader::new(dir.path().to_owned(), Options::default());
+        let first = loader.load(&mut |_| {}).unwrap();
+        assert_eq!((first.generation, first.findings.len()), (1, 0));
+        let mut reload = || loader.reload(&mut |_| {}).map(|config| config.generation);
+        assert_eq!(reload(), None);
+        write(format!("# moved down\n{}# the end\n", pod("10.0.0.1")));
+        assert_eq!(reload(), None);
+        write(pod("10.0.0.1").replace("{podIP: 10.0.0.1}", "{podIP: 10.0.0.1, qosClass: Burstable}"));
+        assert_eq!(reload(), None);
+        write(pod("10.0.0.2"));
+        assert_eq!(reload(), Some(2));
+        write(pod("10.0.0"));
+        assert_eq!(reload(), Some(3));
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        assert_eq!(reload(), Some(4), "the finding that the directory is away");
+        assert_eq!(reload(), None);
+    }
+}

@@ -1,6 +1,6 @@
 //! A directory tree of manifests, read again only where it changed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -211,7 +211,10 @@ impl Walk {
                 let name = root.file_name().map_or_else(PathBuf::new, PathBuf::from);
                 self.files.insert(name, Stamp::of(&metadata));
             }
-            _ => self.directory(root, Path::new(""), 0, limits, enter),
+            found => {
+                self.visited.extend(found.map(|metadata| (metadata.dev(), metadata.ino())));
+                self.directory(root, Path::new(""), 0, limits, enter);
+            }
         }
     }
 
@@ -220,22 +223,22 @@ impl Walk {
     fn directory(&mut self, root: &Path, path: &Path, depth: usize, limits: &Limits, enter: &mut dyn FnMut(&Path)) {
         let absolute = root.join(path);
         enter(&absolute);
-        let entries = match fs::read_dir(&absolute) {
-            Ok(entries) => entries,
+        let names = fs::read_dir(&absolute).and_then(|entries| {
+            let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+            names.collect::<io::Result<BTreeSet<_>>>()
+        });
+        let names = match names {
+            Ok(names) => names,
             Err(error) => return self.unreadable(path, &error, depth),
         };
-        for entry in entries {
-            let name = match entry {
-                Ok(entry) => entry.file_name(),
-                Err(error) => return self.unreadable(path, &error, depth),
-            };
+        for name in names {
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
             self.entries += 1;
             if self.entries > limits.entries {
                 let message = format!("more than {} files and directories", limits.entries);
-                return self.obscure(Code::DirectoryTooLarge, path, message);
+                return self.obscure(Code::DirectoryTooLarge, Path::new(""), message);
             }
             self.entry(root, &path.join(name), depth, limits, enter);
         }
@@ -287,5 +290,95 @@ impl Walk {
             self.findings.push(finding);
         }
         self.obscured.push(path.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn namespace(name: &str) -> String {
+        format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n")
+    }
+
+    /// What a fresh tree of these limits reads: the namespaces and the findings' codes.
+    fn read(root: &Path, limits: Limits) -> (Vec<String>, Vec<Code>) {
+        let mut tree = Tree::new(root.to_owned(), limits);
+        tree.refresh(&mut |_| {});
+        said(&tree)
+    }
+
+    fn said(tree: &Tree) -> (Vec<String>, Vec<Code>) {
+        let (objects, findings) = tree.objects();
+        (objects.namespaces.into_keys().collect(), findings.iter().map(|f| f.code).collect())
+    }
+
+    #[test]
+    fn what_is_over_a_limit_is_a_finding_and_the_rest_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("1/2/3")).unwrap();
+        fs::write(dir.path().join("1/2/3/deep.yaml"), namespace("deep")).unwrap();
+        fs::write(dir.path().join("many.yaml"), namespace("a") + &namespace("b") + &namespace("c")).unwrap();
+        fs::write(dir.path().join("large.yaml"), namespace("large") + "# and a word more\n").unwrap();
+        let all = Limits::default();
+        let large = namespace("large").len() as u64;
+        let cases = [
+            (all, vec!["a", "b", "c", "deep", "large"], vec![]),
+            (Limits { depth: 2, ..all }, vec!["a", "b", "c", "large"], vec![Code::DirectoryTooLarge]),
+            (Limits { documents: 2, ..all }, vec!["a", "b", "deep", "large"], vec![Code::TooManyDocuments]),
+            (Limits { file_bytes: large, ..all }, vec!["deep"], vec![Code::FileTooLarge, Code::FileTooLarge]),
+        ];
+        for (limits, namespaces, findings) in cases {
+            let expected = (namespaces.iter().map(|n| n.to_string()).collect(), findings);
+            assert_eq!(read(dir.path(), limits), expected, "{limits:?}");
+        }
+        let (namespaces, findings) = read(dir.path(), Limits { entries: 1, ..all });
+        assert_eq!(findings, [Code::DirectoryTooLarge]);
+        assert!(namespaces.len() < 5, "{namespaces:?}");
+    }
+
+    #[test]
+    fn what_grows_over_a_limit_stays_in_force_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("some.yaml");
+        fs::write(&file, namespace("a") + &namespace("b")).unwrap();
+        let limits = Limits { documents: 2, entries: 1, file_bytes: 1000, ..Limits::default() };
+        let mut tree = Tree::new(dir.path().to_owned(), limits);
+        tree.refresh(&mut |_| {});
+        assert_eq!(said(&tree), (vec!["a".to_owned(), "b".to_owned()], vec![]));
+        fs::write(&file, namespace("c") + &namespace("d") + &namespace("e")).unwrap();
+        assert!(tree.refresh(&mut |_| {}));
+        let (namespaces, findings) = said(&tree);
+        assert_eq!(namespaces, ["a", "b", "c", "d"]);
+        assert_eq!(findings, [Code::TooManyDocuments, Code::LastGood]);
+        fs::write(&file, "#".repeat(1001)).unwrap();
+        assert!(tree.refresh(&mut |_| {}));
+        let (namespaces, findings) = said(&tree);
+        assert_eq!(namespaces, ["a", "b", "c", "d"]);
+        assert_eq!(findings, [Code::FileTooLarge, Code::LastGood]);
+    }
+
+    #[test]
+    fn hidden_and_foreign_files_are_left_alone_and_links_do_not_loop() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["one.yaml", ".hidden.yaml", "notes.txt", "yaml"] {
+            fs::write(dir.path().join(name), namespace("one")).unwrap();
+        }
+        fs::create_dir(dir.path().join(".git")).unwrap();
+        fs::write(dir.path().join(".git/two.yaml"), namespace("two")).unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        symlink(dir.path(), dir.path().join("sub/up")).unwrap();
+        symlink(dir.path().join("sub"), dir.path().join("sub/self")).unwrap();
+        assert_eq!(read(dir.path(), Limits::default()), (vec!["one".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn a_single_file_is_a_source_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("one.yaml");
+        fs::write(&file, namespace("one") + "[").unwrap();
+        assert_eq!(read(&file, Limits::default()), (vec!["one".to_owned()], vec![Code::Syntax]));
     }
 }

@@ -54,11 +54,8 @@ fn describe_workload(workload: &Workload, text: &mut String) {
     writeln!(text, "workload {namespace}/{name} uid={uid} node={node} {identity}").unwrap();
     writeln!(text, "  {addresses:?} {enrolment:?} ready={ready}").unwrap();
     let Workload { workload_name, canonical_service, canonical_revision, app, version, .. } = workload;
-    writeln!(
-        text,
-        "  of {workload_name}, {canonical_service}@{canonical_revision}, app={app} version={version}"
-    )
-    .unwrap();
+    writeln!(text, "  of {workload_name}, {canonical_service}@{canonical_revision}, app={app} version={version}")
+        .unwrap();
 }
 
 fn describe_service(service: &Service, text: &mut String) {
@@ -84,13 +81,8 @@ fn fixtures_give_the_findings_and_models_beside_them() {
 #[test]
 fn every_code_that_a_manifest_can_cause_has_a_fixture() {
     // These need sizes or permissions or an earlier version of a file; other tests have them.
-    let elsewhere = [
-        Code::Unreadable,
-        Code::FileTooLarge,
-        Code::TooManyDocuments,
-        Code::DirectoryTooLarge,
-        Code::LastGood,
-    ];
+    let elsewhere =
+        [Code::Unreadable, Code::FileTooLarge, Code::TooManyDocuments, Code::DirectoryTooLarge, Code::LastGood];
     let files = cases().into_iter().map(|case| case.join("findings.txt"));
     let seen: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
     let unseen: Vec<&Code> =
