@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use mesh_core::{SpiffeId, TrustDomain};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -50,9 +50,7 @@ pub enum CaError {
         problem: String,
     },
     /// The signing certificate does not lead to a root of `root-cert.pem`.
-    #[error(
-        "certificates signed by {CA_CERT} do not verify through {CERT_CHAIN} to {ROOT_CERT}: {0}"
-    )]
+    #[error("certificates signed by {CA_CERT} do not verify through {CERT_CHAIN} to {ROOT_CERT}: {0}")]
     Chain(VerifyError),
     /// Signing failed inside the cryptographic library.
     #[error("cannot {0}: {1}")]
@@ -95,8 +93,7 @@ impl CertificateAuthority {
             root_key,
         )
         .map_err(|e| CaError::Sign("sign the root certificate", e))?;
-        let params =
-            authority_params("Intermediate CA", trust_domain, BasicConstraints::Constrained(0), now, until);
+        let params = authority_params("Intermediate CA", trust_domain, BasicConstraints::Constrained(0), now, until);
         let key = new_key()?;
         let certificate = params
             .signed_by(&key, &root)
@@ -123,9 +120,8 @@ impl CertificateAuthority {
             problem: format!("is not a private key in PEM that can sign: {e}"),
         })?;
         let not_after = cacerts::check_signer(&files.certificate, &key)?;
-        let issuer = Issuer::from_ca_cert_der(&files.certificate, key).map_err(|e| {
-            CaError::Content { file: CA_CERT, problem: format!("cannot serve as issuer: {e}") }
-        })?;
+        let issuer = Issuer::from_ca_cert_der(&files.certificate, key)
+            .map_err(|e| CaError::Content { file: CA_CERT, problem: format!("cannot serve as issuer: {e}") })?;
         let mut chain = vec![files.certificate.clone()];
         for link in files.chain {
             if !chain.contains(&link) && !files.roots.contains(&link) {
@@ -134,8 +130,7 @@ impl CertificateAuthority {
         }
         // A root that signs directly is an anchor already and need not travel.
         chain.retain(|link| !files.roots.contains(link));
-        let authority =
-            Self { issuer, certificate: files.certificate, chain, roots: files.roots.into(), not_after };
+        let authority = Self { issuer, certificate: files.certificate, chain, roots: files.roots.into(), not_after };
         authority.prove(now)?;
         Ok(authority)
     }
@@ -173,10 +168,7 @@ impl CertificateAuthority {
             return Err(CaError::Expired);
         }
         let key = new_key()?;
-        let uri = identity
-            .as_str()
-            .try_into()
-            .map_err(|e| CaError::Sign("write the identity as a URI", e))?;
+        let uri = identity.as_str().try_into().map_err(|e| CaError::Sign("write the identity as a URI", e))?;
         let mut params = CertificateParams::default();
         params.not_before = not_before.into();
         params.not_after = not_after.into();
@@ -185,12 +177,10 @@ impl CertificateAuthority {
         params.subject_alt_names = vec![SanType::URI(uri)];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        let leaf = params
-            .signed_by(&key, &self.issuer)
-            .map_err(|e| CaError::Sign("sign a workload's certificate", e))?;
+        let leaf =
+            params.signed_by(&key, &self.issuer).map_err(|e| CaError::Sign("sign a workload's certificate", e))?;
         let chain = std::iter::once(leaf.der().clone()).chain(self.chain.iter().cloned()).collect();
         Ok(WorkloadCertificate {
             identity: identity.clone(),
@@ -227,8 +217,7 @@ impl CertificateAuthority {
 }
 
 fn new_key() -> Result<KeyPair, CaError> {
-    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
-        .map_err(|e| CaError::Sign("make a P-256 key", e))
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|e| CaError::Sign("make a P-256 key", e))
 }
 
 fn authority_params(
@@ -253,10 +242,7 @@ fn authority_params(
 ///
 /// # Errors
 /// When the text has a broken block or no certificate at all.
-pub(crate) fn certificates(
-    file: &'static str,
-    pem: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, CaError> {
+pub(crate) fn certificates(file: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CaError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {
         Ok(list) if list.is_empty() => {

@@ -34,10 +34,8 @@ pub(crate) fn read(dir: &Path) -> Result<Files, CaError> {
         fs::read(&path).map_err(|source| CaError::File { action: "read", path, source })
     };
     let certificate = certificates(CA_CERT, &text(CA_CERT)?)?.swap_remove(0);
-    let key = String::from_utf8(text(CA_KEY)?).map_err(|_| CaError::Content {
-        file: CA_KEY,
-        problem: "is not text".to_owned(),
-    })?;
+    let key = String::from_utf8(text(CA_KEY)?)
+        .map_err(|_| CaError::Content { file: CA_KEY, problem: "is not text".to_owned() })?;
     Ok(Files {
         certificate,
         key,
@@ -55,11 +53,7 @@ pub(crate) fn write(dir: &Path, overwrite: bool, files: &Files) -> Result<(), Ca
             }
         }
     }
-    fs::create_dir_all(dir).map_err(|source| CaError::File {
-        action: "create",
-        path: dir.to_owned(),
-        source,
-    })?;
+    fs::create_dir_all(dir).map_err(|source| CaError::File { action: "create", path: dir.to_owned(), source })?;
     let put = |file: &str, mode: u32, text: &str| {
         let path = dir.join(file);
         replace(&path, mode, text).map_err(|source| CaError::File { action: "write", path, source })
@@ -85,10 +79,7 @@ fn replace(path: &Path, mode: u32, text: &str) -> std::io::Result<()> {
 }
 
 /// Checks that the certificate may sign, and that `key` is its key. Returns when it expires.
-pub(crate) fn check_signer(
-    certificate: &CertificateDer<'_>,
-    key: &KeyPair,
-) -> Result<SystemTime, CaError> {
+pub(crate) fn check_signer(certificate: &CertificateDer<'_>, key: &KeyPair) -> Result<SystemTime, CaError> {
     let content = |problem: String| CaError::Content { file: CA_CERT, problem };
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
         .map_err(|e| content(format!("is not an X.509 certificate: {e}")))?;
@@ -103,8 +94,5 @@ pub(crate) fn check_signer(
 }
 
 fn pem(certificates: &[CertificateDer<'_>]) -> String {
-    certificates
-        .iter()
-        .map(|certificate| pem::encode(&pem::Pem::new("CERTIFICATE", certificate.to_vec())))
-        .collect()
+    certificates.iter().map(|certificate| pem::encode(&pem::Pem::new("CERTIFICATE", certificate.to_vec()))).collect()
 }

@@ -81,13 +81,7 @@ impl Identities {
     /// An empty store; peers have to be of `trust_domain`.
     #[must_use]
     pub fn new(source: CertificateSource, trust_domain: TrustDomain) -> Self {
-        Self {
-            source,
-            trust_domain,
-            lifetime: CERTIFICATE_LIFETIME,
-            entries: Mutex::default(),
-            changed: Notify::new(),
-        }
+        Self { source, trust_domain, lifetime: CERTIFICATE_LIFETIME, entries: Mutex::default(), changed: Notify::new() }
     }
 
     /// The same with certificates that live for `lifetime`.
@@ -146,8 +140,7 @@ impl Identities {
 
     /// Renews what is due and returns when the next one will be.
     async fn renew_due(&self, now: SystemTime) -> Option<SystemTime> {
-        let entries: Vec<_> =
-            lock(&self.entries).iter().map(|(id, entry)| (id.clone(), entry.clone())).collect();
+        let entries: Vec<_> = lock(&self.entries).iter().map(|(id, entry)| (id.clone(), entry.clone())).collect();
         let mut next = None;
         for (identity, entry) in entries {
             let Some(due) = lock(&entry.current).as_ref().map(|held| held.renew_at) else {
@@ -210,8 +203,7 @@ mod tests {
 
     fn store() -> Identities {
         let domain = TrustDomain::default();
-        let authority =
-            CertificateAuthority::generate(&domain, SystemTime::now()).expect("authority");
+        let authority = CertificateAuthority::generate(&domain, SystemTime::now()).expect("authority");
         Identities::new(CertificateSource::Embedded(Box::new(authority)), domain)
     }
 

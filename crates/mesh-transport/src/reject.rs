@@ -138,18 +138,14 @@ fn of_incompatible(incompatible: &PeerIncompatible) -> RejectReason {
 
 fn of_certificate(problem: &CertificateError) -> RejectReason {
     match problem {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            RejectReason::CertificateExpired
-        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => RejectReason::CertificateExpired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             RejectReason::CertificateNotYetValid
         }
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            RejectReason::CertificateUntrusted
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => RejectReason::CertificateUntrusted,
+        CertificateError::Other(OtherError(other)) => {
+            other.downcast_ref::<VerifyError>().map_or(RejectReason::CertificateInvalid, VerifyError::reason)
         }
-        CertificateError::Other(OtherError(other)) => other
-            .downcast_ref::<VerifyError>()
-            .map_or(RejectReason::CertificateInvalid, VerifyError::reason),
         _ => RejectReason::CertificateInvalid,
     }
 }
@@ -166,9 +162,7 @@ fn of_alert(alert: AlertDescription) -> RejectReason {
         | AlertDescription::CertificateRequired
         | AlertDescription::AccessDenied
         | AlertDescription::UnknownCA => RejectReason::CertificateRefusedByPeer,
-        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
-            RejectReason::TlsParameters
-        }
+        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => RejectReason::TlsParameters,
         _ => RejectReason::HandshakeFailed,
     }
 }

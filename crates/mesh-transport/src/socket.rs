@@ -41,14 +41,16 @@ fn partial(
     mut operation: impl FnMut() -> io::Result<(usize, bool)>,
 ) -> io::Result<Option<usize>> {
     let mut done = None;
-    let result = socket.try_io(interest, || loop {
-        match operation() {
-            Ok((count, exhausted)) => {
-                done = Some(count);
-                return if exhausted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) };
+    let result = socket.try_io(interest, || {
+        loop {
+            match operation() {
+                Ok((count, exhausted)) => {
+                    done = Some(count);
+                    return if exhausted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) };
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
             }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
         }
     });
     match (done, result) {
@@ -64,11 +66,7 @@ pub(crate) fn poll_readable(socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io
 }
 
 /// Writes everything, counting what the socket took as it takes it.
-pub(crate) async fn write_all(
-    socket: &TcpStream,
-    mut bytes: &[u8],
-    written: &AtomicU64,
-) -> io::Result<()> {
+pub(crate) async fn write_all(socket: &TcpStream, mut bytes: &[u8], written: &AtomicU64) -> io::Result<()> {
     while !bytes.is_empty() {
         match write_now(socket, &[IoSlice::new(bytes)])? {
             Some(0) => return Err(io::ErrorKind::WriteZero.into()),

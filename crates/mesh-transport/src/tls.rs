@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use mesh_core::{SpiffeId, TrustDomain};
 use rustls::client::Resumption;
-use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
@@ -87,16 +87,12 @@ impl TlsIdentity {
     ///
     /// # Errors
     /// When the certificate, its key or its roots cannot be used.
-    pub fn new(
-        certificate: WorkloadCertificate,
-        trust_domain: &TrustDomain,
-    ) -> Result<Self, TlsError> {
+    pub fn new(certificate: WorkloadCertificate, trust_domain: &TrustDomain) -> Result<Self, TlsError> {
         let WorkloadCertificate { identity, chain, key, roots, not_before, not_after } = certificate;
         let failed = |source| TlsError::Certificate { identity: identity.clone(), source };
         let peers = PeerVerifier::new(&roots)?;
-        let certified = CertifiedKey::from_der(chain, PrivateKeyDer::Pkcs8(key), &provider())
-            .map(Arc::new)
-            .map_err(failed)?;
+        let certified =
+            CertifiedKey::from_der(chain, PrivateKeyDer::Pkcs8(key), &provider()).map(Arc::new).map_err(failed)?;
         let clients = TrustDomainClients::new(peers.clone(), trust_domain.clone());
         let mut server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
@@ -141,9 +137,7 @@ impl TlsIdentity {
             .map_err(|source| TlsError::Certificate { identity: self.identity.clone(), source })?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
-                self.certified.clone(),
-            )));
+            .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(self.certified.clone())));
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         config.enable_sni = false;
         config.resumption = Resumption::disabled();

@@ -13,8 +13,8 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_sig
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible,
-    RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, RootCertStore,
+    SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::extensions::GeneralName;
@@ -91,8 +91,8 @@ impl VerifyError {
 /// # Errors
 /// When there is not exactly one URI SAN, or it is no [`SpiffeId`].
 pub fn identity_of(leaf: &CertificateDer<'_>) -> Result<SpiffeId, VerifyError> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(leaf)
-        .map_err(|e| VerifyError::Unreadable(e.to_string()))?;
+    let (_, certificate) =
+        x509_parser::parse_x509_certificate(leaf).map_err(|e| VerifyError::Unreadable(e.to_string()))?;
     let names = certificate
         .subject_alternative_name()
         .map_err(|e| VerifyError::Unreadable(e.to_string()))?

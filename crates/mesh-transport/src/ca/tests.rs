@@ -34,9 +34,8 @@ fn only_the_owner_may_read_the_key() {
 
 #[test]
 fn the_san_is_the_only_name_and_critical() {
-    let issued = authority(SystemTime::now())
-        .issue(&cart(), Duration::from_secs(60), SystemTime::now())
-        .expect("issued");
+    let issued =
+        authority(SystemTime::now()).issue(&cart(), Duration::from_secs(60), SystemTime::now()).expect("issued");
     let (_, leaf) = x509_parser::parse_x509_certificate(&issued.chain[0]).expect("parsed");
     assert_eq!(leaf.subject().iter().count(), 0);
     let san = leaf.subject_alternative_name().expect("readable").expect("present");

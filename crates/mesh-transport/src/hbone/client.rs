@@ -45,7 +45,7 @@ pub enum ConnectError {
         /// Who should be there.
         expected: SpiffeId,
         /// What rustls said.
-        source: rustls::Error,
+        source: Arc<rustls::Error>,
     },
     /// Our own certificate cannot be used.
     #[error(transparent)]
@@ -154,9 +154,11 @@ impl Link {
         stream: TcpStream,
     ) -> Result<(Rc<Self>, impl Future<Output = ()> + use<>), ConnectError> {
         let limit = limits.handshake_timeout;
-        timeout(limit, Self::shake_hands(target, limits, stream))
-            .await
-            .map_err(|_| ConnectError::TimedOut { what: HANDSHAKE, peer: target.peer, limit })?
+        timeout(limit, Self::shake_hands(target, limits, stream)).await.map_err(|_| ConnectError::TimedOut {
+            what: HANDSHAKE,
+            peer: target.peer,
+            limit,
+        })?
     }
 
     async fn shake_hands(
@@ -209,11 +211,7 @@ impl Link {
     }
 
     /// Sends a CONNECT and waits for its answer.
-    pub(super) async fn open(
-        &self,
-        request: &TunnelRequest,
-        limits: &Limits,
-    ) -> Result<Tunnel, OpenError> {
+    pub(super) async fn open(&self, request: &TunnelRequest, limits: &Limits) -> Result<Tunnel, OpenError> {
         let place = self.places.take();
         let limit = limits.response_timeout;
         timeout(limit, self.exchange(request, place)).await.unwrap_or_else(|_| {
@@ -222,17 +220,10 @@ impl Link {
         })
     }
 
-    async fn exchange(
-        &self,
-        request: &TunnelRequest,
-        place: Place,
-    ) -> Result<Tunnel, OpenError> {
-        let request = request
-            .to_http()
-            .map_err(|e| OpenError::Settled(ConnectError::Request(Arc::new(e))))?;
+    async fn exchange(&self, request: &TunnelRequest, place: Place) -> Result<Tunnel, OpenError> {
+        let request = request.to_http().map_err(|e| OpenError::Settled(ConnectError::Request(Arc::new(e))))?;
         let mut sender = self.sender.clone().ready().await.map_err(|e| self.unprocessed(e))?;
-        let (response, send) =
-            sender.send_request(request, false).map_err(|e| self.unprocessed(e))?;
+        let (response, send) = sender.send_request(request, false).map_err(|e| self.unprocessed(e))?;
         let response = match response.await {
             Ok(response) => response,
             Err(e) if is_unprocessed(&e) => return Err(self.unprocessed(e)),
@@ -262,7 +253,7 @@ fn is_unprocessed(error: &h2::Error) -> bool {
 fn handshake_error(target: &Target<'_>, error: io::Error) -> ConnectError {
     let (peer, expected) = (target.peer, target.expected.clone());
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(source) => ConnectError::Tls { peer, expected, source: source.clone() },
+        Some(source) => ConnectError::Tls { peer, expected, source: Arc::new(source.clone()) },
         None => ConnectError::Dial { peer, source: Arc::new(error) },
     }
 }

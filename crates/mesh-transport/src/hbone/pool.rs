@@ -160,13 +160,7 @@ impl Pool {
     }
 
     /// Drives a connection and forgets it when it has ended.
-    fn spawn(
-        &self,
-        key: PoolKey,
-        lane: Weak<Lane>,
-        link: Rc<Link>,
-        driver: impl Future<Output = ()> + 'static,
-    ) {
+    fn spawn(&self, key: PoolKey, lane: Weak<Lane>, link: Rc<Link>, driver: impl Future<Output = ()> + 'static) {
         let pool = self.clone();
         spawn_local(async move {
             driver.await;

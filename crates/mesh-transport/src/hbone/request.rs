@@ -34,11 +34,9 @@ impl TunnelRequest {
         let uri = Uri::builder().authority(authority).build()?;
         let mut request = Request::builder().method(Method::CONNECT).uri(uri).body(())?;
         let forwarded = self.forwarded.map(forwarded_header);
-        for (name, value) in [
-            (http::header::FORWARDED, &forwarded),
-            (BAGGAGE, &self.baggage),
-            (TRACEPARENT, &self.traceparent),
-        ] {
+        for (name, value) in
+            [(http::header::FORWARDED, &forwarded), (BAGGAGE, &self.baggage), (TRACEPARENT, &self.traceparent)]
+        {
             if let Some(value) = value.as_ref().and_then(|v| HeaderValue::from_str(v).ok()) {
                 request.headers_mut().insert(name, value);
             }
@@ -105,9 +103,7 @@ impl ConnectRequest {
     pub async fn accept(self) -> Result<Tunnel, ServeError> {
         match self.answer {
             Answer::H2 { mut respond, recv, place } => {
-                let send = respond
-                    .send_response(response(StatusCode::OK), false)
-                    .map_err(ServeError::Http2)?;
+                let send = respond.send_response(response(StatusCode::OK), false).map_err(ServeError::Http2)?;
                 Ok(Tunnel::H2(H2Tunnel { send, recv, place }))
             }
         }

@@ -62,9 +62,7 @@ impl ServeError {
             Self::Tls(error) => Some(RejectReason::of_tls(error)),
             Self::Alpn => Some(RejectReason::Alpn),
             Self::Identity(error) => Some(error.reason()),
-            Self::Http2(error) if error.is_library() && error.is_go_away() => {
-                Some(RejectReason::Http2)
-            }
+            Self::Http2(error) if error.is_library() && error.is_go_away() => Some(RejectReason::Http2),
             Self::Http2(_) | Self::Silent => None,
         }
     }
@@ -104,9 +102,8 @@ impl Server {
         H: Future<Output = ()> + 'static,
     {
         let limit = self.limits.handshake_timeout;
-        let (peer, connection) = timeout(limit, self.shake_hands(stream, tls))
-            .await
-            .map_err(|_| ServeError::HandshakeTimeout)??;
+        let (peer, connection) =
+            timeout(limit, self.shake_hands(stream, tls)).await.map_err(|_| ServeError::HandshakeTimeout)??;
         let session = Session { peer, tunnels: Places::default(), handler, on_reject };
         session.run(connection, drain, &self.limits).await
     }
@@ -117,7 +114,7 @@ impl Server {
         tls: Arc<ServerConfig>,
     ) -> Result<(SpiffeId, Connection<TlsStream<TcpStream>, Chunk>), ServeError> {
         // A connection that says nothing takes no place among the handshakes, and no memory.
-        stream.readable().await.map_err(ServeError::HandshakeAborted)?;
+        stream.peek(&mut [0]).await.map_err(ServeError::HandshakeAborted)?;
         // The semaphore is never closed.
         let _place = self.handshakes.acquire().await;
         // Failing to turn Nagle's delay off costs latency only.

@@ -34,12 +34,7 @@ pub(super) async fn relay(app: TcpStream, far: H2Tunnel, counters: &RelayCounter
 }
 
 /// The application's bytes into the stream, then a watch for the stream's reset. Resolves only to what broke.
-async fn up(
-    app: &TcpStream,
-    send: &mut SendStream<Chunk>,
-    count: &AtomicU64,
-    finished: &Cell<bool>,
-) -> Broken {
+async fn up(app: &TcpStream, send: &mut SendStream<Chunk>, count: &AtomicU64, finished: &Cell<bool>) -> Broken {
     let mut sizing = Sizing::default();
     loop {
         if let Err(broken) = poll_fn(|cx| poll_input(app, send, cx)).await {
@@ -79,11 +74,7 @@ async fn up(
     Broken::Far
 }
 
-fn poll_input(
-    app: &TcpStream,
-    send: &mut SendStream<Chunk>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), Broken>> {
+fn poll_input(app: &TcpStream, send: &mut SendStream<Chunk>, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
     if send.poll_reset(cx).is_ready() {
         return Poll::Ready(Err(Broken::Far));
     }
@@ -106,12 +97,7 @@ fn poll_capacity(send: &mut SendStream<Chunk>, cx: &mut Context<'_>) -> Poll<Res
 }
 
 /// The stream's bytes to the application. The window opens again only for what the application's socket took.
-async fn down(
-    app: &TcpStream,
-    recv: &mut RecvStream,
-    count: &AtomicU64,
-    finished: &Cell<bool>,
-) -> Broken {
+async fn down(app: &TcpStream, recv: &mut RecvStream, count: &AtomicU64, finished: &Cell<bool>) -> Broken {
     loop {
         match poll_fn(|cx| recv.poll_data(cx)).await {
             Some(Ok(bytes)) => {

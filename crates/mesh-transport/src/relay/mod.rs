@@ -88,11 +88,7 @@ pub async fn relay(app: TcpStream, far: impl Into<Far>, counters: &RelayCounters
         Far::Plain(far) => tcp::relay(app, far, counters).await,
         Far::Tunnel(Tunnel::H2(far)) => h2::relay(app, far, counters).await,
     };
-    Outcome {
-        sent: counters.sent.load(Ordering::Relaxed),
-        received: counters.received.load(Ordering::Relaxed),
-        end,
-    }
+    Outcome { sent: counters.sent.load(Ordering::Relaxed), received: counters.received.load(Ordering::Relaxed), end }
 }
 
 /// Which side of a relay broke.

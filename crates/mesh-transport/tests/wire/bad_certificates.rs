@@ -87,8 +87,7 @@ impl Forge {
             flaw.uris.iter().map(|uri| SanType::URI((*uri).try_into().expect("ascii"))).collect();
         // A name of another kind never stands in for the URI.
         params.subject_alt_names.push(SanType::DnsName("pay.shop".try_into().expect("ascii")));
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("key");
         let leaf = if flaw.alone { params.self_signed(&key) } else { params.signed_by(&key, &self.issuer) };
         let certificate = WorkloadCertificate {
@@ -139,8 +138,7 @@ fn a_server_with_a_flawed_certificate_is_not_talked_to() {
     run(async || {
         let forge = Forge::new();
         for (flaw, reason) in &FLAWS {
-            let world =
-                World::serving(Limits::default(), forge.identities(), &forge.certificate(flaw)).await;
+            let world = World::serving(Limits::default(), forge.identities(), &forge.certificate(flaw)).await;
             let error = world.tunnel().await.expect_err("refused");
             assert_eq!(error.reason(), Some(*reason), "{error}");
         }

@@ -128,8 +128,7 @@ impl rustls::client::ResolvesClientCert for NoCertificate {
 #[test]
 fn a_connection_that_says_nothing_is_closed_in_time() {
     run(async || {
-        let limits =
-            Limits { handshake_timeout: std::time::Duration::from_millis(50), ..Limits::default() };
+        let limits = Limits { handshake_timeout: std::time::Duration::from_millis(50), ..Limits::default() };
         let world = World::with(limits).await;
         let mut silent = TcpStream::connect(world.mesh).await.expect("connect");
         let mut half = TcpStream::connect(world.mesh).await.expect("connect");

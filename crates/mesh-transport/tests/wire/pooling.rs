@@ -130,10 +130,8 @@ fn a_peer_that_does_not_listen_is_a_dial_error_for_all_who_wait() {
         let world = World::new().await;
         let peer = crate::world::listen().await.local_addr().expect("address");
         let key = PoolKey { peer, ..world.key() };
-        let (a, b) = tokio::join!(
-            world.tunnel_with(key.clone(), world.request()),
-            world.tunnel_with(key, world.request())
-        );
+        let (a, b) =
+            tokio::join!(world.tunnel_with(key.clone(), world.request()), world.tunnel_with(key, world.request()));
         for error in [a.expect_err("refused"), b.expect_err("refused")] {
             assert!(matches!(error, ConnectError::Dial { .. }), "{error}");
         }

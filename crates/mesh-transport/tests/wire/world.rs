@@ -11,8 +11,8 @@ use http::StatusCode;
 use mesh_core::{SpiffeId, TrustDomain, WorkloadUid};
 use mesh_transport::hbone::{ConnectError, ConnectRequest, Pool, PoolKey, ServeError, Server, Tunnel, TunnelRequest};
 use mesh_transport::{
-    CertificateAuthority, CertificateSource, Identities, Limits, Outcome, RejectReason, RelayCounters,
-    TlsIdentity, relay,
+    CertificateAuthority, CertificateSource, Identities, Limits, Outcome, RejectReason, RelayCounters, TlsIdentity,
+    relay,
 };
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
@@ -24,8 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a test on a current-thread runtime, as a worker of the node does.
 pub(crate) fn run(test: impl AsyncFnOnce()) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     LocalSet::new().block_on(&runtime, async {
         tokio::time::timeout(PATIENCE, test()).await.expect("the test hangs");
     });
@@ -195,9 +194,8 @@ impl ServerNode {
                     let handler = move |request| handling.clone().handle(request);
                     let rejects = node.rejects.clone();
                     let drain = node.drain.subscribe();
-                    let result = server
-                        .serve(stream, tls, drain, handler, |reason| rejects.borrow_mut().push(reason))
-                        .await;
+                    let result =
+                        server.serve(stream, tls, drain, handler, |reason| rejects.borrow_mut().push(reason)).await;
                     node.results.borrow_mut().push(result);
                     node.changed.notify_waiters();
                 });
