@@ -98,9 +98,12 @@ fn read(path: &str) -> Result<String> {
 }
 
 fn formatting() -> Result<()> {
-    fmt_check("formatting", step::cargo().args(["fmt", "--all", "--check"]))?;
+    fmt_check("formatting", step::cargo().args(["fmt", "--all", "--check", "--", "-l"]))?;
     let ebpf = repo::root().join("mesh-ebpf/Cargo.toml");
-    fmt_check("formatting of mesh-ebpf", step::cargo().args(["fmt", "--check", "--manifest-path"]).arg(ebpf))
+    fmt_check(
+        "formatting of mesh-ebpf",
+        step::cargo().args(["fmt", "--check", "--manifest-path"]).arg(ebpf).args(["--", "-l"]),
+    )
 }
 
 fn fmt_check(label: &str, command: &mut Command) -> Result<()> {
