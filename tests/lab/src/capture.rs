@@ -84,8 +84,10 @@ impl Lab {
             Context { netns, mounts: None, cgroup, env: Vec::new(), logs: shared.logs(), name, outlives_owner: false };
         let file = shared.directory("captures")?.join(format!("{number}.pcap"));
         let path = file.display().to_string();
-        // -Z root: tcpdump would otherwise give up root and be unable to write here.
-        let argv = ["tcpdump", "-n", "-U", "-Z", "root", "-B", "16384", "-i", &interface, "-w", &path];
+        // -Z root: tcpdump would otherwise give up root and be unable to write here. Immediate mode: else it shows packets
+        // up to a second late.
+        let argv =
+            ["tcpdump", "-n", "-U", "-Z", "root", "--immediate-mode", "-B", "32768", "-i", &interface, "-w", &path];
         let mut tcpdump = context.start(&argv)?;
         tcpdump.wait_for_line("listening on", PATIENCE)?;
         Ok(Capture { tcpdump, file, marker: format!("{MARKER} {number};"), sender, route })
@@ -138,7 +140,7 @@ impl Packets {
         let packets: Vec<_> = pcap::read(file)?
             .into_iter()
             .filter_map(Packet::parse)
-            .filter(|packet| !packet.payload.starts_with(MARKER.as_bytes()))
+            .filter(|packet| !stream::contains(&packet.payload, MARKER.as_bytes()))
             .collect();
         let streams = stream::streams(&packets);
         Ok(Self { packets, streams, lost })

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 
 use crate::wait::{PATIENCE, wait_until};
 
@@ -33,7 +34,7 @@ pub(crate) fn create(path: &Path) -> Result<()> {
 pub(crate) fn kill(path: &Path) -> Result<()> {
     match fs::write(path.join("cgroup.kill"), "1") {
         Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if is_gone(&error) => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("killing the processes of {}", path.display())),
     }
     wait_until(
@@ -41,6 +42,11 @@ pub(crate) fn kill(path: &Path) -> Result<()> {
         PATIENCE,
         || Ok((!populated(path)).then_some(())),
     )
+}
+
+/// Whether a file of a cgroup could not be used because another sweep has just removed the cgroup.
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
 }
 
 fn populated(path: &Path) -> bool {

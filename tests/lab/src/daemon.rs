@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -29,13 +30,15 @@ pub struct DaemonOptions {
     pub env: Vec<(String, String)>,
     /// How long it may take to be ready; none to return at once after the start.
     pub ready_within: Option<Duration>,
-    /// The trust domain's CA; the lab's own without one.
-    pub ca: Option<std::path::PathBuf>,
+    /// The CA's directory; the lab's own without one.
+    pub ca: Option<PathBuf>,
+    /// The program; the `mesh-node` of [`crate::binary`] without one.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for DaemonOptions {
     fn default() -> Self {
-        Self { args: Vec::new(), env: Vec::new(), ready_within: Some(Duration::from_secs(20)), ca: None }
+        Self { args: Vec::new(), env: Vec::new(), ready_within: Some(Duration::from_secs(20)), ca: None, program: None }
     }
 }
 
@@ -52,7 +55,7 @@ impl Lab {
     /// until it is ready. What it pinned stays for the node's next daemon.
     pub fn start_daemon(&self, node: &str, options: DaemonOptions) -> Result<Daemon> {
         let node = self.node(node)?;
-        let program = binary("mesh-node")?.display().to_string();
+        let program = options.program.map_or_else(|| binary("mesh-node"), Ok)?.display().to_string();
         let ca = options.ca.map_or_else(|| self.ca_dir(), Ok)?.display().to_string();
         let bpf = self.bpf_dir(node.name())?;
         let config = self.config_dir().display().to_string();

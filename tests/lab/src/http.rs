@@ -15,8 +15,8 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
         TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connecting to {address}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")
-        .with_context(|| format!("asking {address} for {path}"))?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).with_context(|| format!("asking {address} for {path}"))?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).with_context(|| format!("reading {path} of {address}"))?;
     let text = String::from_utf8_lossy(&bytes);

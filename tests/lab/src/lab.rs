@@ -1,124 +1,24 @@
-//! The lab: building it, what can be put into it, taking it down.
+//! The lab: what can be put into it, and taking it down.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::binaries::binary;
-use crate::config_dir::ConfigDir;
+use crate::builder::LabBuilder;
 use crate::manifests::{self, Family};
 use crate::netns::{Netns, Role};
-use crate::node::{CgroupDriver, Node, NodeState, Outside};
-use crate::owner::LabId;
+use crate::node::{Node, Outside};
 use crate::place::Context;
-use crate::pod::{Pod, PodSpec};
+use crate::pod::Pod;
+use crate::pod_spec::PodSpec;
 use crate::service::{Service, ServiceSpec};
 use crate::state::{Shared, State, service_file, slice_file, tail};
-use crate::{addresses, cgroup, leftovers, network, process, requirements};
-
-/// What a lab is to be made of.
-#[derive(Clone, Debug, Default)]
-pub struct LabBuilder {
-    nodes: Vec<(String, Option<CgroupDriver>)>,
-    keep: bool,
-}
-
-impl LabBuilder {
-    /// Adds a node. The first, third, ... have kubelet's cgroupfs driver, the others the systemd driver.
-    #[must_use]
-    pub fn node(mut self, name: &str) -> Self {
-        self.nodes.push((name.into(), None));
-        self
-    }
-
-    /// Adds a node whose kubelet has this cgroup driver.
-    #[must_use]
-    pub fn node_with(mut self, name: &str, driver: CgroupDriver) -> Self {
-        self.nodes.push((name.into(), Some(driver)));
-        self
-    }
-
-    /// Leaves everything up after this process's end, until [`crate::remove_kept`]. A panic still takes the lab down.
-    #[must_use]
-    pub fn keep(mut self) -> Self {
-        self.keep = true;
-        self
-    }
-
-    /// Makes the nodes and what joins them. Sweeps the leftovers of dead owners first.
-    ///
-    /// # Errors
-    /// Says what is missing when this machine or user cannot have a lab. Nothing is left then.
-    pub fn build(self) -> Result<Lab> {
-        requirements::check()?;
-        ensure!(!self.nodes.is_empty() && self.nodes.len() < 100, "a lab has 1 to 99 nodes");
-        leftovers::sweep()?;
-        let id = LabId::next()?;
-        leftovers::register(id);
-        match self.make(id) {
-            Ok(shared) => Ok(Lab { shared: Arc::new(shared) }),
-            Err(error) => {
-                let cleaned = leftovers::take_down(id);
-                leftovers::forget(id);
-                Err(match cleaned {
-                    Ok(()) => error,
-                    Err(second) => error.context(format!("and cleaning up failed too: {second:#}")),
-                })
-            }
-        }
-    }
-
-    fn make(self, id: LabId) -> Result<Shared> {
-        let home = leftovers::home(id);
-        let logs = home.join("logs");
-        fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
-        if self.keep {
-            fs::write(home.join(leftovers::KEEP), "").context("noting that the lab is to be kept")?;
-        }
-        let cgroup = cgroup::mount_point()?.join(id.to_string());
-        cgroup::create(&cgroup)?;
-        let wire = Netns::create(format!("{id}.wire"), Role::Host)?;
-        network::set_up_wire(&wire)?;
-        let config = ConfigDir::create(&home)?;
-        let count = u8::try_from(self.nodes.len()).context("too many nodes")?;
-        let mut nodes = Vec::new();
-        for ((name, driver), number) in self.nodes.into_iter().zip(1..) {
-            let default = if number % 2 == 1 { CgroupDriver::Cgroupfs } else { CgroupDriver::Systemd };
-            let node = NodeState {
-                netns: Netns::create(format!("{id}.{name}"), Role::Router)?,
-                cgroup: cgroup.join(&name),
-                driver: driver.unwrap_or(default),
-                port: format!("node{number}"),
-                name,
-                number,
-            };
-            network::set_up_node(&node.netns, &wire, number, count, &node.port)?;
-            cgroup::create(&node.cgroup)?;
-            config.write(
-                &format!("node.{}", node.name),
-                &manifests::node(&node.name, &node.addresses(), &addresses::pod_ranges(number)),
-            )?;
-            nodes.push(node);
-        }
-        Ok(Shared {
-            id,
-            home,
-            config,
-            cgroup,
-            wire,
-            nodes,
-            keep: self.keep,
-            numbers: AtomicUsize::new(1),
-            state: Mutex::new(State::default()),
-        })
-    }
-}
+use crate::{addresses, cgroup, leftovers, network, process};
 
 /// A running cluster. Dropping it removes everything it made.
 #[derive(Debug)]
@@ -150,6 +50,12 @@ impl Lab {
     /// A node by name.
     pub fn node(&self, name: &str) -> Result<Node> {
         Ok(Node { shared: Arc::clone(&self.shared), index: self.shared.node_index(name)? })
+    }
+
+    /// The wire's end of a node's link: the network namespace and the interface in it, for a person's own tcpdump.
+    pub fn link(&self, node: &str) -> Result<(String, String)> {
+        let node = &self.shared.nodes[self.shared.node_index(node)?];
+        Ok((self.shared.wire.name().to_owned(), node.port.clone()))
     }
 
     /// Makes a namespace with its `default` service account; one that exists stays as it is.

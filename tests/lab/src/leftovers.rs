@@ -66,16 +66,16 @@ pub fn sweep() -> Result<()> {
     Ok(())
 }
 
-/// Takes down the labs that were kept after their owner's end. Returns their names.
-pub fn remove_kept() -> Result<Vec<String>> {
-    let mut removed = Vec::new();
-    for id in all()? {
-        if home(id).join(KEEP).exists() {
-            take_down(id).with_context(|| format!("cleaning up {id}, which was kept"))?;
-            removed.push(id.to_string());
-        }
-    }
-    Ok(removed)
+/// The names of the labs that were kept after their owner's end.
+pub fn kept() -> Result<Vec<String>> {
+    let owners_are_dead = all()?.into_iter().filter(|id| !id.owner_lives());
+    Ok(owners_are_dead.filter(|id| home(*id).join(KEEP).exists()).map(|id| id.to_string()).collect())
+}
+
+/// Takes down the lab of that name, kept or not, whoever owns it.
+pub fn remove(lab: &str) -> Result<()> {
+    let id = LabId::of(lab).with_context(|| format!("{lab} is no lab's name"))?;
+    take_down(id).with_context(|| format!("cleaning up {id}"))
 }
 
 /// What is left of the lab of that name, as paths: namespaces, cgroups, directories and mounts. Empty after clean-up.

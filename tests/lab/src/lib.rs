@@ -27,6 +27,7 @@
 
 mod addresses;
 mod binaries;
+mod builder;
 mod capture;
 mod cgroup;
 mod config_dir;
@@ -44,6 +45,7 @@ mod packet;
 mod pcap;
 mod place;
 mod pod;
+mod pod_spec;
 mod process;
 mod requirements;
 mod rules;
@@ -56,15 +58,17 @@ mod wait;
 mod yaml;
 
 pub use binaries::binary;
+pub use builder::LabBuilder;
 pub use capture::{Capture, Packets, Tap};
 pub use daemon::{Daemon, DaemonOptions};
-pub use lab::{Lab, LabBuilder};
-pub use leftovers::{on_interrupt, remains, remove_kept, sweep};
+pub use lab::Lab;
+pub use leftovers::{kept, on_interrupt, remains, remove, sweep};
 pub use metrics::{Metrics, Sample};
 pub use node::{CgroupDriver, Node, Outside};
 pub use packet::{Packet, TcpSegment, Transport};
 pub use place::Place;
-pub use pod::{Addresses, Pod, PodSpec, Readiness};
+pub use pod::{Addresses, Pod};
+pub use pod_spec::{PodSpec, Readiness};
 pub use process::{Output, Process};
 pub use service::{Protocol, Service, ServicePort, ServiceSpec};
 pub use stream::Stream;

@@ -87,6 +87,11 @@ fn set_sysctls(role: Role) -> Result<()> {
         set(&format!("ipv4/conf/{scope}/rp_filter"), "0")?;
         set(&format!("ipv4/conf/{scope}/send_redirects"), "0")?;
     }
+    // Where br_netfilter is loaded: rules are for what is routed, not for what a bridge passes on.
+    if Path::new("/proc/sys/net/bridge").exists() {
+        set("bridge/bridge-nf-call-iptables", "0")?;
+        set("bridge/bridge-nf-call-ip6tables", "0")?;
+    }
     if role == Role::Router {
         set("ipv4/ip_forward", "1")?;
         set("ipv6/conf/all/forwarding", "1")?;

@@ -100,6 +100,13 @@ pub struct Outside {
     pub(crate) own: Pair,
 }
 
+impl Outside {
+    /// The network namespace's name, for `ip netns exec`.
+    pub fn netns(&self) -> String {
+        self.context.netns.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
 impl Place for Outside {
     fn context(&self) -> Result<Context> {
         Ok(self.context.clone())

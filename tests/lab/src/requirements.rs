@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 /// Programs that the lab runs, with Debian's package for each.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("tcpdump", "tcpdump"),
     ("nsenter", "util-linux"),
     ("unshare", "util-linux"),
     ("setpriv", "util-linux"),
+    ("mount", "mount"),
+    ("sleep", "coreutils"),
     ("sh", "dash"),
 ];
 

@@ -15,7 +15,7 @@ use crate::netns::Netns;
 use crate::network;
 use crate::node::NodeState;
 use crate::owner::LabId;
-use crate::pod::PodSpec;
+use crate::pod_spec::PodSpec;
 use crate::process::Process;
 use crate::rules::{self, Frontend};
 use crate::sandbox::Sandbox;

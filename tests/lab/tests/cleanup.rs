@@ -9,11 +9,11 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use mesh_lab::{Lab, Place, PodSpec, on_interrupt, remains, sweep, wait_until};
+use mesh_lab::{Lab, Place, PodSpec, kept, on_interrupt, remains, remove, sweep, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Set for a copy of this test program that owns a lab and waits to be ended.
+/// Set for a copy of this test program that owns a lab: to `end`, it waits to be ended; to `keep`, it leaves the lab.
 const OWNER: &str = "MESH_LAB_TEST_OWNER";
 
 fn lab_with_a_pod() -> Result<Lab> {
@@ -22,15 +22,21 @@ fn lab_with_a_pod() -> Result<Lab> {
     Ok(lab)
 }
 
-/// Processes whose cgroup is one of the lab's.
+/// Processes that live in a cgroup of the lab. A dead one that nobody has waited for is in a cgroup that is deleted.
 fn processes(lab: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    entries.filter(|path| fs::read_to_string(path.join("cgroup")).is_ok_and(|cgroup| cgroup.contains(lab))).collect()
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    entries
+        .filter(|path| {
+            fs::read_to_string(path.join("cgroup"))
+                .is_ok_and(|cgroup| cgroup.contains(lab) && !cgroup.contains("(deleted)"))
+        })
+        .collect()
 }
 
-fn assert_gone(lab: &str) {
-    assert_eq!(remains(lab).unwrap(), Vec::<PathBuf>::new());
+fn assert_gone(lab: &str) -> Result<()> {
+    assert_eq!(remains(lab)?, Vec::<PathBuf>::new());
     assert_eq!(processes(lab), Vec::<PathBuf>::new());
+    Ok(())
 }
 
 #[test]
@@ -40,7 +46,7 @@ fn a_lab_that_is_dropped_leaves_nothing() -> Result<()> {
     assert!(remains(&id)?.len() >= 5, "namespaces, a cgroup and a directory are there: {:?}", remains(&id)?);
     assert!(!processes(&id).is_empty());
     drop(lab);
-    assert_gone(&id);
+    assert_gone(&id)?;
     Ok(())
 }
 
@@ -53,7 +59,7 @@ fn a_panic_leaves_nothing() -> Result<()> {
         panic!("on purpose");
     }));
     assert!(result.is_err());
-    assert_gone(&id);
+    assert_gone(&id)?;
     Ok(())
 }
 
@@ -63,7 +69,7 @@ fn taking_down_one_lab_leaves_another_alone() -> Result<()> {
     let before = remains(&other.id())?;
     let id = one.id();
     one.take_down()?;
-    assert_gone(&id);
+    assert_gone(&id)?;
     sweep()?;
     assert_eq!(remains(&other.id())?, before);
     other.node("node-a")?.exec(&["true"])?.success()?;
@@ -81,10 +87,10 @@ struct Owner {
 }
 
 impl Owner {
-    fn start() -> Result<Self> {
+    fn start(mode: &str) -> Result<Self> {
         let mut process = Command::new(env::current_exe()?)
             .args(["--exact", "owner", "--ignored", "--nocapture"])
-            .env(OWNER, "1")
+            .env(OWNER, mode)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -108,6 +114,12 @@ fn owner() -> Result<()> {
         return Ok(());
     }
     on_interrupt(|| eprintln!("interrupted"))?;
+    if env::var(OWNER)? == "keep" {
+        let lab = Lab::builder().node("node-a").keep().build()?;
+        lab.deploy(PodSpec::new("shop", "busy").command(["sh", "-c", "while sleep 0.01; do echo tick; done"]))?;
+        println!("\nlab {}", lab.id());
+        return Ok(());
+    }
     let lab = lab_with_a_pod()?;
     println!("\nlab {}", lab.id());
     io::stdout().flush()?;
@@ -117,23 +129,39 @@ fn owner() -> Result<()> {
 
 #[test]
 fn the_next_lab_sweeps_up_after_an_owner_that_was_killed() -> Result<()> {
-    let mut owner = Owner::start()?;
+    let mut owner = Owner::start("end")?;
     assert!(!remains(&owner.lab)?.is_empty());
     owner.end(Signal::SIGKILL)?;
     wait_until("the killed owner's children to die with it", Duration::from_secs(5), || {
         Ok(processes(&owner.lab).is_empty().then_some(()))
     })?;
     drop(Lab::builder().node("node-a").build()?);
-    assert_gone(&owner.lab);
+    assert_gone(&owner.lab)?;
+    Ok(())
+}
+
+#[test]
+fn a_lab_that_is_to_be_kept_runs_on_until_it_is_removed() -> Result<()> {
+    let mut owner = Owner::start("keep")?;
+    assert!(owner.process.wait()?.success());
+    sweep()?;
+    assert!(kept()?.contains(&owner.lab));
+    let logs = PathBuf::from("/run/meshlab").join(&owner.lab).join("logs");
+    let printed =
+        || -> u64 { fs::read_dir(&logs).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum() };
+    let before = printed();
+    wait_until("the pod to print more", Duration::from_secs(5), || Ok((printed() > before).then_some(())))?;
+    remove(&owner.lab)?;
+    assert_gone(&owner.lab)?;
     Ok(())
 }
 
 #[test]
 fn an_interrupt_leaves_nothing() -> Result<()> {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let mut owner = Owner::start()?;
+        let mut owner = Owner::start("end")?;
         assert_eq!(owner.end(signal)?, Some(130));
-        assert_gone(&owner.lab);
+        assert_gone(&owner.lab)?;
     }
     Ok(())
 }

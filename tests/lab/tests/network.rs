@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use mesh_lab::{Addresses, Lab, Place, Pod, PodSpec, Service, ServiceSpec};
 use serde_json::Value;
 
@@ -38,9 +38,10 @@ fn addresses(pod: &Pod) -> Vec<SocketAddr> {
 }
 
 /// What `report-peer` saw: the client's address without the port, IPv4 as such.
-fn seen_peer(report: &Value) -> IpAddr {
-    let text: Value = serde_json::from_str(report["text"].as_str().unwrap()).unwrap();
-    text["peer"].as_str().unwrap().parse::<SocketAddr>().unwrap().ip().to_canonical()
+fn seen_peer(report: &Value) -> Result<IpAddr> {
+    let text: Value = serde_json::from_str(report["text"].as_str().context("there is no text")?)?;
+    let peer: SocketAddr = text["peer"].as_str().context("there is no peer")?.parse()?;
+    Ok(peer.ip().to_canonical())
 }
 
 #[test]
@@ -52,7 +53,7 @@ fn pods_reach_each_other_under_their_own_addresses() -> Result<()> {
         for (to, own) in addresses(&server).into_iter().zip(client.addresses()) {
             let report = connect(&client, to)?;
             assert_eq!(report["outcome"], "ok", "{name}: {report}");
-            assert_eq!(seen_peer(&report), own, "{name}");
+            assert_eq!(seen_peer(&report)?, own, "{name}");
         }
     }
     let itself = server(&lab, "itself", "node-b", "echo")?;
@@ -75,7 +76,7 @@ fn services_spread_over_ready_pods_and_refuse_without_any() -> Result<()> {
     for (to, own) in [service.at(80), service.at_v6(80)].into_iter().zip(client.addresses()) {
         let report = connect(&client, to)?;
         assert_eq!(report["outcome"], "ok", "{report}");
-        assert_eq!(seen_peer(&report), own, "{to}");
+        assert_eq!(seen_peer(&report)?, own, "{to}");
     }
     one.set_ready(false)?;
     two.delete()?;
@@ -118,7 +119,7 @@ fn nodes_and_machines_outside_reach_pods_and_services() -> Result<()> {
     for (to, own) in addresses(&server).into_iter().zip(outside.addresses()) {
         let report = connect(&outside, to)?;
         assert_eq!(report["outcome"], "ok", "{report}");
-        assert_eq!(seen_peer(&report), own);
+        assert_eq!(seen_peer(&report)?, own);
     }
     for place in [&outside as &dyn Place, &lab.node("node-a")?, &lab.node("node-b")?] {
         for to in [service.at(80), service.at_v6(80)] {
@@ -180,7 +181,7 @@ fn what_the_probes_say_is_what_happens() -> Result<()> {
         let report = report.json()?;
         let peer: SocketAddr = report["peer"].as_str().unwrap().parse()?;
         assert_eq!(peer.is_ipv6(), more.contains(&"v4-mapped"), "{report}");
-        assert_eq!(seen_peer(&report), client.ipv4());
+        assert_eq!(seen_peer(&report)?, client.ipv4());
     }
 
     let udp = lab.deploy(PodSpec::new("shop", "udp").on("node-b").command([

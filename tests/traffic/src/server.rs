@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::outcome::{self, Failure};
 use crate::report;
@@ -208,19 +208,21 @@ async fn echo_datagrams(listen: Listen) -> Result<()> {
     for address in listen.listen {
         let socket = socket::datagrams(address).with_context(|| format!("binding to {address}"))?;
         report::print(&format!("listening {}", socket.local_addr()?));
-        tasks.push(tokio::spawn(async move {
-            let mut buffer = vec![0; 65_536];
-            loop {
-                // An ICMP error for an earlier answer ends up here and is no reason to stop.
-                if let Ok((count, peer)) = socket.recv_from(&mut buffer).await {
-                    report::print(&json!({"operation": "serve", "peer": peer.to_string(), "received": count}));
-                    let _ = socket.send_to(&buffer[..count], peer).await;
-                }
-            }
-        }));
+        tasks.push(tokio::spawn(echo_datagrams_of(socket)));
     }
     for task in tasks {
-        task.await?;
+        task.await??;
     }
     Ok(())
+}
+
+async fn echo_datagrams_of(socket: UdpSocket) -> Result<()> {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        // An ICMP error for an earlier answer ends up here and is no reason to stop.
+        if let Ok((count, peer)) = socket.recv_from(&mut buffer).await {
+            report::print(&json!({"operation": "serve", "peer": peer.to_string(), "received": count}));
+            let _ = socket.send_to(&buffer[..count], peer).await;
+        }
+    }
 }
