@@ -1,0 +1,59 @@
+//! Peers that get no further than the handshake.
+
+use anyhow::{Context as _, Result};
+
+use crate::siege::{Siege, expect};
+
+/// An attack, how it sees its end, and the reason that it is counted by.
+struct Case {
+    attack: &'static [&'static str],
+    ended: &'static str,
+    reason: &'static str,
+}
+
+const fn case(attack: &'static [&'static str], ended: &'static str, reason: &'static str) -> Case {
+    Case { attack, ended, reason }
+}
+
+const CASES: &[Case] = &[
+    case(&["say", "http"], "alert 50", "not_tls"),
+    case(&["say", "http2"], "alert 50", "not_tls"),
+    case(&["say", "noise"], "alert 50", "not_tls"),
+    case(&["say", "long-record"], "alert 50", "not_tls"),
+    case(&["say", "empty-records"], "alert 50", "not_tls"),
+    case(&["say", "half-hello"], "end", "handshake_aborted"),
+    case(&["say", "close"], "closed by us", "handshake_aborted"),
+    case(&["offer", "--tls12"], "alert ProtocolVersion", "tls_version"),
+    case(&["offer", "--alpn", "http/1.1"], "alert NoApplicationProtocol", "alpn"),
+    case(&["offer", "--alpn", ""], "end", "alpn"),
+    case(&["offer", "--nameless"], "alert CertificateRequired", "certificate_missing"),
+    case(&["offer", "--flaw", "trust-domain"], "alert BadCertificate", "trust_domain"),
+    case(&["offer", "--flaw", "expired"], "alert CertificateExpired", "certificate_expired"),
+    case(&["offer", "--flaw", "not-yet-valid"], "alert CertificateExpired", "certificate_not_yet_valid"),
+    case(&["offer", "--flaw", "no-uri"], "alert BadCertificate", "uri_san_missing"),
+    case(&["offer", "--flaw", "two-uris"], "alert BadCertificate", "uri_san_several"),
+    case(&["offer", "--flaw", "uri-twice"], "alert BadCertificate", "uri_san_several"),
+    case(&["offer", "--flaw", "not-spiffe"], "alert BadCertificate", "uri_san_not_spiffe"),
+    case(&["offer", "--flaw", "no-account"], "alert BadCertificate", "uri_san_not_spiffe"),
+    case(&["offer", "--flaw", "self-signed"], "alert UnknownCA", "certificate_untrusted"),
+    case(&["offer", "--flaw", "wrong-root"], "alert UnknownCA", "certificate_untrusted"),
+    case(&["offer", "--flaw", "signed-by-workload"], "alert UnknownCA", "certificate_untrusted"),
+    case(&["offer", "--flaw", "stolen"], "alert DecryptError", "certificate_untrusted"),
+    case(&["offer", "--flaw", "server-only"], "alert BadCertificate", "certificate_invalid"),
+];
+
+#[test]
+fn strangers_are_refused_by_reason_and_nobody_else_is_hurt() -> Result<()> {
+    let mut siege = Siege::lay(1)?;
+    // The attacker's tools are good: with nothing wrong it is let in.
+    expect(&siege.run("offer", &[])?, "ended", "accepted")?;
+    for Case { attack, ended, reason } in CASES {
+        let before = siege.rejected()?;
+        let told = || attack.join(" ");
+        let report = siege.run(attack[0], &attack[1..]).with_context(told)?;
+        expect(&report, "ended", *ended).with_context(told)?;
+        siege.wait_counted(&before, &[(reason, 1)], Siege::rejected).with_context(told)?;
+        siege.old_tunnels_are_unhurt().with_context(told)?;
+    }
+    siege.newcomers_are_served()
+}
