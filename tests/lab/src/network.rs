@@ -1,5 +1,6 @@
 //! Links, addresses and routes, as batches for `ip`.
 
+use std::net::IpAddr;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -90,9 +91,18 @@ fn routes_to_pods(nodes: impl Iterator<Item = u8>) -> String {
         .map(|node| {
             let [v4, v6] = addresses::pod_ranges(node);
             let via = addresses::node(node);
-            format!("route add {v4} via {}\nroute add {v6} via {}\n", via.v4, via.v6)
+            let neighbours = neighbours(via, "eth0");
+            format!("{neighbours}route add {v4} via {}\nroute add {v6} via {}\n", via.v4, via.v6)
         })
         .collect()
+}
+
+/// Says who has these addresses. A burst of connections would else lose packets while the kernel asks, as it holds back
+/// only a few, and be late by a retransmission.
+fn neighbours(of: Pair, device: &str) -> String {
+    let mac = of.mac();
+    let entry = |address: IpAddr| format!("neigh replace {address} lladdr {mac} dev {device} nud permanent\n");
+    entry(of.v4.into()) + &entry(of.v6.into())
 }
 
 /// A pod's `eth0`, with its addresses alone on it and everything routed by the node; `port` is the other end.
@@ -101,8 +111,9 @@ pub(crate) fn set_up_pod(pod: &Netns, node: &Netns, node_number: u8, own: Pair, 
     ip(
         node,
         &format!(
-            "link add {port} type veth peer name eth0 address {mac} netns {}\nlink set {port} master cni0 up\n",
-            pod.name()
+            "link add {port} type veth peer name eth0 address {mac} netns {}\nlink set {port} master cni0 up\n{}",
+            pod.name(),
+            neighbours(own, "cni0")
         ),
     )?;
     let gateway = addresses::pod(node_number, 1);
@@ -113,12 +124,14 @@ pub(crate) fn set_up_pod(pod: &Netns, node: &Netns, node_number: u8, own: Pair, 
              link set eth0 up\n\
              addr add {v4}/32 dev eth0\n\
              addr add {v6}/128 dev eth0 nodad\n\
+             {neighbours}\
              route add {gateway4} dev eth0 scope link\n\
              route add default via {gateway4}\n\
              route add {gateway6} dev eth0\n\
              route add default via {gateway6} dev eth0\n",
             v4 = own.v4,
             v6 = own.v6,
+            neighbours = neighbours(gateway, "eth0"),
             gateway4 = gateway.v4,
             gateway6 = gateway.v6,
         ),
@@ -126,6 +139,7 @@ pub(crate) fn set_up_pod(pod: &Netns, node: &Netns, node_number: u8, own: Pair, 
 }
 
 /// Takes a pod's link away at once; deleting its namespace would do it later.
-pub(crate) fn remove_pod(node: &Netns, port: &str) -> Result<()> {
-    ip(node, &format!("link del {port}\n"))
+pub(crate) fn remove_pod(node: &Netns, own: Pair, port: &str) -> Result<()> {
+    let Pair { v4, v6 } = own;
+    ip(node, &format!("link del {port}\nneigh del {v4} dev cni0\nneigh del {v6} dev cni0\n"))
 }

@@ -58,8 +58,8 @@ pub(crate) struct SandboxSpec<'a> {
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     netns: Netns,
-    /// The node's end of the pod's link; none in the node's own namespace.
-    port: Option<String>,
+    /// The pod's own addresses and the node's end of its link; none in the node's own namespace.
+    link: Option<(Pair, String)>,
     cgroup: PathBuf,
     pause: Process,
     hosts: PathBuf,
@@ -70,13 +70,13 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     pub(crate) fn create(shared: &Shared, node: &NodeState, spec: &SandboxSpec<'_>) -> Result<Self> {
         let number = shared.next_number();
-        let (netns, port) = match spec.own {
+        let (netns, link) = match spec.own {
             None => (node.netns.clone(), None),
             Some(own) => {
                 let netns = Netns::create(format!("{}.{}.{number}", shared.id, spec.name), Role::Host)?;
                 let port = format!("veth{number}");
                 network::set_up_pod(&netns, &node.netns, node.number, own, &port)?;
-                (netns, Some(port))
+                (netns, Some((own, port)))
             }
         };
         let directory = shared.home.join("pods").join(format!("{}.{number}", spec.name));
@@ -103,7 +103,7 @@ impl Sandbox {
         let pause = start_pause(&context, &directory, &hosts)?;
         context.mounts = Some(PathBuf::from(format!("/proc/{}/ns/mnt", pause.id())));
         context.cgroup = container;
-        Ok(Self { netns, port, cgroup, pause, hosts, container_id, context })
+        Ok(Self { netns, link, cgroup, pause, hosts, container_id, context })
     }
 
     /// Rewrites the pod's /etc/hosts in place: the bind mount is of this very file.
@@ -137,8 +137,8 @@ impl Sandbox {
     pub(crate) fn remove(mut self, node: &NodeState) -> Result<()> {
         cgroup::remove(&self.cgroup)?;
         self.pause.kill()?;
-        if let Some(port) = &self.port {
-            network::remove_pod(&node.netns, port)?;
+        if let Some((own, port)) = &self.link {
+            network::remove_pod(&node.netns, *own, port)?;
             self.netns.delete();
         }
         Ok(())

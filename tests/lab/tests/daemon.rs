@@ -100,3 +100,15 @@ fn pins_outlive_daemons_but_not_the_lab() -> Result<()> {
     assert!(!mounts()?.contains(&id));
     Ok(())
 }
+
+#[test]
+fn a_certificate_authority_is_made_once() -> Result<()> {
+    let lab = Lab::builder().node("node-a").build()?;
+    let own = lab.ca_dir()?;
+    let key = fs::read(own.join("ca-key.pem"))?;
+    assert_eq!(lab.ca_dir()?, own);
+    assert_eq!(fs::read(own.join("ca-key.pem"))?, key);
+    let other = lab.ca_dir_of("other-ca", "elsewhere.test")?;
+    assert_ne!(fs::read(other.join("ca-key.pem"))?, key);
+    Ok(())
+}

@@ -29,7 +29,7 @@ pub(crate) struct Target {
     /// Call connect() on a non-blocking socket
     #[arg(long)]
     nonblocking: bool,
-    /// Seconds that the whole operation may take
+    /// Seconds that the operation may take; for many and hold, each step of it
     #[arg(long, default_value_t = 30.0)]
     timeout: f64,
 }
