@@ -73,7 +73,6 @@ pub(crate) const DEBIAN_LLVM: &str = "/usr/lib/llvm-22";
 
 const NEEDS: &[Need] = &[
     program("cc", "gcc", Purpose::Build, "C compiler and linker driver, for the cryptography library and for linking"),
-    program("c++", "g++", Purpose::Build, "C++ compiler, for bpf-linker's LLVM interface"),
     program("git", "git", Purpose::Check, "lists the files to check"),
     file("CA certificates", "/etc/ssl/certs/ca-certificates.crt", "ca-certificates", Purpose::Build, "for crates.io"),
     toolchain("rustc 1.96 of Debian", DEBIAN_RUSTC, "rustc-web", "compiles the eBPF programs"),
