@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use mesh_config::{Config, Options};
 use mesh_core::{NodeName, Snapshot, TrustDomain};
 use mesh_transport::{CertificateAuthority, CertificateSource, Identities, Limits, hbone::Server};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -47,10 +48,21 @@ impl Shared {
 /// # Errors
 /// One sentence that says what is missing.
 pub fn prepare(args: &Args) -> anyhow::Result<Datapath> {
+    raise_descriptor_limit();
     let cgroup_root = bpf::precheck(args.cgroup_root.as_deref(), &args.bpf_dir, &args.proc)?;
     let options =
         LoadOptions { bpf_dir: &args.bpf_dir, cgroup_root: &cgroup_root, proc: &args.proc, log: args.bpf_log };
     Ok(Datapath::load(&options)?)
+}
+
+/// Each carried connection takes two descriptors: the soft limit of 1,024 that shells set would be reached at once.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // The old limit serves as well, for fewer connections; accept() says so when it is reached.
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "limit of open files not raised");
+    }
 }
 
 /// Runs until SIGTERM or SIGINT.
