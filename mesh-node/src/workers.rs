@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     path::Path,
     rc::Rc,
     sync::{
@@ -75,6 +76,8 @@ struct Accepted {
     pod: Arc<EnrolledPod>,
     kind: Kind,
     stream: std::net::TcpStream,
+    /// As accept() returned it: a connection that was reset meanwhile has no peer any more.
+    peer: SocketAddr,
     permit: OwnedSemaphorePermit,
 }
 
@@ -190,8 +193,8 @@ async fn accept(
             accepted = listener.accept() => accepted,
             _ = drain.wait_for(|draining| *draining) => return,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(pod = pod.display_name, %error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -200,13 +203,14 @@ async fn accept(
         };
         turn = (turn + 1) % dispatcher.queues.len();
         if turn == dispatcher.own {
-            spawn(&worker, pod.clone(), kind, stream, permit);
+            let accepted = (stream, peer);
+            spawn(&worker, pod.clone(), kind, accepted, permit);
             continue;
         }
         let (Some(queue), Ok(stream)) = (dispatcher.queues[turn].upgrade(), stream.into_std()) else {
             return;
         };
-        let accepted = Accepted { pod: pod.clone(), kind, stream, permit };
+        let accepted = Accepted { pod: pod.clone(), kind, stream, peer, permit };
         if queue.send(Job::Carry(accepted)).await.is_err() {
             return;
         }
@@ -215,15 +219,22 @@ async fn accept(
 
 fn carry(worker: &Rc<Worker>, accepted: Accepted) {
     match TcpStream::from_std(accepted.stream) {
-        Ok(stream) => spawn(worker, accepted.pod, accepted.kind, stream, accepted.permit),
+        Ok(stream) => spawn(worker, accepted.pod, accepted.kind, (stream, accepted.peer), accepted.permit),
         Err(error) => tracing::warn!(%error, "connection not registered"),
     }
 }
 
-fn spawn(worker: &Rc<Worker>, pod: Arc<EnrolledPod>, kind: Kind, stream: TcpStream, permit: OwnedSemaphorePermit) {
+fn spawn(
+    worker: &Rc<Worker>,
+    pod: Arc<EnrolledPod>,
+    kind: Kind,
+    accepted: (TcpStream, SocketAddr),
+    permit: OwnedSemaphorePermit,
+) {
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
-        proxy::carry(worker, pod, kind, stream).await;
+        let (stream, peer) = accepted;
+        proxy::carry(worker, pod, kind, stream, peer).await;
         drop(permit);
     });
 }

@@ -20,10 +20,8 @@ use crate::{
 };
 
 /// Serves one accepted connection on the HBONE port.
-pub(super) async fn serve(worker: Rc<Worker>, pod: Arc<EnrolledPod>, stream: TcpStream) {
-    let Ok(peer) = stream.peer_addr().map(canonical) else {
-        return;
-    };
+pub(super) async fn serve(worker: Rc<Worker>, pod: Arc<EnrolledPod>, stream: TcpStream, peer: SocketAddr) {
+    let peer = canonical(peer);
     let shared = worker.shared.clone();
     let tls = match shared.identities.fetch(&pod.identity).await {
         Ok(tls) => tls,

@@ -5,7 +5,7 @@ mod hbone;
 mod outbound;
 mod plaintext;
 
-use std::{rc::Rc, sync::Arc};
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use tokio::net::TcpStream;
 
@@ -22,13 +22,13 @@ pub enum Kind {
     Hbone,
 }
 
-/// Carries one accepted connection to its end.
-pub async fn carry(worker: Rc<Worker>, pod: Arc<EnrolledPod>, kind: Kind, stream: TcpStream) {
+/// Carries one connection, which accept() said was from `peer`, to its end.
+pub async fn carry(worker: Rc<Worker>, pod: Arc<EnrolledPod>, kind: Kind, stream: TcpStream, peer: SocketAddr) {
     // Only throughput of small writes depends on it.
     let _ = stream.set_nodelay(true);
     match kind {
-        Kind::Outbound => outbound::carry(&worker, &pod, stream).await,
-        Kind::Plaintext => plaintext::carry(&worker, &pod, stream).await,
-        Kind::Hbone => hbone::serve(worker, pod, stream).await,
+        Kind::Outbound => outbound::carry(&worker, &pod, stream, peer).await,
+        Kind::Plaintext => plaintext::carry(&worker, &pod, stream, peer).await,
+        Kind::Hbone => hbone::serve(worker, pod, stream, peer).await,
     }
 }

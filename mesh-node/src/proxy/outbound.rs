@@ -32,8 +32,8 @@ struct Failure {
 }
 
 /// Carries one redirected connection.
-pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, app: TcpStream) {
-    let (Ok(client), Ok(listener)) = (app.peer_addr(), app.local_addr()) else {
+pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, app: TcpStream, client: SocketAddr) {
+    let Ok(listener) = app.local_addr() else {
         return;
     };
     let shared = &worker.shared;

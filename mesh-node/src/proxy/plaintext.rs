@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// Carries one steered connection.
-pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, outside: TcpStream) {
-    let (Ok(client), Ok(target)) = (outside.peer_addr(), outside.local_addr()) else {
+pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, outside: TcpStream, client: SocketAddr) {
+    let Ok(target) = outside.local_addr() else {
         return;
     };
     let (client, target) = (canonical(client), canonical(target));
