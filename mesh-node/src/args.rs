@@ -45,8 +45,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDR", default_value = "[::]:15021")]
     pub readiness_addr: SocketAddr,
     /// Threads that carry connections; one a core by default.
-    #[arg(long, value_name = "N")]
-    pub workers: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
     /// What to log: a level, or directives such as `info,access=off`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,

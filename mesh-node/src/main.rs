@@ -25,23 +25,25 @@ fn main() -> ExitCode {
         return ExitCode::from(CANNOT_RUN);
     };
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
-    let datapath = match node::prepare(&args) {
-        Ok(datapath) => datapath,
-        Err(error) => {
-            eprintln!("mesh-node: {error:#}");
-            return ExitCode::from(CANNOT_RUN);
-        }
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(node::run(args, datapath)),
-        Err(error) => Err(error.into()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("mesh-node: {error:#}");
-            ExitCode::FAILURE
-        }
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(args)),
+        Err(error) => failed(ExitCode::FAILURE, &error.into()),
     }
+}
+
+async fn run(args: args::Args) -> ExitCode {
+    let prepared = match node::prepare(&args).await {
+        Ok(prepared) => prepared,
+        Err(error) => return failed(ExitCode::from(CANNOT_RUN), &error),
+    };
+    match node::run(args, prepared).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(ExitCode::FAILURE, &error),
+    }
+}
+
+fn failed(code: ExitCode, error: &anyhow::Error) -> ExitCode {
+    // Errors name their causes themselves.
+    eprintln!("mesh-node: {error}");
+    code
 }

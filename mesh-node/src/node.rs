@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use anyhow::Context as _;
 use mesh_config::{Config, Options};
 use mesh_core::{NodeName, Snapshot, TrustDomain};
 use mesh_transport::{CertificateAuthority, CertificateSource, Identities, Limits, hbone::Server};
@@ -43,16 +42,38 @@ impl Shared {
     }
 }
 
-/// Checks the machine and loads the data path: what can fail for the machine's sake.
+/// What was checked and opened before the data path came into force, and the data path.
+pub struct Prepared {
+    trust_domain: TrustDomain,
+    authority: CertificateAuthority,
+    config: watch::Receiver<Arc<Config>>,
+    endpoints: Endpoints,
+    datapath: Datapath,
+}
+
+/// Checks the machine and the arguments, and then puts the data path in force: what can fail for their sake.
+///
+/// The data path is last, so that a start that fails changes nothing: an earlier daemon's hooks, and a running one's,
+/// stay as they are.
 ///
 /// # Errors
 /// One sentence that says what is missing.
-pub fn prepare(args: &Args) -> anyhow::Result<Datapath> {
+pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     raise_descriptor_limit();
     let cgroup_root = bpf::precheck(args.cgroup_root.as_deref(), &args.bpf_dir, &args.proc)?;
+    let trust_domain: TrustDomain = args.trust_domain.parse().map_err(of_flag("--trust-domain"))?;
+    let authority = CertificateAuthority::load(&args.ca, SystemTime::now()).map_err(of_flag("--ca"))?;
+    let options = Options { trust_domain: trust_domain.clone(), cluster_domain: args.cluster_domain.clone() };
+    let config = mesh_config::watch(args.config.clone(), options).await.map_err(of_flag("--config"))?;
+    let endpoints = Endpoints::bind(args.metrics_addr, args.readiness_addr).await?;
     let options =
         LoadOptions { bpf_dir: &args.bpf_dir, cgroup_root: &cgroup_root, proc: &args.proc, log: args.bpf_log };
-    Ok(Datapath::load(&options)?)
+    let datapath = Datapath::load(&options)?;
+    Ok(Prepared { trust_domain, authority, config, endpoints, datapath })
+}
+
+fn of_flag<E: std::fmt::Display>(flag: &'static str) -> impl Fn(E) -> anyhow::Error {
+    move |error| anyhow::anyhow!("{flag}: {error}")
 }
 
 /// Each carried connection takes two descriptors: the soft limit of 1,024 that shells set would be reached at once.
@@ -69,12 +90,8 @@ fn raise_descriptor_limit() {
 ///
 /// # Errors
 /// What could not be started.
-pub async fn run(args: Args, mut datapath: Datapath) -> anyhow::Result<()> {
-    let trust_domain: TrustDomain = args.trust_domain.parse().context("--trust-domain")?;
-    let authority = CertificateAuthority::load(&args.ca, SystemTime::now()).context("--ca")?;
-    let options = Options { trust_domain: trust_domain.clone(), cluster_domain: args.cluster_domain.clone() };
-    let config = mesh_config::watch(args.config.clone(), options).await.context("--config")?;
-    let endpoints = Endpoints::bind(args.metrics_addr, args.readiness_addr).await?;
+pub async fn run(args: Args, prepared: Prepared) -> anyhow::Result<()> {
+    let Prepared { trust_domain, authority, config, endpoints, mut datapath } = prepared;
     let metrics = Arc::new(Metrics::new(args.cluster.clone(), datapath.counters()?)?);
     if args.bpf_log {
         bpf::forward_logs(datapath.ebpf_mut())?;
@@ -113,7 +130,7 @@ pub async fn run(args: Args, mut datapath: Datapath) -> anyhow::Result<()> {
 
 fn worker_count(args: &Args) -> usize {
     let cores = std::thread::available_parallelism();
-    args.workers.unwrap_or_else(|| cores.map_or(1, usize::from))
+    args.workers.map_or_else(|| cores.map_or(1, usize::from), usize::from)
 }
 
 /// Tells of each new configuration and of what was found in it.

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::thread::{CapabilitySet, capabilities};
+
 /// Oldest kernel with everything that the hooks use (netns cookies in `sock_ops`).
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
@@ -18,6 +20,12 @@ pub enum PrecheckError {
     /// Effective user is not root.
     #[error("mesh-node must run as root to load eBPF programs; start it as root or in a privileged container")]
     NotRoot,
+    /// Root without a capability, as in a container that is not privileged.
+    #[error("mesh-node lacks {0}: start it as root with all capabilities, or in a privileged container")]
+    MissingCapability(&'static str),
+    /// The process's capabilities could not be read.
+    #[error("cannot read this process's capabilities: {0}")]
+    Capabilities(io::Error),
     /// Kernel older than 5.15.
     #[error("kernel {found} is too old: the data path needs Linux {}.{} or newer", OLDEST_KERNEL.0, OLDEST_KERNEL.1)]
     OldKernel {
@@ -65,6 +73,7 @@ pub fn precheck(cgroup_root: Option<&Path>, bpf_dir: &Path, proc: &Path) -> Resu
     if !rustix::process::geteuid().is_root() {
         return Err(PrecheckError::NotRoot);
     }
+    check_capabilities()?;
     check_kernel(&read(&proc.join("sys/kernel/osrelease"))?)?;
     let btf = Path::new("/sys/kernel/btf/vmlinux");
     if !btf.exists() {
@@ -83,6 +92,17 @@ pub fn precheck(cgroup_root: Option<&Path>, bpf_dir: &Path, proc: &Path) -> Resu
 
 fn read(path: &Path) -> Result<String, PrecheckError> {
     fs::read_to_string(path).map_err(|source| PrecheckError::Unreadable { path: path.into(), source })
+}
+
+/// What hooks on pods' interfaces, pods' namespaces and eBPF maps (CAP_BPF is part of CAP_SYS_ADMIN) take.
+fn check_capabilities() -> Result<(), PrecheckError> {
+    let sets = capabilities(None).map_err(|errno| PrecheckError::Capabilities(errno.into()))?;
+    for (needed, name) in [(CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"), (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN")] {
+        if !sets.effective.contains(needed) {
+            return Err(PrecheckError::MissingCapability(name));
+        }
+    }
+    Ok(())
 }
 
 fn check_kernel(release: &str) -> Result<(), PrecheckError> {
