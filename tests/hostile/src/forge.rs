@@ -145,7 +145,8 @@ impl Forge {
         }
         let key = new_key()?;
         let params = Leaf::with(flaw).params()?;
-        let leaf = if flaw == Flaw::SelfSigned { params.self_signed(&key)? } else { params.signed_by(&key, &self.issuer)? };
+        let leaf =
+            if flaw == Flaw::SelfSigned { params.self_signed(&key)? } else { params.signed_by(&key, &self.issuer)? };
         let chain = std::iter::once(leaf.der().clone()).chain(self.chain.clone()).collect();
         let key = if flaw == Flaw::Stolen { new_key()? } else { key };
         let key = any_supported_type(&PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))?;

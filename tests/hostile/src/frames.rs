@@ -81,7 +81,9 @@ pub(crate) struct Heard {
 
 impl Heard {
     fn hear(&mut self, kind: u8, flags: u8, payload: &[u8]) {
-        let code = |at: usize| payload.get(at..at + 4).map_or(0, |code| u32::from_be_bytes([code[0], code[1], code[2], code[3]]));
+        let code = |at: usize| {
+            payload.get(at..at + 4).map_or(0, |code| u32::from_be_bytes([code[0], code[1], code[2], code[3]]))
+        };
         match kind {
             1 => self.answers += 1,
             3 => *self.resets.entry(code(0)).or_default() += 1,

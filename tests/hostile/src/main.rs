@@ -151,7 +151,8 @@ async fn run(attack: Attack) -> Result<Value> {
             let mut offer = place.offer()?;
             offer.tls12 = tls12;
             if let Some(alpn) = alpn {
-                offer.alpn = alpn.split(',').filter(|name| !name.is_empty()).map(|name| name.as_bytes().to_vec()).collect();
+                offer.alpn =
+                    alpn.split(',').filter(|name| !name.is_empty()).map(|name| name.as_bytes().to_vec()).collect();
             }
             if nameless {
                 offer.certificate = None;

@@ -1,14 +1,13 @@
 //! Machines and arguments that the daemon cannot run with: one sentence, an exit code, nothing attached.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_lab::{DaemonOptions, Lab, Output, Place as _, binary};
 
 const CANNOT_RUN: i32 = 2;
-const FAILED: i32 = 1;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs `$@` in a mount namespace of its own, with a BPF file system of its own at $BPF, after what the case does to the
@@ -37,7 +36,6 @@ struct Case<'a> {
     through: &'a str,
     /// Arguments that replace or follow the good ones.
     args: &'a [(&'a str, &'a str)],
-    code: i32,
     /// Part of what it says.
     says: &'a str,
 }
@@ -73,7 +71,7 @@ impl Machine {
     fn refuses(&self, case: &Case<'_>) -> Result<()> {
         let output = self.start(case)?;
         let told = || format!("{:?}: {output}", case.says);
-        ensure!(output.code == Some(case.code), "code should be {} for {}", case.code, told());
+        ensure!(output.code == Some(CANNOT_RUN), "code should be {CANNOT_RUN} for {}", told());
         ensure!(output.stderr.contains(case.says), "{}", told());
         ensure!(!output.stdout.contains("still attached"), "{}", told());
         let own = output.stderr.starts_with("mesh-node: ");
@@ -89,18 +87,24 @@ fn a_machine_that_lacks_something_is_told_what_and_nothing_is_attached() -> Resu
     fs::create_dir_all(fake_proc.join("sys/kernel"))?;
     fs::write(fake_proc.join("sys/kernel/osrelease"), "5.10.0-30-amd64\n")?;
     let fake_proc = fake_proc.display().to_string();
-    let cannot = |says| Case { says, code: CANNOT_RUN, ..Case::default() };
+    let saying = |says| Case { says, ..Case::default() };
     for case in [
-        Case { through: "setpriv --reuid 65534 --regid 65534 --clear-groups", ..cannot("must run as root") },
-        Case { through: "setpriv --bounding-set -all --inh-caps -all", ..cannot("CAP_BPF") },
-        Case { args: &[("--proc", &fake_proc)], ..cannot("kernel 5.10.0-30-amd64 is too old: the data path needs Linux 5.15") },
-        Case { args: &[("--proc", "/nonexistent")], ..cannot("cannot read /nonexistent/sys/kernel/osrelease") },
-        Case { prepare: "mount -t tmpfs none /sys/kernel/btf", ..cannot("no BTF at /sys/kernel/btf/vmlinux") },
-        Case { prepare: "umount -l $(awk '$3 == \"cgroup2\" {print $2}' /proc/self/mounts)", ..cannot("no cgroup v2 hierarchy is mounted") },
-        Case { args: &[("--cgroup-root", "/run")], ..cannot("/run is not in a cgroup v2 hierarchy") },
-        Case { args: &[("--cgroup-root", "/nonexistent")], ..cannot("/nonexistent is not in a cgroup v2 hierarchy") },
-        Case { args: &[("--bpf-dir", "/run/mesh")], ..cannot("/run is not on a BPF file system") },
-        Case { prepare: "mount -o remount,ro \"$BPF\"", ..cannot("is the BPF file system writable?") },
+        Case { through: "setpriv --reuid 65534 --regid 65534 --clear-groups", ..saying("must run as root") },
+        Case { through: "setpriv --bounding-set -all --inh-caps -all", ..saying("lacks CAP_SYS_ADMIN") },
+        Case {
+            args: &[("--proc", &fake_proc)],
+            ..saying("kernel 5.10.0-30-amd64 is too old: the data path needs Linux 5.15")
+        },
+        Case { args: &[("--proc", "/nonexistent")], ..saying("cannot read /nonexistent/sys/kernel/osrelease") },
+        Case { prepare: "mount -t tmpfs none /sys/kernel/btf", ..saying("no BTF at /sys/kernel/btf/vmlinux") },
+        Case {
+            prepare: "umount -l $(awk '$3 == \"cgroup2\" {print $2}' /proc/self/mounts)",
+            ..saying("no cgroup v2 hierarchy is mounted")
+        },
+        Case { args: &[("--cgroup-root", "/run")], ..saying("/run is not in a cgroup v2 hierarchy") },
+        Case { args: &[("--cgroup-root", "/nonexistent")], ..saying("/nonexistent is not in a cgroup v2 hierarchy") },
+        Case { args: &[("--bpf-dir", "/run/mesh")], ..saying("/run is not on a BPF file system") },
+        Case { prepare: "mount -o remount,ro \"$BPF\"", ..saying("is the BPF file system writable?") },
     ] {
         machine.refuses(&case)?;
     }
@@ -117,56 +121,74 @@ fn arguments_that_cannot_be_met_are_refused_and_nothing_is_attached() -> Result<
     copy_ca(&machine.lab, &strange)?;
     fs::copy(machine.lab.ca_dir_of("other", "other.test")?.join("ca-key.pem"), strange.join("ca-key.pem"))?;
     let (broken, strange) = (broken.display().to_string(), strange.display().to_string());
-    let cannot = |says| Case { says, code: CANNOT_RUN, ..Case::default() };
+    let saying = |says| Case { says, ..Case::default() };
     for case in [
-        Case { args: &[("--ca", "/nonexistent")], ..cannot("--ca: cannot read /nonexistent/ca-cert.pem") },
-        Case { args: &[("--ca", &broken)], ..cannot("--ca: ca-key.pem") },
-        Case { args: &[("--ca", &strange)], ..cannot("--ca: ca-key.pem") },
-        Case { args: &[("--config", "/nonexistent")], ..cannot("--config: ") },
-        Case { args: &[("--trust-domain", "Not A Domain")], ..cannot("--trust-domain: ") },
-        Case { args: &[("--log", "access=?")], ..cannot("--log access=?: ") },
-        Case { args: &[("--workers", "0")], ..cannot("--workers") },
-        Case { args: &[("--workers", "many")], ..cannot("--workers") },
-        Case { args: &[("--metrics-addr", "everywhere")], ..cannot("--metrics-addr") },
-        Case { args: &[("--frobnicate", "")], ..cannot("--frobnicate") },
-        Case { args: &[("--node", "")], ..cannot("--node") },
-        // An address that another program has is nobody's mistake for certain.
-        Case { args: &[("--metrics-addr", "192.0.2.1:15020")], code: FAILED, ..cannot("192.0.2.1:15020") },
+        Case { args: &[("--ca", "/nonexistent")], ..saying("--ca: cannot read /nonexistent/ca-cert.pem") },
+        Case { args: &[("--ca", &broken)], ..saying("--ca: ca-key.pem") },
+        Case { args: &[("--ca", &strange)], ..saying("--ca: ca-cert.pem and ca-key.pem do not belong together") },
+        Case { args: &[("--config", "/nonexistent")], ..saying("--config: ") },
+        Case { args: &[("--trust-domain", "Not A Domain")], ..saying("--trust-domain: ") },
+        Case { args: &[("--log", "access=?")], ..saying("--log access=?: ") },
+        Case { args: &[("--workers", "0")], ..saying("--workers") },
+        Case { args: &[("--workers", "many")], ..saying("--workers") },
+        Case { args: &[("--metrics-addr", "everywhere")], ..saying("--metrics-addr") },
+        Case { args: &[("--frobnicate", "")], ..saying("--frobnicate") },
+        Case { args: &[("--node", "")], ..saying("--node") },
+        Case { args: &[("--metrics-addr", "192.0.2.1:15020")], ..saying("pass another address with --metrics-addr") },
     ] {
         machine.refuses(&case)?;
     }
     Ok(())
 }
 
-fn copy_ca(lab: &Lab, to: &std::path::Path) -> Result<()> {
-    fs::create_dir(to)?;
-    for file in ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"] {
-        fs::copy(lab.ca_dir()?.join(file), to.join(file)).with_context(|| file.to_owned())?;
+/// The hooks that a node's daemons have left in force.
+fn links(lab: &Lab) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for version in fs::read_dir(lab.home().join("bpf.node-a/mesh"))? {
+        for link in fs::read_dir(version?.path().join("links"))? {
+            found.push(link?.path());
+        }
     }
-    Ok(())
+    found.sort();
+    ensure!(!found.is_empty(), "no daemon has pinned a link");
+    Ok(found)
+}
+
+/// Starts a daemon that is to fail and returns what it says.
+fn failing_start(lab: &Lab, options: DaemonOptions) -> Result<String> {
+    let mut daemon = lab.start_daemon("node-a", DaemonOptions { ready_within: None, ..options })?;
+    let output = daemon.process().wait(LIMIT)?;
+    ensure!(output.code == Some(CANNOT_RUN), "{output}");
+    Ok(output.stderr)
 }
 
 #[test]
 fn a_start_that_fails_leaves_the_last_daemons_hooks_as_they_are() -> Result<()> {
     let lab = Lab::builder().node("node-a").build()?;
     lab.start_daemon("node-a", DaemonOptions::default())?.kill9()?;
-    let links = || -> Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        let bpf = lab.home().join("bpf.node-a/mesh");
-        for version in fs::read_dir(&bpf)? {
-            for link in fs::read_dir(version?.path().join("links"))? {
-                found.push(link?.path());
-            }
-        }
-        found.sort();
-        Ok(found)
-    };
-    let before = links()?;
-    ensure!(!before.is_empty(), "the daemon has pinned no link");
-    let broken = DaemonOptions { ca: Some("/nonexistent".into()), ready_within: None, ..DaemonOptions::default() };
-    let mut daemon = lab.start_daemon("node-a", broken)?;
-    let output = daemon.process().wait(LIMIT)?;
-    ensure!(output.code == Some(CANNOT_RUN), "{output}");
-    ensure!(links()? == before, "the hooks have changed");
+    let before = links(&lab)?;
+    failing_start(&lab, DaemonOptions { ca: Some("/nonexistent".into()), ..DaemonOptions::default() })?;
+    ensure!(links(&lab)? == before, "the hooks have changed");
+    Ok(())
+}
+
+/// A daemon that replaces the hooks and then cannot go on would leave a node whose running daemon's sockets are unknown
+/// to the kernel.
+#[test]
+fn a_second_daemon_is_refused_and_does_not_touch_the_first_ones_hooks() -> Result<()> {
+    let lab = Lab::builder().node("node-a").build()?;
+    let first = lab.start_daemon("node-a", DaemonOptions::default())?;
+    let before = links(&lab)?;
+    let said = failing_start(&lab, DaemonOptions::default())?;
+    ensure!(said.contains("cannot serve metrics on [::]:15020"), "{said}");
+    ensure!(links(&lab)? == before && first.is_ready(), "the first daemon is hurt");
+    Ok(())
+}
+
+fn copy_ca(lab: &Lab, to: &Path) -> Result<()> {
+    fs::create_dir(to)?;
+    for file in ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"] {
+        fs::copy(lab.ca_dir()?.join(file), to.join(file)).with_context(|| file.to_owned())?;
+    }
     Ok(())
 }

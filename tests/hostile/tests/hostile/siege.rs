@@ -44,7 +44,8 @@ impl Siege {
         let server = lab.deploy(server.command(["mesh-traffic", "echo", "--listen", &listen]))?;
         let client = |name: String| lab.deploy(PodSpec::new("app", &name).on("node-a").service_account("client"));
         let holder = client("holder".to_owned())?;
-        let newcomers = (0..newcomers).map(|number| client(format!("newcomer-{number}"))).collect::<Result<Vec<_>>>()?;
+        let newcomers =
+            (0..newcomers).map(|number| client(format!("newcomer-{number}"))).collect::<Result<Vec<_>>>()?;
         let outside = lab.outside("stranger")?;
         wait_enrolled(&near, 1 + newcomers.len())?;
         wait_enrolled(&daemon, 1)?;
@@ -110,7 +111,12 @@ impl Siege {
     }
 
     /// Waits until exactly this has been added to the counts.
-    pub(crate) fn wait_counted(&self, before: &Counts, added: &[(&str, u64)], now: impl Fn(&Self) -> Result<Counts>) -> Result<()> {
+    pub(crate) fn wait_counted(
+        &self,
+        before: &Counts,
+        added: &[(&str, u64)],
+        now: impl Fn(&Self) -> Result<Counts>,
+    ) -> Result<()> {
         let mut expected = before.clone();
         for (reason, count) in added {
             *expected.entry((*reason).to_owned()).or_default() += count;
