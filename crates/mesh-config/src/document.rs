@@ -151,3 +151,90 @@ fn broken_json(error: &serde_json::Error) -> Broken {
     let end = text.find(" at line ").unwrap_or(text.len());
     Broken { message: text[..end].to_owned(), place: (error.line() > 0).then(|| (error.line(), error.column())) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lines(text: &str) -> Vec<(usize, &str)> {
+        split(text).into_iter().map(|chunk| (chunk.line, chunk.text)).collect()
+    }
+
+    #[test]
+    fn documents_are_split_at_markers_and_nothing_else() {
+        let cases: [(&str, &[(usize, &str)]); 9] = [
+            ("", &[]),
+            ("# only\n---\n\n--- # words\n", &[]),
+            ("a: 1", &[(1, "a: 1")]),
+            ("a: 1\n---\nb: 1\n", &[(1, "a: 1\n"), (2, "---\nb: 1\n")]),
+            ("%YAML 1.2\n---\na: 1\n", &[(2, "---\na: 1\n")]),
+            ("--- {a: 1}\n---\n", &[(1, "--- {a: 1}\n")]),
+            ("a: 1\n...\n\nb: 1\n", &[(1, "a: 1\n"), (3, "\nb: 1\n")]),
+            ("a: |\n  ---\n  ----\n----: 1\n", &[(1, "a: |\n  ---\n  ----\n----: 1\n")]),
+            ("a: 1\r\n---\r\nb: 1\r\n", &[(1, "a: 1\r\n"), (2, "---\r\nb: 1\r\n")]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(lines(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_content() {
+        let limits = Limits::default();
+        for format in [Format::Yaml, Format::Json] {
+            let mut documents = documents("\u{feff}{\"a\": 1}", format, &limits);
+            let value = documents.next().unwrap().value;
+            assert_eq!(value, Ok(serde_json::json!({"a": 1})), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn labels_stay_text_and_null_is_nothing() {
+        let limits = Limits::default();
+        let mut documents = documents("{no: no, y: y, off: off, none: ~, on: true}", Format::Yaml, &limits);
+        let expected = serde_json::json!({"no": "no", "y": "y", "off": "off", "none": null, "on": true});
+        assert_eq!(documents.next().unwrap().value, Ok(expected));
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_before_it_hurts() {
+        let limits = Limits::default();
+        for format in [Format::Yaml, Format::Json] {
+            let text = "[".repeat(200_000);
+            let value = documents(&text, format, &limits).next().unwrap().value;
+            assert!(value.is_err(), "{format:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_reading_panic(text in any::<String>(), json in any::<bool>()) {
+            let limits = Limits::default();
+            let format = if json { Format::Json } else { Format::Yaml };
+            for document in documents(&text, format, &limits) {
+                prop_assert!(document.line >= 1);
+            }
+        }
+
+        #[test]
+        fn yaml_like_text_does_not_either(text in "([-a:{}\\[\\]\"'|>&*#!%?,\\. \n\t]|---\n){0,60}") {
+            let limits = Limits::default();
+            for document in documents(&text, Format::Yaml, &limits) {
+                let start = text.lines().nth(document.line - 1).unwrap();
+                prop_assert!(document.text.starts_with(start), "{:?} at {}", document.text, document.line);
+            }
+        }
+
+        #[test]
+        fn a_broken_document_never_takes_another_with_it(before in 0usize..5, after in 0usize..5) {
+            let good = "---\na: 1\n";
+            let text = format!("{}---\na: {{\n{}", good.repeat(before), good.repeat(after));
+            let limits = Limits::default();
+            let values: Vec<bool> = documents(&text, Format::Yaml, &limits).map(|d| d.value.is_ok()).collect();
+            let expected: Vec<bool> = (0..=before + after).map(|index| index != before).collect();
+            prop_assert_eq!(values, expected);
+        }
+    }
+}

@@ -170,3 +170,26 @@ fn name_in_text(text: &str) -> Option<ObjectName> {
         kind,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_document_is_named_by_its_margin_and_metadata() {
+        let cases = [
+            ("kind: Pod\nmetadata:\n  name: cart\n  namespace: shop\nspec: [", Some("Pod shop/cart")),
+            ("metadata:\n    name: \"cart\" # quoted\nkind: Pod\nspec: [", Some("Pod default/cart")),
+            ("kind: Namespace\nmetadata:\n  name: shop\n  x: [", Some("Namespace shop")),
+            ("kind: Pod\nmetadata:\n  labels:\n    name: wrong\n  name: right\nx: [", Some("Pod default/right")),
+            ("kind: Pod\nspec:\n  name: wrong\nx: [", None),
+            ("kind: Pod\nmetadata: {name: inline}\nx: [", None),
+            ("  kind: Pod\nmetadata:\n  name: cart\nx: [", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            let name = name_in_text(text).map(|name| name.to_string());
+            assert_eq!(name.as_deref(), expected, "{text:?}");
+        }
+    }
+}
