@@ -5,9 +5,9 @@ use std::ops::{Deref, DerefMut};
 
 use bytes::{Buf, Bytes};
 
-/// Sizes in bytes, smallest first.
-const SIZES: [usize; 3] = [16 << 10, 64 << 10, 256 << 10];
-/// How many buffers of each size a thread keeps: at most 2.3 MiB.
+/// Sizes in bytes, smallest first: 1, 4 and 16 full TLS records with what is around them.
+const SIZES: [usize; 3] = [17 << 10, 68 << 10, 272 << 10];
+/// How many buffers of each size a thread keeps: at most 2.4 MiB.
 const KEPT: [usize; 3] = [16, 16, 4];
 /// Payloads up to this size are copied out of their buffer, so that many small ones waiting do not each hold a large one.
 const COPY_BELOW: usize = 4 << 10;
@@ -71,14 +71,20 @@ impl Sizing {
         Buffer::take(self.class)
     }
 
+    /// A buffer of the current size, or of the next that holds `least` bytes; the largest holds 272 KiB.
+    pub(crate) fn buffer_for(&self, least: usize) -> Buffer {
+        let fitting = SIZES.iter().position(|&size| size >= least).unwrap_or(SIZES.len() - 1);
+        Buffer::take(self.class.max(fitting))
+    }
+
     /// The current size in bytes.
-    pub(crate) fn size(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         SIZES[self.class]
     }
 
     /// Learns that a read of up to `asked` bytes gave `got`.
     pub(crate) fn learn(&mut self, asked: usize, got: usize) {
-        if got == asked && asked >= SIZES[self.class] {
+        if got == asked && 2 * asked >= SIZES[self.class] {
             self.class = (self.class + 1).min(SIZES.len() - 1);
             self.small_reads = 0;
         } else if self.class > 0 && got <= SIZES[self.class - 1] {
@@ -150,21 +156,21 @@ mod tests {
     #[test]
     fn full_reads_grow_the_buffer_and_small_ones_shrink_it_again() {
         let mut sizing = Sizing::default();
-        for expected in [64 << 10, 256 << 10, 256 << 10] {
-            sizing.learn(sizing.size(), sizing.size());
-            assert_eq!(sizing.size(), expected);
+        for expected in [68 << 10, 272 << 10, 272 << 10] {
+            sizing.learn(sizing.capacity(), sizing.capacity());
+            assert_eq!(sizing.capacity(), expected);
         }
         for _ in 0..2 * Sizing::PATIENCE {
-            sizing.learn(sizing.size(), 100);
+            sizing.learn(sizing.capacity(), 100);
         }
-        assert_eq!(sizing.size(), 16 << 10);
+        assert_eq!(sizing.capacity(), 17 << 10);
     }
 
     #[test]
     fn a_short_ask_that_is_filled_does_not_grow_the_buffer() {
         let mut sizing = Sizing::default();
         sizing.learn(10, 10);
-        assert_eq!(sizing.size(), 16 << 10);
+        assert_eq!(sizing.capacity(), 17 << 10);
     }
 
     #[test]

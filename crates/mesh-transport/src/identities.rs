@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::ca::{CaError, CertificateAuthority};
 use crate::certificate::WorkloadCertificate;
-use crate::tls::{TlsError, TlsIdentity};
+use crate::tls::{Carriers, TlsError, TlsIdentity};
 
 /// How long a workload's certificate is valid.
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -60,6 +60,7 @@ pub struct Identities {
     source: CertificateSource,
     trust_domain: TrustDomain,
     lifetime: Duration,
+    carriers: Carriers,
     entries: Mutex<HashMap<SpiffeId, Arc<Entry>>>,
     changed: Notify,
 }
@@ -81,13 +82,27 @@ impl Identities {
     /// An empty store; peers have to be of `trust_domain`.
     #[must_use]
     pub fn new(source: CertificateSource, trust_domain: TrustDomain) -> Self {
-        Self { source, trust_domain, lifetime: CERTIFICATE_LIFETIME, entries: Mutex::default(), changed: Notify::new() }
+        Self {
+            source,
+            trust_domain,
+            lifetime: CERTIFICATE_LIFETIME,
+            carriers: Carriers::default(),
+            entries: Mutex::default(),
+            changed: Notify::new(),
+        }
     }
 
     /// The same with certificates that live for `lifetime`.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
+        self
+    }
+
+    /// The same with tunnels carried only by `carriers`.
+    #[must_use]
+    pub fn with_carriers(mut self, carriers: Carriers) -> Self {
+        self.carriers = carriers;
         self
     }
 
@@ -177,7 +192,7 @@ impl Identities {
             .issue(identity, self.lifetime, now)
             .await
             .map_err(|source| IdentityFetchError::Issue { identity: identity.clone(), source })?;
-        let tls = TlsIdentity::new(certificate, &self.trust_domain)?;
+        let tls = TlsIdentity::new(certificate, &self.trust_domain, self.carriers)?;
         let life = tls.not_after.duration_since(now).unwrap_or(Duration::ZERO);
         // Half of the life, give or take a tenth of it, so that a node's certificates do not renew all at once.
         let share = 0.4 + 0.2 * fastrand::f64();

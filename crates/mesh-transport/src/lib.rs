@@ -1,4 +1,4 @@
-//! What carries the mesh's bytes: certificates, TLS by workload identity, HBONE tunnels and the relay between sockets.
+//! What carries the mesh's bytes: certificates, TLS by workload identity, tunnels and the relay between sockets.
 //!
 //! Everything runs on current-thread runtimes: tunnels and pools stay on the thread that made them,
 //! and tasks are spawned with [`tokio::task::spawn_local`].
@@ -8,11 +8,14 @@ mod buffer;
 pub mod ca;
 mod cacerts;
 pub mod certificate;
+pub mod direct;
 pub mod hbone;
 pub mod identities;
 pub mod limits;
+mod record;
 pub mod reject;
 pub mod relay;
+mod session;
 mod socket;
 pub mod tls;
 pub mod verify;
@@ -23,5 +26,5 @@ pub use identities::{CertificateSource, Identities, IdentityFetchError};
 pub use limits::Limits;
 pub use reject::RejectReason;
 pub use relay::{End, Far, Outcome, RelayCounters, relay};
-pub use tls::{TlsError, TlsIdentity};
+pub use tls::{Carriers, TlsError, TlsIdentity};
 pub use verify::{VerifyError, identity_of};

@@ -25,7 +25,9 @@ pub struct Limits {
     pub handshakes_in_flight: usize,
     /// From a CONNECT to its answer, which comes after the application at the far side was connected.
     pub response_timeout: Duration,
-    /// How long a connection without streams stays.
+    /// Direct connections without a tunnel that the pool keeps for one source and destination.
+    pub idle_per_destination: usize,
+    /// How long a connection without tunnels stays.
     pub idle_timeout: Duration,
     /// Between pings on a connection.
     pub ping_interval: Duration,
@@ -46,6 +48,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             handshakes_in_flight: 256,
             response_timeout: Duration::from_secs(30),
+            idle_per_destination: 64,
             idle_timeout: Duration::from_secs(90),
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),

@@ -49,8 +49,8 @@ pub enum RejectReason {
     Method,
     /// CONNECT to something other than an address and a port.
     Authority,
-    /// A header of the mesh that cannot be understood.
-    Header,
+    /// The rules of `mesh-tunnel/1`, or of TLS's records, were broken.
+    Tunnel,
 }
 
 impl RejectReason {
@@ -77,7 +77,7 @@ impl RejectReason {
         Self::Http2,
         Self::Method,
         Self::Authority,
-        Self::Header,
+        Self::Tunnel,
     ];
 
     /// The label, in snake case.
@@ -105,7 +105,7 @@ impl RejectReason {
             Self::Http2 => "http2",
             Self::Method => "method",
             Self::Authority => "authority",
-            Self::Header => "header",
+            Self::Tunnel => "tunnel",
         }
     }
 

@@ -4,8 +4,8 @@
 //! cleared there and then; a later edge sets it again. (tokio does the same in `poll_read`, which wants `&mut`.)
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice, Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
@@ -19,6 +19,26 @@ pub(crate) fn read_now(socket: &TcpStream, into: &mut [u8]) -> io::Result<Option
         let got = (&*SockRef::from(socket)).read(into)?;
         Ok((got, got > 0 && got < asked))
     })
+}
+
+/// Reads what is there now into several places; see [`read_now`].
+pub(crate) fn read_vectored_now(socket: &TcpStream, into: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
+    let asked: usize = into.iter().map(|slice| slice.len()).sum();
+    partial(socket, Interest::READABLE, || {
+        let socket = SockRef::from(socket);
+        let got = match &mut *into {
+            [one] => (&*socket).read(one)?,
+            many => (&*socket).read_vectored(many)?,
+        };
+        Ok((got, got > 0 && got < asked))
+    })
+}
+
+/// Whether the peer has sent something or closed; leaves everything unread.
+pub(crate) fn has_input(socket: &TcpStream) -> bool {
+    let found =
+        partial(socket, Interest::READABLE, || Ok((SockRef::from(socket).peek(&mut [MaybeUninit::uninit()])?, false)));
+    !matches!(found, Ok(None))
 }
 
 /// Writes what fits now: `None` when nothing does.
@@ -65,15 +85,12 @@ pub(crate) fn poll_readable(socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io
     socket.poll_read_ready(cx)
 }
 
-/// Writes everything, counting what the socket took as it takes it.
-pub(crate) async fn write_all(socket: &TcpStream, mut bytes: &[u8], written: &AtomicU64) -> io::Result<()> {
+/// Writes everything.
+pub(crate) async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match write_now(socket, &[IoSlice::new(bytes)])? {
             Some(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Some(count) => {
-                written.fetch_add(count as u64, Ordering::Relaxed);
-                bytes = &bytes[count..];
-            }
+            Some(count) => bytes = &bytes[count..],
             None => poll_fn(|cx| socket.poll_write_ready(cx)).await?,
         }
     }

@@ -16,10 +16,30 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::PrivateKeyDer;
 
 use crate::certificate::WorkloadCertificate;
+use crate::direct;
 use crate::verify::{ExpectedServer, PeerVerifier, TrustDomainClients, VerifyError};
 
 /// ALPN of HBONE.
 pub const ALPN_H2: &[u8] = b"h2";
+
+/// What tunnels are carried by. The server chooses the first that the client offers too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Carriers {
+    /// `mesh-tunnel/1` between nodes of this mesh, HTTP/2 with others such as ztunnel.
+    #[default]
+    DirectOrH2,
+    /// HTTP/2 alone.
+    H2,
+}
+
+impl Carriers {
+    fn alpn(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::DirectOrH2 => vec![direct::ALPN.to_vec(), ALPN_H2.to_vec()],
+            Self::H2 => vec![ALPN_H2.to_vec()],
+        }
+    }
+}
 /// How many destinations' client configurations an identity keeps.
 const MAX_CLIENT_CONFIGS: usize = 1024;
 
@@ -68,6 +88,7 @@ pub struct TlsIdentity {
     pub not_before: SystemTime,
     /// End of the certificate's validity.
     pub not_after: SystemTime,
+    carriers: Carriers,
     peers: PeerVerifier,
     certified: Arc<CertifiedKey>,
     clients: Mutex<HashMap<SpiffeId, Arc<ClientConfig>>>,
@@ -87,7 +108,11 @@ impl TlsIdentity {
     ///
     /// # Errors
     /// When the certificate, its key or its roots cannot be used.
-    pub fn new(certificate: WorkloadCertificate, trust_domain: &TrustDomain) -> Result<Self, TlsError> {
+    pub fn new(
+        certificate: WorkloadCertificate,
+        trust_domain: &TrustDomain,
+        carriers: Carriers,
+    ) -> Result<Self, TlsError> {
         let WorkloadCertificate { identity, chain, key, roots, not_before, not_after } = certificate;
         let failed = |source| TlsError::Certificate { identity: identity.clone(), source };
         let peers = PeerVerifier::new(&roots)?;
@@ -99,7 +124,9 @@ impl TlsIdentity {
             .map_err(failed)?
             .with_client_cert_verifier(Arc::new(clients))
             .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified.clone())));
-        server.alpn_protocols = vec![ALPN_H2.to_vec()];
+        server.alpn_protocols = carriers.alpn();
+        // The records are ours: see the record module.
+        server.enable_secret_extraction = true;
         server.send_tls13_tickets = 0;
         server.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self {
@@ -107,6 +134,7 @@ impl TlsIdentity {
             server: Arc::new(server),
             not_before,
             not_after,
+            carriers,
             peers,
             certified,
             clients: Mutex::default(),
@@ -138,7 +166,8 @@ impl TlsIdentity {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(self.certified.clone())));
-        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        config.alpn_protocols = self.carriers.alpn();
+        config.enable_secret_extraction = true;
         config.enable_sni = false;
         config.resumption = Resumption::disabled();
         Ok(config)

@@ -1,15 +1,21 @@
-//! HBONE: one HTTP/2 CONNECT stream per connection, over mTLS; wire compatible with Istio's ztunnel.
+//! Tunnels over mTLS: asked for, pooled, served.
+//!
+//! With other meshes' nodes as HBONE, one HTTP/2 CONNECT stream per connection, wire compatible with Istio's ztunnel;
+//! between two of ours by what [`crate::direct`] describes, behind the same interface.
 
 mod client;
+mod connect_error;
 mod headers;
 mod keepalive;
+mod lane;
 mod pool;
 mod request;
 mod server;
 mod tunnel;
 
-pub use client::ConnectError;
+pub use connect_error::{Breakage, ConnectError};
 pub use headers::{AuthorityError, forwarded_header, parse_authority, parse_forwarded};
+pub(crate) use lane::Berth;
 pub use pool::{Pool, PoolKey};
 pub use request::{ConnectRequest, TunnelRequest};
 pub use server::{ServeError, Server};

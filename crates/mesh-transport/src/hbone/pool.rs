@@ -1,6 +1,6 @@
 //! Authenticated connections, kept for the next tunnel with the same source and destination.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -9,13 +9,15 @@ use std::rc::{Rc, Weak};
 
 use mesh_core::{SpiffeId, WorkloadUid};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
 use tokio::task::spawn_local;
 
-use crate::hbone::client::{ConnectError, Link, OpenError, Target, dialled};
+use crate::hbone::client::{Driver, Established, Link, OpenError, Target, dialled, establish};
+use crate::hbone::connect_error::ConnectError;
+use crate::hbone::lane::{Berth, Lane};
 use crate::hbone::request::TunnelRequest;
 use crate::hbone::tunnel::Tunnel;
 use crate::limits::Limits;
+use crate::session::Session;
 use crate::tls::TlsIdentity;
 
 /// What makes two connections interchangeable. The source's uid is part of it, so that nothing outlives a pod.
@@ -38,21 +40,16 @@ pub struct Pool {
     limits: Rc<Limits>,
 }
 
-/// Everything for one key.
-#[derive(Default)]
-struct Lane {
-    links: RefCell<Vec<Rc<Link>>>,
-    /// One dial at a time; those who wait for it share its result.
-    dialling: Mutex<()>,
-    failures: Cell<u64>,
-    last_failure: RefCell<Option<ConnectError>>,
-    closed: Cell<bool>,
-}
-
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("connections", &self.connections()).finish_non_exhaustive()
     }
+}
+
+/// A connection that is ready to be asked for a tunnel.
+enum Ready {
+    Direct(Session),
+    H2(Rc<Link>),
 }
 
 impl Pool {
@@ -64,7 +61,8 @@ impl Pool {
 
     /// Opens a tunnel, over a connection that is there or one that `dial` makes to `key.peer`.
     ///
-    /// Callers with the same key share a dial. A pooled connection that turns out to be dead is replaced once.
+    /// Callers with the same key share a dial where the peer speaks HTTP/2; a direct tunnel has its connection to itself.
+    /// A pooled connection that turns out to be dead is replaced once.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -76,91 +74,121 @@ impl Pool {
         dial: impl AsyncFnOnce() -> io::Result<TcpStream>,
     ) -> Result<Tunnel, ConnectError> {
         let lane = self.lanes.borrow_mut().entry(key.clone()).or_default().clone();
-        let result = self.connect_in(&lane, &key, tls, &request, dial).await;
-        self.prune(&key, &lane);
-        result
-    }
-
-    /// Ends all connections of a pod that has left; tunnels over them are reset.
-    pub fn close_source(&self, source: &WorkloadUid) {
-        self.lanes.borrow_mut().retain(|key, lane| {
-            let stays = key.source != *source;
-            if !stays {
-                lane.closed.set(true);
-                lane.links.borrow().iter().for_each(|link| link.cut());
+        let berth = || Berth { pool: self.clone(), key: key.clone(), lane: lane.clone(), not_after: tls.not_after };
+        // Keeps the lane while its tunnel is being made.
+        let _stay = berth();
+        let target = Target { peer: key.peer, expected: &key.expected, tls };
+        if let Some(ready) = self.pooled(&lane, tls) {
+            match self.open(ready, berth(), &target, &request).await {
+                Err(OpenError::Unprocessed(_)) => {}
+                Err(OpenError::Settled(error)) => return Err(error),
+                Ok(tunnel) => return Ok(tunnel),
             }
-            stays
-        });
+        }
+        let ready = self.fresh(&lane, &key, &target, dial).await?;
+        self.open(ready, berth(), &target, &request).await.map_err(|error| match error {
+            OpenError::Settled(error) | OpenError::Unprocessed(error) => error,
+        })
     }
 
-    /// How many connections there are.
+    /// Ends all connections of a pod that has left; its tunnels are reset.
+    pub fn close_source(&self, source: &WorkloadUid) {
+        // Dropped after the map's borrow, as a connection's end may look at the map.
+        let gone: Vec<_> = self.lanes.borrow_mut().extract_if(|key, _| key.source == *source).collect();
+        gone.iter().for_each(|(_, lane)| lane.close());
+    }
+
+    /// How many connections there are, without those that a direct tunnel has to itself.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.lanes.borrow().values().map(|lane| lane.links.borrow().len()).sum()
+        self.lanes.borrow().values().map(|lane| lane.connections()).sum()
     }
 
-    async fn connect_in(
+    pub(super) fn limits(&self) -> Rc<Limits> {
+        self.limits.clone()
+    }
+
+    /// Drops a lane that holds nothing and that nobody else looks at.
+    pub(super) fn prune(&self, key: &PoolKey, lane: &Rc<Lane>) {
+        let mut lanes = self.lanes.borrow_mut();
+        let current = lanes.get(key).is_some_and(|current| Rc::ptr_eq(current, lane));
+        // One reference is the map's, one the caller's.
+        if current && lane.connections() == 0 && Rc::strong_count(lane) == 2 {
+            lanes.remove(key);
+        }
+    }
+
+    fn pooled(&self, lane: &Lane, tls: &TlsIdentity) -> Option<Ready> {
+        lane.take_parked(tls).map(Ready::Direct).or_else(|| lane.pick(tls, &self.limits).map(Ready::H2))
+    }
+
+    async fn open(
         &self,
-        lane: &Rc<Lane>,
-        key: &PoolKey,
-        tls: &TlsIdentity,
+        ready: Ready,
+        berth: Berth,
+        target: &Target<'_>,
         request: &TunnelRequest,
-        dial: impl AsyncFnOnce() -> io::Result<TcpStream>,
-    ) -> Result<Tunnel, ConnectError> {
-        if let Some(link) = lane.pick(tls, &self.limits) {
-            match link.open(request, &self.limits).await {
-                Ok(tunnel) => return Ok(tunnel),
-                Err(OpenError::Settled(error)) => return Err(error),
-                Err(OpenError::Unprocessed(_)) => link.retired.set(true),
+    ) -> Result<Tunnel, OpenError> {
+        match ready {
+            Ready::Direct(session) => berth.open(session, target, request, &self.limits).await,
+            Ready::H2(link) => {
+                let opened = link.open(request, &self.limits).await;
+                if matches!(opened, Err(OpenError::Unprocessed(_))) {
+                    link.retired.set(true);
+                }
+                opened
             }
         }
-        let link = self.link(lane, key, tls, dial).await?;
-        match link.open(request, &self.limits).await {
-            Ok(tunnel) => Ok(tunnel),
-            Err(OpenError::Settled(error) | OpenError::Unprocessed(error)) => Err(error),
-        }
     }
 
-    /// A connection with room: one that another caller made meanwhile, or a new one.
-    async fn link(
+    /// A connection that was just made: by this caller, or over HTTP/2 by one that it waited for.
+    async fn fresh(
         &self,
         lane: &Rc<Lane>,
         key: &PoolKey,
-        tls: &TlsIdentity,
+        target: &Target<'_>,
         dial: impl AsyncFnOnce() -> io::Result<TcpStream>,
-    ) -> Result<Rc<Link>, ConnectError> {
+    ) -> Result<Ready, ConnectError> {
         let failures = lane.failures.get();
-        let _one = lane.dialling.lock().await;
-        if lane.closed.get() {
-            return Err(ConnectError::SourceGone);
-        }
+        let one = if lane.is_direct.get() { None } else { Some(lane.dialling.lock().await) };
         if lane.failures.get() != failures
             && let Some(error) = lane.last_failure.borrow().clone()
         {
             return Err(error);
         }
-        if let Some(link) = lane.pick(tls, &self.limits) {
-            return Ok(link);
+        if one.is_some()
+            && let Some(ready) = self.pooled(lane, target.tls)
+        {
+            return Ok(ready);
         }
-        let target = Target { peer: key.peer, expected: &key.expected, tls };
+        // Those who waited for a dial that made a direct connection dial for themselves, all at once.
+        let one = one.filter(|_| !lane.is_direct.get());
         let established = match dialled(key.peer, &self.limits, dial).await {
-            Ok(stream) => Link::establish(&target, &self.limits, stream).await,
+            Ok(stream) => establish(target, &self.limits, stream).await,
             Err(error) => Err(error),
         };
-        let (link, driver) = established.inspect_err(|error| {
-            lane.failures.set(failures.wrapping_add(1));
-            lane.last_failure.replace(Some(error.clone()));
-        })?;
-        if lane.closed.get() {
+        if lane.closing.is_closed() {
             return Err(ConnectError::SourceGone);
         }
-        lane.links.borrow_mut().push(link.clone());
-        self.spawn(key.clone(), Rc::downgrade(lane), link.clone(), driver);
-        Ok(link)
+        let established = established.inspect_err(|error| {
+            if one.is_some() {
+                lane.failures.set(failures.wrapping_add(1));
+                lane.last_failure.replace(Some(error.clone()));
+            }
+        })?;
+        lane.is_direct.set(matches!(established, Established::Direct(_)));
+        match established {
+            Established::Direct(session) => Ok(Ready::Direct(session)),
+            Established::H2(link, driver) => {
+                lane.links.borrow_mut().push(link.clone());
+                self.spawn(key.clone(), Rc::downgrade(lane), link.clone(), driver);
+                Ok(Ready::H2(link))
+            }
+        }
     }
 
-    /// Drives a connection and forgets it when it has ended.
-    fn spawn(&self, key: PoolKey, lane: Weak<Lane>, link: Rc<Link>, driver: impl Future<Output = ()> + 'static) {
+    /// Drives an HTTP/2 connection and forgets it when it has ended.
+    fn spawn(&self, key: PoolKey, lane: Weak<Lane>, link: Rc<Link>, driver: Driver) {
         let pool = self.clone();
         spawn_local(async move {
             driver.await;
@@ -170,28 +198,5 @@ impl Pool {
                 pool.prune(&key, &lane);
             }
         });
-    }
-
-    /// Drops a lane that holds nothing and that nobody else looks at.
-    fn prune(&self, key: &PoolKey, lane: &Rc<Lane>) {
-        let mut lanes = self.lanes.borrow_mut();
-        let current = lanes.get(key).is_some_and(|current| Rc::ptr_eq(current, lane));
-        // One reference is the map's, one the caller's.
-        if current && lane.links.borrow().is_empty() && Rc::strong_count(lane) == 2 {
-            lanes.remove(key);
-        }
-    }
-}
-
-impl Lane {
-    /// The connection with the most tunnels that still has room, so that the others may fall idle.
-    fn pick(&self, tls: &TlsIdentity, limits: &Limits) -> Option<Rc<Link>> {
-        let links = self.links.borrow();
-        let usable = links.iter().filter(|link| {
-            // After a renewal, new tunnels go over connections made with the new certificate.
-            let current = link.not_after == tls.not_after;
-            current && !link.retired.get() && link.active() < limits.streams_per_connection
-        });
-        usable.max_by_key(|link| link.active()).cloned()
     }
 }

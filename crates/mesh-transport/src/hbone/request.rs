@@ -1,15 +1,19 @@
 //! A CONNECT as the client asks for it and as the server sees it.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use mesh_core::SpiffeId;
+use tokio::sync::oneshot;
 
 use crate::buffer::Chunk;
+use crate::direct::{Closing, DirectTunnel, Frame, Home, TunnelError, send};
 use crate::hbone::headers::{forwarded_header, parse_forwarded};
 use crate::hbone::server::ServeError;
 use crate::hbone::tunnel::{H2Tunnel, Place, Tunnel};
+use crate::session::Session;
 
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -62,6 +66,7 @@ pub struct ConnectRequest {
 
 /// How the answer travels.
 enum Answer {
+    Direct(Box<Session>, Rc<Closing>, oneshot::Sender<Session>),
     H2 { respond: SendResponse<Chunk>, recv: h2::RecvStream, place: Place },
 }
 
@@ -95,13 +100,30 @@ impl ConnectRequest {
         }
     }
 
+    /// A REQUEST over `session`, which goes back to the server's loop through `back`.
+    pub(crate) fn direct(
+        peer: SpiffeId,
+        request: TunnelRequest,
+        session: Session,
+        closing: Rc<Closing>,
+        back: oneshot::Sender<Session>,
+    ) -> Self {
+        let TunnelRequest { authority, forwarded, baggage, traceparent } = request;
+        let answer = Answer::Direct(Box::new(session), closing, back);
+        Self { peer, authority, forwarded, baggage, traceparent, answer }
+    }
+
     /// Answers 200; the application is connected already.
     ///
     /// # Errors
     /// When the peer has gone or taken its request back.
-    #[expect(clippy::unused_async, reason = "other carriers wait for the socket here")]
     pub async fn accept(self) -> Result<Tunnel, ServeError> {
         match self.answer {
+            Answer::Direct(session, closing, back) => {
+                respond(&session, StatusCode::OK).await?;
+                let (session, home) = (*session, Home::Server(back));
+                Ok(Tunnel::Direct(DirectTunnel { session, closing, home }))
+            }
             Answer::H2 { mut respond, recv, place } => {
                 let send = respond.send_response(response(StatusCode::OK), false).map_err(ServeError::Http2)?;
                 Ok(Tunnel::H2(H2Tunnel { send, recv, place }))
@@ -110,12 +132,21 @@ impl ConnectRequest {
     }
 
     /// Answers with a status that says why not: 400, 401, 503.
-    #[expect(clippy::unused_async, reason = "other carriers wait for the socket here")]
     pub async fn refuse(self, status: StatusCode) {
         match self.answer {
+            Answer::Direct(session, _, back) => {
+                // A peer that has gone needs no answer, and its connection no next tunnel.
+                if respond(&session, status).await.is_ok() {
+                    drop(back.send(*session));
+                }
+            }
             Answer::H2 { respond, .. } => answer(respond, status),
         }
     }
+}
+
+async fn respond(session: &Session, status: StatusCode) -> Result<(), TunnelError> {
+    send(session, Frame::Response, status.as_str().as_bytes()).await
 }
 
 /// Answers without a body. A peer that has gone needs no answer.

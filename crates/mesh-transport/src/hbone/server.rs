@@ -13,16 +13,16 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::buffer::Chunk;
+use crate::direct::{self, TunnelError};
 use crate::hbone::headers::parse_authority;
 use crate::hbone::keepalive::{until_idle, until_silent};
 use crate::hbone::request::{ConnectRequest, answer};
 use crate::hbone::tunnel::Places;
 use crate::limits::Limits;
 use crate::reject::RejectReason;
+use crate::session::{HandshakeError, Session, TlsStream};
 use crate::tls::ALPN_H2;
 use crate::verify::{VerifyError, identity_of};
 
@@ -39,7 +39,7 @@ pub enum ServeError {
     #[error("TLS handshake failed: {0}")]
     Tls(rustls::Error),
     /// The peer does not ask for a protocol that is spoken here.
-    #[error("the peer did not ask for HTTP/2 (ALPN h2)")]
+    #[error("the peer did not ask for a protocol of tunnels (ALPN mesh-tunnel/1 or h2)")]
     Alpn,
     /// The certificate names no workload.
     #[error(transparent)]
@@ -47,6 +47,9 @@ pub enum ServeError {
     /// HTTP/2's rules or our limits were broken, or the connection was.
     #[error("HTTP/2: {0}")]
     Http2(h2::Error),
+    /// The same of `mesh-tunnel/1`.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
     /// A ping stayed without an answer.
     #[error("the peer fell silent")]
     Silent,
@@ -63,7 +66,8 @@ impl ServeError {
             Self::Alpn => Some(RejectReason::Alpn),
             Self::Identity(error) => Some(error.reason()),
             Self::Http2(error) if error.is_library() && error.is_go_away() => Some(RejectReason::Http2),
-            Self::Http2(_) | Self::Silent => None,
+            Self::Tunnel(error) if error.is_violation() => Some(RejectReason::Tunnel),
+            Self::Http2(_) | Self::Tunnel(_) | Self::Silent => None,
         }
     }
 }
@@ -102,31 +106,31 @@ impl Server {
         H: Future<Output = ()> + 'static,
     {
         let limit = self.limits.handshake_timeout;
-        let (peer, connection) =
+        let (peer, accepted) =
             timeout(limit, self.shake_hands(stream, tls)).await.map_err(|_| ServeError::HandshakeTimeout)??;
-        let session = Session { peer, tunnels: Places::default(), handler, on_reject };
-        session.run(connection, drain, &self.limits).await
+        match accepted {
+            Accepted::Direct(session) => direct::serve(*session, peer, drain, &self.limits, handler, on_reject).await,
+            Accepted::H2(connection) => {
+                let streams = Streams { peer, tunnels: Places::default(), handler, on_reject };
+                streams.run(*connection, drain, &self.limits).await
+            }
+        }
     }
 
-    async fn shake_hands(
-        &self,
-        stream: TcpStream,
-        tls: Arc<ServerConfig>,
-    ) -> Result<(SpiffeId, Connection<TlsStream<TcpStream>, Chunk>), ServeError> {
+    async fn shake_hands(&self, stream: TcpStream, tls: Arc<ServerConfig>) -> Result<(SpiffeId, Accepted), ServeError> {
         // A connection that says nothing takes no place among the handshakes, and no memory.
         stream.peek(&mut [0]).await.map_err(ServeError::HandshakeAborted)?;
         // The semaphore is never closed.
         let _place = self.handshakes.acquire().await;
-        // Failing to turn Nagle's delay off costs latency only.
-        let _ = stream.set_nodelay(true);
-        let stream = TlsAcceptor::from(tls).accept(stream).await.map_err(handshake_error)?;
-        let session = stream.get_ref().1;
-        if session.alpn_protocol() != Some(ALPN_H2) {
-            return Err(ServeError::Alpn);
-        }
-        let leaf = session.peer_certificates().and_then(<[_]>::first);
+        let session = Session::accept(stream, tls).await?;
+        let leaf = session.leaf.as_ref();
         let leaf = leaf.ok_or(ServeError::Tls(rustls::Error::NoCertificatesPresented))?;
         let peer = identity_of(leaf)?;
+        match session.alpn.as_deref() {
+            Some(direct::ALPN) => return Ok((peer, Accepted::Direct(Box::new(session)))),
+            Some(ALPN_H2) => {}
+            _ => return Err(ServeError::Alpn),
+        }
         let limits = &self.limits;
         let connection = h2::server::Builder::new()
             .initial_window_size(limits.stream_window)
@@ -135,29 +139,40 @@ impl Server {
             .max_header_list_size(limits.max_header_list)
             .max_concurrent_streams(limits.max_concurrent_streams)
             .max_send_buffer_size(limits.max_send_buffer)
-            .handshake(stream)
+            .handshake(TlsStream::from(session))
             .await
             .map_err(ServeError::Http2)?;
-        Ok((peer, connection))
+        Ok((peer, Accepted::H2(Box::new(connection))))
     }
 }
 
-fn handshake_error(error: io::Error) -> ServeError {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(tls) => ServeError::Tls(tls.clone()),
-        None => ServeError::HandshakeAborted(error),
+impl From<HandshakeError> for ServeError {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Io(error) => Self::HandshakeAborted(error),
+            HandshakeError::Tls(error) => Self::Tls(error),
+            HandshakeError::Record(error) => Self::Tunnel(error.into()),
+        }
     }
 }
 
-/// One authenticated connection.
-struct Session<F, R> {
+/// An authenticated connection, by what it carries.
+enum Accepted {
+    Direct(Box<Session>),
+    H2(Box<H2Connection>),
+}
+
+type H2Connection = Connection<TlsStream, Chunk>;
+
+/// One authenticated HTTP/2 connection.
+struct Streams<F, R> {
     peer: SpiffeId,
     tunnels: Places,
     handler: F,
     on_reject: R,
 }
 
-impl<F, R, H> Session<F, R>
+impl<F, R, H> Streams<F, R>
 where
     F: FnMut(ConnectRequest) -> H,
     R: FnMut(RejectReason),
@@ -165,7 +180,7 @@ where
 {
     async fn run(
         mut self,
-        mut connection: Connection<TlsStream<TcpStream>, Chunk>,
+        mut connection: H2Connection,
         mut drain: watch::Receiver<bool>,
         limits: &Limits,
     ) -> Result<(), ServeError> {

@@ -7,10 +7,13 @@ use std::rc::Rc;
 use h2::{RecvStream, SendStream};
 
 use crate::buffer::Chunk;
+use crate::direct::DirectTunnel;
 
 /// An open tunnel to the far side. Dropping it before both directions ended resets it.
 #[derive(Debug)]
 pub enum Tunnel {
+    /// A TLS connection of its own, between two nodes of this mesh.
+    Direct(DirectTunnel),
     /// A stream of an HTTP/2 connection.
     H2(H2Tunnel),
 }

@@ -40,7 +40,7 @@ async fn up(app: &TcpStream, send: &mut SendStream<Chunk>, count: &AtomicU64, fi
         if let Err(broken) = poll_fn(|cx| poll_input(app, send, cx)).await {
             return broken;
         }
-        send.reserve_capacity(sizing.size());
+        send.reserve_capacity(sizing.capacity());
         let Ok(capacity) = poll_fn(|cx| poll_capacity(send, cx)).await else {
             return Broken::Far;
         };
@@ -101,9 +101,10 @@ async fn down(app: &TcpStream, recv: &mut RecvStream, count: &AtomicU64, finishe
     loop {
         match poll_fn(|cx| recv.poll_data(cx)).await {
             Some(Ok(bytes)) => {
-                if write_all(app, &bytes, count).await.is_err() {
+                if write_all(app, &bytes).await.is_err() {
                     return Broken::App;
                 }
+                count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 if recv.flow_control().release_capacity(bytes.len()).is_err() {
                     return Broken::Far;
                 }

@@ -3,6 +3,7 @@
 //! An end of stream stays a half-close, a reset stays a reset, a slow reader slows its writer, and no byte is lost or kept
 //! beyond one buffer a direction. While nothing comes, no buffer is held.
 
+mod direct;
 mod h2;
 mod tcp;
 
@@ -86,6 +87,7 @@ pub async fn relay(app: TcpStream, far: impl Into<Far>, counters: &RelayCounters
     let _ = app.set_nodelay(true);
     let end = match far.into() {
         Far::Plain(far) => tcp::relay(app, far, counters).await,
+        Far::Tunnel(Tunnel::Direct(far)) => direct::relay(app, far, counters).await,
         Far::Tunnel(Tunnel::H2(far)) => h2::relay(app, far, counters).await,
     };
     Outcome { sent: counters.sent.load(Ordering::Relaxed), received: counters.received.load(Ordering::Relaxed), end }

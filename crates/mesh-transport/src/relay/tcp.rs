@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::net::TcpStream;
 
@@ -50,9 +50,10 @@ async fn direction(
             Ok(Some(0)) => break,
             Ok(Some(got)) => {
                 sizing.learn(buffer.len(), got);
-                if write_all(to, &buffer[..got], count).await.is_err() {
+                if write_all(to, &buffer[..got]).await.is_err() {
                     return to_side;
                 }
+                count.fetch_add(got as u64, Ordering::Relaxed);
             }
             Err(_) => return from_side,
         }

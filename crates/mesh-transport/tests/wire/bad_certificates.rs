@@ -4,7 +4,9 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use mesh_core::TrustDomain;
-use mesh_transport::{CertificateAuthority, Identities, Limits, RejectReason, TlsIdentity, WorkloadCertificate};
+use mesh_transport::{
+    Carriers, CertificateAuthority, Identities, Limits, RejectReason, TlsIdentity, WorkloadCertificate,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
@@ -61,20 +63,20 @@ impl Forge {
     }
 
     /// The same authority, behaving well.
-    fn identities(&self) -> Rc<Identities> {
+    fn identities(&self, carriers: Carriers) -> Rc<Identities> {
         let dir = tempfile::tempdir().expect("dir");
         for file in ["ca-cert.pem", "root-cert.pem", "cert-chain.pem"] {
             std::fs::write(dir.path().join(file), self.issuer.pem()).expect("written");
         }
         std::fs::write(dir.path().join("ca-key.pem"), self.issuer.key().serialize_pem()).expect("written");
-        identities(CertificateAuthority::load(dir.path(), SystemTime::now()).expect("loaded"))
+        identities(CertificateAuthority::load(dir.path(), SystemTime::now()).expect("loaded"), carriers)
     }
 
-    fn certificate(&self, flaw: &Flaw) -> TlsIdentity {
-        self.certificate_trusting(flaw, self)
+    fn certificate(&self, carriers: Carriers, flaw: &Flaw) -> TlsIdentity {
+        self.certificate_trusting(carriers, flaw, self)
     }
 
-    fn certificate_trusting(&self, flaw: &Flaw, trusted: &Self) -> TlsIdentity {
+    fn certificate_trusting(&self, carriers: Carriers, flaw: &Flaw, trusted: &Self) -> TlsIdentity {
         let now = SystemTime::now();
         let days = |count: i64| {
             let distance = DAY * u32::try_from(count.unsigned_abs()).expect("small");
@@ -98,12 +100,12 @@ impl Forge {
             not_before: days(flaw.valid.0),
             not_after: days(flaw.valid.1),
         };
-        TlsIdentity::new(certificate, &TrustDomain::default()).expect("usable")
+        TlsIdentity::new(certificate, &TrustDomain::default(), carriers).expect("usable")
     }
 }
 
-async fn client_is_refused(forge: &Forge, shown: &TlsIdentity, reason: RejectReason) {
-    let identities = forge.identities();
+async fn client_is_refused(carriers: Carriers, forge: &Forge, shown: &TlsIdentity, reason: RejectReason) {
+    let identities = forge.identities(carriers);
     let good = identities.fetch(&identity("pay")).await.expect("identity");
     let world = World::serving(Limits::default(), identities, &good).await;
     world.tunnel_as(shown, world.key(), world.request()).await.expect_err("refused");
@@ -114,36 +116,37 @@ async fn client_is_refused(forge: &Forge, shown: &TlsIdentity, reason: RejectRea
 
 #[test]
 fn a_client_with_a_flawed_certificate_is_refused_by_reason() {
-    run(async || {
+    run(async |carriers| {
         let forge = Forge::new();
         for (flaw, reason) in &FLAWS {
-            client_is_refused(&forge, &forge.certificate(flaw), *reason).await;
+            client_is_refused(carriers, &forge, &forge.certificate(carriers, flaw), *reason).await;
         }
-        client_is_refused(&forge, &forge.certificate(&FOREIGN), RejectReason::TrustDomain).await;
+        client_is_refused(carriers, &forge, &forge.certificate(carriers, &FOREIGN), RejectReason::TrustDomain).await;
     });
 }
 
 #[test]
 fn a_client_of_another_authority_is_refused() {
-    run(async || {
+    run(async |carriers| {
         let (forge, other) = (Forge::new(), Forge::new());
         // The client itself trusts the server, so the refusal is the server's.
-        let shown = other.certificate_trusting(&GOOD, &forge);
-        client_is_refused(&forge, &shown, RejectReason::CertificateUntrusted).await;
+        let shown = other.certificate_trusting(carriers, &GOOD, &forge);
+        client_is_refused(carriers, &forge, &shown, RejectReason::CertificateUntrusted).await;
     });
 }
 
 #[test]
 fn a_server_with_a_flawed_certificate_is_not_talked_to() {
-    run(async || {
+    run(async |carriers| {
         let forge = Forge::new();
         for (flaw, reason) in &FLAWS {
-            let world = World::serving(Limits::default(), forge.identities(), &forge.certificate(flaw)).await;
+            let world =
+                World::serving(Limits::default(), forge.identities(carriers), &forge.certificate(carriers, flaw)).await;
             let error = world.tunnel().await.expect_err("refused");
             assert_eq!(error.reason(), Some(*reason), "{error}");
         }
-        let foreign = forge.certificate(&FOREIGN);
-        let world = World::serving(Limits::default(), forge.identities(), &foreign).await;
+        let foreign = forge.certificate(carriers, &FOREIGN);
+        let world = World::serving(Limits::default(), forge.identities(carriers), &foreign).await;
         let error = world.tunnel().await.expect_err("refused");
         assert_eq!(error.reason(), Some(RejectReason::IdentityUnexpected), "{error}");
     });

@@ -28,8 +28,8 @@ async fn handshake(world: &World, config: ClientConfig) -> std::io::Result<TlsSt
 
 #[test]
 fn bytes_that_are_not_tls_are_refused() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         for first in [&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0; 64]] {
             world.server.results.borrow_mut().clear();
             let mut stream = TcpStream::connect(world.mesh).await.expect("connect");
@@ -69,8 +69,8 @@ fn tls12_hello() -> Vec<u8> {
 
 #[test]
 fn tls_1_2_is_refused() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let mut stream = TcpStream::connect(world.mesh).await.expect("connect");
         stream.write_all(&tls12_hello()).await.expect("write");
         let mut answer = Vec::new();
@@ -83,9 +83,9 @@ fn tls_1_2_is_refused() {
 
 #[test]
 fn another_application_protocol_is_refused_and_so_is_none() {
-    run(async || {
+    run(async |carriers| {
         for protocols in [vec![b"http/1.1".to_vec()], vec![]] {
-            let world = World::new().await;
+            let world = World::new(carriers).await;
             let mut config = good_config(&world).await;
             config.alpn_protocols = protocols;
             if let Ok(mut stream) = handshake(&world, config).await {
@@ -98,8 +98,8 @@ fn another_application_protocol_is_refused_and_so_is_none() {
 
 #[test]
 fn a_client_without_a_certificate_is_refused() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let mut config = good_config(&world).await;
         config.client_auth_cert_resolver = Arc::new(NoCertificate);
         if let Ok(mut stream) = handshake(&world, config).await {
@@ -127,9 +127,9 @@ impl rustls::client::ResolvesClientCert for NoCertificate {
 
 #[test]
 fn a_connection_that_says_nothing_is_closed_in_time() {
-    run(async || {
+    run(async |carriers| {
         let limits = Limits { handshake_timeout: std::time::Duration::from_millis(50), ..Limits::default() };
-        let world = World::with(limits).await;
+        let world = World::with(carriers, limits).await;
         let mut silent = TcpStream::connect(world.mesh).await.expect("connect");
         let mut half = TcpStream::connect(world.mesh).await.expect("connect");
         half.write_all(&tls12_hello()[..20]).await.expect("write");
@@ -146,8 +146,8 @@ fn a_connection_that_says_nothing_is_closed_in_time() {
 
 #[test]
 fn silent_connections_do_not_keep_others_from_shaking_hands() {
-    run(async || {
-        let world = World::with(Limits { handshakes_in_flight: 1, ..Limits::default() }).await;
+    run(async |carriers| {
+        let world = World::with(carriers, Limits { handshakes_in_flight: 1, ..Limits::default() }).await;
         let mut silent = Vec::new();
         for _ in 0..100 {
             silent.push(TcpStream::connect(world.mesh).await.expect("connect"));
@@ -174,7 +174,7 @@ fn request(method: Method, uri: &str) -> Request<()> {
 
 #[test]
 fn requests_that_are_no_connect_to_an_address_are_answered_and_counted() {
-    run(async || {
+    run(async |carriers| {
         for (asked, status, reason) in [
             (request(Method::GET, "https://10.1.0.5/"), StatusCode::METHOD_NOT_ALLOWED, RejectReason::Method),
             (request(Method::POST, "https://10.1.0.5/"), StatusCode::METHOD_NOT_ALLOWED, RejectReason::Method),
@@ -182,7 +182,7 @@ fn requests_that_are_no_connect_to_an_address_are_answered_and_counted() {
             (request(Method::CONNECT, "10.1.0.5"), StatusCode::BAD_REQUEST, RejectReason::Authority),
             (request(Method::CONNECT, "10.1.0.5:0"), StatusCode::BAD_REQUEST, RejectReason::Authority),
         ] {
-            let world = World::new().await;
+            let world = World::new(carriers).await;
             assert_eq!(ask(&world, asked).await.expect("answer"), status);
             assert_eq!(*world.server.rejects.borrow(), [reason]);
             assert!(world.server.seen.borrow().is_empty());
@@ -192,8 +192,8 @@ fn requests_that_are_no_connect_to_an_address_are_answered_and_counted() {
 
 #[test]
 fn headers_without_end_break_the_connection_and_nothing_else() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let mut config = good_config(&world).await;
         config.alpn_protocols = vec![b"h2".to_vec()];
         let mut stream = handshake(&world, config).await.expect("handshake");

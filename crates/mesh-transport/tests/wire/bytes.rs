@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use mesh_transport::{End, Limits};
+use mesh_transport::{Carriers, End, Limits};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::world::{World, run};
@@ -18,8 +18,8 @@ fn pattern(length: usize, seed: u64) -> Vec<u8> {
         .collect()
 }
 
-async fn exchange(length: usize) {
-    let world = World::new().await;
+async fn exchange(carriers: Carriers, length: usize) {
+    let world = World::new(carriers).await;
     let connection = world.connect().await;
     let (up, down) = (pattern(length, 1), pattern(length, 2));
     let (mut client, mut server) = (connection.client, connection.server);
@@ -57,15 +57,15 @@ async fn send_in_pieces(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8], se
 #[test]
 fn every_byte_arrives_in_both_directions() {
     for length in [0, 1, 16_383, 16_384, 16_385, 1_000_000, 30_000_000] {
-        run(async || exchange(length).await);
+        run(async |carriers| exchange(carriers, length).await);
     }
 }
 
 #[test]
 fn a_reader_that_stops_stops_its_writer_and_then_gets_everything() {
-    run(async || {
+    run(async |carriers| {
         let limits = Limits { stream_window: 1 << 20, ..Limits::default() };
-        let world = World::with(limits).await;
+        let world = World::with(carriers, limits).await;
         let mut connection = world.connect().await;
         let total = 64 << 20;
         let sent = pattern(total, 5);
@@ -101,8 +101,8 @@ async fn until_still(counter: &std::sync::atomic::AtomicU64) -> u64 {
 
 #[test]
 fn the_far_side_learns_who_connects_and_whereto() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let _connection = world.connect().await;
         let seen = world.server.seen.borrow()[0].clone();
         let asked = world.request();
@@ -116,8 +116,8 @@ fn the_far_side_learns_who_connects_and_whereto() {
 
 #[test]
 fn a_thousand_connections_at_once_do_not_mix() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let mut connections = Vec::new();
         for _ in 0..1000 {
             connections.push(world.connect().await);

@@ -4,14 +4,14 @@ use mesh_transport::{End, RelayCounters, relay};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::spawn_local;
 
-use crate::world::{Connection, World, is_reset, reset, run, socket_pair};
+use crate::world::{Connection, World, is_reset, reset, run, run_once, socket_pair};
 
 const LARGE: usize = 3_000_000;
 
 #[test]
 fn after_the_client_half_closes_the_server_may_go_on_sending() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let Connection { mut client, mut server, relay, .. } = world.connect().await;
         client.write_all(b"question").await.expect("write");
         client.shutdown().await.expect("half-close");
@@ -34,8 +34,8 @@ fn after_the_client_half_closes_the_server_may_go_on_sending() {
 
 #[test]
 fn after_the_server_half_closes_the_client_may_go_on_sending() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let Connection { mut client, mut server, relay, .. } = world.connect().await;
         server.shutdown().await.expect("half-close");
         assert_eq!(client.read(&mut [0; 8]).await.expect("end"), 0);
@@ -55,8 +55,8 @@ fn after_the_server_half_closes_the_client_may_go_on_sending() {
 
 #[test]
 fn a_clients_reset_reaches_the_server_as_a_reset() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let Connection { mut client, mut server, relay, .. } = world.connect().await;
         client.write_all(b"x").await.expect("write");
         server.read_u8().await.expect("read");
@@ -68,8 +68,8 @@ fn a_clients_reset_reaches_the_server_as_a_reset() {
 
 #[test]
 fn a_servers_reset_reaches_the_client_as_a_reset() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let Connection { mut client, mut server, relay, .. } = world.connect().await;
         client.write_all(b"x").await.expect("write");
         server.read_u8().await.expect("read");
@@ -83,8 +83,8 @@ fn a_servers_reset_reaches_the_client_as_a_reset() {
 
 #[test]
 fn a_reset_after_a_half_close_is_still_a_reset() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let Connection { mut client, mut server, relay, .. } = world.connect().await;
         client.shutdown().await.expect("half-close");
         assert_eq!(server.read(&mut [0; 8]).await.expect("end"), 0);
@@ -99,8 +99,8 @@ fn a_reset_after_a_half_close_is_still_a_reset() {
 
 #[test]
 fn a_servers_reset_after_its_half_close_reaches_the_client() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let Connection { mut client, mut server, relay, .. } = world.connect().await;
         server.shutdown().await.expect("half-close");
         assert_eq!(client.read(&mut [0; 8]).await.expect("end"), 0);
@@ -114,8 +114,8 @@ fn a_servers_reset_after_its_half_close_reaches_the_client() {
 
 #[test]
 fn a_reset_is_noticed_while_the_other_side_does_not_read() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let Connection { mut client, server, relay, counters } = world.connect().await;
         // Fills everything up to the server, which never reads.
         let filler = async { client.write_all(&vec![0; 256 << 20]).await };
@@ -144,8 +144,8 @@ fn a_reset_is_noticed_while_the_other_side_does_not_read() {
 
 #[test]
 fn a_tunnel_connection_that_breaks_resets_the_client() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let Connection { mut client, relay, .. } = world.connect().await;
         world.server.connections.borrow()[0].abort();
         assert!(is_reset(&client.read(&mut [0; 8]).await));
@@ -155,7 +155,7 @@ fn a_tunnel_connection_that_breaks_resets_the_client() {
 
 #[test]
 fn plain_sockets_are_relayed_with_the_same_endings() {
-    run(async || {
+    run_once(async || {
         let (mut client, app) = socket_pair().await;
         let (far, mut server) = socket_pair().await;
         let task = spawn_local(async move { relay(app, far, &RelayCounters::default()).await });

@@ -2,16 +2,17 @@
 
 use http::StatusCode;
 use mesh_core::WorkloadUid;
-use mesh_transport::hbone::{ConnectError, PoolKey};
-use mesh_transport::{Limits, RejectReason};
+use mesh_transport::hbone::{ConnectError, PoolKey, Tunnel};
+use mesh_transport::{Carriers, CertificateAuthority, End, Limits, RejectReason, RelayCounters, relay};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::spawn_local;
 
-use crate::world::{Policy, World, identity, is_reset, run};
+use crate::world::{Connection, Policy, World, identities, identity, is_reset, run, run_once, socket_pair};
 
 #[test]
-fn many_tunnels_at_once_share_one_dial() {
-    run(async || {
-        let world = World::new().await;
+fn many_tunnels_at_once_share_one_dial_where_they_share_a_connection() {
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let mut tunnels = tokio::task::JoinSet::new();
         let world = std::rc::Rc::new(world);
         for _ in 0..50 {
@@ -19,14 +20,16 @@ fn many_tunnels_at_once_share_one_dial() {
             tunnels.spawn_local(async move { world.tunnel().await.expect("tunnel") });
         }
         let open = tunnels.join_all().await;
-        assert_eq!((open.len(), world.dials(), world.pool.connections()), (50, 1, 1));
+        // A direct tunnel has its connection to itself.
+        let dials = if carriers == Carriers::H2 { 1 } else { 50 };
+        assert_eq!((open.len(), world.dials()), (50, dials));
     });
 }
 
 #[test]
 fn a_full_connection_gets_a_sibling() {
-    run(async || {
-        let world = World::with(Limits { streams_per_connection: 2, ..Limits::default() }).await;
+    run_once(async || {
+        let world = World::with(Carriers::H2, Limits { streams_per_connection: 2, ..Limits::default() }).await;
         let mut open = Vec::new();
         for _ in 0..5 {
             open.push(world.tunnel().await.expect("tunnel"));
@@ -37,8 +40,8 @@ fn a_full_connection_gets_a_sibling() {
 
 #[test]
 fn another_source_never_shares_a_connection() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let _one = world.tunnel().await.expect("tunnel");
         let other = PoolKey { source: WorkloadUid::from("uid-cart-2"), ..world.key() };
         let _two = world.tunnel_with(other, world.request()).await.expect("tunnel");
@@ -48,9 +51,9 @@ fn another_source_never_shares_a_connection() {
 
 #[test]
 fn a_dead_connection_is_replaced_without_the_caller_noticing() {
-    run(async || {
-        let world = World::new().await;
-        drop(world.tunnel().await.expect("first"));
+    run(async |carriers| {
+        let world = World::new(carriers).await;
+        finish(world.connect().await).await;
         world.server.connections.borrow()[0].abort();
         world.tunnel().await.expect("second");
         assert_eq!(world.dials(), 2);
@@ -59,8 +62,8 @@ fn a_dead_connection_is_replaced_without_the_caller_noticing() {
 
 #[test]
 fn a_drained_server_finishes_open_tunnels_and_gets_no_new_ones() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let mut connection = world.connect().await;
         world.server.drain.send_replace(true);
         connection.client.write_all(b"still there").await.expect("write");
@@ -75,21 +78,25 @@ fn a_drained_server_finishes_open_tunnels_and_gets_no_new_ones() {
 
 #[test]
 fn when_a_pod_leaves_its_tunnels_are_reset_and_others_stay() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let mut leaving = world.connect().await;
         let other = PoolKey { source: WorkloadUid::from("uid-cart-2"), ..world.key() };
-        let _other = world.tunnel_with(other, world.request()).await.expect("tunnel");
+        let (other, mut backend) = tokio::join!(world.tunnel_with(other, world.request()), world.accept());
+        let (mut client, app) = socket_pair().await;
+        let tunnel = other.expect("tunnel");
+        spawn_local(async move { relay(app, tunnel, &RelayCounters::default()).await });
         world.pool.close_source(&WorkloadUid::from("uid-cart"));
         assert!(is_reset(&leaving.client.read(&mut [0; 8]).await));
-        assert_eq!(world.pool.connections(), 1);
+        client.write_all(b"x").await.expect("write");
+        assert_eq!(backend.read_u8().await.expect("the other pod's tunnel stays"), b'x');
     });
 }
 
 #[test]
 fn a_refusal_carries_its_status_and_leaves_the_connection_usable() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         for status in [StatusCode::UNAUTHORIZED, StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_REQUEST] {
             world.server.policy.set(Policy::Refuse(status));
             assert_eq!(world.tunnel().await.expect_err("refused").status(), Some(status));
@@ -102,8 +109,8 @@ fn a_refusal_carries_its_status_and_leaves_the_connection_usable() {
 
 #[test]
 fn an_application_that_is_not_there_is_503() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let closed = crate::world::listen().await.local_addr().expect("address");
         let mut request = world.request();
         request.authority = closed;
@@ -114,8 +121,8 @@ fn an_application_that_is_not_there_is_503() {
 
 #[test]
 fn a_server_of_another_identity_is_not_talked_to() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let key = PoolKey { expected: identity("order"), ..world.key() };
         let error = world.tunnel_with(key, world.request()).await.expect_err("refused");
         assert_eq!(error.reason(), Some(RejectReason::IdentityUnexpected), "{error}");
@@ -126,8 +133,8 @@ fn a_server_of_another_identity_is_not_talked_to() {
 
 #[test]
 fn a_peer_that_does_not_listen_is_a_dial_error_for_all_who_wait() {
-    run(async || {
-        let world = World::new().await;
+    run(async |carriers| {
+        let world = World::new(carriers).await;
         let peer = crate::world::listen().await.local_addr().expect("address");
         let key = PoolKey { peer, ..world.key() };
         let (a, b) =
@@ -141,13 +148,65 @@ fn a_peer_that_does_not_listen_is_a_dial_error_for_all_who_wait() {
 
 #[test]
 fn an_idle_connection_is_closed_and_forgotten() {
-    run(async || {
+    run(async |carriers| {
         let limits = Limits { idle_timeout: std::time::Duration::from_millis(40), ..Limits::default() };
-        let world = World::with(limits).await;
-        drop(world.tunnel().await.expect("tunnel"));
+        let world = World::with(carriers, limits).await;
+        finish(world.connect().await).await;
+        assert_eq!(world.pool.connections(), 1);
         world.server.until(|node| node.results.borrow().len() == 1).await;
         while world.pool.connections() > 0 {
             tokio::task::yield_now().await;
         }
     });
+}
+
+/// Ends a connection in order, so that what carried it is free again.
+async fn finish(mut connection: Connection) {
+    connection.client.shutdown().await.expect("finish");
+    connection.server.shutdown().await.expect("finish");
+    assert_eq!(connection.relay.await.expect("relay").end, End::Closed);
+}
+
+#[test]
+fn one_connection_after_another_needs_one_handshake() {
+    run(async |carriers| {
+        let world = World::new(carriers).await;
+        for round in 0..20 {
+            let mut connection = world.connect().await;
+            connection.client.write_all(&[round; 1000]).await.expect("write");
+            let mut got = [0; 1000];
+            connection.server.read_exact(&mut got).await.expect("read");
+            assert_eq!(got, [round; 1000]);
+            finish(connection).await;
+        }
+        assert_eq!(world.dials(), 1);
+    });
+}
+
+#[test]
+fn a_connection_that_was_reset_is_not_used_again() {
+    run_once(async || {
+        let world = World::new(Carriers::DirectOrH2).await;
+        let connection = world.connect().await;
+        crate::world::reset(connection.client);
+        connection.relay.await.expect("relay");
+        finish(world.connect().await).await;
+        assert_eq!(world.dials(), 2);
+    });
+}
+
+#[test]
+fn nodes_agree_on_http_2_when_one_of_them_has_nothing_else() {
+    for (ours, theirs) in [(Carriers::H2, Carriers::DirectOrH2), (Carriers::DirectOrH2, Carriers::H2)] {
+        run_once(async || {
+            let domain = mesh_core::TrustDomain::default();
+            let dir = tempfile::tempdir().expect("dir");
+            let now = std::time::SystemTime::now();
+            CertificateAuthority::generate(&domain, now).and_then(|ca| ca.write(dir.path(), false)).expect("ca");
+            let side = |carriers| identities(CertificateAuthority::load(dir.path(), now).expect("ca"), carriers);
+            let server = side(theirs).fetch(&identity("pay")).await.expect("identity");
+            let world = World::serving(Limits::default(), side(ours), &server).await;
+            assert!(matches!(world.tunnel().await.expect("tunnel"), Tunnel::H2(_)));
+        });
+    }
 }

@@ -11,8 +11,8 @@ use http::StatusCode;
 use mesh_core::{SpiffeId, TrustDomain, WorkloadUid};
 use mesh_transport::hbone::{ConnectError, ConnectRequest, Pool, PoolKey, ServeError, Server, Tunnel, TunnelRequest};
 use mesh_transport::{
-    CertificateAuthority, CertificateSource, Identities, Limits, Outcome, RejectReason, RelayCounters, TlsIdentity,
-    relay,
+    Carriers, CertificateAuthority, CertificateSource, Identities, Limits, Outcome, RejectReason, RelayCounters,
+    TlsIdentity, relay,
 };
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,8 +22,18 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 /// Far above what any step takes; a test that hangs fails here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Runs a test with every carrier of tunnels.
+pub(crate) fn run(test: impl AsyncFn(Carriers)) {
+    for carriers in [Carriers::H2, Carriers::DirectOrH2] {
+        run_once(async || {
+            eprintln!("with {carriers:?}");
+            test(carriers).await;
+        });
+    }
+}
+
 /// Runs a test on a current-thread runtime, as a worker of the node does.
-pub(crate) fn run(test: impl AsyncFnOnce()) {
+pub(crate) fn run_once(test: impl AsyncFnOnce()) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     LocalSet::new().block_on(&runtime, async {
         tokio::time::timeout(PATIENCE, test()).await.expect("the test hangs");
@@ -34,9 +44,9 @@ pub(crate) fn identity(account: &str) -> SpiffeId {
     SpiffeId::new(&TrustDomain::default(), "shop", account).expect("valid")
 }
 
-pub(crate) fn identities(authority: CertificateAuthority) -> Rc<Identities> {
+pub(crate) fn identities(authority: CertificateAuthority, carriers: Carriers) -> Rc<Identities> {
     let source = CertificateSource::Embedded(Box::new(authority));
-    Rc::new(Identities::new(source, TrustDomain::default()))
+    Rc::new(Identities::new(source, TrustDomain::default()).with_carriers(carriers))
 }
 
 /// What the server's handler does with a CONNECT.
@@ -90,13 +100,13 @@ pub(crate) struct Connection {
 }
 
 impl World {
-    pub(crate) async fn new() -> Self {
-        Self::with(Limits::default()).await
+    pub(crate) async fn new(carriers: Carriers) -> Self {
+        Self::with(carriers, Limits::default()).await
     }
 
-    pub(crate) async fn with(limits: Limits) -> Self {
+    pub(crate) async fn with(carriers: Carriers, limits: Limits) -> Self {
         let authority = CertificateAuthority::generate(&TrustDomain::default(), SystemTime::now());
-        let identities = identities(authority.expect("authority"));
+        let identities = identities(authority.expect("authority"), carriers);
         let tls = identities.fetch(&identity("pay")).await.expect("identity");
         Self::serving(limits, identities, &tls).await
     }

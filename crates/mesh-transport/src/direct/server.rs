@@ -1,0 +1,70 @@
+//! The server's loop over one connection: a tunnel, then the next.
+
+use std::rc::Rc;
+
+use http::StatusCode;
+use mesh_core::SpiffeId;
+use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use super::frame::{Frame, receive, send};
+use super::{CloseOnDrop, Closing, TunnelError, parse_request};
+use crate::hbone::{ConnectRequest, ServeError};
+use crate::limits::Limits;
+use crate::reject::RejectReason;
+use crate::session::Session;
+use crate::socket::write_all;
+
+/// Serves tunnels until the peer closes, falls idle, or `drain` turns true.
+pub(crate) async fn serve<H>(
+    mut session: Session,
+    peer: SpiffeId,
+    mut drain: watch::Receiver<bool>,
+    limits: &Limits,
+    mut handler: impl FnMut(ConnectRequest) -> H,
+    mut on_reject: impl FnMut(RejectReason),
+) -> Result<(), ServeError>
+where
+    H: Future<Output = ()> + 'static,
+{
+    // Whoever drops this future cuts the tunnel that runs.
+    let closing = Rc::new(Closing::default());
+    let _cut = CloseOnDrop(closing.clone());
+    loop {
+        let next = tokio::select! {
+            biased;
+            // A sender that is gone means that nobody will ever drain.
+            Ok(_) = drain.wait_for(|&drain| drain) => None,
+            // Longer than the client's time, which so gets to close first.
+            next = timeout(limits.idle_timeout * 2, receive(&mut session)) => next.unwrap_or(Ok(None))?,
+        };
+        let Some((frame, payload)) = next else { return close(&session).await };
+        match frame {
+            Frame::Request => {}
+            // The client reset a tunnel that had just ended here.
+            Frame::Reset => return Ok(()),
+            other => return Err(TunnelError::Frame(other as u8).into()),
+        }
+        let Ok(request) = parse_request(&payload) else {
+            on_reject(RejectReason::Authority);
+            send(&session, Frame::Response, StatusCode::BAD_REQUEST.as_str().as_bytes()).await?;
+            continue;
+        };
+        let (home, back) = oneshot::channel();
+        let request = ConnectRequest::direct(peer.clone(), request, session, closing.clone(), home);
+        spawn_local(handler(request));
+        match back.await {
+            Ok(returned) => session = returned,
+            // The tunnel did not end in order, and its connection went with it.
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
+async fn close(session: &Session) -> Result<(), ServeError> {
+    let record = session.keys.borrow_mut().close_notify().map_err(TunnelError::from)?;
+    // A peer that has gone needs no goodbye.
+    let _ = write_all(&session.socket, &record).await;
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Everything that the pool has for one key: HTTP/2 connections in use, and direct ones that wait for their next tunnel.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::StatusCode;
+use tokio::sync::Mutex;
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::timeout;
+
+use crate::direct::{Closing, DirectTunnel, Frame, Home, TunnelError, encode_request, parse_status, receive, send};
+use crate::hbone::client::{Link, OpenError, Target};
+use crate::hbone::connect_error::ConnectError;
+use crate::hbone::pool::{Pool, PoolKey};
+use crate::hbone::request::TunnelRequest;
+use crate::hbone::tunnel::Tunnel;
+use crate::limits::Limits;
+use crate::record::RecordError;
+use crate::session::Session;
+use crate::socket::{has_input, poll_readable, write_now};
+use crate::tls::TlsIdentity;
+
+/// One key's connections.
+#[derive(Default)]
+pub(super) struct Lane {
+    pub(super) links: RefCell<Vec<Rc<Link>>>,
+    parked: RefCell<Vec<Parked>>,
+    /// One dial at a time while HTTP/2 may come of it; those who wait share its result.
+    pub(super) dialling: Mutex<()>,
+    /// The peer takes direct tunnels, so that waiting for another's dial is no use.
+    pub(super) is_direct: Cell<bool>,
+    pub(super) failures: Cell<u64>,
+    pub(super) last_failure: RefCell<Option<ConnectError>>,
+    /// The source's pod has left.
+    pub(super) closing: Rc<Closing>,
+}
+
+/// A direct connection without a tunnel, and the task that watches it.
+struct Parked {
+    session: Rc<RefCell<Option<Session>>>,
+    not_after: SystemTime,
+    watch: AbortHandle,
+}
+
+impl Lane {
+    /// The HTTP/2 connection with the most tunnels that still has room, so that the others may fall idle.
+    pub(super) fn pick(&self, tls: &TlsIdentity, limits: &Limits) -> Option<Rc<Link>> {
+        let links = self.links.borrow();
+        let usable = links.iter().filter(|link| {
+            // After a renewal, new tunnels go over connections made with the new certificate.
+            let current = link.not_after == tls.not_after;
+            current && !link.retired.get() && link.active() < limits.streams_per_connection
+        });
+        usable.max_by_key(|link| link.active()).cloned()
+    }
+
+    /// The direct connection that was used last, if it is alive and of the current certificate.
+    pub(super) fn take_parked(&self, tls: &TlsIdentity) -> Option<Session> {
+        loop {
+            let parked = self.parked.borrow_mut().pop()?;
+            parked.watch.abort();
+            let session = parked.session.take();
+            if parked.not_after == tls.not_after
+                && let Some(session) = session
+                && !has_input(&session.socket)
+            {
+                return Some(session);
+            }
+        }
+    }
+
+    /// Connections, in use or not. Direct tunnels that are open are not counted.
+    pub(super) fn connections(&self) -> usize {
+        self.links.borrow().len() + self.parked.borrow().len()
+    }
+
+    /// Ends everything: tunnels are reset.
+    pub(super) fn close(&self) {
+        self.closing.close();
+        self.links.borrow().iter().for_each(|link| link.cut());
+        for parked in self.parked.borrow_mut().drain(..) {
+            parked.watch.abort();
+        }
+    }
+}
+
+/// A place in a lane, which keeps it in the pool. The last one to go takes an empty lane with it.
+pub(crate) struct Berth {
+    pub(super) pool: Pool,
+    pub(super) key: PoolKey,
+    pub(super) lane: Rc<Lane>,
+    /// The certificate that the connection was made with, told by its end.
+    pub(super) not_after: SystemTime,
+}
+
+impl Drop for Berth {
+    fn drop(&mut self) {
+        self.pool.prune(&self.key, &self.lane);
+    }
+}
+
+impl Berth {
+    /// Asks for a tunnel over a direct connection, and waits for the answer.
+    pub(super) async fn open(
+        self,
+        mut session: Session,
+        target: &Target<'_>,
+        request: &TunnelRequest,
+        limits: &Limits,
+    ) -> Result<Tunnel, OpenError> {
+        let (peer, limit) = (target.peer, limits.response_timeout);
+        let answer = timeout(limit, ask(&mut session, request)).await;
+        let status = match answer {
+            Ok(Ok(status)) => status,
+            Ok(Err(error)) => return Err(sort(target, error)),
+            Err(_) => {
+                let what = "the answer to CONNECT from";
+                return Err(OpenError::Settled(ConnectError::TimedOut { what, peer, limit }));
+            }
+        };
+        if status == StatusCode::OK {
+            let closing = self.lane.closing.clone();
+            return Ok(Tunnel::Direct(DirectTunnel { session, closing, home: Home::Pool(self) }));
+        }
+        self.park(session);
+        Err(OpenError::Settled(ConnectError::Refused(status)))
+    }
+
+    /// Keeps a connection for the next tunnel, unless there are enough, or somebody said something out of turn.
+    pub(crate) fn park(self, session: Session) {
+        let limits = self.pool.limits();
+        let enough = self.lane.parked.borrow().len() >= limits.idle_per_destination;
+        if enough || self.lane.closing.is_closed() || !session.input.is_empty() {
+            return close(&session);
+        }
+        let session = Rc::new(RefCell::new(Some(session)));
+        let (watched, lane) = (session.clone(), Rc::downgrade(&self.lane));
+        let (pool, key, idle) = (self.pool.clone(), self.key.clone(), limits.idle_timeout);
+        let watch = spawn_local(async move {
+            // Whether its time is over or the peer closed it: it goes.
+            let _ = timeout(idle, until_input(&watched)).await;
+            if let Some(session) = watched.take() {
+                close(&session);
+            }
+            forget(&pool, &key, &lane, &watched);
+        });
+        let watch = watch.abort_handle();
+        self.lane.parked.borrow_mut().push(Parked { session, not_after: self.not_after, watch });
+    }
+}
+
+fn forget(pool: &Pool, key: &PoolKey, lane: &Weak<Lane>, gone: &Rc<RefCell<Option<Session>>>) {
+    if let Some(lane) = lane.upgrade() {
+        lane.parked.borrow_mut().retain(|parked| !Rc::ptr_eq(&parked.session, gone));
+        pool.prune(key, &lane);
+    }
+}
+
+async fn until_input(session: &RefCell<Option<Session>>) {
+    loop {
+        let ready = poll_fn(|cx| match &*session.borrow() {
+            Some(session) => poll_readable(&session.socket, cx),
+            None => std::task::Poll::Ready(Ok(())),
+        });
+        let failed = ready.await.is_err();
+        if failed || session.borrow().as_ref().is_none_or(|session| has_input(&session.socket)) {
+            return;
+        }
+    }
+}
+
+/// Says goodbye, as far as that goes without waiting.
+fn close(session: &Session) {
+    if let Ok(record) = session.keys.borrow_mut().close_notify() {
+        let _ = write_now(&session.socket, &[IoSlice::new(&record)]);
+    }
+}
+
+async fn ask(session: &mut Session, request: &TunnelRequest) -> Result<StatusCode, TunnelError> {
+    send(session, Frame::Request, &encode_request(request)).await?;
+    match receive(session).await? {
+        Some((Frame::Response, payload)) => parse_status(&payload),
+        Some((other, _)) => Err(TunnelError::Frame(other as u8)),
+        None => Err(TunnelError::Closed),
+    }
+}
+
+/// A peer that has gone has not answered, and no application byte went out: another connection may be asked.
+fn sort(target: &Target<'_>, error: TunnelError) -> OpenError {
+    let peer = target.peer;
+    match error {
+        // A server judges our certificate after the handshake is over for us.
+        TunnelError::Record(RecordError::Alert(alert)) => {
+            let source = Arc::new(rustls::Error::AlertReceived(alert.into()));
+            let expected = target.expected.clone();
+            OpenError::Settled(ConnectError::Tls { peer, expected, source })
+        }
+        error if error.is_violation() => {
+            OpenError::Settled(ConnectError::Broken { peer, source: Arc::new(error.into()) })
+        }
+        error => OpenError::Unprocessed(ConnectError::Broken { peer, source: Arc::new(error.into()) }),
+    }
+}

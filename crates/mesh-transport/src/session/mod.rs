@@ -1,0 +1,77 @@
+//! An authenticated TLS connection whose records we protect ourselves.
+
+mod handshake;
+mod input;
+mod stream;
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::{CertificateDer, ServerName};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+pub(crate) use self::input::Input;
+pub(crate) use self::stream::TlsStream;
+use crate::record::{Keys, RecordError};
+
+/// How often a silent peer is asked whether it is there, and how long it may not acknowledge anything.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+const UNACKNOWLEDGED: Duration = Duration::from_secs(45);
+
+/// Why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// What a handshake ends with.
+pub(crate) struct Session {
+    pub(crate) socket: TcpStream,
+    pub(crate) keys: RefCell<Keys>,
+    /// Bytes that came behind the handshake.
+    pub(crate) input: Input,
+    /// The protocol that both sides chose.
+    pub(crate) alpn: Option<Vec<u8>>,
+    /// The peer's verified certificate.
+    pub(crate) leaf: Option<CertificateDer<'static>>,
+}
+
+impl Session {
+    /// Shakes hands as the client. `peer` names the server to TLS alone; nothing is sent or verified by it.
+    pub(crate) async fn connect(
+        socket: TcpStream,
+        config: Arc<ClientConfig>,
+        peer: SocketAddr,
+    ) -> Result<Self, HandshakeError> {
+        tune(&socket);
+        let name = ServerName::IpAddress(peer.ip().into());
+        handshake::run(socket, UnbufferedClientConnection::new(config, name)?).await
+    }
+
+    /// Shakes hands as the server.
+    pub(crate) async fn accept(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Self, HandshakeError> {
+        tune(&socket);
+        handshake::run(socket, UnbufferedServerConnection::new(config)?).await
+    }
+}
+
+/// Options of a tunnel's socket. Failing costs latency, or time until a dead peer is noticed.
+fn tune(socket: &TcpStream) {
+    let _ = socket.set_nodelay(true);
+    let socket = SockRef::from(socket);
+    let keepalive = TcpKeepalive::new().with_time(PROBE_EVERY).with_interval(PROBE_EVERY).with_retries(3);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+}
