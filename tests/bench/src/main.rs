@@ -1,0 +1,27 @@
+//! mesh-bench: raw TCP, the mesh and Envoy over the same two pods, in interleaved repeats.
+//!
+//! `cargo xtask bench` runs it. It judges no timing: it prints, keeps and compares.
+#![forbid(unsafe_code)]
+
+mod args;
+mod cases;
+mod figures;
+mod result;
+mod run;
+mod samples;
+mod sampling;
+mod stage;
+mod statistics;
+mod subjects;
+mod table;
+
+use anyhow::Result;
+use clap::Parser as _;
+
+fn main() -> Result<()> {
+    let args = args::Args::parse().settled();
+    match args.inner {
+        Some(args::Inner::Connecting { to, count }) => cases::connecting(to, count),
+        None => run::run(&args),
+    }
+}

@@ -1,0 +1,216 @@
+//! The lab of the bench: two pods on two nodes, and the servers that every subject reaches.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use mesh_lab::{Lab, Place, Pod, PodSpec, Process};
+
+use crate::sampling::cpu::CpuMeter;
+use crate::subjects::Subject;
+use crate::subjects::envoy::{Envoys, Protocol};
+use crate::subjects::mesh::Daemons;
+
+/// How long anything may take that is awaited by its event.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The pods' namespace and its service accounts.
+pub(crate) const NAMESPACE: &str = "bench";
+/// Octets of an HTTP answer's body.
+const BODY: usize = 1024;
+
+/// A server in the server's pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum App {
+    /// nginx; answers from memory.
+    Http,
+    /// iperf3.
+    Iperf,
+    /// Sends back what comes.
+    Echo,
+    /// Ends every connection at once. There is one in the client's pod too.
+    Refuse,
+}
+
+impl App {
+    pub(crate) const ALL: [Self; 4] = [Self::Http, Self::Iperf, Self::Echo, Self::Refuse];
+
+    pub(crate) const fn port(self) -> u16 {
+        match self {
+            Self::Http => 8080,
+            Self::Iperf => 5201,
+            Self::Echo => 7000,
+            Self::Refuse => 7001,
+        }
+    }
+}
+
+/// What a stage is set up with.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Worker threads of each proxy, and of the web server.
+    pub(crate) workers: u32,
+    /// More arguments for the daemons.
+    pub(crate) mesh_args: Vec<String>,
+    /// Envoy's program; none when it is not measured.
+    pub(crate) envoy: Option<PathBuf>,
+}
+
+/// Everything that runs. The lab comes last, so that it is taken down after what runs in it.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) settings: Settings,
+    daemons: Option<Daemons>,
+    enrolled: bool,
+    envoys: Option<Envoys>,
+    _servers: Vec<Process>,
+    pub(crate) client: Pod,
+    pub(crate) server: Pod,
+    pub(crate) lab: Lab,
+}
+
+impl Stage {
+    /// Makes the lab, the pods and the servers. No subject is in force yet.
+    pub(crate) fn set_up(settings: Settings) -> Result<Self> {
+        let lab = Lab::builder().node("node-a").node("node-b").build()?;
+        let client = lab.deploy(PodSpec::new(NAMESPACE, "client").on("node-a").service_account("client"))?;
+        let config = lab.home().join("nginx.conf");
+        let home = lab.home().display().to_string();
+        fs::write(&config, nginx_config(&home, settings.workers)).context("writing nginx's configuration")?;
+        let nginx = ["nginx", "-p", &home, "-c", &config.display().to_string()];
+        let spec = PodSpec::new(NAMESPACE, "server").on("node-b").service_account("server");
+        let server = lab.deploy(spec.port("http", App::Http.port()).command(nginx))?;
+        for pod in [&client, &server] {
+            // Thousands of connections a second must not run out of ports.
+            let ports = ["net.ipv4.ip_local_port_range=16000 65000", "net.ipv4.tcp_tw_reuse=1"];
+            pod.exec(&["sysctl", "-q", "-w", ports[0], ports[1]])?.success()?;
+        }
+        let servers = start_servers(&client, &server)?;
+        Ok(Self { settings, daemons: None, enrolled: false, envoys: None, _servers: servers, client, server, lab })
+    }
+
+    /// Puts `subject` between the pods and waits until it is there.
+    pub(crate) fn enter(&mut self, subject: Subject) -> Result<()> {
+        match subject {
+            Subject::Raw => self.leave_mesh(),
+            Subject::Mesh => self.join_mesh(),
+            Subject::Envoy => self.start_envoys(Protocol::Tcp),
+            Subject::EnvoyHbone => self.start_envoys(Protocol::Hbone),
+        }
+    }
+
+    /// The same with proxies that have carried nothing yet.
+    pub(crate) fn enter_anew(&mut self, subject: Subject) -> Result<()> {
+        match subject {
+            Subject::Raw => {}
+            Subject::Mesh => self.remove_hooks()?,
+            Subject::Envoy | Subject::EnvoyHbone => self.envoys = None,
+        }
+        self.enter(subject)
+    }
+
+    /// Starts the daemons where they do not run; the pods stay outside.
+    pub(crate) fn add_hooks(&mut self) -> Result<()> {
+        if self.daemons.is_none() {
+            self.daemons = Some(Daemons::start(&self.lab, &self.settings)?);
+        }
+        Ok(())
+    }
+
+    /// Ends the daemons and takes what they pinned out of the kernel.
+    pub(crate) fn remove_hooks(&mut self) -> Result<()> {
+        self.leave_mesh()?;
+        if let Some(daemons) = self.daemons.take() {
+            daemons.stop(&self.lab)?;
+        }
+        Ok(())
+    }
+
+    fn join_mesh(&mut self) -> Result<()> {
+        self.add_hooks()?;
+        if let (Some(daemons), false) = (&self.daemons, self.enrolled) {
+            daemons.enrol(&self.lab)?;
+            self.enrolled = true;
+        }
+        Ok(())
+    }
+
+    fn leave_mesh(&mut self) -> Result<()> {
+        if let (Some(daemons), true) = (&self.daemons, self.enrolled) {
+            daemons.withdraw(&self.lab)?;
+            self.enrolled = false;
+        }
+        Ok(())
+    }
+
+    fn start_envoys(&mut self, protocol: Protocol) -> Result<()> {
+        self.leave_mesh()?;
+        if self.envoys.as_ref().is_some_and(|envoys| envoys.protocol() == protocol) {
+            return Ok(());
+        }
+        self.envoys = None;
+        self.envoys = Some(Envoys::start(self, protocol)?);
+        Ok(())
+    }
+
+    /// Where the client has to connect to, to reach an application through `subject`.
+    pub(crate) fn target(&self, subject: Subject, app: App) -> SocketAddr {
+        match subject {
+            Subject::Raw | Subject::Mesh => (self.server.ipv4(), app.port()).into(),
+            Subject::Envoy | Subject::EnvoyHbone => (Ipv4Addr::LOCALHOST, Envoys::entrance(app)).into(),
+        }
+    }
+
+    /// The processes of `subject`'s proxies: the client's, then the server's.
+    pub(crate) fn proxies(&self, subject: Subject) -> Vec<u32> {
+        match subject {
+            Subject::Raw => Vec::new(),
+            Subject::Mesh => self.daemons.as_ref().map(Daemons::processes).unwrap_or_default(),
+            Subject::Envoy | Subject::EnvoyHbone => self.envoys.as_ref().map(Envoys::processes).unwrap_or_default(),
+        }
+    }
+
+    /// Begins to measure processor time.
+    pub(crate) fn meter(&self, subject: Subject) -> Result<CpuMeter> {
+        CpuMeter::start(&self.lab.id(), self.proxies(subject))
+    }
+
+    /// Ends everything and says what could not be removed.
+    pub(crate) fn take_down(self) -> Result<()> {
+        let Self { daemons, envoys, _servers, lab, .. } = self;
+        drop((daemons, envoys, _servers));
+        lab.take_down()
+    }
+
+    /// Connections that the mesh has carried over mTLS so far.
+    pub(crate) fn carried_by_mesh(&self) -> Result<u64> {
+        self.daemons.as_ref().map_or(Ok(0), Daemons::carried)
+    }
+}
+
+fn start_servers(client: &Pod, server: &Pod) -> Result<Vec<Process>> {
+    let iperf = server.spawn(&["iperf3", "--server", "--forceflush", "--port", &App::Iperf.port().to_string()])?;
+    let echo = server.spawn(&["mesh-traffic", "echo", "--listen", &format!("0.0.0.0:{}", App::Echo.port())])?;
+    let refuse = ["mesh-traffic", "refuse", "--listen", &format!("0.0.0.0:{}", App::Refuse.port())];
+    let mut servers = vec![iperf, echo, server.spawn(&refuse)?, client.spawn(&refuse)?];
+    let lines = ["Server listening", "listening", "listening", "listening"];
+    for (server, line) in servers.iter_mut().zip(lines) {
+        server.wait_for_line(line, PATIENCE)?;
+    }
+    Ok(servers)
+}
+
+/// A web server that answers from memory, with a worker for each of the proxy's, so that it is no bottleneck.
+fn nginx_config(home: &str, workers: u32) -> String {
+    let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("    {name}_temp_path {home}/nginx-{name};\n"))
+        .concat();
+    let (port, body) = (App::Http.port(), "x".repeat(BODY));
+    format!(
+        "user root;\nworker_processes {workers};\ndaemon off;\npid {home}/nginx.pid;\nerror_log stderr error;\n\
+         events {{ worker_connections 16384; }}\n\
+         http {{\n{paths}    access_log off;\n    keepalive_requests 1000000000;\n    keepalive_timeout 300s;\n    \
+         server {{\n        listen 0.0.0.0:{port} reuseport backlog=4096;\n        location / {{ return 200 {body}; }}\n    }}\n}}\n"
+    )
+}

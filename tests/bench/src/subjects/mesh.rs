@@ -1,0 +1,100 @@
+//! The mesh: a daemon on each node. The pods are in it or out of it by their namespace's label.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use mesh_lab::{Daemon, DaemonOptions, Lab, wait_until};
+
+use crate::stage::{NAMESPACE, PATIENCE, Settings};
+
+const LABEL: &str = "mesh.dev/join";
+/// How long a daemon may take to end; connections are over by then.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// The daemons of both nodes.
+#[derive(Debug)]
+pub(crate) struct Daemons {
+    client: Daemon,
+    server: Daemon,
+}
+
+impl Daemons {
+    pub(crate) fn start(lab: &Lab, settings: &Settings) -> Result<Self> {
+        let start = |node: &str| {
+            let mut args = vec!["--workers".to_owned(), settings.workers.to_string()];
+            args.extend(settings.mesh_args.iter().cloned());
+            lab.start_daemon(node, DaemonOptions { args, ..DaemonOptions::default() })
+        };
+        Ok(Self { client: start("node-a")?, server: start("node-b")? })
+    }
+
+    /// Puts the pods into the mesh.
+    pub(crate) fn enrol(&self, lab: &Lab) -> Result<()> {
+        lab.label_namespace(NAMESPACE, LABEL, "enabled")?;
+        self.wait_enrolled(1)
+    }
+
+    /// Takes the pods out of the mesh.
+    pub(crate) fn withdraw(&self, lab: &Lab) -> Result<()> {
+        lab.unlabel_namespace(NAMESPACE, LABEL)?;
+        self.wait_enrolled(0)
+    }
+
+    fn wait_enrolled(&self, pods: u32) -> Result<()> {
+        for daemon in [&self.client, &self.server] {
+            wait_until(&format!("{pods} pods to be enrolled"), PATIENCE, || {
+                let enrolled = daemon.metrics()?.sum("mesh_pods", &[("state", "enrolled")]);
+                Ok((enrolled == f64::from(pods)).then_some(()))
+            })
+            .with_context(|| format!("the daemon's log: {}", tail(&daemon.logs())))?;
+        }
+        Ok(())
+    }
+
+    /// Connections of the client's pod that went over mTLS.
+    pub(crate) fn carried(&self) -> Result<u64> {
+        let labels = [("reporter", "source"), ("connection_security_policy", "mutual_tls")];
+        Ok(self.client.metrics()?.sum("istio_tcp_connections_opened_total", &labels) as u64)
+    }
+
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        vec![self.client.id(), self.server.id()]
+    }
+
+    /// Ends the daemons and removes what they pinned, which detaches it.
+    pub(crate) fn stop(self, lab: &Lab) -> Result<()> {
+        for daemon in [self.client, self.server] {
+            let node = daemon.node().name().to_owned();
+            daemon.terminate(STOP_LIMIT)?;
+            remove_pins(&lab.home().join(format!("bpf.{node}")).join("mesh"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes everything below a directory of a BPF file system.
+fn remove_pins(directory: &Path) -> Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("reading {}", directory.display()))?,
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_pins(&path)?;
+            fs::remove_dir(&path).with_context(|| format!("removing {}", path.display()))?;
+        } else {
+            fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The last lines of a log.
+fn tail(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}

@@ -1,0 +1,44 @@
+//! What is compared: nothing between the pods, the mesh, and Envoy.
+
+pub(crate) mod envoy;
+mod envoy_config;
+pub(crate) mod envoy_package;
+pub(crate) mod mesh;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// What carries the pods' connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Subject {
+    /// The kernel alone.
+    Raw,
+    /// Our daemons and eBPF programs.
+    Mesh,
+    /// Envoy beside each pod: TCP over mTLS, a TLS connection for each connection.
+    Envoy,
+    /// The same with HTTP/2 CONNECT inside, as the mesh's own wire format has it; not measured unless asked for.
+    EnvoyHbone,
+}
+
+impl Subject {
+    pub(crate) const ALL: [Self; 4] = [Self::Raw, Self::Mesh, Self::Envoy, Self::EnvoyHbone];
+    /// What is measured unless something else is asked for.
+    pub(crate) const USUAL: [Self; 3] = [Self::Raw, Self::Mesh, Self::Envoy];
+
+    /// As people and results name it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Mesh => "mesh",
+            Self::Envoy => "envoy",
+            Self::EnvoyHbone => "envoy-hbone",
+        }
+    }
+
+    /// Whether it needs Envoy's program.
+    pub(crate) const fn is_envoy(self) -> bool {
+        matches!(self, Self::Envoy | Self::EnvoyHbone)
+    }
+}
