@@ -18,7 +18,7 @@ use crate::socket::write_all;
 
 /// Serves tunnels until the peer closes, falls idle, or `drain` turns true.
 pub(crate) async fn serve<H>(
-    mut session: Session,
+    mut session: Box<Session>,
     peer: SpiffeId,
     mut drain: watch::Receiver<bool>,
     limits: &Limits,

@@ -13,7 +13,7 @@ use crate::socket::write_now;
 
 /// An open tunnel that has its TLS connection to itself.
 pub struct DirectTunnel {
-    pub(crate) session: Session,
+    pub(crate) session: Box<Session>,
     /// Ends the tunnel when its pod leaves or its server goes.
     pub(crate) closing: Rc<Closing>,
     pub(crate) home: Home,
@@ -22,9 +22,9 @@ pub struct DirectTunnel {
 /// Who takes the connection when the tunnel has ended in order.
 pub(crate) enum Home {
     /// The client's pool.
-    Pool(Berth),
+    Pool(Box<Berth>),
     /// The server's loop.
-    Server(oneshot::Sender<Session>),
+    Server(oneshot::Sender<Box<Session>>),
 }
 
 impl fmt::Debug for DirectTunnel {
@@ -35,7 +35,7 @@ impl fmt::Debug for DirectTunnel {
 
 impl Home {
     /// Gives the connection back for the next tunnel.
-    pub(crate) fn give_back(self, session: Session) {
+    pub(crate) fn give_back(self, session: Box<Session>) {
         match self {
             Self::Pool(berth) => berth.park(session),
             // A server loop that is gone wants no more tunnels; the connection closes.
@@ -45,7 +45,7 @@ impl Home {
 }
 
 /// Ends a tunnel that was reset: by a RESET behind the bytes before it where that can go out now, else by TCP's own.
-pub(crate) fn reset(session: Session, within_record: bool) {
+pub(crate) fn reset(session: Box<Session>, within_record: bool) {
     let told = !within_record
         && seal(&session, Frame::Reset, &[]).is_ok_and(|record| {
             let sent = write_now(&session.socket, &[std::io::IoSlice::new(&record)]);

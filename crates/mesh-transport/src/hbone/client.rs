@@ -48,7 +48,7 @@ pub(super) async fn dialled(
 
 /// A new connection, by what it carries.
 pub(super) enum Established {
-    Direct(Session),
+    Direct(Box<Session>),
     H2(Rc<Link>, Driver),
 }
 
@@ -105,7 +105,11 @@ pub(super) enum OpenError {
 
 impl Link {
     /// Starts HTTP/2. The returned future drives the connection until its end.
-    async fn start(target: &Target<'_>, limits: &Limits, session: Session) -> Result<(Rc<Self>, Driver), ConnectError> {
+    async fn start(
+        target: &Target<'_>,
+        limits: &Limits,
+        session: Box<Session>,
+    ) -> Result<(Rc<Self>, Driver), ConnectError> {
         let peer = target.peer;
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)

@@ -41,7 +41,7 @@ pub(super) struct Lane {
 
 /// A direct connection without a tunnel, and the task that watches it.
 struct Parked {
-    session: Rc<RefCell<Option<Session>>>,
+    session: Rc<RefCell<Option<Box<Session>>>>,
     not_after: SystemTime,
     watch: AbortHandle,
 }
@@ -59,7 +59,7 @@ impl Lane {
     }
 
     /// The direct connection that was used last, if it is alive and of the current certificate.
-    pub(super) fn take_parked(&self, tls: &TlsIdentity) -> Option<Session> {
+    pub(super) fn take_parked(&self, tls: &TlsIdentity) -> Option<Box<Session>> {
         loop {
             let parked = self.parked.borrow_mut().pop()?;
             parked.watch.abort();
@@ -107,7 +107,7 @@ impl Berth {
     /// Asks for a tunnel over a direct connection, and waits for the answer.
     pub(super) async fn open(
         self,
-        mut session: Session,
+        mut session: Box<Session>,
         target: &Target<'_>,
         request: &TunnelRequest,
         limits: &Limits,
@@ -124,14 +124,14 @@ impl Berth {
         };
         if status == StatusCode::OK {
             let closing = self.lane.closing.clone();
-            return Ok(Tunnel::Direct(DirectTunnel { session, closing, home: Home::Pool(self) }));
+            return Ok(Tunnel::Direct(DirectTunnel { session, closing, home: Home::Pool(Box::new(self)) }));
         }
         self.park(session);
         Err(OpenError::Settled(ConnectError::Refused(status)))
     }
 
     /// Keeps a connection for the next tunnel, unless there are enough, or somebody said something out of turn.
-    pub(crate) fn park(self, session: Session) {
+    pub(crate) fn park(self, session: Box<Session>) {
         let limits = self.pool.limits();
         let enough = self.lane.parked.borrow().len() >= limits.idle_per_destination;
         if enough || self.lane.closing.is_closed() || !session.input.is_empty() {
@@ -153,14 +153,14 @@ impl Berth {
     }
 }
 
-fn forget(pool: &Pool, key: &PoolKey, lane: &Weak<Lane>, gone: &Rc<RefCell<Option<Session>>>) {
+fn forget(pool: &Pool, key: &PoolKey, lane: &Weak<Lane>, gone: &Rc<RefCell<Option<Box<Session>>>>) {
     if let Some(lane) = lane.upgrade() {
         lane.parked.borrow_mut().retain(|parked| !Rc::ptr_eq(&parked.session, gone));
         pool.prune(key, &lane);
     }
 }
 
-async fn until_input(session: &RefCell<Option<Session>>) {
+async fn until_input(session: &RefCell<Option<Box<Session>>>) {
     loop {
         let ready = poll_fn(|cx| match &*session.borrow() {
             Some(session) => poll_readable(&session.socket, cx),

@@ -48,7 +48,7 @@ impl fmt::Debug for Pool {
 
 /// A connection that is ready to be asked for a tunnel.
 enum Ready {
-    Direct(Session),
+    Direct(Box<Session>),
     H2(Rc<Link>),
 }
 

@@ -66,7 +66,7 @@ pub struct ConnectRequest {
 
 /// How the answer travels.
 enum Answer {
-    Direct(Box<Session>, Rc<Closing>, oneshot::Sender<Session>),
+    Direct(Box<Session>, Rc<Closing>, oneshot::Sender<Box<Session>>),
     H2 { respond: SendResponse<Chunk>, recv: h2::RecvStream, place: Place },
 }
 
@@ -104,12 +104,12 @@ impl ConnectRequest {
     pub(crate) fn direct(
         peer: SpiffeId,
         request: TunnelRequest,
-        session: Session,
+        session: Box<Session>,
         closing: Rc<Closing>,
-        back: oneshot::Sender<Session>,
+        back: oneshot::Sender<Box<Session>>,
     ) -> Self {
         let TunnelRequest { authority, forwarded, baggage, traceparent } = request;
-        let answer = Answer::Direct(Box::new(session), closing, back);
+        let answer = Answer::Direct(session, closing, back);
         Self { peer, authority, forwarded, baggage, traceparent, answer }
     }
 
@@ -121,7 +121,7 @@ impl ConnectRequest {
         match self.answer {
             Answer::Direct(session, closing, back) => {
                 respond(&session, StatusCode::OK).await?;
-                let (session, home) = (*session, Home::Server(back));
+                let home = Home::Server(back);
                 Ok(Tunnel::Direct(DirectTunnel { session, closing, home }))
             }
             Answer::H2 { mut respond, recv, place } => {
@@ -137,7 +137,7 @@ impl ConnectRequest {
             Answer::Direct(session, _, back) => {
                 // A peer that has gone needs no answer, and its connection no next tunnel.
                 if respond(&session, status).await.is_ok() {
-                    drop(back.send(*session));
+                    drop(back.send(session));
                 }
             }
             Answer::H2 { respond, .. } => answer(respond, status),

@@ -109,7 +109,7 @@ impl Server {
         let (peer, accepted) =
             timeout(limit, self.shake_hands(stream, tls)).await.map_err(|_| ServeError::HandshakeTimeout)??;
         match accepted {
-            Accepted::Direct(session) => direct::serve(*session, peer, drain, &self.limits, handler, on_reject).await,
+            Accepted::Direct(session) => direct::serve(session, peer, drain, &self.limits, handler, on_reject).await,
             Accepted::H2(connection) => {
                 let streams = Streams { peer, tunnels: Places::default(), handler, on_reject };
                 streams.run(*connection, drain, &self.limits).await
@@ -127,7 +127,7 @@ impl Server {
         let leaf = leaf.ok_or(ServeError::Tls(rustls::Error::NoCertificatesPresented))?;
         let peer = identity_of(leaf)?;
         match session.alpn.as_deref() {
-            Some(direct::ALPN) => return Ok((peer, Accepted::Direct(Box::new(session)))),
+            Some(direct::ALPN) => return Ok((peer, Accepted::Direct(session))),
             Some(ALPN_H2) => {}
             _ => return Err(ServeError::Alpn),
         }

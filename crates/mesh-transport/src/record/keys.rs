@@ -156,9 +156,31 @@ impl Keys {
             }
         }
     }
+}
 
-    #[cfg(test)]
+/// What a peer could send and we never do.
+#[cfg(test)]
+impl Keys {
     pub(super) fn update_every(&mut self, records: u64) {
         self.update_after = records;
+    }
+
+    pub(super) fn renew_tx(&mut self) {
+        self.tx = Protection::new(self.kernel.next_tx().expect("secret")).expect("key");
+    }
+
+    pub(super) fn handshake_record(&mut self, content: &[u8]) -> Vec<u8> {
+        self.other_record(ContentType::Handshake, content)
+    }
+
+    pub(super) fn alert_record(&mut self, content: &[u8]) -> Vec<u8> {
+        self.other_record(ContentType::Alert, content)
+    }
+
+    fn other_record(&mut self, kind: ContentType, content: &[u8]) -> Vec<u8> {
+        let mut record = vec![0; content.len() + OVERHEAD];
+        record[5..][..content.len()].copy_from_slice(content);
+        self.tx.seal(kind, &mut record).expect("sealed");
+        record
     }
 }

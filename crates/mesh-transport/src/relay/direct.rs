@@ -22,7 +22,7 @@ pub(super) async fn relay(app: TcpStream, far: DirectTunnel, counters: &RelayCou
     let finished = Finished::default();
     let within_record = Cell::new(false);
     let end = {
-        let Session { socket, keys, input, .. } = &mut session;
+        let Session { socket, keys, input, .. } = &mut *session;
         let (socket, keys) = (&*socket, &*keys);
         let wire = Wire { socket, keys, within_record: &within_record };
         let up = up(&app, &wire, &counters.sent, &finished.up);

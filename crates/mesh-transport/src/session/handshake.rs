@@ -74,7 +74,7 @@ enum Next {
     Done,
 }
 
-pub(super) async fn run(socket: TcpStream, mut connection: impl Unbuffered) -> Result<Session, HandshakeError> {
+pub(super) async fn run(socket: TcpStream, mut connection: impl Unbuffered) -> Result<Box<Session>, HandshakeError> {
     let mut wire = Wire { socket, incoming: Incoming::default(), outgoing: Outgoing::default() };
     loop {
         match step(&mut connection, &mut wire) {
@@ -94,7 +94,7 @@ pub(super) async fn run(socket: TcpStream, mut connection: impl Unbuffered) -> R
     let (secrets, kernel) = connection.into_keys()?;
     let keys = Keys::new(secrets, kernel)?.into();
     let input = Input::holding(wire.incoming.rest());
-    Ok(Session { socket: wire.socket, keys, input, alpn, leaf })
+    Ok(Box::new(Session { socket: wire.socket, keys, input, alpn, leaf }))
 }
 
 /// One question to rustls.

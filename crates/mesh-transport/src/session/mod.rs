@@ -54,16 +54,17 @@ impl Session {
         socket: TcpStream,
         config: Arc<ClientConfig>,
         peer: SocketAddr,
-    ) -> Result<Self, HandshakeError> {
+    ) -> Result<Box<Self>, HandshakeError> {
         tune(&socket);
         let name = ServerName::IpAddress(peer.ip().into());
-        handshake::run(socket, UnbufferedClientConnection::new(config, name)?).await
+        // Boxed, so that what a handshake needs is gone after it.
+        Box::pin(handshake::run(socket, UnbufferedClientConnection::new(config, name)?)).await
     }
 
     /// Shakes hands as the server.
-    pub(crate) async fn accept(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Self, HandshakeError> {
+    pub(crate) async fn accept(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Box<Self>, HandshakeError> {
         tune(&socket);
-        handshake::run(socket, UnbufferedServerConnection::new(config)?).await
+        Box::pin(handshake::run(socket, UnbufferedServerConnection::new(config)?)).await
     }
 }
 

@@ -39,8 +39,8 @@ struct Output {
     part: std::ops::Range<usize>,
 }
 
-impl From<Session> for TlsStream {
-    fn from(session: Session) -> Self {
+impl From<Box<Session>> for TlsStream {
+    fn from(session: Box<Session>) -> Self {
         Self {
             socket: session.socket,
             keys: session.keys.into_inner(),
