@@ -90,14 +90,14 @@ impl Direction {
 }
 
 /// Attaches to an interface of the calling thread's namespace. The link is to be pinned; `None` means
-/// that the filter stays by itself (clsact).
+/// that the hook stays by itself: a clsact filter, or what this daemon has attached before.
 pub(super) fn attach(
     program: &mut SchedClassifier,
     interface: &str,
     direction: Direction,
 ) -> Result<Option<FdLink>, InterfaceError> {
     if has_tcx() {
-        attach_tcx(program, interface, direction).map(Some)
+        attach_tcx(program, interface, direction)
     } else {
         attach_clsact(program, interface, direction).map(|()| None)
     }
@@ -121,17 +121,28 @@ fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
-fn attach_tcx(program: &mut SchedClassifier, interface: &str, direction: Direction) -> Result<FdLink, InterfaceError> {
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    interface: &str,
+    direction: Direction,
+) -> Result<Option<FdLink>, InterfaceError> {
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let link = program
-        .attach_with_options(interface, direction.attach_type(), options)
-        .and_then(|id| program.take_link(id))
-        .map_err(|source| attach_error(interface, direction, source))?;
-    FdLink::try_from(link).map_err(|source| InterfaceError::Keep {
+    let attached = program.attach_with_options(interface, direction.attach_type(), options);
+    let link = match attached.and_then(|id| program.take_link(id)) {
+        // Only this daemon has this program: an earlier try to enrol the pod got so far.
+        Err(error) if is_there_already(&error) => return Ok(None),
+        other => other.map_err(|source| attach_error(interface, direction, source))?,
+    };
+    FdLink::try_from(link).map(Some).map_err(|source| InterfaceError::Keep {
         interface: interface.to_owned(),
         direction: direction.name(),
         source,
     })
+}
+
+/// The kernel attaches a program once at most to a tcx hook.
+fn is_there_already(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(error) if error.io_error.kind() == io::ErrorKind::AlreadyExists)
 }
 
 fn attach_clsact(program: &mut SchedClassifier, interface: &str, direction: Direction) -> Result<(), InterfaceError> {

@@ -176,9 +176,10 @@ impl Datapath {
             for direction in Direction::BOTH {
                 let program = classifier(&mut self.ebpf, direction)?;
                 let link = netns.enter(|| interfaces::attach(program, &interface, direction))??;
-                let Some(link) = link else { continue };
                 let name = interface_link(netns.cookie(), &interface, direction);
-                self.links.pin(&name, link)?;
+                if let Some(link) = link {
+                    self.links.pin(&name, link)?;
+                }
                 self.links.supersede(|other| other == name)?;
             }
         }
