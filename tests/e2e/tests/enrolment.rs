@@ -1,0 +1,202 @@
+//! Joining and leaving: by label on running pods, with the pod's life, and with the life of its address.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use mesh_e2e::{Connect, Held, Mesh, NODES, PATIENCE, Verdict, client, connections, echo, port, server};
+use mesh_lab::{Addresses, Lab, Place, Pod, PodSpec, Process, wait_until};
+use serde_json::Value;
+
+/// The last connection that the node's daemon told of, once it has told of `count`.
+fn told(mesh: &Mesh, node: &str, count: usize) -> Result<Value> {
+    let what = format!("{node} to tell of {count} connections");
+    let lines = wait_until(&what, PATIENCE, || {
+        let lines = connections(mesh.daemon(node)?);
+        Ok((lines.len() >= count).then_some(lines))
+    })?;
+    lines.last().cloned().context("none")
+}
+
+#[test]
+fn running_pods_join_and_leave_by_their_namespaces_label() -> Verdict {
+    let mesh = Mesh::without_labels()?;
+    let far = mesh.lab.deploy(server("server", "node-b"))?;
+    let pod = mesh.lab.deploy(client("client", "node-a"))?;
+    let to = SocketAddr::new(far.ipv4(), port::REPORT_PEER);
+    let mut before = Held::open(&pod, SocketAddr::new(far.ipv4(), port::ECHO))?;
+    before.says("before")?;
+
+    mesh.label()?;
+    mesh.wait_enrolled(&far, 1)?;
+    mesh.wait_enrolled(&pod, 1)?;
+    let answer = Connect::to(to).answered(&pod)?;
+    assert_eq!(Some(answer.seen_by_server()?.0), answer.local);
+    let told_of = told(&mesh, "node-a", 1)?;
+    assert_eq!(told_of["security"], "mutual_tls", "{told_of}");
+    // What was open before goes on, in plaintext as it began.
+    before.says("after")?;
+
+    mesh.lab.unlabel_namespace("app", "mesh.dev/join")?;
+    mesh.wait_withdrawn(&far, 1)?;
+    mesh.wait_withdrawn(&pod, 1)?;
+    before.says("long after")?;
+    before.close()?;
+    let answer = Connect::to(to).answered(&pod)?;
+    assert_eq!(Some(answer.seen_by_server()?.0), answer.local);
+    for node in NODES {
+        assert_eq!(mesh.metrics(node)?.sum("mesh_pods", &[("state", "enrolled")]), 0.0);
+        assert_eq!(connections(mesh.daemon(node)?).len(), 1, "{node}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pods_own_label_outweighs_its_namespaces() -> Verdict {
+    let mesh = Mesh::without_labels()?;
+    let far = mesh.join(server("server", "node-b").label("istio.io/dataplane-mode", "ambient"))?;
+    let pod = mesh.join(client("client", "node-a").label("mesh.dev/join", "enabled"))?;
+    let to = SocketAddr::new(far.ipv4(), port::ECHO);
+    Connect::to(to).answered(&pod)?;
+    assert_eq!(told(&mesh, "node-b", 1)?["security"], "mutual_tls");
+
+    mesh.label()?;
+    pod.label("mesh.dev/join", "disabled")?;
+    mesh.wait_withdrawn(&pod, 1)?;
+    Connect::to(to).answered(&pod)?;
+    assert_eq!(told(&mesh, "node-b", 2)?["security"], "none");
+    assert_eq!(mesh.events("node-a", "outbound_connect")?, 1);
+
+    pod.unlabel("mesh.dev/join")?;
+    mesh.wait_enrolled(&pod, 2)?;
+    Connect::to(to).answered(&pod)?;
+    assert_eq!(told(&mesh, "node-b", 3)?["security"], "mutual_tls");
+    Ok(())
+}
+
+#[test]
+fn a_restarted_pod_is_reached_at_its_old_or_new_address() -> Verdict {
+    let mesh = Mesh::start()?;
+    let far = mesh.join(echo("server", "node-b"))?;
+    let pod = mesh.join(client("client", "node-a"))?;
+    for (times, addresses) in [(1, Addresses::Same), (2, Addresses::New), (3, Addresses::Same)] {
+        let mut held = Held::open(&pod, SocketAddr::new(far.ipv4(), port::ECHO))?;
+        held.says("to the old one")?;
+        let uid = far.uid()?;
+        mesh.restart(&far, addresses)?;
+        assert_ne!(far.uid()?, uid);
+        assert_ne!(held.ends()?, "ok");
+        mesh.settle()?;
+        for ip in far.addresses() {
+            Connect::to(SocketAddr::new(ip, port::ECHO)).answered(&pod).with_context(|| format!("restart {times}"))?;
+        }
+        mesh.restart(&pod, addresses)?;
+    }
+    let lines = connections(mesh.daemon("node-a")?);
+    assert!(lines.iter().all(|line| line["security"] == "mutual_tls"), "{lines:?}");
+    Ok(())
+}
+
+#[test]
+fn an_address_that_another_pod_takes_over_leads_to_that_pod_alone() -> Verdict {
+    let mesh = Mesh::start()?;
+    let old = mesh.join(echo("old", "node-b"))?;
+    let pod = mesh.join(client("client", "node-a"))?;
+    let to = SocketAddr::new(old.ipv4(), port::ECHO);
+    let mut held = Held::open(&pod, to)?;
+    held.says("to the old one")?;
+    let address = old.ipv4();
+    old.delete()?;
+    let new = mesh.join(echo("new", "node-b").address(address))?;
+    assert_eq!(new.ipv4(), address);
+    assert_ne!(held.ends()?, "ok");
+    mesh.settle()?;
+    Connect::to(to).answered(&pod)?;
+    let told_of = told(&mesh, "node-a", 2)?;
+    assert_eq!(told_of["destination_principal"], "spiffe://cluster.local/ns/app/sa/new", "{told_of}");
+    assert_eq!(told_of["security"], "mutual_tls", "{told_of}");
+
+    Ok(())
+}
+
+/// A daemon on `node` that reads its own copy of the manifests, as they are now: one that has lost touch.
+fn daemon_out_of_touch(lab: &Lab, node: &str) -> Result<Process> {
+    let config = lab.home().join("stale");
+    fs::create_dir(&config)?;
+    for file in fs::read_dir(lab.config_dir())? {
+        let file = file?;
+        fs::copy(file.path(), config.join(file.file_name()))?;
+    }
+    let bpf = lab.home().join(format!("bpf.{node}/mesh"));
+    let paths = [config, lab.ca_dir()?, bpf].map(|path| path.display().to_string());
+    let argv = ["mesh-node", "--node", node, "--config", &paths[0], "--ca", &paths[1], "--bpf-dir", &paths[2]];
+    lab.node(node)?.spawn(&argv)
+}
+
+#[test]
+fn a_client_whose_node_has_lost_touch_never_talks_to_an_addresss_new_owner() -> Verdict {
+    let mut mesh = Mesh::start()?;
+    let old = mesh.join(echo("old", "node-b"))?;
+    let pod = mesh.join(client("client", "node-a"))?;
+    let to = SocketAddr::new(old.ipv4(), port::ECHO);
+    Connect::to(to).answered(&pod)?;
+    mesh.kill9("node-a")?;
+    let mut stale = daemon_out_of_touch(&mesh.lab, "node-a")?;
+    stale.wait_for_line("pod enrolled", PATIENCE)?;
+    Connect::to(to).answered(&pod)?;
+
+    let address = old.ipv4();
+    old.delete()?;
+    let new: Pod = mesh.join(echo("new", "node-b").address(address))?;
+    let answer = Connect::to(to).run(&pod)?;
+    assert!(answer.was_refused(), "{answer:?}");
+    stale.wait_for_line("tunnel_failed", PATIENCE)?;
+    assert!(!new.log().contains("\"operation\":\"serve\""), "{}", new.log());
+
+    stale.kill()?;
+    mesh.start_daemon("node-a")?;
+    mesh.wait_enrolled(&pod, 1)?;
+    Connect::to(to).answered(&pod)?;
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_does_not_run_is_told_and_stops_no_other_from_joining() -> Verdict {
+    let mesh = Mesh::start()?;
+    // On this node by its manifest, and nowhere by its processes.
+    mesh.lab.apply("phantom.yaml", PHANTOM)?;
+    mesh.settle()?;
+    let far = mesh.join(echo("server", "node-b"))?;
+    let pod = mesh.join(client("client", "node-a"))?;
+    Connect::to(SocketAddr::new(far.ipv4(), port::ECHO)).answered(&pod)?;
+    let pending = mesh.metrics("node-a")?.sum("mesh_pods", &[("state", "pending")]);
+    assert_eq!(pending, 1.0, "a pod that should be in and is not is told");
+    Ok(())
+}
+
+const PHANTOM: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: phantom, namespace: app, uid: 00000000-0000-4000-8000-000000000000}
+spec: {nodeName: node-a, serviceAccountName: client, containers: [{name: main, image: none}]}
+status: {phase: Running, podIPs: [{ip: 10.244.1.250}]}
+";
+
+#[test]
+fn a_pod_that_uses_a_port_of_the_meshs_is_refused_until_it_lets_go() -> Verdict {
+    let mesh = Mesh::start()?;
+    let squatter = PodSpec::new("app", "squatter").on("node-a").service_account("squatter");
+    let squatter = mesh.lab.deploy(squatter.command(["mesh-traffic", "echo", "--listen", "[::]:15008"]).port("own", 15_008))?;
+    let far = mesh.join(echo("server", "node-b"))?;
+    let what = "the squatter to be told of";
+    wait_until(what, PATIENCE, || Ok(mesh.daemon("node-a")?.logs().contains("pod not enrolled").then_some(())))?;
+    // Refused rather than let out.
+    let answer = Connect::to(SocketAddr::new(far.ipv4(), port::ECHO)).run(&squatter)?;
+    assert!(answer.was_refused(), "{answer:?}");
+    assert_eq!(mesh.metrics("node-a")?.sum("mesh_pods", &[("state", "failed")]), 1.0);
+    // The try that succeeds comes after tries that got half way.
+    squatter.kill()?;
+    mesh.wait_enrolled(&squatter, 1)?;
+    Connect::to(SocketAddr::new(far.ipv4(), port::ECHO)).answered(&squatter)?;
+    Ok(())
+}
