@@ -17,7 +17,7 @@ use crate::socket::{broken, finish, poll_readable, write_all};
 /// Bytes in one direction before other connections of the thread get their turn.
 const TURN: usize = 1 << 20;
 
-pub(super) async fn relay(app: TcpStream, far: DirectTunnel, counters: &RelayCounters) -> End {
+pub(super) async fn relay(app: &TcpStream, far: DirectTunnel, counters: &RelayCounters) -> End {
     let DirectTunnel { mut session, closing, home } = far;
     let finished = Finished::default();
     let within_record = Cell::new(false);
@@ -25,11 +25,11 @@ pub(super) async fn relay(app: TcpStream, far: DirectTunnel, counters: &RelayCou
         let Session { socket, keys, input, .. } = &mut *session;
         let (socket, keys) = (&*socket, &*keys);
         let wire = Wire { socket, keys, within_record: &within_record };
-        let up = up(&app, &wire, &counters.sent, &finished.up);
-        let down = down(&app, &wire, input, &counters.received, &finished);
+        let up = up(app, &wire, &counters.sent, &finished.up);
+        let down = down(app, &wire, input, &counters.received, &finished);
         let watch = async {
             tokio::select! {
-                () = broken(&app) => Broken::App,
+                () = broken(app) => Broken::App,
                 () = broken(socket) => Broken::Far,
                 () = closing.closed() => Broken::Far,
             }
@@ -40,9 +40,8 @@ pub(super) async fn relay(app: TcpStream, far: DirectTunnel, counters: &RelayCou
         End::Closed => home.give_back(session),
         End::ResetByApp => reset(session, within_record.get()),
         End::ResetByFar => {
-            // Without these somebody would read an orderly end.
+            // Without this the peer would read an orderly end.
             let _ = session.socket.set_zero_linger();
-            let _ = app.set_zero_linger();
         }
     }
     end

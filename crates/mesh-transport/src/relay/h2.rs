@@ -13,22 +13,20 @@ use crate::buffer::{Chunk, Sizing};
 use crate::hbone::H2Tunnel;
 use crate::socket::{broken, finish, poll_readable, read_now, write_all};
 
-pub(super) async fn relay(app: TcpStream, far: H2Tunnel, counters: &RelayCounters) -> End {
+pub(super) async fn relay(app: &TcpStream, far: H2Tunnel, counters: &RelayCounters) -> End {
     let H2Tunnel { mut send, mut recv, place: _place } = far;
     let finished = Finished::default();
     let end = {
-        let up = up(&app, &mut send, &counters.sent, &finished.up);
-        let down = down(&app, &mut recv, &counters.received, &finished.down);
+        let up = up(app, &mut send, &counters.sent, &finished.up);
+        let down = down(app, &mut recv, &counters.received, &finished.down);
         let watch = async {
-            broken(&app).await;
+            broken(app).await;
             Broken::App
         };
         both(&finished, up, down, watch).await
     };
     if end != End::Closed {
         send.send_reset(Reason::CANCEL);
-        // Without this the application would read an orderly end.
-        let _ = app.set_zero_linger();
     }
     end
 }

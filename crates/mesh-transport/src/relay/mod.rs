@@ -13,6 +13,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::hbone::Tunnel;
@@ -83,14 +84,29 @@ pub struct Outcome {
 
 /// Relays until both sides have finished or one has reset. Dropping the future resets both.
 pub async fn relay(app: TcpStream, far: impl Into<Far>, counters: &RelayCounters) -> Outcome {
-    // Failing to turn Nagle's delay off costs latency only.
-    let _ = app.set_nodelay(true);
+    prepare(&app);
     let end = match far.into() {
-        Far::Plain(far) => tcp::relay(app, far, counters).await,
-        Far::Tunnel(Tunnel::Direct(far)) => direct::relay(app, far, counters).await,
-        Far::Tunnel(Tunnel::H2(far)) => h2::relay(app, far, counters).await,
+        Far::Plain(far) => tcp::relay(&app, &far, counters).await,
+        Far::Tunnel(Tunnel::Direct(far)) => direct::relay(&app, far, counters).await,
+        Far::Tunnel(Tunnel::H2(far)) => h2::relay(&app, far, counters).await,
     };
+    if end == End::Closed {
+        conclude(&app);
+    }
     Outcome { sent: counters.sent.load(Ordering::Relaxed), received: counters.received.load(Ordering::Relaxed), end }
+}
+
+/// Makes a reset the end of a socket that is cut, be it because this process is killed: nobody shall take half a stream for
+/// a whole one.
+fn prepare(socket: &TcpStream) {
+    // What fails here makes an end less exact or a small write later, and no byte wrong.
+    let _ = socket.set_nodelay(true);
+    let _ = socket.set_zero_linger();
+}
+
+/// Both directions have carried their end of stream: what is still queued shall arrive.
+fn conclude(socket: &TcpStream) {
+    let _ = SockRef::from(socket).set_linger(None);
 }
 
 /// Which side of a relay broke.

@@ -6,28 +6,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::net::TcpStream;
 
-use super::{Broken, End, Finished, RelayCounters, both};
+use super::{Broken, End, Finished, RelayCounters, both, conclude, prepare};
 use crate::buffer::Sizing;
 use crate::socket::{broken, finish, poll_readable, read_now, write_all};
 
-pub(super) async fn relay(app: TcpStream, far: TcpStream, counters: &RelayCounters) -> End {
-    // Failing to turn Nagle's delay off costs latency only.
-    let _ = far.set_nodelay(true);
+pub(super) async fn relay(app: &TcpStream, far: &TcpStream, counters: &RelayCounters) -> End {
+    prepare(far);
     let finished = Finished::default();
-    let (app_end, far_end) = ((&app, Broken::App), (&far, Broken::Far));
+    let (app_end, far_end) = ((app, Broken::App), (far, Broken::Far));
     let up = direction(app_end, far_end, &counters.sent, &finished.up);
     let down = direction(far_end, app_end, &counters.received, &finished.down);
     let watch = async {
         tokio::select! {
-            () = broken(&app) => Broken::App,
-            () = broken(&far) => Broken::Far,
+            () = broken(app) => Broken::App,
+            () = broken(far) => Broken::Far,
         }
     };
     let end = both(&finished, up, down, watch).await;
-    if end != End::Closed {
-        // Without this the side that did not cause it would read an orderly end.
-        let _ = app.set_zero_linger();
-        let _ = far.set_zero_linger();
+    if end == End::Closed {
+        conclude(far);
     }
     end
 }
