@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use mesh_transport::Carriers;
 
 /// The node daemon of the mesh: enrols this node's pods and carries their connections over mTLS.
 ///
@@ -47,10 +48,31 @@ pub struct Args {
     /// Threads that carry connections; one a core by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
+    /// What tunnels to other nodes are made of.
+    #[arg(long, value_enum, default_value_t = Tunnels::DirectOrH2)]
+    pub tunnels: Tunnels,
     /// What to log: a level, or directives such as `info,access=off`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
     /// Log from the eBPF programs as well; for debugging, it costs time on every connection.
     #[arg(long)]
     pub bpf_log: bool,
+}
+
+/// What tunnels are made of, as an operator may choose it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Tunnels {
+    /// A TLS connection for each application connection where both ends are of this mesh, else HTTP/2.
+    DirectOrH2,
+    /// HTTP/2 CONNECT streams only, as Istio's ztunnel has them.
+    H2,
+}
+
+impl From<Tunnels> for Carriers {
+    fn from(tunnels: Tunnels) -> Self {
+        match tunnels {
+            Tunnels::DirectOrH2 => Self::DirectOrH2,
+            Tunnels::H2 => Self::H2,
+        }
+    }
 }

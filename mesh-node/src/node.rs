@@ -99,7 +99,8 @@ pub async fn run(args: Args, prepared: Prepared) -> anyhow::Result<()> {
     let limits = Limits::default();
     let shared = Arc::new(Shared {
         cluster: args.cluster.clone(),
-        identities: Identities::new(CertificateSource::Embedded(Box::new(authority)), trust_domain),
+        identities: Identities::new(CertificateSource::Embedded(Box::new(authority)), trust_domain)
+            .with_carriers(args.tunnels.into()),
         metrics: metrics.clone(),
         hbone: Server::new(limits.clone()),
         limits,
@@ -111,7 +112,7 @@ pub async fn run(args: Args, prepared: Prepared) -> anyhow::Result<()> {
         host_netns: crate::netns::own_inode()?,
         proc: args.proc.clone(),
     };
-    let enrolment = Enrolment::new(settings, datapath, workers.clone(), metrics.clone());
+    let enrolment = Enrolment::new(settings, datapath, workers.clone(), shared.clone());
     let (ready, is_ready) = watch::channel(false);
     tracing::info!(node = args.node, "mesh-node started");
     let mut terminate = signal(SignalKind::terminate())?;

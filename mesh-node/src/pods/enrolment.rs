@@ -19,8 +19,8 @@ use super::{
 use crate::{
     bpf::{Datapath, EnrolError},
     netns::{NetNamespace, NetnsError},
+    node::Shared,
     sockets::{ListenError, PodListeners},
-    telemetry::Metrics,
     workers::Workers,
 };
 
@@ -59,7 +59,7 @@ pub struct Enrolment {
     settings: EnrolmentSettings,
     datapath: Datapath,
     workers: Arc<Workers>,
-    metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
     joined: BTreeMap<WorkloadUid, Joined>,
     /// Why each pod that should be in is not; said once for each reason.
     failures: BTreeMap<WorkloadUid, String>,
@@ -77,12 +77,12 @@ struct Joined {
 impl Enrolment {
     /// Starts with no pod of its own; those that an earlier daemon enrolled stay refused until they are joined again.
     #[must_use]
-    pub fn new(settings: EnrolmentSettings, datapath: Datapath, workers: Arc<Workers>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(settings: EnrolmentSettings, datapath: Datapath, workers: Arc<Workers>, shared: Arc<Shared>) -> Self {
         Self {
             settings,
             datapath,
             workers,
-            metrics,
+            shared,
             joined: BTreeMap::new(),
             failures: BTreeMap::new(),
             ended: mpsc::channel(64),
@@ -131,8 +131,11 @@ impl Enrolment {
         if !pending {
             self.forget_strangers();
         }
+        // Certificates for the accounts of this node's pods, and for no other.
+        let identities = self.joined.values().map(|joined| joined.pod.identity.clone()).collect();
+        self.shared.identities.retain(&identities);
         self.failures.retain(|uid, _| desired.contains_key(uid));
-        self.metrics.set_enrolment(desired.len(), self.joined.len(), self.failures.len());
+        self.shared.metrics.set_enrolment(desired.len(), self.joined.len(), self.failures.len());
         pending
     }
 

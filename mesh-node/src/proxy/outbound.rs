@@ -68,7 +68,8 @@ fn pod_address(pod: &EnrolledPod, client: SocketAddr) -> std::net::IpAddr {
 }
 
 async fn carry_to(worker: &Worker, pod: &EnrolledPod, app: TcpStream, report: &mut Report) -> Ending {
-    match connect(worker, pod, report).await {
+    // On the heap, and gone before the bytes flow: a carried connection keeps little.
+    match Box::pin(connect(worker, pod, report)).await {
         Ok(far) => {
             report.opened(&worker.shared.metrics);
             Ending::Carried(relay(app, far, &RelayCounters::default()).await)

@@ -2,11 +2,13 @@
 //!
 //! Chosen by ALPN between two nodes of this mesh. Each TLS record's content begins with one byte that says what it is:
 //!
-//!     1 REQUEST   client: the target on the first line, then `name: value` lines (forwarded, baggage, traceparent)
-//!     2 RESPONSE  server: a status of HTTP's as three digits
-//!     3 DATA      either: bytes of the application
-//!     4 FIN       either: no more DATA will come
-//!     5 RESET     either: the application's connection was reset; the TLS connection closes
+//! ```text
+//! 1 REQUEST   client: the target on the first line, then `name: value` lines (forwarded, baggage, traceparent)
+//! 2 RESPONSE  server: a status of HTTP's as three digits
+//! 3 DATA      either: bytes of the application
+//! 4 FIN       either: no more DATA will come
+//! 5 RESET     either: the application's connection was reset; the TLS connection closes
+//! ```
 //!
 //! A tunnel is REQUEST, RESPONSE, DATA in both directions, FIN in both. After that the connection takes the next
 //! REQUEST, without a new handshake. There is no flow control but TCP's, and a stream's end without FIN is a reset.
