@@ -1,0 +1,84 @@
+//! `mesh-demo`, which `cargo xtask demo` builds and runs: the mesh's main job on real traffic, step by step, with evidence.
+#![forbid(unsafe_code)]
+
+mod checkout;
+mod claim;
+mod kept;
+mod knock;
+mod processes;
+mod screen;
+mod stage;
+mod steps;
+mod table;
+mod tour;
+mod traffic;
+mod wire;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use knock::Knock;
+use screen::Screen;
+
+/// Exit code where the demonstration cannot run at all.
+const CANNOT_RUN: u8 = 2;
+
+/// Two nodes, a shop, mTLS by identity: shows what the mesh does on real traffic, with evidence.
+///
+/// Exit codes: 0 everything held, 1 a step did not hold, 2 cannot run here.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask demo", bin_name = "cargo xtask demo")]
+struct Cli {
+    /// Leave everything up at the end, and say what to try.
+    #[arg(long, conflicts_with = "down")]
+    keep: bool,
+    /// Remove what --keep left up.
+    #[arg(long)]
+    down: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// Parts of the demonstration that run elsewhere than the rest.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// A tunnel's client with a certificate of anybody's making.
+    #[command(hide = true)]
+    Knock(Knock),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!(
+            "mesh-demo: making network namespaces and cgroups and loading eBPF programs needs root: run it with sudo"
+        );
+        return ExitCode::from(CANNOT_RUN);
+    }
+    match run(&cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("mesh-demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<bool> {
+    let screen = Screen::new();
+    if let Some(Part::Knock(knock)) = &cli.part {
+        knock.run()?;
+        return Ok(true);
+    }
+    if cli.down {
+        let removed = kept::remove()?;
+        let what =
+            if removed.is_empty() { "nothing was left up".into() } else { format!("removed {}", removed.join(", ")) };
+        screen.write(&what);
+        return Ok(true);
+    }
+    mesh_lab::on_interrupt(move || screen.write("interrupted; everything was removed again"))?;
+    tour::run(&screen, cli.keep)
+}
