@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
@@ -18,6 +19,8 @@ pub(crate) const DIRECTORY: &str = "/run/meshlab";
 
 /// The file in a lab's directory that says: leave it when its owner is gone.
 pub(crate) const KEEP: &str = "keep";
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 static LIVE: Mutex<BTreeSet<LabId>> = Mutex::new(BTreeSet::new());
 
@@ -41,6 +44,7 @@ pub(crate) fn forget(id: LabId) {
 /// Fails when the process has such a handler already.
 pub fn on_interrupt(farewell: impl Fn() + Send + 'static) -> Result<()> {
     ctrlc::set_handler(move || {
+        INTERRUPTED.store(true, Ordering::SeqCst);
         // Twice, for what another thread makes while the first pass runs.
         for _ in 0..2 {
             let labs = live().clone();
@@ -54,6 +58,11 @@ pub fn on_interrupt(farewell: impl Fn() + Send + 'static) -> Result<()> {
         process::exit(130);
     })
     .context("installing the handler for Ctrl-C")
+}
+
+/// Whether the handler of [`on_interrupt`] is at work: what fails from now on fails for its sake.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
 }
 
 /// Takes down the labs whose owner is dead, but for those that were to be kept. Every lab's start does this.
