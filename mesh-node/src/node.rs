@@ -1,6 +1,6 @@
 //! Puts the daemon together, runs it and takes it apart.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use mesh_config::{Config, Options};
 use mesh_core::{NodeName, Snapshot, TrustDomain};
@@ -134,14 +134,16 @@ fn worker_count(args: &Args) -> usize {
     args.workers.map_or_else(|| cores.map_or(1, usize::from), usize::from)
 }
 
-/// Tells of each new configuration and of what was found in it.
+/// Tells of each new configuration and of what was not found in the one before.
 async fn follow_config(mut config: watch::Receiver<Arc<Config>>, metrics: Arc<Metrics>) {
+    let mut told = BTreeSet::new();
     loop {
         let current = config.borrow_and_update().clone();
         metrics.set_config(&current);
-        for finding in current.findings.iter() {
+        for finding in current.findings.iter().filter(|finding| !told.contains(*finding)) {
             tracing::warn!(generation = current.generation, "{finding}");
         }
+        told = current.findings.iter().cloned().collect();
         tracing::info!(generation = current.generation, findings = current.findings.len(), "configuration in force");
         if config.changed().await.is_err() {
             // The last good configuration stays in force.
