@@ -2,6 +2,7 @@
 
 mod bad_certificates;
 mod bad_clients;
+mod bad_direct;
 mod bytes;
 mod endings;
 mod pooling;
