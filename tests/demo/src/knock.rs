@@ -10,7 +10,7 @@ use clap::Args;
 use mesh_core::{SpiffeId, TrustDomain, WorkloadUid};
 use mesh_lab::Place;
 use mesh_transport::hbone::{Pool, PoolKey, TunnelRequest};
-use mesh_transport::{CertificateAuthority, Limits, TlsIdentity};
+use mesh_transport::{Carriers, CertificateAuthority, Limits, TlsIdentity};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
@@ -87,7 +87,7 @@ impl Knock {
             CertificateAuthority::load(&self.signer, now)?.issue(&identity, Duration::from_secs(3600), now)?;
         // Roots are public: whoever forges a certificate can still tell a true server.
         certificate.roots = Arc::from(CertificateAuthority::load(&self.trusted, now)?.roots());
-        let tls = TlsIdentity::new(certificate, &trust_domain)?;
+        let tls = TlsIdentity::new(certificate, &trust_domain, Carriers::H2)?;
         let peer = SocketAddr::new(self.target.ip(), HBONE);
         let key = PoolKey { source: WorkloadUid::from("stranger"), identity, peer, expected };
         let request = TunnelRequest { authority: self.target, forwarded: None, baggage: None, traceparent: None };

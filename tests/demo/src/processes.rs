@@ -9,7 +9,7 @@ use mesh_lab::Pod;
 const TICKS: u64 = 100;
 
 /// A process of a pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 pub struct Running {
     /// The pod's name.
     pub pod: String,
@@ -19,6 +19,13 @@ pub struct Running {
     pub pid: u32,
     /// Clock ticks from boot to its start; with the pid it names one process and no other.
     started: u64,
+}
+
+/// The same process, whatever program it has become by execve() since.
+impl PartialEq for Running {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.pod, self.pid, self.started) == (&other.pod, other.pid, other.started)
+    }
 }
 
 impl Running {
@@ -49,7 +56,7 @@ pub fn of(pods: &[Pod]) -> Result<Vec<Running>> {
             found.push(Running { pod: (*pod).to_owned(), program, pid, started });
         }
     }
-    found.sort();
+    found.sort_by(|one, other| (&one.pod, one.pid).cmp(&(&other.pod, other.pid)));
     Ok(found)
 }
 

@@ -1,5 +1,7 @@
 //! The same checkout crosses the nodes under TLS 1.3, and servers still see their clients' own addresses.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use mesh_lab::{Packets, TlsSession};
 
@@ -48,21 +50,23 @@ fn show_absence(stage: &Stage, screen: &Screen, packets: &Packets) -> Result<()>
 }
 
 fn show_sessions(stage: &Stage, screen: &Screen, sessions: &[TlsSession]) -> Result<()> {
-    let mut table = Table::new(["session", "port", "version", "cipher", "records"]).numbers(&[4]);
+    claim(!sessions.is_empty(), "TLS sessions on the wire", "none")?;
+    let mut alike = BTreeMap::<_, (usize, usize)>::new();
     for session in sessions {
         let (version, port) = (version_name(session.version), session.server.port());
         let ends = format!("{} -> {}", stage.name_of(session.client.ip()), stage.name_of(session.server.ip()));
-        let records = session.application_records().to_string();
-        table.row([ends.clone(), port.to_string(), version.clone(), cipher_name(session.cipher_suite), records]);
-        claim(version == "TLS 1.3", format!("TLS 1.3 for {ends}"), version)?;
+        claim(version == "TLS 1.3", format!("TLS 1.3 for {ends}"), &version)?;
         claim(port == HBONE, format!("{ends} at the tunnels' port, {HBONE}"), port)?;
-        claim(
-            !session.has_server_name,
-            format!("no server's name in the clear for {ends}"),
-            "the ClientHello has one",
-        )?;
+        let named = if session.has_server_name { "the ClientHello has one" } else { "" };
+        claim(named.is_empty(), format!("no server's name in the clear for {ends}"), named)?;
+        let (count, records) = alike.entry((ends, port, version, cipher_name(session.cipher_suite))).or_default();
+        *count += 1;
+        *records += session.application_records();
     }
-    claim(!table.is_empty(), "TLS sessions on the wire", "none")?;
+    let mut table = Table::new(["sessions", "between", "port", "version", "cipher", "records"]).numbers(&[0, 5]);
+    for ((ends, port, version, cipher), (count, records)) in alike {
+        table.row([count.to_string(), ends, port.to_string(), version, cipher, records.to_string()]);
+    }
     screen.table(&table);
     Ok(())
 }
