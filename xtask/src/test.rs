@@ -12,7 +12,7 @@ use crate::build::{self, Profile};
 use crate::{check, kernels, setup, step};
 
 /// Packages whose tests make network namespaces, cgroups and eBPF maps.
-const AS_ROOT: [&str; 3] = ["mesh-lab", "mesh-e2e", "mesh-node"];
+const AS_ROOT: [&str; 4] = ["mesh-lab", "mesh-e2e", "mesh-node", "mesh-demo"];
 
 /// Tests under load run these, so they are what production runs.
 const PROGRAMS: Profile = Profile::Release;
