@@ -3,10 +3,11 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use mesh_lab::{Lab, Place, Pod, PodSpec, Process};
+use mesh_lab::{Lab, Place, Pod, PodSpec, Process, wait_until};
 
 use crate::sampling::cpu::CpuMeter;
 use crate::subjects::Subject;
@@ -15,6 +16,8 @@ use crate::subjects::mesh::Daemons;
 
 /// How long anything may take that is awaited by its event.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// What the kernel needs at most to take off the programs of links that went.
+const UNLINKING: Duration = Duration::from_millis(300);
 /// The pods' namespace and its service accounts.
 pub(crate) const NAMESPACE: &str = "bench";
 /// Octets of an HTTP answer's body.
@@ -123,6 +126,8 @@ impl Stage {
         self.leave_mesh()?;
         if let Some(daemons) = self.daemons.take() {
             daemons.stop(&self.lab)?;
+            // Nothing tells when the last link's programs are off.
+            thread::sleep(UNLINKING);
         }
         Ok(())
     }
@@ -140,8 +145,19 @@ impl Stage {
         if let (Some(daemons), true) = (&self.daemons, self.enrolled) {
             daemons.withdraw(&self.lab)?;
             self.enrolled = false;
+            self.wait_until_hooks_are_off()?;
         }
         Ok(())
+    }
+
+    /// The kernel takes a link's program off some time after its last reference went; until then the pods' interfaces
+    /// let no connection through that the mesh did not make.
+    fn wait_until_hooks_are_off(&self) -> Result<()> {
+        let to = self.target(Subject::Raw, App::Refuse).to_string();
+        wait_until("plain connections to get through", PATIENCE, || {
+            let probe = self.client.exec(&["mesh-traffic", "connect", "--to", &to, "--no-read", "--timeout", "0.2"])?;
+            Ok((probe.json()?["connect"] == "ok").then_some(()))
+        })
     }
 
     fn start_envoys(&mut self, protocol: Protocol) -> Result<()> {
