@@ -72,11 +72,13 @@ pub(crate) fn test_alone(profile: Profile) -> Result<()> {
     Ok(())
 }
 
-/// Runs one shell command in every kernel and shows what it wrote.
-pub(crate) fn try_command(script: &str) -> Result<()> {
+/// Runs one shell command in every kernel, with `files` and their libraries, and shows what it wrote.
+pub(crate) fn try_command(script: &str, files: &[&str]) -> Result<()> {
+    let here = std::env::current_dir().context("no current folder")?;
+    let files: Vec<PathBuf> = files.iter().map(|file| here.join(file)).collect();
     let mut failed = Vec::new();
     for series in SERIES {
-        let outcome = run_in_kernel(series, &[], script)?;
+        let outcome = run_in_kernel(series, &files, script)?;
         println!("{}: exit {}\n{}", outcome.release, outcome.code, outcome.output.trim_end());
         if outcome.code != 0 {
             failed.push(outcome.release);

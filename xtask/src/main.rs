@@ -29,7 +29,8 @@ cargo xtask <command>
   build [--release]      the eBPF programs, all programs and test programs
   ebpf                   the eBPF programs alone: target/bpf/mesh-ebpf.o
   kernels                the tests named kernel_* on Debian's other kernels, in QEMU
-  kernels --run COMMAND  one shell command on each of them
+  kernels --run COMMAND [FILE...]
+                         one shell command on each of them, with these files at the paths that they have here
   setup                  install what is missing (Debian 12 and 13; elsewhere: says what to install)
 
 The others do what setup does for what they need.
@@ -67,9 +68,9 @@ fn dispatch(arguments: &[String]) -> Result<()> {
             build::build(Profile::Release)?;
             kernels::test_alone(Profile::Release)
         }
-        ["kernels", "--run", script] => {
+        ["kernels", "--run", script, files @ ..] => {
             setup::ensure(&[Purpose::Lab, Purpose::Kernels])?;
-            kernels::try_command(script)
+            kernels::try_command(script, files)
         }
         ["demo", rest @ ..] => demo::run(rest),
         ["bench", rest @ ..] => bench::run(rest),

@@ -2,14 +2,13 @@
 # The first process of a booted test kernel. What stands between the two marks is the output of /script.
 export PATH=/usr/sbin:/usr/bin:/bb HOME=/root TERM=dumb RUST_BACKTRACE=1
 /bb/busybox --install -s /bb
-[ -e /usr/bin/sh ] || ln -s /bb/busybox /usr/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts /dev/shm /run/netns
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
-mount -t tmpfs tmpfs /tmp
+chmod 1777 /tmp
 mount -t tmpfs tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf

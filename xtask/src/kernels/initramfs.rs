@@ -38,10 +38,10 @@ const MODULES: &[&str] = &[
     "af_packet_diag",
 ];
 
-/// Programs of this machine that tests call.
+/// Programs of this machine that tests call. (The shell too: busybox's runs its own applets before what is in PATH.)
 const TOOLS: &[&str] = &[
-    "bash", "ip", "tc", "ss", "nft", "tcpdump", "nsenter", "unshare", "setpriv", "sysctl", "curl", "openssl", "socat",
-    "ping",
+    "sh", "bash", "env", "timeout", "sleep", "cat", "dd", "mkdir", "mount", "umount", "ip", "tc", "ss", "nft",
+    "tcpdump", "nsenter", "unshare", "setpriv", "sysctl", "curl", "openssl", "socat", "nghttp", "ping",
 ];
 
 /// Prints the result where `super::boot` reads it; the kernel halts when it ends.
