@@ -106,13 +106,17 @@ impl Server {
         H: Future<Output = ()> + 'static,
     {
         let limit = self.limits.handshake_timeout;
-        let (peer, accepted) =
-            timeout(limit, self.shake_hands(stream, tls)).await.map_err(|_| ServeError::HandshakeTimeout)??;
+        let (peer, accepted) = timeout(limit, Box::pin(self.shake_hands(stream, tls)))
+            .await
+            .map_err(|_| ServeError::HandshakeTimeout)??;
+        // Boxed, so that a connection costs what its own kind needs.
         match accepted {
-            Accepted::Direct(session) => direct::serve(session, peer, drain, &self.limits, handler, on_reject).await,
+            Accepted::Direct(session) => {
+                Box::pin(direct::serve(session, peer, drain, &self.limits, handler, on_reject)).await
+            }
             Accepted::H2(connection) => {
                 let streams = Streams { peer, tunnels: Places::default(), handler, on_reject };
-                streams.run(*connection, drain, &self.limits).await
+                Box::pin(streams.run(*connection, drain, &self.limits)).await
             }
         }
     }

@@ -85,10 +85,11 @@ pub struct Outcome {
 /// Relays until both sides have finished or one has reset. Dropping the future resets both.
 pub async fn relay(app: TcpStream, far: impl Into<Far>, counters: &RelayCounters) -> Outcome {
     prepare(&app);
+    // Boxed, so that a connection costs what its own kind needs.
     let end = match far.into() {
-        Far::Plain(far) => tcp::relay(&app, &far, counters).await,
-        Far::Tunnel(Tunnel::Direct(far)) => direct::relay(&app, far, counters).await,
-        Far::Tunnel(Tunnel::H2(far)) => h2::relay(&app, far, counters).await,
+        Far::Plain(far) => Box::pin(tcp::relay(&app, &far, counters)).await,
+        Far::Tunnel(Tunnel::Direct(far)) => Box::pin(direct::relay(&app, far, counters)).await,
+        Far::Tunnel(Tunnel::H2(far)) => Box::pin(h2::relay(&app, far, counters)).await,
     };
     if end == End::Closed {
         conclude(&app);

@@ -206,14 +206,16 @@ impl Incoming {
         }
         loop {
             socket.readable().await?;
-            let mut buffer = Sizing::default().buffer_for(self.len + MAX_RECORD);
-            if let Some(old) = self.buffer.take() {
-                if old.len() >= self.len + MAX_RECORD {
-                    buffer = old;
-                } else {
-                    buffer[..self.len].copy_from_slice(&old[..self.len]);
+            let mut buffer = match self.buffer.take() {
+                Some(old) if old.len() > self.len => old,
+                old => {
+                    let mut new = Sizing::default().buffer_for(self.len + 1);
+                    if let Some(old) = old {
+                        new[..self.len].copy_from_slice(&old[..self.len]);
+                    }
+                    new
                 }
-            }
+            };
             let result = read_now(socket, &mut buffer[self.len..]);
             if self.len > 0 || matches!(result, Ok(Some(1..))) {
                 self.buffer = Some(buffer);

@@ -21,9 +21,8 @@ pub(crate) use self::input::Input;
 pub(crate) use self::stream::TlsStream;
 use crate::record::{Keys, RecordError};
 
-/// How often a silent peer is asked whether it is there, and how long it may not acknowledge anything.
+/// How often a silent peer is asked whether it is there; three times without an answer, and it is not.
 const PROBE_EVERY: Duration = Duration::from_secs(15);
-const UNACKNOWLEDGED: Duration = Duration::from_secs(45);
 
 /// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
@@ -69,10 +68,11 @@ impl Session {
 }
 
 /// Options of a tunnel's socket. Failing costs latency, or time until a dead peer is noticed.
+///
+/// TCP_USER_TIMEOUT is not among them: since Linux 5.11 it also ends connections whose reader is merely slow.
 fn tune(socket: &TcpStream) {
     let _ = socket.set_nodelay(true);
     let socket = SockRef::from(socket);
     let keepalive = TcpKeepalive::new().with_time(PROBE_EVERY).with_interval(PROBE_EVERY).with_retries(3);
     let _ = socket.set_tcp_keepalive(&keepalive);
-    let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
 }
