@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// More arguments for the mesh's daemons, separated by blanks: --mesh-args="--log info,access=off"
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     mesh_args: String,
+    /// TCP's congestion control in the pods, such as cubic; the machine's default without it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
     /// Keep the cores from sleeping between packets, by a latency of 0 asked for at /dev/cpu_dma_latency
     #[arg(long)]
     pub(crate) awake: bool,

