@@ -60,7 +60,8 @@ fn a_gigabyte_arrives_exactly_each_way() -> Verdict {
     let far = mesh.join(server("server", "node-b"))?;
     let client = mesh.join(client("client", "node-a"))?;
     let to = SocketAddr::new(far.ipv4(), port::STREAM);
-    exchange(&client, to, 1_000_000_000, &[])
+    exchange(&client, to, 1_000_000_000, &[])?;
+    Ok(())
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn refused_connections_are_told_with_their_reason() -> Verdict {
 }
 
 #[test]
-fn what_the_kernel_does_is_counted_under_a_closed_set_of_reasons() -> Verdict {
+fn what_the_hooks_do_is_counted_under_a_closed_set_of_reasons() -> Verdict {
     let mesh = Mesh::start()?;
     let reasons = [
         ("redirect", "outbound_connect"),
