@@ -13,6 +13,9 @@ use super::{ContentType, OVERHEAD, RecordError};
 /// Records that a key protects before it is replaced: half of AES-GCM's limit of 2^24.5 (RFC 8446, section 5.5).
 const UPDATE_AFTER: u64 = 1 << 23;
 
+/// KeyUpdates that a peer may send with no application data between them: each costs us more than it costs the peer.
+const UPDATES_IN_A_ROW: u8 = 32;
+
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 const CLOSE_NOTIFY: u8 = 0;
@@ -47,6 +50,7 @@ pub(crate) struct Keys {
     /// The peer asked for new keys from us.
     update_asked: bool,
     update_after: u64,
+    updates_in_a_row: u8,
     /// Bytes of a NewSessionTicket that are still to come and of no use here.
     ticket_rest: usize,
 }
@@ -80,6 +84,7 @@ impl Keys {
             kernel,
             update_asked: false,
             update_after: UPDATE_AFTER,
+            updates_in_a_row: 0,
             ticket_rest: 0,
         })
     }
@@ -117,7 +122,10 @@ impl Keys {
         let (content, length) = (record.content, record.length);
         match record.kind {
             // A ticket may span records, but nothing may come between its parts (RFC 8446, section 5.1).
-            ContentType::ApplicationData if self.ticket_rest == 0 => Ok(Opened::Data { content, length }),
+            ContentType::ApplicationData if self.ticket_rest == 0 => {
+                self.updates_in_a_row = 0;
+                Ok(Opened::Data { content, length })
+            }
             ContentType::ApplicationData => Err(RecordError::Type(ContentType::ApplicationData as u8)),
             ContentType::Handshake => {
                 self.handshake(&input[content])?;
@@ -143,7 +151,8 @@ impl Keys {
             match *content {
                 [] => return Ok(()),
                 // KeyUpdate has to end its record, as the next one has another key.
-                [KEY_UPDATE, 0, 0, 1, asked @ (0 | 1)] => {
+                [KEY_UPDATE, 0, 0, 1, asked @ (0 | 1)] if self.updates_in_a_row < UPDATES_IN_A_ROW => {
+                    self.updates_in_a_row += 1;
                     self.rx = Protection::new(self.kernel.next_rx().map_err(RecordError::Keys)?)?;
                     self.update_asked |= asked == 1;
                     return Ok(());
