@@ -140,13 +140,17 @@ impl Wire {
 
     /// Tells the peer what was wrong, as far as that still goes.
     async fn send_alert(&mut self, connection: &mut impl Unbuffered) {
-        // rustls still points into the records that it was shown, so it has to see them again.
-        let UnbufferedStatus { state, .. } = connection.process(self.incoming.shown());
-        if let Ok(ConnectionState::EncodeTlsData(mut data)) = state
-            && self.outgoing.append(|room| data.encode(room)).is_ok()
-        {
-            let _ = self.send().await;
+        // What rustls had to say before the alert, such as a ServerHello, comes first. It is asked for nothing more: it
+        // would judge the same bytes again.
+        while connection.common().wants_write() {
+            // rustls still points into the records that it was shown, so it has to see them again.
+            let UnbufferedStatus { state, .. } = connection.process(self.incoming.shown());
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { break };
+            if self.outgoing.append(|room| data.encode(room)).is_err() {
+                break;
+            }
         }
+        let _ = self.send().await;
     }
 }
 

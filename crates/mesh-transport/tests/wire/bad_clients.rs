@@ -30,7 +30,13 @@ async fn handshake(world: &World, config: ClientConfig) -> std::io::Result<TlsSt
 fn bytes_that_are_not_tls_are_refused() {
     run(async |carriers| {
         let world = World::new(carriers).await;
-        for first in [&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0; 64]] {
+        let empty_records = [0x16, 3, 1, 0, 0].repeat(100);
+        for first in [
+            &empty_records[..],
+            &b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..],
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            &[0; 64],
+        ] {
             world.server.results.borrow_mut().clear();
             let mut stream = TcpStream::connect(world.mesh).await.expect("connect");
             stream.write_all(first).await.expect("write");
