@@ -76,7 +76,7 @@ async fn carry(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, request: Co
 async fn carry_to(
     worker: &Worker,
     pod: &EnrolledPod,
-    request: ConnectRequest,
+    mut request: ConnectRequest,
     report: &Report,
     client: SocketAddr,
     target: SocketAddr,
@@ -86,7 +86,15 @@ async fn carry_to(
         let error = format!("{target} is not an address of {}'s applications", pod.display_name);
         return Ending::Refused(Refused::BadTarget, error);
     }
-    let application = match sockets::dial_application(&pod.netns, target, client, &worker.flows).await {
+    let dialled = tokio::select! {
+        biased;
+        dialled = sockets::dial_application(&pod.netns, target, client, &worker.flows) => dialled,
+        // Whoever asks and takes back must not leave us with a socket for each time.
+        () = request.withdrawn() => {
+            return Ending::Refused(Refused::TunnelFailed, "the client took its request back".to_owned());
+        }
+    };
+    let application = match dialled {
         Ok(application) => application,
         Err(error) => {
             request.refuse(StatusCode::SERVICE_UNAVAILABLE).await;

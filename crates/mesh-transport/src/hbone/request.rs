@@ -1,5 +1,6 @@
 //! A CONNECT as the client asks for it and as the server sees it.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -14,6 +15,7 @@ use crate::hbone::headers::{forwarded_header, parse_forwarded};
 use crate::hbone::server::ServeError;
 use crate::hbone::tunnel::{H2Tunnel, Place, Tunnel};
 use crate::session::Session;
+use crate::socket::broken;
 
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -111,6 +113,18 @@ impl ConnectRequest {
         let TunnelRequest { authority, forwarded, baggage, traceparent } = request;
         let answer = Answer::Direct(session, closing, back);
         Self { peer, authority, forwarded, baggage, traceparent, answer }
+    }
+
+    /// Resolves when the peer has taken its request back, or has gone.
+    pub async fn withdrawn(&mut self) {
+        match &mut self.answer {
+            Answer::Direct(session, closing, _) => tokio::select! {
+                () = broken(&session.socket) => {}
+                () = closing.closed() => {}
+            },
+            // A broken connection resolves it as well.
+            Answer::H2 { respond, .. } => drop(poll_fn(|cx| respond.poll_reset(cx)).await),
+        }
     }
 
     /// Answers 200; the application is connected already.
