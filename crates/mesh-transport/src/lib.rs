@@ -9,6 +9,7 @@ pub mod ca;
 mod cacerts;
 pub mod certificate;
 pub mod direct;
+mod gate;
 pub mod hbone;
 pub mod identities;
 pub mod limits;

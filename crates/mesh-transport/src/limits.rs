@@ -9,6 +9,8 @@ pub struct Limits {
     pub stream_window: u32,
     /// Bytes in flight towards us on one HTTP/2 connection: what a peer can make us hold.
     pub connection_window: u32,
+    /// Bytes that all HTTP/2 connections share for their windows: beyond it, windows shrink.
+    pub window_budget: usize,
     /// Largest DATA frame that we accept, in bytes. A frame is buffered whole before its first byte goes on.
     pub max_frame_size: u32,
     /// Bytes that may wait on a stream for the connection to take them.
@@ -23,6 +25,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// TLS handshakes with peers not yet authenticated that run at once; others wait without buffers.
     pub handshakes_in_flight: usize,
+    /// Of these, how many from one address.
+    pub handshakes_per_address: usize,
     /// From a CONNECT to its answer, which comes after the application at the far side was connected.
     pub response_timeout: Duration,
     /// Direct connections without a tunnel that the pool keeps for one source and destination.
@@ -35,11 +39,27 @@ pub struct Limits {
     pub ping_timeout: Duration,
 }
 
+/// The least window of a connection, which is also what HTTP/2 begins with (RFC 9113, section 6.9.2).
+const LEAST_WINDOW: u32 = 65_535;
+
+impl Limits {
+    /// The windows of one more HTTP/2 connection to us: of a stream, and of all its streams together.
+    ///
+    /// Each connection gets its share of the budget as if all others had the same, so what many peers can make us hold
+    /// grows with the logarithm of their number.
+    pub(crate) fn windows(&self, others: usize) -> (u32, u32) {
+        let share = u32::try_from(self.window_budget / (others + 1)).unwrap_or(u32::MAX);
+        let connection = share.max(LEAST_WINDOW).min(self.connection_window);
+        (self.stream_window.min(connection), connection)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             stream_window: 4 << 20,
             connection_window: 16 << 20,
+            window_budget: 64 << 20,
             max_frame_size: 64 << 10,
             max_send_buffer: 512 << 10,
             max_concurrent_streams: 256,
@@ -47,11 +67,29 @@ impl Default for Limits {
             max_header_list: 16 << 10,
             handshake_timeout: Duration::from_secs(10),
             handshakes_in_flight: 256,
+            handshakes_per_address: 64,
             response_timeout: Duration::from_secs(30),
             idle_per_destination: 64,
             idle_timeout: Duration::from_secs(90),
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_whole_for_a_few_connections_and_small_for_many() {
+        let limits = Limits::default();
+        for (others, connection) in
+            [(0, 16 << 20), (3, 16 << 20), (7, 8 << 20), (1023, 65_536), (100_000, LEAST_WINDOW)]
+        {
+            assert_eq!(limits.windows(others), (limits.stream_window.min(connection), connection), "{others}");
+        }
+        let all: u64 = (0..1000).map(|others| u64::from(limits.windows(others).1)).sum();
+        assert!(all < 512 << 20, "a thousand connections may hold {} MiB", all >> 20);
     }
 }

@@ -3,19 +3,21 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
 use http::{Method, Request, StatusCode};
 use mesh_core::SpiffeId;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::buffer::Chunk;
 use crate::direct::{self, TunnelError};
+use crate::gate::Gate;
 use crate::hbone::headers::parse_authority;
 use crate::hbone::keepalive::{until_idle, until_silent};
 use crate::hbone::request::{ConnectRequest, answer};
@@ -76,15 +78,16 @@ impl ServeError {
 #[derive(Debug, Clone)]
 pub struct Server {
     limits: Arc<Limits>,
-    handshakes: Arc<Semaphore>,
+    handshakes: Gate,
+    /// HTTP/2 connections that are open, on all threads.
+    connections: Arc<AtomicUsize>,
 }
 
 impl Server {
     /// A server within `limits`.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let handshakes = Arc::new(Semaphore::new(limits.handshakes_in_flight));
-        Self { limits: Arc::new(limits), handshakes }
+        Self { handshakes: Gate::new(&limits), limits: Arc::new(limits), connections: Arc::default() }
     }
 
     /// Serves one accepted connection until it ends.
@@ -106,15 +109,14 @@ impl Server {
         H: Future<Output = ()> + 'static,
     {
         let limit = self.limits.handshake_timeout;
-        let (peer, accepted) = timeout(limit, Box::pin(self.shake_hands(stream, tls)))
-            .await
-            .map_err(|_| ServeError::HandshakeTimeout)??;
+        let (peer, accepted) =
+            timeout(limit, self.shake_hands(stream, tls)).await.map_err(|_| ServeError::HandshakeTimeout)??;
         // Boxed, so that a connection costs what its own kind needs.
         match accepted {
             Accepted::Direct(session) => {
                 Box::pin(direct::serve(session, peer, drain, &self.limits, handler, on_reject)).await
             }
-            Accepted::H2(connection) => {
+            Accepted::H2(connection, _open) => {
                 let streams = Streams { peer, tunnels: Places::default(), handler, on_reject };
                 Box::pin(streams.run(*connection, drain, &self.limits)).await
             }
@@ -124,8 +126,18 @@ impl Server {
     async fn shake_hands(&self, stream: TcpStream, tls: Arc<ServerConfig>) -> Result<(SpiffeId, Accepted), ServeError> {
         // A connection that says nothing takes no place among the handshakes, and no memory.
         stream.peek(&mut [0]).await.map_err(ServeError::HandshakeAborted)?;
-        // The semaphore is never closed.
-        let _place = self.handshakes.acquire().await;
+        let peer = stream.peer_addr().map_err(ServeError::HandshakeAborted)?.ip();
+        // Boxed, so that who waits without a word, and who has shaken hands, do without what a handshake needs.
+        Box::pin(self.handshakes.pass(peer, self.authenticate(stream, tls)))
+            .await
+            .ok_or(ServeError::HandshakeTimeout)?
+    }
+
+    async fn authenticate(
+        &self,
+        stream: TcpStream,
+        tls: Arc<ServerConfig>,
+    ) -> Result<(SpiffeId, Accepted), ServeError> {
         let session = Session::accept(stream, tls).await?;
         let leaf = session.leaf.as_ref();
         let leaf = leaf.ok_or(ServeError::Tls(rustls::Error::NoCertificatesPresented))?;
@@ -135,10 +147,11 @@ impl Server {
             Some(ALPN_H2) => {}
             _ => return Err(ServeError::Alpn),
         }
-        let limits = &self.limits;
+        let (limits, open) = (&self.limits, Open::one_more(&self.connections));
+        let (stream_window, connection_window) = limits.windows(open.others);
         let connection = h2::server::Builder::new()
-            .initial_window_size(limits.stream_window)
-            .initial_connection_window_size(limits.connection_window)
+            .initial_window_size(stream_window)
+            .initial_connection_window_size(connection_window)
             .max_frame_size(limits.max_frame_size)
             .max_header_list_size(limits.max_header_list)
             .max_concurrent_streams(limits.max_concurrent_streams)
@@ -146,7 +159,7 @@ impl Server {
             .handshake(TlsStream::from(session))
             .await
             .map_err(ServeError::Http2)?;
-        Ok((peer, Accepted::H2(Box::new(connection))))
+        Ok((peer, Accepted::H2(Box::new(connection), open)))
     }
 }
 
@@ -163,7 +176,26 @@ impl From<HandshakeError> for ServeError {
 /// An authenticated connection, by what it carries.
 enum Accepted {
     Direct(Box<Session>),
-    H2(Box<H2Connection>),
+    H2(Box<H2Connection>, Open),
+}
+
+/// An HTTP/2 connection in the count of those that are open.
+struct Open {
+    count: Arc<AtomicUsize>,
+    /// How many there were before.
+    others: usize,
+}
+
+impl Open {
+    fn one_more(count: &Arc<AtomicUsize>) -> Self {
+        Self { count: count.clone(), others: count.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 type H2Connection = Connection<TlsStream, Chunk>;
@@ -197,6 +229,11 @@ where
         loop {
             tokio::select! {
                 next = poll_fn(|cx| connection.poll_accept(cx)) => match next {
+                    // Streams that were taken back count no more for HTTP/2, but the work for them may go on.
+                    Some(Ok((_, mut respond))) if self.tunnels.taken() >= limits.max_concurrent_streams as usize => {
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                        (self.on_reject)(RejectReason::Http2);
+                    }
                     Some(Ok((request, respond))) => self.request(request, respond),
                     Some(Err(error)) => return Err(ServeError::Http2(error)),
                     None => return Ok(()),
