@@ -38,6 +38,8 @@ pub(crate) enum Crowd {
     Hello,
     /// Shakes hands with a good certificate and then does nothing
     Authenticated,
+    /// Shakes hands for mesh-tunnel/1 and then sends half of a record
+    HalfRecord,
     /// Opens tunnels to an application that does not read, and fills them
     Stuffed,
 }
@@ -118,6 +120,11 @@ async fn open(plan: &Plan) -> Result<Opened> {
             stream.flush().await?;
             let answer = first_answer(&mut stream).await;
             anyhow::ensure!(answer == "accepted", "{answer}");
+            Ok(Opened::Tls(Box::new(stream)))
+        }
+        Crowd::HalfRecord => {
+            let mut stream = shake_hands(plan.to, plan.config.clone()).await?;
+            stream.get_mut().0.write_all(&[&[23, 3, 3, 0x40, 0][..], &[7; 1000]].concat()).await?;
             Ok(Opened::Tls(Box::new(stream)))
         }
         Crowd::Stuffed => stuff(plan).await.map(Opened::Tunnels),

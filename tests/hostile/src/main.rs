@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod crowd;
+mod direct;
 mod first_bytes;
 mod flood;
 mod forge;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use crowd::{Crowd, Plan};
+use direct::Misuse;
 use first_bytes::FirstBytes;
 use flood::Flood;
 use forge::{Flaw, Forge};
@@ -101,6 +103,17 @@ enum Attack {
         #[arg(long, default_value_t = 1000)]
         rounds: u32,
     },
+    /// Misuses mesh-tunnel/1
+    Direct {
+        #[command(flatten)]
+        place: Place,
+        /// How
+        #[arg(value_enum)]
+        how: Misuse,
+        /// Steps, where it takes several
+        #[arg(long, default_value_t = 1000)]
+        rounds: u32,
+    },
     /// Opens many connections
     Crowd {
         #[command(flatten)]
@@ -174,8 +187,18 @@ async fn run(attack: Attack) -> Result<Value> {
             let stream = shake_hands(place.to, place.offer()?.config()?).await?;
             flood::flood(stream, how, rounds, place.target).await
         }
+        Attack::Direct { place, how, rounds } => {
+            let mut offer = place.offer()?;
+            offer.alpn = vec![direct::ALPN.to_vec()];
+            let stream = shake_hands(place.to, offer.config()?).await?;
+            direct::misuse(stream, how, place.target, rounds).await
+        }
         Attack::Crowd { place, crowd, count, tunnels } => {
-            let config = place.offer()?.config()?;
+            let mut offer = place.offer()?;
+            if crowd == Crowd::HalfRecord {
+                offer.alpn = vec![direct::ALPN.to_vec()];
+            }
+            let config = offer.config()?;
             crowd::gather(Plan { to: place.to, crowd, count, tunnels, target: place.target, config }).await
         }
         Attack::Deaf { .. } => Ok(Value::Null),

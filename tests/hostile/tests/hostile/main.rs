@@ -1,6 +1,7 @@
 //! The daemon on machines that lack something, and against peers that mean no good. Needs root: see `mesh_lab`.
 
 mod crowds;
+mod direct;
 mod machine;
 mod requests;
 mod siege;

@@ -51,6 +51,21 @@ fn requests_for_anything_but_the_pods_applications_are_refused_by_status_and_rea
     siege.others_are_unhurt()
 }
 
+#[test]
+fn the_meshs_own_ports_are_closed_to_strangers() -> Result<()> {
+    let mut siege = Siege::lay(0)?;
+    for address in [siege.server.ipv4(), siege.server.ipv6()] {
+        for port in [15001, 15006] {
+            let before = siege.refused()?;
+            let to = std::net::SocketAddr::new(address, port).to_string();
+            let report = siege.outside.exec(&["mesh-traffic", "connect", "--to", &to])?.json()?;
+            ensure!(report["outcome"] == "reset" || report["outcome"] == "refused", "{to}: {report}");
+            siege.wait_counted(&before, &[("bad_target", 1)], Siege::refused).context(to)?;
+        }
+    }
+    siege.old_tunnels_are_unhurt()
+}
+
 /// A way to misuse HTTP/2, and how often it is counted: once where it ends the connection.
 const FLOODS: [(&str, &str, bool); 9] = [
     ("continuation", "100000", true),
@@ -73,7 +88,6 @@ fn misuse_of_http2_ends_that_connection_alone_within_bounded_memory() -> Result<
         let before = siege.rejected()?;
         let report =
             siege.run("flood", &[how, "--rounds", rounds, "--target", &target]).with_context(|| how.to_owned())?;
-        eprintln!("{how} {report} {} MiB", siege.memory()?);
         expect(&report, "alive", !ends).with_context(|| how.to_owned())?;
         let counted: &[_] = if ends { &[("http2", 1)] } else { &[] };
         siege.wait_counted(&before, counted, Siege::rejected).with_context(|| how.to_owned())?;

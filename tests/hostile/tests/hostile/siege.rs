@@ -16,6 +16,15 @@ pub(crate) const PORT: u16 = 8080;
 /// Series of a metric by the value of one label.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
+/// A command line.
+struct Argv(Vec<String>);
+
+impl Argv {
+    fn each(&self) -> Vec<&str> {
+        self.0.iter().map(String::as_str).collect()
+    }
+}
+
 /// The attacked mesh.
 pub(crate) struct Siege {
     /// A connection through the mesh that was there before the attack.
@@ -57,35 +66,45 @@ impl Siege {
         Ok(siege)
     }
 
-    /// The arguments of an attack on the pod's tunnel port, to be given to `mesh-hostile`.
-    pub(crate) fn attack<'a>(&self, name: &'a str, ca: &'a str, to: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
-        [&["mesh-hostile", name, "--ca", ca, "--to", to], rest].concat()
-    }
-
-    /// Runs one attack to its end and returns what it met.
+    /// Runs one attack on the server's tunnel port to its end and returns what it met.
     pub(crate) fn run(&self, name: &str, rest: &[&str]) -> Result<Value> {
-        let (ca, to) = (self.ca()?, self.tunnel_port());
-        let argv = self.attack(name, &ca, &to, rest);
-        let output = self.outside.exec(&argv)?;
+        let output = self.outside.exec(&self.attack(name, &self.server, rest)?.each())?;
         output.success()?;
         output.json()
     }
 
-    /// Starts an attack that goes on.
-    pub(crate) fn start(&self, name: &str, rest: &[&str]) -> Result<Process> {
-        let (ca, to) = (self.ca()?, self.tunnel_port());
-        let argv = self.attack(name, &ca, &to, rest);
-        self.outside.spawn(&argv)
+    /// Starts an attack on a pod's tunnel port that goes on.
+    pub(crate) fn start(&self, name: &str, victim: &Pod, rest: &[&str]) -> Result<Process> {
+        self.start_from(&self.outside, name, victim, rest)
     }
 
-    /// The CA whose key every attack has.
-    fn ca(&self) -> Result<String> {
-        Ok(self.lab.ca_dir()?.display().to_string())
+    /// The same from another machine.
+    pub(crate) fn start_from(&self, from: &Outside, name: &str, victim: &Pod, rest: &[&str]) -> Result<Process> {
+        from.spawn(&self.attack(name, victim, rest)?.each())
     }
 
-    /// The attacked port.
-    pub(crate) fn tunnel_port(&self) -> String {
-        format!("{}:15008", self.server.ipv4())
+    /// Opens idle connections to any port.
+    pub(crate) fn start_idle(&self, to: &str, count: &str) -> Result<Process> {
+        self.outside.spawn(&self.argv("crowd", to, &["idle", "--count", count])?.each())
+    }
+
+    fn attack(&self, name: &str, victim: &Pod, rest: &[&str]) -> Result<Argv> {
+        self.argv(name, &format!("{}:15008", victim.ipv4()), rest)
+    }
+
+    fn argv(&self, name: &str, to: &str, rest: &[&str]) -> Result<Argv> {
+        let ca = self.lab.ca_dir()?.display().to_string();
+        let first = ["mesh-hostile", name, "--ca", &ca, "--to", to];
+        Ok(Argv(first.iter().chain(rest).map(|argument| (*argument).to_owned()).collect()))
+    }
+
+    /// Adds a pod to the attacked node whose application listens at [`PORT`] and never accepts.
+    pub(crate) fn deaf_pod(&self, backlog: &str) -> Result<Pod> {
+        let listen = format!("[::]:{PORT}");
+        let spec = PodSpec::new("app", "deaf").on("node-b").service_account("server").port("tcp", PORT);
+        let pod = self.lab.deploy(spec.command(["mesh-hostile", "deaf", "--listen", &listen, "--backlog", backlog]))?;
+        wait_enrolled(&self.daemon, 2)?;
+        Ok(pod)
     }
 
     /// The application's own address, as CONNECT names it.
@@ -156,6 +175,17 @@ impl Siege {
     /// Open files of the attacked daemon.
     pub(crate) fn open_files(&self) -> Result<usize> {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.daemon.id()))?.count())
+    }
+
+    /// Resident memory of the attacked daemon in MiB, once it has not changed for a while.
+    pub(crate) fn settled_memory(&self) -> Result<u64> {
+        let (mut last, mut same) = (0, 0);
+        wait_until("the daemon's memory to settle", PATIENCE, || {
+            let now = self.memory()?;
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            Ok((same == 50).then_some(now))
+        })
     }
 
     /// Resident memory of the attacked daemon in MiB.
