@@ -88,13 +88,15 @@ fn measure(mut stage: Stage, args: &Args, cases: &[Case], subjects: &[Subject]) 
 
 /// One measurement, with proof that the mesh was in the way, or that it was not.
 fn measure_once(stage: &mut Stage, case: Case, subject: Subject, seconds: u32) -> Result<Vec<Reading>> {
-    let restarts = matches!(case, Case::Memory | Case::Connect);
+    if matches!(case, Case::Memory | Case::Connect) {
+        // These start and end daemons, and their counters with them.
+        return case.measure(stage, subject, seconds);
+    }
+    stage.enter(subject)?;
     let before = stage.carried_by_mesh()?;
     let readings = case.measure(stage, subject, seconds)?;
     let carried = stage.carried_by_mesh()?.saturating_sub(before);
-    if !restarts {
-        ensure!((carried > 0) == (subject == Subject::Mesh), "the mesh carried {carried} connections");
-    }
+    ensure!((carried > 0) == subject.is_mesh(), "the mesh carried {carried} connections");
     Ok(readings)
 }
 

@@ -105,7 +105,7 @@ impl Stage {
     pub(crate) fn enter(&mut self, subject: Subject) -> Result<()> {
         match subject {
             Subject::Raw => self.leave_mesh(),
-            Subject::Mesh => self.join_mesh(),
+            Subject::Mesh | Subject::MeshH2 => self.join_mesh(subject),
             Subject::Envoy => self.start_envoys(Protocol::Tcp),
             Subject::EnvoyHbone => self.start_envoys(Protocol::Hbone),
         }
@@ -115,16 +115,19 @@ impl Stage {
     pub(crate) fn enter_anew(&mut self, subject: Subject) -> Result<()> {
         match subject {
             Subject::Raw => {}
-            Subject::Mesh => self.remove_hooks()?,
+            Subject::Mesh | Subject::MeshH2 => self.remove_hooks()?,
             Subject::Envoy | Subject::EnvoyHbone => self.envoys = None,
         }
         self.enter(subject)
     }
 
-    /// Starts the daemons where they do not run; the pods stay outside.
-    pub(crate) fn add_hooks(&mut self) -> Result<()> {
+    /// Starts the daemons of `subject` where they do not run; the pods stay as they are.
+    pub(crate) fn add_hooks(&mut self, subject: Subject) -> Result<()> {
+        if self.daemons.as_ref().is_some_and(|daemons| daemons.subject() != subject) {
+            self.remove_hooks()?;
+        }
         if self.daemons.is_none() {
-            self.daemons = Some(Daemons::start(&self.lab, &self.settings)?);
+            self.daemons = Some(Daemons::start(&self.lab, &self.settings, subject)?);
         }
         Ok(())
     }
@@ -140,8 +143,8 @@ impl Stage {
         Ok(())
     }
 
-    fn join_mesh(&mut self) -> Result<()> {
-        self.add_hooks()?;
+    fn join_mesh(&mut self, subject: Subject) -> Result<()> {
+        self.add_hooks(subject)?;
         if let (Some(daemons), false) = (&self.daemons, self.enrolled) {
             daemons.enrol(&self.lab)?;
             self.enrolled = true;
@@ -181,7 +184,7 @@ impl Stage {
     /// Where the client has to connect to, to reach an application through `subject`.
     pub(crate) fn target(&self, subject: Subject, app: App) -> SocketAddr {
         match subject {
-            Subject::Raw | Subject::Mesh => (self.server.ipv4(), app.port()).into(),
+            Subject::Raw | Subject::Mesh | Subject::MeshH2 => (self.server.ipv4(), app.port()).into(),
             Subject::Envoy | Subject::EnvoyHbone => (Ipv4Addr::LOCALHOST, Envoys::entrance(app)).into(),
         }
     }
@@ -190,7 +193,7 @@ impl Stage {
     pub(crate) fn proxies(&self, subject: Subject) -> Vec<u32> {
         match subject {
             Subject::Raw => Vec::new(),
-            Subject::Mesh => self.daemons.as_ref().map(Daemons::processes).unwrap_or_default(),
+            Subject::Mesh | Subject::MeshH2 => self.daemons.as_ref().map(Daemons::processes).unwrap_or_default(),
             Subject::Envoy | Subject::EnvoyHbone => self.envoys.as_ref().map(Envoys::processes).unwrap_or_default(),
         }
     }

@@ -32,11 +32,11 @@ pub(super) fn measure(stage: &mut Stage, subject: Subject) -> Result<Vec<Reading
             stage.remove_hooks()?;
             Ok(vec![timed(stage, "loopback", loopback)?, timed(stage, "remote", remote)?])
         }
-        Subject::Mesh => {
+        Subject::Mesh | Subject::MeshH2 => {
             stage.enter(Subject::Raw)?;
-            stage.add_hooks()?;
+            stage.add_hooks(subject)?;
             let outside = timed(stage, "loopback-outside-mesh", loopback)?;
-            stage.enter(Subject::Mesh)?;
+            stage.enter(subject)?;
             Ok(vec![outside, timed(stage, "loopback", loopback)?, timed(stage, "remote", remote)?])
         }
         Subject::Envoy | Subject::EnvoyHbone => Ok(Vec::new()),

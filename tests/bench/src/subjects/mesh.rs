@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use mesh_lab::{Daemon, DaemonOptions, Lab, wait_until};
 
+use super::Subject;
 use crate::stage::{NAMESPACE, PATIENCE, Settings};
 
 const LABEL: &str = "mesh.dev/join";
@@ -17,18 +18,26 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The daemons of both nodes.
 #[derive(Debug)]
 pub(crate) struct Daemons {
+    subject: Subject,
     client: Daemon,
     server: Daemon,
 }
 
 impl Daemons {
-    pub(crate) fn start(lab: &Lab, settings: &Settings) -> Result<Self> {
+    pub(crate) fn start(lab: &Lab, settings: &Settings, subject: Subject) -> Result<Self> {
         let start = |node: &str| {
             let mut args = vec!["--workers".to_owned(), settings.workers.to_string()];
+            if subject == Subject::MeshH2 {
+                args.extend(["--tunnels", "h2"].map(str::to_owned));
+            }
             args.extend(settings.mesh_args.iter().cloned());
             lab.start_daemon(node, DaemonOptions { args, ..DaemonOptions::default() })
         };
-        Ok(Self { client: start("node-a")?, server: start("node-b")? })
+        Ok(Self { subject, client: start("node-a")?, server: start("node-b")? })
+    }
+
+    pub(crate) fn subject(&self) -> Subject {
+        self.subject
     }
 
     /// Puts the pods into the mesh.

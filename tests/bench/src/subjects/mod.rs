@@ -9,13 +9,16 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// What carries the pods' connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[value(rename_all = "kebab-case")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Subject {
     /// The kernel alone.
     Raw,
     /// Our daemons and eBPF programs.
     Mesh,
+    /// The same with HTTP/2 tunnels alone, as ztunnel has them; not measured unless asked for.
+    MeshH2,
     /// Envoy beside each pod: TCP over mTLS, a TLS connection for each connection.
     Envoy,
     /// The same with HTTP/2 CONNECT inside, as the mesh's own wire format has it; not measured unless asked for.
@@ -23,7 +26,7 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    pub(crate) const ALL: [Self; 4] = [Self::Raw, Self::Mesh, Self::Envoy, Self::EnvoyHbone];
+    pub(crate) const ALL: [Self; 5] = [Self::Raw, Self::Mesh, Self::MeshH2, Self::Envoy, Self::EnvoyHbone];
     /// What is measured unless something else is asked for.
     pub(crate) const USUAL: [Self; 3] = [Self::Raw, Self::Mesh, Self::Envoy];
 
@@ -32,9 +35,15 @@ impl Subject {
         match self {
             Self::Raw => "raw",
             Self::Mesh => "mesh",
+            Self::MeshH2 => "mesh-h2",
             Self::Envoy => "envoy",
             Self::EnvoyHbone => "envoy-hbone",
         }
+    }
+
+    /// Whether our daemons carry the connections.
+    pub(crate) const fn is_mesh(self) -> bool {
+        matches!(self, Self::Mesh | Self::MeshH2)
     }
 
     /// Whether it needs Envoy's program.
