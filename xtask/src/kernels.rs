@@ -32,7 +32,7 @@ pub(crate) struct Outcome {
 pub(crate) fn run_in_kernel(series: Series, files: &[PathBuf], script: &str) -> Result<Outcome> {
     ensure!(std::env::consts::ARCH == "x86_64", "other kernels are booted on x86_64 alone");
     let image = image::fetch(series)?;
-    let archive = repo::target().join("kernels").join(format!("initramfs-{}.cpio", series.name));
+    let archive = repo::target().join("kernels").join(format!("initramfs-{}-{}.cpio", series.name, std::process::id()));
     initramfs::pack(&image, files, &format!("#!/usr/bin/bash\n{script}\n"), &archive)?;
     let mut command = Command::new("timeout");
     command.args(["--foreground", &LIMIT_SECONDS.to_string(), "qemu-system-x86_64"]);
@@ -41,7 +41,9 @@ pub(crate) fn run_in_kernel(series: Series, files: &[PathBuf], script: &str) -> 
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"]);
     command.arg("-kernel").arg(&image.vmlinuz).arg("-initrd").arg(&archive);
     command.args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init"]);
-    let finished = step::watch(&format!("kernel {}", series.name), &mut command)?;
+    let finished = step::watch(&format!("kernel {}", series.name), &mut command);
+    std::fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))?;
+    let finished = finished?;
     outcome(&finished.output).with_context(|| {
         let tail: Vec<&str> = finished.output.lines().rev().take(30).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();

@@ -39,7 +39,7 @@ The others do what setup does for what they need.
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match dispatch(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -47,9 +47,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(arguments: &[String]) -> Result<()> {
+fn dispatch(arguments: &[String]) -> Result<ExitCode> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
+        ["test"] => return Ok(test::run(None)),
+        ["test", filter] => return Ok(test::run(Some(filter))),
+        words => plain(words)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The commands that either work or end with an error.
+fn plain(words: &[&str]) -> Result<()> {
+    match words {
         ["setup"] => setup::ensure(&setup::ALL),
         ["ebpf"] => {
             setup::ensure(&[Purpose::Build])?;
@@ -61,8 +71,6 @@ fn dispatch(arguments: &[String]) -> Result<()> {
             setup::ensure(&[Purpose::Build, Purpose::Check])?;
             check::run()
         }
-        ["test"] => test::run(None),
-        ["test", filter] => test::run(Some(filter)),
         ["kernels"] => {
             setup::ensure(&[Purpose::Build, Purpose::Lab, Purpose::Kernels])?;
             build::build(Profile::Release)?;
