@@ -2,6 +2,7 @@
 
 mod args;
 mod bpf;
+mod memory;
 mod netns;
 mod node;
 mod pods;

@@ -14,6 +14,7 @@ use tokio::{
 use crate::{
     args::Args,
     bpf::{self, Datapath, LoadOptions},
+    memory,
     pods::{Enrolment, EnrolmentSettings},
     telemetry::{Endpoints, Metrics},
     workers::Workers,
@@ -145,6 +146,7 @@ async fn follow_config(mut config: watch::Receiver<Arc<Config>>, metrics: Arc<Me
         }
         told = current.findings.iter().cloned().collect();
         tracing::info!(generation = current.generation, findings = current.findings.len(), "configuration in force");
+        memory::give_back();
         if config.changed().await.is_err() {
             // The last good configuration stays in force.
             return std::future::pending().await;

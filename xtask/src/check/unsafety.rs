@@ -11,6 +11,7 @@ const FILES: [&str; 5] = [
     "crates/mesh-abi/src/",
     "mesh-ebpf/src/",
     "mesh-node/src/bpf/",
+    "mesh-node/src/memory.rs",
     "mesh-node/src/netns.rs",
     "mesh-node/src/pods/sandbox.rs",
 ];
