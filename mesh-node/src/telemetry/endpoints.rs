@@ -1,6 +1,6 @@
 //! The HTTP endpoints for people and machines that watch the daemon: metrics and readiness.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -11,15 +11,15 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-};
+use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
 
 use super::Metrics;
 
-/// Clients served at once, each endpoint; others wait.
+/// Clients served at once, each endpoint. One more takes the place of the oldest: a kubelet that waited behind idle
+/// connections would take the daemon for dead.
 const MAX_CLIENTS: usize = 32;
+/// Pause after accept() failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Content type of Prometheus' text format.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -81,16 +81,21 @@ async fn bind(what: &'static str, flag: &'static str, address: SocketAddr) -> Re
 type Answer = Response<Full<Bytes>>;
 
 async fn accept(listener: TcpListener, handler: impl Fn(&Request<Incoming>) -> Answer + Clone + Send + 'static) {
-    let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let mut clients: VecDeque<AbortHandle> = VecDeque::with_capacity(MAX_CLIENTS);
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            return;
-        };
         let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors or memory: not at once again.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        clients.retain(|client| !client.is_finished());
+        if clients.len() >= MAX_CLIENTS
+            && let Some(oldest) = clients.pop_front()
+        {
+            oldest.abort();
+        }
         let handler = handler.clone();
-        tokio::spawn(async move {
+        let client = tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = if request.method() == Method::GET {
                     handler(&request)
@@ -102,8 +107,8 @@ async fn accept(listener: TcpListener, handler: impl Fn(&Request<Incoming>) -> A
             // A client that breaks off is no news. The timer bounds how long headers may take (30 s).
             let _ =
                 http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
-            drop(permit);
         });
+        clients.push_back(client.abort_handle());
     }
 }
 
