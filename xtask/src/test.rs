@@ -12,7 +12,7 @@ use crate::build::{self, Profile};
 use crate::{check, kernels, setup, step};
 
 /// Packages whose tests make network namespaces, cgroups and eBPF maps.
-const AS_ROOT: [&str; 6] = ["mesh-lab", "mesh-e2e", "mesh-node", "mesh-demo", "mesh-hostile", "mesh-bench"];
+const AS_ROOT: &[&str] = &["mesh-lab", "mesh-e2e", "mesh-node", "mesh-demo", "mesh-hostile", "mesh-bench"];
 
 /// Tests under load run these, so they are what production runs.
 const PROGRAMS: Profile = Profile::Release;

@@ -7,7 +7,7 @@ use super::source::Source;
 const CRATES: [&str; 3] = ["crates/mesh-abi/", "mesh-ebpf/", "mesh-node/"];
 
 /// Where in them it may stand.
-const FILES: [&str; 5] = [
+const FILES: &[&str] = &[
     "crates/mesh-abi/src/",
     "mesh-ebpf/src/",
     "mesh-node/src/bpf/",
