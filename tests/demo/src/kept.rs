@@ -109,5 +109,7 @@ fn start(daemon: &Daemon) -> Result<String> {
     let root = root.context("no cgroup v2 is mounted")?.trim_end_matches('/');
     let netns = daemon.node().netns();
     let arguments = arguments.trim_end();
-    Ok(format!("sudo sh -c 'echo 0 > {root}{cgroup}/cgroup.procs && exec ip netns exec {netns} {arguments}'"))
+    Ok(format!(
+        "sudo sh -c 'echo 0 > {root}{cgroup}/cgroup.procs && exec nsenter --net=/run/netns/{netns} {arguments}'"
+    ))
 }

@@ -5,6 +5,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 const DEMO: &str = env!("CARGO_BIN_EXE_mesh-demo");
 
@@ -59,24 +60,33 @@ fn a_kept_demonstration_can_be_tried_and_removed() {
     let hint = |what: &str| {
         let mut lines = kept.lines().map(str::trim).skip_while(|line| !line.starts_with(&format!("# {what}")));
         let command = lines.nth(1).unwrap_or_else(|| panic!("no hint for {what}: {kept}"));
+        let mut shell = Command::new("sh");
         // Tests run as root, where there need be no sudo.
-        Command::new("sh").args(["-c", &command.replace("sudo ", "")]).output().unwrap()
+        shell.args(["-c", &command.replace("sudo ", "")]);
+        shell
     };
+    let checkout = "a checkout, from the shopper's pod";
+    assert!(hint("a daemon away").status().unwrap().success());
+    assert!(!hint(checkout).output().unwrap().status.success(), "served without the daemon");
+    let mut daemon = hint("and back").stdout(Stdio::null()).spawn().unwrap();
+    let served = || Ok(hint(checkout).output()?.status.success().then_some(()));
+    mesh_lab::wait_until("a checkout after the daemon's return", Duration::from_secs(20), served).unwrap();
     for (what, expected) in [
-        ("a checkout, from the shopper's pod", "\"hops\""),
+        (checkout, "\"hops\""),
         ("the same from a machine outside", "\"hops\""),
         ("who talked to whom", "istio_tcp_connections_opened_total{"),
         ("the manifests", "namespace.shop.yaml"),
         ("the namespace out of the mesh", ""),
         ("and in again", ""),
     ] {
-        let tried = hint(what);
+        let tried = hint(what).output().unwrap();
         assert!(tried.status.success() && text(&tried).contains(expected), "{what}: {}", text(&tried));
     }
     let removed = text(&demo(&["--down"]));
     assert!(removed.starts_with("removed meshlab-"), "{removed}");
     let lab = removed.trim().trim_start_matches("removed ");
     assert_eq!(left_of(lab), "");
+    daemon.wait().unwrap();
 }
 
 #[test]
