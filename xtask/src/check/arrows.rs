@@ -46,7 +46,7 @@ const TABLE: &str = "xtask/src/check/arrows.rs";
 pub(super) fn check(path: &str, manifest: &str, ours: &[String]) -> Result<Vec<Violation>> {
     let table = DeTable::parse(manifest).map_err(|error| anyhow::anyhow!("{path}: {error}"))?;
     let Some(package) = package_name(table.get_ref()) else { return Ok(Vec::new()) };
-    let test_crate = path.starts_with("tests/");
+    let test_crate = path.starts_with("tests/") || path.starts_with("fuzz/");
     let listed = ROWS.iter().find(|row| row.package == package);
     if listed.is_none() && !test_crate {
         let message = format!("{package} is a new crate: give it a row in {TABLE}, with what it may depend on");
