@@ -92,8 +92,7 @@ impl Mesh {
     /// Waits until the node's present daemon has enrolled a pod of this name so many times.
     pub fn wait_enrolled(&self, pod: &Pod, times: usize) -> Result<()> {
         let what = format!("{} to be enrolled {times} times", pod.name());
-        wait_until(&what, PATIENCE, || Ok((self.enrolments(pod)? >= times).then_some(())))
-            .with_context(|| self.logs())
+        wait_until(&what, PATIENCE, || Ok((self.enrolments(pod)? >= times).then_some(()))).with_context(|| self.logs())
     }
 
     /// Waits until the node's present daemon has let a pod of this name go so many times.

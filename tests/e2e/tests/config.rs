@@ -36,7 +36,8 @@ fn at(port: u16) -> SocketAddr {
 /// Lines of warnings about a file, once there is one.
 fn findings(mesh: &Mesh, node: &str, file: &str) -> Result<Vec<Value>> {
     let what = format!("a finding about {file} on {node}");
-    let about = |line: &Value| line["message"].as_str().is_some_and(|text| text.contains(file)) && line["level"] == "WARN";
+    let about =
+        |line: &Value| line["message"].as_str().is_some_and(|text| text.contains(file)) && line["level"] == "WARN";
     wait_until(&what, PATIENCE, || {
         let found: Vec<_> = lines(mesh.daemon(node)?).into_iter().filter(about).collect();
         Ok((!found.is_empty()).then_some(found))
@@ -94,7 +95,9 @@ fn a_broken_document_does_not_harm_its_neighbours() -> Verdict {
     mesh.settle()?;
     Connect::to(at(80)).answered(&client)?;
     let told = findings(&mesh, "node-a", "mixed.yaml")?;
-    let about = |name: &str| told.iter().filter(|line| line["message"].as_str().is_some_and(|text| text.contains(name))).count();
+    let about = |name: &str| {
+        told.iter().filter(|line| line["message"].as_str().is_some_and(|text| text.contains(name))).count()
+    };
     assert_eq!((about("app/broken"), about("app/till")), (1, 1), "{told:?}");
     mesh.lab.unapply("mixed.yaml")?;
     mesh.settle()?;

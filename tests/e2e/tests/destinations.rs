@@ -53,7 +53,8 @@ fn destinations_that_cannot_be_served_refuse_at_once() -> Verdict {
         expected_without_endpoint += 1;
     }
     assert_eq!(mesh.refused("node-a", "no_endpoint")?, expected_without_endpoint);
-    let closed: Vec<_> = servers.iter().flat_map(Place::addresses).map(|ip| SocketAddr::new(ip, port::CLOSED)).collect();
+    let closed: Vec<_> =
+        servers.iter().flat_map(Place::addresses).map(|ip| SocketAddr::new(ip, port::CLOSED)).collect();
     for to in &closed {
         for kind in [Connect::to(*to), Connect::to(*to).nonblocking()] {
             let answer = kind.run(&client)?;
@@ -94,7 +95,8 @@ fn a_pod_reaches_itself_by_its_own_address_and_through_a_service() -> Verdict {
 fn a_destination_outside_the_mesh_is_reached_in_plaintext() -> Verdict {
     let mesh = Mesh::start()?;
     let apart = mesh.lab.deploy(server("apart", "node-b").label("mesh.dev/join", "disabled"))?;
-    let other = PodSpec::new("other", "server").on("node-b").command(["mesh-traffic", "report-peer", "--listen", "[::]:7003"]);
+    let other =
+        PodSpec::new("other", "server").on("node-b").command(["mesh-traffic", "report-peer", "--listen", "[::]:7003"]);
     let other = mesh.lab.deploy(other.port("tcp", 7003))?;
     let outside = mesh.lab.outside("outside")?;
     let mut listening = outside.spawn(&["mesh-traffic", "report-peer", "--listen", "[::]:7003"])?;

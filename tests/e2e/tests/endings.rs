@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use mesh_e2e::{Connect, Held, Mesh, PATIENCE, client, connections, echo, port, Verdict, server, traffic};
+use mesh_e2e::{Connect, Held, Mesh, PATIENCE, Verdict, client, connections, echo, port, server, traffic};
 use mesh_lab::{Addresses, Place, Pod, wait_until};
 
 /// A client and where it connects to: the other node, its own node, and both from outside the mesh.
@@ -68,7 +68,11 @@ fn a_reset_by_the_client_reaches_the_server_as_a_reset() -> Verdict {
 #[test]
 fn a_server_that_dies_with_unread_bytes_resets_its_client() -> Verdict {
     let mesh = Mesh::start()?;
-    let far = mesh.join(client("server", "node-b").command(["mesh-traffic", "slow-reader", "--listen", "[::]:7002", "--pause", "100000"]).port("slow", 7002))?;
+    let far = mesh.join(
+        client("server", "node-b")
+            .command(["mesh-traffic", "slow-reader", "--listen", "[::]:7002", "--pause", "100000"])
+            .port("slow", 7002),
+    )?;
     let client = mesh.join(client("client", "node-a"))?;
     let to = SocketAddr::new(far.ipv4(), 7002).to_string();
     let seconds = PATIENCE.as_secs().to_string();
@@ -110,7 +114,10 @@ fn how_a_connection_ended_is_told_by_both_daemons() -> Verdict {
     traffic(&client, "half-close", to, &["--first", "server"])?;
     traffic(&client, "reset", to, &["--by", "server"])?;
     traffic(&client, "reset", to, &["--by", "client"])?;
-    let expected = [("node-a", ["closed", "reset_by_far", "reset_by_app"]), ("node-b", ["closed", "reset_by_app", "reset_by_far"])];
+    let expected = [
+        ("node-a", ["closed", "reset_by_far", "reset_by_app"]),
+        ("node-b", ["closed", "reset_by_app", "reset_by_far"]),
+    ];
     for (node, ends) in expected {
         let lines = wait_until("three lines", PATIENCE, || {
             let lines = connections(mesh.daemon(node)?);

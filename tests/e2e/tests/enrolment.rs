@@ -186,7 +186,8 @@ status: {phase: Running, podIPs: [{ip: 10.244.1.250}]}
 fn a_pod_that_uses_a_port_of_the_meshs_is_refused_until_it_lets_go() -> Verdict {
     let mesh = Mesh::start()?;
     let squatter = PodSpec::new("app", "squatter").on("node-a").service_account("squatter");
-    let squatter = mesh.lab.deploy(squatter.command(["mesh-traffic", "echo", "--listen", "[::]:15008"]).port("own", 15_008))?;
+    let squatter =
+        mesh.lab.deploy(squatter.command(["mesh-traffic", "echo", "--listen", "[::]:15008"]).port("own", 15_008))?;
     let far = mesh.join(echo("server", "node-b"))?;
     let what = "the squatter to be told of";
     wait_until(what, PATIENCE, || Ok(mesh.daemon("node-a")?.logs().contains("pod not enrolled").then_some(())))?;

@@ -156,7 +156,9 @@ fn kernel_a_pod_that_leaves_is_free_whether_a_daemon_runs_or_not() -> Verdict {
         };
         for (own, ip) in near.addresses().into_iter().zip(far.addresses()) {
             free("the pod to be let out", &|| Connect::to(SocketAddr::new(ip, port::ECHO)).for_seconds(3).run(&near))?;
-            free("the pod to be let in", &|| Connect::to(SocketAddr::new(own, port::ECHO)).for_seconds(3).run(&outside))?;
+            free("the pod to be let in", &|| {
+                Connect::to(SocketAddr::new(own, port::ECHO)).for_seconds(3).run(&outside)
+            })?;
         }
         let redirected = mesh.events("node-a", "outbound_connect")?;
         Connect::to(SocketAddr::new(far.ipv4(), port::ECHO)).answered(&near)?;

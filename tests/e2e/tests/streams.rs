@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use mesh_e2e::{Connect, Mesh, PATIENCE, client, port, Verdict, server, traffic};
+use mesh_e2e::{Connect, Mesh, PATIENCE, Verdict, client, port, server, traffic};
 use mesh_lab::{Place, Pod, Process, ServiceSpec, wait_until};
 use nix::sys::signal::Signal;
 
@@ -25,7 +25,8 @@ fn exchange(client: &Pod, to: SocketAddr, bytes: u64, more: &[&str]) -> Result<(
 fn streams_of_every_size_arrive_exactly_both_ways_over_both_families() -> Verdict {
     let mesh = Mesh::start()?;
     let far = mesh.join(server("server", "node-b"))?;
-    let service = mesh.lab.service(ServiceSpec::new("app", "stream").select("app", "server").port("tcp", 80, port::STREAM))?;
+    let service =
+        mesh.lab.service(ServiceSpec::new("app", "stream").select("app", "server").port("tcp", 80, port::STREAM))?;
     let client = mesh.join(client("client", "node-a"))?;
     mesh.settle()?;
     let pod = |ip| SocketAddr::new(ip, port::STREAM);
@@ -113,7 +114,9 @@ fn a_thousand_connections_are_open_at_once() -> Verdict {
         let said = traffic(&client, "many", SocketAddr::new(ip, port::ECHO), &["--connections", "1000"])?;
         assert!(said["outcomes"]["ok"] == 1000, "{said}");
     }
-    let opened = mesh.metrics("node-b")?.sum("istio_tcp_connections_opened_total", &[("connection_security_policy", "mutual_tls")]);
+    let opened = mesh
+        .metrics("node-b")?
+        .sum("istio_tcp_connections_opened_total", &[("connection_security_policy", "mutual_tls")]);
     assert!(opened == 2000.0, "{opened} of them over mTLS");
     Ok(())
 }

@@ -55,7 +55,12 @@ fn both_sides_count_connections_and_bytes_with_the_identities_of_both() -> Verdi
             ("istio_tcp_received_bytes_total", 2.0 * (70_000.0 + HEADER)),
             ("istio_tcp_sent_bytes_total", 2.0 * 70_000.0),
         ] {
-            assert_eq!(metrics.sum(name, &labels), expected, "{name} on {node}: {:#?}", metrics.of(name, &[]).collect::<Vec<_>>());
+            assert_eq!(
+                metrics.sum(name, &labels),
+                expected,
+                "{name} on {node}: {:#?}",
+                metrics.of(name, &[]).collect::<Vec<_>>()
+            );
             assert_eq!(metrics.sum(name, &[]), expected, "{name} on {node} with other labels");
         }
     }

@@ -45,8 +45,10 @@ fn what_was_readable_before_the_label_is_tls_1_3_after_it() -> Verdict {
     assert!(!after.contains_plaintext(&NEEDLE[..12]));
     assert!(after.at_port(port::ECHO).next().is_none());
     let pods = [pod.addresses(), far.addresses()].concat();
-    let between_pods = after.packets().iter().filter(|packet| packet.tcp().is_some() && pods.contains(&packet.source.ip()));
-    let elsewhere: Vec<_> = between_pods.filter(|packet| packet.source.port() != 15_008 && packet.destination.port() != 15_008).collect();
+    let between_pods =
+        after.packets().iter().filter(|packet| packet.tcp().is_some() && pods.contains(&packet.source.ip()));
+    let elsewhere: Vec<_> =
+        between_pods.filter(|packet| packet.source.port() != 15_008 && packet.destination.port() != 15_008).collect();
     assert!(elsewhere.is_empty(), "{elsewhere:?}");
     let sessions = after.tls_sessions();
     assert!(sessions.len() >= 2, "one of each family at least");

@@ -33,6 +33,7 @@ const ROWS: &[Row] = &[
     row("mesh-waypoint", PROGRAM),
     row("mesh-control", PROGRAM),
     row("mesh-ctl", PROGRAM),
+    row("mesh-fuzz", PROGRAM),
     row("xtask", &[]),
 ];
 
