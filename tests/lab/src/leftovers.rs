@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, umount2};
@@ -20,8 +22,12 @@ pub(crate) const DIRECTORY: &str = "/run/meshlab";
 /// The file in a lab's directory that says: leave it when its owner is gone.
 pub(crate) const KEEP: &str = "keep";
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// After so long without anything new, nobody makes anything any more.
+const QUIET: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static RESTING: AtomicBool = AtomicBool::new(false);
 static LIVE: Mutex<BTreeSet<LabId>> = Mutex::new(BTreeSet::new());
 
 fn live() -> MutexGuard<'static, BTreeSet<LabId>> {
@@ -40,19 +46,16 @@ pub(crate) fn forget(id: LabId) {
 
 /// On SIGINT, SIGTERM or SIGHUP: takes down all labs of this process, calls `farewell` and exits with 130.
 ///
+/// Other threads may be making something meanwhile. What they make is taken down as well until they are in
+/// [`rest_if_interrupted`], or until nothing new came for a second.
+///
 /// # Errors
 /// Fails when the process has such a handler already.
 pub fn on_interrupt(farewell: impl Fn() + Send + 'static) -> Result<()> {
     ctrlc::set_handler(move || {
         INTERRUPTED.store(true, Ordering::SeqCst);
-        // Twice, for what another thread makes while the first pass runs.
-        for _ in 0..2 {
-            let labs = live().clone();
-            for id in labs {
-                if let Err(error) = take_down(id) {
-                    eprintln!("cleaning up {id}: {error:#}");
-                }
-            }
+        if let Err(error) = take_all_down() {
+            eprintln!("cleaning up: {error:#}");
         }
         farewell();
         process::exit(130);
@@ -60,9 +63,31 @@ pub fn on_interrupt(farewell: impl Fn() + Send + 'static) -> Result<()> {
     .context("installing the handler for Ctrl-C")
 }
 
-/// Whether the handler of [`on_interrupt`] is at work: what fails from now on fails for its sake.
-pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
+/// For a program's main thread, when something has failed: does not return while an interrupt is being handled, as the
+/// failure is of its making.
+pub fn rest_if_interrupted() {
+    while INTERRUPTED.load(Ordering::SeqCst) {
+        RESTING.store(true, Ordering::SeqCst);
+        thread::park();
+    }
+}
+
+fn take_all_down() -> Result<()> {
+    let mut quiet_since = Instant::now();
+    loop {
+        let resting = RESTING.load(Ordering::SeqCst);
+        let mut outcome = Ok(());
+        for id in live().clone() {
+            if !paths(id)?.is_empty() {
+                quiet_since = Instant::now();
+            }
+            outcome = outcome.and(take_down(id).with_context(|| id.to_string()));
+        }
+        if resting || quiet_since.elapsed() > QUIET {
+            return outcome;
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// Takes down the labs whose owner is dead, but for those that were to be kept. Every lab's start does this.

@@ -62,7 +62,7 @@ pub use builder::LabBuilder;
 pub use capture::{Capture, Packets, Tap};
 pub use daemon::{Daemon, DaemonOptions};
 pub use lab::Lab;
-pub use leftovers::{interrupted, kept, on_interrupt, remains, remove, sweep};
+pub use leftovers::{kept, on_interrupt, remains, remove, rest_if_interrupted, sweep};
 pub use metrics::{Metrics, Sample};
 pub use node::{CgroupDriver, Node, Outside};
 pub use packet::{Packet, TcpSegment, Transport};
