@@ -1,6 +1,5 @@
 //! The steps one after the other, and the table of what they showed.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -28,7 +27,7 @@ pub fn run(screen: &Screen, keep: bool) -> Result<bool> {
     let begun = Instant::now();
     screen.title("A mesh without sidecars: two nodes, a shop, mTLS by workload identity");
     screen.progress("making two nodes");
-    let mut stage = Stage::build(keep)?;
+    let mut stage = Stage::build(keep).inspect_err(|_| mesh_lab::rest_if_interrupted())?;
     let mut shown = Vec::new();
     let mut started = begun;
     for (step, number) in STEPS.iter().zip(1..) {
@@ -40,10 +39,7 @@ pub fn run(screen: &Screen, keep: bool) -> Result<bool> {
                 shown.push(Shown { number, title: step.title, evidence, took });
             }
             Err(error) => {
-                // The lab is being taken down, and the process ends with it.
-                while mesh_lab::interrupted() {
-                    thread::park();
-                }
+                mesh_lab::rest_if_interrupted();
                 screen.fails(number, &reason(&error));
                 last_words(screen, &stage);
                 stage.take_down()?;

@@ -19,7 +19,7 @@ fn text(output: &Output) -> String {
 
 /// What is left of labs whose names begin so.
 fn left_of(lab: &str) -> String {
-    let script = format!("ls -d /run/netns/{lab}* /run/meshlab/{lab}* /sys/fs/cgroup/{lab}*");
+    let script = format!("ls -d /run/netns/{lab}* /run/meshlab/{lab}* /sys/fs/cgroup/{lab}* /sys/fs/cgroup/*/{lab}*");
     text(&Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).output().unwrap())
 }
 
