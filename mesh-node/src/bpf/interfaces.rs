@@ -148,7 +148,7 @@ fn is_there_already(error: &ProgramError) -> bool {
 fn attach_clsact(program: &mut SchedClassifier, interface: &str, direction: Direction) -> Result<(), InterfaceError> {
     match tc::qdisc_add_clsact(interface) {
         Ok(()) | Err(TcError::AlreadyAttached) => {}
-        Err(TcError::IoError(source)) if source.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => {
             return Err(InterfaceError::Qdisc { interface: interface.to_owned(), source: io::Error::other(error) });
         }

@@ -51,6 +51,22 @@ pub(super) fn find(proc: &Path, wanted: &HashSet<&str>, host: u64) -> HashMap<St
     found
 }
 
+/// A process of each network namespace but `host`, of a pod's where there is one, with that pod's uid.
+pub(super) fn namespaces(proc: &Path, host: u64) -> Vec<(SandboxProcess, Option<String>)> {
+    let mut found: HashMap<u64, (SandboxProcess, Option<String>)> = HashMap::new();
+    for pid in pids(proc) {
+        let Some(netns_inode) = netns_inode(proc, pid).filter(|inode| *inode != host) else {
+            continue;
+        };
+        let known = found.entry(netns_inode).or_insert((SandboxProcess { pid, netns_inode }, None));
+        if known.1.is_none() {
+            let cgroups = fs::read_to_string(proc.join(format!("{pid}/cgroup")));
+            known.1 = cgroups.ok().and_then(|cgroups| pod_uid(&cgroups));
+        }
+    }
+    found.into_values().collect()
+}
+
 /// Inode of a process's network namespace; `None` when the process is gone.
 pub(super) fn netns_inode(proc: &Path, pid: u32) -> Option<u64> {
     let metadata = fs::metadata(proc.join(format!("{pid}/ns/net")));

@@ -128,9 +128,7 @@ impl Enrolment {
             }
         }
         let pending = desired.len() > self.joined.len();
-        if !pending {
-            self.forget_strangers();
-        }
+        self.forget_strangers(&desired);
         // Certificates for the accounts of this node's pods, and for no other.
         let identities = self.joined.values().map(|joined| joined.pod.identity.clone()).collect();
         self.shared.identities.retain(&identities);
@@ -215,15 +213,31 @@ impl Enrolment {
     }
 
     /// Takes out the namespaces that an earlier daemon enrolled and that belong to no desired pod.
-    fn forget_strangers(&mut self) {
+    fn forget_strangers(&mut self, desired: &BTreeMap<WorkloadUid, Arc<Workload>>) {
         let ours: HashSet<u64> = self.joined.values().map(|joined| joined.pod.netns.cookie()).collect();
-        for cookie in self.datapath.enrolled_cookies() {
-            if ours.contains(&cookie) {
-                continue;
+        let enrolled = self.datapath.enrolled_cookies().into_iter();
+        let mut strangers: HashSet<u64> = enrolled.filter(|cookie| !ours.contains(cookie)).collect();
+        if strangers.is_empty() {
+            return;
+        }
+        for (process, uid) in discovery::namespaces(&self.settings.proc, self.settings.host_netns) {
+            let path = self.settings.proc.join(format!("{}/ns/net", process.pid));
+            // One that is gone meanwhile needs no detaching.
+            let Ok(netns) = NetNamespace::open(&path) else { continue };
+            let wanted = uid.is_some_and(|uid| desired.contains_key(&WorkloadUid::from(uid.as_str())));
+            // A pod that is to be joined and could not be yet stays refused.
+            if strangers.remove(&netns.cookie()) && !wanted {
+                self.forget(netns.cookie(), Some(&netns));
             }
-            if let Err(error) = self.datapath.withdraw(cookie, None) {
-                tracing::error!(cookie, %error, "stale enrolment not removed");
-            }
+        }
+        for cookie in strangers {
+            self.forget(cookie, None);
+        }
+    }
+
+    fn forget(&mut self, cookie: u64, netns: Option<&NetNamespace>) {
+        if let Err(error) = self.datapath.withdraw(cookie, netns) {
+            tracing::error!(cookie, %error, "stale enrolment not removed");
         }
     }
 }
