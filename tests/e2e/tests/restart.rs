@@ -202,8 +202,9 @@ fn what_changed_while_the_daemon_was_away_is_in_force_when_it_is_back() -> Verdi
     mesh.kill9("node-a")?;
     leaving.label("mesh.dev/join", "disabled")?;
     dying.delete()?;
+    mesh.lab.apply("phantom.yaml", PHANTOM)?;
     mesh.start_daemon("node-a")?;
-    // Still refused until the daemon has compared; then free, both ways.
+    // Still refused until the daemon has compared; then free, both ways, although another pod is waited for.
     wait_until("the pod that left to be free", PATIENCE, || {
         Ok((Connect::to(echoes(&far)[0]).run(&leaving)?.outcome == "ok").then_some(()))
     })?;
@@ -216,3 +217,12 @@ fn what_changed_while_the_daemon_was_away_is_in_force_when_it_is_back() -> Verdi
     all_goes_on(&newcomer, &far)?;
     Ok(())
 }
+
+/// On node-a by its manifest, and nowhere by its processes.
+const PHANTOM: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: phantom, namespace: app, uid: 00000000-0000-4000-8000-000000000000}
+spec: {nodeName: node-a, serviceAccountName: default, containers: [{name: main, image: none}]}
+status: {phase: Running, podIPs: [{ip: 10.244.1.250}]}
+";
