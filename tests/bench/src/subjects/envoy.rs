@@ -11,17 +11,15 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mesh_core::{SpiffeId, TrustDomain};
-use mesh_lab::{Place, Pod, Process};
+use mesh_lab::{Place, Pod, Process, wait_until};
 use mesh_transport::CertificateAuthority;
 
 use super::envoy_config::{self, Role};
 use crate::stage::{App, NAMESPACE, PATIENCE, Stage};
 
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// What Envoy logs when all its listeners are open.
-const STARTED: &str = "starting main dispatch loop";
 
 /// What is inside TLS between the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +51,36 @@ impl Envoys {
             let text = envoy_config::render(&home.join(name), role, protocol, peer);
             fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
             let (config, workers) = (config.display().to_string(), stage.settings.workers.to_string());
-            let mut process =
-                pod.spawn(&[&program, "-c", &config, "--concurrency", &workers, "--disable-hot-restart"])?;
-            process.wait_for_line(STARTED, PATIENCE)?;
-            Ok::<_, anyhow::Error>(process)
+            pod.spawn(&[
+                &program,
+                "-c",
+                &config,
+                "--concurrency",
+                &workers,
+                "--log-level",
+                "warn",
+                "--disable-hot-restart",
+            ])
         };
         let server = run(&stage.server, "server", server_role, &client_id)?;
         let client = run(&stage.client, "client", client_role, &server_id)?;
-        Ok(Self { protocol, client, server })
+        let mut envoys = Self { protocol, client, server };
+        envoys.wait_until_ready(&stage.client)?;
+        Ok(envoys)
+    }
+
+    /// Until a line comes back through both.
+    fn wait_until_ready(&mut self, client: &Pod) -> Result<()> {
+        let to = format!("127.0.0.1:{}", Self::entrance(App::Echo));
+        wait_until("an echo through both Envoys", PATIENCE, || {
+            for envoy in [&mut self.client, &mut self.server] {
+                if let Some(status) = envoy.status()? {
+                    bail!("Envoy ended with {status}; its log: {}", envoy.log());
+                }
+            }
+            let echo = client.exec(&["mesh-traffic", "connect", "--to", &to, "--timeout", "1"])?;
+            Ok((echo.code == Some(0)).then_some(()))
+        })
     }
 
     pub(crate) fn protocol(&self) -> Protocol {

@@ -25,14 +25,15 @@ pub(crate) enum Role {
     Server,
 }
 
-/// The port at which the client's Envoy takes connections for an application.
+/// The port at which the client's Envoy takes connections for an application. Like all listeners' it is below
+/// those that connecting sockets get.
 pub(crate) const fn entrance(app: App) -> u16 {
-    app.port() + 10_000
+    app.port() + 4_000
 }
 
 /// The port at which the server's Envoy takes the other Envoy's connections for an application.
 const fn exit(app: App) -> u16 {
-    app.port() + 20_000
+    app.port() + 6_000
 }
 
 /// The configuration. `files` is where its certificate is, without the ending; `peer` is whom it accepts at the other end.
