@@ -16,6 +16,7 @@ use std::{
 
 use mesh_core::WorkloadUid;
 use mesh_transport::hbone::Pool;
+use rustix::process::{Resource, getrlimit};
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -30,7 +31,8 @@ use crate::{
     sockets::PodListeners,
 };
 
-/// Connections and tunnels that the daemon carries at once; beyond it they wait in the listeners' backlogs.
+/// Applications' connections that the daemon carries at once, and connections to tunnel ports, each with descriptors to
+/// spare; beyond that they wait in the listeners' backlogs. Strangers can fill the latter, and so take nothing from the former.
 const MAX_CONNECTIONS: usize = 65_536;
 /// Hand-overs that may wait for one worker.
 const QUEUE: usize = 1024;
@@ -89,7 +91,7 @@ impl Workers {
     pub fn start(count: usize, shared: &Arc<Shared>, maps_dir: &Path) -> Result<Arc<Self>, WorkerError> {
         let channels: Vec<_> = (0..count.max(1)).map(|_| mpsc::channel(QUEUE)).collect();
         let queues: Vec<_> = channels.iter().map(|(sender, _)| sender.clone()).collect();
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let permits = Permits::new();
         let mut threads = Vec::with_capacity(queues.len());
         for (index, (_, jobs)) in channels.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -151,8 +153,31 @@ impl Workers {
 /// Spreads accepted connections over the workers.
 struct Dispatcher {
     queues: Vec<mpsc::WeakSender<Job>>,
-    permits: Arc<Semaphore>,
+    permits: Permits,
     own: usize,
+}
+
+/// Who may still be carried.
+#[derive(Clone)]
+struct Permits {
+    applications: Arc<Semaphore>,
+    tunnels: Arc<Semaphore>,
+}
+
+impl Permits {
+    fn new() -> Self {
+        let descriptors = getrlimit(Resource::Nofile).current.map(usize::try_from);
+        // A connection takes two, its own and that of its other side.
+        let each = descriptors.and_then(Result::ok).map_or(MAX_CONNECTIONS, |all| MAX_CONNECTIONS.min(all / 4));
+        Self { applications: Arc::new(Semaphore::new(each)), tunnels: Arc::new(Semaphore::new(each)) }
+    }
+
+    fn of(&self, kind: Kind) -> Arc<Semaphore> {
+        match kind {
+            Kind::Outbound | Kind::Plaintext => self.applications.clone(),
+            Kind::Hbone => self.tunnels.clone(),
+        }
+    }
 }
 
 async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, dispatcher: Rc<Dispatcher>) {
@@ -186,7 +211,7 @@ async fn accept(
     let mut drain = pod.drain.clone();
     let mut turn = dispatcher.own;
     loop {
-        let Ok(permit) = dispatcher.permits.clone().acquire_owned().await else {
+        let Ok(permit) = dispatcher.permits.of(kind).acquire_owned().await else {
             return;
         };
         let accepted = tokio::select! {

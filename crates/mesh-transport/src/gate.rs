@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,10 @@ use tokio::time::sleep;
 
 use crate::limits::Limits;
 
+/// Peers before their handshake's end beyond which new ones get less time.
+const CROWD: usize = 4096;
+/// The time of a newcomer in a crowd. It bounds how many there can be at once.
+const CROWDED: Duration = Duration::from_secs(2);
 /// How long a handshake may take while others wait for its place.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a handshake beyond that looks whether others wait.
@@ -21,12 +26,19 @@ pub(crate) struct Gate {
     all: Arc<Semaphore>,
     each: usize,
     peers: Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
+    strangers: Arc<AtomicUsize>,
 }
 
 impl Gate {
+    /// Counts a peer that has come and proved nothing yet.
+    pub(crate) fn arrive(&self) -> Stranger {
+        let others = self.strangers.fetch_add(1, Ordering::Relaxed);
+        Stranger { count: self.strangers.clone(), others }
+    }
+
     pub(crate) fn new(limits: &Limits) -> Self {
         let all = Arc::new(Semaphore::new(limits.handshakes_in_flight));
-        Self { all, each: limits.handshakes_per_address, peers: Arc::default() }
+        Self { all, each: limits.handshakes_per_address, peers: Arc::default(), strangers: Arc::default() }
     }
 
     /// Runs a handshake in one of the places for `peer`. `None` when it was slow and others had to be let in.
@@ -48,6 +60,26 @@ impl Gate {
         while self.all.available_permits() > 0 {
             sleep(GLANCE).await;
         }
+    }
+}
+
+/// A peer before the end of its handshake.
+pub(crate) struct Stranger {
+    count: Arc<AtomicUsize>,
+    others: usize,
+}
+
+impl Stranger {
+    /// How long it may stay one.
+    pub(crate) fn patience(&self, limits: &Limits) -> Duration {
+        let crowded = self.others >= CROWD;
+        if crowded { limits.handshake_timeout.min(CROWDED) } else { limits.handshake_timeout }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -119,6 +151,16 @@ mod tests {
         let _stalled = (stalled(&gate, address(1), 2).await, stalled(&gate, address(2), 2).await);
         assert_eq!(gate.all.available_permits(), 0);
         assert_eq!(gate.pass(address(3), ready(7)).await, Some(7));
+    }
+
+    #[test]
+    fn newcomers_in_a_crowd_get_less_time() {
+        let (gate, limits) = (gate(4, 4), Limits::default());
+        let crowd: Vec<_> = (0..CROWD).map(|_| gate.arrive()).collect();
+        assert!(crowd.iter().all(|stranger| stranger.patience(&limits) == limits.handshake_timeout));
+        assert_eq!(gate.arrive().patience(&limits), CROWDED);
+        drop(crowd);
+        assert_eq!(gate.arrive().patience(&limits), limits.handshake_timeout);
     }
 
     #[tokio::test(start_paused = true)]

@@ -108,9 +108,11 @@ impl Server {
     where
         H: Future<Output = ()> + 'static,
     {
-        let limit = self.limits.handshake_timeout;
+        let stranger = self.handshakes.arrive();
+        let limit = stranger.patience(&self.limits);
         let (peer, accepted) =
             timeout(limit, self.shake_hands(stream, tls)).await.map_err(|_| ServeError::HandshakeTimeout)??;
+        drop(stranger);
         // Boxed, so that a connection costs what its own kind needs.
         match accepted {
             Accepted::Direct(session) => {
