@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 use mesh_config::{Config, Options};
 use mesh_core::{NodeName, Snapshot, TrustDomain};
 use mesh_transport::{CertificateAuthority, CertificateSource, Identities, Limits, hbone::Server};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -77,12 +77,17 @@ fn of_flag<E: std::fmt::Display>(flag: &'static str) -> impl Fn(E) -> anyhow::Er
     move |error| anyhow::anyhow!("{flag}: {error}")
 }
 
+/// Descriptors for all connections that the daemon is ready to carry; the kernel's usual `fs.nr_open`.
+const DESCRIPTORS: u64 = 1 << 20;
+
 /// Each carried connection takes two descriptors: the soft limit of 1,024 that shells set would be reached at once.
 fn raise_descriptor_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // The old limit serves as well, for fewer connections; accept() says so when it is reached.
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let most = Some(hard.map_or(DESCRIPTORS, |hard| hard.max(DESCRIPTORS)));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })
+        .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }));
+    // The old limit serves as well, for fewer connections.
+    if let Err(error) = raised {
         tracing::warn!(%error, "limit of open files not raised");
     }
 }
