@@ -29,3 +29,29 @@ pub use reject::RejectReason;
 pub use relay::{End, Far, Outcome, RelayCounters, relay};
 pub use tls::{Carriers, TlsError, TlsIdentity};
 pub use verify::{VerifyError, identity_of};
+
+/// Doors to private parsers, for the fuzz targets alone.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use crate::direct::{self, Frame, parse_request, parse_status, split};
+    use crate::hbone::TunnelRequest;
+
+    /// The payload of a REQUEST.
+    #[must_use]
+    pub fn encode_request(request: &TunnelRequest) -> Vec<u8> {
+        direct::encode_request(request)
+    }
+
+    /// A record's content as mesh-tunnel/1 has it; the request in it, if it is one.
+    #[must_use]
+    pub fn parse_frame(content: &[u8]) -> Option<TunnelRequest> {
+        match split(content).ok()? {
+            (Frame::Request, payload) => parse_request(payload).ok(),
+            (Frame::Response, payload) => {
+                let _ = parse_status(payload);
+                None
+            }
+            _ => None,
+        }
+    }
+}
