@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crate::args::Args;
 use crate::cases::{Case, Reading};
 use crate::samples::Samples;
+use crate::sampling::hooks;
 use crate::sampling::idle::{self, Awake};
 use crate::stage::{Settings, Stage};
 use crate::subjects::{Subject, envoy_package};
@@ -20,7 +21,8 @@ const FEW_SLEEPS: f64 = 0.2;
 /// Measures, prints and keeps.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let (cases, subjects, out) = (args.cases(), args.subjects(), args.out()?);
-    mesh_lab::on_interrupt(|| ())?;
+    let counting = hooks::counting();
+    mesh_lab::on_interrupt(move || counting.iter().for_each(|value| hooks::set_counting(value)))?;
     let envoy = subjects.iter().any(|subject| subject.is_envoy()).then(|| envoy_package::install(&out)).transpose()?;
     let awake = args.awake.then(Awake::ask).transpose()?;
     let start = Instant::now();

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use mesh_lab::{Lab, Place, Pod, PodSpec, Process, wait_until};
+use mesh_lab::{Lab, Outside, Place, Pod, PodSpec, Process, wait_until};
 
 use crate::sampling::cpu::CpuMeter;
 use crate::subjects::Subject;
@@ -18,6 +18,9 @@ use crate::subjects::mesh::Daemons;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// What the kernel needs at most to take off the programs of links that went.
 const UNLINKING: Duration = Duration::from_millis(300);
+/// The node of the client's pod, and that of the server's.
+pub(crate) const CLIENT_NODE: &str = "node-a";
+const SERVER_NODE: &str = "node-b";
 /// The pods' namespace and its service accounts.
 pub(crate) const NAMESPACE: &str = "bench";
 /// The option with TCP's congestion control; every network namespace has its own.
@@ -34,7 +37,7 @@ pub(crate) enum App {
     Iperf,
     /// Sends back what comes.
     Echo,
-    /// Ends every connection at once. There is one in the client's pod too.
+    /// Ends every connection at once. There is one in the client's pod too, and one outside.
     Refuse,
 }
 
@@ -74,19 +77,21 @@ pub(crate) struct Stage {
     _servers: Vec<Process>,
     pub(crate) client: Pod,
     pub(crate) server: Pod,
+    /// A machine outside the mesh, with [`App::Refuse`].
+    pub(crate) outside: Outside,
     pub(crate) lab: Lab,
 }
 
 impl Stage {
     /// Makes the lab, the pods and the servers. No subject is in force yet.
     pub(crate) fn set_up(settings: Settings) -> Result<Self> {
-        let lab = Lab::builder().node("node-a").node("node-b").build()?;
-        let client = lab.deploy(PodSpec::new(NAMESPACE, "client").on("node-a").service_account("client"))?;
+        let lab = Lab::builder().node(CLIENT_NODE).node(SERVER_NODE).build()?;
+        let client = lab.deploy(PodSpec::new(NAMESPACE, "client").on(CLIENT_NODE).service_account("client"))?;
         let config = lab.home().join("nginx.conf");
         let home = lab.home().display().to_string();
         fs::write(&config, nginx_config(&home, settings.workers)).context("writing nginx's configuration")?;
         let nginx = ["nginx", "-p", &home, "-c", &config.display().to_string()];
-        let spec = PodSpec::new(NAMESPACE, "server").on("node-b").service_account("server");
+        let spec = PodSpec::new(NAMESPACE, "server").on(SERVER_NODE).service_account("server");
         let server = lab.deploy(spec.port("http", App::Http.port()).command(nginx))?;
         for pod in [&client, &server] {
             // Thousands of connections a second must not run out of ports.
@@ -97,15 +102,29 @@ impl Stage {
             argv.extend(options.iter().map(String::as_str));
             pod.exec(&argv)?.success()?;
         }
-        let servers = start_servers(&client, &server)?;
-        Ok(Self { settings, daemons: None, enrolled: false, envoys: None, _servers: servers, client, server, lab })
+        let outside = lab.outside("bystander")?;
+        let servers = start_servers(&client, &server, &outside)?;
+        Ok(Self {
+            settings,
+            daemons: None,
+            enrolled: false,
+            envoys: None,
+            _servers: servers,
+            client,
+            server,
+            outside,
+            lab,
+        })
     }
 
     /// Puts `subject` between the pods and waits until it is there.
     pub(crate) fn enter(&mut self, subject: Subject) -> Result<()> {
         match subject {
             Subject::Raw => self.leave_mesh(),
-            Subject::Mesh | Subject::MeshH2 => self.join_mesh(subject),
+            Subject::Mesh | Subject::MeshH2 => {
+                self.add_hooks(subject, &[CLIENT_NODE, SERVER_NODE])?;
+                self.join_mesh()
+            }
             Subject::Envoy => self.start_envoys(Protocol::Tcp),
             Subject::EnvoyHbone => self.start_envoys(Protocol::Hbone),
         }
@@ -121,13 +140,13 @@ impl Stage {
         self.enter(subject)
     }
 
-    /// Starts the daemons of `subject` where they do not run; the pods stay as they are.
-    pub(crate) fn add_hooks(&mut self, subject: Subject) -> Result<()> {
-        if self.daemons.as_ref().is_some_and(|daemons| daemons.subject() != subject) {
+    /// Starts the daemons of `subject` on these nodes alone, where they do not run; the pods stay as they are.
+    pub(crate) fn add_hooks(&mut self, subject: Subject, nodes: &[&str]) -> Result<()> {
+        if self.daemons.as_ref().is_some_and(|daemons| !daemons.are(subject, nodes)) {
             self.remove_hooks()?;
         }
         if self.daemons.is_none() {
-            self.daemons = Some(Daemons::start(&self.lab, &self.settings, subject)?);
+            self.daemons = Some(Daemons::start(&self.lab, &self.settings, subject, nodes)?);
         }
         Ok(())
     }
@@ -143,8 +162,8 @@ impl Stage {
         Ok(())
     }
 
-    fn join_mesh(&mut self, subject: Subject) -> Result<()> {
-        self.add_hooks(subject)?;
+    /// Puts the pods into the mesh of the daemons that run.
+    pub(crate) fn join_mesh(&mut self) -> Result<()> {
         if let (Some(daemons), false) = (&self.daemons, self.enrolled) {
             daemons.enrol(&self.lab)?;
             self.enrolled = true;
@@ -152,7 +171,8 @@ impl Stage {
         Ok(())
     }
 
-    fn leave_mesh(&mut self) -> Result<()> {
+    /// Takes the pods out of the mesh.
+    pub(crate) fn leave_mesh(&mut self) -> Result<()> {
         if let (Some(daemons), true) = (&self.daemons, self.enrolled) {
             daemons.withdraw(&self.lab)?;
             self.enrolled = false;
@@ -221,12 +241,12 @@ impl Stage {
     }
 }
 
-fn start_servers(client: &Pod, server: &Pod) -> Result<Vec<Process>> {
+fn start_servers(client: &Pod, server: &Pod, outside: &Outside) -> Result<Vec<Process>> {
     let iperf = server.spawn(&["iperf3", "--server", "--forceflush", "--port", &App::Iperf.port().to_string()])?;
     let echo = server.spawn(&["mesh-traffic", "echo", "--listen", &format!("0.0.0.0:{}", App::Echo.port())])?;
     let refuse = ["mesh-traffic", "refuse", "--listen", &format!("0.0.0.0:{}", App::Refuse.port())];
-    let mut servers = vec![iperf, echo, server.spawn(&refuse)?, client.spawn(&refuse)?];
-    let lines = ["Server listening", "listening", "listening", "listening"];
+    let mut servers = vec![iperf, echo, server.spawn(&refuse)?, client.spawn(&refuse)?, outside.spawn(&refuse)?];
+    let lines = ["Server listening", "listening", "listening", "listening", "listening"];
     for (server, line) in servers.iter_mut().zip(lines) {
         server.wait_for_line(line, PATIENCE)?;
     }

@@ -24,6 +24,13 @@ impl Spread {
         Some(Self { median, low, high })
     }
 
+    /// The tenth percentile of `values`: what something takes when nothing else gets in its way.
+    pub(crate) fn undisturbed(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+        let mut sorted: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 10).copied()
+    }
+
     /// Whether no value of the one is among those of the other: a difference that is more than noise.
     pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
         self.low > other.high || self.high < other.low
@@ -45,6 +52,14 @@ mod tests {
         }
         assert_eq!(Spread::of([]), None);
         assert_eq!(Spread::of([f64::INFINITY]), None);
+    }
+
+    #[test]
+    fn a_few_disturbances_do_not_count() {
+        let values = (1..=100).map(|it| if it % 3 == 0 { 1e6 } else { f64::from(it) });
+        assert_eq!(Spread::undisturbed(values), Some(16.0));
+        assert_eq!(Spread::undisturbed([5.0]), Some(5.0));
+        assert_eq!(Spread::undisturbed([]), None);
     }
 
     #[test]

@@ -15,17 +15,17 @@ const LABEL: &str = "mesh.dev/join";
 /// How long a daemon may take to end; connections are over by then.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// The daemons of both nodes.
+/// The daemons that run.
 #[derive(Debug)]
 pub(crate) struct Daemons {
     subject: Subject,
-    client: Daemon,
-    server: Daemon,
+    /// The client's node's first.
+    daemons: Vec<Daemon>,
 }
 
 impl Daemons {
-    pub(crate) fn start(lab: &Lab, settings: &Settings, subject: Subject) -> Result<Self> {
-        let start = |node: &str| {
+    pub(crate) fn start(lab: &Lab, settings: &Settings, subject: Subject, nodes: &[&str]) -> Result<Self> {
+        let start = |node: &&str| {
             let mut args = vec!["--workers".to_owned(), settings.workers.to_string()];
             if subject == Subject::MeshH2 {
                 args.extend(["--tunnels", "h2"].map(str::to_owned));
@@ -33,11 +33,12 @@ impl Daemons {
             args.extend(settings.mesh_args.iter().cloned());
             lab.start_daemon(node, DaemonOptions { args, ..DaemonOptions::default() })
         };
-        Ok(Self { subject, client: start("node-a")?, server: start("node-b")? })
+        Ok(Self { subject, daemons: nodes.iter().map(start).collect::<Result<_>>()? })
     }
 
-    pub(crate) fn subject(&self) -> Subject {
-        self.subject
+    /// Whether these are what `subject` is.
+    pub(crate) fn are(&self, subject: Subject, nodes: &[&str]) -> bool {
+        self.subject == subject && self.daemons.iter().map(|daemon| daemon.node().name()).eq(nodes.iter().copied())
     }
 
     /// Puts the pods into the mesh.
@@ -53,7 +54,7 @@ impl Daemons {
     }
 
     fn wait_enrolled(&self, pods: u32) -> Result<()> {
-        for daemon in [&self.client, &self.server] {
+        for daemon in &self.daemons {
             wait_until(&format!("{pods} pods to be enrolled"), PATIENCE, || {
                 let enrolled = daemon.metrics()?.sum("mesh_pods", &[("state", "enrolled")]);
                 Ok((enrolled == f64::from(pods)).then_some(()))
@@ -66,16 +67,17 @@ impl Daemons {
     /// Connections of the client's pod that went over mTLS.
     pub(crate) fn carried(&self) -> Result<u64> {
         let labels = [("reporter", "source"), ("connection_security_policy", "mutual_tls")];
-        Ok(self.client.metrics()?.sum("istio_tcp_connections_opened_total", &labels) as u64)
+        let client = self.daemons.first().context("no daemon runs")?;
+        Ok(client.metrics()?.sum("istio_tcp_connections_opened_total", &labels) as u64)
     }
 
     pub(crate) fn processes(&self) -> Vec<u32> {
-        vec![self.client.id(), self.server.id()]
+        self.daemons.iter().map(Daemon::id).collect()
     }
 
     /// Ends the daemons and removes what they pinned, which detaches it.
     pub(crate) fn stop(self, lab: &Lab) -> Result<()> {
-        for daemon in [self.client, self.server] {
+        for daemon in self.daemons {
             let node = daemon.node().name().to_owned();
             daemon.terminate(STOP_LIMIT)?;
             remove_pins(&lab.home().join(format!("bpf.{node}")).join("mesh"))?;
