@@ -7,6 +7,7 @@ mod inside;
 mod journal;
 mod mesh;
 mod pins;
+mod queues;
 mod server;
 mod verdict;
 
@@ -17,8 +18,9 @@ pub use inside::{Syn, inside};
 pub use journal::{connections, lines};
 pub use mesh::{Mesh, NAMESPACE, NODES};
 pub use pins::generations;
+pub use queues::unread;
 pub use server::{client, echo, port, server};
 pub use verdict::{Failure, Verdict};
 
 /// How long anything may take that is awaited by its event. Generous: it bounds a failure, not a success.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);

@@ -19,6 +19,8 @@ pub struct Mesh {
     daemons: BTreeMap<String, Daemon>,
     /// The machines.
     pub lab: Lab,
+    /// The daemons', after the lab's own.
+    arguments: Vec<String>,
     barriers: AtomicUsize,
 }
 
@@ -30,20 +32,27 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// The same, with no namespace labelled.
+    /// The same, with tunnels of HTTP/2 alone, as between this mesh and others.
+    pub fn over_http2() -> Result<Self> {
+        let mesh = Self::with_arguments(&["--tunnels", "h2"])?;
+        mesh.label()?;
+        Ok(mesh)
+    }
+
+    /// As [`Mesh::start`], with no namespace labelled.
     pub fn without_labels() -> Result<Self> {
-        let mut mesh = Self::without_daemons()?;
+        Self::with_arguments(&[])
+    }
+
+    fn with_arguments(arguments: &[&str]) -> Result<Self> {
+        let lab = NODES.into_iter().fold(Lab::builder(), |lab, node| lab.node(node)).build()?;
+        lab.namespace(NAMESPACE)?;
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let mut mesh = Self { daemons: BTreeMap::new(), lab, arguments, barriers: AtomicUsize::new(0) };
         for node in NODES {
             mesh.start_daemon(node)?;
         }
         Ok(mesh)
-    }
-
-    /// The machines alone.
-    pub fn without_daemons() -> Result<Self> {
-        let lab = NODES.into_iter().fold(Lab::builder(), |lab, node| lab.node(node)).build()?;
-        lab.namespace(NAMESPACE)?;
-        Ok(Self { daemons: BTreeMap::new(), lab, barriers: AtomicUsize::new(0) })
     }
 
     /// Labels [`NAMESPACE`]: its pods join.
@@ -53,7 +62,8 @@ impl Mesh {
 
     /// Starts a node's daemon and waits until it is ready.
     pub fn start_daemon(&mut self, node: &str) -> Result<()> {
-        let options = DaemonOptions { ready_within: Some(PATIENCE), ..DaemonOptions::default() };
+        let args = self.arguments.clone();
+        let options = DaemonOptions { args, ready_within: Some(PATIENCE), ..DaemonOptions::default() };
         let daemon = self.lab.start_daemon(node, options)?;
         self.daemons.insert(node.to_owned(), daemon);
         Ok(())
@@ -145,4 +155,25 @@ impl Mesh {
         let tail = |log: String| log.lines().rev().take(20).map(|line| format!("{line}\n")).collect::<String>();
         self.daemons.iter().map(|(node, daemon)| format!("{node}, newest first:\n{}", tail(daemon.logs()))).collect()
     }
+}
+
+/// Makes of each `fn name(mesh: &Mesh) -> Result<()>` two tests: over direct tunnels, and over those of HTTP/2.
+#[macro_export]
+macro_rules! over_both_tunnels {
+    ($($name:ident),* $(,)?) => {
+        mod direct {
+            $(#[test]
+            fn $name() -> $crate::Verdict {
+                super::$name(&$crate::Mesh::start()?)?;
+                Ok(())
+            })*
+        }
+        mod http2 {
+            $(#[test]
+            fn $name() -> $crate::Verdict {
+                super::$name(&$crate::Mesh::over_http2()?)?;
+                Ok(())
+            })*
+        }
+    };
 }

@@ -4,8 +4,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use mesh_e2e::{Connect, Held, Mesh, PATIENCE, Verdict, client, connections, echo, port, server, traffic};
+use mesh_e2e::{
+    Connect, Held, Mesh, PATIENCE, client, connections, echo, over_both_tunnels, port, server, traffic, unread,
+};
 use mesh_lab::{Addresses, Place, Pod, wait_until};
+
+over_both_tunnels! {
+    either_side_may_end_its_direction_first,
+    a_reset_by_the_server_reaches_the_client_as_a_reset,
+    a_reset_by_the_client_reaches_the_server_as_a_reset,
+    a_server_that_dies_with_unread_bytes_resets_its_client,
+    a_connection_ends_with_the_pod_at_its_other_end,
+    how_a_connection_ended_is_told_by_both_daemons,
+}
 
 /// A client and where it connects to: the other node, its own node, and both from outside the mesh.
 fn paths(mesh: &Mesh) -> Result<(Vec<Pod>, Pod, mesh_lab::Outside)> {
@@ -13,10 +24,8 @@ fn paths(mesh: &Mesh) -> Result<(Vec<Pod>, Pod, mesh_lab::Outside)> {
     Ok((servers, mesh.join(client("client", "node-a"))?, mesh.lab.outside("outside")?))
 }
 
-#[test]
-fn either_side_may_end_its_direction_first() -> Verdict {
-    let mesh = Mesh::start()?;
-    let (servers, client, outside) = paths(&mesh)?;
+fn either_side_may_end_its_direction_first(mesh: &Mesh) -> Result<()> {
+    let (servers, client, outside) = paths(mesh)?;
     for ip in servers.iter().flat_map(Place::addresses) {
         let to = SocketAddr::new(ip, port::STREAM);
         for first in ["client", "server"] {
@@ -29,10 +38,8 @@ fn either_side_may_end_its_direction_first() -> Verdict {
     Ok(())
 }
 
-#[test]
-fn a_reset_by_the_server_reaches_the_client_as_a_reset() -> Verdict {
-    let mesh = Mesh::start()?;
-    let (servers, client, outside) = paths(&mesh)?;
+fn a_reset_by_the_server_reaches_the_client_as_a_reset(mesh: &Mesh) -> Result<()> {
+    let (servers, client, outside) = paths(mesh)?;
     for ip in servers.iter().flat_map(Place::addresses) {
         let to = SocketAddr::new(ip, port::STREAM);
         traffic(&client, "reset", to, &["--by", "server"])?;
@@ -43,10 +50,8 @@ fn a_reset_by_the_server_reaches_the_client_as_a_reset() -> Verdict {
     Ok(())
 }
 
-#[test]
-fn a_reset_by_the_client_reaches_the_server_as_a_reset() -> Verdict {
-    let mesh = Mesh::start()?;
-    let (servers, client, outside) = paths(&mesh)?;
+fn a_reset_by_the_client_reaches_the_server_as_a_reset(mesh: &Mesh) -> Result<()> {
+    let (servers, client, outside) = paths(mesh)?;
     for server in &servers {
         let mut resets = 0;
         for ip in server.addresses() {
@@ -65,9 +70,7 @@ fn a_reset_by_the_client_reaches_the_server_as_a_reset() -> Verdict {
     Ok(())
 }
 
-#[test]
-fn a_server_that_dies_with_unread_bytes_resets_its_client() -> Verdict {
-    let mesh = Mesh::start()?;
+fn a_server_that_dies_with_unread_bytes_resets_its_client(mesh: &Mesh) -> Result<()> {
     let far = mesh.join(
         client("server", "node-b")
             .command(["mesh-traffic", "slow-reader", "--listen", "[::]:7002", "--pause", "100000"])
@@ -78,19 +81,14 @@ fn a_server_that_dies_with_unread_bytes_resets_its_client() -> Verdict {
     let seconds = PATIENCE.as_secs().to_string();
     let argv = ["mesh-traffic", "send", "--to", &to, "--bytes", "1000000000", "--timeout", &seconds];
     let mut sender = client.spawn(&argv)?;
-    wait_until("the connection", PATIENCE, || {
-        let opened = mesh.metrics("node-b")?.sum("istio_tcp_connections_opened_total", &[]);
-        Ok((opened > 0.0).then_some(()))
-    })?;
+    wait_until("unread octets", PATIENCE, || Ok((unread(&far, 7002)? > 0).then_some(())))?;
     far.kill()?;
     let outcome = sender.wait(PATIENCE)?;
     assert!(outcome.json()?["outcome"] == "reset", "{outcome}");
     Ok(())
 }
 
-#[test]
-fn a_connection_ends_with_the_pod_at_its_other_end() -> Verdict {
-    let mesh = Mesh::start()?;
+fn a_connection_ends_with_the_pod_at_its_other_end(mesh: &Mesh) -> Result<()> {
     let far = mesh.join(echo("server", "node-b"))?;
     let pod = mesh.join(client("client", "node-a"))?;
     let mut held = Held::open(&pod, SocketAddr::new(far.ipv4(), port::ECHO))?;
@@ -106,10 +104,8 @@ fn a_connection_ends_with_the_pod_at_its_other_end() -> Verdict {
     Ok(())
 }
 
-#[test]
-fn how_a_connection_ended_is_told_by_both_daemons() -> Verdict {
-    let mesh = Mesh::start()?;
-    let (servers, client, _) = paths(&mesh)?;
+fn how_a_connection_ended_is_told_by_both_daemons(mesh: &Mesh) -> Result<()> {
+    let (servers, client, _) = paths(mesh)?;
     let to = SocketAddr::new(servers[0].ipv4(), port::STREAM);
     traffic(&client, "half-close", to, &["--first", "server"])?;
     traffic(&client, "reset", to, &["--by", "server"])?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mesh_e2e::{Connect, Mesh, PATIENCE, Syn, Verdict, client, connections, inside, port, server};
-use mesh_lab::{Place, Pod, PodSpec};
+use mesh_lab::{Place, Pod, PodSpec, ServiceSpec};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// The mesh's own listeners in a pod: outbound, plaintext inbound, HBONE.
@@ -21,8 +21,12 @@ fn clients_outside_the_mesh_are_served_by_enrolled_pods() -> Verdict {
     let other = mesh.lab.deploy(PodSpec::new("other", "client").on("node-a"))?;
     let opted_out = mesh.lab.deploy(client("opted-out", "node-a").label("istio.io/dataplane-mode", "none"))?;
     let host = mesh.lab.deploy(client("host", "node-b").host_network())?;
-    for ip in enrolled.addresses() {
-        let connect = Connect::to(SocketAddr::new(ip, port::ECHO));
+    let spec = ServiceSpec::new("app", "server").select("app", "server").port("tcp", 80, port::ECHO);
+    let service = mesh.lab.service(spec)?;
+    let direct = enrolled.addresses().into_iter().map(|ip| SocketAddr::new(ip, port::ECHO));
+    let to: Vec<_> = direct.chain([service.at(80), service.at_v6(80)]).collect();
+    for to in &to {
+        let connect = Connect::to(*to);
         connect.answered(&outside)?;
         for pod in [&other, &opted_out, &host] {
             connect.answered(pod)?;
@@ -30,8 +34,8 @@ fn clients_outside_the_mesh_are_served_by_enrolled_pods() -> Verdict {
     }
     let lines = connections(mesh.daemon("node-b")?);
     let plaintext = lines.iter().filter(|line| line["security"] == "none" && line["reporter"] == "destination");
-    assert_eq!(plaintext.count(), 8, "{lines:?}");
-    assert!(mesh.events("node-b", "inbound_plaintext")? >= 8);
+    assert_eq!(plaintext.count(), 4 * to.len(), "{lines:?}");
+    assert!(mesh.events("node-b", "inbound_plaintext")? >= 4 * to.len() as u64);
     Ok(())
 }
 
@@ -142,6 +146,32 @@ fn sockets_bound_to_an_interface_let_no_plaintext_out() -> Verdict {
     }
     let packets = capture.stop()?;
     assert!(packets.at_port(port::ECHO).next().is_none());
+    Ok(())
+}
+
+#[test]
+fn connections_that_begin_with_their_first_bytes_are_carried() -> Verdict {
+    // TCP Fast Open: sendto() in place of connect().
+    const MSG_FASTOPEN: i32 = 0x2000_0000;
+    let mesh = Mesh::start()?;
+    let far = mesh.join(server("server", "node-b"))?;
+    let enrolled = mesh.join(client("client", "node-a"))?;
+    let capture = mesh.lab.capture("node-a")?;
+    for ip in far.addresses() {
+        let to = SocketAddr::new(ip, port::ECHO);
+        let answer = inside(&enrolled, || {
+            let mut socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.send_to_with_flags(b"first bytes", &to.into(), MSG_FASTOPEN)?;
+            let mut answer = [0; 11];
+            socket.read_exact(&mut answer)?;
+            Ok(answer)
+        })?;
+        assert_eq!(&answer, b"first bytes");
+    }
+    let packets = capture.stop()?;
+    assert!(packets.at_port(port::ECHO).next().is_none());
+    assert!(!packets.contains_plaintext("first bytes"));
     Ok(())
 }
 

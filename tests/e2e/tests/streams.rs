@@ -1,17 +1,23 @@
 //! Bytes through the mesh: exact, in any amount, however slowly they are read, however many streams there are.
 
-use std::fs;
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use mesh_e2e::{Connect, Mesh, PATIENCE, Verdict, client, port, server, traffic};
-use mesh_lab::{Place, Pod, Process, ServiceSpec, wait_until};
+use mesh_e2e::{Connect, Mesh, PATIENCE, Verdict, client, over_both_tunnels, port, server, traffic, unread};
+use mesh_lab::{Place, Pod, ServiceSpec, wait_until};
 use nix::sys::signal::Signal;
 
 const MIB: u64 = 1 << 20;
 
 /// Around the sizes of buffers, frames and records on the way.
 const SIZES: [u64; 10] = [1, 2, 1023, 1024, 16_385, 65_535, 65_536, 65_537, 262_147, 1_000_003];
+
+over_both_tunnels! {
+    streams_of_every_size_arrive_exactly_both_ways_over_both_families,
+    streams_between_pods_of_one_node_arrive_exactly,
+    a_reader_that_stands_still_costs_the_daemons_no_memory_and_others_no_progress,
+    a_thousand_connections_are_open_at_once,
+}
 
 fn exchange(client: &Pod, to: SocketAddr, bytes: u64, more: &[&str]) -> Result<()> {
     let bytes_text = bytes.to_string();
@@ -21,9 +27,7 @@ fn exchange(client: &Pod, to: SocketAddr, bytes: u64, more: &[&str]) -> Result<(
     Ok(())
 }
 
-#[test]
-fn streams_of_every_size_arrive_exactly_both_ways_over_both_families() -> Verdict {
-    let mesh = Mesh::start()?;
+fn streams_of_every_size_arrive_exactly_both_ways_over_both_families(mesh: &Mesh) -> Result<()> {
     let far = mesh.join(server("server", "node-b"))?;
     let service =
         mesh.lab.service(ServiceSpec::new("app", "stream").select("app", "server").port("tcp", 80, port::STREAM))?;
@@ -42,9 +46,7 @@ fn streams_of_every_size_arrive_exactly_both_ways_over_both_families() -> Verdic
     Ok(())
 }
 
-#[test]
-fn streams_between_pods_of_one_node_arrive_exactly() -> Verdict {
-    let mesh = Mesh::start()?;
+fn streams_between_pods_of_one_node_arrive_exactly(mesh: &Mesh) -> Result<()> {
     let near = mesh.join(server("server", "node-a"))?;
     let client = mesh.join(client("client", "node-a"))?;
     for ip in near.addresses() {
@@ -65,9 +67,7 @@ fn a_gigabyte_arrives_exactly_each_way() -> Verdict {
     Ok(())
 }
 
-#[test]
-fn a_reader_that_stands_still_costs_the_daemons_no_memory_and_others_no_progress() -> Verdict {
-    let mesh = Mesh::start()?;
+fn a_reader_that_stands_still_costs_the_daemons_no_memory_and_others_no_progress(mesh: &Mesh) -> Result<()> {
     let far = mesh.join(server("server", "node-b"))?;
     let client = mesh.join(client("client", "node-a"))?;
     let to = SocketAddr::new(far.ipv4(), port::STREAM);
@@ -80,7 +80,7 @@ fn a_reader_that_stands_still_costs_the_daemons_no_memory_and_others_no_progress
     let mut stalled = client.spawn(&argv)?;
     wait_until("unread octets", PATIENCE, || {
         stalled.signal(Signal::SIGSTOP)?;
-        let unread = unread(&stalled)?;
+        let unread = unread(&client, 15_001)?;
         if unread == 0 {
             stalled.signal(Signal::SIGCONT)?;
         }
@@ -97,17 +97,7 @@ fn a_reader_that_stands_still_costs_the_daemons_no_memory_and_others_no_progress
     Ok(())
 }
 
-/// Octets that wait in the process's network namespace for readers of redirected connections.
-fn unread(process: &Process) -> Result<u64> {
-    let table = fs::read_to_string(format!("/proc/{}/net/tcp", process.id()))?;
-    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let queues = rows.filter(|row| row.len() > 4 && row[2].ends_with(":3A99")).filter_map(|row| row[4].split_once(':'));
-    Ok(queues.filter_map(|(_, unread)| u64::from_str_radix(unread, 16).ok()).sum())
-}
-
-#[test]
-fn a_thousand_connections_are_open_at_once() -> Verdict {
-    let mesh = Mesh::start()?;
+fn a_thousand_connections_are_open_at_once(mesh: &Mesh) -> Result<()> {
     let far = mesh.join(server("server", "node-b"))?;
     let client = mesh.join(client("client", "node-a"))?;
     for ip in far.addresses() {
