@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 /// program and for a test, which cargo puts one deeper).
 pub(crate) fn directories() -> Result<Vec<PathBuf>> {
     if let Some(dir) = env::var_os("MESH_BIN_DIR") {
-        return Ok(vec![PathBuf::from(dir)]);
+        // Whole, since pods' processes start elsewhere.
+        let dir = std::path::absolute(&dir).with_context(|| format!("MESH_BIN_DIR={}", dir.display()))?;
+        return Ok(vec![dir]);
     }
     let exe = env::current_exe().context("finding this program's own path")?;
     Ok(exe.ancestors().skip(1).take(2).map(PathBuf::from).collect())
