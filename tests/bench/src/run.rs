@@ -27,7 +27,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let awake = args.awake.then(Awake::ask).transpose()?;
     let start = Instant::now();
     let congestion = args.congestion.clone();
-    let stage = Stage::set_up(Settings { workers: args.workers(), mesh_args: args.mesh_args(), congestion, envoy })?;
+    let stage = Stage::set_up(Settings { workers: args.workers(), mesh_args: args.mesh_args(), congestion, envoy })
+        .inspect_err(|_| mesh_lab::rest_if_interrupted())?;
     println!(
         "{} core(s), idle by {}{}; TCP by {}; {} worker(s) a proxy; {} repeat(s) of {} s",
         std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         args.repeats,
         args.seconds,
     );
-    let samples = measure(stage, args, &cases, &subjects)?;
+    let samples = measure(stage, args, &cases, &subjects).inspect_err(|_| mesh_lab::rest_if_interrupted())?;
     let entries = samples.entries();
     println!("\nmedian [low-high] and ratio to raw, over {} repeat(s)\n", args.repeats);
     println!("{}", table::measurements(&samples, &subjects, false));
