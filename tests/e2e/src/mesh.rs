@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result};
 use mesh_lab::{Addresses, Daemon, DaemonOptions, Lab, Metrics, Pod, PodSpec, ServiceSpec, wait_until};
+use serde_json::Value;
 
 use crate::{PATIENCE, journal};
 
@@ -132,6 +133,16 @@ impl Mesh {
             wait_until(&what, PATIENCE, || Ok(daemon.logs().contains(&name).then_some(())))?;
         }
         self.lab.remove_service(&barrier)
+    }
+
+    /// The connections that a node's daemon has told of, once they are so many: by then they are counted as well.
+    pub fn told(&self, node: &str, count: usize) -> Result<Vec<Value>> {
+        let what = format!("{node} to tell of {count} connections");
+        let told = wait_until(&what, PATIENCE, || {
+            let told = journal::connections(self.daemon(node)?);
+            Ok((told.len() >= count).then_some(told))
+        });
+        told.with_context(|| self.logs())
     }
 
     /// Scrapes a node's daemon.

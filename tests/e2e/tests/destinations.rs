@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use mesh_e2e::{Connect, Mesh, Verdict, client, connections, port, server, traffic};
+use mesh_e2e::{Connect, Mesh, Verdict, client, port, server, traffic};
 use mesh_lab::{Place, PodSpec, ServiceSpec};
 
 #[test]
@@ -33,8 +33,8 @@ fn a_service_is_reached_by_its_name_and_its_addresses_on_every_node() -> Verdict
             client.exec(&["bash", "-c", &script])?.success()?;
         }
     }
-    let over_mtls = connections(mesh.daemon("node-a")?).into_iter().filter(|line| line["security"] == "mutual_tls");
-    assert!(over_mtls.count() > 0);
+    let lines = mesh.told("node-a", 1)?;
+    assert!(lines.iter().all(|line| line["security"] == "mutual_tls"), "{lines:?}");
     Ok(())
 }
 
@@ -109,7 +109,7 @@ fn a_destination_outside_the_mesh_is_reached_in_plaintext() -> Verdict {
         let own = if ip.is_ipv4() { client.ipv4() } else { client.ipv6() };
         assert_eq!(answer.seen_by_server()?.0.ip(), own, "{answer:?}");
     }
-    let lines = connections(mesh.daemon("node-a")?);
+    let lines = mesh.told("node-a", addresses.len())?;
     let plaintext = lines.iter().filter(|line| line["security"] == "none");
     assert_eq!(plaintext.count(), addresses.len(), "{lines:?}");
     Ok(())

@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use mesh_e2e::{
-    Connect, Held, Mesh, PATIENCE, client, connections, echo, over_both_tunnels, port, server, traffic, unread,
-};
+use mesh_e2e::{Connect, Held, Mesh, PATIENCE, client, echo, over_both_tunnels, port, server, traffic, unread};
 use mesh_lab::{Addresses, Place, Pod, wait_until};
 
 over_both_tunnels! {
@@ -115,10 +113,7 @@ fn how_a_connection_ended_is_told_by_both_daemons(mesh: &Mesh) -> Result<()> {
         ("node-b", ["closed", "reset_by_app", "reset_by_far"]),
     ];
     for (node, ends) in expected {
-        let lines = wait_until("three lines", PATIENCE, || {
-            let lines = connections(mesh.daemon(node)?);
-            Ok((lines.len() >= 3).then_some(lines))
-        })?;
+        let lines = mesh.told(node, 3)?;
         let told: Vec<_> = lines.iter().filter_map(|line| line["end"].as_str()).collect();
         assert!(told == ends, "{node}: {told:?}");
     }

@@ -4,18 +4,13 @@ use std::fs;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
-use mesh_e2e::{Connect, Held, Mesh, NODES, PATIENCE, Verdict, client, connections, echo, port, server};
+use mesh_e2e::{Connect, Held, Mesh, NODES, PATIENCE, Verdict, client, echo, port, server};
 use mesh_lab::{Addresses, Lab, Place, Pod, PodSpec, Process, wait_until};
 use serde_json::Value;
 
 /// The last connection that the node's daemon told of, once it has told of `count`.
 fn told(mesh: &Mesh, node: &str, count: usize) -> Result<Value> {
-    let what = format!("{node} to tell of {count} connections");
-    let lines = wait_until(&what, PATIENCE, || {
-        let lines = connections(mesh.daemon(node)?);
-        Ok((lines.len() >= count).then_some(lines))
-    })?;
-    lines.last().cloned().context("none")
+    mesh.told(node, count)?.pop().context("none")
 }
 
 #[test]
@@ -46,7 +41,7 @@ fn running_pods_join_and_leave_by_their_namespaces_label() -> Verdict {
     assert_eq!(Some(answer.seen_by_server()?.0), answer.local);
     for node in NODES {
         assert_eq!(mesh.metrics(node)?.sum("mesh_pods", &[("state", "enrolled")]), 0.0);
-        assert_eq!(connections(mesh.daemon(node)?).len(), 1, "{node}");
+        assert_eq!(mesh.told(node, 1)?.len(), 1, "{node}");
     }
     Ok(())
 }
@@ -92,7 +87,7 @@ fn a_restarted_pod_is_reached_at_its_old_or_new_address() -> Verdict {
         }
         mesh.restart(&pod, addresses)?;
     }
-    let lines = connections(mesh.daemon("node-a")?);
+    let lines = mesh.told("node-a", 6)?;
     assert!(lines.iter().all(|line| line["security"] == "mutual_tls"), "{lines:?}");
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mesh_e2e::{Connect, Mesh, PATIENCE, Syn, Verdict, client, connections, inside, port, server};
+use mesh_e2e::{Connect, Mesh, PATIENCE, Syn, Verdict, client, inside, port, server};
 use mesh_lab::{Place, Pod, PodSpec, ServiceSpec};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -32,7 +32,7 @@ fn clients_outside_the_mesh_are_served_by_enrolled_pods() -> Verdict {
             connect.answered(pod)?;
         }
     }
-    let lines = connections(mesh.daemon("node-b")?);
+    let lines = mesh.told("node-b", 4 * to.len())?;
     let plaintext = lines.iter().filter(|line| line["security"] == "none" && line["reporter"] == "destination");
     assert_eq!(plaintext.count(), 4 * to.len(), "{lines:?}");
     assert!(mesh.events("node-b", "inbound_plaintext")? >= 4 * to.len() as u64);

@@ -2,22 +2,14 @@
 
 use std::net::SocketAddr;
 
-use mesh_e2e::{Connect, Mesh, NODES, PATIENCE, Verdict, client, connections, port, server, traffic};
-use mesh_lab::{Metrics, Place, ServiceSpec, wait_until};
+use mesh_e2e::{Connect, Mesh, NODES, Verdict, client, port, server, traffic};
+use mesh_lab::{Place, ServiceSpec};
 
 const CLIENT: &str = "spiffe://cluster.local/ns/app/sa/client";
 const SERVER: &str = "spiffe://cluster.local/ns/app/sa/server";
 
 /// Octets of a stream's header, which count as the client's.
 const HEADER: f64 = 40.0;
-
-/// A node's metrics once it has told of so many connections' ends.
-fn metrics(mesh: &Mesh, node: &str, closed: f64) -> anyhow::Result<Metrics> {
-    wait_until("the connections' ends to be counted", PATIENCE, || {
-        let metrics = mesh.metrics(node)?;
-        Ok((metrics.sum("istio_tcp_connections_closed_total", &[]) >= closed).then_some(metrics))
-    })
-}
 
 #[test]
 fn both_sides_count_connections_and_bytes_with_the_identities_of_both() -> Verdict {
@@ -47,7 +39,8 @@ fn both_sides_count_connections_and_bytes_with_the_identities_of_both() -> Verdi
         ("response_flags", "-"),
     ];
     for (node, reporter) in NODES.into_iter().zip(["source", "destination"]) {
-        let metrics = metrics(&mesh, node, 2.0)?;
+        mesh.told(node, 2)?;
+        let metrics = mesh.metrics(node)?;
         let labels = [&common[..], &[("reporter", reporter)]].concat();
         for (name, expected) in [
             ("istio_tcp_connections_opened_total", 2.0),
@@ -87,7 +80,8 @@ fn plaintext_has_no_principal() -> Verdict {
         ("destination_workload", "server"),
         ("connection_security_policy", "none"),
     ];
-    let metrics = metrics(&mesh, "node-b", 1.0)?;
+    mesh.told("node-b", 1)?;
+    let metrics = mesh.metrics("node-b")?;
     assert_eq!(metrics.sum("istio_tcp_connections_opened_total", &labels), 1.0);
     Ok(())
 }
@@ -101,13 +95,13 @@ fn refused_connections_are_told_with_their_reason() -> Verdict {
     mesh.settle()?;
     Connect::to(service.at(80)).run(&client)?;
     Connect::to(SocketAddr::new(far.ipv4(), port::CLOSED)).run(&client)?;
-    let metrics = metrics(&mesh, "node-a", 2.0)?;
+    let lines = mesh.told("node-a", 2)?;
+    let metrics = mesh.metrics("node-a")?;
     for (reason, flags) in [("no_endpoint", "UH"), ("unreachable", "UF")] {
         let refused = metrics.sum("mesh_connections_refused_total", &[("reporter", "source"), ("reason", reason)]);
         assert_eq!(refused, 1.0, "{reason}");
         assert_eq!(metrics.sum("istio_tcp_connections_opened_total", &[("response_flags", flags)]), 1.0, "{flags}");
     }
-    let lines = connections(mesh.daemon("node-a")?);
     let ends: Vec<_> = lines.iter().map(|line| (line["end"].as_str(), line["error"].is_string())).collect();
     assert_eq!(ends, [(Some("no_endpoint"), true), (Some("unreachable"), true)]);
     Ok(())
@@ -162,8 +156,7 @@ fn a_line_at_a_connections_end_says_who_talked_to_whom() -> Verdict {
     let source = answer.local.map(|local| local.to_string());
     let destination = SocketAddr::new(far.ipv4(), port::ECHO).to_string();
     for (node, reporter) in NODES.into_iter().zip(["source", "destination"]) {
-        let what = "the connection's line";
-        let line = wait_until(what, PATIENCE, || Ok(connections(mesh.daemon(node)?).pop()))?;
+        let line = mesh.told(node, 1)?.remove(0);
         for (field, expected) in [
             ("reporter", reporter),
             ("source", source.as_deref().unwrap_or_default()),
