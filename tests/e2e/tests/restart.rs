@@ -2,6 +2,7 @@
 //! plaintext; afterwards all goes on without a pod's restart.
 
 use std::net::SocketAddr;
+use std::thread;
 
 use anyhow::Result;
 use mesh_e2e::{Connect, Held, Mesh, NODES, PATIENCE, Verdict, client, echo, generations, port, server};
@@ -63,17 +64,24 @@ fn while_the_servers_daemon_is_away_nothing_reaches_its_pods() -> Verdict {
     let served = far.log().lines().filter(|line| line.contains("\"serve\"")).count();
     mesh.kill9("node-b")?;
     let capture = mesh.lab.capture("node-b")?;
-    for to in echoes(&far) {
-        let answer = Connect::to(to).saying(NEEDLE).run(&pod)?;
-        assert!(answer.was_refused(), "{to}: {answer:?}");
-        // Dropped: there is nobody who could answer.
-        for answer in [
-            Connect::to(to).saying(NEEDLE).for_seconds(2).run(&outside)?,
-            Connect::to(to).saying(NEEDLE).for_seconds(2).run(&apart)?,
-        ] {
-            assert_eq!(answer.connect, "timeout", "{to}: {answer:?}");
+    let (pod, apart, outside) = (&pod, &apart, &outside);
+    let attempt = |to| Connect::to(to).saying(NEEDLE);
+    thread::scope(|scope| {
+        let attempts = echoes(&far).into_iter().map(|to| {
+            let inside = scope.spawn(move || attempt(to).run(pod));
+            // Dropped: there is nobody who could answer.
+            let beyond = scope.spawn(move || [attempt(to).for_seconds(2).run(outside), attempt(to).for_seconds(2).run(apart)]);
+            (to, inside, beyond)
+        });
+        for (to, inside, beyond) in attempts.collect::<Vec<_>>() {
+            let answer = inside.join().expect("no panic")?;
+            assert!(answer.was_refused(), "{to}: {answer:?}");
+            for answer in beyond.join().expect("no panic") {
+                assert_eq!(answer?.connect, "timeout", "{to}");
+            }
         }
-    }
+        Ok::<_, anyhow::Error>(())
+    })?;
     let packets = capture.stop()?;
     assert_eq!(packets.lost(), 0);
     assert!(!packets.contains_plaintext(NEEDLE));
@@ -81,10 +89,10 @@ fn while_the_servers_daemon_is_away_nothing_reaches_its_pods() -> Verdict {
 
     mesh.start_daemon("node-b")?;
     mesh.wait_enrolled(&far, 1)?;
-    all_goes_on(&pod, &far)?;
+    all_goes_on(pod, &far)?;
     assert!(mesh.events("node-b", "no_listener")? >= 4, "counters live on");
     for to in echoes(&far) {
-        Connect::to(to).answered(&outside)?;
+        Connect::to(to).answered(outside)?;
     }
     Ok(())
 }
