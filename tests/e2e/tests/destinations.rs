@@ -39,6 +39,33 @@ fn a_service_is_reached_by_its_name_and_its_addresses_on_every_node() -> Verdict
 }
 
 #[test]
+fn the_pods_of_a_headless_service_are_reached_by_their_own_addresses() -> Verdict {
+    let mesh = Mesh::start()?;
+    let far = mesh.join(server("server", "node-b"))?;
+    mesh.lab.apply("headless.yaml", &HEADLESS.replace("ADDRESS", &far.ipv4().to_string()))?;
+    let client = mesh.join(client("client", "node-a"))?;
+    mesh.settle()?;
+    let to = SocketAddr::new(far.ipv4(), port::ECHO);
+    assert_eq!(Connect::to(to).answered(&client)?.peer, Some(to));
+    assert_eq!(mesh.told("node-a", 1)?[0]["security"], "mutual_tls");
+    Ok(())
+}
+
+const HEADLESS: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: headless, namespace: app}
+spec: {clusterIP: None, clusterIPs: [None], selector: {app: server}, ports: [{name: tcp, port: 7001}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: headless-1, namespace: app, labels: {kubernetes.io/service-name: headless}}
+addressType: IPv4
+ports: [{name: tcp, port: 7001}]
+endpoints: [{addresses: [ADDRESS], conditions: {ready: true}}]
+";
+
+#[test]
 fn destinations_that_cannot_be_served_refuse_at_once() -> Verdict {
     let mesh = Mesh::start()?;
     let servers = [mesh.join(server("far", "node-b"))?, mesh.join(server("near", "node-a"))?];
@@ -46,13 +73,11 @@ fn destinations_that_cannot_be_served_refuse_at_once() -> Verdict {
     let full = mesh.lab.service(ServiceSpec::new("app", "full").select("app", "far").port("tcp", 80, port::ECHO))?;
     let client = mesh.join(client("client", "node-a"))?;
     mesh.settle()?;
-    let mut expected_without_endpoint = 0;
-    for to in [empty.at(80), empty.at_v6(80), full.at(81), full.at_v6(81)] {
+    let unserved = [empty.at(80), empty.at_v6(80), full.at(81), full.at_v6(81)];
+    for to in unserved {
         let answer = Connect::to(to).run(&client)?;
         assert!(answer.was_refused(), "{to}: {answer:?}");
-        expected_without_endpoint += 1;
     }
-    assert_eq!(mesh.refused("node-a", "no_endpoint")?, expected_without_endpoint);
     let closed: Vec<_> =
         servers.iter().flat_map(Place::addresses).map(|ip| SocketAddr::new(ip, port::CLOSED)).collect();
     for to in &closed {
@@ -61,6 +86,8 @@ fn destinations_that_cannot_be_served_refuse_at_once() -> Verdict {
             assert!(answer.was_refused(), "{kind:?}: {answer:?}");
         }
     }
+    mesh.told("node-a", unserved.len() + 2 * closed.len())?;
+    assert_eq!(mesh.refused("node-a", "no_endpoint")?, unserved.len() as u64);
     assert_eq!(mesh.refused("node-a", "unreachable")?, 2 * closed.len() as u64);
     // Not by the mesh, but at a port of one's own where nothing listens.
     for ip in client.addresses().into_iter().chain([IpAddr::from([127, 0, 0, 1])]) {
