@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use mesh_e2e::{Connect, Held, Mesh, NODES, PATIENCE, Verdict, client, echo, port, server};
-use mesh_lab::{Addresses, Lab, Place, Pod, PodSpec, Process, wait_until};
+use mesh_lab::{Addresses, Lab, Place, Pod, Process, wait_until};
 use serde_json::Value;
 
 /// The last connection that the node's daemon told of, once it has told of `count`.
@@ -179,10 +179,13 @@ status: {phase: Running, podIPs: [{ip: 10.244.1.250}]}
 
 #[test]
 fn a_pod_that_uses_a_port_of_the_meshs_is_refused_until_it_lets_go() -> Verdict {
-    let mesh = Mesh::start()?;
-    let squatter = PodSpec::new("app", "squatter").on("node-a").service_account("squatter");
-    let squatter =
-        mesh.lab.deploy(squatter.command(["mesh-traffic", "echo", "--listen", "[::]:15008"]).port("own", 15_008))?;
+    // Labelled only when the pod listens already: else the daemon may come first.
+    let mesh = Mesh::without_labels()?;
+    // Outside until it has the port: else the daemon might be there first.
+    let squatter = client("squatter", "node-a").label("mesh.dev/join", "disabled");
+    let squatter = squatter.command(["mesh-traffic", "echo", "--listen", "[::]:15008"]).port("own", 15_008);
+    let squatter = mesh.lab.deploy(squatter)?;
+    squatter.unlabel("mesh.dev/join")?;
     let far = mesh.join(echo("server", "node-b"))?;
     let what = "the squatter to be told of";
     wait_until(what, PATIENCE, || Ok(mesh.daemon("node-a")?.logs().contains("pod not enrolled").then_some(())))?;

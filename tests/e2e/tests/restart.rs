@@ -70,7 +70,8 @@ fn while_the_servers_daemon_is_away_nothing_reaches_its_pods() -> Verdict {
         let attempts = echoes(&far).into_iter().map(|to| {
             let inside = scope.spawn(move || attempt(to).run(pod));
             // Dropped: there is nobody who could answer.
-            let beyond = scope.spawn(move || [attempt(to).for_seconds(2).run(outside), attempt(to).for_seconds(2).run(apart)]);
+            let beyond =
+                scope.spawn(move || [attempt(to).for_seconds(2).run(outside), attempt(to).for_seconds(2).run(apart)]);
             (to, inside, beyond)
         });
         for (to, inside, beyond) in attempts.collect::<Vec<_>>() {
