@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use mesh_e2e::{Connect, Held, Mesh, NODES, PATIENCE, Verdict, client, echo, port, server};
-use mesh_lab::{Addresses, Lab, Place, Pod, Process, wait_until};
+use mesh_lab::{Addresses, Lab, Place, Pod, Process};
 use serde_json::Value;
 
 /// The last connection that the node's daemon told of, once it has told of `count`.
@@ -176,26 +176,3 @@ metadata: {name: phantom, namespace: app, uid: 00000000-0000-4000-8000-000000000
 spec: {nodeName: node-a, serviceAccountName: client, containers: [{name: main, image: none}]}
 status: {phase: Running, podIPs: [{ip: 10.244.1.250}]}
 ";
-
-#[test]
-fn a_pod_that_uses_a_port_of_the_meshs_is_refused_until_it_lets_go() -> Verdict {
-    // Labelled only when the pod listens already: else the daemon may come first.
-    let mesh = Mesh::without_labels()?;
-    // Outside until it has the port: else the daemon might be there first.
-    let squatter = client("squatter", "node-a").label("mesh.dev/join", "disabled");
-    let squatter = squatter.command(["mesh-traffic", "echo", "--listen", "[::]:15008"]).port("own", 15_008);
-    let squatter = mesh.lab.deploy(squatter)?;
-    squatter.unlabel("mesh.dev/join")?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let what = "the squatter to be told of";
-    wait_until(what, PATIENCE, || Ok(mesh.daemon("node-a")?.logs().contains("pod not enrolled").then_some(())))?;
-    // Refused rather than let out.
-    let answer = Connect::to(SocketAddr::new(far.ipv4(), port::ECHO)).run(&squatter)?;
-    assert!(answer.was_refused(), "{answer:?}");
-    assert_eq!(mesh.metrics("node-a")?.sum("mesh_pods", &[("state", "failed")]), 1.0);
-    // The try that succeeds comes after tries that got half way.
-    squatter.kill()?;
-    mesh.wait_enrolled(&squatter, 1)?;
-    Connect::to(SocketAddr::new(far.ipv4(), port::ECHO)).answered(&squatter)?;
-    Ok(())
-}
