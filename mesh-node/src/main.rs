@@ -2,13 +2,17 @@
 
 mod args;
 mod bpf;
+#[allow(dead_code, unused_imports, reason = "consumers land with the admin API and the re-judging of policies")]
+mod connections;
 mod memory;
 mod netns;
 mod node;
 mod pods;
 mod proxy;
 mod sockets;
+#[allow(dead_code, unused_imports, reason = "consumers land with the admin API and the re-judging of policies")]
 mod telemetry;
+#[allow(dead_code, reason = "consumers land with the admin API")]
 mod workers;
 
 use std::process::ExitCode;

@@ -16,7 +16,7 @@ use crate::{
     bpf::{self, Datapath, LoadOptions},
     memory,
     pods::{Enrolment, EnrolmentSettings},
-    telemetry::{Endpoints, Metrics},
+    telemetry::{Endpoints, Metrics, Telemetry},
     workers::Workers,
 };
 
@@ -26,8 +26,8 @@ pub struct Shared {
     pub cluster: String,
     /// Certificates.
     pub identities: Identities,
-    /// Metrics.
-    pub metrics: Arc<Metrics>,
+    /// Where connections are told.
+    pub telemetry: Arc<Telemetry>,
     /// Limits of tunnels.
     pub limits: Limits,
     /// The accepting side of tunnels.
@@ -107,7 +107,7 @@ pub async fn run(args: Args, prepared: Prepared) -> anyhow::Result<()> {
         cluster: args.cluster.clone(),
         identities: Identities::new(CertificateSource::Embedded(Box::new(authority)), trust_domain)
             .with_carriers(args.tunnels.into()),
-        metrics: metrics.clone(),
+        telemetry: Arc::new(Telemetry::new(metrics.clone())),
         hbone: Server::new(limits.clone()),
         limits,
         config: config.clone(),

@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     bpf::{FlowTable, MapAccessError},
+    connections::{ConnectionView, Connections},
     node::Shared,
     pods::EnrolledPod,
     proxy::{self, Kind},
@@ -36,6 +37,8 @@ use crate::{
 const MAX_CONNECTIONS: usize = 65_536;
 /// Hand-overs that may wait for one worker.
 const QUEUE: usize = 1024;
+/// How often the bytes of connections that live on are added to the metrics.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause after accept() failed for lack of memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -65,12 +68,14 @@ pub struct Worker {
     pub pool: Pool,
     /// This thread's view of the kernel's connection maps.
     pub flows: FlowTable,
+    /// This thread's connections.
+    pub connections: Connections,
 }
 
 enum Job {
     Accept(Arc<EnrolledPod>, Kind, std::net::TcpListener),
     Carry(Accepted),
-    CloseSource(WorkloadUid),
+    Do(Arc<dyn Fn(&Worker) + Send + Sync>),
 }
 
 /// A connection on its way to the worker that will carry it.
@@ -105,7 +110,8 @@ impl Workers {
             let shared = shared.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
-                let worker = Rc::new(Worker { pool: Pool::new(shared.limits.clone()), shared, flows });
+                let connections = Connections::new(shared.telemetry.clone());
+                let worker = Rc::new(Worker { pool: Pool::new(shared.limits.clone()), shared, flows, connections });
                 runtime.block_on(LocalSet::new().run_until(run(worker, jobs, Rc::new(dispatcher))));
             })?);
         }
@@ -124,9 +130,32 @@ impl Workers {
 
     /// Ends the pooled tunnels of a pod that has left.
     pub fn close_source(&self, uid: &WorkloadUid) {
+        let uid = uid.clone();
+        self.each(move |worker| worker.pool.close_source(&uid));
+    }
+
+    /// Lets each worker do something on its own thread, between what its connections do: it should not take long.
+    pub fn each(&self, work: impl Fn(&Worker) + Send + Sync + 'static) {
+        let work: Arc<dyn Fn(&Worker) + Send + Sync> = Arc::new(work);
         for index in 0..self.queues.len() {
-            self.send(index, Job::CloseSource(uid.clone()));
+            self.send(index, Job::Do(work.clone()));
         }
+    }
+
+    /// All connections that are carried now, in the order in which they were accepted.
+    pub async fn connections(&self) -> Vec<ConnectionView> {
+        let (answers, mut answered) = mpsc::channel(self.queues.len());
+        self.each(move |worker| {
+            let views: Vec<_> = worker.connections.all().iter().map(|connection| connection.view()).collect();
+            // There is room for one answer of each.
+            let _ = answers.try_send(views);
+        });
+        let mut all = Vec::new();
+        while let Some(views) = answered.recv().await {
+            all.extend(views);
+        }
+        all.sort_unstable_by_key(|view: &ConnectionView| view.id);
+        all
     }
 
     /// Lets the workers end and waits for them.
@@ -181,14 +210,23 @@ impl Permits {
 }
 
 async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, dispatcher: Rc<Dispatcher>) {
-    while let Some(job) = jobs.recv().await {
+    let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
+    loop {
+        let job = tokio::select! {
+            job = jobs.recv() => job,
+            _ = progress.tick() => {
+                worker.connections.tell_progress();
+                continue;
+            }
+        };
+        let Some(job) = job else { return };
         match job {
             Job::Accept(pod, kind, listener) => {
                 let accept = accept(worker.clone(), dispatcher.clone(), pod, kind, listener);
                 tokio::task::spawn_local(accept);
             }
             Job::Carry(accepted) => carry(&worker, accepted),
-            Job::CloseSource(uid) => worker.pool.close_source(&uid),
+            Job::Do(work) => work(&worker),
         }
     }
 }

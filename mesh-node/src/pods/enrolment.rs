@@ -133,7 +133,7 @@ impl Enrolment {
         let identities = self.joined.values().map(|joined| joined.pod.identity.clone()).collect();
         self.shared.identities.retain(&identities);
         self.failures.retain(|uid, _| desired.contains_key(uid));
-        self.shared.metrics.set_enrolment(desired.len(), self.joined.len(), self.failures.len());
+        self.shared.telemetry.metrics.set_enrolment(desired.len(), self.joined.len(), self.failures.len());
         pending
     }
 

@@ -5,14 +5,12 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::StatusCode;
 use mesh_core::{Snapshot, SpiffeId, Workload};
-use mesh_transport::{
-    hbone::{ConnectRequest, ServeError},
-    relay::{RelayCounters, relay},
-};
+use mesh_transport::hbone::{ConnectRequest, ServeError};
 use tokio::net::TcpStream;
 
 use super::plaintext::canonical;
 use crate::{
+    connections::Carried,
     pods::EnrolledPod,
     sockets,
     telemetry::{Ending, Party, Refused, Report, Reporter, Security},
@@ -38,7 +36,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Arc<EnrolledPod>, stream: Tcp
             async move { carry(&worker, &pod, peer, request).await }
         }
     };
-    let rejected = |reason| shared.metrics.tunnel_rejected(reason);
+    let rejected = |reason| shared.telemetry.metrics.tunnel_rejected(reason);
     let served = server.serve(stream, tls.server.clone(), pod.drain.clone(), handler, rejected).await;
     if let Err(error) = served {
         note(&worker, &pod, peer, &error);
@@ -47,7 +45,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Arc<EnrolledPod>, stream: Tcp
 
 fn note(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, error: &ServeError) {
     if let Some(reason) = error.reason() {
-        worker.shared.metrics.tunnel_rejected(reason);
+        worker.shared.telemetry.metrics.tunnel_rejected(reason);
         tracing::info!(pod = pod.display_name, %peer, reason = reason.as_str(), %error, "tunnel rejected");
     }
 }
@@ -69,15 +67,16 @@ async fn carry(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, request: Co
         workload: snapshot.workload_by_uid(&pod.uid).cloned(),
         principal: Some(pod.identity.clone()),
     };
-    let ending = carry_to(worker, pod, request, &report, client, target).await;
-    report.finish(&worker.shared.metrics, &ending);
+    let carried = worker.connections.begin(report);
+    let ending = carry_to(worker, pod, request, &carried, client, target).await;
+    carried.finish(&ending);
 }
 
 async fn carry_to(
     worker: &Worker,
     pod: &EnrolledPod,
     mut request: ConnectRequest,
-    report: &Report,
+    carried: &Carried<'_>,
     client: SocketAddr,
     target: SocketAddr,
 ) -> Ending {
@@ -102,10 +101,7 @@ async fn carry_to(
         }
     };
     match request.accept().await {
-        Ok(tunnel) => {
-            report.opened(&worker.shared.metrics);
-            Ending::Carried(relay(application, tunnel, &RelayCounters::default()).await)
-        }
+        Ok(tunnel) => carried.relay(application, tunnel).await,
         Err(error) => {
             sockets::reset(application);
             Ending::Refused(Refused::TunnelFailed, error.to_string())

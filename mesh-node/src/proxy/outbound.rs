@@ -6,7 +6,7 @@ use mesh_core::{Destination, Refusal, Snapshot, SpiffeId, Transport, resolve};
 use mesh_transport::{
     TlsIdentity,
     hbone::{ConnectError, PoolKey, TunnelRequest},
-    relay::{Far, RelayCounters, relay},
+    relay::Far,
 };
 use tokio::{net::TcpStream, time::Instant};
 
@@ -45,37 +45,21 @@ pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, app: TcpStream, cl
     };
     let mut report = Report::begin(Reporter::Source, source);
     let cookie = pod.netns.cookie();
-    let ending = match worker.flows.take_original_destination(cookie, client, listener) {
-        Some(original) => {
-            report.original = Some(original);
-            carry_to(worker, pod, app, &mut report).await
-        }
-        None => refuse(
-            app,
-            Failure {
-                reason: Refused::NoOriginalDestination,
-                error: "the kernel did not redirect this connection".to_owned(),
-            },
-        ),
+    report.original = worker.flows.take_original_destination(cookie, client, listener);
+    // On the heap, and gone before the bytes flow: a carried connection keeps little.
+    let connected = Box::pin(connect(worker, pod, &mut report)).await;
+    let carried = worker.connections.begin(report);
+    let ending = match connected {
+        Ok(far) => carried.relay(app, far).await,
+        Err(failure) => refuse(app, failure),
     };
-    report.finish(&shared.metrics, &ending);
+    carried.finish(&ending);
 }
 
 /// The address that the other end sees: the pod's own of the same family, as the socket is on loopback.
 fn pod_address(pod: &EnrolledPod, client: SocketAddr) -> std::net::IpAddr {
     let same_family = pod.addresses.iter().find(|ip| ip.is_ipv4() == client.is_ipv4());
     same_family.copied().unwrap_or(client.ip())
-}
-
-async fn carry_to(worker: &Worker, pod: &EnrolledPod, app: TcpStream, report: &mut Report) -> Ending {
-    // On the heap, and gone before the bytes flow: a carried connection keeps little.
-    match Box::pin(connect(worker, pod, report)).await {
-        Ok(far) => {
-            report.opened(&worker.shared.metrics);
-            Ending::Carried(relay(app, far, &RelayCounters::default()).await)
-        }
-        Err(failure) => refuse(app, failure),
-    }
 }
 
 fn refuse(app: TcpStream, failure: Failure) -> Ending {
@@ -108,7 +92,8 @@ async fn connect(worker: &Worker, pod: &EnrolledPod, report: &mut Report) -> Res
 
 fn destination(snapshot: &Arc<Snapshot>, report: &mut Report) -> Result<Destination, Failure> {
     let Some(original) = report.original else {
-        return Err(Failure { reason: Refused::NoOriginalDestination, error: String::new() });
+        let error = "the kernel did not redirect this connection".to_owned();
+        return Err(Failure { reason: Refused::NoOriginalDestination, error });
     };
     match resolve(snapshot, original, fastrand::u64(..)) {
         Ok(destination) => {
@@ -179,7 +164,7 @@ async fn certificate(worker: &Worker, identity: &SpiffeId) -> Result<Arc<TlsIden
 
 fn classify(worker: &Worker, error: &ConnectError) -> TunnelFailure {
     if let Some(reason) = error.reason() {
-        worker.shared.metrics.tunnel_rejected(reason);
+        worker.shared.telemetry.metrics.tunnel_rejected(reason);
     }
     let failure = |reason| Failure { reason, error: error.to_string() };
     if listens_nobody(error) {

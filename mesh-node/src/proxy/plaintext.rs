@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use mesh_transport::relay::{RelayCounters, relay};
 use tokio::net::TcpStream;
 
 use crate::{
+    connections::Carried,
     pods::EnrolledPod,
     sockets,
     telemetry::{Ending, Party, Refused, Report, Reporter},
@@ -24,15 +24,16 @@ pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, outside: TcpStream
     let mut report = Report::begin(Reporter::Destination, source);
     report.destination =
         Party { address: Some(target), workload: snapshot.workload_by_uid(&pod.uid).cloned(), principal: None };
-    let ending = carry_to(worker, pod, outside, &report, client, target).await;
-    report.finish(&worker.shared.metrics, &ending);
+    let carried = worker.connections.begin(report);
+    let ending = carry_to(worker, pod, outside, &carried, client, target).await;
+    carried.finish(&ending);
 }
 
 async fn carry_to(
     worker: &Worker,
     pod: &EnrolledPod,
     outside: TcpStream,
-    report: &Report,
+    carried: &Carried<'_>,
     client: SocketAddr,
     target: SocketAddr,
 ) -> Ending {
@@ -42,10 +43,7 @@ async fn carry_to(
         return Ending::Refused(Refused::BadTarget, error);
     }
     match sockets::dial_application(&pod.netns, target, client, &worker.flows).await {
-        Ok(application) => {
-            report.opened(&worker.shared.metrics);
-            Ending::Carried(relay(application, outside, &RelayCounters::default()).await)
-        }
+        Ok(application) => carried.relay(application, outside).await,
         Err(error) => {
             sockets::reset(outside);
             Ending::Refused(Refused::Unreachable, error.to_string())

@@ -4,19 +4,10 @@ use std::net::SocketAddr;
 
 use mesh_core::{SpiffeId, Workload};
 
-use super::report::{Ending, Report, Reporter, Security, end_name};
+use super::report::{Bytes, Ending, Report, Reporter, Security};
 
 /// Writes the line.
-pub(super) fn write(report: &Report, ending: &Ending) {
-    let (sent, received, end, error) = match ending {
-        Ending::Carried(outcome) => (outcome.sent, outcome.received, end_name(outcome.end), None),
-        Ending::Refused(reason, error) => (0, 0, reason.as_str(), Some(error.as_str())),
-    };
-    // From the client's side of view, whichever end the relay's application socket was.
-    let (from_client, to_client) = match report.reporter {
-        Reporter::Source => (sent, received),
-        Reporter::Destination => (received, sent),
-    };
+pub(super) fn write(report: &Report, bytes: Bytes, ending: &Ending) {
     tracing::info!(
         target: "access",
         reporter = reporter_name(report.reporter),
@@ -29,11 +20,11 @@ pub(super) fn write(report: &Report, ending: &Ending) {
         destination_service = report.service.as_ref().map(|service| service.hostname.as_ref()),
         original_destination = address(report.original),
         security = security_name(report.security),
-        bytes_from_client = from_client,
-        bytes_to_client = to_client,
+        bytes_from_client = bytes.from_client,
+        bytes_to_client = bytes.to_client,
         duration_us = u64::try_from(report.age().as_micros()).unwrap_or(u64::MAX),
-        end,
-        error,
+        end = ending.name(),
+        error = ending.detail(),
         "connection"
     );
 }

@@ -2,12 +2,13 @@
 
 use mesh_abi::Counter;
 use mesh_config::Config;
-use mesh_transport::{RejectReason, relay::Outcome};
+use mesh_transport::RejectReason;
 use prometheus::{Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector};
 
 use super::{
+    access_log::reporter_name,
     labels,
-    report::{Refused, Report, Reporter},
+    report::{Bytes, CutReason, Ending, Refused, Report},
 };
 use crate::bpf::CounterReader;
 
@@ -23,6 +24,7 @@ pub struct Metrics {
     sent: IntCounterVec,
     received: IntCounterVec,
     refused: IntCounterVec,
+    cut: IntCounterVec,
     rejected: IntCounterVec,
     events: IntCounterVec,
     pods: IntGaugeVec,
@@ -56,6 +58,11 @@ impl Metrics {
                 "Connections that were accepted and then reset, by why",
                 &["reporter", "reason"],
             )?,
+            cut: ours(
+                "mesh_connections_cut_total",
+                "Open connections that the daemon has ended, by why",
+                &["reporter", "reason"],
+            )?,
             rejected: ours(
                 "mesh_tunnels_rejected_total",
                 "Tunnels and tunnel requests that were turned away, by why",
@@ -81,6 +88,9 @@ impl Metrics {
             for reason in Refused::ALL {
                 self.refused.with_label_values(&[reporter, reason.as_str()]);
             }
+            for reason in CutReason::ALL {
+                self.cut.with_label_values(&[reporter, reason.as_str()]);
+            }
         }
         for reason in RejectReason::ALL {
             self.rejected.with_label_values(&[reason.as_str()]);
@@ -93,26 +103,27 @@ impl Metrics {
         self.count(&self.opened, report, NO_FLAGS, 1);
     }
 
-    /// A connection has ended.
-    pub fn connection_closed(&self, report: &Report, outcome: &Outcome) {
-        let (from_client, to_client) = match report.reporter {
-            Reporter::Source => (outcome.sent, outcome.received),
-            Reporter::Destination => (outcome.received, outcome.sent),
-        };
-        self.count(&self.closed, report, NO_FLAGS, 1);
-        self.count(&self.sent, report, NO_FLAGS, to_client);
-        self.count(&self.received, report, NO_FLAGS, from_client);
+    /// More bytes of a connection.
+    pub fn bytes_carried(&self, report: &Report, bytes: Bytes) {
+        self.count(&self.sent, report, NO_FLAGS, bytes.to_client);
+        self.count(&self.received, report, NO_FLAGS, bytes.from_client);
     }
 
-    /// A connection was refused.
-    pub fn connection_refused(&self, report: &Report, reason: Refused) {
-        let reporter = match report.reporter {
-            Reporter::Source => "source",
-            Reporter::Destination => "destination",
-        };
-        self.refused.with_label_values(&[reporter, reason.as_str()]).inc();
-        self.count(&self.opened, report, reason.response_flag(), 1);
-        self.count(&self.closed, report, reason.response_flag(), 1);
+    /// A connection has ended.
+    pub fn connection_ended(&self, report: &Report, ending: &Ending) {
+        let reporter = reporter_name(report.reporter);
+        match ending {
+            Ending::Carried(_) => self.count(&self.closed, report, NO_FLAGS, 1),
+            Ending::Cut(cut) => {
+                self.cut.with_label_values(&[reporter, cut.reason.as_str()]).inc();
+                self.count(&self.closed, report, NO_FLAGS, 1);
+            }
+            Ending::Refused(reason, _) => {
+                self.refused.with_label_values(&[reporter, reason.as_str()]).inc();
+                self.count(&self.opened, report, reason.response_flag(), 1);
+                self.count(&self.closed, report, reason.response_flag(), 1);
+            }
+        }
     }
 
     /// A tunnel, or a request in one, was turned away.

@@ -1,11 +1,52 @@
-//! What the daemon tells of itself and of the connections it carries.
+//! What the daemon tells of itself and of the connections that it carries.
 
 mod access_log;
 mod endpoints;
+mod flow_events;
 mod labels;
 mod metrics;
 mod report;
 
+use std::sync::Arc;
+
 pub use endpoints::Endpoints;
+pub use flow_events::{FlowEvent, FlowEvents, FlowKind};
 pub use metrics::Metrics;
-pub use report::{Ending, Party, Refused, Report, Reporter, Security};
+pub use report::{Bytes, Cut, CutReason, Ending, Party, Refused, Report, Reporter, Security};
+
+use crate::connections::ConnectionId;
+
+/// Where connections are told: every way that there is hears of every connection, once.
+pub struct Telemetry {
+    /// Prometheus' metrics.
+    pub metrics: Arc<Metrics>,
+    /// Live flow events.
+    pub flows: FlowEvents,
+}
+
+impl Telemetry {
+    /// Nothing told yet.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, flows: FlowEvents::new() }
+    }
+
+    /// Both ends of a connection are connected.
+    pub fn opened(&self, id: ConnectionId, report: &Report) {
+        self.metrics.connection_opened(report);
+        self.flows.opened(id, report);
+    }
+
+    /// More bytes of a connection that lives on.
+    pub fn carried(&self, report: &Report, bytes: Bytes) {
+        self.metrics.bytes_carried(report, bytes);
+    }
+
+    /// The one terminal event of a connection. `untold` is what [`Self::carried`] was not told of, `all` everything.
+    pub fn ended(&self, id: ConnectionId, report: &Report, untold: Bytes, all: Bytes, ending: &Ending) {
+        self.metrics.bytes_carried(report, untold);
+        self.metrics.connection_ended(report, ending);
+        access_log::write(report, all, ending);
+        self.flows.ended(id, report, all, ending);
+    }
+}

@@ -7,9 +7,9 @@ use std::{
 };
 
 use mesh_core::{Service, SpiffeId, Workload};
-use mesh_transport::relay::{End, Outcome};
+use mesh_transport::relay::End;
 
-use super::{Metrics, access_log};
+use super::FlowKind;
 
 /// Which end of the connection this daemon stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,13 +81,96 @@ impl Refused {
     }
 }
 
+/// Why the daemon ended a connection that was open: a closed set, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutReason {
+    /// A policy that changed denies it now.
+    PolicyDenied,
+}
+
+impl CutReason {
+    /// Every reason.
+    pub const ALL: [Self; 1] = [Self::PolicyDenied];
+
+    /// As a metric label and log field.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PolicyDenied => "policy_denied",
+        }
+    }
+}
+
+/// The daemon's own end to a connection.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    /// Why, for metrics.
+    pub reason: CutReason,
+    /// Why, for people.
+    pub detail: String,
+}
+
 /// How a connection ended.
 #[derive(Debug)]
 pub enum Ending {
-    /// Bytes flowed.
-    Carried(Outcome),
-    /// None did.
+    /// It was open, and ended by itself.
+    Carried(End),
+    /// It was open, and the daemon ended it.
+    Cut(Cut),
+    /// It was never open.
     Refused(Refused, String),
+}
+
+impl Ending {
+    /// In a word of a closed set.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Carried(End::Closed) => "closed",
+            Self::Carried(End::ResetByApp) => "reset_by_app",
+            Self::Carried(End::ResetByFar) => "reset_by_far",
+            Self::Cut(cut) => cut.reason.as_str(),
+            Self::Refused(reason, _) => reason.as_str(),
+        }
+    }
+
+    /// Why, for people, where there is more to say.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Carried(_) => None,
+            Self::Cut(cut) => Some(&cut.detail),
+            Self::Refused(_, error) => Some(error),
+        }
+    }
+
+    pub(super) const fn kind(&self) -> FlowKind {
+        match self {
+            Self::Carried(_) => FlowKind::Closed,
+            Self::Cut(_) => FlowKind::Cut,
+            Self::Refused(..) => FlowKind::Refused,
+        }
+    }
+}
+
+/// Payload bytes of a connection, from the client's side of view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bytes {
+    /// From the client to the server.
+    pub from_client: u64,
+    /// From the server to the client.
+    pub to_client: u64,
+}
+
+impl Bytes {
+    /// What came after `earlier`.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            from_client: self.from_client.saturating_sub(earlier.from_client),
+            to_client: self.to_client.saturating_sub(earlier.to_client),
+        }
+    }
 }
 
 /// One end of a connection.
@@ -102,7 +185,7 @@ pub struct Party {
 }
 
 /// One connection, from its acceptance to its end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// Which end this daemon stands for.
     pub reporter: Reporter,
@@ -134,32 +217,9 @@ impl Report {
         }
     }
 
-    /// Both ends are connected.
-    pub fn opened(&self, metrics: &Metrics) {
-        metrics.connection_opened(self);
-    }
-
-    /// The one terminal event of the connection: metrics and a log line.
-    pub fn finish(self, metrics: &Metrics, ending: &Ending) {
-        match ending {
-            Ending::Carried(outcome) => metrics.connection_closed(&self, outcome),
-            Ending::Refused(reason, _) => metrics.connection_refused(&self, *reason),
-        }
-        access_log::write(&self, ending);
-    }
-
     /// Time since the connection was accepted.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.started.elapsed()
-    }
-}
-
-/// How a carried connection ended, for logs.
-pub(super) const fn end_name(end: End) -> &'static str {
-    match end {
-        End::Closed => "closed",
-        End::ResetByApp => "reset_by_app",
-        End::ResetByFar => "reset_by_far",
     }
 }
