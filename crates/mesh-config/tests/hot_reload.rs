@@ -240,6 +240,41 @@ async fn constant_change_does_not_hold_a_configuration_back() {
     shows(&mut configs, &["one=10.1.1.1"], &[]).await;
 }
 
+/// Several writers at once, as controllers and labs are, in bursts and with pauses of every length around those that the
+/// watcher settles by: whatever the last of them wrote comes into force, without a further change that would bring it.
+#[tokio::test]
+async fn no_change_is_lost_among_many_at_once() {
+    const WRITERS: u8 = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let staging = tempfile::tempdir_in(dir.path().parent().unwrap()).unwrap();
+    let mut configs = started(dir.path()).await;
+    for round in 0..40u8 {
+        let threads: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let (dir, staging) = (dir.path().to_owned(), staging.path().join(format!("{writer}.yaml")));
+                std::thread::spawn(move || {
+                    for step in 0..=3u8 {
+                        let pause = u64::from(round % 10) * u64::from(writer + 1) * u64::from(step);
+                        std::thread::sleep(Duration::from_millis(pause));
+                        let name = format!("{}.yaml", writer.wrapping_add(step % 2 * WRITERS));
+                        fs::write(&staging, pod(&format!("p{writer}"), &format!("10.{round}.{step}.{writer}")))
+                            .unwrap();
+                        fs::rename(&staging, dir.join(&name)).unwrap();
+                        let other = format!("{}.yaml", writer.wrapping_add((step + 1) % 2 * WRITERS));
+                        let _ = fs::remove_file(dir.join(other));
+                    }
+                })
+            })
+            .collect();
+        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| thread.join().unwrap()))
+            .await
+            .unwrap();
+        let last: Vec<_> = (0..WRITERS).map(|writer| format!("p{writer}=10.{round}.3.{writer}")).collect();
+        let last: Vec<_> = last.iter().map(String::as_str).collect();
+        shows(&mut configs, &last, &[]).await;
+    }
+}
+
 #[tokio::test]
 async fn a_missing_directory_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use mesh_e2e::{Connect, Held, Mesh, NODES, PATIENCE, Verdict, client, echo, port, server};
-use mesh_lab::{Addresses, Lab, Place, Pod, Process};
+use mesh_lab::{Addresses, Lab, Place, Pod, Process, wait_until};
 use serde_json::Value;
 
 /// The last connection that the node's daemon told of, once it has told of `count`.
@@ -176,3 +176,25 @@ metadata: {name: phantom, namespace: app, uid: 00000000-0000-4000-8000-000000000
 spec: {nodeName: node-a, serviceAccountName: client, containers: [{name: main, image: none}]}
 status: {phase: Running, podIPs: [{ip: 10.244.1.250}]}
 ";
+
+#[test]
+fn a_pod_that_listens_at_a_port_of_the_meshs_is_refused_until_it_lets_go() -> Verdict {
+    // Apart until it listens: else the daemon, which comes first to a pod's namespace, would have the port.
+    let mesh = Mesh::start()?;
+    let squatter = client("squatter", "node-a").label("mesh.dev/join", "disabled");
+    let squatter = squatter.command(["mesh-traffic", "echo", "--listen", "[::]:15008"]).port("own", 15_008);
+    let squatter = mesh.lab.deploy(squatter)?;
+    let far = mesh.join(echo("server", "node-b"))?;
+    squatter.unlabel("mesh.dev/join")?;
+    let what = "the squatter to be told of";
+    wait_until(what, PATIENCE, || Ok(mesh.daemon("node-a")?.logs().contains("pod not enrolled").then_some(())))?;
+    // Refused rather than let out.
+    let answer = Connect::to(SocketAddr::new(far.ipv4(), port::ECHO)).run(&squatter)?;
+    assert!(answer.was_refused(), "{answer:?}");
+    assert_eq!(mesh.metrics("node-a")?.sum("mesh_pods", &[("state", "failed")]), 1.0);
+    // The try that succeeds comes after tries that got half way.
+    squatter.kill()?;
+    mesh.wait_enrolled(&squatter, 1)?;
+    Connect::to(SocketAddr::new(far.ipv4(), port::ECHO)).answered(&squatter)?;
+    Ok(())
+}
