@@ -5,10 +5,14 @@ mod bpf;
 #[allow(dead_code, unused_imports, reason = "consumers land with the admin API and the re-judging of policies")]
 mod connections;
 mod memory;
+#[allow(dead_code, reason = "consumers land with enrolment and direct connections")]
+mod netlink;
 mod netns;
 mod node;
 mod pods;
 mod proxy;
+#[allow(dead_code, reason = "consumers land with enrolment and direct connections")]
+mod sock_diag;
 mod sockets;
 #[allow(dead_code, unused_imports, reason = "consumers land with the admin API and the re-judging of policies")]
 mod telemetry;

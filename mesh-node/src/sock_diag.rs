@@ -1,0 +1,212 @@
+//! The TCP connections of a pod's network namespace, whoever made them, and their end by force (sock_diag(7)).
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use rustix::net::netlink::SOCK_DIAG;
+
+use crate::{
+    netlink::NetlinkSocket,
+    netns::{NetNamespace, NetnsError},
+};
+
+/// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY` (include/uapi/linux/sock_diag.h).
+const BY_FAMILY: u16 = 20;
+const DESTROY: u16 = 21;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
+/// `TCP_LISTEN` (include/net/tcp_states.h).
+const LISTEN: u8 = 10;
+/// A mask of states: ESTABLISHED to FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING; neither TIME_WAIT, CLOSE nor LISTEN.
+const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+/// `struct inet_diag_sockid`
+const SOCKET_ID: usize = 48;
+/// The cookie that fits every socket.
+const NO_COOKIE: [u8; 8] = [0xff; 8];
+
+/// Connections could not be listed or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SockDiagError {
+    /// The namespace could not be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The kernel gives no answer.
+    #[error("cannot list a pod's connections: {0}; the kernel needs CONFIG_INET_DIAG (module tcp_diag)")]
+    List(io::Error),
+    /// The kernel ends no connections on request.
+    #[error("this kernel ends no connections on request: it lacks CONFIG_INET_DIAG_DESTROY")]
+    CannotDestroy,
+    /// It refused this one.
+    #[error("cannot end the connection {local} - {remote}: {source}")]
+    Destroy {
+        /// The connection's own end.
+        local: SocketAddr,
+        /// The other end.
+        remote: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A TCP connection as the kernel has it; addresses in IPv4-mapped form are shown as IPv4.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpConnection {
+    /// The address and port of the namespace's own end.
+    pub local: SocketAddr,
+    /// Those of the other end.
+    pub remote: SocketAddr,
+    family: u8,
+    state: u8,
+    id: [u8; SOCKET_ID],
+}
+
+/// A way to the sockets of one network namespace.
+pub struct SockDiag(NetlinkSocket);
+
+impl SockDiag {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// See [`SockDiagError`].
+    pub fn open(netns: &NetNamespace) -> Result<Self, SockDiagError> {
+        netns.enter(|| NetlinkSocket::open(SOCK_DIAG))?.map(Self).map_err(SockDiagError::List)
+    }
+
+    /// Every connection that is being made, in use or closing, of both families.
+    ///
+    /// # Errors
+    /// See [`SockDiagError`].
+    pub fn connections(&mut self) -> Result<Vec<TcpConnection>, SockDiagError> {
+        let mut found = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let request = request(family, CONNECTED, &[0; SOCKET_ID]);
+            let each = |_, payload: &[u8]| found.extend(TcpConnection::parse(payload));
+            self.0.dump(BY_FAMILY, &request, each).map_err(SockDiagError::List)?;
+        }
+        Ok(found)
+    }
+
+    /// The connection between these two ends, if there is one.
+    ///
+    /// # Errors
+    /// See [`SockDiagError`].
+    pub fn find(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<Option<TcpConnection>, SockDiagError> {
+        let (family, id) = socket_id(local, remote);
+        match self.0.get(BY_FAMILY, &request(family, CONNECTED, &id)) {
+            // The kernel looks among listeners as well, and takes one for an answer.
+            Ok(payload) => Ok(TcpConnection::parse(&payload).filter(|found| found.state != LISTEN)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(SockDiagError::List(error)),
+        }
+    }
+
+    /// Ends a connection: its socket fails with ECONNABORTED, the other end gets a reset. False if it was gone already.
+    ///
+    /// # Errors
+    /// See [`SockDiagError`].
+    pub fn destroy(&mut self, connection: &TcpConnection) -> Result<bool, SockDiagError> {
+        // With the socket's cookie, so that none that took its place is meant.
+        match self.0.order(DESTROY, &request(connection.family, CONNECTED, &connection.id)) {
+            Ok(()) => Ok(true),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ESTALE) => Ok(false),
+                Some(libc::EOPNOTSUPP) => Err(SockDiagError::CannotDestroy),
+                _ => Err(SockDiagError::Destroy { local: connection.local, remote: connection.remote, source: error }),
+            },
+        }
+    }
+}
+
+/// `struct inet_diag_req_v2`
+fn request(family: u8, states: u32, id: &[u8; SOCKET_ID]) -> Vec<u8> {
+    let mut request = vec![family, IPPROTO_TCP, 0, 0];
+    request.extend(states.to_ne_bytes());
+    request.extend(id);
+    request
+}
+
+/// The family and the name of a socket: ports and addresses in network order, no interface, any cookie.
+fn socket_id(local: SocketAddr, remote: SocketAddr) -> (u8, [u8; SOCKET_ID]) {
+    let mut id = [0; SOCKET_ID];
+    id[..2].copy_from_slice(&local.port().to_be_bytes());
+    id[2..4].copy_from_slice(&remote.port().to_be_bytes());
+    let octets = |ip: IpAddr| match ip {
+        // In the first of four words.
+        IpAddr::V4(ip) => [ip.octets(), [0; 4], [0; 4], [0; 4]].concat(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let (local, remote) = (local.ip().to_canonical(), remote.ip().to_canonical());
+    id[4..20].copy_from_slice(&octets(local));
+    id[20..36].copy_from_slice(&octets(remote));
+    id[40..].copy_from_slice(&NO_COOKIE);
+    (if local.is_ipv4() { AF_INET } else { AF_INET6 }, id)
+}
+
+impl TcpConnection {
+    /// Reads a `struct inet_diag_msg`.
+    fn parse(message: &[u8]) -> Option<Self> {
+        let (&[family, state, _, _], rest) = message.split_first_chunk()?;
+        let id: [u8; SOCKET_ID] = *rest.first_chunk()?;
+        let end = |port: usize, address: usize| {
+            let port = u16::from_be_bytes([id[port], id[port + 1]]);
+            let octets: [u8; 16] = *id[address..].first_chunk()?;
+            let ip = match family {
+                AF_INET => Ipv4Addr::from(*octets.first_chunk::<4>()?).into(),
+                AF_INET6 => Ipv6Addr::from(octets).to_canonical(),
+                _ => return None,
+            };
+            Some(SocketAddr::new(ip, port))
+        };
+        Some(Self { local: end(0, 4)?, remote: end(2, 20)?, family, state, id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read as _,
+        net::{TcpListener, TcpStream},
+        path::Path,
+    };
+
+    use super::*;
+
+    fn own() -> SockDiag {
+        let netns = NetNamespace::open(Path::new("/proc/self/ns/net")).expect("own namespace");
+        SockDiag::open(&netns).expect("sock_diag")
+    }
+
+    #[test]
+    fn a_connection_is_found_and_ended_and_its_listener_stays() {
+        for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let listener = TcpListener::bind(address).expect("a listener");
+            let port = listener.local_addr().expect("bound").port();
+            let ip: IpAddr =
+                if address.starts_with("[::1]") { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+            let client = TcpStream::connect((ip, port)).expect("connected");
+            let (mut server, _) = listener.accept().expect("accepted");
+            let (local, remote) = (client.local_addr().expect("bound"), client.peer_addr().expect("connected"));
+            let mut diag = own();
+            let found = diag.find(local, remote).expect("an answer").expect("the connection");
+            assert_eq!((found.local, found.remote), (local, remote), "{address}");
+            assert!(diag.connections().expect("a list").contains(&found), "{address}");
+            assert!(diag.destroy(&found).expect("ended"), "{address}");
+            assert!(server.read(&mut [0]).is_err(), "{address}: a reset and no orderly end");
+            assert!(!diag.destroy(&found).expect("an answer"), "{address}: it is gone");
+            assert_eq!(diag.find(local, remote).expect("an answer"), None, "{address}: not the listener");
+            TcpStream::connect((ip, port)).expect("the listener is still there");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_short_is_no_connection() {
+        for length in 0..SOCKET_ID + 4 {
+            assert_eq!(TcpConnection::parse(&vec![AF_INET; length]), None, "{length}");
+        }
+        assert!(TcpConnection::parse(&[AF_INET; SOCKET_ID + 4]).is_some());
+        assert_eq!(TcpConnection::parse(&[0; 72]), None, "of no family");
+    }
+}
