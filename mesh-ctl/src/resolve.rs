@@ -54,7 +54,7 @@ struct Answer {
 impl Resolve {
     pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
         let config = load(&self.config, &Options::default())?;
-        let answer = Answer::from(mesh_core::resolve(&config.snapshot, self.destination, self.random));
+        let answer = Answer::from(mesh_core::resolve(&config.snapshot, None, self.destination, self.random));
         match self.output {
             Format::Table => print(&answer.for_people())?,
             format => print_value(&answer, format)?,
@@ -89,6 +89,7 @@ fn describe(reason: PlaintextReason) -> &'static str {
     match reason {
         PlaintextReason::DestinationUnknown => "no workload is known at the address",
         PlaintextReason::DestinationNotEnrolled => "the workload is not part of the mesh",
+        PlaintextReason::DisabledByRule => "a DestinationRule asks for tls.mode DISABLE",
     }
 }
 

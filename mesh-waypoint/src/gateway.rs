@@ -176,7 +176,7 @@ impl Gateway {
         let service = snapshot.services().find(wanted);
         let service = service.with_context(|| format!("no Service {}/{}", target.namespace, target.name))?;
         let vip = service.vips.first().context("the Service has no address of its own (headless)")?;
-        Ok(resolve(snapshot, SocketAddr::new(*vip, target.port), fastrand::u64(..))?)
+        Ok(resolve(snapshot, None, SocketAddr::new(*vip, target.port), fastrand::u64(..))?)
     }
 }
 

@@ -1,15 +1,20 @@
-//! The domain of the mesh: who a workload is, what the cluster looks like, and where a connection goes.
+//! The domain of the mesh: who a workload is, what the cluster looks like, where a connection goes,
+//! and whether it may.
 //!
 //! Pure: no I/O, no async, no clock, no randomness. What these would give is passed in.
 #![forbid(unsafe_code)]
 
 pub mod identity;
+mod label_set;
 pub mod labels;
 pub mod model;
+pub mod policy;
 pub mod resolve;
 pub mod snapshot;
 
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
+pub use label_set::LabelSet;
 pub use model::{Endpoint, Enrolment, NodeName, OutsideReason, Protocol, Service, ServicePort, Workload, WorkloadUid};
+pub use policy::{Policies, PolicyName};
 pub use resolve::{Destination, PlaintextReason, Refusal, Transport, resolve};
 pub use snapshot::Snapshot;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::identity::SpiffeId;
+use crate::label_set::LabelSet;
 
 /// A Pod's `metadata.uid`. Unlike a name or an address, it is never used again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,6 +61,8 @@ pub struct Workload {
     pub enrolment: Enrolment,
     /// Whether it is ready to serve.
     pub ready: bool,
+    /// The Pod's labels, for selectors.
+    pub labels: LabelSet,
     /// The owner's name: a Deployment, StatefulSet and so on; the Pod's own without an owner.
     pub workload_name: Arc<str>,
     /// Istio's canonical service ([`crate::labels::canonical_service`]).

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::identity::SpiffeId;
 use crate::model::{Endpoint, Protocol, Service, Workload};
+use crate::policy::{ClientTls, ClientTlsRule, PolicyName};
 use crate::snapshot::{Snapshot, canonical};
 
 /// Where a TCP connection goes, and how.
@@ -18,6 +19,8 @@ pub struct Destination {
     pub workload: Option<Arc<Workload>>,
     /// How to reach it.
     pub transport: Transport,
+    /// The DestinationRule that has a word on how to reach it.
+    pub rule: Option<Arc<ClientTlsRule>>,
 }
 
 /// How to reach a destination.
@@ -39,6 +42,8 @@ pub enum PlaintextReason {
     DestinationUnknown,
     /// The workload at the address is not part of the mesh.
     DestinationNotEnrolled,
+    /// A DestinationRule says so (`tls.mode: DISABLE`).
+    DisabledByRule,
 }
 
 /// Why a connection goes nowhere. A caller may retry after the snapshot has changed, not before.
@@ -58,20 +63,59 @@ pub enum Refusal {
         /// The port asked for.
         port: u16,
     },
+    /// A DestinationRule asks for the mesh's mTLS, which the endpoint cannot do.
+    #[error("DestinationRule {rule} asks for ISTIO_MUTUAL, and the endpoint is not part of the mesh")]
+    MutualTlsImpossible {
+        /// The Service asked for.
+        service: Arc<Service>,
+        /// The rule.
+        rule: Arc<PolicyName>,
+    },
+    /// A DestinationRule asks for TLS that is not originated for a connection, or cannot be read. Plaintext is not sent instead.
+    #[error("DestinationRule {rule} asks for TLS of mode {}, which is not originated here", mode.as_str())]
+    TlsNotOriginated {
+        /// The Service asked for.
+        service: Arc<Service>,
+        /// The rule.
+        rule: Arc<PolicyName>,
+        /// What it asks for.
+        mode: ClientTls,
+    },
 }
 
-/// Decides where a TCP connection to `dst` goes.
+impl Refusal {
+    /// The Service that was asked for.
+    #[must_use]
+    pub const fn service(&self) -> &Arc<Service> {
+        match self {
+            Self::ServiceWithoutEndpoints { service }
+            | Self::ServicePortNotDeclared { service, .. }
+            | Self::MutualTlsImpossible { service, .. }
+            | Self::TlsNotOriginated { service, .. } => service,
+        }
+    }
+}
+
+/// Decides where a TCP connection of `client` to `dst` goes.
 ///
 /// A Service's address leads to one of its ready endpoints of the same address family, chosen by `random`, which
-/// should be uniform over `u64`. Any other address leads to itself.
+/// should be uniform over `u64`. Any other address leads to itself. DestinationRules are asked for the client's
+/// namespace; without a client, only those of the Service's namespace and of the root namespace that are for all.
 ///
 /// # Errors
-/// When `dst` is a Service's address that cannot be served now.
-pub fn resolve(snapshot: &Snapshot, dst: SocketAddr, random: u64) -> Result<Destination, Refusal> {
+/// When `dst` is a Service's that cannot be served now, or not as a DestinationRule asks.
+pub fn resolve(
+    snapshot: &Snapshot,
+    client: Option<&Workload>,
+    dst: SocketAddr,
+    random: u64,
+) -> Result<Destination, Refusal> {
     let dst = canonical(dst);
     let Some(service) = snapshot.service_by_vip(dst.ip()) else {
         let workload = snapshot.workload_by_address(dst.ip()).cloned();
-        return Ok(Destination { endpoint: dst, service: None, transport: transport(workload.as_deref()), workload });
+        let named = snapshot.headless_service(dst);
+        let (transport, rule) = transport(snapshot, client, named, workload.as_deref())?;
+        return Ok(Destination { endpoint: dst, service: None, workload, transport, rule });
     };
     let Some(port) = service.port(dst.port(), Protocol::Tcp) else {
         return Err(Refusal::ServicePortNotDeclared { service: Arc::clone(service), port: dst.port() });
@@ -79,20 +123,48 @@ pub fn resolve(snapshot: &Snapshot, dst: SocketAddr, random: u64) -> Result<Dest
     let Some(endpoint) = pick(of_family(&port.endpoints, dst.is_ipv6()), random) else {
         return Err(Refusal::ServiceWithoutEndpoints { service: Arc::clone(service) });
     };
+    let (transport, rule) = transport(snapshot, client, Some((service, port.port)), endpoint.workload.as_deref())?;
     Ok(Destination {
         endpoint: endpoint.address,
         service: Some(Arc::clone(service)),
-        transport: transport(endpoint.workload.as_deref()),
         workload: endpoint.workload.clone(),
+        transport,
+        rule,
     })
 }
 
-fn transport(workload: Option<&Workload>) -> Transport {
-    match workload {
+/// How to reach a workload that was asked for as a port of a Service, and the DestinationRule that is about it.
+fn transport(
+    snapshot: &Snapshot,
+    client: Option<&Workload>,
+    named: Option<(&Arc<Service>, u16)>,
+    workload: Option<&Workload>,
+) -> Result<(Transport, Option<Arc<ClientTlsRule>>), Refusal> {
+    let automatic = match workload {
         None => Transport::Plaintext(PlaintextReason::DestinationUnknown),
         Some(workload) if workload.is_enrolled() => Transport::Hbone { identity: workload.identity.clone() },
         Some(_) => Transport::Plaintext(PlaintextReason::DestinationNotEnrolled),
-    }
+    };
+    let client = client.map(|client| (&*client.namespace, &client.labels));
+    let found = named.and_then(|(service, port)| {
+        let rule = snapshot.policies().client_tls_for(client, &service.hostname, &service.namespace)?;
+        Some((service, rule, rule.tls(port)))
+    });
+    let Some((service, rule, tls)) = found else {
+        return Ok((automatic, None));
+    };
+    let (service, name) = (Arc::clone(service), Arc::clone(&rule.name));
+    let transport = match (tls, automatic) {
+        (None, automatic) => automatic,
+        (Some(ClientTls::IstioMutual), hbone @ Transport::Hbone { .. }) => hbone,
+        (Some(ClientTls::IstioMutual), Transport::Plaintext(_)) => {
+            return Err(Refusal::MutualTlsImpossible { service, rule: name });
+        }
+        (Some(ClientTls::Disable), Transport::Hbone { .. }) => Transport::Plaintext(PlaintextReason::DisabledByRule),
+        (Some(ClientTls::Disable), plaintext @ Transport::Plaintext(_)) => plaintext,
+        (Some(mode), _) => return Err(Refusal::TlsNotOriginated { service, rule: name, mode }),
+    };
+    Ok((transport, Some(Arc::clone(rule))))
 }
 
 /// The endpoints of one family; [`Snapshot::build`] has put IPv4 before IPv6.

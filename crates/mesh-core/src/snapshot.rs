@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::model::{NodeName, Service, Workload, WorkloadUid};
+use crate::model::{NodeName, Protocol, Service, Workload, WorkloadUid};
+use crate::policy::Policies;
 
 /// An immutable view of the cluster. Every lookup is a hash lookup; building is linear.
 #[derive(Debug, Clone, Default)]
@@ -15,12 +16,15 @@ pub struct Snapshot {
     by_uid: HashMap<WorkloadUid, usize>,
     by_node: HashMap<NodeName, Vec<usize>>,
     by_vip: HashMap<IpAddr, usize>,
+    /// Endpoints of headless Services, with the Service and its port.
+    by_headless_endpoint: HashMap<SocketAddr, (usize, u16)>,
+    policies: Policies,
 }
 
-/// Equal when workloads and services are, in the same order.
+/// Equal when workloads, services and policies are, in the same order.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        self.workloads == other.workloads && self.services == other.services
+        self.workloads == other.workloads && self.services == other.services && self.policies == other.policies
     }
 }
 
@@ -46,6 +50,19 @@ impl Snapshot {
         snapshot.index_workloads();
         snapshot.index_services();
         snapshot
+    }
+
+    /// The same cluster under those policies.
+    #[must_use]
+    pub fn with_policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
+        self
+    }
+
+    /// The policies in force.
+    #[must_use]
+    pub const fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// The workload that has `address` as its own.
@@ -85,6 +102,12 @@ impl Snapshot {
         self.services.get(index)
     }
 
+    /// The headless Service whose endpoint that is, and the Service's port. Of several the first.
+    pub(crate) fn headless_service(&self, endpoint: SocketAddr) -> Option<(&Arc<Service>, u16)> {
+        let (index, port) = *self.by_headless_endpoint.get(&endpoint)?;
+        Some((self.services.get(index)?, port))
+    }
+
     fn index_workloads(&mut self) {
         self.by_uid.reserve(self.workloads.len());
         self.by_address.reserve(2 * self.workloads.len());
@@ -113,6 +136,12 @@ impl Snapshot {
             }
             for vip in &service.vips {
                 self.by_vip.entry(vip.to_canonical()).or_insert(index);
+            }
+            if service.vips.is_empty() {
+                let ports = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+                for (port, endpoint) in ports.flat_map(|port| port.endpoints.iter().map(|e| (port.port, e))) {
+                    self.by_headless_endpoint.entry(endpoint.address).or_insert((index, port));
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::{
-    Destination, Endpoint, Enrolment, NodeName, OutsideReason, PlaintextReason, Protocol, Refusal, Service,
+    Destination, Endpoint, Enrolment, LabelSet, NodeName, OutsideReason, PlaintextReason, Protocol, Refusal, Service,
     ServicePort, Snapshot, SpiffeId, Transport, TrustDomain, Workload, WorkloadUid, resolve,
 };
 use proptest::prelude::*;
@@ -33,6 +33,7 @@ fn workload(name: &str, enrolment: Enrolment, addresses: &[&str]) -> Arc<Workloa
         addresses: addresses.iter().map(|a| ip(a)).collect(),
         enrolment,
         ready: true,
+        labels: LabelSet::default(),
         workload_name: name.into(),
         canonical_service: name.into(),
         canonical_revision: "latest".into(),
@@ -97,7 +98,7 @@ fn every_kind_of_address_goes_where_it_should() {
         ("10.96.0.1:82", "203.0.113.9:443", true, unknown()),
     ];
     for (asked, led_to, by_service, transport) in cases {
-        let destination = resolve(&shop(), socket(asked), 7).unwrap();
+        let destination = resolve(&shop(), None, socket(asked), 7).unwrap();
         assert_eq!(destination.endpoint, socket(led_to), "{asked}");
         assert_eq!(destination.service.is_some(), by_service, "{asked}");
         assert_eq!(destination.transport, transport, "{asked}");
@@ -107,12 +108,12 @@ fn every_kind_of_address_goes_where_it_should() {
 #[test]
 fn a_service_that_cannot_be_served_is_refused_with_the_reason() {
     for asked in ["10.96.0.1:83", "[fd00:96::1]:81"] {
-        let refusal = resolve(&shop(), socket(asked), 0).unwrap_err();
+        let refusal = resolve(&shop(), None, socket(asked), 0).unwrap_err();
         assert!(matches!(refusal, Refusal::ServiceWithoutEndpoints { .. }), "{asked}");
         assert_eq!(refusal.to_string(), "service shop/cart has no ready endpoint of this address family");
     }
     for asked in ["10.96.0.1:84", "10.96.0.1:53"] {
-        let refusal = resolve(&shop(), socket(asked), 0).unwrap_err();
+        let refusal = resolve(&shop(), None, socket(asked), 0).unwrap_err();
         assert!(matches!(refusal, Refusal::ServicePortNotDeclared { .. }), "{asked}");
     }
 }
@@ -161,7 +162,7 @@ proptest! {
         } else {
             IpAddr::V4(Ipv4Addr::from_bits(bits as u32))
         };
-        let _ = resolve(&shop(), SocketAddr::new(address, port), random);
+        let _ = resolve(&shop(), None, SocketAddr::new(address, port), random);
     }
 
     #[test]
@@ -171,15 +172,15 @@ proptest! {
         random in any::<u64>(),
     ) {
         let IpAddr::V4(v4) = ip(host) else { unreachable!() };
-        let plain = resolve(&shop(), SocketAddr::new(v4.into(), port), random);
-        let mapped = resolve(&shop(), SocketAddr::new(v4.to_ipv6_mapped().into(), port), random);
+        let plain = resolve(&shop(), None, SocketAddr::new(v4.into(), port), random);
+        let mapped = resolve(&shop(), None, SocketAddr::new(v4.to_ipv6_mapped().into(), port), random);
         prop_assert_eq!(plain, mapped);
     }
 
     #[test]
     fn an_endpoint_is_always_one_of_the_service(count in 1u16..600, random in any::<u64>()) {
         let snapshot = with_endpoints(count);
-        let Destination { endpoint, service, .. } = resolve(&snapshot, socket("10.96.0.9:80"), random).unwrap();
+        let Destination { endpoint, service, .. } = resolve(&snapshot, None, socket("10.96.0.9:80"), random).unwrap();
         let service = service.unwrap();
         prop_assert!(service.ports[0].endpoints.iter().any(|e| e.address == endpoint));
     }
@@ -192,7 +193,7 @@ proptest! {
         for n in 0..rounds {
             // A Weyl sequence: as even as can be over u64, so shares are within one step of each other.
             let random = seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            let endpoint = resolve(&snapshot, socket("10.96.0.9:80"), random).unwrap().endpoint;
+            let endpoint = resolve(&snapshot, None, socket("10.96.0.9:80"), random).unwrap().endpoint;
             *hits.entry(endpoint).or_insert(0u64) += 1;
         }
         prop_assert_eq!(hits.len(), usize::from(count));

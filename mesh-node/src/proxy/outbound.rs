@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use mesh_core::{Destination, Refusal, Snapshot, SpiffeId, Transport, resolve};
+use mesh_core::{Destination, Snapshot, SpiffeId, Transport, resolve};
 use mesh_transport::{
     TlsIdentity,
     hbone::{ConnectError, PoolKey, TunnelRequest},
@@ -95,7 +95,8 @@ fn destination(snapshot: &Arc<Snapshot>, report: &mut Report) -> Result<Destinat
         let error = "the kernel did not redirect this connection".to_owned();
         return Err(Failure { reason: Refused::NoOriginalDestination, error });
     };
-    match resolve(snapshot, original, fastrand::u64(..)) {
+    let client = report.source.workload.clone();
+    match resolve(snapshot, client.as_deref(), original, fastrand::u64(..)) {
         Ok(destination) => {
             report.service.clone_from(&destination.service);
             report.security = Security::None;
@@ -104,9 +105,7 @@ fn destination(snapshot: &Arc<Snapshot>, report: &mut Report) -> Result<Destinat
             Ok(destination)
         }
         Err(refusal) => {
-            let (Refusal::ServiceWithoutEndpoints { service } | Refusal::ServicePortNotDeclared { service, .. }) =
-                &refusal;
-            report.service = Some(service.clone());
+            report.service = Some(refusal.service().clone());
             Err(Failure { reason: Refused::NoEndpoint, error: refusal.to_string() })
         }
     }

@@ -1,6 +1,7 @@
 //! Objects to the model. Pure, and never fails as a whole: what cannot be used is left out, with a finding.
 
 mod endpoints;
+mod label_interner;
 mod pods;
 mod services;
 

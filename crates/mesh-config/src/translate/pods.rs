@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec, PodStatus};
 use mesh_core::labels::{self, Labels, Wish};
 use mesh_core::{Enrolment, OutsideReason, SpiffeId, Workload, WorkloadUid};
 
+use super::label_interner::LabelInterner;
 use super::unicast;
 use crate::code::Code;
 use crate::config::Options;
@@ -43,6 +44,7 @@ pub(super) fn workloads(objects: &ObjectSet, options: &Options, findings: &mut V
         workloads: Workloads::default(),
         uids: HashMap::new(),
         reported: HashSet::new(),
+        labels: LabelInterner::default(),
     };
     for namespace in objects.namespaces.values() {
         let labels = namespace.object.metadata.labels.as_ref();
@@ -64,6 +66,7 @@ struct Translation<'a> {
     uids: HashMap<WorkloadUid, usize>,
     /// What is absent is said once, not for every Pod.
     reported: HashSet<(Code, String)>,
+    labels: LabelInterner,
 }
 
 impl Translation<'_> {
@@ -107,6 +110,7 @@ impl Translation<'_> {
             addresses,
             enrolment,
             ready: is_ready(status),
+            labels: self.labels.intern(pod_labels),
             workload_name: workload_name.into(),
             canonical_service: service.into(),
             canonical_revision: revision.into(),

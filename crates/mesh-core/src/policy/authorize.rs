@@ -1,0 +1,269 @@
+//! The decision on one connection, and the proof that it was allowed.
+//!
+//! Order: a connection without a proven identity has to be taken at all (PeerAuthentication); then CUSTOM refuses what it
+//! matches, then DENY; then, if the workload has ALLOW policies, one of them has to match.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::{Action, AuthorizationPolicy, Clause, EffectiveMode, Mode, PolicyName, Rule, Term, Test, effective_mode};
+use crate::identity::SpiffeId;
+use crate::model::Workload;
+use crate::snapshot::Snapshot;
+
+/// What is known of a connection that wants into a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts<'a> {
+    /// Who connects.
+    pub peer: Peer<'a>,
+    /// Where the connection comes from, by the kernel's word.
+    pub client: IpAddr,
+    /// The workload's own address and port.
+    pub destination: SocketAddr,
+}
+
+/// Who connects, and what proves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer<'a> {
+    /// A verified certificate.
+    Certificate(&'a SpiffeId),
+    /// The kernel of this node, which saw the workload connect.
+    Kernel(&'a SpiffeId),
+    /// Nothing: plaintext.
+    Unproven,
+}
+
+impl<'a> Peer<'a> {
+    /// The proven identity.
+    #[must_use]
+    pub const fn identity(self) -> Option<&'a SpiffeId> {
+        match self {
+            Self::Certificate(identity) | Self::Kernel(identity) => Some(identity),
+            Self::Unproven => None,
+        }
+    }
+}
+
+/// What was decided on a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorization {
+    /// Whether it may be carried.
+    pub verdict: Result<Permit, Denial>,
+    /// What the policies in dry run would have decided on their own, if the workload has any.
+    pub shadow: Option<Shadow>,
+    /// The AUDIT policies that match it.
+    pub audited: Vec<Arc<PolicyName>>,
+}
+
+/// Proof that a connection into a workload was allowed. Only [`authorize`] makes one; whoever copies bytes into an
+/// application asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permit {
+    basis: Basis,
+}
+
+impl Permit {
+    /// Why it was allowed.
+    #[must_use]
+    pub const fn basis(&self) -> &Basis {
+        &self.basis
+    }
+}
+
+/// Why a connection was allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Basis {
+    /// The workload has no ALLOW policy.
+    NoAllowPolicy,
+    /// That ALLOW policy matches.
+    AllowedBy(Arc<PolicyName>),
+}
+
+/// Why a connection is refused. A client may retry when policies have changed, not before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// The workload takes no plaintext.
+    #[error("plaintext is refused: the mode is STRICT{}", origin_of(.0))]
+    PlaintextUnderStrict(EffectiveMode),
+    /// A CUSTOM policy matches, and there is no authorizer to ask about a connection.
+    #[error("AuthorizationPolicy {0} has action CUSTOM, which no authorizer can decide for a connection")]
+    Custom(Arc<PolicyName>),
+    /// A DENY policy matches.
+    #[error("AuthorizationPolicy {0} denies it")]
+    DeniedBy(Arc<PolicyName>),
+    /// The workload has ALLOW policies, and none matches.
+    #[error("no ALLOW policy matches (of {count}; the first is {first})")]
+    NoAllowMatches {
+        /// How many there are.
+        count: usize,
+        /// The first of them.
+        first: Arc<PolicyName>,
+    },
+}
+
+impl Denial {
+    /// The policy that decided, where a single one did.
+    #[must_use]
+    pub fn policy(&self) -> Option<&Arc<PolicyName>> {
+        match self {
+            Self::PlaintextUnderStrict(mode) => mode.policy.as_ref(),
+            Self::Custom(policy) | Self::DeniedBy(policy) => Some(policy),
+            Self::NoAllowMatches { .. } => None,
+        }
+    }
+}
+
+fn origin_of(mode: &EffectiveMode) -> String {
+    mode.policy.as_ref().map_or_else(String::new, |name| format!(" by PeerAuthentication {name}"))
+}
+
+/// What the policies in dry run would have decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shadow {
+    /// Why it would have been allowed, or refused.
+    pub verdict: Result<Basis, Denial>,
+}
+
+/// Decides whether a connection may enter `workload`.
+///
+/// The cost grows with the policies that are about the workload, and with no others.
+#[must_use]
+pub fn authorize(snapshot: &Snapshot, workload: &Workload, facts: &Facts<'_>) -> Authorization {
+    judge(snapshot, workload, facts, &mut Unobserved)
+}
+
+/// Sees what [`judge`] looks at. The decision does not depend on it.
+pub(super) trait Observer {
+    /// Whether to go on to policies that can no longer change the decision.
+    const EXHAUSTIVE: bool;
+
+    fn mode(&mut self, _mode: &EffectiveMode) {}
+    fn consider(&mut self, _policy: &Arc<AuthorizationPolicy>) {}
+    fn missed(&mut self, _rule: usize, _place: Place<'_>) {}
+    fn matched(&mut self, _rule: usize) {}
+}
+
+/// What of a rule did not hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// A field that nobody can judge without a request.
+    NeedsRequest(&'a str),
+    /// A term of one of the alternatives in `from`.
+    From(usize, &'a Term),
+    /// A term of one of the alternatives in `to`.
+    To(usize, &'a Term),
+    /// A term of `when`.
+    When(&'a Term),
+}
+
+struct Unobserved;
+
+impl Observer for Unobserved {
+    const EXHAUSTIVE: bool = false;
+}
+
+pub(super) fn judge<O: Observer>(
+    snapshot: &Snapshot,
+    workload: &Workload,
+    facts: &Facts<'_>,
+    observer: &mut O,
+) -> Authorization {
+    let mode = effective_mode(snapshot, workload, facts.destination.port());
+    observer.mode(&mode);
+    let policies = snapshot.policies().authorization_of(workload);
+    let decided = decide(&policies, false, facts, observer).map(|basis| Permit { basis });
+    let refuses_plaintext = mode.mode == Mode::Strict && facts.peer.identity().is_none();
+    let verdict = if refuses_plaintext { Err(Denial::PlaintextUnderStrict(mode)) } else { decided };
+    let is_shadow = |policy: &&Arc<AuthorizationPolicy>| policy.dry_run && policy.action != Action::Audit;
+    let has_shadow = policies.iter().any(is_shadow);
+    let shadow = has_shadow.then(|| Shadow { verdict: decide(&policies, true, facts, observer) });
+    let audits = policies.iter().filter(|policy| policy.action == Action::Audit);
+    let audited = audits.filter(|policy| matches(policy, facts, observer) && !policy.dry_run);
+    Authorization { verdict, shadow, audited: audited.map(|policy| Arc::clone(&policy.name)).collect() }
+}
+
+/// Decides by the policies in force, or by those in dry run alone.
+fn decide<O: Observer>(
+    policies: &[&Arc<AuthorizationPolicy>],
+    dry_run: bool,
+    facts: &Facts<'_>,
+    observer: &mut O,
+) -> Result<Basis, Denial> {
+    let mut decision = None;
+    let (mut allows, mut first_allow) = (0, None);
+    for action in [Action::Custom, Action::Deny, Action::Allow] {
+        let these = policies.iter().filter(|policy| policy.action == action && policy.dry_run == dry_run);
+        for policy in these {
+            if decision.is_some() && !O::EXHAUSTIVE {
+                break;
+            }
+            if action == Action::Allow {
+                allows += 1;
+                first_allow.get_or_insert(&policy.name);
+            }
+            if matches(policy, facts, observer) {
+                decision.get_or_insert_with(|| outcome(policy));
+            }
+        }
+    }
+    match (decision, first_allow) {
+        (Some(decision), _) => decision,
+        (None, None) => Ok(Basis::NoAllowPolicy),
+        (None, Some(first)) => Err(Denial::NoAllowMatches { count: allows, first: Arc::clone(first) }),
+    }
+}
+
+fn outcome(policy: &AuthorizationPolicy) -> Result<Basis, Denial> {
+    let name = Arc::clone(&policy.name);
+    match policy.action {
+        Action::Allow | Action::Audit => Ok(Basis::AllowedBy(name)),
+        Action::Deny => Err(Denial::DeniedBy(name)),
+        Action::Custom => Err(Denial::Custom(name)),
+    }
+}
+
+fn matches<O: Observer>(policy: &Arc<AuthorizationPolicy>, facts: &Facts<'_>, observer: &mut O) -> bool {
+    observer.consider(policy);
+    for (index, rule) in policy.rules.iter().enumerate() {
+        let mut missed = |place: Place<'_>| observer.missed(index, place);
+        if rule_matches(rule, policy.action, facts, &mut missed) {
+            observer.matched(index);
+            return true;
+        }
+    }
+    false
+}
+
+fn rule_matches(rule: &Rule, action: Action, facts: &Facts<'_>, missed: &mut impl FnMut(Place<'_>)) -> bool {
+    if let (Action::Allow, Some(field)) = (action, rule.needs_request.first()) {
+        missed(Place::NeedsRequest(field));
+        return false;
+    }
+    one_holds(&rule.from, facts, &mut |index, term| missed(Place::From(index, term)))
+        && one_holds(&rule.to, facts, &mut |index, term| missed(Place::To(index, term)))
+        && all_hold(&rule.when, facts, &mut |term| missed(Place::When(term)))
+}
+
+fn one_holds(alternatives: &[Clause], facts: &Facts<'_>, missed: &mut impl FnMut(usize, &Term)) -> bool {
+    let mut numbered = alternatives.iter().enumerate();
+    alternatives.is_empty() || numbered.any(|(index, clause)| all_hold(clause, facts, &mut |term| missed(index, term)))
+}
+
+fn all_hold(clause: &Clause, facts: &Facts<'_>, missed: &mut impl FnMut(&Term)) -> bool {
+    let failing = clause.iter().find(|term| tested(&term.test, facts) == term.negated);
+    failing.inspect(|term| missed(term)).is_none()
+}
+
+fn tested(test: &Test, facts: &Facts<'_>) -> bool {
+    let identity = facts.peer.identity();
+    match test {
+        Test::Principal(patterns) => identity.is_some_and(|id| patterns.matches(id.principal())),
+        Test::Namespace(patterns) => identity.is_some_and(|id| patterns.matches(id.namespace())),
+        Test::ServiceAccount(accounts) => {
+            identity.is_some_and(|id| accounts.contain(id.namespace(), id.service_account()))
+        }
+        Test::SourceIp(blocks) | Test::RemoteIp(blocks) => blocks.contain(facts.client),
+        Test::DestinationIp(blocks) => blocks.contain(facts.destination.ip()),
+        Test::DestinationPort(ports) => ports.binary_search(&facts.destination.port()).is_ok(),
+    }
+}

@@ -1,0 +1,142 @@
+//! Who may talk to whom: Istio's AuthorizationPolicy, PeerAuthentication and the tls of DestinationRule, as far as a
+//! connection's addresses and proven identity decide.
+//!
+//! Semantics: istio.io, reference/config/security/{authorization-policy,peer_authentication} and
+//! reference/config/networking/destination-rule; what ambient mode makes of them where nobody reads HTTP.
+
+mod authorization;
+mod authorize;
+mod client_tls;
+mod explain;
+mod index;
+mod ip_blocks;
+mod pattern;
+mod peer_authentication;
+mod ports;
+mod selector;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use authorization::{Action, AuthorizationPolicy, Clause, Rule, ServiceAccounts, Term, Test};
+pub use authorize::{Authorization, Basis, Denial, Facts, Peer, Permit, Shadow, authorize};
+pub use client_tls::{ClientTls, ClientTlsRule, HostPattern};
+pub use explain::{Considered, Explanation, Miss, RuleOutcome, explain};
+pub use ip_blocks::{IpBlock, IpBlockError, IpBlocks};
+pub use pattern::{Pattern, PatternError, Patterns};
+pub use peer_authentication::{EffectiveMode, Level, Mode, PeerAuthentication, effective_mode};
+pub use ports::{mentioned_ports, unmentioned_port};
+pub use selector::{Scope, Selector};
+
+use client_tls::ClientTlsRules;
+use index::{Indexed, Scoped};
+
+use crate::label_set::LabelSet;
+use crate::model::Workload;
+
+/// Istio's default root namespace, whose policies are the whole mesh's.
+pub const ROOT_NAMESPACE: &str = "istio-system";
+
+/// What names a policy among those of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyName {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// All policies, indexed so that a decision costs nothing for those that are about other workloads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policies {
+    root_namespace: Arc<str>,
+    authorization: Indexed<AuthorizationPolicy>,
+    peer_authentication: Indexed<PeerAuthentication>,
+    client_tls: ClientTlsRules,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self::build(ROOT_NAMESPACE.into(), Vec::new(), Vec::new(), Vec::new())
+    }
+}
+
+impl Policies {
+    /// Indexes policies. Each list has the oldest first: among several PeerAuthentications or DestinationRules for one
+    /// thing, the first is in force.
+    #[must_use]
+    pub fn build(
+        root_namespace: Arc<str>,
+        authorization: Vec<Arc<AuthorizationPolicy>>,
+        peer_authentication: Vec<Arc<PeerAuthentication>>,
+        client_tls: Vec<Arc<ClientTlsRule>>,
+    ) -> Self {
+        Self {
+            root_namespace,
+            authorization: Indexed::build(authorization),
+            peer_authentication: Indexed::build(peer_authentication),
+            client_tls: ClientTlsRules::build(client_tls),
+        }
+    }
+
+    /// The namespace whose policies are the whole mesh's.
+    #[must_use]
+    pub fn root_namespace(&self) -> &str {
+        &self.root_namespace
+    }
+
+    /// All AuthorizationPolicies, in the order given.
+    #[must_use]
+    pub fn authorization(&self) -> &[Arc<AuthorizationPolicy>] {
+        self.authorization.all()
+    }
+
+    /// All PeerAuthentications, in the order given.
+    #[must_use]
+    pub fn peer_authentication(&self) -> &[Arc<PeerAuthentication>] {
+        self.peer_authentication.all()
+    }
+
+    /// All DestinationRules, in the order given.
+    #[must_use]
+    pub fn client_tls(&self) -> &[Arc<ClientTlsRule>] {
+        self.client_tls.all()
+    }
+
+    /// The AuthorizationPolicies that are about `workload`, in the order given to [`Policies::build`].
+    #[must_use]
+    pub fn authorization_of(&self, workload: &Workload) -> Vec<&Arc<AuthorizationPolicy>> {
+        self.applying(&self.authorization, &workload.namespace, &workload.labels)
+    }
+
+    /// The PeerAuthentications that are about `workload`, in the order given to [`Policies::build`].
+    #[must_use]
+    pub fn peer_authentication_of(&self, workload: &Workload) -> Vec<&Arc<PeerAuthentication>> {
+        let found = self.applying(&self.peer_authentication, &workload.namespace, &workload.labels);
+        // A selector reaches no further than its own namespace, other than an AuthorizationPolicy's.
+        let reaches = |policy: &&Arc<PeerAuthentication>| {
+            policy.selector.is_none() || *policy.name.namespace == *workload.namespace
+        };
+        found.into_iter().filter(reaches).collect()
+    }
+
+    /// The rule that says how clients in `namespace` with `labels` reach the host, if there is one.
+    pub(crate) fn client_tls_for(
+        &self,
+        client: Option<(&str, &LabelSet)>,
+        host: &str,
+        host_namespace: &str,
+    ) -> Option<&Arc<ClientTlsRule>> {
+        self.client_tls.find(client, host, host_namespace, &self.root_namespace)
+    }
+
+    fn applying<'a, T: Scoped>(&self, policies: &'a Indexed<T>, namespace: &str, labels: &LabelSet) -> Vec<&'a Arc<T>> {
+        policies.applying(namespace, &self.root_namespace, labels)
+    }
+}
