@@ -62,8 +62,8 @@ impl Report<'_> {
     fn for_people(&self) -> String {
         let mut text = String::new();
         if !self.findings.is_empty() {
-            let rows: Vec<[String; 5]> = self.findings.iter().map(row).collect();
-            text = table(["CODE", "SEVERITY", "WHERE", "WHAT", "REMEDY"], &rows) + "\n";
+            let rows: Vec<Vec<String>> = self.findings.iter().map(row).collect();
+            text = table(&["CODE", "SEVERITY", "WHERE", "WHAT", "REMEDY"], &rows) + "\n";
         }
         let count = |severity| self.findings.iter().filter(|finding| finding.severity == severity).count();
         text + &format!(
@@ -77,12 +77,12 @@ impl Report<'_> {
     }
 }
 
-fn row(finding: &Finding) -> [String; 5] {
+fn row(finding: &Finding) -> Vec<String> {
     let what = match &finding.field {
         Some(field) => format!("{field}: {}", finding.message),
         None => finding.message.clone(),
     };
-    [
+    vec![
         finding.code.to_string(),
         finding.severity.to_string(),
         finding.origin.to_string(),

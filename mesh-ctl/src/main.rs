@@ -2,19 +2,27 @@
 #![forbid(unsafe_code)]
 
 mod analyze;
+mod completion;
+mod daemon;
+mod flows;
+mod list;
+mod log;
 mod output;
 mod resolve;
+mod status;
+mod version;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mesh_admin::{Certificate, Connection, Service, Workload};
 
 /// Exit codes, for scripts.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; analyze: no errors, resolve: the connection goes somewhere
-  1  analyze: errors among the findings, resolve: the connection is refused
-  2  wrong usage, or something cannot be read or written";
+  0  done; status: nothing wants attention, analyze: no errors, resolve: the connection goes somewhere
+  1  status: something wants attention, analyze: errors among the findings, resolve: the connection is refused
+  2  wrong usage, no daemon is reached, or something cannot be read or written";
 
 #[derive(Debug, Parser)]
 #[command(name = "mesh-ctl", version, about = "Looks into a mesh", after_help = EXIT_CODES)]
@@ -25,12 +33,34 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Says how the node's daemon is, and what wants attention.
+    Status(status::StatusArguments),
+    /// Workloads: the pods of the cluster.
+    #[command(subcommand, visible_aliases = ["workloads", "wl"])]
+    Workload(list::Verb),
+    /// Services and their endpoints.
+    #[command(subcommand, visible_aliases = ["services", "svc"])]
+    Service(list::Verb),
+    /// Certificates that the daemon holds.
+    #[command(subcommand, visible_aliases = ["certificates", "cert"])]
+    Certificate(list::Verb),
+    /// Connections that the daemon carries now.
+    #[command(subcommand, visible_aliases = ["connections", "conn"])]
+    Connection(list::Verb),
+    /// Shows connections as they open, end and are refused, from now on.
+    #[command(visible_alias = "flow")]
+    Flows(flows::Flows),
+    /// What the daemon logs.
+    #[command(subcommand)]
+    Log(log::Log),
     /// Says what is wrong with manifests, and what to do.
     Analyze(analyze::Analyze),
     /// Says where a connection to an address goes, and how.
     Resolve(resolve::Resolve),
-    /// Prints the version.
-    Version,
+    /// Prints this program's version, and the daemon's.
+    Version(version::Version),
+    /// Prints a script that completes commands in a shell.
+    Completion(completion::Completion),
 }
 
 /// How a command ended that did its work.
@@ -43,9 +73,17 @@ enum Outcome {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.command {
+        Command::Status(status) => status.run(),
+        Command::Workload(verb) => verb.run::<Workload>(),
+        Command::Service(verb) => verb.run::<Service>(),
+        Command::Certificate(verb) => verb.run::<Certificate>(),
+        Command::Connection(verb) => verb.run::<Connection>(),
+        Command::Flows(flows) => flows.run(),
+        Command::Log(log) => log.run(),
         Command::Analyze(analyze) => analyze.run(),
         Command::Resolve(resolve) => resolve.run(),
-        Command::Version => version(),
+        Command::Version(version) => version.run(),
+        Command::Completion(completion) => completion.run(),
     };
     match done {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
@@ -57,9 +95,4 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-fn version() -> anyhow::Result<Outcome> {
-    output::print(concat!("mesh-ctl ", env!("CARGO_PKG_VERSION"), "\n"))?;
-    Ok(Outcome::Good)
 }

@@ -36,30 +36,57 @@ pub(crate) fn print_value<T: Serialize>(value: &T, format: Format) -> anyhow::Re
     print(&text)
 }
 
-/// Rows under headings, in columns as wide as they need to be; the last one is not padded.
-pub(crate) fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
-    let mut widths = headings.map(|heading| heading.chars().count());
-    for row in rows {
+/// Writes a value in a form for programs, as one of many: a line of JSON, or a YAML document.
+pub(crate) fn print_line<T: Serialize>(value: &T, format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Yaml => print(&format!("---\n{}", serde_saphyr::to_string(value)?)),
+        Format::Json | Format::Table => print(&format!("{}\n", serde_json::to_string(value)?)),
+    }
+}
+
+/// Rows under headings, in columns as wide as they need to be; the last one is not padded. Without headings, no line of them.
+pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let headings: Vec<String> = headings.iter().map(|&heading| heading.to_owned()).collect();
+    let lines = || (!headings.is_empty()).then_some(&headings).into_iter().chain(rows);
+    let mut widths = vec![0; lines().map(Vec::len).max().unwrap_or(0)];
+    for row in lines() {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
-    let headings = headings.map(str::to_owned);
-    for row in std::iter::once(&headings).chain(rows) {
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+    for row in lines() {
+        let start = text.len();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             // What a manifest says must not steer the terminal.
             let cell: String = cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            if column + 1 == N {
+            if column + 1 == row.len() {
                 text.push_str(&cell);
             } else {
                 text.push_str(&format!("{cell:width$}  "));
             }
         }
-        text.truncate(text.trim_end().len());
+        text.truncate(start.max(text.trim_end().len()));
         text.push('\n');
     }
     text
+}
+
+/// A time in seconds as people read it: `59s`, `4m5s`, `3h12m`, `2d7h`.
+pub(crate) fn age(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{minutes}m{}s", seconds % 60),
+        3_600..86_400 => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d{}h", hours % 24),
+    }
+}
+
+/// Says on standard error what is worth knowing beside the output.
+pub(crate) fn note(text: &str) {
+    // Nobody may be left to hear it.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Whether the reader of our output went away.
@@ -79,8 +106,17 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [["ä".into(), "wide cell".into()], ["longer".into(), "x\x1b[31m".into()]];
-        let expected = "A       B\nä       wide cell\nlonger  x [31m\n";
-        assert_eq!(table(["A", "B"], &rows), expected);
+        let rows = [vec!["ä".into(), "wide cell".into()], vec!["longer".into(), "x\x1b[31m".into()]];
+        assert_eq!(table(&["A", "B"], &rows), "A       B\nä       wide cell\nlonger  x [31m\n");
+        assert_eq!(table(&[], &rows), "ä       wide cell\nlonger  x [31m\n");
+        assert_eq!(table(&["A"], &[]), "A\n");
+    }
+
+    #[test]
+    fn times_have_two_units_at_most() {
+        let cases = [(0, "0s"), (59, "59s"), (60, "1m0s"), (3_599, "59m59s"), (3_660, "1h1m"), (90_000, "1d1h")];
+        for (seconds, text) in cases {
+            assert_eq!(age(seconds), text);
+        }
     }
 }

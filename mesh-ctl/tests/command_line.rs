@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -107,6 +109,68 @@ fn a_reader_that_leaves_early_is_no_failure() {
 
 #[test]
 fn the_version_is_the_packages() {
-    let output = mesh_ctl(&["version"]);
-    assert_eq!(output.stdout, format!("mesh-ctl {}\n", env!("CARGO_PKG_VERSION")).into_bytes());
+    let output = mesh_ctl(&["version", "--socket", "/nonexistent/admin.sock"]);
+    let version = format!("mesh-ctl  {}\nmesh-node not reached: no daemon at /nonexistent/", env!("CARGO_PKG_VERSION"));
+    assert!(output.stdout.starts_with(version.as_bytes()), "{output:?}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn without_a_daemon_the_answer_is_2_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let stale = dir.path().join("admin.sock");
+    drop(UnixListener::bind(&stale).unwrap());
+    let absent = dir.path().join("absent").display().to_string();
+    let stale = stale.display().to_string();
+    let commands: [&[&str]; 4] = [&["status"], &["workload", "list"], &["svc", "ls"], &["log", "level", "debug"]];
+    for command in commands {
+        for (socket, remedy) in [(&absent, "start mesh-node"), (&stale, "has ended; start mesh-node")] {
+            let output = mesh_ctl(&[command, &["--socket", socket]].concat());
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{command:?} {output:?}");
+            assert!(output.stdout.is_empty() && said.contains(socket) && said.contains(remedy), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_says_nonsense_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let answers = [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n[17]", "does not understand"),
+        ("HTTP/1.1 418 I'm a teapot\r\ncontent-length: 0\r\n\r\n", "answers with 418"),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "broke off"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 400\r\n\r\n{", ""),
+    ];
+    for (answer, expected) in answers {
+        let listener = listener.try_clone().unwrap();
+        let daemon = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            assert!(client.read(&mut [0; 1024]).unwrap() > 0);
+            client.write_all(answer.as_bytes()).unwrap();
+        });
+        let output = mesh_ctl(&["status", "--socket", socket.to_str().unwrap()]);
+        daemon.join().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(said.contains(socket.to_str().unwrap()) && said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn completion_scripts_are_valid() {
+    for (shell, check) in [("bash", "bash"), ("zsh", ""), ("fish", ""), ("elvish", ""), ("powershell", "")] {
+        let output = mesh_ctl(&["completion", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(script.contains("analyze") && script.contains("certificate"), "{shell}: {script}");
+        if !check.is_empty() {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("script");
+            fs::write(&file, script).unwrap();
+            assert!(Command::new(check).arg("-n").arg(file).status().unwrap().success(), "{shell}");
+        }
+    }
 }

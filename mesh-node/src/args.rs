@@ -45,6 +45,9 @@ pub struct Args {
     /// Address for readiness probes.
     #[arg(long, value_name = "ADDR", default_value = "[::]:15021")]
     pub readiness_addr: SocketAddr,
+    /// Unix socket of the admin API, which `mesh-ctl` asks.
+    #[arg(long, value_name = "PATH", default_value = mesh_admin::DEFAULT_SOCKET)]
+    pub admin_socket: PathBuf,
     /// Threads that carry connections; one a core by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,

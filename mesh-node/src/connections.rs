@@ -30,6 +30,13 @@ impl ConnectionId {
     }
 }
 
+impl ConnectionId {
+    /// The number that it is told by.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -135,6 +142,11 @@ impl Connections {
     /// All connections, as they are now.
     pub fn all(&self) -> Vec<Rc<Connection>> {
         self.table.borrow().values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.table.borrow().len()
     }
 
     /// Adds what was carried since the last call to the metrics, so that long connections show while they live.

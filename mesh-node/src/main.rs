@@ -1,5 +1,6 @@
 //! The node daemon. See ARCHITECTURE.md for the life of a connection through these files.
 
+mod admin;
 mod args;
 mod bpf;
 #[allow(dead_code, unused_imports, reason = "consumers land with the admin API and the re-judging of policies")]
@@ -22,30 +23,32 @@ mod workers;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
+use telemetry::LogControl;
 
 /// Exit code of a machine that lacks something.
 const CANNOT_RUN: u8 = 2;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    let Ok(filter) = EnvFilter::try_new(&args.log) else {
-        eprintln!("mesh-node: --log {}: not a level or filter; try info or info,access=off", args.log);
-        return ExitCode::from(CANNOT_RUN);
+    let log = match LogControl::start(&args.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("mesh-node: --log: {error}");
+            return ExitCode::from(CANNOT_RUN);
+        }
     };
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(args)),
+        Ok(runtime) => runtime.block_on(run(args, log)),
         Err(error) => failed(ExitCode::FAILURE, &error.into()),
     }
 }
 
-async fn run(args: args::Args) -> ExitCode {
+async fn run(args: args::Args, log: LogControl) -> ExitCode {
     let prepared = match node::prepare(&args).await {
         Ok(prepared) => prepared,
         Err(error) => return failed(ExitCode::from(CANNOT_RUN), &error),
     };
-    match node::run(args, prepared).await {
+    match node::run(args, prepared, log).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(ExitCode::FAILURE, &error),
     }

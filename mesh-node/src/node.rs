@@ -1,6 +1,11 @@
 //! Puts the daemon together, runs it and takes it apart.
 
-use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use mesh_config::{Config, Options};
 use mesh_core::{NodeName, Snapshot, TrustDomain};
@@ -12,11 +17,12 @@ use tokio::{
 };
 
 use crate::{
+    admin::{Admin, AdminSocket},
     args::Args,
     bpf::{self, Datapath, LoadOptions},
     memory,
     pods::{Enrolment, EnrolmentSettings},
-    telemetry::{Endpoints, Metrics, Telemetry},
+    telemetry::{Endpoints, LogControl, Metrics, Telemetry},
     workers::Workers,
 };
 
@@ -41,6 +47,12 @@ impl Shared {
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.config.borrow().snapshot.clone()
     }
+
+    /// The configuration in force now.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.config.borrow().clone()
+    }
 }
 
 /// What was checked and opened before the data path came into force, and the data path.
@@ -49,6 +61,8 @@ pub struct Prepared {
     authority: CertificateAuthority,
     config: watch::Receiver<Arc<Config>>,
     endpoints: Endpoints,
+    admin: AdminSocket,
+    cgroup_root: PathBuf,
     datapath: Datapath,
 }
 
@@ -67,10 +81,11 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     let options = Options { trust_domain: trust_domain.clone(), cluster_domain: args.cluster_domain.clone() };
     let config = mesh_config::watch(args.config.clone(), options).await.map_err(of_flag("--config"))?;
     let endpoints = Endpoints::bind(args.metrics_addr, args.readiness_addr).await?;
+    let admin = AdminSocket::open(&args.admin_socket)?;
     let options =
         LoadOptions { bpf_dir: &args.bpf_dir, cgroup_root: &cgroup_root, proc: &args.proc, log: args.bpf_log };
     let datapath = Datapath::load(&options)?;
-    Ok(Prepared { trust_domain, authority, config, endpoints, datapath })
+    Ok(Prepared { trust_domain, authority, config, endpoints, admin, cgroup_root, datapath })
 }
 
 fn of_flag<E: std::fmt::Display>(flag: &'static str) -> impl Fn(E) -> anyhow::Error {
@@ -96,8 +111,9 @@ fn raise_descriptor_limit() {
 ///
 /// # Errors
 /// What could not be started.
-pub async fn run(args: Args, prepared: Prepared) -> anyhow::Result<()> {
-    let Prepared { trust_domain, authority, config, endpoints, mut datapath } = prepared;
+pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let Prepared { trust_domain, authority, config, endpoints, admin, cgroup_root, mut datapath } = prepared;
     let metrics = Arc::new(Metrics::new(args.cluster.clone(), datapath.counters()?)?);
     if args.bpf_log {
         bpf::forward_logs(datapath.ebpf_mut())?;
@@ -118,13 +134,25 @@ pub async fn run(args: Args, prepared: Prepared) -> anyhow::Result<()> {
         host_netns: crate::netns::own_inode()?,
         proc: args.proc.clone(),
     };
+    let hooks = datapath.hook_watch(&cgroup_root, &args.proc);
     let enrolment = Enrolment::new(settings, datapath, workers.clone(), shared.clone());
     let (ready, is_ready) = watch::channel(false);
-    tracing::info!(node = args.node, "mesh-node started");
+    let api = Admin {
+        node: NodeName::from(args.node.as_str()),
+        started,
+        workers: Arc::downgrade(&workers),
+        shared: shared.clone(),
+        roster: enrolment.roster(),
+        hooks,
+        log: Arc::new(log),
+    };
+    let listener = admin.publish()?;
+    tracing::info!(node = args.node, admin_socket = %args.admin_socket.display(), "mesh-node started");
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         () = enrolment.run(config.clone(), ready) => anyhow::bail!("the configuration's watcher ended"),
         () = endpoints.serve(metrics.clone(), is_ready) => {}
+        () = Arc::new(api).serve(listener) => {}
         () = follow_config(config, metrics) => {}
         () = shared.identities.run_renewal() => {}
         _ = terminate.recv() => {}

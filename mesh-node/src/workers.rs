@@ -118,6 +118,12 @@ impl Workers {
         Ok(Arc::new(Self { queues, next: AtomicUsize::new(0), threads }))
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.queues.len()
+    }
+
     /// Begins to accept a pod's connections.
     pub fn serve(&self, pod: &Arc<EnrolledPod>, listeners: PodListeners) {
         let outbound = listeners.outbound.into_iter().map(|it| (Kind::Outbound, it));
@@ -156,6 +162,20 @@ impl Workers {
         }
         all.sort_unstable_by_key(|view: &ConnectionView| view.id);
         all
+    }
+
+    /// How many connections are carried now.
+    pub async fn carried(&self) -> usize {
+        let (answers, mut answered) = mpsc::channel(self.queues.len());
+        self.each(move |worker| {
+            // There is room for one answer of each.
+            let _ = answers.try_send(worker.connections.count());
+        });
+        let mut sum = 0;
+        while let Some(count) = answered.recv().await {
+            sum += count;
+        }
+        sum
     }
 
     /// Lets the workers end and waits for them.

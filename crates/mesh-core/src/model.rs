@@ -109,6 +109,16 @@ pub enum OutsideReason {
     HostNetwork,
 }
 
+impl fmt::Display for OutsideReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotLabelled => "neither the pod nor its namespace is labelled to join",
+            Self::OptedOut => "the pod's own label keeps it out",
+            Self::HostNetwork => "it is on the host's network",
+        })
+    }
+}
+
 /// A Kubernetes Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {

@@ -117,7 +117,7 @@ pub(super) fn detach_unlinked(interface: &str) {
 }
 
 /// tcx links came with Linux 6.6.
-fn has_tcx() -> bool {
+pub(super) fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 

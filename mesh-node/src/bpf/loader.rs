@@ -17,6 +17,7 @@ use mesh_abi::{ABI_VERSION, DAEMON_CGROUP_GLOBAL, map_names};
 
 use super::{
     cgroup::{self, CgroupError},
+    hooks::HookWatch,
     interfaces::{self, Direction, InterfaceError},
     links::{PinError, PinnedLinks},
     maps::{CounterReader, MapAccessError, PodMap},
@@ -159,6 +160,11 @@ impl Datapath {
     /// The map could not be opened.
     pub fn counters(&self) -> Result<CounterReader, MapAccessError> {
         CounterReader::open(&self.maps_dir)
+    }
+
+    /// Tells which of the hooks at `cgroup_root` are in force.
+    pub fn hook_watch(&self, cgroup_root: &Path, proc: &Path) -> HookWatch {
+        HookWatch::new(&self.ebpf, cgroup_root, proc)
     }
 
     /// The programs, for the log reader.

@@ -4,6 +4,7 @@
 mod address;
 mod cgroup;
 mod flows;
+mod hooks;
 mod interfaces;
 mod links;
 mod loader;
@@ -12,6 +13,7 @@ mod maps;
 mod precheck;
 
 pub use flows::FlowTable;
+pub use hooks::HookWatch;
 pub use loader::{Datapath, EnrolError, LoadOptions};
 pub use log::forward_logs;
 pub use maps::{CounterReader, MapAccessError};

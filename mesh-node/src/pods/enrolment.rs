@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mesh_config::Config;
@@ -12,7 +12,7 @@ use mesh_core::{NodeName, Workload, WorkloadUid};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    EnrolledPod,
+    EnrolledPod, Roster, Waiting,
     discovery::{self, SandboxProcess},
     sandbox::SandboxWatch,
 };
@@ -28,6 +28,8 @@ use crate::{
 const PENDING_INTERVAL: Duration = Duration::from_millis(100);
 /// How often to compare everything although nothing is known to have changed.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Why a pod is not in that was not tried.
+const NO_SANDBOX: &str = "no process of the pod is found on this node yet";
 
 /// A pod could not be taken into the mesh. It is tried again; until then its new connections are refused.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,7 @@ pub struct Enrolment {
     joined: BTreeMap<WorkloadUid, Joined>,
     /// Why each pod that should be in is not; said once for each reason.
     failures: BTreeMap<WorkloadUid, String>,
+    roster: watch::Sender<Roster>,
     ended: (mpsc::Sender<WorkloadUid>, mpsc::Receiver<WorkloadUid>),
 }
 
@@ -85,8 +88,15 @@ impl Enrolment {
             shared,
             joined: BTreeMap::new(),
             failures: BTreeMap::new(),
+            roster: watch::Sender::default(),
             ended: mpsc::channel(64),
         }
+    }
+
+    /// What the last comparison found.
+    #[must_use]
+    pub fn roster(&self) -> watch::Receiver<Roster> {
+        self.roster.subscribe()
     }
 
     /// Runs until the configuration's sender is gone. `ready` becomes true after the first comparison.
@@ -134,7 +144,31 @@ impl Enrolment {
         self.shared.identities.retain(&identities);
         self.failures.retain(|uid, _| desired.contains_key(uid));
         self.shared.telemetry.metrics.set_enrolment(desired.len(), self.joined.len(), self.failures.len());
+        self.publish(&desired);
         pending
+    }
+
+    /// Tells those who ask which pods are not in, and since when.
+    fn publish(&self, desired: &BTreeMap<WorkloadUid, Arc<Workload>>) {
+        let missing = desired.values().filter(|workload| !self.joined.contains_key(&workload.uid));
+        let before = self.roster.borrow().waiting.clone();
+        let waiting = missing.map(|workload| {
+            let failure = self.failures.get(&workload.uid);
+            let waiting = Waiting {
+                namespace: workload.namespace.clone(),
+                name: workload.name.clone(),
+                failed: failure.is_some(),
+                reason: failure.cloned().unwrap_or_else(|| NO_SANDBOX.to_owned()),
+                since: before.get(&workload.uid).map_or_else(Instant::now, |waiting| waiting.since),
+            };
+            (workload.uid.clone(), waiting)
+        });
+        let roster = Roster { desired: desired.len(), enrolled: self.joined.len(), waiting: waiting.collect() };
+        self.roster.send_if_modified(|current| {
+            let changed = *current != roster;
+            *current = roster;
+            changed
+        });
     }
 
     fn withdraw_undesired(&mut self, desired: &BTreeMap<WorkloadUid, Arc<Workload>>) {

@@ -2,6 +2,7 @@
 
 mod discovery;
 mod enrolment;
+mod roster;
 mod sandbox;
 
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use mesh_core::{SpiffeId, WorkloadUid};
 use tokio::sync::watch;
 
 pub use enrolment::{Enrolment, EnrolmentSettings};
+pub use roster::{Roster, Waiting};
 
 use crate::netns::NetNamespace;
 

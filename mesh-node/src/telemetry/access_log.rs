@@ -29,14 +29,16 @@ pub(super) fn write(report: &Report, bytes: Bytes, ending: &Ending) {
     );
 }
 
-pub(super) const fn reporter_name(reporter: Reporter) -> &'static str {
+/// As a label and a log field.
+pub const fn reporter_name(reporter: Reporter) -> &'static str {
     match reporter {
         Reporter::Source => "source",
         Reporter::Destination => "destination",
     }
 }
 
-pub(super) const fn security_name(security: Security) -> &'static str {
+/// As a label and a log field, in the words of Istio's `connection_security_policy`.
+pub const fn security_name(security: Security) -> &'static str {
     match security {
         Security::MutualTls => "mutual_tls",
         Security::None => "none",

@@ -27,6 +27,7 @@ pub struct Metrics {
     cut: IntCounterVec,
     rejected: IntCounterVec,
     events: IntCounterVec,
+    admin: IntCounterVec,
     pods: IntGaugeVec,
     generation: IntGauge,
     findings: IntGaugeVec,
@@ -69,6 +70,7 @@ impl Metrics {
                 &["reason"],
             )?,
             events: ours("mesh_ebpf_events_total", "What the eBPF programs did, by why", &["action", "reason"])?,
+            admin: ours("mesh_admin_requests_total", "Requests to the admin API by HTTP status", &["code"])?,
             pods: gauge("mesh_pods", "Pods of this node by state", &["state"])?,
             generation: register(
                 &registry,
@@ -129,6 +131,11 @@ impl Metrics {
     /// A tunnel, or a request in one, was turned away.
     pub fn tunnel_rejected(&self, reason: RejectReason) {
         self.rejected.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// The admin API answered a request with this HTTP status.
+    pub fn admin_request(&self, code: u16) {
+        self.admin.with_label_values(&[code.to_string().as_str()]).inc();
     }
 
     /// The enrolment loop's last comparison.

@@ -4,13 +4,16 @@ mod access_log;
 mod endpoints;
 mod flow_events;
 mod labels;
+mod log_control;
 mod metrics;
 mod report;
 
 use std::sync::Arc;
 
+pub use access_log::{reporter_name, security_name};
 pub use endpoints::Endpoints;
 pub use flow_events::{FlowEvent, FlowEvents, FlowKind};
+pub use log_control::LogControl;
 pub use metrics::Metrics;
 pub use report::{Bytes, Cut, CutReason, Ending, Party, Refused, Report, Reporter, Security};
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod ctl;
 mod inside;
 mod journal;
 mod mesh;
@@ -14,6 +15,7 @@ mod verdict;
 use std::time::Duration;
 
 pub use client::{Answer, Connect, Held, traffic};
+pub use ctl::{ctl, ctl_json, keys};
 pub use inside::{Syn, inside};
 pub use journal::{connections, lines};
 pub use mesh::{Mesh, NAMESPACE, NODES};

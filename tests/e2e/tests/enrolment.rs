@@ -123,8 +123,11 @@ fn daemon_out_of_touch(lab: &Lab, node: &str) -> Result<Process> {
         fs::copy(file.path(), config.join(file.file_name()))?;
     }
     let bpf = lab.home().join(format!("bpf.{node}/mesh"));
-    let paths = [config, lab.ca_dir()?, bpf].map(|path| path.display().to_string());
-    let argv = ["mesh-node", "--node", node, "--config", &paths[0], "--ca", &paths[1], "--bpf-dir", &paths[2]];
+    let socket = lab.admin_socket(node);
+    let paths = [config, lab.ca_dir()?, bpf, socket].map(|path| path.display().to_string());
+    let flags = ["--config", "--ca", "--bpf-dir", "--admin-socket"];
+    let mut argv = vec!["mesh-node", "--node", node];
+    argv.extend(flags.into_iter().zip(&paths).flat_map(|(flag, path)| [flag, path.as_str()]));
     lab.node(node)?.spawn(&argv)
 }
 

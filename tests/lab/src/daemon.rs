@@ -59,7 +59,9 @@ impl Lab {
         let ca = options.ca.map_or_else(|| self.ca_dir(), Ok)?.display().to_string();
         let bpf = self.bpf_dir(node.name())?;
         let config = self.config_dir().display().to_string();
-        let mut argv = vec![&*program, "--node", node.name(), "--config", &config, "--ca", &ca, "--bpf-dir", &bpf];
+        let socket = self.admin_socket(node.name()).display().to_string();
+        let mut argv = vec![&*program, "--node", node.name(), "--config", &config, "--ca", &ca];
+        argv.extend(["--bpf-dir", &bpf, "--admin-socket", &socket]);
         argv.extend(options.args.iter().map(String::as_str));
         let number = self.shared.next_number();
         let mut context = node.state().context(&self.shared, &format!("mesh-system/mesh-node-{number}"))?;
@@ -71,6 +73,11 @@ impl Lab {
             daemon.wait_until_ready(limit)?;
         }
         Ok(daemon)
+    }
+
+    /// Where a node's daemon has its admin API; `mesh-ctl` that is run on the node asks there.
+    pub fn admin_socket(&self, node: &str) -> PathBuf {
+        self.shared.admin_socket(node)
     }
 
     /// A directory on the node's own BPF file system, mounted on the first call.

@@ -47,7 +47,10 @@ impl NodeState {
             netns: self.netns.path(),
             mounts: None,
             cgroup,
-            env: vec![("NODE_NAME".into(), self.name.clone())],
+            env: vec![
+                ("NODE_NAME".into(), self.name.clone()),
+                ("MESH_ADMIN_SOCKET".into(), shared.admin_socket(&self.name).display().to_string()),
+            ],
             logs: shared.logs(),
             name: self.name.clone(),
             outlives_owner: shared.keep,

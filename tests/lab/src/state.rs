@@ -86,6 +86,10 @@ impl Shared {
         self.home.join("logs")
     }
 
+    pub(crate) fn admin_socket(&self, node: &str) -> PathBuf {
+        self.home.join(format!("admin.{node}.sock"))
+    }
+
     /// A number that no other sandbox, machine or capture of the lab has.
     pub(crate) fn next_number(&self) -> usize {
         self.numbers.fetch_add(1, Ordering::Relaxed)

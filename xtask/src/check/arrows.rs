@@ -19,20 +19,22 @@ const fn row(package: &'static str, ours: &'static [&'static str]) -> Row {
 }
 
 const PROGRAM: &[&str] = &["mesh-core", "mesh-config", "mesh-transport"];
-const NODE: &[&str] = &["mesh-abi", "mesh-core", "mesh-config", "mesh-transport"];
+const NODE: &[&str] = &["mesh-abi", "mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
+const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
 const TEST: &[&str] =
     &["mesh-abi", "mesh-core", "mesh-config", "mesh-transport", "mesh-node", "mesh-lab", "mesh-shop", "mesh-traffic"];
 
 const ROWS: &[Row] = &[
     Row { package: "mesh-abi", ours: &[], others: Some(&["aya"]) },
     Row { package: "mesh-core", ours: &[], others: Some(&["thiserror", "serde"]) },
+    Row { package: "mesh-admin", ours: &["mesh-core"], others: Some(&["serde"]) },
     row("mesh-ebpf", &["mesh-abi"]),
     row("mesh-config", &["mesh-core"]),
     row("mesh-transport", &["mesh-core"]),
     row("mesh-node", NODE),
     row("mesh-waypoint", PROGRAM),
     row("mesh-control", PROGRAM),
-    row("mesh-ctl", PROGRAM),
+    row("mesh-ctl", CTL),
     row("mesh-fuzz", PROGRAM),
     row("xtask", &[]),
 ];

@@ -55,6 +55,7 @@ impl Machine {
             ("--config", self.lab.config_dir().display().to_string()),
             ("--ca", self.lab.ca_dir()?.display().to_string()),
             ("--bpf-dir", format!("{bpf}/mesh")),
+            ("--admin-socket", self.lab.home().join("own.sock").display().to_string()),
         ];
         for (flag, value) in case.args {
             args.retain(|(known, _)| known != flag);
@@ -103,7 +104,7 @@ fn a_machine_that_lacks_something_is_told_what_and_nothing_is_attached() -> Resu
         },
         Case { args: &[("--cgroup-root", "/run")], ..saying("/run is not in a cgroup v2 hierarchy") },
         Case { args: &[("--cgroup-root", "/nonexistent")], ..saying("/nonexistent is not in a cgroup v2 hierarchy") },
-        Case { args: &[("--bpf-dir", "/run/mesh")], ..saying("/run is not on a BPF file system") },
+        Case { args: &[("--bpf-dir", "/run/nothing")], ..saying("/run is not on a BPF file system") },
         Case { prepare: "mount -o remount,ro \"$BPF\"", ..saying("is the BPF file system writable?") },
     ] {
         machine.refuses(&case)?;
@@ -120,15 +121,21 @@ fn arguments_that_cannot_be_met_are_refused_and_nothing_is_attached() -> Result<
     let strange = machine.lab.home().join("strange-ca");
     copy_ca(&machine.lab, &strange)?;
     fs::copy(machine.lab.ca_dir_of("other", "other.test")?.join("ca-key.pem"), strange.join("ca-key.pem"))?;
+    let long = format!("/run/{}/admin.sock", "long".repeat(30));
+    let program = machine.program.clone();
     let (broken, strange) = (broken.display().to_string(), strange.display().to_string());
     let saying = |says| Case { says, ..Case::default() };
     for case in [
         Case { args: &[("--ca", "/nonexistent")], ..saying("--ca: cannot read /nonexistent/ca-cert.pem") },
+        Case { args: &[("--admin-socket", "/proc/admin.sock")], ..saying("--admin-socket: cannot listen on /proc") },
+        Case { args: &[("--admin-socket", &program)], ..saying("is there and is no socket") },
+        Case { args: &[("--admin-socket", &long)], ..saying("name a path of at most 100 bytes") },
         Case { args: &[("--ca", &broken)], ..saying("--ca: ca-key.pem") },
         Case { args: &[("--ca", &strange)], ..saying("--ca: ca-cert.pem and ca-key.pem do not belong together") },
         Case { args: &[("--config", "/nonexistent")], ..saying("--config: ") },
         Case { args: &[("--trust-domain", "Not A Domain")], ..saying("--trust-domain: ") },
-        Case { args: &[("--log", "access=?")], ..saying("--log access=?: ") },
+        Case { args: &[("--log", "access=?")], ..saying("--log: access=?: ") },
+        Case { args: &[("--log", "inof")], ..saying("--log: \"inof\" is no level") },
         Case { args: &[("--workers", "0")], ..saying("--workers") },
         Case { args: &[("--workers", "many")], ..saying("--workers") },
         Case { args: &[("--metrics-addr", "everywhere")], ..saying("--metrics-addr") },

@@ -1,0 +1,48 @@
+//! The admin API of a node daemon, as JSON over HTTP/1.1 on a Unix socket: its paths and its types.
+//!
+//! The daemon writes them and `mesh-ctl` reads them, or makes the same from a directory of manifests. Names are in
+//! camelCase; a field that is not known is left out. Keys are never renamed within [`VERSION`]; new ones may come.
+#![forbid(unsafe_code)]
+
+mod certificate;
+mod connection;
+mod list;
+mod log;
+mod refusal;
+mod service;
+mod status;
+mod workload;
+
+pub use certificate::Certificate;
+pub use connection::{Connection, Flow, FlowLine, FlowSelection, Party, Talk};
+pub use list::{DEFAULT_LIMIT, List, MAX_LIMIT, Selection};
+pub use log::LogFilter;
+pub use refusal::Refusal;
+pub use service::{Endpoint, MAX_ENDPOINTS, Port, Service};
+pub use status::{
+    CertificateError, Certificates, Config, DataPath, Expiry, Hook, MAX_FINDINGS, MAX_WAITING, Pods, Status, WaitingPod,
+};
+pub use workload::Workload;
+
+/// Version of the API, the first part of every path.
+pub const VERSION: &str = "v1";
+/// Where a daemon listens unless it is told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/mesh/admin.sock";
+
+/// The paths of the API.
+pub mod path {
+    /// GET: a [`crate::Status`].
+    pub const STATUS: &str = "/v1/status";
+    /// GET: a [`crate::List`] of [`crate::Workload`]s.
+    pub const WORKLOADS: &str = "/v1/workloads";
+    /// GET: a [`crate::List`] of [`crate::Service`]s.
+    pub const SERVICES: &str = "/v1/services";
+    /// GET: a [`crate::List`] of [`crate::Certificate`]s.
+    pub const CERTIFICATES: &str = "/v1/certificates";
+    /// GET: a [`crate::List`] of [`crate::Connection`]s.
+    pub const CONNECTIONS: &str = "/v1/connections";
+    /// GET: a stream of [`crate::FlowLine`]s, a line of JSON each, without end; its query is a [`crate::FlowSelection`].
+    pub const FLOWS: &str = "/v1/flows";
+    /// GET: the [`crate::LogFilter`] in force. PUT: puts another one in force.
+    pub const LOG: &str = "/v1/log";
+}

@@ -1,0 +1,143 @@
+//! How a daemon is.
+
+use serde::{Deserialize, Serialize};
+
+/// Findings that are told word by word; [`Config`] counts them all.
+pub const MAX_FINDINGS: usize = 20;
+/// Pods that are named because they are not in the mesh yet; [`Pods`] counts them all.
+pub const MAX_WAITING: usize = 100;
+
+/// A daemon's state at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// The name of its node.
+    pub node: String,
+    /// Its process id, in its own pid namespace.
+    pub pid: u32,
+    /// Seconds since it was started.
+    pub uptime_seconds: u64,
+    /// The kernel's release.
+    pub kernel: String,
+    /// What is in force in the kernel.
+    pub data_path: DataPath,
+    /// The configuration in force.
+    pub config: Config,
+    /// The node's pods that are to be part of the mesh.
+    pub pods: Pods,
+    /// The certificates held.
+    pub certificates: Certificates,
+    /// Threads that carry connections.
+    pub workers: usize,
+    /// Connections that they carry now.
+    pub connections: usize,
+}
+
+/// What is in force in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataPath {
+    /// What holds the hooks on pods' interfaces: `tcx` links, or `clsact` filters before Linux 6.6.
+    pub pod_hooks: String,
+    /// The cgroup that the other hooks are attached to.
+    pub cgroup: String,
+    /// Those hooks.
+    pub hooks: Vec<Hook>,
+}
+
+/// A hook at the root of cgroup v2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hook {
+    /// The program's name.
+    pub name: String,
+    /// Whether the kernel says that it is attached now.
+    pub present: bool,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// Counts from 1.
+    pub generation: u64,
+    /// Workloads in it.
+    pub workloads: usize,
+    /// Services in it.
+    pub services: usize,
+    /// Findings that are errors.
+    pub errors: usize,
+    /// Findings that are warnings.
+    pub warnings: usize,
+    /// Findings for information.
+    pub infos: usize,
+    /// The worst [`MAX_FINDINGS`] of the errors and warnings, a line each.
+    pub findings: Vec<String>,
+}
+
+/// Pods of the node: desired state against actual state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pods {
+    /// To be part of the mesh.
+    pub desired: usize,
+    /// Part of it.
+    pub enrolled: usize,
+    /// Not yet part of it.
+    pub pending: usize,
+    /// Those among them that could not be enrolled; it is tried again.
+    pub failed: usize,
+    /// The first [`MAX_WAITING`] that are not enrolled.
+    pub waiting: Vec<WaitingPod>,
+}
+
+/// A pod that should be enrolled and is not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `pending` or `failed`.
+    pub state: String,
+    /// Why.
+    pub reason: String,
+    /// Seconds since it is so.
+    pub for_seconds: u64,
+}
+
+/// The certificates held, in short.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Certificates {
+    /// How many there are.
+    pub held: usize,
+    /// The one that ends first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soonest: Option<Expiry>,
+    /// Identities that want for one.
+    pub errors: Vec<CertificateError>,
+}
+
+/// When a certificate ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expiry {
+    /// Whose it is.
+    pub identity: String,
+    /// Seconds until its end; 0 when it is over.
+    pub expires_in_seconds: u64,
+}
+
+/// Why there is no certificate, or no new one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateError {
+    /// For whom.
+    pub identity: String,
+    /// Why.
+    pub error: String,
+}

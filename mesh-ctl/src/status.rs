@@ -1,0 +1,146 @@
+//! `mesh-ctl status`: how a node's daemon is.
+
+use clap::Args;
+use mesh_admin::{Certificates, Status, path};
+
+use crate::Outcome;
+use crate::daemon::Daemon;
+use crate::output::{Format, age, print, print_value, table};
+
+/// Says how the node's daemon is, and what wants attention.
+#[derive(Debug, Args)]
+#[command(after_help = crate::EXIT_CODES)]
+pub(crate) struct StatusArguments {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// The form of the output.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl StatusArguments {
+    pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
+        let status: Status = self.daemon.get(path::STATUS, &[])?;
+        match self.output {
+            Format::Table => print(&for_people(&status))?,
+            format => print_value(&status, format)?,
+        }
+        Ok(if is_well(&status) { Outcome::Good } else { Outcome::Bad })
+    }
+}
+
+/// Whether nothing wants attention: warnings and pods that are merely pending do not.
+fn is_well(status: &Status) -> bool {
+    status.pods.failed == 0
+        && status.config.errors == 0
+        && status.certificates.errors.is_empty()
+        && status.data_path.hooks.iter().all(|hook| hook.present)
+}
+
+fn for_people(status: &Status) -> String {
+    let (config, pods) = (&status.config, &status.pods);
+    let absent: Vec<&str> =
+        status.data_path.hooks.iter().filter(|hook| !hook.present).map(|hook| hook.name.as_str()).collect();
+    let hooks = match absent.len() {
+        0 => format!("all {} hooks at {}", status.data_path.hooks.len(), status.data_path.cgroup),
+        _ => format!("NOT attached at {}: {}", status.data_path.cgroup, absent.join(", ")),
+    };
+    let lines = [
+        ("node", status.node.clone()),
+        ("mesh-node", format!("{}, process {}, up {}", status.version, status.pid, age(status.uptime_seconds))),
+        ("kernel", status.kernel.clone()),
+        ("data path", format!("{hooks}; {} on pods' interfaces", status.data_path.pod_hooks)),
+        ("workers", format!("{}, carrying {} connections", status.workers, status.connections)),
+        (
+            "config",
+            format!(
+                "generation {}: {} workloads, {} services; {} errors, {} warnings, {} for information",
+                config.generation, config.workloads, config.services, config.errors, config.warnings, config.infos
+            ),
+        ),
+        (
+            "pods",
+            format!("{} of {} enrolled, {} pending, {} failed", pods.enrolled, pods.desired, pods.pending, pods.failed),
+        ),
+        ("certificates", certificates(&status.certificates)),
+    ];
+    let mut text: String = lines.iter().map(|(name, value)| format!("{name:13}{value}\n")).collect();
+    if !pods.waiting.is_empty() {
+        let rows = pods.waiting.iter().map(|pod| {
+            vec![format!("{}/{}", pod.namespace, pod.name), pod.state.clone(), age(pod.for_seconds), pod.reason.clone()]
+        });
+        text += &format!("\n{}", table(&["POD", "STATE", "SINCE", "WHY"], &rows.collect::<Vec<_>>()));
+    }
+    if !status.certificates.errors.is_empty() {
+        let rows = status.certificates.errors.iter().map(|error| vec![error.identity.clone(), error.error.clone()]);
+        text += &format!("\n{}", table(&["IDENTITY", "WITHOUT A NEW CERTIFICATE"], &rows.collect::<Vec<_>>()));
+    }
+    if !config.findings.is_empty() {
+        let rows: Vec<_> = config.findings.iter().map(|finding| vec![finding.clone()]).collect();
+        text += &format!("\n{}", table(&["FINDINGS"], &rows));
+    }
+    text
+}
+
+fn certificates(certificates: &Certificates) -> String {
+    let held = format!("{} held", certificates.held);
+    let Some(soonest) = &certificates.soonest else { return held };
+    format!("{held}, the first ends in {}: {}", age(soonest.expires_in_seconds), soonest.identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_admin::{Config, DataPath, Hook, Pods, WaitingPod};
+
+    use super::*;
+
+    fn status() -> Status {
+        Status {
+            version: "1.2.3".into(),
+            node: "a".into(),
+            pid: 7,
+            uptime_seconds: 3_700,
+            kernel: "6.18.1".into(),
+            data_path: DataPath {
+                pod_hooks: "tcx".into(),
+                cgroup: "/sys/fs/cgroup".into(),
+                hooks: vec![Hook { name: "connect4".into(), present: true }],
+            },
+            config: Config {
+                generation: 3,
+                workloads: 2,
+                services: 1,
+                errors: 0,
+                warnings: 1,
+                infos: 0,
+                findings: vec!["MESH0001 warning x.yaml: something".into()],
+            },
+            pods: Pods { desired: 1, enrolled: 1, ..Pods::default() },
+            certificates: Certificates::default(),
+            workers: 2,
+            connections: 5,
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_wants_attention_says_for_what() {
+        let mut ill = status();
+        assert!(is_well(&ill));
+        ill.data_path.hooks.push(Hook { name: "connect6".into(), present: false });
+        ill.pods.failed = 1;
+        ill.pods.waiting.push(WaitingPod {
+            namespace: "shop".into(),
+            name: "cart".into(),
+            state: "failed".into(),
+            reason: "port 15001 is taken".into(),
+            for_seconds: 61,
+        });
+        assert!(!is_well(&ill));
+        let text = for_people(&ill);
+        for part in
+            ["NOT attached at /sys/fs/cgroup: connect6", "shop/cart  failed  1m1s   port 15001 is taken", "up 1h1m"]
+        {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+}

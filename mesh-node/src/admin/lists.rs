@@ -1,0 +1,64 @@
+//! Lists of what the daemon knows and holds.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mesh_admin::{Certificate, List, Selection, Service, Workload};
+use mesh_transport::TlsIdentity;
+
+use super::Admin;
+
+impl Admin {
+    /// The workloads of the cluster; with their actual state, those of this node.
+    pub(super) fn workloads(&self, selection: &Selection) -> List<Workload> {
+        let config = self.shared.config();
+        let roster = self.roster.borrow();
+        let make = |workload: &std::sync::Arc<mesh_core::Workload>| {
+            let mut item = Workload::from(&**workload);
+            if workload.node == self.node && workload.is_enrolled() {
+                let waiting = roster.waiting.get(&workload.uid);
+                item.state = Some(waiting.map_or("enrolled", |waiting| waiting.state()).to_owned());
+                item.reason = waiting.map(|waiting| waiting.reason.clone());
+            }
+            item
+        };
+        selection.take(config.snapshot.workloads(), |workload| &workload.namespace, config.generation, make)
+    }
+
+    /// The Services of the cluster.
+    pub(super) fn services(&self, selection: &Selection) -> List<Service> {
+        let config = self.shared.config();
+        let services = config.snapshot.services();
+        selection.take(services, |service| &service.namespace, config.generation, |service| Service::from(&**service))
+    }
+
+    /// The certificates that the daemon holds, by identity.
+    pub(super) fn certificates(&self, selection: &Selection) -> List<Certificate> {
+        let now = SystemTime::now();
+        let mut held = self.shared.identities.current();
+        held.sort_by(|a, b| a.identity.cmp(&b.identity));
+        let generation = self.shared.config().generation;
+        selection.take(held.iter(), |tls| tls.identity.namespace(), generation, |tls| certificate(tls, now))
+    }
+}
+
+fn certificate(tls: &TlsIdentity, now: SystemTime) -> Certificate {
+    Certificate {
+        identity: tls.identity.to_string(),
+        namespace: tls.identity.namespace().to_owned(),
+        service_account: tls.identity.service_account().to_owned(),
+        not_before: Some(unix(tls.not_before)),
+        not_after: Some(unix(tls.not_after)),
+        expires_in_seconds: Some(seconds_until(tls.not_after, now)),
+        error: None,
+    }
+}
+
+/// Seconds since 1970.
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Seconds from `now` to `time`, none when it is over.
+pub(super) fn seconds_until(time: SystemTime, now: SystemTime) -> u64 {
+    time.duration_since(now).map_or(0, |left| left.as_secs())
+}

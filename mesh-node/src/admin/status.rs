@@ -1,0 +1,83 @@
+//! The daemon in short.
+
+use std::time::{Instant, SystemTime};
+
+use mesh_admin::{Certificates, Config, DataPath, Expiry, Hook, MAX_FINDINGS, MAX_WAITING, Pods, Status, WaitingPod};
+use mesh_config::Severity;
+
+use super::{Admin, lists::seconds_until};
+use crate::pods::Roster;
+
+impl Admin {
+    /// How the daemon is now.
+    pub(super) async fn status(&self) -> Status {
+        let workers = self.workers.upgrade();
+        let connections = match &workers {
+            Some(workers) => workers.carried().await,
+            // The daemon is ending.
+            None => 0,
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.node.to_string(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            kernel: self.hooks.kernel().to_owned(),
+            data_path: self.data_path(),
+            config: config(&self.shared.config()),
+            pods: pods(&self.roster.borrow(), Instant::now()),
+            certificates: self.certificate_summary(),
+            workers: workers.map_or(0, |workers| workers.count()),
+            connections,
+        }
+    }
+
+    fn data_path(&self) -> DataPath {
+        let hooks = self.hooks.present().into_iter();
+        DataPath {
+            pod_hooks: self.hooks.pod_hooks().to_owned(),
+            cgroup: self.hooks.cgroup().display().to_string(),
+            hooks: hooks.map(|(name, present)| Hook { name: name.to_owned(), present }).collect(),
+        }
+    }
+
+    fn certificate_summary(&self) -> Certificates {
+        let held = self.shared.identities.current();
+        let soonest = held.iter().min_by_key(|tls| tls.not_after).map(|tls| Expiry {
+            identity: tls.identity.to_string(),
+            expires_in_seconds: seconds_until(tls.not_after, SystemTime::now()),
+        });
+        Certificates { held: held.len(), soonest, errors: Vec::new() }
+    }
+}
+
+fn config(config: &mesh_config::Config) -> Config {
+    let of = |severity| config.findings.iter().filter(move |finding| finding.severity == severity);
+    let worst = of(Severity::Error).chain(of(Severity::Warning));
+    Config {
+        generation: config.generation,
+        workloads: config.snapshot.workloads().len(),
+        services: config.snapshot.services().len(),
+        errors: of(Severity::Error).count(),
+        warnings: of(Severity::Warning).count(),
+        infos: of(Severity::Info).count(),
+        findings: worst.take(MAX_FINDINGS).map(ToString::to_string).collect(),
+    }
+}
+
+fn pods(roster: &Roster, now: Instant) -> Pods {
+    let waiting = roster.waiting.values().take(MAX_WAITING).map(|waiting| WaitingPod {
+        namespace: waiting.namespace.to_string(),
+        name: waiting.name.to_string(),
+        state: waiting.state().to_owned(),
+        reason: waiting.reason.clone(),
+        for_seconds: now.saturating_duration_since(waiting.since).as_secs(),
+    });
+    Pods {
+        desired: roster.desired,
+        enrolled: roster.enrolled,
+        pending: roster.waiting.len(),
+        failed: roster.waiting.values().filter(|waiting| waiting.failed).count(),
+        waiting: waiting.collect(),
+    }
+}
