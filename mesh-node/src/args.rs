@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Parser, ValueEnum};
 use mesh_transport::Carriers;
 
+use crate::telemetry::Protocol;
+
 /// The node daemon of the mesh: enrols this node's pods and carries their connections over mTLS.
 ///
 /// Exit codes: 0 stopped as asked, 1 failed, 2 cannot run on this machine or with these arguments.
@@ -54,12 +56,29 @@ pub struct Args {
     /// What tunnels to other nodes are made of.
     #[arg(long, value_enum, default_value_t = Tunnels::DirectOrH2)]
     pub tunnels: Tunnels,
+    /// Collector of spans by OTLP, such as http://collector:4317; without one, no span is made.
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+    /// How the collector is spoken to.
+    #[arg(long, value_enum, default_value_t = Protocol::Grpc)]
+    pub otlp_protocol: Protocol,
+    /// Share of the traces begun here that is recorded, from 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
+    pub trace_sampling: f64,
     /// What to log: a level, or directives such as `info,access=off`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
     /// Log from the eBPF programs as well; for debugging, it costs time on every connection.
     #[arg(long)]
     pub bpf_log: bool,
+}
+
+/// A number from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("not a number from 0 to 1".to_owned()),
+    }
 }
 
 /// What tunnels are made of, as an operator may choose it.

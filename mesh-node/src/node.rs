@@ -22,7 +22,7 @@ use crate::{
     bpf::{self, Datapath, LoadOptions},
     memory,
     pods::{Enrolment, EnrolmentSettings},
-    telemetry::{Endpoints, LogControl, Metrics, Telemetry},
+    telemetry::{Collector, Endpoints, Exporter, LogControl, Metrics, Spans, Telemetry},
     workers::Workers,
 };
 
@@ -59,6 +59,7 @@ impl Shared {
 pub struct Prepared {
     trust_domain: TrustDomain,
     authority: CertificateAuthority,
+    collector: Option<Collector>,
     config: watch::Receiver<Arc<Config>>,
     endpoints: Endpoints,
     admin: AdminSocket,
@@ -80,12 +81,14 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     let authority = CertificateAuthority::load(&args.ca, SystemTime::now()).map_err(of_flag("--ca"))?;
     let options = Options { trust_domain: trust_domain.clone(), cluster_domain: args.cluster_domain.clone() };
     let config = mesh_config::watch(args.config.clone(), options).await.map_err(of_flag("--config"))?;
+    let collector = args.otlp_endpoint.as_deref().map(|url| Collector::new(url, args.otlp_protocol));
+    let collector = collector.transpose().map_err(of_flag("--otlp-endpoint"))?;
     let endpoints = Endpoints::bind(args.metrics_addr, args.readiness_addr).await?;
     let admin = AdminSocket::open(&args.admin_socket)?;
     let options =
         LoadOptions { bpf_dir: &args.bpf_dir, cgroup_root: &cgroup_root, proc: &args.proc, log: args.bpf_log };
     let datapath = Datapath::load(&options)?;
-    Ok(Prepared { trust_domain, authority, config, endpoints, admin, cgroup_root, datapath })
+    Ok(Prepared { trust_domain, authority, collector, config, endpoints, admin, cgroup_root, datapath })
 }
 
 fn of_flag<E: std::fmt::Display>(flag: &'static str) -> impl Fn(E) -> anyhow::Error {
@@ -113,17 +116,21 @@ fn raise_descriptor_limit() {
 /// What could not be started.
 pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Result<()> {
     let started = Instant::now();
-    let Prepared { trust_domain, authority, config, endpoints, admin, cgroup_root, mut datapath } = prepared;
+    let Prepared { trust_domain, authority, collector, config, endpoints, admin, cgroup_root, mut datapath } = prepared;
     let metrics = Arc::new(Metrics::new(args.cluster.clone(), datapath.counters()?)?);
     if args.bpf_log {
         bpf::forward_logs(datapath.ebpf_mut())?;
     }
+    let (spans, exporter) = match collector.map(|collector| Spans::to(collector, args.trace_sampling)) {
+        Some((spans, exporter)) => (spans, Some(exporter)),
+        None => (Spans::off(), None),
+    };
     let limits = Limits::default();
     let shared = Arc::new(Shared {
         cluster: args.cluster.clone(),
         identities: Identities::new(CertificateSource::Embedded(Box::new(authority)), trust_domain)
             .with_carriers(args.tunnels.into()),
-        telemetry: Arc::new(Telemetry::new(metrics.clone())),
+        telemetry: Arc::new(Telemetry::new(metrics.clone(), spans)),
         hbone: Server::new(limits.clone()),
         limits,
         config: config.clone(),
@@ -153,7 +160,8 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         () = enrolment.run(config.clone(), ready) => anyhow::bail!("the configuration's watcher ended"),
         () = endpoints.serve(metrics.clone(), is_ready) => {}
         () = Arc::new(api).serve(listener) => {}
-        () = follow_config(config, metrics) => {}
+        () = follow_config(config, metrics.clone()) => {}
+        () = export_spans(exporter, &args, metrics) => {}
         () = shared.identities.run_renewal() => {}
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
@@ -166,6 +174,14 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
 fn worker_count(args: &Args) -> usize {
     let cores = std::thread::available_parallelism();
     args.workers.map_or_else(|| cores.map_or(1, usize::from), usize::from)
+}
+
+/// Sends spans where a collector is named; else there is nothing to do.
+async fn export_spans(exporter: Option<Exporter>, args: &Args, metrics: Arc<Metrics>) {
+    if let Some(exporter) = exporter {
+        exporter.run(&args.node, &args.cluster, metrics).await;
+    }
+    std::future::pending().await
 }
 
 /// Tells of each new configuration and of what was not found in the one before.

@@ -11,6 +11,7 @@ pub mod model;
 pub mod policy;
 pub mod resolve;
 pub mod snapshot;
+pub mod trace_context;
 
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub use label_set::LabelSet;
@@ -18,3 +19,4 @@ pub use model::{Endpoint, Enrolment, NodeName, OutsideReason, Protocol, Service,
 pub use policy::{Policies, PolicyName};
 pub use resolve::{Destination, PlaintextReason, Refusal, Transport, resolve};
 pub use snapshot::Snapshot;
+pub use trace_context::{TraceContext, TraceParentError};

@@ -128,12 +128,12 @@ fn flow(event: &FlowEvent) -> Flow {
 
 fn talk(report: &Report, bytes: telemetry::Bytes) -> Talk {
     Talk {
-        reporter: telemetry::reporter_name(report.reporter).to_owned(),
+        reporter: report.reporter.as_str().to_owned(),
         source: party(&report.source),
         destination: party(&report.destination),
         service: report.service.as_ref().map(|service| service.hostname.to_string()),
         original_destination: report.original,
-        security: telemetry::security_name(report.security).to_owned(),
+        security: report.security.as_str().to_owned(),
         bytes_from_client: bytes.from_client,
         bytes_to_client: bytes.to_client,
     }

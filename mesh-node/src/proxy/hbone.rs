@@ -5,15 +5,14 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::StatusCode;
 use mesh_core::{Snapshot, SpiffeId, Workload};
-use mesh_transport::hbone::{ConnectRequest, ServeError};
+use mesh_transport::hbone::{ConnectRequest, ServeError, Tunnel};
 use tokio::net::TcpStream;
 
 use super::plaintext::canonical;
 use crate::{
-    connections::Carried,
     pods::EnrolledPod,
     sockets,
-    telemetry::{Ending, Party, Refused, Report, Reporter, Security},
+    telemetry::{Ending, Party, Refused, Report, Reporter, Security, SpanKind},
     workers::Worker,
 };
 
@@ -67,44 +66,53 @@ async fn carry(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, request: Co
         workload: snapshot.workload_by_uid(&pod.uid).cloned(),
         principal: Some(pod.identity.clone()),
     };
+    let span = worker.shared.telemetry.spans.begin(SpanKind::Server, request.traceparent.as_deref());
     let carried = worker.connections.begin(report);
-    let ending = carry_to(worker, pod, request, &carried, client, target).await;
+    // On the heap, and gone before the bytes flow: a carried connection keeps little.
+    let opened = Box::pin(open(worker, pod, request, client, target)).await;
+    let telemetry = &worker.shared.telemetry;
+    let error = opened.as_ref().err().map(|(reason, error)| (reason.as_str(), error.as_str()));
+    telemetry.spans.finish(span, carried.connection().report(), error, &telemetry.metrics);
+    let ending = match opened {
+        Ok((application, tunnel)) => carried.relay(application, tunnel).await,
+        Err((reason, error)) => Ending::Refused(reason, error),
+    };
     carried.finish(&ending);
 }
 
-async fn carry_to(
+/// Connects the application and then accepts the request, or answers it with the reason why not.
+async fn open(
     worker: &Worker,
     pod: &EnrolledPod,
     mut request: ConnectRequest,
-    carried: &Carried<'_>,
     client: SocketAddr,
     target: SocketAddr,
-) -> Ending {
+) -> Result<(TcpStream, Tunnel), (Refused, String)> {
     if !pod.owns(target.ip()) || mesh_abi::ports::is_reserved(target.port()) {
         request.refuse(StatusCode::BAD_REQUEST).await;
         let error = format!("{target} is not an address of {}'s applications", pod.display_name);
-        return Ending::Refused(Refused::BadTarget, error);
+        return Err((Refused::BadTarget, error));
     }
     let dialled = tokio::select! {
         biased;
         dialled = sockets::dial_application(&pod.netns, target, client, &worker.flows) => dialled,
         // Whoever asks and takes back must not leave us with a socket for each time.
         () = request.withdrawn() => {
-            return Ending::Refused(Refused::TunnelFailed, "the client took its request back".to_owned());
+            return Err((Refused::TunnelFailed, "the client took its request back".to_owned()));
         }
     };
     let application = match dialled {
         Ok(application) => application,
         Err(error) => {
             request.refuse(StatusCode::SERVICE_UNAVAILABLE).await;
-            return Ending::Refused(Refused::Unreachable, error.to_string());
+            return Err((Refused::Unreachable, error.to_string()));
         }
     };
     match request.accept().await {
-        Ok(tunnel) => carried.relay(application, tunnel).await,
+        Ok(tunnel) => Ok((application, tunnel)),
         Err(error) => {
             sockets::reset(application);
-            Ending::Refused(Refused::TunnelFailed, error.to_string())
+            Err((Refused::TunnelFailed, error.to_string()))
         }
     }
 }

@@ -14,7 +14,7 @@ use super::baggage;
 use crate::{
     pods::EnrolledPod,
     sockets::{self, DialError},
-    telemetry::{Ending, Party, Refused, Report, Reporter, Security},
+    telemetry::{Ending, Party, Refused, Report, Reporter, Security, Span, SpanKind},
     workers::Worker,
 };
 
@@ -47,7 +47,7 @@ pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, app: TcpStream, cl
     let cookie = pod.netns.cookie();
     report.original = worker.flows.take_original_destination(cookie, client, listener);
     // On the heap, and gone before the bytes flow: a carried connection keeps little.
-    let connected = Box::pin(connect(worker, pod, &mut report)).await;
+    let connected = Box::pin(connect_traced(worker, pod, &mut report)).await;
     let carried = worker.connections.begin(report);
     let ending = match connected {
         Ok(far) => carried.relay(app, far).await,
@@ -67,8 +67,23 @@ fn refuse(app: TcpStream, failure: Failure) -> Ending {
     Ending::Refused(failure.reason, failure.error)
 }
 
+/// [`connect`], with a span of it.
+async fn connect_traced(worker: &Worker, pod: &EnrolledPod, report: &mut Report) -> Result<Far, Failure> {
+    let telemetry = &worker.shared.telemetry;
+    let mut span = telemetry.spans.begin(SpanKind::Client, None);
+    let connected = connect(worker, pod, report, span.as_deref_mut()).await;
+    let error = connected.as_ref().err().map(|failure| (failure.reason.as_str(), failure.error.as_str()));
+    telemetry.spans.finish(span, report, error, &telemetry.metrics);
+    connected
+}
+
 /// Resolves and connects, again and again while an enrolled destination is not there yet.
-async fn connect(worker: &Worker, pod: &EnrolledPod, report: &mut Report) -> Result<Far, Failure> {
+async fn connect(
+    worker: &Worker,
+    pod: &EnrolledPod,
+    report: &mut Report,
+    mut span: Option<&mut Span>,
+) -> Result<Far, Failure> {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = FIRST_PAUSE;
     loop {
@@ -78,14 +93,22 @@ async fn connect(worker: &Worker, pod: &EnrolledPod, report: &mut Report) -> Res
             Transport::Plaintext(_) => return plaintext(pod, destination.endpoint).await,
             Transport::Hbone { identity } => identity,
         };
+        if let Some(span) = &mut span {
+            span.event("resolved", Some(destination.endpoint.to_string()));
+        }
         report.security = Security::MutualTls;
         report.destination.principal = Some(identity.clone());
-        match tunnel(worker, pod, &destination, identity, report).await {
+        let traceparent = span.as_ref().map(|span| span.traceparent());
+        let failure = match tunnel(worker, pod, &destination, identity, report, traceparent).await {
             Ok(far) => return Ok(far),
             Err(TunnelFailure::Final(failure)) => return Err(failure),
             Err(TunnelFailure::NotYet(failure)) if Instant::now() + pause > deadline => return Err(failure),
-            Err(TunnelFailure::NotYet(_)) => tokio::time::sleep(pause).await,
+            Err(TunnelFailure::NotYet(failure)) => failure,
+        };
+        if let Some(span) = &mut span {
+            span.event("retry", Some(failure.error));
         }
+        tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -130,6 +153,7 @@ async fn tunnel(
     destination: &Destination,
     expected: &SpiffeId,
     report: &Report,
+    traceparent: Option<String>,
 ) -> Result<Far, TunnelFailure> {
     let tls = certificate(worker, &pod.identity).await.map_err(TunnelFailure::Final)?;
     let peer = SocketAddr::new(destination.endpoint.ip(), mesh_abi::ports::HBONE);
@@ -139,7 +163,7 @@ async fn tunnel(
         authority: destination.endpoint,
         forwarded: report.source.address,
         baggage: report.source.workload.as_deref().map(|source| baggage::of(source, cluster)),
-        traceparent: None,
+        traceparent,
     };
     let dial = async || match sockets::dial(&pod.netns, peer).await {
         Ok(stream) => Ok(stream),

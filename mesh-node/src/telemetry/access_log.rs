@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use mesh_core::{SpiffeId, Workload};
 
-use super::report::{Bytes, Ending, Report, Reporter, Security};
+use super::report::{Bytes, Ending, Report};
 
 /// Writes the line.
 pub(super) fn write(report: &Report, bytes: Bytes, ending: &Ending) {
     tracing::info!(
         target: "access",
-        reporter = reporter_name(report.reporter),
+        reporter = report.reporter.as_str(),
         source = address(report.source.address),
         source_workload = workload(report.source.workload.as_deref()),
         source_principal = principal(report.source.principal.as_ref()),
@@ -19,7 +19,7 @@ pub(super) fn write(report: &Report, bytes: Bytes, ending: &Ending) {
         destination_principal = principal(report.destination.principal.as_ref()),
         destination_service = report.service.as_ref().map(|service| service.hostname.as_ref()),
         original_destination = address(report.original),
-        security = security_name(report.security),
+        security = report.security.as_str(),
         bytes_from_client = bytes.from_client,
         bytes_to_client = bytes.to_client,
         duration_us = u64::try_from(report.age().as_micros()).unwrap_or(u64::MAX),
@@ -27,22 +27,6 @@ pub(super) fn write(report: &Report, bytes: Bytes, ending: &Ending) {
         error = ending.detail(),
         "connection"
     );
-}
-
-/// As a label and a log field.
-pub const fn reporter_name(reporter: Reporter) -> &'static str {
-    match reporter {
-        Reporter::Source => "source",
-        Reporter::Destination => "destination",
-    }
-}
-
-/// As a label and a log field, in the words of Istio's `connection_security_policy`.
-pub const fn security_name(security: Security) -> &'static str {
-    match security {
-        Security::MutualTls => "mutual_tls",
-        Security::None => "none",
-    }
 }
 
 fn address(address: Option<SocketAddr>) -> Option<String> {

@@ -2,10 +2,7 @@
 
 use mesh_core::{SpiffeId, Workload};
 
-use super::{
-    access_log::{reporter_name, security_name},
-    report::{Party, Report},
-};
+use super::report::{Party, Report};
 
 /// What a label says when nothing is known.
 const UNKNOWN: &str = "unknown";
@@ -44,7 +41,7 @@ pub(super) fn values<'a>(report: &'a Report, cluster: &'a str, response_flags: &
     let service = report.service.as_deref();
     let fallback = destination.canonical_service;
     [
-        reporter_name(report.reporter),
+        report.reporter.as_str(),
         source.workload,
         source.namespace,
         source.principal,
@@ -66,7 +63,7 @@ pub(super) fn values<'a>(report: &'a Report, cluster: &'a str, response_flags: &
         service.map_or(destination.namespace, |service| &service.namespace),
         "tcp",
         response_flags,
-        security_name(report.security),
+        report.security.as_str(),
     ]
 }
 

@@ -6,8 +6,7 @@ use mesh_transport::RejectReason;
 use prometheus::{Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector};
 
 use super::{
-    access_log::reporter_name,
-    labels,
+    SpanFate, labels,
     report::{Bytes, CutReason, Ending, Refused, Report},
 };
 use crate::bpf::CounterReader;
@@ -26,6 +25,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     cut: IntCounterVec,
     rejected: IntCounterVec,
+    spans: IntCounterVec,
     events: IntCounterVec,
     admin: IntCounterVec,
     pods: IntGaugeVec,
@@ -69,6 +69,7 @@ impl Metrics {
                 "Tunnels and tunnel requests that were turned away, by why",
                 &["reason"],
             )?,
+            spans: ours("mesh_spans_total", "Spans of tunnels' set-up by what became of them", &["result"])?,
             events: ours("mesh_ebpf_events_total", "What the eBPF programs did, by why", &["action", "reason"])?,
             admin: ours("mesh_admin_requests_total", "Requests to the admin API by HTTP status", &["code"])?,
             pods: gauge("mesh_pods", "Pods of this node by state", &["state"])?,
@@ -94,6 +95,9 @@ impl Metrics {
                 self.cut.with_label_values(&[reporter, reason.as_str()]);
             }
         }
+        for fate in SpanFate::ALL {
+            self.spans.with_label_values(&[fate.as_str()]);
+        }
         for reason in RejectReason::ALL {
             self.rejected.with_label_values(&[reason.as_str()]);
         }
@@ -113,7 +117,7 @@ impl Metrics {
 
     /// A connection has ended.
     pub fn connection_ended(&self, report: &Report, ending: &Ending) {
-        let reporter = reporter_name(report.reporter);
+        let reporter = report.reporter.as_str();
         match ending {
             Ending::Carried(_) => self.count(&self.closed, report, NO_FLAGS, 1),
             Ending::Cut(cut) => {
@@ -136,6 +140,11 @@ impl Metrics {
     /// The admin API answered a request with this HTTP status.
     pub fn admin_request(&self, code: u16) {
         self.admin.with_label_values(&[code.to_string().as_str()]).inc();
+    }
+
+    /// Spans were sent, or lost.
+    pub fn spans(&self, fate: SpanFate, count: u64) {
+        self.spans.with_label_values(&[fate.as_str()]).inc_by(count);
     }
 
     /// The enrolment loop's last comparison.

@@ -7,15 +7,16 @@ mod labels;
 mod log_control;
 mod metrics;
 mod report;
+mod spans;
 
 use std::sync::Arc;
 
-pub use access_log::{reporter_name, security_name};
 pub use endpoints::Endpoints;
 pub use flow_events::{FlowEvent, FlowEvents, FlowKind};
 pub use log_control::LogControl;
 pub use metrics::Metrics;
 pub use report::{Bytes, Cut, CutReason, Ending, Party, Refused, Report, Reporter, Security};
+pub use spans::{Collector, Exporter, Protocol, Span, SpanFate, SpanKind, Spans};
 
 use crate::connections::ConnectionId;
 
@@ -25,13 +26,15 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// Live flow events.
     pub flows: FlowEvents,
+    /// Spans of tunnels' set-up.
+    pub spans: Spans,
 }
 
 impl Telemetry {
     /// Nothing told yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, flows: FlowEvents::new() }
+    pub fn new(metrics: Arc<Metrics>, spans: Spans) -> Self {
+        Self { metrics, flows: FlowEvents::new(), spans }
     }
 
     /// Both ends of a connection are connected.

@@ -20,6 +20,17 @@ pub enum Reporter {
     Destination,
 }
 
+impl Reporter {
+    /// As a metric label and log field.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
 /// How the connection is protected between the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
@@ -27,6 +38,17 @@ pub enum Security {
     MutualTls,
     /// Plaintext.
     None,
+}
+
+impl Security {
+    /// As a metric label and log field.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MutualTls => "mutual_tls",
+            Self::None => "none",
+        }
+    }
 }
 
 /// Why a connection was refused: a closed set, for metrics.

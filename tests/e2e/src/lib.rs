@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod collector;
 mod ctl;
 mod inside;
 mod journal;
@@ -15,6 +16,7 @@ mod verdict;
 use std::time::Duration;
 
 pub use client::{Answer, Connect, Held, traffic};
+pub use collector::{Collector, Otlp, attribute};
 pub use ctl::{ctl, ctl_json, keys};
 pub use inside::{Syn, inside};
 pub use journal::{connections, lines};

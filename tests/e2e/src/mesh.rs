@@ -46,14 +46,19 @@ impl Mesh {
     }
 
     fn with_arguments(arguments: &[&str]) -> Result<Self> {
-        let lab = NODES.into_iter().fold(Lab::builder(), |lab, node| lab.node(node)).build()?;
-        lab.namespace(NAMESPACE)?;
-        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut mesh = Self { daemons: BTreeMap::new(), lab, arguments, barriers: AtomicUsize::new(0) };
+        let mut mesh = Self::without_daemons()?;
+        mesh.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         for node in NODES {
             mesh.start_daemon(node)?;
         }
         Ok(mesh)
+    }
+
+    /// The lab alone, with no namespace labelled.
+    pub fn without_daemons() -> Result<Self> {
+        let lab = NODES.into_iter().fold(Lab::builder(), |lab, node| lab.node(node)).build()?;
+        lab.namespace(NAMESPACE)?;
+        Ok(Self { daemons: BTreeMap::new(), lab, arguments: Vec::new(), barriers: AtomicUsize::new(0) })
     }
 
     /// Labels [`NAMESPACE`]: its pods join.
@@ -63,7 +68,12 @@ impl Mesh {
 
     /// Starts a node's daemon and waits until it is ready.
     pub fn start_daemon(&mut self, node: &str) -> Result<()> {
-        let args = self.arguments.clone();
+        self.start_daemon_with(node, &[])
+    }
+
+    /// As [`Mesh::start_daemon`], with more arguments.
+    pub fn start_daemon_with(&mut self, node: &str, more: &[&str]) -> Result<()> {
+        let args = self.arguments.iter().map(String::as_str).chain(more.iter().copied()).map(str::to_owned).collect();
         let options = DaemonOptions { args, ready_within: Some(PATIENCE), ..DaemonOptions::default() };
         let daemon = self.lab.start_daemon(node, options)?;
         self.daemons.insert(node.to_owned(), daemon);
