@@ -11,6 +11,7 @@ mod output;
 mod resolve;
 mod status;
 mod version;
+mod why;
 
 use std::process::ExitCode;
 
@@ -20,8 +21,8 @@ use mesh_admin::{Certificate, Connection, Service, Workload};
 /// Exit codes, for scripts.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; status: nothing wants attention, analyze: no errors, resolve: the connection goes somewhere
-  1  status: something wants attention, analyze: errors among the findings, resolve: the connection is refused
+  0  done; status: nothing wants attention, analyze: no errors, resolve: the connection goes somewhere, why and authz: it is allowed
+  1  status: something wants attention, analyze: errors among the findings, resolve: the connection is refused, why and authz: it is refused
   2  wrong usage, no daemon is reached, or something cannot be read or written";
 
 #[derive(Debug, Parser)]
@@ -50,6 +51,11 @@ enum Command {
     /// Shows connections as they open, end and are refused, from now on.
     #[command(visible_alias = "flow")]
     Flows(flows::Flows),
+    /// Says what becomes of a connection: where it goes, how, which policies are asked, and what stops it.
+    Why(why::Question),
+    /// Asks the policies alone.
+    #[command(subcommand)]
+    Authz(why::Authz),
     /// What the daemon logs.
     #[command(subcommand)]
     Log(log::Log),
@@ -79,6 +85,8 @@ fn main() -> ExitCode {
         Command::Certificate(verb) => verb.run::<Certificate>(),
         Command::Connection(verb) => verb.run::<Connection>(),
         Command::Flows(flows) => flows.run(),
+        Command::Why(question) => question.run(),
+        Command::Authz(authz) => authz.run(),
         Command::Log(log) => log.run(),
         Command::Analyze(analyze) => analyze.run(),
         Command::Resolve(resolve) => resolve.run(),

@@ -11,6 +11,7 @@ mod log;
 mod refusal;
 mod service;
 mod status;
+mod why;
 mod workload;
 
 pub use certificate::Certificate;
@@ -22,6 +23,7 @@ pub use service::{Endpoint, MAX_ENDPOINTS, Port, Service};
 pub use status::{
     CertificateError, Certificates, Config, DataPath, Expiry, Hook, MAX_FINDINGS, MAX_WAITING, Pods, Status, WaitingPod,
 };
+pub use why::{Considered, Miss, Mode, NodeView, Peer, Way, Why};
 pub use workload::Workload;
 
 /// Version of the API, the first part of every path.
@@ -43,6 +45,10 @@ pub mod path {
     pub const CONNECTIONS: &str = "/v1/connections";
     /// GET: a stream of [`crate::FlowLine`]s, a line of JSON each, without end; its query is a [`crate::FlowSelection`].
     pub const FLOWS: &str = "/v1/flows";
+    /// GET: a [`crate::Why`]; its query names `src`, `dst` and perhaps a `namespace`.
+    pub const WHY: &str = "/v1/why";
+    /// GET: the same by the configuration alone, without what the node adds.
+    pub const AUTHZ: &str = "/v1/authz";
     /// GET: the [`crate::LogFilter`] in force. PUT: puts another one in force.
     pub const LOG: &str = "/v1/log";
 }

@@ -12,6 +12,7 @@ pub mod policy;
 pub mod resolve;
 pub mod snapshot;
 pub mod trace_context;
+pub mod why;
 
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub use label_set::LabelSet;

@@ -168,7 +168,7 @@ fn transport(
 }
 
 /// The endpoints of one family; [`Snapshot::build`] has put IPv4 before IPv6.
-fn of_family(endpoints: &[Endpoint], ipv6: bool) -> &[Endpoint] {
+pub(crate) fn of_family(endpoints: &[Endpoint], ipv6: bool) -> &[Endpoint] {
     let (v4, v6) = endpoints.split_at(endpoints.partition_point(|e| e.address.is_ipv4()));
     if ipv6 { v6 } else { v4 }
 }

@@ -41,7 +41,7 @@ impl Admin {
     }
 }
 
-fn certificate(tls: &TlsIdentity, now: SystemTime) -> Certificate {
+pub(super) fn certificate(tls: &TlsIdentity, now: SystemTime) -> Certificate {
     Certificate {
         identity: tls.identity.to_string(),
         namespace: tls.identity.namespace().to_owned(),

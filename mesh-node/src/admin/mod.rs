@@ -10,6 +10,7 @@ mod router;
 mod server;
 mod socket;
 mod status;
+mod why;
 
 use std::{
     sync::{Arc, Weak},

@@ -31,10 +31,17 @@ impl Admin {
                 Ok(selection) => return (self.flows(selection), false),
                 Err(error) => bad_query(error),
             },
+            path::WHY if get => self.why(&query, true),
+            path::AUTHZ if get => self.why(&query, false),
             path::LOG => method_not_allowed("GET or PUT"),
-            path::STATUS | path::WORKLOADS | path::SERVICES | path::CERTIFICATES | path::CONNECTIONS | path::FLOWS => {
-                method_not_allowed("GET")
-            }
+            path::STATUS
+            | path::WORKLOADS
+            | path::SERVICES
+            | path::CERTIFICATES
+            | path::CONNECTIONS
+            | path::FLOWS
+            | path::WHY
+            | path::AUTHZ => method_not_allowed("GET"),
             other => {
                 let error = format!("{other} is no path of this API");
                 refuse(StatusCode::NOT_FOUND, error, Some("mesh-ctl and mesh-node should be of one version"))

@@ -1,0 +1,214 @@
+//! Why a connection goes where it goes, and whether it may: everything that [`resolve`] and [`crate::policy::explain`] say of
+//! it, for people. Nothing is decided here.
+
+mod reference;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+pub use reference::{Client, ReferenceError, Target, find_client, find_target};
+
+use crate::identity::SpiffeId;
+use crate::model::{Endpoint, Enrolment, OutsideReason, Protocol, Service, Workload};
+use crate::policy::{ClientTlsRule, Denial, Explanation, Facts, Peer, explain};
+use crate::resolve::{PlaintextReason, Refusal, Transport, of_family, resolve};
+use crate::snapshot::{Snapshot, canonical};
+
+/// Endpoints of a Service that are looked at one by one.
+pub const MAX_WAYS: usize = 64;
+
+/// What becomes of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Who connects.
+    pub client: Client,
+    /// The address that it connects to.
+    pub asked: SocketAddr,
+    /// The Service whose address that is.
+    pub service: Option<Arc<Service>>,
+    /// What becomes of it by each endpoint that may be chosen, of which the first [`MAX_WAYS`]; the only one if no Service is
+    /// asked for. Each new connection takes one of them at random.
+    pub ways: Result<Vec<Way>, Refusal>,
+    /// How many endpoints there are to choose from.
+    pub endpoints: usize,
+}
+
+/// What becomes of a connection to one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The application's own address.
+    pub endpoint: SocketAddr,
+    /// Its workload, where known.
+    pub workload: Option<Arc<Workload>>,
+    /// The DestinationRule that is about it.
+    pub rule: Option<Arc<ClientTlsRule>>,
+    /// How it is reached.
+    pub path: Path,
+    /// What the destination's node decides; none where it is not part of the mesh, and decides nothing.
+    pub decision: Option<Explanation>,
+}
+
+/// How a destination is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Path {
+    /// Through a tunnel of mTLS to exactly this identity.
+    Tunnel(SpiffeId),
+    /// As plaintext.
+    Plaintext(PlaintextCause),
+    /// Not: the client's node refuses it.
+    Refused(Refusal),
+    /// Without leaving the pod.
+    WithinPod,
+}
+
+/// Why a connection is plaintext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlaintextCause {
+    /// No workload is known at the client's address.
+    ClientUnknown,
+    /// The client is not part of the mesh.
+    ClientOutside(OutsideReason),
+    /// The client's node says so.
+    Destination(PlaintextReason),
+}
+
+impl Way {
+    /// Why the connection comes to nothing, if so it is.
+    #[must_use]
+    pub fn stop(&self) -> Option<Stop<'_>> {
+        if let Path::Refused(refusal) = &self.path {
+            return Some(Stop::Refused(refusal));
+        }
+        let verdict = &self.decision.as_ref()?.authorization.verdict;
+        verdict.as_ref().err().map(Stop::Denied)
+    }
+}
+
+/// What stops a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop<'a> {
+    /// The client's node does not know how to reach what is asked for.
+    Refused(&'a Refusal),
+    /// The destination's node denies it.
+    Denied(&'a Denial),
+}
+
+impl std::fmt::Display for Stop<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Denied(denial) => denial.fmt(f),
+        }
+    }
+}
+
+/// Says what becomes of a connection of `client` to `asked`.
+#[must_use]
+pub fn why(snapshot: &Snapshot, client: Client, asked: SocketAddr) -> Answer {
+    let asked = canonical(asked);
+    let service = snapshot.service_by_vip(asked.ip()).cloned();
+    let mut answer = Answer { client, asked, service, ways: Ok(Vec::new()), endpoints: 1 };
+    let Some(service) = &answer.service else {
+        let workload = snapshot.workload_by_address(asked.ip()).cloned();
+        answer.ways = Ok(vec![way(snapshot, &answer.client, asked, Endpoint { address: asked, workload }, 0)]);
+        return answer;
+    };
+    let endpoints = service.port(asked.port(), Protocol::Tcp).map(|port| of_family(&port.endpoints, asked.is_ipv6()));
+    answer.endpoints = endpoints.map_or(0, <[_]>::len);
+    answer.ways = match endpoints {
+        Some(endpoints) if !endpoints.is_empty() => {
+            let first = endpoints.iter().take(MAX_WAYS).enumerate();
+            let ways = first.map(|(index, endpoint)| {
+                let random = chooses(index, endpoints.len());
+                way(snapshot, &answer.client, asked, endpoint.clone(), random)
+            });
+            Ok(ways.collect())
+        }
+        // kube-proxy refuses such a connection of a client outside the mesh as well.
+        _ => match resolve(snapshot, None, asked, 0) {
+            Err(refusal) => Err(refusal),
+            Ok(_) => Ok(Vec::new()),
+        },
+    };
+    answer
+}
+
+/// What of `0..2^64` makes [`resolve`] choose the endpoint of this index among so many: the least of its share.
+fn chooses(index: usize, of: usize) -> u64 {
+    let least = ((index as u128) << 64).div_ceil(of.max(1) as u128);
+    u64::try_from(least).unwrap_or(u64::MAX)
+}
+
+fn way(snapshot: &Snapshot, client: &Client, asked: SocketAddr, endpoint: Endpoint, random: u64) -> Way {
+    let (path, rule) = path(snapshot, client, asked, &endpoint, random);
+    let Endpoint { address, workload } = endpoint;
+    let peer = match (&path, &client.workload) {
+        (Path::Tunnel(_), Some(workload)) => Peer::Certificate(&workload.identity),
+        _ => Peer::Unproven,
+    };
+    let facts = Facts { peer, client: client.address_towards(address), destination: address };
+    let judged = !matches!(path, Path::Refused(_) | Path::WithinPod);
+    let judge = workload.as_deref().filter(|workload| judged && workload.is_enrolled());
+    let decision = judge.map(|workload| explain(snapshot, workload, &facts));
+    Way { endpoint: address, workload, rule, path, decision }
+}
+
+fn path(
+    snapshot: &Snapshot,
+    client: &Client,
+    asked: SocketAddr,
+    endpoint: &Endpoint,
+    random: u64,
+) -> (Path, Option<Arc<ClientTlsRule>>) {
+    let outside = match client.workload.as_ref().map(|workload| workload.enrolment) {
+        Some(Enrolment::Enrolled) => None,
+        Some(Enrolment::Outside(reason)) => Some(PlaintextCause::ClientOutside(reason)),
+        None => Some(PlaintextCause::ClientUnknown),
+    };
+    if let Some(cause) = outside {
+        return (Path::Plaintext(cause), None);
+    }
+    if client.owns(asked.ip()) {
+        return (Path::WithinPod, None);
+    }
+    match resolve(snapshot, client.workload.as_deref(), asked, random) {
+        Ok(destination) => {
+            debug_assert_eq!(destination.endpoint, endpoint.address);
+            let path = match destination.transport {
+                Transport::Hbone { identity } => Path::Tunnel(identity),
+                Transport::Plaintext(reason) => Path::Plaintext(PlaintextCause::Destination(reason)),
+            };
+            (path, destination.rule)
+        }
+        Err(refusal) => (Path::Refused(refusal), None),
+    }
+}
+
+impl Client {
+    /// The address that a destination of this family sees.
+    fn address_towards(&self, destination: SocketAddr) -> IpAddr {
+        let own = self.workload.as_ref().map_or(&[][..], |workload| &workload.addresses);
+        let same_family = own.iter().map(IpAddr::to_canonical).find(|ip| ip.is_ipv4() == destination.is_ipv4());
+        if self.address.is_ipv4() == destination.is_ipv4() { self.address } else { same_family.unwrap_or(self.address) }
+    }
+
+    fn owns(&self, address: IpAddr) -> bool {
+        let mut own = self.workload.iter().flat_map(|workload| &workload.addresses);
+        own.any(|ip| ip.to_canonical() == address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_endpoint_is_chosen_by_the_least_of_its_share() {
+        for of in [1, 2, 3, 7, 64, 1_000] {
+            for index in 0..of {
+                let random = u128::from(chooses(index, of));
+                assert_eq!((random * of as u128) >> 64, index as u128, "{index} of {of}");
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `mesh-ctl why` and `mesh-ctl authz check`: what becomes of a connection, and which policy decides.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use mesh_admin::{Considered, NodeView, Peer, Way, Why, path};
+use mesh_config::{Options, load};
+
+use crate::Outcome;
+use crate::daemon::Daemon;
+use crate::output::{Format, age, print, print_value};
+
+/// Ways that are shown one by one to people.
+const MAX_SHOWN: usize = 8;
+
+/// A connection, asked about.
+#[derive(Debug, Args)]
+#[command(after_help = crate::EXIT_CODES)]
+pub(crate) struct Question {
+    /// Who connects: NAMESPACE/POD, the name of a pod or of its owner, or an address.
+    #[arg(value_name = "SRC")]
+    source: String,
+    /// To what: SERVICE.NAMESPACE, NAMESPACE/SERVICE or a host name, NAMESPACE/POD or a name, or an address; with a port
+    /// where there are several.
+    #[arg(value_name = "DST[:PORT]")]
+    destination: String,
+    /// The namespace of names that say none; all namespaces without it.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    #[command(flatten)]
+    daemon: Daemon,
+    /// Answers by a directory of manifests in place of a daemon.
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
+    /// The form of the output.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+/// What can be asked about authorization.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Authz {
+    /// Says whether SRC may talk to DST, and which policy decides.
+    Check(Question),
+}
+
+impl Question {
+    /// `why`: everything.
+    pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
+        let answer = self.ask(path::WHY)?;
+        self.tell(&answer, for_people)
+    }
+
+    fn ask(&self, path: &str) -> anyhow::Result<Why> {
+        if let Some(dir) = &self.config {
+            let snapshot = load(dir, &Options::default())?.snapshot;
+            let namespace = self.namespace.as_deref();
+            let client = mesh_core::why::find_client(&snapshot, &self.source, namespace)?;
+            let target = mesh_core::why::find_target(&snapshot, &self.destination, namespace)?;
+            return Ok(Why::from(&mesh_core::why::why(&snapshot, client, target.address)));
+        }
+        let mut query = vec![("src", self.source.clone()), ("dst", self.destination.clone())];
+        query.extend(self.namespace.clone().map(|namespace| ("namespace", namespace)));
+        self.daemon.get(path, &query)
+    }
+
+    fn tell(&self, answer: &Why, text: fn(&Why) -> String) -> anyhow::Result<Outcome> {
+        match self.output {
+            Format::Table => print(&printable(&text(answer)))?,
+            format => print_value(answer, format)?,
+        }
+        Ok(if answer.allowed { Outcome::Good } else { Outcome::Bad })
+    }
+}
+
+impl Authz {
+    pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
+        let Self::Check(question) = self;
+        let answer = question.ask(path::AUTHZ)?;
+        question.tell(&answer, |answer| format!("{}\n", answer.summary))
+    }
+}
+
+/// What a manifest says must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}
+
+fn for_people(answer: &Why) -> String {
+    let mut text = String::new();
+    line(&mut text, "source", &described(&answer.source));
+    if let Some(pods) = answer.source.of_pods {
+        line(&mut text, "", &format!("one of {pods} pods of that name"));
+    }
+    identity(&mut text, &answer.source);
+    let service = answer.service.as_ref().map_or_else(String::new, |service| format!(" of {service}"));
+    line(&mut text, "asks for", &format!("{}{service}", answer.asked));
+    if answer.service.is_some() {
+        let chosen = match answer.endpoints {
+            0 => "no endpoint is ready".to_owned(),
+            1 => "one endpoint".to_owned(),
+            many => format!("{many} endpoints, of which each connection takes one at random"),
+        };
+        line(&mut text, "", &chosen);
+    }
+    for way in answer.ways.iter().take(MAX_SHOWN) {
+        text.push('\n');
+        tell_way(&mut text, way);
+    }
+    if answer.endpoints > MAX_SHOWN {
+        let _ = writeln!(text, "\nand {} more endpoints (-o json shows them)", answer.endpoints - MAX_SHOWN);
+    }
+    if let Some(node) = &answer.node {
+        text.push('\n');
+        tell_node(&mut text, node, answer.source.enrolled);
+    }
+    let _ = writeln!(text, "\n{}", answer.summary);
+    text
+}
+
+fn tell_way(text: &mut String, way: &Way) {
+    let port = way.endpoint.port();
+    line(text, "endpoint", &format!("{}, port {port}", described(&way.destination)));
+    identity(text, &way.destination);
+    line(text, "path", &format!("{}: {}", way.path.replace('_', " "), way.path_reason));
+    if let Some(rule) = &way.destination_rule {
+        line(text, "", &format!("DestinationRule {rule} is about it"));
+    }
+    if let Some(mode) = &way.mode {
+        let by = mode.policy.as_ref().map_or_else(
+            || "as no PeerAuthentication says otherwise".to_owned(),
+            |policy| format!("by PeerAuthentication {policy} ({})", mode.level),
+        );
+        line(text, "mode", &format!("{} {by}", mode.mode));
+        if way.policies.is_empty() {
+            line(text, "policies", "none is about it");
+        }
+    }
+    for (index, policy) in way.policies.iter().enumerate() {
+        tell_policy(text, if index == 0 { "policies" } else { "" }, policy);
+    }
+    line(text, "verdict", &format!("{}: {}", if way.allowed { "allowed" } else { "refused" }, way.reason));
+    if let Some(dry_run) = &way.dry_run {
+        line(text, "dry run", dry_run);
+    }
+    if !way.audited.is_empty() {
+        line(text, "audited", &way.audited.join(", "));
+    }
+}
+
+fn tell_policy(text: &mut String, name: &str, policy: &Considered) {
+    let verdict = match policy.matched_rule {
+        Some(rule) => format!("rules[{rule}] matches"),
+        None if policy.misses.is_empty() => "has no rules, and matches nothing".to_owned(),
+        None => "no rule matches".to_owned(),
+    };
+    let dry_run = if policy.dry_run { ", in dry run" } else { "" };
+    line(text, name, &format!("{} {} ({}{dry_run}): {verdict}", policy.action, policy.policy, policy.scope));
+    // Where a rule matches, the ones before it are of no interest.
+    if policy.matched_rule.is_none() {
+        for miss in &policy.misses {
+            line(text, "", &format!("  {}: found {}", miss.field, miss.found));
+        }
+    }
+}
+
+fn tell_node(text: &mut String, node: &NodeView, source_enrolled: bool) {
+    line(text, "asked", &format!("the daemon on {}", node.node));
+    match &node.certificate {
+        Some(certificate) => {
+            let left = age(certificate.expires_in_seconds.unwrap_or(0));
+            line(text, "certificate", &format!("{}, ends in {left}", certificate.identity));
+        }
+        None if source_enrolled && node.notes.is_empty() => {
+            line(text, "certificate", "none yet: it is fetched for the first connection");
+        }
+        None => {}
+    }
+    node.notes.iter().for_each(|note| line(text, "note", note));
+    node.stops.iter().for_each(|stop| line(text, "stopped", stop));
+}
+
+fn described(peer: &Peer) -> String {
+    match (&peer.namespace, &peer.pod, &peer.node) {
+        (Some(namespace), Some(pod), Some(node)) => format!("{namespace}/{pod} ({}) on {node}", peer.address),
+        _ => peer.address.to_string(),
+    }
+}
+
+fn identity(text: &mut String, peer: &Peer) {
+    let mesh =
+        peer.outside.as_ref().map_or_else(|| "part of the mesh".to_owned(), |why| format!("outside the mesh: {why}"));
+    match &peer.identity {
+        Some(identity) if peer.enrolled => line(text, "", &format!("{identity}, {mesh}")),
+        _ => line(text, "", &mesh),
+    }
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{name:13}{value}");
+}

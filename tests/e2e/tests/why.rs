@@ -1,0 +1,149 @@
+//! `mesh-ctl why` says what the traffic then does.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use mesh_e2e::{Connect, Mesh, Verdict, client, ctl, ctl_json, echo, keys, port};
+use mesh_lab::{Place, Pod, PodSpec, ServiceSpec};
+use serde_json::{Value, json};
+
+/// What `mesh-ctl why` says on node-a, where the client is.
+fn why(mesh: &Mesh, source: &str, destination: &str, allowed: bool) -> Result<Value> {
+    let answer = ctl_json(mesh, "node-a", &["why", source, destination], if allowed { 0 } else { 1 })?;
+    assert_eq!(answer["allowed"], allowed, "{answer}");
+    // By the same manifests, with no daemon: the same, but for what the node adds.
+    let manifests = mesh.lab.config_dir().display().to_string();
+    let arguments = ["why", source, destination, "--config", &manifests];
+    let mut offline = ctl_json(mesh, "node-a", &arguments, if allowed { 0 } else { 1 })?;
+    offline["node"] = answer["node"].clone();
+    assert_eq!(offline, answer, "without a daemon");
+    let checked = ctl(mesh, "node-a", &["authz", "check", source, destination])?;
+    assert_eq!(checked.code, Some(i32::from(!allowed)), "{checked}");
+    assert_eq!(Some(checked.stdout.trim()), answer["summary"].as_str(), "{checked}");
+    Ok(answer)
+}
+
+/// What the client's daemon told of the connection that `to` got just now.
+fn told(mesh: &Mesh, from: &Pod, to: SocketAddr, before: usize) -> Result<Value> {
+    Connect::to(to).run(from)?;
+    mesh.told("node-a", before + 1)?.pop().context("none")
+}
+
+#[test]
+fn the_path_that_it_names_is_the_one_that_the_connection_takes() -> Verdict {
+    let mesh = Mesh::start()?;
+    let enrolled = mesh.join(echo("server", "node-b"))?;
+    let stranger = PodSpec::new("elsewhere", "stranger").on("node-b").port("echo", port::ECHO);
+    let listen = format!("[::]:{}", port::ECHO);
+    let stranger = mesh.lab.deploy(stranger.command(["mesh-traffic", "echo", "--listen", &listen]))?;
+    let spec = ServiceSpec::new("app", "echo").select("app", "server").port("tcp", 80, port::ECHO);
+    let service = mesh.lab.service(spec)?;
+    let empty = mesh.lab.service(ServiceSpec::new("app", "empty").select("app", "nobody").port("tcp", 80, 80))?;
+    let client = mesh.join(client("client", "node-a"))?;
+    mesh.settle()?;
+    let cases = [
+        ("echo.app", service.at(80), "tunnel", "mutual_tls"),
+        ("app/server", SocketAddr::new(enrolled.ipv4(), port::ECHO), "tunnel", "mutual_tls"),
+        ("elsewhere/stranger:7001", SocketAddr::new(stranger.ipv4(), port::ECHO), "plaintext", "none"),
+    ];
+    for (before, (destination, to, path, security)) in cases.into_iter().enumerate() {
+        let answer = why(&mesh, "app/client", destination, true)?;
+        let way = &answer["ways"][0];
+        assert_eq!((&answer["asked"], &way["path"]), (&json!(to.to_string()), &json!(path)), "{answer}");
+        let line = told(&mesh, &client, to, before)?;
+        assert_eq!(line["security"], security, "{destination}: {line}");
+        assert_eq!(line["destination"], way["endpoint"], "{destination}: {line}");
+        assert_eq!(line["source_principal"], answer["source"]["identity"], "{destination}: {line}");
+        assert_eq!(line["end"], "closed", "{line}");
+    }
+    // The certificate is there once it was needed.
+    let answer = why(&mesh, "client", "echo.app", true)?;
+    assert_eq!(answer["node"]["certificate"]["identity"], answer["source"]["identity"], "{answer}");
+    assert_eq!(answer["ways"][0]["mode"], json!({"mode": "PERMISSIVE", "level": "default"}), "{answer}");
+
+    let answer = why(&mesh, "app/client", "empty.app", false)?;
+    assert_eq!(answer["summary"], "refused: service app/empty has no ready endpoint of this address family");
+    let line = told(&mesh, &client, empty.at(80), 3)?;
+    assert_eq!(line["end"], "no_endpoint", "{line}");
+
+    // One who is outside reaches it without mTLS.
+    let answer = why(&mesh, "elsewhere/stranger", "echo.app", true)?;
+    assert_eq!(answer["ways"][0]["path"], "plaintext", "{answer}");
+    Connect::to(service.at(80)).answered(&stranger)?;
+    let line = mesh.told("node-b", 3)?.pop().context("none")?;
+    assert_eq!((&line["security"], &line["source_workload"]), (&json!("none"), &json!("elsewhere/stranger")));
+    Ok(())
+}
+
+/// The fields of an answer without policies.
+const KEYS: [&str; 31] = [
+    "allowed",
+    "asked",
+    "endpoints",
+    "node.node",
+    "node.notes",
+    "node.stops",
+    "service",
+    "source.address",
+    "source.enrolled",
+    "source.identity",
+    "source.namespace",
+    "source.node",
+    "source.pod",
+    "source.workload",
+    "summary",
+    "ways[].allowed",
+    "ways[].audited",
+    "ways[].destination.address",
+    "ways[].destination.enrolled",
+    "ways[].destination.identity",
+    "ways[].destination.namespace",
+    "ways[].destination.node",
+    "ways[].destination.pod",
+    "ways[].destination.workload",
+    "ways[].endpoint",
+    "ways[].mode.level",
+    "ways[].mode.mode",
+    "ways[].path",
+    "ways[].pathReason",
+    "ways[].policies",
+    "ways[].reason",
+];
+
+#[test]
+fn people_and_programs_get_an_answer_that_they_can_use() -> Verdict {
+    let mesh = Mesh::start()?;
+    mesh.join(echo("server", "node-b"))?;
+    let spec = ServiceSpec::new("app", "echo").select("app", "server").port("tcp", 80, port::ECHO);
+    mesh.lab.service(spec)?;
+    mesh.join(client("client", "node-a"))?;
+    mesh.settle()?;
+    let answer = why(&mesh, "client", "echo.app", true)?;
+    assert_eq!(keys(&answer).into_iter().collect::<Vec<_>>(), KEYS);
+    let table = ctl(&mesh, "node-a", &["why", "client", "echo.app"])?;
+    for part in [
+        "source       app/client (10.244.1.2) on node-a\n             spiffe://cluster.local/ns/app/sa/client, part of",
+        "of echo.app.svc.cluster.local\n             one endpoint\n",
+        "path         tunnel: mTLS to exactly spiffe://cluster.local/ns/app/sa/server\n",
+        "mode         PERMISSIVE as no PeerAuthentication says otherwise\npolicies     none is about it\n",
+        "\nallowed: no ALLOW policy is about the destination",
+    ] {
+        assert!(table.success()?.contains(part), "{part} in\n{}", table.stdout);
+    }
+    for (arguments, expected) in [
+        (["why", "client", "nothing.app"], "there is no Service, pod or workload nothing.app"),
+        (["why", "nobody", "echo.app"], "there is no pod or workload nobody"),
+        (["why", "client", "app/client"], "which port of app/client?"),
+    ] {
+        let output = ctl(&mesh, "node-a", &arguments)?;
+        assert_eq!((output.code, output.stdout.as_str()), (Some(2), ""), "{output}");
+        assert!(output.stderr.contains(expected), "{output}");
+    }
+    // Asked elsewhere, it says where the rest of the answer is.
+    let elsewhere = ctl_json(&mesh, "node-b", &["why", "client", "echo.app"], 0)?;
+    assert_eq!(
+        elsewhere["node"]["notes"][0],
+        "the source runs on node-a: ask there for its certificate and its enrolment"
+    );
+    Ok(())
+}
