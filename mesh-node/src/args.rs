@@ -29,6 +29,9 @@ pub struct Args {
     /// DNS suffix of Services.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// Namespace whose policies are the whole mesh's.
+    #[arg(long, default_value = "istio-system")]
+    pub root_namespace: String,
     /// Name of the cluster in metrics.
     #[arg(long, default_value = "Kubernetes")]
     pub cluster: String,

@@ -79,7 +79,11 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     let cgroup_root = bpf::precheck(args.cgroup_root.as_deref(), &args.bpf_dir, &args.proc)?;
     let trust_domain: TrustDomain = args.trust_domain.parse().map_err(of_flag("--trust-domain"))?;
     let authority = CertificateAuthority::load(&args.ca, SystemTime::now()).map_err(of_flag("--ca"))?;
-    let options = Options { trust_domain: trust_domain.clone(), cluster_domain: args.cluster_domain.clone() };
+    let options = Options {
+        trust_domain: trust_domain.clone(),
+        cluster_domain: args.cluster_domain.clone(),
+        root_namespace: args.root_namespace.clone(),
+    };
     let config = mesh_config::watch(args.config.clone(), options).await.map_err(of_flag("--config"))?;
     let collector = args.otlp_endpoint.as_deref().map(|url| Collector::new(url, args.otlp_protocol));
     let collector = collector.transpose().map_err(of_flag("--otlp-endpoint"))?;

@@ -94,7 +94,8 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<()> {
     let trust_domain: TrustDomain = args.trust_domain.parse().context("--trust-domain")?;
     let authority = CertificateAuthority::load(&args.ca, SystemTime::now()).context("--ca")?;
     let identity = SpiffeId::new(&trust_domain, &args.identity.namespace, &args.identity.name)?;
-    let options = Options { trust_domain: trust_domain.clone(), cluster_domain: args.cluster_domain };
+    let options =
+        Options { trust_domain: trust_domain.clone(), cluster_domain: args.cluster_domain, ..Options::default() };
     let config = mesh_config::watch(args.config, options).await.context("--config")?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
     let gateway = Rc::new(Gateway {

@@ -141,6 +141,28 @@ codes! {
         "Remove the field, or do without what it asks for."
     NoClusterAddress = "MESH0212" Warning "Service of type ExternalName is not carried"
         "Use the external name directly."
+
+    // Policies.
+    BadPolicyValue = "MESH0301" Error "policy says something impossible"
+        "Correct the field."
+    FieldNeedsRequest = "MESH0302" Warning "field needs a request, and connections are judged here"
+        "Use fields of connections alone, or put the policy on a waypoint with targetRefs."
+    NoAuthorizer = "MESH0303" Warning "action CUSTOM has no authorizer"
+        "Use action ALLOW or DENY, or put the policy on a waypoint with targetRefs."
+    NeverMatches = "MESH0304" Warning "policy can never match"
+        "Correct the rule; a rule {} matches everything."
+    PolicyForWaypoint = "MESH0305" Warning "policy is for waypoints, which this version lacks"
+        "Use a selector to have connections judged."
+    PolicyConflict = "MESH0306" Warning "another policy is older and about the same"
+        "Delete one of the two, or join them in one."
+    ModeNotHonoured = "MESH0307" Warning "mode DISABLE refuses no tunnel"
+        "Write PERMISSIVE, or take the workload out of the mesh."
+    TlsNotOriginated = "MESH0308" Error "TLS is not originated"
+        "Let the application speak TLS itself, and use mode DISABLE or none."
+    UnknownHost = "MESH0309" Warning "rule is about a host that is no Service's"
+        "Write SERVICE in the rule's own namespace, or SERVICE.NAMESPACE.svc.CLUSTER-DOMAIN."
+    StrictestStandsIn = "MESH0310" Error "broken policy, and no good version is known"
+        "Correct the document; until then the strictest that it can have meant is in force."
 }
 
 impl fmt::Display for Code {

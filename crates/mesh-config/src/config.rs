@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mesh_core::policy::ROOT_NAMESPACE;
 use mesh_core::{Snapshot, TrustDomain};
 
 use crate::directory::{DirectoryError, Tree};
@@ -17,11 +18,17 @@ pub struct Options {
     pub trust_domain: TrustDomain,
     /// The DNS domain of Services, without a leading or trailing dot.
     pub cluster_domain: String,
+    /// The namespace whose policies are the whole mesh's.
+    pub root_namespace: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { trust_domain: TrustDomain::default(), cluster_domain: "cluster.local".to_owned() }
+        Self {
+            trust_domain: TrustDomain::default(),
+            cluster_domain: "cluster.local".to_owned(),
+            root_namespace: ROOT_NAMESPACE.to_owned(),
+        }
     }
 }
 

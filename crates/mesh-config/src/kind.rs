@@ -26,6 +26,9 @@ pub(crate) enum Kind {
     Pod,
     Service,
     EndpointSlice,
+    AuthorizationPolicy,
+    PeerAuthentication,
+    DestinationRule,
 }
 
 impl Kind {
@@ -35,16 +38,23 @@ impl Kind {
     }
 }
 
-const READ: [(&str, &str, Kind); 6] = [
+const READ: [(&str, &str, Kind); 13] = [
     ("v1", "Namespace", Kind::Namespace),
     ("v1", "Node", Kind::Node),
     ("v1", "ServiceAccount", Kind::ServiceAccount),
     ("v1", "Pod", Kind::Pod),
     ("v1", "Service", Kind::Service),
     ("discovery.k8s.io/v1", "EndpointSlice", Kind::EndpointSlice),
+    ("security.istio.io/v1", "AuthorizationPolicy", Kind::AuthorizationPolicy),
+    ("security.istio.io/v1beta1", "AuthorizationPolicy", Kind::AuthorizationPolicy),
+    ("security.istio.io/v1", "PeerAuthentication", Kind::PeerAuthentication),
+    ("security.istio.io/v1beta1", "PeerAuthentication", Kind::PeerAuthentication),
+    ("networking.istio.io/v1", "DestinationRule", Kind::DestinationRule),
+    ("networking.istio.io/v1beta1", "DestinationRule", Kind::DestinationRule),
+    ("networking.istio.io/v1alpha3", "DestinationRule", Kind::DestinationRule),
 ];
 
-/// Group, versions, kinds.
+/// Group, versions, kinds. Where a kind is in [`READ`] too, this says in which versions it is known.
 type Group = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 const NOT_ENFORCED: [Group; 5] = [

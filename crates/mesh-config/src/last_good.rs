@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::code::Code;
 use crate::document::{Document, Format, documents};
 use crate::finding::{Finding, ObjectName, Origin};
+use crate::istio::stand_in_of_text;
 use crate::limits::Limits;
 use crate::object::{Entry, Reading, read};
 
@@ -26,12 +27,16 @@ struct Parsed {
     broken: HashSet<ObjectName>,
     /// Where something is broken that cannot be named.
     unnamed: Option<Origin>,
+    /// What is in force in the place of broken objects of which there is no good version.
+    stand_ins: Vec<Entry>,
 }
 
 impl Contents {
     /// Reads a file's text. Of `previous`, what the file said before, stays in force:
     /// - the object that a broken document names;
     /// - where a broken document cannot be named, every object that the file no longer says.
+    ///
+    /// Where there is no good version of a broken policy, the strictest that it can have meant is in force.
     pub(crate) fn update(previous: &Self, file: &Path, text: &str, format: Format, limits: &Limits) -> Self {
         let mut parsed = Parsed::default();
         for document in documents(text, format, limits) {
@@ -66,6 +71,11 @@ impl Parsed {
                 if let Some((line, column)) = broken.place {
                     (origin.line, origin.column) = (Some(line), Some(column));
                 }
+                if let Some(name) = &origin.object
+                    && let Some((object, effect)) = stand_in_of_text(name)
+                {
+                    self.stand_ins.push(Entry::in_place_of(name.clone(), &origin, object, effect));
+                }
                 self.add_broken(Finding::new(Code::Syntax, origin, broken.message));
             }
         }
@@ -75,7 +85,10 @@ impl Parsed {
         match read(value, origin.clone()) {
             Reading::Object(entry) => self.contents.entries.push(*entry),
             Reading::Nothing(finding) => self.contents.findings.extend(finding.map(|f| *f)),
-            Reading::Broken(finding) => self.add_broken(*finding),
+            Reading::Broken(finding, stand_in) => {
+                self.stand_ins.extend(stand_in.map(|entry| *entry));
+                self.add_broken(*finding);
+            }
             Reading::List(_) if origin.item.is_some() => {
                 let finding = Finding::new(Code::WrongField, origin, "a list stands in a list");
                 self.contents.findings.push(finding.at("kind"));
@@ -112,7 +125,7 @@ impl Parsed {
 
     fn keep_last_good(&mut self, previous: &Contents) {
         let said: HashSet<&ObjectName> = self.contents.entries.iter().map(|e| &e.name).collect();
-        let gone = |entry: &&Entry| !said.contains(&entry.name);
+        let gone = |entry: &&Entry| !said.contains(&entry.name) && entry.stands_in.is_none();
         let mut kept: Vec<Entry> = previous.entries.iter().filter(gone).cloned().collect();
         if self.unnamed.is_none() {
             kept.retain(|entry| self.broken.contains(&entry.name));
@@ -137,6 +150,20 @@ impl Parsed {
             findings.push(Finding::new(Code::LastGood, origin.clone(), message));
         }
         self.contents.entries.append(&mut kept);
+        self.add_stand_ins();
+    }
+
+    fn add_stand_ins(&mut self) {
+        let mut named: HashSet<ObjectName> = self.contents.entries.iter().map(|entry| entry.name.clone()).collect();
+        for stand_in in std::mem::take(&mut self.stand_ins) {
+            if !named.insert(stand_in.name.clone()) {
+                continue;
+            }
+            let effect = stand_in.stands_in.clone().unwrap_or_default();
+            let origin = (*stand_in.origin).clone();
+            self.contents.findings.push(Finding::new(Code::StrictestStandsIn, origin, effect));
+            self.contents.entries.push(stand_in);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::code::Code;
 use crate::finding::{Finding, ObjectName, Origin};
+use crate::istio::{AuthorizationPolicy, DestinationRule, Flaw, PeerAuthentication, stand_in};
 use crate::kind::{Kind, Treatment, treatment};
 
 /// An object and where it stands.
@@ -42,6 +43,12 @@ pub struct ObjectSet {
     pub services: BTreeMap<(String, String), Located<Service>>,
     /// EndpointSlices.
     pub endpoint_slices: BTreeMap<(String, String), Located<EndpointSlice>>,
+    /// AuthorizationPolicies.
+    pub authorization_policies: BTreeMap<(String, String), Located<AuthorizationPolicy>>,
+    /// PeerAuthentications.
+    pub peer_authentications: BTreeMap<(String, String), Located<PeerAuthentication>>,
+    /// DestinationRules.
+    pub destination_rules: BTreeMap<(String, String), Located<DestinationRule>>,
 }
 
 /// A typed object of one document or list item.
@@ -53,6 +60,9 @@ pub(crate) enum Object {
     Pod(Arc<Pod>),
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
+    PeerAuthentication(Arc<PeerAuthentication>),
+    DestinationRule(Arc<DestinationRule>),
 }
 
 /// A typed object, its name and its place.
@@ -63,6 +73,8 @@ pub(crate) struct Entry {
     pub(crate) object: Object,
     /// Whether it stays in force although its file no longer says it.
     pub(crate) kept: bool,
+    /// What it does, if it is there in the place of a broken object of which no good version is known.
+    pub(crate) stands_in: Option<String>,
 }
 
 impl ObjectSet {
@@ -91,6 +103,9 @@ impl ObjectSet {
             Object::Pod(object) => put(&mut self.pods, key, at, object),
             Object::Service(object) => put(&mut self.services, key, at, object),
             Object::EndpointSlice(object) => put(&mut self.endpoint_slices, key, at, object),
+            Object::AuthorizationPolicy(object) => put(&mut self.authorization_policies, key, at, object),
+            Object::PeerAuthentication(object) => put(&mut self.peer_authentications, key, at, object),
+            Object::DestinationRule(object) => put(&mut self.destination_rules, key, at, object),
         }
     }
 }
@@ -110,8 +125,9 @@ pub(crate) enum Reading {
     List(Vec<Value>),
     /// Nothing to translate, perhaps with a word on why.
     Nothing(Option<Box<Finding>>),
-    /// Meant to be translated, and broken; named as far as it can be told.
-    Broken(Box<Finding>),
+    /// Meant to be translated, and broken; named as far as it can be told. Perhaps with what is in force in its place
+    /// if there is no good version.
+    Broken(Box<Finding>, Option<Box<Entry>>),
 }
 
 /// Reads one value. `origin` has the place; the object's name is added here.
@@ -148,7 +164,7 @@ pub(crate) fn read(value: Value, origin: Origin) -> Reading {
         Treatment::List => list(value, origin),
         Treatment::Read(_) if name.name.is_empty() => {
             let finding = finding(Code::MissingField, format!("the {kind} has no name"));
-            Reading::Broken(Box::new(finding.at("metadata.name")))
+            Reading::Broken(Box::new(finding.at("metadata.name")), None)
         }
         Treatment::Read(kind) => typed(kind, value, name, origin),
     }
@@ -163,7 +179,7 @@ fn no_header(value: &Value, origin: Origin) -> Reading {
         }
         _ => Finding::new(Code::NoHeader, origin, "the document is no mapping"),
     };
-    Reading::Broken(Box::new(finding))
+    Reading::Broken(Box::new(finding), None)
 }
 
 fn list(mut value: Value, origin: Origin) -> Reading {
@@ -180,7 +196,7 @@ fn list(mut value: Value, origin: Origin) -> Reading {
         None | Some(Value::Null) => Vec::new(),
         Some(_) => {
             let finding = Finding::new(Code::WrongField, origin, "items is no list").at("items");
-            return Reading::Broken(Box::new(finding));
+            return Reading::Broken(Box::new(finding), None);
         }
     };
     for item in items.iter_mut().filter_map(Value::as_object_mut) {
@@ -196,27 +212,51 @@ fn list(mut value: Value, origin: Origin) -> Reading {
 fn typed(kind: Kind, value: Value, mut name: ObjectName, mut origin: Origin) -> Reading {
     name.namespace = kind.is_namespaced().then(|| name.namespace.unwrap_or_else(|| "default".to_owned()));
     origin.object = Some(name.clone());
-    let object = match kind {
-        Kind::Namespace => decode(value).map(Object::Namespace),
-        Kind::Node => decode(value).map(Object::Node),
-        Kind::ServiceAccount => decode(value).map(Object::ServiceAccount),
-        Kind::Pod => decode::<Pod>(value).map(slim).map(Object::Pod),
-        Kind::Service => decode(value).map(Object::Service),
-        Kind::EndpointSlice => decode(value).map(Object::EndpointSlice),
-    };
-    match object {
-        Ok(object) => Reading::Object(Box::new(Entry { name, origin: Arc::new(origin), object, kept: false })),
-        Err((field, message)) => {
-            let finding = Finding::new(Code::WrongField, origin, message).at(field);
-            Reading::Broken(Box::new(finding))
+    let stand_in = stand_in_for(kind, &value, &name, &origin);
+    match object(kind, value, &name) {
+        Ok(object) => {
+            let entry = Entry { name, origin: Arc::new(origin), object, kept: false, stands_in: None };
+            Reading::Object(Box::new(entry))
+        }
+        Err(flaw) => {
+            let finding = Finding::new(flaw.code, origin, flaw.message).at(flaw.field);
+            Reading::Broken(Box::new(finding), stand_in)
         }
     }
 }
 
-fn decode<T: DeserializeOwned>(value: Value) -> Result<Arc<T>, (String, String)> {
-    serde_path_to_error::deserialize(value)
-        .map(Arc::new)
-        .map_err(|error| (error.path().to_string(), error.inner().to_string()))
+fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
+    Ok(match kind {
+        Kind::Namespace => Object::Namespace(decode(value)?),
+        Kind::Node => Object::Node(decode(value)?),
+        Kind::ServiceAccount => Object::ServiceAccount(decode(value)?),
+        Kind::Pod => Object::Pod(slim(decode::<Pod>(value)?)),
+        Kind::Service => Object::Service(decode(value)?),
+        Kind::EndpointSlice => Object::EndpointSlice(decode(value)?),
+        Kind::AuthorizationPolicy => Object::AuthorizationPolicy(AuthorizationPolicy::read(value, name)?.into()),
+        Kind::PeerAuthentication => Object::PeerAuthentication(PeerAuthentication::read(value, name)?.into()),
+        Kind::DestinationRule => Object::DestinationRule(DestinationRule::read(value, name)?.into()),
+    })
+}
+
+fn stand_in_for(kind: Kind, value: &Value, name: &ObjectName, origin: &Origin) -> Option<Box<Entry>> {
+    let (object, effect) = stand_in(kind, value, name)?;
+    Some(Box::new(Entry::in_place_of(name.clone(), origin, object, effect)))
+}
+
+impl Entry {
+    /// What is in force in the place of the broken object at `origin`.
+    pub(crate) fn in_place_of(name: ObjectName, origin: &Origin, object: Object, effect: String) -> Self {
+        Self { name, origin: Arc::new(origin.clone()), object, kept: true, stands_in: Some(effect) }
+    }
+}
+
+fn decode<T: DeserializeOwned>(value: Value) -> Result<Arc<T>, Flaw> {
+    serde_path_to_error::deserialize(value).map(Arc::new).map_err(|error| Flaw {
+        code: Code::WrongField,
+        field: error.path().to_string(),
+        message: error.inner().to_string(),
+    })
 }
 
 /// Drops what is never looked at: a Pod's containers are most of it.

@@ -3,6 +3,7 @@
 mod endpoints;
 mod label_interner;
 mod pods;
+mod policies;
 mod services;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,8 +23,9 @@ pub fn translate(objects: &ObjectSet, options: &Options) -> (Snapshot, Vec<Findi
     let mut endpoints = endpoints::collect(objects, &workloads, &mut findings);
     let services = services::services(objects, options, &mut endpoints, &mut findings);
     endpoints.report_unmatched(objects, &mut findings);
+    let policies = policies::policies(objects, options, &services, &mut findings);
     findings.sort();
-    (Snapshot::build(workloads.all, services), findings)
+    (Snapshot::build(workloads.all, services).with_policies(policies), findings)
 }
 
 /// Reads an address that a connection can be made to.

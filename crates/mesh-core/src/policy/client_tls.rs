@@ -59,6 +59,12 @@ impl ClientTlsRule {
         self.ports.get(&port).copied().unwrap_or(self.tls)
     }
 
+    /// Whether it says anything of TLS.
+    #[must_use]
+    pub fn says_something(&self) -> bool {
+        self.tls.is_some() || !self.ports.is_empty()
+    }
+
     fn is_for(&self, client: Option<(&str, &LabelSet)>) -> bool {
         let exported = match (&self.exported_to, client) {
             (None, _) => true,
@@ -161,6 +167,9 @@ impl ClientTlsRules {
     }
 }
 
+/// Of rules for the same hosts, those for some clients come before those for all; among them the oldest that says
+/// anything of TLS.
 fn for_some_before_all<'a>(rules: &[&'a Arc<ClientTlsRule>]) -> Option<&'a Arc<ClientTlsRule>> {
-    rules.iter().find(|rule| rule.clients.is_some()).or(rules.first()).copied()
+    let best = rules.iter().min_by_key(|rule| (rule.clients.is_none(), !rule.says_something()));
+    best.copied()
 }

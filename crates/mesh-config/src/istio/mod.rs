@@ -1,0 +1,131 @@
+//! Istio's own kinds, read strictly: a field that is not known is an error, since to leave out what somebody wrote
+//! would widen access.
+
+mod authorization_policy;
+mod destination_rule;
+mod peer_authentication;
+mod rule;
+mod stand_in;
+
+use std::collections::BTreeMap;
+
+use mesh_core::policy::Selector;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
+
+pub use authorization_policy::AuthorizationPolicy;
+pub use destination_rule::DestinationRule;
+pub use peer_authentication::PeerAuthentication;
+pub(crate) use stand_in::{stand_in, stand_in_of_text};
+
+use crate::code::Code;
+use crate::finding::ObjectName;
+
+/// What is wrong with an object, that makes it broken as a whole.
+#[derive(Debug)]
+pub(crate) struct Flaw {
+    pub(crate) code: Code,
+    pub(crate) field: String,
+    pub(crate) message: String,
+}
+
+impl Flaw {
+    /// A field with a value that cannot be meant.
+    fn value(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: Code::BadPolicyValue, field: field.into(), message: message.into() }
+    }
+}
+
+/// What is worth a finding about an object that is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// What it is about.
+    pub code: Code,
+    /// The field.
+    pub field: String,
+    /// What was found.
+    pub message: String,
+}
+
+impl Remark {
+    fn new(code: Code, field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code, field: field.into(), message: message.into() }
+    }
+}
+
+/// Which of several objects is the oldest: by the API server's time of creation, and those without one last.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Age(bool, String);
+
+impl Age {
+    fn of(metadata: &Metadata) -> Self {
+        // All in UTC and of one width (metav1.Time), so that text sorts as time does.
+        let created = metadata.creation_timestamp.clone().unwrap_or_default();
+        Self(created.is_empty(), created)
+    }
+
+    fn unknown() -> Self {
+        Self(true, String::new())
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Resource<S> {
+    #[serde(rename = "apiVersion")]
+    _api_version: IgnoredAny,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    metadata: Metadata,
+    #[serde(default = "Option::default")]
+    spec: Option<S>,
+    #[serde(rename = "status")]
+    _status: Option<IgnoredAny>,
+}
+
+/// Of the metadata, what matters beyond the name.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    creation_timestamp: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct WorkloadSelector {
+    match_labels: Option<BTreeMap<String, String>>,
+}
+
+impl WorkloadSelector {
+    /// The selector; none for all workloads.
+    fn selector(self, field: &str) -> Result<Option<Selector>, Flaw> {
+        let labels = self.match_labels.unwrap_or_default();
+        for (key, value) in &labels {
+            if key.is_empty() || key.contains('*') || value.contains('*') {
+                let message =
+                    format!("{key:?}: {value:?} selects nothing; labels are compared as they are, without '*'");
+                return Err(Flaw::value(format!("{field}.matchLabels"), message));
+            }
+        }
+        Ok(Selector::new(labels))
+    }
+}
+
+fn selector(given: Option<WorkloadSelector>, field: &str) -> Result<Option<Selector>, Flaw> {
+    given.map_or(Ok(None), |selector| selector.selector(field))
+}
+
+fn decode<S: DeserializeOwned>(value: Value) -> Result<Resource<S>, Flaw> {
+    serde_path_to_error::deserialize(value).map_err(|error| Flaw {
+        code: Code::WrongField,
+        field: error.path().to_string(),
+        message: error.inner().to_string(),
+    })
+}
+
+fn policy_name(name: &ObjectName) -> std::sync::Arc<mesh_core::PolicyName> {
+    let namespace = name.namespace.as_deref().unwrap_or_default();
+    mesh_core::PolicyName { namespace: namespace.into(), name: name.name.as_str().into() }.into()
+}

@@ -1,0 +1,103 @@
+//! What is in force in the place of a broken policy of which no good version is known: the strictest that it can have
+//! meant. Without it, a restart after a slip of the pen would open what the policy keeps shut.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mesh_core::policy::{self, Action, ClientTls, Mode, Rule, Selector};
+use serde_json::Value;
+
+use super::{Age, AuthorizationPolicy, DestinationRule, PeerAuthentication, policy_name};
+use crate::finding::ObjectName;
+use crate::kind::Kind;
+use crate::object::Object;
+
+/// The stand-in for an object that is broken, as far as its scope can be read, and what it does.
+pub(crate) fn stand_in(kind: Kind, value: &Value, name: &ObjectName) -> Option<(Object, String)> {
+    let place = name.namespace.as_deref().unwrap_or_default();
+    match kind {
+        Kind::AuthorizationPolicy => {
+            let has_targets = ["targetRef", "targetRefs"].iter().any(|field| spec(value, field).is_some());
+            if has_targets {
+                return None; // Waypoints' business, whatever else it says.
+            }
+            let (selector, of) = selected(value, place);
+            let dry_run = value.pointer("/metadata/annotations/istio.io~1dry-run").and_then(Value::as_str);
+            let action = action(value);
+            let (action, rules, effect) = match action {
+                _ if dry_run == Some("true") => return None,
+                Some("AUDIT") => return None,
+                Some("ALLOW") => (Action::Allow, Vec::new(), "what no other policy allows is refused"),
+                _ => (Action::Deny, vec![Rule::default()], "every connection is refused"),
+            };
+            let policy =
+                policy::AuthorizationPolicy { name: policy_name(name), selector, action, dry_run: false, rules };
+            let read = AuthorizationPolicy { policy: Some(Arc::new(policy)), age: Age::unknown(), remarks: Vec::new() };
+            Some((Object::AuthorizationPolicy(Arc::new(read)), format!("{effect} to {of}")))
+        }
+        Kind::PeerAuthentication => {
+            let (selector, of) = selected(value, place);
+            let (name, mode, ports) = (policy_name(name), Some(Mode::Strict), BTreeMap::new());
+            let policy = Arc::new(policy::PeerAuthentication { name, selector, mode, ports });
+            let read = PeerAuthentication { policy, age: Age::unknown(), remarks: Vec::new() };
+            Some((Object::PeerAuthentication(Arc::new(read)), format!("the mode is STRICT for {of}")))
+        }
+        Kind::DestinationRule => {
+            let host = spec(value, "host").and_then(Value::as_str)?.to_owned();
+            let effect = format!("connections to {host} are refused");
+            let read = DestinationRule {
+                name: policy_name(name),
+                host,
+                exported_to: None,
+                clients: None,
+                tls: Some(ClientTls::Unreadable),
+                ports: BTreeMap::new(),
+                age: Age::unknown(),
+                remarks: Vec::new(),
+            };
+            Some((Object::DestinationRule(Arc::new(read)), effect))
+        }
+        _ => None,
+    }
+}
+
+/// The stand-in for an object of a text that does not even parse: its name is all that is known.
+pub(crate) fn stand_in_of_text(name: &ObjectName) -> Option<(Object, String)> {
+    let kind = match name.kind.as_str() {
+        "AuthorizationPolicy" => Kind::AuthorizationPolicy,
+        "PeerAuthentication" => Kind::PeerAuthentication,
+        _ => return None,
+    };
+    // An unknown action may be DENY.
+    stand_in(kind, &serde_json::json!({"spec": {"action": "unknown"}}), name)
+}
+
+/// The action of an AuthorizationPolicy; none where it cannot be told, since a key may be misspelt.
+fn action(value: &Value) -> Option<&str> {
+    const KEYS: [&str; 4] = ["action", "provider", "rules", "selector"];
+    let spec = value.get("spec")?.as_object()?;
+    match spec.get("action") {
+        None if spec.keys().all(|key| KEYS.contains(&key.as_str())) => Some("ALLOW"),
+        action => action?.as_str(),
+    }
+}
+
+fn spec<'a>(value: &'a Value, field: &str) -> Option<&'a Value> {
+    value.get("spec")?.get(field)
+}
+
+/// The selector, where it can be read to the last label, and whom it selects in words. Else all of the namespace.
+fn selected(value: &Value, namespace: &str) -> (Option<Selector>, String) {
+    let labels = spec(value, "selector").and_then(|selector| selector.get("matchLabels")).and_then(Value::as_object);
+    let labels = labels.and_then(|labels| {
+        let pairs = labels.iter().map(|(key, value)| Some((key.as_str(), value.as_str()?)));
+        let pairs = pairs.collect::<Option<Vec<_>>>()?;
+        pairs.iter().all(|(key, value)| !key.contains('*') && !value.contains('*')).then_some(pairs)
+    });
+    let selector = labels.and_then(Selector::new);
+    let of = match &selector {
+        Some(selector) => format!("workloads of namespace {namespace} with {selector}"),
+        None => format!("all workloads of namespace {namespace}"),
+    };
+    (selector, of)
+}

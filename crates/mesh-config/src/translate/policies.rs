@@ -1,0 +1,99 @@
+//! Policies to the model.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use mesh_core::policy::{HostPattern, Selector};
+use mesh_core::{Policies, PolicyName, Service};
+
+use crate::code::Code;
+use crate::config::Options;
+use crate::finding::Finding;
+use crate::istio::{Age, Remark};
+use crate::object::{Located, ObjectSet};
+
+/// Translates all policies.
+pub(super) fn policies(
+    objects: &ObjectSet,
+    options: &Options,
+    services: &[Service],
+    findings: &mut Vec<Finding>,
+) -> Policies {
+    let authorization = by_age(&objects.authorization_policies, |read| &read.age);
+    let peers = by_age(&objects.peer_authentications, |read| &read.age);
+    let rules = by_age(&objects.destination_rules, |read| &read.age);
+    authorization.iter().for_each(|located| report(located, &located.object.remarks, findings));
+    peers.iter().for_each(|located| report(located, &located.object.remarks, findings));
+    rules.iter().for_each(|located| report(located, &located.object.remarks, findings));
+    report_conflicts(
+        peers.iter().map(|located| {
+            let policy = &located.object.policy;
+            (*located, &policy.name, (policy.name.namespace.clone(), selector_key(policy.selector.as_ref())))
+        }),
+        findings,
+    );
+    let rules: Vec<_> = rules.iter().map(|located| (*located, located.object.rule(&options.cluster_domain))).collect();
+    report_conflicts(
+        rules.iter().filter(|(_, rule)| rule.says_something()).map(|(located, rule)| {
+            let key = (rule.name.namespace.clone(), host_key(&rule.host), selector_key(rule.clients.as_ref()));
+            (*located, &rule.name, key)
+        }),
+        findings,
+    );
+    let hosts: HashSet<&str> = services.iter().map(|service| &*service.hostname).collect();
+    for (located, rule) in &rules {
+        if let HostPattern::Exact(host) = &rule.host
+            && !hosts.contains(&**host)
+        {
+            let finding = Finding::new(Code::UnknownHost, (*located.origin).clone(), format!("{host} is no Service's"));
+            findings.push(finding.at("spec.host"));
+        }
+    }
+    Policies::build(
+        options.root_namespace.as_str().into(),
+        authorization.iter().filter_map(|located| located.object.policy.clone()).collect(),
+        peers.iter().map(|located| Arc::clone(&located.object.policy)).collect(),
+        rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect(),
+    )
+}
+
+/// The oldest first, and among equals by namespace and name.
+fn by_age<T>(objects: &BTreeMap<(String, String), Located<T>>, age: impl Fn(&T) -> &Age) -> Vec<&Located<T>> {
+    let mut objects: Vec<_> = objects.values().collect();
+    objects.sort_by(|a, b| age(&a.object).cmp(age(&b.object)));
+    objects
+}
+
+fn report<T>(located: &Located<T>, remarks: &[Remark], findings: &mut Vec<Finding>) {
+    for remark in remarks {
+        let finding = Finding::new(remark.code, (*located.origin).clone(), remark.message.clone());
+        findings.push(finding.at(remark.field.clone()));
+    }
+}
+
+/// Says which objects an older one of the same key makes useless.
+fn report_conflicts<'a, T: 'a, K: std::hash::Hash + Eq>(
+    oldest_first: impl Iterator<Item = (&'a Located<T>, &'a Arc<PolicyName>, K)>,
+    findings: &mut Vec<Finding>,
+) {
+    let mut first: HashMap<K, &PolicyName> = HashMap::new();
+    for (located, name, key) in oldest_first {
+        if let Some(older) = first.get(&key) {
+            let message = format!("{older} is older and about the same: it is in force, and this one is not");
+            findings.push(Finding::new(Code::PolicyConflict, (*located.origin).clone(), message));
+        } else {
+            first.insert(key, name);
+        }
+    }
+}
+
+fn selector_key(selector: Option<&Selector>) -> Option<String> {
+    selector.map(ToString::to_string)
+}
+
+fn host_key(host: &HostPattern) -> String {
+    match host {
+        HostPattern::Exact(host) => host.to_string(),
+        HostPattern::Suffix(end) => format!("*{end}"),
+    }
+}
