@@ -20,6 +20,14 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
     match outbound::decide(&ctx, pod, SockAddress::v4(address_be, port_be)) {
         Verdict::Pass => 1,
         Verdict::Deny => 0,
+        Verdict::Direct(endpoint) => {
+            // SAFETY: as above; connect4 may write both fields.
+            unsafe {
+                (*call).user_ip4 = endpoint.words_be[3];
+                (*call).user_port = u32::from(endpoint.port_be);
+            }
+            1
+        }
         Verdict::Redirect => {
             // SAFETY: as above; connect4 may write both fields.
             unsafe {

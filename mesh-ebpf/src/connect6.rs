@@ -24,27 +24,33 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
     match outbound::decide(&ctx, pod, destination) {
         Verdict::Pass => 1,
         Verdict::Deny => 0,
+        Verdict::Direct(endpoint) => {
+            lead(call, &endpoint);
+            1
+        }
         Verdict::Redirect => {
-            redirect(call, &destination);
+            // By the family that the packets will have.
+            let port_be = ports::OUTBOUND.to_be();
+            if destination.is_v4() {
+                lead(call, &SockAddress::v4(LOOPBACK_V4_BE, port_be));
+            } else {
+                lead(call, &SockAddress::v6(LOOPBACK_V6_BE, port_be));
+            }
             debug!(&ctx, "connect6 port {} redirected", u16::from_be(port_be));
             1
         }
     }
 }
 
-/// To the daemon by the family that the packets will have.
+/// Rewrites where the call goes.
 #[inline(always)]
-fn redirect(call: *mut bpf_sock_addr, destination: &SockAddress) {
+fn lead(call: *mut bpf_sock_addr, to: &SockAddress) {
     // SAFETY: connect6 may write these fields of its context.
     unsafe {
-        if destination.is_v4() {
-            (*call).user_ip6[3] = LOOPBACK_V4_BE;
-        } else {
-            (*call).user_ip6[0] = LOOPBACK_V6_BE[0];
-            (*call).user_ip6[1] = LOOPBACK_V6_BE[1];
-            (*call).user_ip6[2] = LOOPBACK_V6_BE[2];
-            (*call).user_ip6[3] = LOOPBACK_V6_BE[3];
-        }
-        (*call).user_port = u32::from(ports::OUTBOUND.to_be());
+        (*call).user_ip6[0] = to.words_be[0];
+        (*call).user_ip6[1] = to.words_be[1];
+        (*call).user_ip6[2] = to.words_be[2];
+        (*call).user_ip6[3] = to.words_be[3];
+        (*call).user_port = u32::from(to.port_be);
     }
 }

@@ -1,9 +1,7 @@
 //! getpeername() and accept() on an IPv4 socket: the application sees whom it talks to.
 
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use mesh_abi::SocketKind;
-
 use crate::sockets;
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 #[cgroup_sock_addr(getpeername4)]
 pub fn getpeername4(ctx: SockAddrContext) -> i32 {
@@ -13,7 +11,7 @@ pub fn getpeername4(ctx: SockAddrContext) -> i32 {
     let Some(record) = sockets::find(sk) else {
         return 1;
     };
-    if !record.is(SocketKind::Outbound) && !record.is(SocketKind::Inbound) {
+    if !sockets::shows_its_peer(record) {
         return 1;
     }
     // SAFETY: getpeername4 may write these fields of its context.

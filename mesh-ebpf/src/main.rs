@@ -1,14 +1,19 @@
-//! The kernel side of the data path. One hook a file; what they share is in `maps`, `sockets`,
-//! `outbound` and `packet`. No policy is here: a pod is enrolled or it is not.
+//! The kernel side of the data path. One hook a file; what they share is in `maps`, `sockets`, `listener`,
+//! `outbound`, `direct`, `attestation` and `packet`. No policy is here: a pod is enrolled or it is not, and
+//! the daemon has said of two pods that the kernel may connect them or it has not.
 #![no_std]
 #![no_main]
 
+mod attestation;
 mod connect4;
 mod connect6;
+mod direct;
+mod direct_events;
 mod getpeername4;
 mod getpeername6;
 mod getsockname4;
 mod getsockname6;
+mod listener;
 mod maps;
 mod outbound;
 mod packet;

@@ -2,16 +2,28 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{HashMap, LruHashMap, PerCpuArray, SkStorage},
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage},
     macros::btf_map,
 };
-use mesh_abi::{Counter, FlowKey, PodRecord, SockAddress, SocketRecord};
+use mesh_abi::{
+    Attestation, Counter, DirectEvent, DirectKey, DirectPair, FlowKey, OriginalDestination, PodRecord, ServiceRecord,
+    Setting, SockAddress, SocketRecord, direct::MAX_PAIRS, service::MAX_SERVICES,
+};
 
 /// More pods than any node runs (kubelet's default limit is 110).
 const MAX_PODS: usize = 4096;
 /// Connections between SYN and accept(). The least recently used is given up first: the daemon then
 /// finds no original destination and resets the connection.
 const MAX_PENDING_FLOWS: usize = 65_536;
+/// Two addresses for each pod.
+const MAX_LOCAL_ADDRESSES: usize = 2 * MAX_PODS;
+/// Direct connections that are open at once. A SYN that finds no room is dropped, and sent again by its socket.
+const MAX_DIRECT_CONNECTIONS: usize = 131_072;
+/// Octets of events that the daemon may be behind: some 7,000 of them.
+const EVENT_OCTETS: usize = 1 << 20;
+/// Memory for entries that are there, not for all that could be.
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
 pub static PODS: HashMap<u64, PodRecord, MAX_PODS> = HashMap::new();
@@ -20,7 +32,7 @@ pub static PODS: HashMap<u64, PodRecord, MAX_PODS> = HashMap::new();
 pub static SOCKETS: SkStorage<SocketRecord> = SkStorage::new();
 
 #[btf_map]
-pub static OUTBOUND_FLOWS: LruHashMap<FlowKey, SockAddress, MAX_PENDING_FLOWS> = LruHashMap::new();
+pub static OUTBOUND_FLOWS: LruHashMap<FlowKey, OriginalDestination, MAX_PENDING_FLOWS> = LruHashMap::new();
 
 #[btf_map]
 pub static INBOUND_FLOWS: LruHashMap<FlowKey, SockAddress, MAX_PENDING_FLOWS> = LruHashMap::new();
@@ -28,9 +40,33 @@ pub static INBOUND_FLOWS: LruHashMap<FlowKey, SockAddress, MAX_PENDING_FLOWS> = 
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
 
+#[btf_map]
+pub static LOCAL: HashMap<[u32; 4], u64, MAX_LOCAL_ADDRESSES, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+pub static DIRECT: HashMap<DirectPair, u32, MAX_PAIRS, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+pub static SERVICES: HashMap<SockAddress, ServiceRecord, MAX_SERVICES, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+pub static ATTESTATIONS: HashMap<DirectKey, Attestation, MAX_DIRECT_CONNECTIONS, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+pub static DIRECT_EVENTS: RingBuf<DirectEvent, EVENT_OCTETS> = RingBuf::new();
+
+#[btf_map]
+pub static SETTINGS: Array<u64, { Setting::COUNT as usize }> = Array::new();
+
 /// Cgroup id of the daemon that loaded these programs; set before load.
 #[unsafe(no_mangle)]
 pub static DAEMON_CGROUP_ID: Global<u64> = Global::new(0);
+
+/// A number that the daemon has set; 0 before.
+#[inline(always)]
+pub fn setting(setting: Setting) -> u64 {
+    SETTINGS.get(setting as u32).copied().unwrap_or(0)
+}
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

@@ -4,6 +4,7 @@ use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_netns_cookie, programs::
 use mesh_abi::{Counter, PodRecord, SockAddress, SocketKind, SocketRecord, ports};
 
 use crate::{
+    direct::{self, Route},
     maps::{PODS, count},
     sockets,
 };
@@ -13,6 +14,8 @@ const STREAM: u32 = 1;
 
 /// The fate of a connect().
 pub enum Verdict {
+    /// Goes straight to this pod of the node.
+    Direct(SockAddress),
     /// Goes where the application wanted.
     Pass,
     /// Fails with EPERM.
@@ -21,11 +24,14 @@ pub enum Verdict {
     Redirect,
 }
 
-/// The enrolled pod whose socket this is.
+/// The enrolled pod whose socket this is, with its namespace's cookie.
 #[inline(always)]
-pub fn pod<'a>(ctx: &SockAddrContext) -> Option<&'a PodRecord> {
+pub fn pod<'a>(ctx: &SockAddrContext) -> Option<(u64, &'a PodRecord)> {
     // SAFETY: plain helper call; map values are only read, and a racing update changes whole records.
-    unsafe { PODS.get(bpf_get_netns_cookie(ctx.as_ptr())) }
+    unsafe {
+        let netns_cookie = bpf_get_netns_cookie(ctx.as_ptr());
+        PODS.get(netns_cookie).map(|pod| (netns_cookie, pod))
+    }
 }
 
 /// Whether the socket is a byte stream; datagrams pass untouched.
@@ -37,7 +43,7 @@ pub fn is_stream(ctx: &SockAddrContext) -> bool {
 
 /// Decides for a stream socket of an enrolled pod and remembers the original destination.
 #[inline(always)]
-pub fn decide(ctx: &SockAddrContext, pod: &PodRecord, destination: SockAddress) -> Verdict {
+pub fn decide(ctx: &SockAddrContext, (netns_cookie, pod): (u64, &PodRecord), destination: SockAddress) -> Verdict {
     // SAFETY: the context is valid for the whole run of the program, and has a socket.
     let sk = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
     let record = sockets::find(sk);
@@ -48,9 +54,13 @@ pub fn decide(ctx: &SockAddrContext, pod: &PodRecord, destination: SockAddress) 
     if own || destination.is_local() {
         return decide_local(record, destination);
     }
-    let local = if destination.is_v4() { pod.v4_words_be } else { pod.v6_words_be };
-    let mut fresh = SocketRecord::new(SocketKind::Outbound, destination);
-    fresh.local_words_be = local;
+    if is_decided(&record, &destination) {
+        return Verdict::Pass;
+    }
+    let mut fresh = match direct::route(ctx, pod, netns_cookie, destination) {
+        Route::Direct(record) => record,
+        Route::ByDaemon { dice } => redirected(pod, destination, dice),
+    };
     match sockets::find_or_create(sk, &mut fresh) {
         Some(record) => *record = fresh,
         None => {
@@ -58,8 +68,28 @@ pub fn decide(ctx: &SockAddrContext, pod: &PodRecord, destination: SockAddress) 
             return Verdict::Deny;
         }
     }
+    if fresh.is(SocketKind::DirectClient) {
+        count(Counter::DirectConnected);
+        return Verdict::Direct(fresh.endpoint);
+    }
     count(Counter::OutboundRedirected);
     Verdict::Redirect
+}
+
+#[inline(always)]
+fn redirected(pod: &PodRecord, destination: SockAddress, dice: u32) -> SocketRecord {
+    let mut record = SocketRecord::new(SocketKind::Outbound, destination);
+    record.local_words_be = if destination.is_v4() { pod.v4_words_be } else { pod.v6_words_be };
+    record.dice = dice;
+    record
+}
+
+/// While one daemon replaces another, both generations of this hook run: the second one sees the endpoint that the
+/// first one has picked for a Service, and must not take it for what the application asked for.
+#[inline(always)]
+fn is_decided(record: &Option<&mut SocketRecord>, destination: &SockAddress) -> bool {
+    let picked = |it: &&mut SocketRecord| it.is(SocketKind::DirectClient) && it.endpoint != it.peer;
+    record.as_ref().is_some_and(|it| picked(it) && it.endpoint == *destination)
 }
 
 /// A connect() that stays in the pod: never redirected, and never to the mesh's own listeners.

@@ -6,6 +6,7 @@ use aya_ebpf::{
     EbpfContext, bindings::bpf_hdr_start_off::BPF_HDR_START_NET, helpers::generated::bpf_skb_load_bytes_relative,
     programs::TcContext,
 };
+use mesh_abi::{DirectKey, SockAddress};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -31,12 +32,14 @@ pub enum Packet {
     Malformed,
 }
 
-/// A TCP segment's addresses and flags.
+/// A TCP segment's addresses, sequence number and flags.
 #[derive(Clone, Copy)]
 pub struct Segment {
     pub addresses: Addresses,
     pub source_port_be: u16,
     pub destination_port_be: u16,
+    /// In host order.
+    pub sequence: u32,
     flags: u8,
 }
 
@@ -53,6 +56,22 @@ impl Segment {
         const SYN: u8 = 0x02;
         const ACK: u8 = 0x10;
         self.flags & (SYN | ACK) == SYN
+    }
+
+    /// The segment's addresses, its sender as the client.
+    #[inline(always)]
+    pub fn key(&self) -> DirectKey {
+        let (source, destination) = (self.source_port_be, self.destination_port_be);
+        match self.addresses {
+            Addresses::V4 { source_be, destination_be } => DirectKey {
+                client: SockAddress::v4(source_be, source),
+                server: SockAddress::v4(destination_be, destination),
+            },
+            Addresses::V6 { source_be, destination_be } => DirectKey {
+                client: SockAddress::v6(source_be, source),
+                server: SockAddress::v6(destination_be, destination),
+            },
+        }
     }
 
     /// Destination port in host order.
@@ -148,6 +167,7 @@ fn parse_tcp(ctx: &TcContext, start: usize, addresses: Addresses) -> Option<Pack
         addresses,
         source_port_be: load(ctx, start)?,
         destination_port_be: load(ctx, start + 2)?,
+        sequence: u32::from_be(load(ctx, start + 4)?),
         flags: load(ctx, start + 13)?,
     }))
 }

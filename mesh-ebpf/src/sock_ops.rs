@@ -1,16 +1,21 @@
 //! TCP life-cycle events: tells each end of a loopback connection between an application and the
-//! daemon who is at the other one.
+//! daemon who is at the other one, and the daemon of direct connections, in which it has no part.
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops},
+    bindings::{
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops,
+    },
     helpers::generated::bpf_get_netns_cookie,
     macros::sock_ops,
     programs::SockOpsContext,
 };
-use mesh_abi::{FlowKey, SockAddress, SocketKind, SocketRecord};
+use mesh_abi::{DirectKey, FlowKey, OriginalDestination, SockAddress, SocketKind, SocketRecord};
 
 use crate::{
+    attestation,
+    direct_events::{self, Numbers},
     maps::{INBOUND_FLOWS, OUTBOUND_FLOWS, PODS},
     sockets,
 };
@@ -18,46 +23,88 @@ use crate::{
 const AF_INET: u32 = 2;
 /// `BPF_ANY`
 const ANY: u64 = 0;
+/// `TCP_CLOSE` (include/net/tcp_states.h).
+const CLOSE: u32 = 7;
 
 #[sock_ops]
 pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     match ctx.op() {
-        BPF_SOCK_OPS_TCP_CONNECT_CB => publish(&ctx),
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => adopt(&ctx),
+        BPF_SOCK_OPS_TCP_CONNECT_CB => begin(&ctx),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => connected(&ctx),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&ctx),
+        BPF_SOCK_OPS_STATE_CB if new_state(&ctx) == CLOSE => closed(&ctx),
         _ => {}
     }
     1
 }
 
-/// Before a SYN leaves: says where a redirected connection wanted to go, and for whom the daemon dials.
+/// Before a SYN leaves.
 #[inline(always)]
-fn publish(ctx: &SockOpsContext) {
+fn begin(ctx: &SockOpsContext) {
     let Some(record) = sockets::find(socket(ctx)) else {
         return;
     };
-    if record.peer.port_be == 0 {
-        return;
+    if record.is(SocketKind::DirectClient) {
+        return watch(ctx);
     }
+    if record.peer.port_be != 0 {
+        publish(ctx, record);
+    }
+}
+
+/// Says where a redirected connection wanted to go, and for whom the daemon dials.
+#[inline(always)]
+fn publish(ctx: &SockOpsContext, record: &SocketRecord) {
     let key = FlowKey { netns_cookie: netns_cookie(ctx), source: local(ctx.ops), destination: remote(ctx.ops) };
     // A full map gives up its oldest entry; a failed insert is noticed by the other end, which then
     // finds no entry and refuses (outbound) or shows the daemon's address (inbound).
     if record.is(SocketKind::Outbound) {
-        let _ = OUTBOUND_FLOWS.insert(key, record.peer, ANY);
+        let original = OriginalDestination { address: record.peer, dice: record.dice };
+        let _ = OUTBOUND_FLOWS.insert(key, original, ANY);
     } else if record.is(SocketKind::Daemon) {
         let _ = INBOUND_FLOWS.insert(key, record.peer, ANY);
     }
 }
 
-/// When an application's listener has a new connection, before accept() returns it: takes the real
-/// client's address over from the daemon's side.
+/// Asks for the socket's changes of state. Refused, a direct connection is missed by its ring buffer events and found
+/// by the daemon's audit of attestations.
 #[inline(always)]
-fn adopt(ctx: &SockOpsContext) {
+fn watch(ctx: &SockOpsContext) {
+    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
+    let _ = ctx.set_cb_flags(flags as i32);
+}
+
+#[inline(always)]
+fn connected(ctx: &SockOpsContext) {
+    if let Some(record) = sockets::find(socket(ctx))
+        && record.is(SocketKind::DirectClient)
+    {
+        direct_events::opened(DirectKey { client: local(ctx.ops), server: remote(ctx.ops) }, record);
+    }
+}
+
+/// A listener has a new connection, before accept() returns it.
+#[inline(always)]
+fn accepted(ctx: &SockOpsContext) {
     let netns_cookie = netns_cookie(ctx);
     // SAFETY: the value is not read.
     if unsafe { PODS.get(netns_cookie) }.is_none() {
         return;
     }
-    let key = FlowKey { netns_cookie, source: remote(ctx.ops), destination: local(ctx.ops) };
+    let (client, server) = (remote(ctx.ops), local(ctx.ops));
+    match attestation::take(&DirectKey { client, server }, netns_cookie) {
+        Some(mut record) => {
+            if sockets::find_or_create(socket(ctx), &mut record).is_some() {
+                watch(ctx);
+            }
+        }
+        None => adopt(ctx, FlowKey { netns_cookie, source: client, destination: server }),
+    }
+}
+
+/// Takes the real client's address over from the daemon's side.
+#[inline(always)]
+fn adopt(ctx: &SockOpsContext, key: FlowKey) {
     // SAFETY: the value is copied at once.
     let Some(client) = (unsafe { INBOUND_FLOWS.get(key).copied() }) else {
         return;
@@ -65,6 +112,40 @@ fn adopt(ctx: &SockOpsContext) {
     let _ = INBOUND_FLOWS.remove(key);
     let mut record = SocketRecord::new(SocketKind::Inbound, client);
     let _ = sockets::find_or_create(socket(ctx), &mut record);
+}
+
+/// A socket that is watched has closed, from whatever state.
+#[inline(always)]
+fn closed(ctx: &SockOpsContext) {
+    let Some(record) = sockets::find(socket(ctx)) else {
+        return;
+    };
+    let state = ctx.arg(0);
+    if record.is(SocketKind::DirectClient) {
+        let key = DirectKey { client: local(ctx.ops), server: remote(ctx.ops) };
+        let accepted = attestation::end(&key, record);
+        direct_events::client_closed(key, record, state, &numbers(ctx.ops), accepted);
+    } else if record.is(SocketKind::DirectServer) {
+        let key = DirectKey { client: remote(ctx.ops), server: local(ctx.ops) };
+        direct_events::server_closed(key, record, state, &numbers(ctx.ops));
+    }
+}
+
+#[inline(always)]
+fn new_state(ctx: &SockOpsContext) -> u32 {
+    ctx.arg(1)
+}
+
+#[inline(always)]
+fn numbers(ops: *mut bpf_sock_ops) -> Numbers {
+    // SAFETY: the context is valid for the whole run of the program, and its socket is a full one.
+    unsafe {
+        Numbers {
+            bytes_acked: (*ops).bytes_acked,
+            bytes_received: (*ops).bytes_received,
+            all_acknowledged: (*ops).snd_una == (*ops).snd_nxt,
+        }
+    }
 }
 
 #[inline(always)]

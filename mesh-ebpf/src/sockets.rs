@@ -20,6 +20,12 @@ pub fn find_or_create<'a>(sk: *mut bpf_sock, initial: &mut SocketRecord) -> Opti
     storage(sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into())
 }
 
+/// Whether the application shall see the record's peer in place of the socket's own.
+#[inline(always)]
+pub fn shows_its_peer(record: &SocketRecord) -> bool {
+    record.is(SocketKind::Outbound) || record.is(SocketKind::Inbound) || record.is(SocketKind::DirectClient)
+}
+
 /// Whether the daemon made this socket.
 #[inline(always)]
 pub fn is_daemons(sk: *mut bpf_sock) -> bool {

@@ -1,4 +1,5 @@
-//! Packets that leave an enrolled pod's interface: no connection starts here but the daemon's own.
+//! Packets that leave an enrolled pod's interface: no connection starts here but the daemon's own, and those to pods
+//! of this node for which the kernel answers.
 //!
 //! The connect hooks have sent the applications' connections elsewhere; this one catches what goes
 //! round them (raw sockets, sockets bound to the device, a connect() that raced the enrolment).
@@ -9,18 +10,22 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use mesh_abi::Counter;
+use mesh_abi::{Counter, SocketKind};
 
 use crate::{
+    attestation,
     maps::count,
-    packet::{self, Packet},
+    packet::{self, Packet, Segment},
     sockets,
 };
 
 #[classifier]
 pub fn tc_egress(ctx: TcContext) -> i32 {
     let refused = match packet::parse(&ctx) {
-        Packet::Tcp(segment) if segment.opens() && !from_daemon(&ctx) => Counter::DroppedUnattestedSyn,
+        Packet::Tcp(segment) if segment.opens() => match judge(&ctx, &segment) {
+            Ok(()) => return TC_ACT_UNSPEC,
+            Err(refused) => refused,
+        },
         Packet::TcpFragment => Counter::DroppedFragment,
         Packet::Malformed => Counter::DroppedMalformed,
         Packet::Udp => {
@@ -33,16 +38,25 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
     TC_ACT_SHOT
 }
 
-/// Whether the daemon's socket sent this packet, by the kernel's record.
+/// Whether the SYN's own socket may send it, by the kernel's record of that socket.
 #[inline(always)]
-fn from_daemon(ctx: &TcContext) -> bool {
+fn judge(ctx: &TcContext, segment: &Segment) -> Result<(), Counter> {
     // SAFETY: the context is valid for the whole run of the program; the verifier requires the null checks.
-    unsafe {
+    let sk = unsafe {
         let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
         if sk.is_null() {
-            return false;
+            return Err(Counter::DroppedUnattestedSyn);
         }
-        let sk = bpf_sk_fullsock(sk);
-        !sk.is_null() && sockets::is_daemons(sk)
+        bpf_sk_fullsock(sk)
+    };
+    let Some(record) = sockets::find(sk) else {
+        return Err(Counter::DroppedUnattestedSyn);
+    };
+    if record.is(SocketKind::Daemon) {
+        return Ok(());
     }
+    if !record.is(SocketKind::DirectClient) {
+        return Err(Counter::DroppedUnattestedSyn);
+    }
+    if attestation::offer(record, segment) { Ok(()) } else { Err(Counter::DroppedUnattestable) }
 }

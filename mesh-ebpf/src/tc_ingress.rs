@@ -1,5 +1,6 @@
-//! Packets that arrive at an enrolled pod's interface: a new plaintext flow goes to the daemon's
-//! plaintext listener, whatever port it is for; HBONE goes to the daemon's listener by itself.
+//! Packets that arrive at an enrolled pod's interface: a flow for which the kernel answers goes to the application; any
+//! other new flow goes to the daemon's plaintext listener, whatever port it is for; HBONE goes to the daemon's listener
+//! by itself.
 //!
 //! Every packet that no connection of this namespace owns counts as a new flow, not only a SYN, so
 //! that an ACK that completes a SYN-cookie handshake cannot reach an application's listener.
@@ -7,23 +8,23 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{
-        BPF_F_CURRENT_NETNS, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+        BPF_F_CURRENT_NETNS, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
     },
-    helpers::generated::{bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skc_lookup_tcp},
+    helpers::generated::{bpf_sk_assign, bpf_sk_release, bpf_skc_lookup_tcp},
     macros::classifier,
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
-use mesh_abi::{Counter, ports, sock_address::LOOPBACK_V4_BE};
+use mesh_abi::{Counter, ports};
 
 use crate::{
+    attestation::{self, Finding},
+    listener::{self, TUPLE_V4},
     maps::count,
     packet::{self, Addresses, Packet, Segment},
-    sockets,
 };
 
-const TUPLE_V4: u32 = 12;
 const TUPLE_V6: u32 = 36;
 /// `TCP_TIME_WAIT` and `TCP_LISTEN` (include/net/tcp_states.h).
 const TIME_WAIT: u32 = 6;
@@ -36,18 +37,44 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
             if segment.destination_port() == ports::HBONE || is_established(&ctx, &segment) {
                 return TC_ACT_UNSPEC;
             }
-            steer(&ctx)
+            receive(&ctx, &segment)
         }
         Packet::TcpFragment => Counter::DroppedFragment,
         Packet::Malformed => Counter::DroppedMalformed,
         Packet::Udp | Packet::Other => return TC_ACT_UNSPEC,
     };
     count(outcome);
-    if matches!(outcome, Counter::InboundSteered) {
-        debug!(&ctx, "inbound flow steered");
-        return TC_ACT_UNSPEC;
+    match outcome {
+        Counter::DirectAdmitted => TC_ACT_UNSPEC,
+        Counter::InboundSteered => {
+            debug!(&ctx, "inbound flow steered");
+            TC_ACT_UNSPEC
+        }
+        _ => TC_ACT_SHOT,
     }
-    TC_ACT_SHOT
+}
+
+/// A segment that no connection owns: to the application's own listener where the kernel answers for it, else to the
+/// daemon's plaintext listener. Without a daemon nothing new comes in.
+#[inline(always)]
+fn receive(ctx: &TcContext, segment: &Segment) -> Counter {
+    let finding = attestation::find(segment);
+    if matches!(finding, Finding::Forged) {
+        return Counter::DroppedForgedFlow;
+    }
+    let outcome = listener::with(ctx.as_ptr(), ports::PLAINTEXT_INBOUND, |sk, record| match finding {
+        // The attested server and this pod must be one: another could have taken its address.
+        Finding::Attested { server_netns_cookie } if server_netns_cookie == record.netns_cookie => {
+            Counter::DirectAdmitted
+        }
+        Finding::Attested { .. } => Counter::DroppedForgedFlow,
+        // SAFETY: `with` holds a reference to the socket.
+        _ => match unsafe { bpf_sk_assign(ctx.as_ptr(), sk.cast(), 0) } {
+            0 => Counter::InboundSteered,
+            _ => Counter::DroppedSteerFailed,
+        },
+    });
+    outcome.unwrap_or(Counter::DroppedNoListener)
 }
 
 /// Whether a connection of this namespace owns the segment.
@@ -66,40 +93,13 @@ fn is_established(ctx: &TcContext, segment: &Segment) -> bool {
     }
 }
 
-/// Hands the packet to the daemon's plaintext listener in this namespace.
-#[inline(always)]
-fn steer(ctx: &TcContext) -> Counter {
-    let (mut tuple, size) = v4_tuple(0, LOOPBACK_V4_BE, 0, ports::PLAINTEXT_INBOUND.to_be());
-    // SAFETY: as in `is_established`.
-    unsafe {
-        let sk = bpf_sk_lookup_tcp(ctx.as_ptr(), &raw mut tuple, size, BPF_F_CURRENT_NETNS as u64, 0);
-        if sk.is_null() {
-            return Counter::DroppedNoListener;
-        }
-        let outcome = assign(ctx, sk);
-        bpf_sk_release(sk.cast());
-        outcome
-    }
-}
-
-/// Only a socket that the kernel saw the daemon create takes the flow.
-#[inline(always)]
-fn assign(ctx: &TcContext, sk: *mut bpf_sock) -> Counter {
-    if !sockets::is_daemons(sk) {
-        return Counter::DroppedNoListener;
-    }
-    // SAFETY: the caller holds a reference to the socket.
-    match unsafe { bpf_sk_assign(ctx.as_ptr(), sk.cast(), 0) } {
-        0 => Counter::InboundSteered,
-        _ => Counter::DroppedSteerFailed,
-    }
-}
-
 #[inline(always)]
 fn tuple(segment: &Segment) -> (bpf_sock_tuple, u32) {
     let (sport, dport) = (segment.source_port_be, segment.destination_port_be);
     match segment.addresses {
-        Addresses::V4 { source_be, destination_be } => v4_tuple(source_be, destination_be, sport, dport),
+        Addresses::V4 { source_be, destination_be } => {
+            (listener::v4_tuple(source_be, destination_be, sport, dport), TUPLE_V4)
+        }
         Addresses::V6 { source_be, destination_be } => {
             let ipv6 =
                 bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr: source_be, daddr: destination_be, sport, dport };
@@ -107,13 +107,4 @@ fn tuple(segment: &Segment) -> (bpf_sock_tuple, u32) {
             (tuple, TUPLE_V6)
         }
     }
-}
-
-#[inline(always)]
-fn v4_tuple(saddr: u32, daddr: u32, sport: u16, dport: u16) -> (bpf_sock_tuple, u32) {
-    let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr, daddr, sport, dport };
-    // SAFETY: all zeroes is a valid value of these integers; the kernel reads the whole of the v4 part.
-    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    tuple.__bindgen_anon_1.ipv4 = ipv4;
-    (tuple, TUPLE_V4)
 }

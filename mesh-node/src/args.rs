@@ -68,6 +68,9 @@ pub struct Args {
     /// Share of the traces begun here that is recorded, from 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
     pub trace_sampling: f64,
+    /// How pods of this node are connected to each other, where policy allows it.
+    #[arg(long, value_enum, default_value_t = SameNode::Direct)]
+    pub same_node: SameNode,
     /// What to log: a level, or directives such as `info,access=off`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
@@ -82,6 +85,15 @@ fn share(text: &str) -> Result<f64, String> {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err("not a number from 0 to 1".to_owned()),
     }
+}
+
+/// How pods of one node are connected, as an operator may choose it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SameNode {
+    /// By the kernel, which attests who they are, with nothing between them and nothing encrypted.
+    Direct,
+    /// By mTLS, as across nodes.
+    Mtls,
 }
 
 /// What tunnels are made of, as an operator may choose it.

@@ -5,6 +5,7 @@ mod args;
 mod bpf;
 #[allow(dead_code, unused_imports, reason = "consumers land with the admin API and the re-judging of policies")]
 mod connections;
+mod direct;
 mod memory;
 #[allow(dead_code, reason = "consumers land with enrolment and direct connections")]
 mod netlink;

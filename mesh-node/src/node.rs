@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -18,10 +18,13 @@ use tokio::{
 
 use crate::{
     admin::{Admin, AdminSocket},
-    args::Args,
+    args::{Args, SameNode},
     bpf::{self, Datapath, LoadOptions},
+    direct::DirectPath,
     memory,
+    netns::NetNamespace,
     pods::{Enrolment, EnrolmentSettings},
+    sock_diag::SockDiag,
     telemetry::{Collector, Endpoints, Exporter, LogControl, Metrics, Spans, Telemetry},
     workers::Workers,
 };
@@ -38,6 +41,8 @@ pub struct Shared {
     pub limits: Limits,
     /// The accepting side of tunnels.
     pub hbone: Server,
+    /// Connections between pods of this node, which the kernel makes.
+    pub direct: DirectPath,
     config: watch::Receiver<Arc<Config>>,
 }
 
@@ -125,18 +130,19 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     if args.bpf_log {
         bpf::forward_logs(datapath.ebpf_mut())?;
     }
-    let (spans, exporter) = match collector.map(|collector| Spans::to(collector, args.trace_sampling)) {
-        Some((spans, exporter)) => (spans, Some(exporter)),
-        None => (Spans::off(), None),
-    };
+    let (spans, exporter) = spans(collector, &args);
     let limits = Limits::default();
+    let telemetry = Arc::new(Telemetry::new(metrics.clone(), spans));
+    let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(&args))?;
+    let direct_events = datapath.direct_events()?;
     let shared = Arc::new(Shared {
         cluster: args.cluster.clone(),
         identities: Identities::new(CertificateSource::Embedded(Box::new(authority)), trust_domain)
             .with_carriers(args.tunnels.into()),
-        telemetry: Arc::new(Telemetry::new(metrics.clone(), spans)),
+        telemetry,
         hbone: Server::new(limits.clone()),
         limits,
+        direct,
         config: config.clone(),
     });
     let workers = Workers::start(worker_count(&args), &shared, datapath.maps_dir())?;
@@ -167,12 +173,35 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         () = follow_config(config, metrics.clone()) => {}
         () = export_spans(exporter, &args, metrics) => {}
         () = shared.identities.run_renewal() => {}
+        () = shared.direct.run(direct_events) => anyhow::bail!("the kernel's events of direct connections ended"),
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
     tracing::info!("stopping: hooks stay in force and refuse connections until the next start");
     workers.stop();
     Ok(())
+}
+
+/// Spans where a collector is named, and who sends them there.
+fn spans(collector: Option<Collector>, args: &Args) -> (Spans, Option<Exporter>) {
+    match collector.map(|collector| Spans::to(collector, args.trace_sampling)) {
+        Some((spans, exporter)) => (spans, Some(exporter)),
+        None => (Spans::off(), None),
+    }
+}
+
+/// Whether the kernel connects pods of this node: a connection that policy comes to deny must be ended, and only the
+/// kernel can end one that the daemon does not carry.
+fn connects_directly(args: &Args) -> bool {
+    if args.same_node == SameNode::Mtls {
+        return false;
+    }
+    let own = Path::new("/proc/self/ns/net");
+    let checked = NetNamespace::open(own).map_err(Into::into).and_then(|netns| SockDiag::open(&netns)?.can_destroy());
+    if let Err(error) = &checked {
+        tracing::warn!(%error, "pods of this node are connected by mTLS, as with --same-node mtls");
+    }
+    checked.is_ok()
 }
 
 fn worker_count(args: &Args) -> usize {

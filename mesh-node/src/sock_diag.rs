@@ -22,6 +22,15 @@ const IPPROTO_TCP: u8 = 6;
 const LISTEN: u8 = 10;
 /// A mask of states: ESTABLISHED to FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING; neither TIME_WAIT, CLOSE nor LISTEN.
 const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+const ESTABLISHED: u32 = 1 << 1;
+/// `INET_DIAG_INFO` (include/uapi/linux/inet_diag.h), as an attribute and as a bit of what is asked for.
+const INFO: u16 = 2;
+const WANT_INFO: u8 = 1 << (INFO - 1);
+/// `struct inet_diag_msg`, after which attributes come.
+const MESSAGE: usize = 72;
+/// Where `tcpi_bytes_acked` and `tcpi_bytes_received` are (include/uapi/linux/tcp.h; Linux 4.1).
+const BYTES_ACKED: usize = 120;
+const BYTES_RECEIVED: usize = 128;
 /// `struct inet_diag_sockid`
 const SOCKET_ID: usize = 48;
 /// The cookie that fits every socket.
@@ -63,6 +72,25 @@ pub struct TcpConnection {
     id: [u8; SOCKET_ID],
 }
 
+impl TcpConnection {
+    /// The kernel's name of the socket (`SO_COOKIE`).
+    #[must_use]
+    pub fn cookie(&self) -> u64 {
+        cookie(&self.id)
+    }
+}
+
+/// What the kernel has counted of an open TCP connection (`struct tcp_info`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The kernel's name of the socket (`SO_COOKIE`).
+    pub cookie: u64,
+    /// `tcpi_bytes_acked`: payload that the other end has acknowledged, and 1 for the SYN of the end that dialled.
+    pub acknowledged: u64,
+    /// `tcpi_bytes_received`
+    pub received: u64,
+}
+
 /// A way to the sockets of one network namespace.
 pub struct SockDiag(NetlinkSocket);
 
@@ -87,6 +115,31 @@ impl SockDiag {
             self.0.dump(BY_FAMILY, &request, each).map_err(SockDiagError::List)?;
         }
         Ok(found)
+    }
+
+    /// What has been counted of every connection that is open in both directions, of both families.
+    ///
+    /// # Errors
+    /// See [`SockDiagError`].
+    pub fn counted(&mut self) -> Result<Vec<Counted>, SockDiagError> {
+        let mut found = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let mut request = request(family, ESTABLISHED, &[0; SOCKET_ID]);
+            request[2] = WANT_INFO;
+            let each = |_, payload: &[u8]| found.extend(Counted::parse(payload));
+            self.0.dump(BY_FAMILY, &request, each).map_err(SockDiagError::List)?;
+        }
+        Ok(found)
+    }
+
+    /// Whether the kernel ends connections on request: asks it to end one that cannot be.
+    ///
+    /// # Errors
+    /// It does not, or gives no answer.
+    pub fn can_destroy(&mut self) -> Result<(), SockDiagError> {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (family, id) = socket_id(nowhere, nowhere);
+        self.destroy(&TcpConnection { local: nowhere, remote: nowhere, family, state: 0, id }).map(drop)
     }
 
     /// The connection between these two ends, if there is one.
@@ -164,10 +217,39 @@ impl TcpConnection {
     }
 }
 
+impl Counted {
+    /// Reads a `struct inet_diag_msg` with its attributes.
+    fn parse(message: &[u8]) -> Option<Self> {
+        let id: &[u8; SOCKET_ID] = message.get(4..)?.first_chunk()?;
+        let mut rest = message.get(MESSAGE..)?;
+        // `struct nlattr`: the length with the header's own four bytes, the kind; the next one begins at a multiple of four.
+        while let Some(&[a, b, c, d]) = rest.first_chunk() {
+            let length = usize::from(u16::from_ne_bytes([a, b]));
+            let payload = rest.get(4..length)?;
+            if u16::from_ne_bytes([c, d]) == INFO {
+                let number = |at: usize| Some(u64::from_ne_bytes(*payload.get(at..)?.first_chunk()?));
+                return Some(Self {
+                    cookie: cookie(id),
+                    acknowledged: number(BYTES_ACKED)?,
+                    received: number(BYTES_RECEIVED)?,
+                });
+            }
+            rest = rest.get(length.next_multiple_of(4)..)?;
+        }
+        None
+    }
+}
+
+/// The socket's cookie: two words of which the first is the lower half.
+fn cookie(id: &[u8; SOCKET_ID]) -> u64 {
+    let word = |at: usize| u64::from(u32::from_ne_bytes([id[at], id[at + 1], id[at + 2], id[at + 3]]));
+    word(40) | word(44) << 32
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Read as _,
+        io::{Read as _, Write as _},
         net::{TcpListener, TcpStream},
         path::Path,
     };
@@ -199,6 +281,22 @@ mod tests {
             assert_eq!(diag.find(local, remote).expect("an answer"), None, "{address}: not the listener");
             TcpStream::connect((ip, port)).expect("the listener is still there");
         }
+    }
+
+    #[test]
+    fn bytes_of_open_connections_are_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (mut server, _) = listener.accept().expect("accepted");
+        client.write_all(&[0; 1000]).expect("written");
+        server.read_exact(&mut [0; 1000]).expect("read");
+        let mut diag = own();
+        let (local, remote) = (client.local_addr().expect("bound"), client.peer_addr().expect("connected"));
+        let found = diag.find(local, remote).expect("an answer").expect("the connection");
+        let counted = diag.counted().expect("a list");
+        let ours = counted.iter().find(|counted| counted.cookie == found.cookie()).expect("it is open");
+        assert_eq!((ours.acknowledged, ours.received), (1001, 0));
+        diag.can_destroy().expect("this kernel does");
     }
 
     #[test]

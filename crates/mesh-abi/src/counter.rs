@@ -24,11 +24,22 @@ pub enum Counter {
     DroppedFragment = 8,
     /// Packet dropped: headers that end early, or too many extension headers.
     DroppedMalformed = 9,
+    /// connect() that goes straight to a pod of this node.
+    DirectConnected = 10,
+    /// SYN of a direct connection that the server's interface let in.
+    DirectAdmitted = 11,
+    /// Inbound packet dropped: it has the addresses of an attested handshake and is no part of it.
+    DroppedForgedFlow = 12,
+    /// SYN of a direct connection dropped at egress: no policy allows it any more, it has another source
+    /// than its pod's, or the table of direct connections is full.
+    DroppedUnattestable = 13,
+    /// Event of a direct connection lost: the ring buffer was full.
+    LostDirectEvent = 14,
 }
 
 impl Counter {
     /// Every counter, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::OutboundRedirected,
         Self::InboundSteered,
         Self::UdpPassed,
@@ -39,6 +50,11 @@ impl Counter {
         Self::DroppedSteerFailed,
         Self::DroppedFragment,
         Self::DroppedMalformed,
+        Self::DirectConnected,
+        Self::DirectAdmitted,
+        Self::DroppedForgedFlow,
+        Self::DroppedUnattestable,
+        Self::LostDirectEvent,
     ];
 
     /// Number of counters: the size of the map.
@@ -49,7 +65,8 @@ impl Counter {
     pub const fn action(self) -> &'static str {
         match self {
             Self::OutboundRedirected | Self::InboundSteered => "redirect",
-            Self::UdpPassed => "pass",
+            Self::UdpPassed | Self::DirectConnected | Self::DirectAdmitted => "pass",
+            Self::LostDirectEvent => "lost",
             _ => "drop",
         }
     }
@@ -68,6 +85,11 @@ impl Counter {
             Self::DroppedSteerFailed => "steer_failed",
             Self::DroppedFragment => "tcp_fragment",
             Self::DroppedMalformed => "malformed_packet",
+            Self::DirectConnected => "direct_connect",
+            Self::DirectAdmitted => "direct_inbound",
+            Self::DroppedForgedFlow => "forged_flow",
+            Self::DroppedUnattestable => "unattestable_syn",
+            Self::LostDirectEvent => "direct_event",
         }
     }
 }

@@ -6,21 +6,27 @@
 #![no_std]
 
 pub mod counter;
+pub mod direct;
 pub mod flow;
 pub mod pod;
 pub mod ports;
+pub mod service;
+pub mod setting;
 pub mod sock_address;
 pub mod socket;
 
 pub use counter::Counter;
-pub use flow::FlowKey;
+pub use direct::{Attestation, DirectEvent, DirectEventKind, DirectKey, DirectPair};
+pub use flow::{FlowKey, OriginalDestination};
 pub use pod::PodRecord;
+pub use service::{ServiceEndpoint, ServiceRecord};
+pub use setting::Setting;
 pub use sock_address::SockAddress;
 pub use socket::{SocketKind, SocketRecord};
 
 /// Version of every layout in this crate. It is part of the directory name under which maps are
 /// pinned, so that a daemon never reads a map written in another layout.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps, as the eBPF object declares them and as they are pinned.
 pub mod map_names {
@@ -28,14 +34,40 @@ pub mod map_names {
     pub const PODS: &str = "PODS";
     /// Per-socket record ([`crate::SocketRecord`]) in socket storage.
     pub const SOCKETS: &str = "SOCKETS";
-    /// Redirected connections that the daemon has not accepted yet: [`crate::FlowKey`] to original destination.
+    /// Redirected connections that the daemon has not accepted yet: [`crate::FlowKey`] to
+    /// [`crate::OriginalDestination`].
     pub const OUTBOUND_FLOWS: &str = "OUTBOUND_FLOWS";
     /// The daemon's connections towards applications: [`crate::FlowKey`] to the real client.
     pub const INBOUND_FLOWS: &str = "INBOUND_FLOWS";
     /// Per-CPU event counters, indexed by [`crate::Counter`].
     pub const COUNTERS: &str = "COUNTERS";
+    /// Addresses of the node's enrolled pods (words as in [`crate::SockAddress`]) to the network-namespace cookie.
+    pub const LOCAL: &str = "LOCAL";
+    /// Who may connect to whom directly: [`crate::DirectPair`] to [`crate::direct::DIRECT`] or
+    /// [`crate::direct::BY_DAEMON`].
+    pub const DIRECT: &str = "DIRECT";
+    /// Services with endpoints on this node: their [`crate::SockAddress`] to [`crate::ServiceRecord`].
+    pub const SERVICES: &str = "SERVICES";
+    /// Direct connections whose client lives: [`crate::DirectKey`] to [`crate::Attestation`].
+    pub const ATTESTATIONS: &str = "ATTESTATIONS";
+    /// Ring buffer of [`crate::DirectEvent`]s.
+    pub const DIRECT_EVENTS: &str = "DIRECT_EVENTS";
+    /// Numbers that the daemon sets, indexed by [`crate::Setting`].
+    pub const SETTINGS: &str = "SETTINGS";
     /// Every map, in the order in which they are described above.
-    pub const ALL: [&str; 5] = [PODS, SOCKETS, OUTBOUND_FLOWS, INBOUND_FLOWS, COUNTERS];
+    pub const ALL: [&str; 11] = [
+        PODS,
+        SOCKETS,
+        OUTBOUND_FLOWS,
+        INBOUND_FLOWS,
+        COUNTERS,
+        LOCAL,
+        DIRECT,
+        SERVICES,
+        ATTESTATIONS,
+        DIRECT_EVENTS,
+        SETTINGS,
+    ];
 }
 
 /// Name of the read-only global that holds the cgroup id of the daemon (`u64`, set at load).
@@ -50,5 +82,15 @@ mod user {
             unsafe impl aya::Pod for $type {}
         )*};
     }
-    pod!(crate::FlowKey, crate::PodRecord, crate::SockAddress, crate::SocketRecord);
+    pod!(
+        crate::Attestation,
+        crate::DirectKey,
+        crate::DirectPair,
+        crate::FlowKey,
+        crate::OriginalDestination,
+        crate::PodRecord,
+        crate::ServiceRecord,
+        crate::SockAddress,
+        crate::SocketRecord
+    );
 }

@@ -14,6 +14,10 @@ pub enum SocketKind {
     Outbound = 2,
     /// An application's accepted connection whose other end is the daemon.
     Inbound = 3,
+    /// An application's connection to a pod of the same node, with nothing between them.
+    DirectClient = 4,
+    /// The accepted end of such a connection.
+    DirectServer = 5,
 }
 
 /// One socket's record.
@@ -22,22 +26,47 @@ pub enum SocketKind {
 pub struct SocketRecord {
     /// A [`SocketKind`] by its number.
     pub kind: u32,
-    /// The peer that the application shall see: the original destination of an outbound socket, the
-    /// real client of an inbound one, and on a daemon's socket the client to announce to the
-    /// application that it connects to. Port 0: none.
+    /// The peer that the application shall see: the original destination of an outbound or direct
+    /// socket, the real client of an inbound one, and on a daemon's socket the client to announce to
+    /// the application that it connects to. Port 0: none.
     pub peer: SockAddress,
     /// The pod's own address in the socket's family; shown instead of loopback. All zero: none.
     pub local_words_be: [u32; 4],
+    /// Where a direct client's packets go: [`Self::peer`], or the endpoint picked for a Service.
+    pub endpoint: SockAddress,
+    /// The random number by which the hook picked, or would have picked, the Service's endpoint; 0: none.
+    pub dice: u32,
+    /// The direct client's socket cookie: together with [`Self::isn`] the connection's name.
+    pub cookie: u64,
+    /// Cookie of the network namespace of a daemon's socket, and of a direct connection's client.
+    pub netns_cookie: u64,
+    /// Cookie of the network namespace of a direct connection's server.
+    pub server_netns_cookie: u64,
+    /// Initial sequence number of a direct client's SYN.
+    pub isn: u32,
+    /// Always zero.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<SocketRecord>() == 40);
+const _: () = assert!(size_of::<SocketRecord>() == 96);
 
 impl SocketRecord {
-    /// A record of `kind` with this peer and no local address.
+    /// A record of `kind` with this peer and nothing else.
     #[inline(always)]
     #[must_use]
     pub const fn new(kind: SocketKind, peer: SockAddress) -> Self {
-        Self { kind: kind as u32, peer, local_words_be: [0; 4] }
+        Self {
+            kind: kind as u32,
+            peer,
+            local_words_be: [0; 4],
+            endpoint: SockAddress { words_be: [0; 4], port_be: 0, padding: 0 },
+            dice: 0,
+            cookie: 0,
+            netns_cookie: 0,
+            server_netns_cookie: 0,
+            isn: 0,
+            padding: 0,
+        }
     }
 
     /// Whether the record is of this kind.

@@ -69,7 +69,7 @@ pub struct Talk {
     /// What the client connected to, where it is another address than the server's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original_destination: Option<SocketAddr>,
-    /// How the connection is protected, in the words of Istio's `connection_security_policy`: `mutual_tls` or `none`.
+    /// How the connection is protected: `mutual_tls`, `kernel_attested` (plain, between pods of one node) or `none`.
     pub security: String,
     /// Payload, in bytes, from the client to the server.
     pub bytes_from_client: u64,

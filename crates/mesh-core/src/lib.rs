@@ -4,6 +4,7 @@
 //! Pure: no I/O, no async, no clock, no randomness. What these would give is passed in.
 #![forbid(unsafe_code)]
 
+pub mod direct;
 pub mod identity;
 mod label_set;
 pub mod labels;

@@ -108,6 +108,12 @@ impl Snapshot {
         Some((self.services.get(index)?, port))
     }
 
+    /// The ports at which `workload` is an endpoint of headless Services. Linear in the number of such endpoints.
+    pub(crate) fn headless_ports(&self, workload: &Workload) -> impl Iterator<Item = u16> {
+        let own = |endpoint: &&SocketAddr| workload.addresses.contains(&endpoint.ip());
+        self.by_headless_endpoint.keys().filter(own).map(SocketAddr::port)
+    }
+
     fn index_workloads(&mut self) {
         self.by_uid.reserve(self.workloads.len());
         self.by_address.reserve(2 * self.workloads.len());

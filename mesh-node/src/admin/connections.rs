@@ -30,11 +30,13 @@ const LINES: usize = 64;
 impl Admin {
     /// The connections of this daemon that have an end in the selected namespace.
     pub(super) async fn connections(&self, selection: &Selection) -> List<Connection> {
-        let views = match self.workers.upgrade() {
+        let mut views = match self.workers.upgrade() {
             Some(workers) => workers.connections().await,
             // The daemon is ending.
             None => Vec::new(),
         };
+        views.extend(self.shared.direct.views());
+        views.sort_unstable_by_key(|view| view.id);
         let wanted = |view: &ConnectionView| {
             let touches = |party: &telemetry::Party, wanted: &str| {
                 party.workload.as_ref().is_some_and(|workload| &*workload.namespace == wanted)

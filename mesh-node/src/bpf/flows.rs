@@ -3,7 +3,7 @@
 use std::{cell::RefCell, net::SocketAddr, os::fd::AsRawFd, path::Path};
 
 use aya::maps::{HashMap, Map, MapData, MapError, SkStorage};
-use mesh_abi::{FlowKey, SockAddress, SocketKind, SocketRecord, map_names};
+use mesh_abi::{FlowKey, OriginalDestination, SocketKind, SocketRecord, map_names};
 
 use super::{
     address,
@@ -12,7 +12,7 @@ use super::{
 
 /// The maps by which the daemon and the kernel tell each other of connections.
 pub struct FlowTable {
-    outbound: RefCell<HashMap<MapData, FlowKey, SockAddress>>,
+    outbound: RefCell<HashMap<MapData, FlowKey, OriginalDestination>>,
     sockets: RefCell<SkStorage<MapData, SocketRecord>>,
 }
 
@@ -28,20 +28,21 @@ impl FlowTable {
         })
     }
 
-    /// Where the redirected connection from `source` wanted to go. The entry is used up.
+    /// Where the redirected connection from `source` wanted to go, and the random number by which the kernel would have
+    /// picked among a Service's endpoints, where it did. The entry is used up.
     /// `None`: the kernel did not redirect this connection, or its entry was given up.
     pub fn take_original_destination(
         &self,
         netns_cookie: u64,
         source: SocketAddr,
         listener: SocketAddr,
-    ) -> Option<SocketAddr> {
+    ) -> Option<(SocketAddr, Option<u32>)> {
         let key = FlowKey { netns_cookie, source: address::to_map(source), destination: address::to_map(listener) };
         let mut outbound = self.outbound.borrow_mut();
         let original = outbound.get(&key, 0).ok()?;
         // Another remover can only be the kernel's own eviction.
         let _ = outbound.remove(&key);
-        Some(address::from_map(original))
+        Some((address::from_map(original.address), (original.dice != 0).then_some(original.dice)))
     }
 
     /// Says whom the application shall see when the daemon's `socket` connects to it.

@@ -17,6 +17,8 @@ use mesh_abi::{ABI_VERSION, DAEMON_CGROUP_GLOBAL, map_names};
 
 use super::{
     cgroup::{self, CgroupError},
+    direct::DirectMaps,
+    direct_events::{DirectEvents, DirectEventsError},
     hooks::HookWatch,
     interfaces::{self, Direction, InterfaceError},
     links::{PinError, PinnedLinks},
@@ -165,6 +167,22 @@ impl Datapath {
     /// Tells which of the hooks at `cgroup_root` are in force.
     pub fn hook_watch(&self, cgroup_root: &Path, proc: &Path) -> HookWatch {
         HookWatch::new(&self.ebpf, cgroup_root, proc)
+    }
+
+    /// The tables of direct connections.
+    ///
+    /// # Errors
+    /// A map could not be opened.
+    pub fn direct_maps(&self) -> Result<DirectMaps, MapAccessError> {
+        DirectMaps::open(&self.maps_dir)
+    }
+
+    /// The kernel's events of direct connections; in a runtime, and once.
+    ///
+    /// # Errors
+    /// The ring buffer could not be opened.
+    pub fn direct_events(&self) -> Result<DirectEvents, DirectEventsError> {
+        DirectEvents::open(&self.maps_dir)
     }
 
     /// The programs, for the log reader.

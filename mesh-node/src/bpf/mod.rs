@@ -3,6 +3,8 @@
 
 mod address;
 mod cgroup;
+mod direct;
+mod direct_events;
 mod flows;
 mod hooks;
 mod interfaces;
@@ -12,6 +14,8 @@ mod log;
 mod maps;
 mod precheck;
 
+pub use direct::{Attested, DirectId, DirectMaps, KernelService, now};
+pub use direct_events::{DirectEvent, DirectEvents, SocketEnd, What};
 pub use flows::FlowTable;
 pub use hooks::HookWatch;
 pub use loader::{Datapath, EnrolError, LoadOptions};

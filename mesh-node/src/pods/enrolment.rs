@@ -8,7 +8,7 @@ use std::{
 };
 
 use mesh_config::Config;
-use mesh_core::{NodeName, Workload, WorkloadUid};
+use mesh_core::{NodeName, Snapshot, Workload, WorkloadUid};
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -137,6 +137,7 @@ impl Enrolment {
                 Err(error) => self.note_failure(workload, &error.to_string()),
             }
         }
+        self.connect_directly(&config.snapshot);
         let pending = desired.len() > self.joined.len();
         self.forget_strangers(&desired);
         // Certificates for the accounts of this node's pods, and for no other.
@@ -169,6 +170,12 @@ impl Enrolment {
             *current = roster;
             changed
         });
+    }
+
+    /// Tells the kernel which of the pods that are wholly in it may connect.
+    fn connect_directly(&self, snapshot: &Arc<Snapshot>) {
+        let pods: Vec<_> = self.joined.values().map(|joined| joined.pod.clone()).collect();
+        self.shared.direct.apply(snapshot, &pods);
     }
 
     fn withdraw_undesired(&mut self, desired: &BTreeMap<WorkloadUid, Arc<Workload>>) {
@@ -221,6 +228,7 @@ impl Enrolment {
             return;
         };
         joined.drain.send_replace(true);
+        self.shared.direct.remove(joined.pod.netns.cookie());
         let running = self.is_current(&joined);
         let netns = running.then_some(&joined.pod.netns);
         if let Err(error) = self.datapath.withdraw(joined.pod.netns.cookie(), netns) {

@@ -45,9 +45,11 @@ pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, app: TcpStream, cl
     };
     let mut report = Report::begin(Reporter::Source, source);
     let cookie = pod.netns.cookie();
-    report.original = worker.flows.take_original_destination(cookie, client, listener);
+    let found = worker.flows.take_original_destination(cookie, client, listener);
+    report.original = found.map(|(original, _)| original);
+    let dice = found.and_then(|(_, dice)| dice);
     // On the heap, and gone before the bytes flow: a carried connection keeps little.
-    let connected = Box::pin(connect_traced(worker, pod, &mut report)).await;
+    let connected = Box::pin(connect_traced(worker, pod, &mut report, dice)).await;
     let carried = worker.connections.begin(report);
     let ending = match connected {
         Ok(far) => carried.relay(app, far).await,
@@ -68,10 +70,15 @@ fn refuse(app: TcpStream, failure: Failure) -> Ending {
 }
 
 /// [`connect`], with a span of it.
-async fn connect_traced(worker: &Worker, pod: &EnrolledPod, report: &mut Report) -> Result<Far, Failure> {
+async fn connect_traced(
+    worker: &Worker,
+    pod: &EnrolledPod,
+    report: &mut Report,
+    dice: Option<u32>,
+) -> Result<Far, Failure> {
     let telemetry = &worker.shared.telemetry;
     let mut span = telemetry.spans.begin(SpanKind::Client, None);
-    let connected = connect(worker, pod, report, span.as_deref_mut()).await;
+    let connected = connect(worker, pod, report, dice, span.as_deref_mut()).await;
     let error = connected.as_ref().err().map(|failure| (failure.reason.as_str(), failure.error.as_str()));
     telemetry.spans.finish(span, report, error, &telemetry.metrics);
     connected
@@ -82,13 +89,15 @@ async fn connect(
     worker: &Worker,
     pod: &EnrolledPod,
     report: &mut Report,
+    mut dice: Option<u32>,
     mut span: Option<&mut Span>,
 ) -> Result<Far, Failure> {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = FIRST_PAUSE;
     loop {
         // Resolved anew each time: the pod may have moved meanwhile.
-        let destination = destination(&worker.shared.snapshot(), report)?;
+        let random = random(dice.take());
+        let destination = destination(&worker.shared.snapshot(), report, random)?;
         let identity = match &destination.transport {
             Transport::Plaintext(_) => return plaintext(pod, destination.endpoint).await,
             Transport::Hbone { identity } => identity,
@@ -113,13 +122,19 @@ async fn connect(
     }
 }
 
-fn destination(snapshot: &Arc<Snapshot>, report: &mut Report) -> Result<Destination, Failure> {
+/// The random number that picks an endpoint: the kernel's, which would have connected some of them by itself and sends
+/// us the others. Thrown anew, those would have more than their share.
+fn random(dice: Option<u32>) -> u64 {
+    dice.map_or_else(|| fastrand::u64(..), |dice| u64::from(dice) << 32)
+}
+
+fn destination(snapshot: &Arc<Snapshot>, report: &mut Report, random: u64) -> Result<Destination, Failure> {
     let Some(original) = report.original else {
         let error = "the kernel did not redirect this connection".to_owned();
         return Err(Failure { reason: Refused::NoOriginalDestination, error });
     };
     let client = report.source.workload.clone();
-    match resolve(snapshot, client.as_deref(), original, fastrand::u64(..)) {
+    match resolve(snapshot, client.as_deref(), original, random) {
         Ok(destination) => {
             report.service.clone_from(&destination.service);
             report.security = Security::None;

@@ -63,7 +63,7 @@ pub(super) fn values<'a>(report: &'a Report, cluster: &'a str, response_flags: &
         service.map_or(destination.namespace, |service| &service.namespace),
         "tcp",
         response_flags,
-        report.security.as_str(),
+        report.security.policy_label(),
     ]
 }
 

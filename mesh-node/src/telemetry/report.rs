@@ -36,17 +36,29 @@ impl Reporter {
 pub enum Security {
     /// HBONE over mTLS.
     MutualTls,
+    /// Nothing between two pods of one node; the kernel attests who they are, and nothing is encrypted.
+    KernelAttested,
     /// Plaintext.
     None,
 }
 
 impl Security {
-    /// As a metric label and log field.
+    /// As a log field.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MutualTls => "mutual_tls",
+            Self::KernelAttested => "kernel_attested",
             Self::None => "none",
+        }
+    }
+
+    /// As Istio's label `connection_security_policy`, a closed set in which only encryption counts.
+    #[must_use]
+    pub const fn policy_label(self) -> &'static str {
+        match self {
+            Self::MutualTls => "mutual_tls",
+            Self::KernelAttested | Self::None => "none",
         }
     }
 }
@@ -202,7 +214,7 @@ pub struct Party {
     pub address: Option<SocketAddr>,
     /// Its workload, where known.
     pub workload: Option<Arc<Workload>>,
-    /// Its identity, proven by a certificate.
+    /// Its identity, proven by a certificate or attested by the kernel.
     pub principal: Option<SpiffeId>,
 }
 
@@ -222,12 +234,19 @@ pub struct Report {
     /// What the client asked for, where it differs from the destination's address.
     pub original: Option<SocketAddr>,
     started: Instant,
+    ended: Option<Instant>,
 }
 
 impl Report {
     /// Begins the report of a connection that was accepted just now.
     #[must_use]
     pub fn begin(reporter: Reporter, source: Party) -> Self {
+        Self::begin_at(reporter, source, Instant::now())
+    }
+
+    /// Begins the report of a connection that was accepted then.
+    #[must_use]
+    pub fn begin_at(reporter: Reporter, source: Party, started: Instant) -> Self {
         Self {
             reporter,
             source,
@@ -235,13 +254,19 @@ impl Report {
             service: None,
             security: Security::None,
             original: None,
-            started: Instant::now(),
+            started,
+            ended: None,
         }
     }
 
-    /// Time since the connection was accepted.
+    /// Says when the connection ended, where that is told later.
+    pub fn end_at(&mut self, ended: Instant) {
+        self.ended = Some(ended);
+    }
+
+    /// Time since the connection was accepted, up to its end.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.started.elapsed()
+        self.ended.unwrap_or_else(Instant::now).saturating_duration_since(self.started)
     }
 }

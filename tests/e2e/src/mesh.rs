@@ -35,7 +35,12 @@ impl Mesh {
 
     /// The same, with tunnels of HTTP/2 alone, as between this mesh and others.
     pub fn over_http2() -> Result<Self> {
-        let mesh = Self::with_arguments(&["--tunnels", "h2"])?;
+        Self::with(&["--tunnels", "h2"])
+    }
+
+    /// The same, with more arguments for the daemons.
+    pub fn with(arguments: &[&str]) -> Result<Self> {
+        let mesh = Self::with_arguments(arguments)?;
         mesh.label()?;
         Ok(mesh)
     }

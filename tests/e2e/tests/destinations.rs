@@ -34,7 +34,12 @@ fn a_service_is_reached_by_its_name_and_its_addresses_on_every_node() -> Verdict
         }
     }
     let lines = mesh.told("node-a", 1)?;
-    assert!(lines.iter().all(|line| line["security"] == "mutual_tls"), "{lines:?}");
+    let nodes_own = |line: &serde_json::Value| {
+        line["source_workload"] == "app/client-a" && line["destination_workload"] == "app/one"
+    };
+    let (near, far): (Vec<_>, Vec<_>) = lines.into_iter().partition(nodes_own);
+    assert!(near.iter().all(|line| line["security"] == "kernel_attested"), "{near:?}");
+    assert!(far.iter().all(|line| line["security"] == "mutual_tls"), "{far:?}");
     Ok(())
 }
 
@@ -86,7 +91,8 @@ fn destinations_that_cannot_be_served_refuse_at_once() -> Verdict {
             assert!(answer.was_refused(), "{kind:?}: {answer:?}");
         }
     }
-    mesh.told("node-a", unserved.len() + 2 * closed.len())?;
+    // Those to the near one are told of as its daemon's as well.
+    mesh.told("node-a", unserved.len() + 3 * closed.len())?;
     assert_eq!(mesh.refused("node-a", "no_endpoint")?, unserved.len() as u64);
     assert_eq!(mesh.refused("node-a", "unreachable")?, 2 * closed.len() as u64);
     // Not by the mesh, but at a port of one's own where nothing listens.

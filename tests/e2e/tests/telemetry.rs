@@ -121,6 +121,11 @@ fn what_the_hooks_do_is_counted_under_a_closed_set_of_reasons() -> Verdict {
         ("drop", "steer_failed"),
         ("drop", "tcp_fragment"),
         ("drop", "malformed_packet"),
+        ("pass", "direct_connect"),
+        ("pass", "direct_inbound"),
+        ("drop", "forged_flow"),
+        ("drop", "unattestable_syn"),
+        ("lost", "direct_event"),
     ];
     let metrics = mesh.metrics("node-a")?;
     for (action, reason) in reasons {

@@ -61,8 +61,8 @@ fn what_was_readable_before_the_label_is_tls_1_3_after_it() -> Verdict {
 }
 
 #[test]
-fn pods_of_one_node_are_under_tls_as_well() -> Verdict {
-    let mesh = Mesh::start()?;
+fn pods_of_one_node_are_under_tls_as_well_where_the_mesh_says_so() -> Verdict {
+    let mesh = Mesh::with(&["--same-node", "mtls"])?;
     let near = mesh.join(server("server", "node-a"))?;
     let pod = mesh.join(client("client", "node-a"))?;
     let capture = mesh.lab.capture(&near)?;

@@ -91,6 +91,17 @@ pub enum HostPattern {
     Suffix(Arc<str>),
 }
 
+impl HostPattern {
+    /// Whether that host is one of them.
+    #[must_use]
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(exact) => **exact == *host,
+            Self::Suffix(end) => host.ends_with(&**end),
+        }
+    }
+}
+
 /// DestinationRules by namespace and host.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ClientTlsRules {

@@ -1,0 +1,15 @@
+//! Numbers that the daemon sets and the programs read.
+
+/// Index into the settings map.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// Until when direct connections may begin by the tables as they are (`CLOCK_MONOTONIC`, nanoseconds).
+    /// The daemon renews it; afterwards every connection goes by the daemon, and so none while there is no daemon.
+    DirectLease = 0,
+}
+
+impl Setting {
+    /// Number of settings: the size of the map.
+    pub const COUNT: u32 = 1;
+}

@@ -1,0 +1,150 @@
+//! The kernel's tables for this node's pods, as the snapshot wants them, and the steps from one state to the next.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use mesh_abi::{DirectPair, direct::MAX_PAIRS, service::MAX_SERVICES};
+use mesh_core::{
+    Endpoint, Protocol, Service, ServicePort, Snapshot, Workload,
+    direct::{DirectServer, kernel_may_pick},
+};
+
+use crate::bpf::{DirectMaps, KernelService, MapAccessError};
+
+/// The node's pods that are wholly in the mesh, by their network namespaces' cookies.
+pub(super) type Members = BTreeMap<u64, Arc<Workload>>;
+
+/// What the kernel is to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tables {
+    local: BTreeMap<IpAddr, u64>,
+    pairs: BTreeMap<DirectPair, bool>,
+    services: BTreeMap<SocketAddr, KernelService>,
+}
+
+impl Tables {
+    /// Tabulates a snapshot for these pods. What finds no room goes by the daemon.
+    pub(super) fn of(snapshot: &Snapshot, members: &Members) -> Self {
+        let mut tables = Self::default();
+        for (cookie, workload) in members {
+            for address in &workload.addresses {
+                tables.local.insert(address.to_canonical(), *cookie);
+            }
+        }
+        tables.add_pairs(snapshot, members);
+        for service in snapshot.services() {
+            tables.add_service(snapshot, service);
+        }
+        tables
+    }
+
+    /// The same without one pod. Services are left: their endpoints are no pod's any more.
+    pub(super) fn without(&self, cookie: u64) -> Self {
+        let mut next = self.clone();
+        next.local.retain(|_, known| *known != cookie);
+        next.pairs.retain(|pair, _| pair.client_netns_cookie != cookie && pair.server_netns_cookie != cookie);
+        next
+    }
+
+    /// Whether the kernel connects them.
+    pub(super) fn permit(&self, (client, server): (u64, u64), port: u16) -> bool {
+        let exact = self.pairs.get(&DirectPair::new(client, server, port.into()));
+        let any = || self.pairs.get(&DirectPair::new(client, server, DirectPair::ANY_PORT));
+        exact.or_else(any).copied().unwrap_or(false)
+    }
+
+    fn add_pairs(&mut self, snapshot: &Snapshot, members: &Members) {
+        for (server_cookie, server) in members {
+            let ports = DirectServer::new(snapshot, server);
+            for (client_cookie, client) in members.iter().filter(|(cookie, _)| *cookie != server_cookie) {
+                let direct = ports.ports_for(client);
+                let others = direct.others.then_some((DirectPair::ANY_PORT, true));
+                let exceptions = direct.exceptions.into_iter().map(|(port, allowed)| (u32::from(port), allowed));
+                let entries: Vec<_> = exceptions.chain(others).collect();
+                // All of a pair's entries or none: without its exceptions it would be allowed too much.
+                if self.pairs.len() + entries.len() > MAX_PAIRS {
+                    continue;
+                }
+                for (port, allowed) in entries {
+                    self.pairs.insert(DirectPair::new(*client_cookie, *server_cookie, port), allowed);
+                }
+            }
+        }
+    }
+
+    fn add_service(&mut self, snapshot: &Snapshot, service: &Service) {
+        let mut may_pick = None;
+        let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+        for (port, vip) in tcp.flat_map(|port| service.vips.iter().map(move |vip| (port, *vip))) {
+            let Some(entry) = self.kernel_service(port, vip) else {
+                continue;
+            };
+            let may_pick = *may_pick.get_or_insert_with(|| kernel_may_pick(snapshot, service));
+            if may_pick && self.services.len() < MAX_SERVICES {
+                self.services.insert(SocketAddr::new(vip.to_canonical(), port.port), entry);
+            }
+        }
+    }
+
+    /// `None` without an endpoint on this node.
+    fn kernel_service(&self, port: &ServicePort, vip: IpAddr) -> Option<KernelService> {
+        let of_family = |endpoint: &&Endpoint| endpoint.address.is_ipv4() == vip.to_canonical().is_ipv4();
+        let endpoints = port.endpoints.iter().filter(of_family);
+        let numbered = (0u32..).zip(endpoints.clone().map(|endpoint| endpoint.address));
+        let local: Vec<_> = numbered.filter(|(_, address)| self.local.contains_key(&address.ip())).collect();
+        let endpoints = u32::try_from(endpoints.count()).ok()?;
+        (!local.is_empty()).then_some(KernelService { endpoints, local })
+    }
+
+    /// Changes the kernel's tables from these to `next`: what is no longer permitted goes first.
+    pub(super) fn change_to(&self, next: &Self, maps: &mut DirectMaps) -> Result<(), MapAccessError> {
+        let changes = changes(&self.pairs, &next.pairs);
+        let (permitting, forbidding): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(pair, allowed)| {
+            // Without an entry of its own a port is as the others: that may permit it.
+            *allowed == Some(true) || (allowed.is_none() && self.pairs.get(*pair) == Some(&false))
+        });
+        // An entry that forbids comes before one goes that permitted.
+        let (entered, removed): (Vec<_>, Vec<_>) = forbidding.into_iter().partition(|(_, allowed)| allowed.is_some());
+        for (pair, allowed) in entered.into_iter().chain(removed) {
+            maps.set_pair(*pair, allowed)?;
+        }
+        for (ip, cookie) in changes_in_order(&self.local, &next.local) {
+            maps.set_local(*ip, cookie.copied())?;
+        }
+        for (vip, service) in changes_in_order(&self.services, &next.services) {
+            maps.set_service(*vip, service)?;
+        }
+        for (pair, allowed) in permitting {
+            maps.set_pair(*pair, allowed)?;
+        }
+        Ok(())
+    }
+
+    /// Whether `next` lacks a permission that these give.
+    pub(super) fn permit_more_than(&self, next: &Self) -> bool {
+        self.pairs.keys().chain(next.pairs.keys()).any(|pair| {
+            let of = |tables: &Self| match u16::try_from(pair.port) {
+                Ok(port) => tables.permit((pair.client_netns_cookie, pair.server_netns_cookie), port),
+                Err(_) => false,
+            };
+            of(self) && !of(next)
+        })
+    }
+}
+
+fn changes<'a, K: Ord>(old: &'a BTreeMap<K, bool>, new: &'a BTreeMap<K, bool>) -> Vec<(&'a K, Option<bool>)> {
+    changes_in_order(old, new).map(|(key, value)| (key, value.copied())).collect()
+}
+
+/// What has to be set, or removed, to come from one table to the other; removals first.
+fn changes_in_order<'a, K: Ord, V: PartialEq>(
+    old: &'a BTreeMap<K, V>,
+    new: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, Option<&'a V>)> {
+    let removed = old.keys().filter(|key| !new.contains_key(key)).map(|key| (key, None));
+    let set = new.iter().filter(|(key, value)| old.get(key) != Some(value)).map(|(key, value)| (key, Some(value)));
+    removed.chain(set)
+}
