@@ -13,6 +13,11 @@ const CLOSED: &str = "istio_tcp_connections_closed_total";
 /// Both directions of a connection.
 const BYTES: [&str; 2] = ["istio_tcp_sent_bytes_total", "istio_tcp_received_bytes_total"];
 
+/// A principal that was not proven.
+const UNKNOWN: &str = "unknown";
+/// The protection of connections that do not leave their node.
+pub const BY_KERNEL: &str = "one kernel";
+
 /// Who talked to whom, and how.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Edge {
@@ -31,6 +36,17 @@ impl Edge {
             source: label("source_principal"),
             destination: label("destination_principal"),
             security: label("connection_security_policy"),
+        }
+    }
+
+    /// What proves who is at the ends, and protects what goes between them.
+    pub fn protection(&self) -> &str {
+        match &*self.security {
+            "mutual_tls" => "mTLS",
+            // Never left its node, whose kernel knows whose sockets they are.
+            "none" if self.source != UNKNOWN && self.destination != UNKNOWN => BY_KERNEL,
+            "none" => "plaintext",
+            other => other,
         }
     }
 }
@@ -74,7 +90,7 @@ fn add(all: &mut BTreeMap<Edge, Volume>, metrics: &Metrics, reporter: &str) {
 /// The connections that came to a daemon's pods in plaintext: by the server's workload, how many.
 pub fn plaintext(daemon: &Daemon) -> Result<BTreeMap<String, u64>> {
     let mut all = BTreeMap::new();
-    let labels = [("reporter", "destination"), ("response_flags", "-"), ("connection_security_policy", "none")];
+    let labels = [("reporter", "destination"), ("response_flags", "-"), ("source_principal", UNKNOWN)];
     for sample in daemon.metrics()?.of(OPENED, &labels) {
         let workload = sample.labels.get("destination_workload").cloned().unwrap_or_default();
         *all.entry(workload).or_default() += sample.value as u64;
@@ -86,15 +102,6 @@ pub fn plaintext(daemon: &Daemon) -> Result<BTreeMap<String, u64>> {
 pub fn short(principal: &str) -> &str {
     let rest = principal.strip_prefix("spiffe://").unwrap_or(principal);
     rest.strip_prefix(TRUST_DOMAIN).and_then(|rest| rest.strip_prefix('/')).unwrap_or(rest)
-}
-
-/// The protection in a word.
-pub fn protection(security: &str) -> &str {
-    match security {
-        "mutual_tls" => "mTLS",
-        "none" => "plaintext",
-        other => other,
-    }
 }
 
 #[cfg(test)]
@@ -123,7 +130,7 @@ mod tests {
         add(&mut all, &Metrics::parse(&text), "source");
         let (edge, volume) = all.pop_first().unwrap();
         assert_eq!((short(&edge.source), short(&edge.destination)), ("ns/shop/sa/a", "ns/shop/sa/b"));
-        assert_eq!(protection(&edge.security), "mTLS");
+        assert_eq!(edge.protection(), "mTLS");
         assert_eq!(volume, Volume { opened: 5, closed: 2, bytes: 111 });
         assert!(all.is_empty());
     }

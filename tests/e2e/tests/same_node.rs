@@ -334,3 +334,116 @@ fn an_address_that_another_pod_takes_over_leads_to_that_pod() -> Verdict {
     assert_eq!(last["security"], "kernel_attested", "{last}");
     Ok(())
 }
+
+fn authorization(action: &str, rules: &str) -> String {
+    format!(
+        "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: policy, namespace: app}}
+spec:
+  selector: {{matchLabels: {{app: server}}}}
+  action: {action}
+  rules: {rules}
+"
+    )
+}
+
+/// The time that a line of a daemon's log bears, in microseconds of its day.
+fn microseconds(line: &Value) -> Option<u64> {
+    let time = line["timestamp"].as_str()?.split_once('T')?.1.trim_end_matches('Z');
+    let mut parts = time.split([':', '.']).map(str::parse::<u64>);
+    let mut next = || parts.next()?.ok();
+    Some(((next()? * 60 + next()?) * 60 + next()?) * 1_000_000 + next()?)
+}
+
+#[test]
+fn a_policy_that_changes_ends_what_it_denies_within_a_tenth_of_a_second_and_nothing_else() -> Verdict {
+    let pair = Pair::start()?;
+    let mut denied =
+        pair.at(port::ECHO).into_iter().map(|to| Held::open(&pair.client, to)).collect::<Result<Vec<_>>>()?;
+    denied.iter_mut().try_for_each(|held| held.says("before"))?;
+    let other = pair.mesh.join(client("other", NODE))?;
+    let mut allowed = Held::open(&other, pair.at(port::ECHO)[0])?;
+    allowed.says("before")?;
+    assert_eq!(pair.event("direct_connect")?, 3);
+    let rules = "[{from: [{source: {principals: [cluster.local/ns/app/sa/client]}}]}]";
+    pair.mesh.lab.apply("policy.yaml", &authorization("DENY", rules))?;
+    for held in denied {
+        assert_eq!(held.ends()?, "reset");
+    }
+    allowed.says("after")?;
+    let lines = pair.told(2)?;
+    assert!(lines.iter().all(|line| line["end"] == "policy_denied"), "{lines:?}");
+    assert!(lines.iter().all(|line| line["error"].as_str().is_some_and(|it| it.contains("app/policy"))), "{lines:?}");
+    let log = mesh_e2e::lines(pair.mesh.daemon(NODE)?);
+    let in_force = log.iter().rfind(|line| line["message"] == "configuration in force").and_then(microseconds);
+    let cut = lines.iter().filter_map(microseconds).max();
+    let took = cut.zip(in_force).map(|(cut, in_force)| cut.saturating_sub(in_force)).context("no times")?;
+    assert!(took < 100_000, "{took} us");
+    let cuts = pair.mesh.metrics(NODE)?.sum("mesh_connections_cut_total", &[("reason", "policy_denied")]);
+    assert_eq!(cuts, 4.0, "two connections, both ends of each");
+
+    // Whatever the daemon makes of it, the kernel connects them no more.
+    let _ = Connect::to(pair.at(port::ECHO)[0]).run(&pair.client)?;
+    assert_eq!(pair.event("direct_connect")?, 3);
+    Connect::to(pair.at(port::ECHO)[0]).answered(&other)?;
+    assert_eq!(pair.event("direct_connect")?, 4);
+    pair.mesh.lab.apply("policy.yaml", &authorization("DENY", "[]"))?;
+    pair.mesh.settle()?;
+    Connect::to(pair.at(port::ECHO)[0]).answered(&pair.client)?;
+    assert_eq!(pair.event("direct_connect")?, 5);
+    allowed.close()?;
+    Ok(())
+}
+
+#[test]
+fn the_kernel_connects_by_identity_and_port_and_under_strict() -> Verdict {
+    let pair = Pair::start()?;
+    let other = pair.mesh.join(client("other", NODE))?;
+    let strict = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: app}
+spec: {mtls: {mode: STRICT}}
+";
+    pair.mesh.lab.apply("strict.yaml", strict)?;
+    let rules = format!(
+        "[{{from: [{{source: {{principals: [cluster.local/ns/app/sa/client]}}}}], \
+         to: [{{operation: {{ports: ['{}']}}}}]}}]",
+        port::ECHO
+    );
+    pair.mesh.lab.apply("policy.yaml", &authorization("ALLOW", &rules))?;
+    pair.mesh.settle()?;
+    for to in pair.at(port::ECHO) {
+        Connect::to(to).answered(&pair.client)?;
+    }
+    assert_eq!(pair.event("direct_connect")?, 2, "the kernel's word is identity enough for STRICT");
+    for (pod, to) in [(&pair.client, pair.at(port::REPORT_PEER)[0]), (&other, pair.at(port::ECHO)[0])] {
+        let _ = Connect::to(to).run(pod)?;
+    }
+    assert_eq!(pair.event("direct_connect")?, 2, "another port, another client");
+    Ok(())
+}
+
+#[test]
+fn what_a_destination_rule_asks_for_the_daemon_does() -> Verdict {
+    let pair = Pair::start()?;
+    let spec = ServiceSpec::new("app", "echo").select("app", "server").port("tcp", 80, port::ECHO);
+    let service = pair.mesh.lab.service(spec)?;
+    pair.mesh.settle()?;
+    Connect::to(service.at(80)).answered(&pair.client)?;
+    assert_eq!(pair.event("direct_connect")?, 1);
+    let rule = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: echo, namespace: app}
+spec: {host: echo, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}
+";
+    pair.mesh.lab.apply("rule.yaml", rule)?;
+    pair.mesh.settle()?;
+    Connect::to(service.at(80)).answered(&pair.client)?;
+    assert_eq!(pair.event("direct_connect")?, 1);
+    assert!(pair.told(2)?.iter().any(|line| line["security"] == "mutual_tls"));
+    Ok(())
+}
