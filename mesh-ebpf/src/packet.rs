@@ -35,18 +35,11 @@ pub enum Packet {
 /// A TCP segment's addresses, sequence number and flags.
 #[derive(Clone, Copy)]
 pub struct Segment {
-    pub addresses: Addresses,
-    pub source_port_be: u16,
-    pub destination_port_be: u16,
+    pub source: SockAddress,
+    pub destination: SockAddress,
     /// In host order.
     pub sequence: u32,
     flags: u8,
-}
-
-#[derive(Clone, Copy)]
-pub enum Addresses {
-    V4 { source_be: u32, destination_be: u32 },
-    V6 { source_be: [u32; 4], destination_be: [u32; 4] },
 }
 
 impl Segment {
@@ -61,23 +54,7 @@ impl Segment {
     /// The segment's addresses, its sender as the client.
     #[inline(always)]
     pub fn key(&self) -> DirectKey {
-        let (source, destination) = (self.source_port_be, self.destination_port_be);
-        match self.addresses {
-            Addresses::V4 { source_be, destination_be } => DirectKey {
-                client: SockAddress::v4(source_be, source),
-                server: SockAddress::v4(destination_be, destination),
-            },
-            Addresses::V6 { source_be, destination_be } => DirectKey {
-                client: SockAddress::v6(source_be, source),
-                server: SockAddress::v6(destination_be, destination),
-            },
-        }
-    }
-
-    /// Destination port in host order.
-    #[inline(always)]
-    pub fn destination_port(&self) -> u16 {
-        u16::from_be(self.destination_port_be)
+        DirectKey { client: self.source, server: self.destination }
     }
 }
 
@@ -110,31 +87,76 @@ fn load<T: Copy>(ctx: &TcContext, offset: usize) -> Option<T> {
     }
 }
 
+/// An IPv4 header without options (RFC 791, section 3.1). One load a header: each is a call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct HeaderV4 {
+    version_and_length: u8,
+    service: u8,
+    length_be: u16,
+    identification_be: u16,
+    fragment_be: u16,
+    hops: u8,
+    protocol: u8,
+    checksum_be: u16,
+    source_be: u32,
+    destination_be: u32,
+}
+
+/// An IPv6 header (RFC 8200, section 3).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct HeaderV6 {
+    version_and_flow_be: u32,
+    length_be: u16,
+    next: u8,
+    hops: u8,
+    source_be: [u32; 4],
+    destination_be: [u32; 4],
+}
+
+/// The first 16 of the 20 octets that a TCP header has at least (RFC 9293, section 3.1).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct HeaderTcp {
+    source_port_be: u16,
+    destination_port_be: u16,
+    sequence_be: u32,
+    acknowledgement_be: u32,
+    offset: u8,
+    flags: u8,
+    window_be: u16,
+}
+
+const _: () = assert!(size_of::<HeaderV4>() == 20 && size_of::<HeaderV6>() == IPV6_HEADER);
+const _: () = assert!(size_of::<HeaderTcp>() == 16);
+
 #[inline(always)]
 fn parse_v4(ctx: &TcContext) -> Option<Packet> {
     const FRAGMENT_BITS: u16 = 0x3fff; // "more fragments" and the offset
-    let protocol: u8 = load(ctx, 9)?;
-    match protocol {
+    let header: HeaderV4 = load(ctx, 0)?;
+    match header.protocol {
         UDP => return Some(Packet::Udp),
         TCP => {}
         _ => return Some(Packet::Other),
     }
-    let fragment = u16::from_be(load(ctx, 6)?);
-    if fragment & FRAGMENT_BITS != 0 {
+    if u16::from_be(header.fragment_be) & FRAGMENT_BITS != 0 {
         return Some(Packet::TcpFragment);
     }
-    let version_and_length: u8 = load(ctx, 0)?;
-    let header = usize::from(version_and_length & 0x0f) * 4;
-    if header < 20 {
+    let length = usize::from(header.version_and_length & 0x0f) * 4;
+    if length < size_of::<HeaderV4>() {
         return None;
     }
-    let addresses = Addresses::V4 { source_be: load(ctx, 12)?, destination_be: load(ctx, 16)? };
-    parse_tcp(ctx, header, addresses)
+    let tcp: HeaderTcp = load(ctx, length)?;
+    let source = SockAddress::v4(header.source_be, tcp.source_port_be);
+    let destination = SockAddress::v4(header.destination_be, tcp.destination_port_be);
+    Some(segment(source, destination, &tcp))
 }
 
 #[inline(always)]
 fn parse_v6(ctx: &TcContext) -> Option<Packet> {
-    let mut next: u8 = load(ctx, 6)?;
+    let header: HeaderV6 = load(ctx, 0)?;
+    let mut next = header.next;
     let mut offset = IPV6_HEADER;
     for _ in 0..MAX_EXTENSION_HEADERS {
         match next {
@@ -153,8 +175,14 @@ fn parse_v6(ctx: &TcContext) -> Option<Packet> {
     match next {
         UDP => Some(Packet::Udp),
         TCP => {
-            let addresses = Addresses::V6 { source_be: load(ctx, 8)?, destination_be: load(ctx, 24)? };
-            parse_tcp(ctx, offset, addresses)
+            let tcp: HeaderTcp = load(ctx, offset)?;
+            let source = SockAddress::v6(header.source_be, tcp.source_port_be);
+            let destination = SockAddress::v6(header.destination_be, tcp.destination_port_be);
+            // Not to be taken for IPv4: no such address belongs on a wire (RFC 4038, section 4.2).
+            if source.is_v4() || destination.is_v4() {
+                return None;
+            }
+            Some(segment(source, destination, &tcp))
         }
         HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | FRAGMENT => None,
         _ => Some(Packet::Other),
@@ -162,12 +190,6 @@ fn parse_v6(ctx: &TcContext) -> Option<Packet> {
 }
 
 #[inline(always)]
-fn parse_tcp(ctx: &TcContext, start: usize, addresses: Addresses) -> Option<Packet> {
-    Some(Packet::Tcp(Segment {
-        addresses,
-        source_port_be: load(ctx, start)?,
-        destination_port_be: load(ctx, start + 2)?,
-        sequence: u32::from_be(load(ctx, start + 4)?),
-        flags: load(ctx, start + 13)?,
-    }))
+fn segment(source: SockAddress, destination: SockAddress, tcp: &HeaderTcp) -> Packet {
+    Packet::Tcp(Segment { source, destination, sequence: u32::from_be(tcp.sequence_be), flags: tcp.flags })
 }

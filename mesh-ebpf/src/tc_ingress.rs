@@ -22,7 +22,7 @@ use crate::{
     attestation::{self, Finding},
     listener::{self, TUPLE_V4},
     maps::count,
-    packet::{self, Addresses, Packet, Segment},
+    packet::{self, Packet, Segment},
 };
 
 const TUPLE_V6: u32 = 36;
@@ -34,7 +34,7 @@ const LISTEN: u32 = 10;
 pub fn tc_ingress(ctx: TcContext) -> i32 {
     let outcome = match packet::parse(&ctx) {
         Packet::Tcp(segment) => {
-            if segment.destination_port() == ports::HBONE || is_established(&ctx, &segment) {
+            if segment.destination.port() == ports::HBONE || is_established(&ctx, &segment) {
                 return TC_ACT_UNSPEC;
             }
             receive(&ctx, &segment)
@@ -95,16 +95,12 @@ fn is_established(ctx: &TcContext, segment: &Segment) -> bool {
 
 #[inline(always)]
 fn tuple(segment: &Segment) -> (bpf_sock_tuple, u32) {
-    let (sport, dport) = (segment.source_port_be, segment.destination_port_be);
-    match segment.addresses {
-        Addresses::V4 { source_be, destination_be } => {
-            (listener::v4_tuple(source_be, destination_be, sport, dport), TUPLE_V4)
-        }
-        Addresses::V6 { source_be, destination_be } => {
-            let ipv6 =
-                bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr: source_be, daddr: destination_be, sport, dport };
-            let tuple = bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } };
-            (tuple, TUPLE_V6)
-        }
+    let (source, destination) = (&segment.source, &segment.destination);
+    let (sport, dport) = (source.port_be, destination.port_be);
+    if source.is_v4() {
+        return (listener::v4_tuple(source.words_be[3], destination.words_be[3], sport, dport), TUPLE_V4);
     }
+    let (saddr, daddr) = (source.words_be, destination.words_be);
+    let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr, daddr, sport, dport };
+    (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } }, TUPLE_V6)
 }

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::cases::Case;
 use crate::subjects::Subject;
 
-/// Compares raw TCP, the mesh and Envoy over the same two pods on two nodes, in interleaved repeats.
+/// Compares raw TCP, the mesh and Envoy over the same two pods, in interleaved repeats.
 #[derive(Debug, Parser)]
 #[command(name = "mesh-bench", bin_name = "cargo xtask bench", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// TCP's congestion control in the pods, such as cubic; the machine's default without it
     #[arg(long, value_name = "NAME")]
     pub(crate) congestion: Option<String>,
+    /// Both pods on one node, where the kernel connects them; results are kept apart
+    #[arg(long)]
+    pub(crate) one_node: bool,
     /// Keep the cores from sleeping between packets, by a latency of 0 asked for at /dev/cpu_dma_latency
     #[arg(long)]
     pub(crate) awake: bool,
@@ -95,6 +98,10 @@ impl Args {
 
     /// The directory of results.
     pub(crate) fn out(&self) -> Result<PathBuf> {
+        Ok(self.place()?.join(if self.one_node { "one-node" } else { "" }))
+    }
+
+    fn place(&self) -> Result<PathBuf> {
         if let Some(out) = &self.out {
             return std::path::absolute(out).with_context(|| format!("--out {}", out.display()));
         }

