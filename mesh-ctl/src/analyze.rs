@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use mesh_config::{Finding, Options, Severity, load};
+use mesh_config::{Finding, Severity, load};
 use serde::Serialize;
 
 use crate::Outcome;
+use crate::manifests::Reading;
 use crate::output::{Format, print, print_value, table};
 
 /// Says what is wrong with manifests, and what to do.
@@ -21,6 +22,8 @@ pub(crate) struct Analyze {
     /// From which severity on the exit code is 1.
     #[arg(long, value_enum, default_value = "error")]
     fail_on: FailOn,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -39,7 +42,7 @@ struct Report<'a> {
 
 impl Analyze {
     pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
-        let config = load(&self.path, &Options::default())?;
+        let config = load(&self.path, &self.reading.options())?;
         let report = Report {
             workloads: config.snapshot.workloads().len(),
             services: config.snapshot.services().len(),

@@ -1,7 +1,7 @@
-//! `mesh-ctl workload|service|certificate|connection list`: what a daemon knows and holds.
+//! `mesh-ctl workload|service|policy|certificate|connection list`: what a daemon knows and holds.
 
 use clap::{Args, Subcommand};
-use mesh_admin::{Certificate, Connection, List, MAX_LIMIT, Selection, Service, Workload, path};
+use mesh_admin::{Certificate, Connection, List, MAX_LIMIT, Policy, Selection, Service, Workload, path};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -153,6 +153,25 @@ impl Listed for Service {
             ports.collect::<Vec<_>>().join(","),
             ready.to_string(),
             shortened(&endpoints, 3),
+        ]
+    }
+}
+
+impl Listed for Policy {
+    const PATH: &'static str = path::POLICIES;
+    const PLURAL: &'static str = "policies";
+    const HEADINGS: &'static [&'static str] = &["NAMESPACE", "KIND", "NAME", "SCOPE", "ACTION", "RULES", "SELECTS"];
+
+    fn row(&self) -> Vec<String> {
+        let dry_run = if self.dry_run { " (dry run)" } else { "" };
+        vec![
+            self.namespace.clone(),
+            self.kind.clone(),
+            self.name.clone(),
+            self.scope.clone(),
+            format!("{}{dry_run}", self.action),
+            self.rules.to_string(),
+            self.selects.clone().unwrap_or_else(|| "all".to_owned()),
         ]
     }
 }

@@ -7,7 +7,9 @@ mod daemon;
 mod flows;
 mod list;
 mod log;
+mod manifests;
 mod output;
+mod precheck;
 mod resolve;
 mod status;
 mod version;
@@ -16,13 +18,13 @@ mod why;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mesh_admin::{Certificate, Connection, Service, Workload};
+use mesh_admin::{Certificate, Connection, Policy, Service, Workload};
 
 /// Exit codes, for scripts.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; status: nothing wants attention, analyze: no errors, resolve: the connection goes somewhere, why and authz: it is allowed
-  1  status: something wants attention, analyze: errors among the findings, resolve: the connection is refused, why and authz: it is refused
+  0  done; status: nothing wants attention, precheck: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, why and authz: it is allowed
+  1  status: something wants attention, precheck: something is missing, analyze: errors among the findings, resolve: the connection is refused, why and authz: it is refused
   2  wrong usage, no daemon is reached, or something cannot be read or written";
 
 #[derive(Debug, Parser)]
@@ -42,6 +44,9 @@ enum Command {
     /// Services and their endpoints.
     #[command(subcommand, visible_aliases = ["services", "svc"])]
     Service(list::Verb),
+    /// Policies: AuthorizationPolicy, PeerAuthentication, and DestinationRule where it speaks of TLS.
+    #[command(subcommand, visible_aliases = ["policies", "pol"])]
+    Policy(list::Verb),
     /// Certificates that the daemon holds.
     #[command(subcommand, visible_aliases = ["certificates", "cert"])]
     Certificate(list::Verb),
@@ -63,6 +68,8 @@ enum Command {
     Analyze(analyze::Analyze),
     /// Says where a connection to an address goes, and how.
     Resolve(resolve::Resolve),
+    /// Says what this machine has of what a node daemon needs, and what to do about what it lacks.
+    Precheck(precheck::PrecheckArguments),
     /// Prints this program's version, and the daemon's.
     Version(version::Version),
     /// Prints a script that completes commands in a shell.
@@ -82,6 +89,7 @@ fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Workload(verb) => verb.run::<Workload>(),
         Command::Service(verb) => verb.run::<Service>(),
+        Command::Policy(verb) => verb.run::<Policy>(),
         Command::Certificate(verb) => verb.run::<Certificate>(),
         Command::Connection(verb) => verb.run::<Connection>(),
         Command::Flows(flows) => flows.run(),
@@ -90,6 +98,7 @@ fn main() -> ExitCode {
         Command::Log(log) => log.run(),
         Command::Analyze(analyze) => analyze.run(),
         Command::Resolve(resolve) => resolve.run(),
+        Command::Precheck(precheck) => precheck.run(),
         Command::Version(version) => version.run(),
         Command::Completion(completion) => completion.run(),
     };

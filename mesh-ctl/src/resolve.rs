@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use mesh_config::{Options, load};
+use mesh_config::load;
 use mesh_core::{Destination, PlaintextReason, Refusal, Transport};
 use serde::Serialize;
 
 use crate::Outcome;
+use crate::manifests::Reading;
 use crate::output::{Format, print, print_value};
 
 /// Says where a connection to an address goes, and how.
@@ -26,6 +27,8 @@ pub(crate) struct Resolve {
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -53,7 +56,7 @@ struct Answer {
 
 impl Resolve {
     pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
-        let config = load(&self.config, &Options::default())?;
+        let config = load(&self.config, &self.reading.options())?;
         let answer = Answer::from(mesh_core::resolve(&config.snapshot, None, self.destination, self.random));
         match self.output {
             Format::Table => print(&answer.for_people())?,

@@ -50,6 +50,7 @@ fn for_people(status: &Status) -> String {
         ("mesh-node", format!("{}, process {}, up {}", status.version, status.pid, age(status.uptime_seconds))),
         ("kernel", status.kernel.clone()),
         ("data path", format!("{hooks}; {} on pods' interfaces", status.data_path.pod_hooks)),
+        ("same node", status.data_path.same_node.clone()),
         ("workers", format!("{}, carrying {} connections", status.workers, status.connections)),
         (
             "config",
@@ -104,6 +105,7 @@ mod tests {
             data_path: DataPath {
                 pod_hooks: "tcx".into(),
                 cgroup: "/sys/fs/cgroup".into(),
+                same_node: "direct".into(),
                 hooks: vec![Hook { name: "connect4".into(), present: true }],
             },
             config: Config {

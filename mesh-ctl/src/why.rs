@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use mesh_admin::{Considered, NodeView, Peer, Way, Why, path};
-use mesh_config::{Options, load};
+use mesh_config::load;
 
 use crate::Outcome;
 use crate::daemon::Daemon;
+use crate::manifests::Reading;
 use crate::output::{Format, age, print, print_value};
 
 /// Ways that are shown one by one to people.
@@ -33,9 +34,29 @@ pub(crate) struct Question {
     /// Answers by a directory of manifests in place of a daemon.
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
+    /// How nodes connect their own pods, as the daemon's own flag has it.
+    #[arg(long, value_enum, default_value = "direct", help_heading = "For manifests, as the daemon's own flags")]
+    same_node: SameNode,
+    #[command(flatten)]
+    reading: Reading,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SameNode {
+    Direct,
+    Mtls,
+}
+
+impl From<SameNode> for mesh_core::why::SameNode {
+    fn from(same_node: SameNode) -> Self {
+        match same_node {
+            SameNode::Direct => Self::Direct,
+            SameNode::Mtls => Self::Tunnel,
+        }
+    }
 }
 
 /// What can be asked about authorization.
@@ -54,11 +75,11 @@ impl Question {
 
     fn ask(&self, path: &str) -> anyhow::Result<Why> {
         if let Some(dir) = &self.config {
-            let snapshot = load(dir, &Options::default())?.snapshot;
+            let snapshot = load(dir, &self.reading.options())?.snapshot;
             let namespace = self.namespace.as_deref();
             let client = mesh_core::why::find_client(&snapshot, &self.source, namespace)?;
             let target = mesh_core::why::find_target(&snapshot, &self.destination, namespace)?;
-            return Ok(Why::from(&mesh_core::why::why(&snapshot, client, target.address)));
+            return Ok(Why::from(&mesh_core::why::why(&snapshot, client, target.address, self.same_node.into())));
         }
         let mut query = vec![("src", self.source.clone()), ("dst", self.destination.clone())];
         query.extend(self.namespace.clone().map(|namespace| ("namespace", namespace)));

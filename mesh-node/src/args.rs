@@ -7,9 +7,52 @@ use mesh_transport::Carriers;
 
 use crate::telemetry::Protocol;
 
+/// What the program is to do.
+pub enum CommandLine {
+    /// Be the daemon.
+    Run(Box<Args>),
+    /// Say what the machine lacks.
+    Precheck(Machine),
+}
+
+impl CommandLine {
+    /// Reads this process's arguments; ends it where they are wrong.
+    ///
+    /// Told apart by hand: clap takes a variable such as NODE_NAME for arguments of the daemon that were given.
+    #[must_use]
+    pub fn read() -> Self {
+        if std::env::args_os().nth(1).is_some_and(|first| first == "precheck") {
+            Self::Precheck(Machine::parse_from(std::env::args_os().skip(1)))
+        } else {
+            Self::Run(Box::new(Args::parse()))
+        }
+    }
+}
+
+/// Says what this machine has of what the daemon needs, and what it lacks; changes nothing.
+///
+/// Exit codes: 0 nothing is missing, 1 something is.
+#[derive(Debug, Parser)]
+#[command(version, name = "precheck", bin_name = "mesh-node precheck")]
+pub struct Machine {
+    /// As the daemon takes it.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/mesh")]
+    pub bpf_dir: PathBuf,
+    /// As the daemon takes it.
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+    /// As the daemon takes it.
+    #[arg(long, value_name = "DIR", default_value = "/proc")]
+    pub proc: PathBuf,
+    /// Prints JSON, as `mesh-ctl precheck` reads it.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// The node daemon of the mesh: enrols this node's pods and carries their connections over mTLS.
 ///
 /// Exit codes: 0 stopped as asked, 1 failed, 2 cannot run on this machine or with these arguments.
+/// `mesh-node precheck` says what this machine lacks.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Args {

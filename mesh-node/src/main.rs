@@ -12,6 +12,7 @@ mod netlink;
 mod netns;
 mod node;
 mod pods;
+mod precheck;
 mod proxy;
 #[allow(dead_code, reason = "consumers land with enrolment and direct connections")]
 mod sock_diag;
@@ -23,14 +24,16 @@ mod workers;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use telemetry::LogControl;
 
 /// Exit code of a machine that lacks something.
 const CANNOT_RUN: u8 = 2;
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = match args::CommandLine::read() {
+        args::CommandLine::Run(args) => *args,
+        args::CommandLine::Precheck(machine) => return precheck::run(&machine),
+    };
     let log = match LogControl::start(&args.log) {
         Ok(log) => log,
         Err(error) => {

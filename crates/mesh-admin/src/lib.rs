@@ -8,6 +8,8 @@ mod certificate;
 mod connection;
 mod list;
 mod log;
+mod policy;
+mod precheck;
 mod refusal;
 mod service;
 mod status;
@@ -18,6 +20,8 @@ pub use certificate::Certificate;
 pub use connection::{Connection, Flow, FlowLine, FlowSelection, Party, Talk};
 pub use list::{DEFAULT_LIMIT, List, MAX_LIMIT, Selection};
 pub use log::LogFilter;
+pub use policy::{Policy, PolicyRef};
+pub use precheck::{Found, Precheck, Requirement};
 pub use refusal::Refusal;
 pub use service::{Endpoint, MAX_ENDPOINTS, Port, Service};
 pub use status::{
@@ -39,6 +43,8 @@ pub mod path {
     pub const WORKLOADS: &str = "/v1/workloads";
     /// GET: a [`crate::List`] of [`crate::Service`]s.
     pub const SERVICES: &str = "/v1/services";
+    /// GET: a [`crate::List`] of [`crate::Policy`] items.
+    pub const POLICIES: &str = "/v1/policies";
     /// GET: a [`crate::List`] of [`crate::Certificate`]s.
     pub const CERTIFICATES: &str = "/v1/certificates";
     /// GET: a [`crate::List`] of [`crate::Connection`]s.

@@ -43,6 +43,8 @@ pub struct DataPath {
     pub pod_hooks: String,
     /// The cgroup that the other hooks are attached to.
     pub cgroup: String,
+    /// How pods of this node are connected to each other: `direct`, by the kernel, or `mtls`.
+    pub same_node: String,
     /// Those hooks.
     pub hooks: Vec<Hook>,
 }

@@ -72,7 +72,7 @@ pub struct Way {
     pub endpoint: SocketAddr,
     /// Whose it is.
     pub destination: Peer,
-    /// `tunnel`, `plaintext`, `within_pod` or `refused`.
+    /// `direct`, `tunnel`, `plaintext`, `within_pod` or `refused`.
     pub path: String,
     /// Why as it is.
     pub path_reason: String,
@@ -236,6 +236,9 @@ fn names(policies: &[std::sync::Arc<mesh_core::PolicyName>]) -> Vec<String> {
 fn path(path: &Path) -> (&'static str, String) {
     match path {
         Path::Tunnel(identity) => ("tunnel", format!("mTLS to exactly {identity}")),
+        Path::Direct => {
+            ("direct", "both are on one node, whose kernel connects them and attests the source".to_owned())
+        }
         Path::WithinPod => ("within_pod", "it does not leave the pod".to_owned()),
         Path::Refused(refusal) => ("refused", refusal.to_string()),
         Path::Plaintext(cause) => ("plaintext", plaintext(*cause)),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::policy::{Action, AuthorizationPolicy, Facts, Pattern, Patterns, Peer, Rule, Term, Test, authorize};
-use mesh_core::why::{Path, PlaintextCause, find_client, find_target, why};
+use mesh_core::why::{Client, Path, PlaintextCause, SameNode, Way, find_client, find_target, why};
 use mesh_core::{
     Endpoint, Enrolment, LabelSet, OutsideReason, PlaintextReason, Policies, PolicyName, Protocol, Service,
     ServicePort, Snapshot, SpiffeId, TrustDomain, Workload, resolve,
@@ -143,7 +143,7 @@ fn a_name_that_means_nothing_or_too_much_is_told_with_what_to_say_instead() {
 }
 
 /// Every client and address that matters here.
-fn questions(cluster: &Snapshot) -> Vec<(mesh_core::why::Client, SocketAddr)> {
+fn questions(cluster: &Snapshot) -> Vec<(Client, SocketAddr)> {
     let clients = ["client-1", "cart-1", "cart-2", "cart-9", "teller-1", "192.0.2.1"];
     let asked = [
         "10.96.0.1:80",
@@ -162,29 +162,34 @@ fn questions(cluster: &Snapshot) -> Vec<(mesh_core::why::Client, SocketAddr)> {
 fn the_answer_is_what_resolve_and_authorize_decide() {
     let cluster = cluster();
     for (client, asked) in questions(&cluster) {
-        let answer = why(&cluster, client.clone(), asked);
-        let enrolled = client.workload.as_deref().filter(|workload| workload.is_enrolled());
-        let Ok(ways) = &answer.ways else {
-            assert_eq!(answer.ways.err(), resolve(&cluster, enrolled, asked, 0).err(), "{client:?} {asked}");
-            continue;
-        };
-        assert_eq!(ways.len(), answer.endpoints);
-        for way in ways {
-            let identity = enrolled.map(|workload| workload.identity.clone());
-            let peer = match (&way.path, &identity) {
-                (Path::Tunnel(_), Some(identity)) => Peer::Certificate(identity),
-                (Path::Tunnel(_), None) => panic!("a tunnel of one who is outside: {way:?}"),
-                _ => Peer::Unproven,
+        for same_node in [SameNode::Direct, SameNode::Tunnel] {
+            let answer = why(&cluster, client.clone(), asked, same_node);
+            let enrolled = client.workload.as_deref().filter(|workload| workload.is_enrolled());
+            let Ok(ways) = &answer.ways else {
+                assert_eq!(answer.ways.err(), resolve(&cluster, enrolled, asked, 0).err(), "{client:?} {asked}");
+                continue;
             };
-            let Some(decision) = &way.decision else { continue };
-            let workload = way.workload.as_deref().unwrap();
-            let own = client.workload.as_ref().map_or(vec![client.address], |workload| workload.addresses.clone());
-            let from = own.into_iter().find(|ip| ip.is_ipv4() == way.endpoint.is_ipv4()).unwrap_or(client.address);
-            let facts = Facts { peer, client: from, destination: way.endpoint };
-            assert_eq!(decision.authorization, authorize(&cluster, workload, &facts), "{client:?} {asked}");
-            assert_eq!(way.stop().is_some(), decision.authorization.verdict.is_err());
+            assert_eq!(ways.len(), answer.endpoints);
+            ways.iter().for_each(|way| is_what_is_decided(&cluster, &client, way));
         }
     }
+}
+
+fn is_what_is_decided(cluster: &Snapshot, client: &Client, way: &Way) {
+    let enrolled = client.workload.as_deref().filter(|workload| workload.is_enrolled());
+    let peer = match (&way.path, enrolled) {
+        (Path::Tunnel(_), Some(workload)) => Peer::Certificate(&workload.identity),
+        (Path::Direct, Some(workload)) => Peer::Kernel(&workload.identity),
+        (Path::Tunnel(_) | Path::Direct, None) => panic!("of one who is outside: {way:?}"),
+        _ => Peer::Unproven,
+    };
+    let Some(decision) = &way.decision else { return };
+    let workload = way.workload.as_deref().unwrap();
+    let own = client.workload.as_ref().map_or(vec![client.address], |workload| workload.addresses.clone());
+    let from = own.into_iter().find(|ip| ip.is_ipv4() == way.endpoint.is_ipv4()).unwrap_or(client.address);
+    let facts = Facts { peer, client: from, destination: way.endpoint };
+    assert_eq!(decision.authorization, authorize(cluster, workload, &facts), "{client:?} {way:?}");
+    assert_eq!(way.stop().is_some(), decision.authorization.verdict.is_err());
 }
 
 #[test]
@@ -192,7 +197,12 @@ fn paths_have_their_reasons() {
     let cluster = cluster();
     let ways = |client: &str, asked: &str| {
         let client = find_client(&cluster, client, None).unwrap();
-        why(&cluster, client, socket(asked)).ways.unwrap().into_iter().map(|way| way.path).collect::<Vec<_>>()
+        why(&cluster, client, socket(asked), SameNode::Tunnel)
+            .ways
+            .unwrap()
+            .into_iter()
+            .map(|way| way.path)
+            .collect::<Vec<_>>()
     };
     let cart = SpiffeId::new(&TrustDomain::default(), "shop", "cart").unwrap();
     let outside = PlaintextCause::Destination(PlaintextReason::DestinationNotEnrolled);
@@ -209,10 +219,24 @@ fn paths_have_their_reasons() {
 fn a_denial_names_the_policy_and_the_rule() {
     let cluster = cluster();
     let client = find_client(&cluster, "bank/cart", None).unwrap();
-    let answer = why(&cluster, client, socket("10.96.0.1:80"));
+    let answer = why(&cluster, client, socket("10.96.0.1:80"), SameNode::Tunnel);
     let ways = answer.ways.unwrap();
     assert_eq!(ways[0].stop().unwrap().to_string(), "AuthorizationPolicy shop/no-bank denies it");
     assert_eq!(ways[0].decision.as_ref().unwrap().policies[0].matched(), Some(0));
     // The other endpoint is outside the mesh, where nothing is enforced.
     assert!(ways[1].stop().is_none() && ways[1].decision.is_none());
+}
+
+#[test]
+fn pods_of_one_node_are_connected_by_the_kernel_only_where_policy_allows_it() {
+    let cluster = cluster();
+    let path = |client: &str, asked: &str, same_node| {
+        let client = find_client(&cluster, client, None).unwrap();
+        why(&cluster, client, socket(asked), same_node).ways.unwrap().remove(0).path
+    };
+    assert_eq!(path("client-1", "10.0.0.1:8080", SameNode::Direct), Path::Direct);
+    assert_eq!(path("client-1", "10.96.0.1:80", SameNode::Direct), Path::Direct);
+    assert!(matches!(path("client-1", "10.0.0.1:8080", SameNode::Tunnel), Path::Tunnel(_)));
+    // What policy denies goes by the daemon, which says so.
+    assert!(matches!(path("bank/cart", "10.0.0.1:8080", SameNode::Direct), Path::Tunnel(_)));
 }

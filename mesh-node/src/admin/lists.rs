@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mesh_admin::{Certificate, List, Selection, Service, Workload};
+use mesh_admin::{Certificate, List, Policy, PolicyRef, Selection, Service, Workload};
 use mesh_transport::TlsIdentity;
 
 use super::Admin;
@@ -29,6 +29,14 @@ impl Admin {
         let config = self.shared.config();
         let services = config.snapshot.services();
         selection.take(services, |service| &service.namespace, config.generation, |service| Service::from(&**service))
+    }
+
+    /// The policies in force.
+    pub(super) fn policies(&self, selection: &Selection) -> List<Policy> {
+        let config = self.shared.config();
+        let policies = config.snapshot.policies();
+        let describe = |policy: PolicyRef<'_>| policy.describe(policies.root_namespace());
+        selection.take(PolicyRef::all(policies), |policy| policy.namespace(), config.generation, describe)
     }
 
     /// The certificates that the daemon holds, by identity.

@@ -22,6 +22,7 @@ impl Admin {
             path::STATUS if get => json(&self.status().await),
             path::WORKLOADS if get => query.select(|selection| json(&self.workloads(selection))),
             path::SERVICES if get => query.select(|selection| json(&self.services(selection))),
+            path::POLICIES if get => query.select(|selection| json(&self.policies(selection))),
             path::CERTIFICATES if get => query.select(|selection| json(&self.certificates(selection))),
             path::CONNECTIONS if get => match Selection::from_query(query.pairs()) {
                 Ok(selection) => json(&self.connections(&selection).await),
@@ -38,6 +39,7 @@ impl Admin {
             | path::WORKLOADS
             | path::SERVICES
             | path::CERTIFICATES
+            | path::POLICIES
             | path::CONNECTIONS
             | path::FLOWS
             | path::WHY

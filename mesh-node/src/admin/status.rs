@@ -28,7 +28,7 @@ impl Admin {
             pods: pods(&self.roster.borrow(), Instant::now()),
             certificates: self.certificate_summary(),
             workers: workers.map_or(0, |workers| workers.count()),
-            connections,
+            connections: connections + self.shared.direct.views().len(),
         }
     }
 
@@ -37,6 +37,7 @@ impl Admin {
         DataPath {
             pod_hooks: self.hooks.pod_hooks().to_owned(),
             cgroup: self.hooks.cgroup().display().to_string(),
+            same_node: if self.shared.direct.is_enabled() { "direct" } else { "mtls" }.to_owned(),
             hooks: hooks.map(|(name, present)| Hook { name: name.to_owned(), present }).collect(),
         }
     }

@@ -6,7 +6,7 @@ use http::StatusCode;
 use mesh_admin::{Certificate, NodeView, Why};
 use mesh_core::{
     Workload,
-    why::{Client, find_client, find_target, why},
+    why::{Client, SameNode, find_client, find_target, why},
 };
 
 use super::{
@@ -47,13 +47,17 @@ impl Admin {
             Err(error) => return bad_request(error),
         };
         let node = here.then(|| self.view(&client, target.address));
-        let mut answer = Why::from(&why(&snapshot, client, target.address));
+        let mut answer = Why::from(&why(&snapshot, client, target.address, self.same_node()));
         if let Some(stop) = node.as_ref().and_then(|node| node.stops.first()) {
             answer.allowed = false;
             answer.summary = format!("refused: {stop}");
         }
         answer.node = node;
         json(&answer)
+    }
+
+    fn same_node(&self) -> SameNode {
+        if self.shared.direct.is_enabled() { SameNode::Direct } else { SameNode::Tunnel }
     }
 
     fn view(&self, client: &Client, target: SocketAddr) -> NodeView {

@@ -1,13 +1,19 @@
 //! What is attached at the root of cgroup v2, by the kernel's own word.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::fd::{AsFd, AsRawFd as _},
     path::{Path, PathBuf},
 };
 
-use aya::Ebpf;
+use aya::{
+    Ebpf,
+    programs::{
+        links::{FdLink, PinnedLink},
+        loaded_programs,
+    },
+};
 
 use super::interfaces;
 
@@ -61,7 +67,7 @@ impl HookWatch {
     /// What holds the hooks on pods' interfaces: `tcx` or `clsact`.
     #[must_use]
     pub fn pod_hooks(&self) -> &'static str {
-        if interfaces::has_tcx() { "tcx" } else { "clsact" }
+        pod_hooks()
     }
 
     /// Each hook by its program's name, and whether the kernel has it attached now.
@@ -74,6 +80,57 @@ impl HookWatch {
         };
         self.programs.iter().map(|&(name, attach_type, id)| (name, there(attach_type, id))).collect()
     }
+}
+
+/// What holds hooks on pods' interfaces with this kernel: `tcx` or `clsact`.
+#[must_use]
+pub fn pod_hooks() -> &'static str {
+    if interfaces::has_tcx() { "tcx" } else { "clsact" }
+}
+
+/// A program at a connect hook that is none of the mesh's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignHook {
+    /// The hook, by the name of our program there.
+    pub hook: &'static str,
+    /// The program's name, as its owner gave it (15 bytes at most).
+    pub program: String,
+    /// The kernel's id of it.
+    pub id: u32,
+}
+
+/// Programs of others at the connect hooks of `cgroup`, in whose sight a Service's address may have changed before ours
+/// sees it. Ours are those that are pinned below `bpf_dir`.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn foreign_connect_hooks(cgroup: &Path, bpf_dir: &Path) -> io::Result<Vec<ForeignHook>> {
+    let own = pinned_programs(bpf_dir);
+    let cgroup = File::open(cgroup)?;
+    let mut foreign = Vec::new();
+    for (hook, attach_type) in ATTACH_TYPES.into_iter().filter(|(hook, _)| hook.starts_with("connect")) {
+        for id in attached(&cgroup, attach_type)?.into_iter().filter(|id| !own.contains(id)) {
+            let program = program_name(id).unwrap_or_else(|| "without a name".to_owned());
+            foreign.push(ForeignHook { hook, program, id });
+        }
+    }
+    Ok(foreign)
+}
+
+/// Ids of the programs whose links are pinned below `bpf_dir`, by whatever version of the daemon.
+fn pinned_programs(bpf_dir: &Path) -> Vec<u32> {
+    let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let links = list(bpf_dir).flat_map(|version| list(&version.join("links")).collect::<Vec<_>>());
+    // What cannot be opened as a link is none of ours.
+    let program =
+        |path: PathBuf| FdLink::from(PinnedLink::from_pin(path).ok()?).info().ok().map(|info| info.program_id());
+    links.filter_map(program).collect()
+}
+
+/// The name of a loaded program.
+fn program_name(id: u32) -> Option<String> {
+    let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id)?;
+    info.name_as_str().map(str::to_owned)
 }
 
 /// The part of `union bpf_attr` that `BPF_PROG_QUERY` has known since Linux 4.15.

@@ -70,24 +70,46 @@ pub enum PrecheckError {
 /// # Errors
 /// The first lack found; nothing has been changed then.
 pub fn precheck(cgroup_root: Option<&Path>, bpf_dir: &Path, proc: &Path) -> Result<PathBuf, PrecheckError> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(PrecheckError::NotRoot);
-    }
+    check_user()?;
     check_capabilities()?;
-    check_kernel(&read(&proc.join("sys/kernel/osrelease"))?)?;
+    check_kernel(proc)?;
+    check_btf()?;
+    let root = find_cgroup_root(cgroup_root, proc)?;
+    check_bpffs(bpf_dir)?;
+    Ok(root)
+}
+
+/// What [`precheck`] looks at, each by its name, with what was found or is missing.
+pub fn requirements(
+    cgroup_root: Option<&Path>,
+    bpf_dir: &Path,
+    proc: &Path,
+) -> [(&'static str, Result<String, PrecheckError>); 6] {
+    [
+        ("user", check_user().map(|()| "root".to_owned())),
+        ("capabilities", check_capabilities().map(|()| "CAP_SYS_ADMIN, CAP_NET_ADMIN".to_owned())),
+        ("kernel", check_kernel(proc)),
+        ("BTF", check_btf().map(|path| path.display().to_string())),
+        ("cgroup v2", find_cgroup_root(cgroup_root, proc).map(|root| root.display().to_string())),
+        ("BPF file system", check_bpffs(bpf_dir).map(|()| bpf_dir.display().to_string())),
+    ]
+}
+
+fn check_user() -> Result<(), PrecheckError> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(PrecheckError::NotRoot) }
+}
+
+fn check_btf() -> Result<&'static Path, PrecheckError> {
     let btf = Path::new("/sys/kernel/btf/vmlinux");
-    if !btf.exists() {
-        return Err(PrecheckError::NoBtf { path: btf.into() });
-    }
-    let root = match cgroup_root {
+    if btf.exists() { Ok(btf) } else { Err(PrecheckError::NoBtf { path: btf.into() }) }
+}
+
+fn find_cgroup_root(given: Option<&Path>, proc: &Path) -> Result<PathBuf, PrecheckError> {
+    let root = match given {
         Some(path) => path.to_owned(),
         None => cgroup2_mount(&read(&proc.join("self/mounts"))?).ok_or(PrecheckError::NoCgroup2)?,
     };
-    if file_system(&root) != Some(CGROUP2_MAGIC) {
-        return Err(PrecheckError::NotCgroup2 { path: root });
-    }
-    check_bpffs(bpf_dir)?;
-    Ok(root)
+    if file_system(&root) == Some(CGROUP2_MAGIC) { Ok(root) } else { Err(PrecheckError::NotCgroup2 { path: root }) }
 }
 
 fn read(path: &Path) -> Result<String, PrecheckError> {
@@ -105,7 +127,13 @@ fn check_capabilities() -> Result<(), PrecheckError> {
     Ok(())
 }
 
-fn check_kernel(release: &str) -> Result<(), PrecheckError> {
+fn check_kernel(proc: &Path) -> Result<String, PrecheckError> {
+    let release = read(&proc.join("sys/kernel/osrelease"))?;
+    check_release(&release)?;
+    Ok(release.trim().to_owned())
+}
+
+fn check_release(release: &str) -> Result<(), PrecheckError> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < OLDEST_KERNEL {
@@ -142,11 +170,11 @@ mod tests {
     #[test]
     fn kernels_before_5_15_are_refused_by_name() {
         for release in ["5.14.0-generic", "4.19.0-27-amd64", "", "junk"] {
-            let error = check_kernel(release).expect_err(release);
+            let error = check_release(release).expect_err(release);
             assert!(error.to_string().contains("too old"), "{error}");
         }
         for release in ["5.15.0", "6.1.0-49-cloud-amd64", "6.18.44", "10.0"] {
-            check_kernel(release).expect(release);
+            check_release(release).expect(release);
         }
     }
 

@@ -93,6 +93,12 @@ impl DirectPath {
         }
     }
 
+    /// Whether anything is ever permitted.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.state().enabled
+    }
+
     /// Every direct connection that lives, as its two ends are told of.
     pub fn views(&self) -> Vec<ConnectionView> {
         self.state().live.views()

@@ -67,6 +67,12 @@ pub(super) fn namespaces(proc: &Path, host: u64) -> Vec<(SandboxProcess, Option<
     found.into_values().collect()
 }
 
+/// A process of each network namespace that has one, by its pid, with the uid of the pod if it is a pod's.
+pub fn each_namespace(proc: &Path) -> Vec<(u32, Option<String>)> {
+    // No namespace has this inode.
+    namespaces(proc, 0).into_iter().map(|(process, uid)| (process.pid, uid)).collect()
+}
+
 /// Inode of a process's network namespace; `None` when the process is gone.
 pub(super) fn netns_inode(proc: &Path, pid: u32) -> Option<u64> {
     let metadata = fs::metadata(proc.join(format!("{pid}/ns/net")));

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use mesh_core::{SpiffeId, WorkloadUid};
 use tokio::sync::watch;
 
+pub use discovery::each_namespace;
 pub use enrolment::{Enrolment, EnrolmentSettings};
 pub use roster::{Roster, Waiting};
 

@@ -294,3 +294,92 @@ fn a_user_without_rights_is_refused_by_the_file_and_by_the_kernels_word_for_who_
     ctl(&mesh, "node-a", &["status"])?.success()?;
     Ok(())
 }
+
+/// The line of a table about a thing.
+fn about<'a>(table: &'a str, name: &str) -> &'a str {
+    table.lines().find(|line| line.starts_with(name)).unwrap_or_default()
+}
+
+#[test]
+fn precheck_names_what_is_there_what_is_taken_and_who_else_has_hooks() -> Verdict {
+    let mut mesh = Mesh::start()?;
+    mesh.join(client("client", "node-a"))?;
+    let bpf = mesh.lab.home().join("bpf.node-a/mesh").display().to_string();
+    let check = |mesh: &Mesh, more: &[&str]| {
+        let arguments = [&["mesh-ctl", "precheck", "--bpf-dir", &bpf], more].concat();
+        mesh.lab.node("node-a")?.exec(&arguments)
+    };
+    let all = check(&mesh, &[])?;
+    let table = all.success()?;
+    for name in ["user", "capabilities", "kernel", "BTF", "cgroup v2", "BPF file system", "ports on the node"] {
+        let state = about(table, name).strip_prefix(name).map(str::trim_start).unwrap_or_default();
+        assert!(state.starts_with("ok"), "{name}: {table}");
+    }
+    // The daemon of node-b has its programs at the same cgroup, as another owner would.
+    let hooks = about(table, "connect hooks");
+    assert!(hooks.contains("warning") && hooks.contains("connect4 (program"), "{table}");
+
+    mesh.kill9("node-a")?;
+    let taker = ["mesh-traffic", "echo", "--listen", "[::]:15020"];
+    let mut squatter = mesh.lab.node("node-a")?.spawn(&taker)?;
+    let taken = wait_until("the port to be taken", PATIENCE, || {
+        let output = check(&mesh, &[])?;
+        Ok((output.code == Some(1)).then_some(output))
+    })?;
+    let ports = about(&taken.stdout, "ports on the node");
+    assert!(ports.contains("missing") && ports.contains("15020 is taken by mesh-traffic (process "), "{taken}");
+    assert!(ports.contains("--metrics-addr"), "{taken}");
+    squatter.kill()?;
+
+    let away = check(&mesh, &["--cgroup-root", "/run", "-o", "json"])?;
+    assert_eq!(away.code, Some(1), "{away}");
+    let missing: Vec<Value> = away.json()?["requirements"].as_array().into_iter().flatten().cloned().collect();
+    let missing: Vec<_> = missing.iter().filter(|it| it["state"] == "missing").map(|it| &it["detail"]).collect();
+    assert_eq!(missing, ["/run is not in a cgroup v2 hierarchy: pass the mount point of one with --cgroup-root"]);
+    let nowhere = check(&mesh, &["--mesh-node", "/nonexistent/mesh-node"])?;
+    assert_eq!(nowhere.code, Some(2), "{nowhere}");
+    assert!(nowhere.stderr.contains("name the mesh-node program with --mesh-node"), "{nowhere}");
+    Ok(())
+}
+
+#[test]
+fn policies_are_listed_by_kind_with_what_they_do() -> Verdict {
+    let mesh = Mesh::start()?;
+    mesh.lab.apply("policies.yaml", POLICIES)?;
+    mesh.settle()?;
+    let list = ctl_json(&mesh, "node-b", &["policy", "list"], 0)?;
+    let shown: Vec<_> = list["items"].as_array().into_iter().flatten().collect();
+    let row = |item: &Value| {
+        let text = |name: &str| item[name].as_str().unwrap_or("-").to_owned();
+        ["kind", "namespace", "name", "scope", "action", "selects"].map(text).join(" ")
+    };
+    let rows: Vec<_> = shown.iter().map(|item| row(item)).collect();
+    let expected = [
+        "AuthorizationPolicy app no-strangers workload DENY app=server",
+        "PeerAuthentication istio-system default mesh STRICT -",
+        "DestinationRule app plain host DISABLE echo.app.svc.cluster.local",
+    ];
+    assert_eq!(rows, expected, "{list}");
+    let few = ctl(&mesh, "node-b", &["policies", "list", "-n", "istio-system", "--no-headers"])?;
+    assert_eq!(few.success()?.lines().count(), 1, "{few}");
+    Ok(())
+}
+
+const POLICIES: &str = "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-strangers, namespace: app}
+spec:
+  selector: {matchLabels: {app: server}}
+  action: DENY
+  rules: [{from: [{source: {namespaces: [elsewhere]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: plain, namespace: app}
+spec: {host: echo.app.svc.cluster.local, trafficPolicy: {tls: {mode: DISABLE}}}
+";

@@ -75,6 +75,32 @@ fn the_path_that_it_names_is_the_one_that_the_connection_takes() -> Verdict {
     Ok(())
 }
 
+#[test]
+fn pods_of_one_node_are_connected_by_the_kernel_as_it_says() -> Verdict {
+    for (arguments, path, security) in
+        [(&[][..], "direct", "kernel_attested"), (&["--same-node", "mtls"][..], "tunnel", "mutual_tls")]
+    {
+        let mesh = Mesh::with(arguments)?;
+        let near = mesh.join(echo("server", "node-a"))?;
+        let client = mesh.join(client("client", "node-a"))?;
+        mesh.settle()?;
+        let answer = ctl_json(&mesh, "node-a", &["why", "client", "app/server:7001"], 0)?;
+        assert_eq!(answer["ways"][0]["path"], path, "{answer}");
+        let offline = ["why", "client", "app/server:7001", "--config", &mesh.lab.config_dir().display().to_string()];
+        let offline = ctl_json(&mesh, "node-a", &[&offline[..], arguments].concat(), 0)?;
+        assert_eq!(offline["ways"], answer["ways"], "{offline}");
+        Connect::to(SocketAddr::new(near.ipv4(), port::ECHO)).answered(&client)?;
+        // Both ends are of this node.
+        for line in mesh.told("node-a", 2)? {
+            assert_eq!(line["security"], security, "{line}");
+        }
+        let status = ctl(&mesh, "node-a", &["status"])?;
+        let same_node = if path == "direct" { "direct" } else { "mtls" };
+        assert!(status.success()?.contains(&format!("same node    {same_node}\n")), "{status}");
+    }
+    Ok(())
+}
+
 /// The fields of an answer without policies.
 const KEYS: [&str; 31] = [
     "allowed",

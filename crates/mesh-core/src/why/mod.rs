@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 pub use reference::{Client, ReferenceError, Target, find_client, find_target};
 
+use crate::direct::{DirectServer, kernel_may_pick};
 use crate::identity::SpiffeId;
 use crate::model::{Endpoint, Enrolment, OutsideReason, Protocol, Service, Workload};
 use crate::policy::{ClientTlsRule, Denial, Explanation, Facts, Peer, explain};
@@ -16,6 +17,15 @@ use crate::snapshot::{Snapshot, canonical};
 
 /// Endpoints of a Service that are looked at one by one.
 pub const MAX_WAYS: usize = 64;
+
+/// How a node connects its own pods to each other, where policy allows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameNode {
+    /// By the kernel, which attests who they are.
+    Direct,
+    /// As pods of other nodes.
+    Tunnel,
+}
 
 /// What becomes of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +61,8 @@ pub struct Way {
 /// How a destination is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Path {
+    /// By the node's kernel, with nothing in between; it attests that the client is who it is.
+    Direct,
     /// Through a tunnel of mTLS to exactly this identity.
     Tunnel(SpiffeId),
     /// As plaintext.
@@ -104,13 +116,15 @@ impl std::fmt::Display for Stop<'_> {
 
 /// Says what becomes of a connection of `client` to `asked`.
 #[must_use]
-pub fn why(snapshot: &Snapshot, client: Client, asked: SocketAddr) -> Answer {
+pub fn why(snapshot: &Snapshot, client: Client, asked: SocketAddr, same_node: SameNode) -> Answer {
     let asked = canonical(asked);
     let service = snapshot.service_by_vip(asked.ip()).cloned();
     let mut answer = Answer { client, asked, service, ways: Ok(Vec::new()), endpoints: 1 };
+    let picked_by_kernel = answer.service.as_ref().is_none_or(|service| kernel_may_pick(snapshot, service));
+    let question = Question { snapshot, asked, direct: same_node == SameNode::Direct && picked_by_kernel };
     let Some(service) = &answer.service else {
         let workload = snapshot.workload_by_address(asked.ip()).cloned();
-        answer.ways = Ok(vec![way(snapshot, &answer.client, asked, Endpoint { address: asked, workload }, 0)]);
+        answer.ways = Ok(vec![question.way(&answer.client, Endpoint { address: asked, workload }, 0)]);
         return answer;
     };
     let endpoints = service.port(asked.port(), Protocol::Tcp).map(|port| of_family(&port.endpoints, asked.is_ipv6()));
@@ -120,7 +134,7 @@ pub fn why(snapshot: &Snapshot, client: Client, asked: SocketAddr) -> Answer {
             let first = endpoints.iter().take(MAX_WAYS).enumerate();
             let ways = first.map(|(index, endpoint)| {
                 let random = chooses(index, endpoints.len());
-                way(snapshot, &answer.client, asked, endpoint.clone(), random)
+                question.way(&answer.client, endpoint.clone(), random)
             });
             Ok(ways.collect())
         }
@@ -139,48 +153,64 @@ fn chooses(index: usize, of: usize) -> u64 {
     u64::try_from(least).unwrap_or(u64::MAX)
 }
 
-fn way(snapshot: &Snapshot, client: &Client, asked: SocketAddr, endpoint: Endpoint, random: u64) -> Way {
-    let (path, rule) = path(snapshot, client, asked, &endpoint, random);
-    let Endpoint { address, workload } = endpoint;
-    let peer = match (&path, &client.workload) {
-        (Path::Tunnel(_), Some(workload)) => Peer::Certificate(&workload.identity),
-        _ => Peer::Unproven,
-    };
-    let facts = Facts { peer, client: client.address_towards(address), destination: address };
-    let judged = !matches!(path, Path::Refused(_) | Path::WithinPod);
-    let judge = workload.as_deref().filter(|workload| judged && workload.is_enrolled());
-    let decision = judge.map(|workload| explain(snapshot, workload, &facts));
-    Way { endpoint: address, workload, rule, path, decision }
+/// What is asked of each endpoint.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    snapshot: &'a Snapshot,
+    asked: SocketAddr,
+    /// Whether the kernel may connect pods of one node.
+    direct: bool,
 }
 
-fn path(
-    snapshot: &Snapshot,
-    client: &Client,
-    asked: SocketAddr,
-    endpoint: &Endpoint,
-    random: u64,
-) -> (Path, Option<Arc<ClientTlsRule>>) {
-    let outside = match client.workload.as_ref().map(|workload| workload.enrolment) {
-        Some(Enrolment::Enrolled) => None,
-        Some(Enrolment::Outside(reason)) => Some(PlaintextCause::ClientOutside(reason)),
-        None => Some(PlaintextCause::ClientUnknown),
-    };
-    if let Some(cause) = outside {
-        return (Path::Plaintext(cause), None);
+impl Question<'_> {
+    fn way(&self, client: &Client, endpoint: Endpoint, random: u64) -> Way {
+        let (path, rule) = self.path(client, &endpoint, random);
+        let Endpoint { address, workload } = endpoint;
+        let peer = match (&path, &client.workload) {
+            (Path::Tunnel(_), Some(workload)) => Peer::Certificate(&workload.identity),
+            (Path::Direct, Some(workload)) => Peer::Kernel(&workload.identity),
+            _ => Peer::Unproven,
+        };
+        let facts = Facts { peer, client: client.address_towards(address), destination: address };
+        let judged = !matches!(path, Path::Refused(_) | Path::WithinPod);
+        let judge = workload.as_deref().filter(|workload| judged && workload.is_enrolled());
+        let decision = judge.map(|workload| explain(self.snapshot, workload, &facts));
+        Way { endpoint: address, workload, rule, path, decision }
     }
-    if client.owns(asked.ip()) {
-        return (Path::WithinPod, None);
-    }
-    match resolve(snapshot, client.workload.as_deref(), asked, random) {
-        Ok(destination) => {
-            debug_assert_eq!(destination.endpoint, endpoint.address);
-            let path = match destination.transport {
-                Transport::Hbone { identity } => Path::Tunnel(identity),
-                Transport::Plaintext(reason) => Path::Plaintext(PlaintextCause::Destination(reason)),
-            };
-            (path, destination.rule)
+
+    fn path(&self, client: &Client, endpoint: &Endpoint, random: u64) -> (Path, Option<Arc<ClientTlsRule>>) {
+        let workload = match &client.workload {
+            Some(workload) => workload,
+            None => return (Path::Plaintext(PlaintextCause::ClientUnknown), None),
+        };
+        if let Enrolment::Outside(reason) = workload.enrolment {
+            return (Path::Plaintext(PlaintextCause::ClientOutside(reason)), None);
         }
-        Err(refusal) => (Path::Refused(refusal), None),
+        if client.owns(self.asked.ip()) {
+            return (Path::WithinPod, None);
+        }
+        match resolve(self.snapshot, Some(workload), self.asked, random) {
+            Ok(destination) => {
+                debug_assert_eq!(destination.endpoint, endpoint.address);
+                let path = match destination.transport {
+                    Transport::Hbone { .. } if self.is_direct(workload, endpoint) => Path::Direct,
+                    Transport::Hbone { identity } => Path::Tunnel(identity),
+                    Transport::Plaintext(reason) => Path::Plaintext(PlaintextCause::Destination(reason)),
+                };
+                (path, destination.rule)
+            }
+            Err(refusal) => (Path::Refused(refusal), None),
+        }
+    }
+
+    /// Whether the kernel connects them: it does so for other pods of the client's node, where that is permitted.
+    fn is_direct(&self, client: &Workload, endpoint: &Endpoint) -> bool {
+        let server =
+            endpoint.workload.as_deref().filter(|server| server.node == client.node && server.uid != client.uid);
+        self.direct
+            && server.is_some_and(|server| {
+                DirectServer::new(self.snapshot, server).ports_for(client).allow(endpoint.address.port())
+            })
     }
 }
 
