@@ -1,11 +1,11 @@
-//! The kernel's word for a direct connection: given as the client's own SYN leaves, checked where it arrives.
+//! The kernel's word for a direct connection, or a probe: given as the client's own SYN leaves, checked where it arrives.
 //!
 //! A SYN is known by its addresses and its initial sequence number, which nobody but the client's kernel knows.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use mesh_abi::{
     Attestation, DirectKey, SocketKind, SocketRecord,
-    direct::{OFFERED, TAKEN},
+    direct::{BETWEEN_PODS, OFFERED, PROBE, TAKEN},
 };
 
 use crate::{direct, maps::ATTESTATIONS, packet::Segment};
@@ -24,7 +24,7 @@ pub fn offer(record: &mut SocketRecord, segment: &Segment) -> bool {
         return false;
     }
     record.isn = segment.sequence;
-    if ATTESTATIONS.insert(key, attestation(record), ANY).is_err() {
+    if ATTESTATIONS.insert(key, attestation(record, BETWEEN_PODS), ANY).is_err() {
         return false;
     }
     // After the entry is there: a daemon that takes the permission away meanwhile either is seen here or sees the entry.
@@ -35,8 +35,16 @@ pub fn offer(record: &mut SocketRecord, segment: &Segment) -> bool {
     false
 }
 
+/// Attests the SYN with this number that one of kubelet's sockets is about to send.
 #[inline(always)]
-fn attestation(record: &SocketRecord) -> Attestation {
+pub fn offer_probe(key: &DirectKey, record: &mut SocketRecord, isn: u32) {
+    record.isn = isn;
+    // Where there is no room, the probe is plaintext like any other.
+    let _ = ATTESTATIONS.insert(key, attestation(record, PROBE), ANY);
+}
+
+#[inline(always)]
+fn attestation(record: &SocketRecord, kind: u32) -> Attestation {
     Attestation {
         offered_ns: now(),
         cookie: record.cookie,
@@ -45,7 +53,7 @@ fn attestation(record: &SocketRecord) -> Attestation {
         asked: record.peer,
         isn: record.isn,
         state: OFFERED,
-        padding: 0,
+        kind,
     }
 }
 
@@ -54,7 +62,7 @@ pub enum Finding {
     /// No handshake of these addresses is under way.
     Unknown,
     /// It is part of the handshake that the kernel attested, with the server in this namespace.
-    Attested { server_netns_cookie: u64 },
+    Attested { server_netns_cookie: u64, is_probe: bool },
     /// It has the addresses of an attested handshake and another sequence number.
     Forged,
 }
@@ -72,13 +80,14 @@ pub fn find(segment: &Segment) -> Finding {
     // With SYN cookies no socket waits for the segment after the SYN.
     let expected = if segment.opens() { attestation.isn } else { attestation.isn.wrapping_add(1) };
     if segment.sequence == expected {
-        Finding::Attested { server_netns_cookie: attestation.server_netns_cookie }
+        Finding::Attested { server_netns_cookie: attestation.server_netns_cookie, is_probe: attestation.kind == PROBE }
     } else {
         Finding::Forged
     }
 }
 
-/// The server's socket is there: takes the attestation, so that it admits nobody else. The record for the socket.
+/// The server's socket is there: takes the attestation, so that it admits nobody else. The record for the socket; none
+/// for a probe's.
 #[inline(always)]
 pub fn take(key: &DirectKey, netns_cookie: u64) -> Option<SocketRecord> {
     let attestation = ATTESTATIONS.get_ptr_mut(key)?;
@@ -88,6 +97,9 @@ pub fn take(key: &DirectKey, netns_cookie: u64) -> Option<SocketRecord> {
             return None;
         }
         (*attestation).state = TAKEN;
+        if (*attestation).kind == PROBE {
+            return None;
+        }
         let mut record = SocketRecord::new(SocketKind::DirectServer, (*attestation).asked);
         record.cookie = (*attestation).cookie;
         record.netns_cookie = (*attestation).client_netns_cookie;

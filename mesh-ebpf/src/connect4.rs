@@ -4,20 +4,25 @@ use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use aya_log_ebpf::debug;
 use mesh_abi::{SockAddress, ports, sock_address::LOOPBACK_V4_BE};
 
-use crate::outbound::{self, Verdict};
+use crate::{
+    outbound::{self, Verdict},
+    probe,
+};
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
+    let call = ctx.sock_addr;
+    // SAFETY: the context is valid for the whole run of the program; its fields are words.
+    let (address_be, port_be) = unsafe { ((*call).user_ip4, (*call).user_port as u16) };
+    let destination = SockAddress::v4(address_be, port_be);
     let Some(pod) = outbound::pod(&ctx) else {
+        probe::note(&ctx, destination);
         return 1;
     };
     if !outbound::is_stream(&ctx) {
         return 1;
     }
-    let call = ctx.sock_addr;
-    // SAFETY: the context is valid for the whole run of the program; its fields are words.
-    let (address_be, port_be) = unsafe { ((*call).user_ip4, (*call).user_port as u16) };
-    match outbound::decide(&ctx, pod, SockAddress::v4(address_be, port_be)) {
+    match outbound::decide(&ctx, pod, destination) {
         Verdict::Pass => 1,
         Verdict::Deny => 0,
         Verdict::Direct(endpoint) => {

@@ -7,20 +7,24 @@ use mesh_abi::{
     sock_address::{LOOPBACK_V4_BE, LOOPBACK_V6_BE},
 };
 
-use crate::outbound::{self, Verdict};
+use crate::{
+    outbound::{self, Verdict},
+    probe,
+};
 
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
+    let call = ctx.sock_addr;
+    // SAFETY: the context is valid for the whole run of the program; its fields are words.
+    let (words_be, port_be) = unsafe { ((*call).user_ip6, (*call).user_port as u16) };
+    let destination = SockAddress::v6(words_be, port_be);
     let Some(pod) = outbound::pod(&ctx) else {
+        probe::note(&ctx, destination);
         return 1;
     };
     if !outbound::is_stream(&ctx) {
         return 1;
     }
-    let call = ctx.sock_addr;
-    // SAFETY: the context is valid for the whole run of the program; its fields are words.
-    let (words_be, port_be) = unsafe { ((*call).user_ip6, (*call).user_port as u16) };
-    let destination = SockAddress::v6(words_be, port_be);
     match outbound::decide(&ctx, pod, destination) {
         Verdict::Pass => 1,
         Verdict::Deny => 0,

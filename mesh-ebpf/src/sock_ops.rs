@@ -4,8 +4,9 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops,
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_HDR_OPT_LEN_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+        BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG, bpf_sock, bpf_sock_ops,
     },
     helpers::generated::bpf_get_netns_cookie,
     macros::sock_ops,
@@ -23,7 +24,8 @@ use crate::{
 const AF_INET: u32 = 2;
 /// `BPF_ANY`
 const ANY: u64 = 0;
-/// `TCP_CLOSE` (include/net/tcp_states.h).
+/// `TCP_SYN_SENT` and `TCP_CLOSE` (include/net/tcp_states.h).
+const SYN_SENT: u32 = 2;
 const CLOSE: u32 = 7;
 
 #[sock_ops]
@@ -32,6 +34,7 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_TCP_CONNECT_CB => begin(&ctx),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => connected(&ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&ctx),
+        BPF_SOCK_OPS_HDR_OPT_LEN_CB => sending(&ctx),
         BPF_SOCK_OPS_STATE_CB if new_state(&ctx) == CLOSE => closed(&ctx),
         _ => {}
     }
@@ -45,7 +48,10 @@ fn begin(ctx: &SockOpsContext) {
         return;
     };
     if record.is(SocketKind::DirectClient) {
-        return watch(ctx);
+        return watch(ctx, 0);
+    }
+    if record.is(SocketKind::Probe) {
+        return watch(ctx, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
     }
     if record.peer.port_be != 0 {
         publish(ctx, record);
@@ -66,20 +72,40 @@ fn publish(ctx: &SockOpsContext, record: &SocketRecord) {
     }
 }
 
-/// Asks for the socket's changes of state. Refused, a direct connection is missed by its ring buffer events and found
-/// by the daemon's audit of attestations.
+/// Asks for the socket's changes of state, and for `more`. Where that is refused, the daemon's audit of attestations
+/// finds the connection's end.
 #[inline(always)]
-fn watch(ctx: &SockOpsContext) {
-    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
+fn watch(ctx: &SockOpsContext, more: u32) {
+    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG | more;
     let _ = ctx.set_cb_flags(flags as i32);
+}
+
+/// The kernel makes a segment's options. Of a probe's SYN, this is the moment in which its number is known and no hook
+/// of ours is on the interface: the node's own.
+#[inline(always)]
+fn sending(ctx: &SockOpsContext) {
+    // SAFETY: the context is valid for the whole run of the program, and its socket is a full one.
+    let (state, isn) = unsafe { ((*ctx.ops).state, (*ctx.ops).snd_una) };
+    if state != SYN_SENT {
+        return;
+    }
+    if let Some(record) = sockets::find(socket(ctx))
+        && record.is(SocketKind::Probe)
+    {
+        attestation::offer_probe(&client_key(ctx.ops), record, isn);
+    }
 }
 
 #[inline(always)]
 fn connected(ctx: &SockOpsContext) {
-    if let Some(record) = sockets::find(socket(ctx))
-        && record.is(SocketKind::DirectClient)
-    {
-        direct_events::opened(DirectKey { client: local(ctx.ops), server: remote(ctx.ops) }, record);
+    let Some(record) = sockets::find(socket(ctx)) else {
+        return;
+    };
+    if record.is(SocketKind::DirectClient) {
+        direct_events::opened(client_key(ctx.ops), record);
+    } else if record.is(SocketKind::Probe) {
+        let flags = ctx.cb_flags() & !BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+        let _ = ctx.set_cb_flags(flags as i32);
     }
 }
 
@@ -95,7 +121,7 @@ fn accepted(ctx: &SockOpsContext) {
     match attestation::take(&DirectKey { client, server }, netns_cookie) {
         Some(mut record) => {
             if sockets::find_or_create(socket(ctx), &mut record).is_some() {
-                watch(ctx);
+                watch(ctx, 0);
             }
         }
         None => adopt(ctx, FlowKey { netns_cookie, source: client, destination: server }),
@@ -121,14 +147,22 @@ fn closed(ctx: &SockOpsContext) {
         return;
     };
     let state = ctx.arg(0);
-    if record.is(SocketKind::DirectClient) {
-        let key = DirectKey { client: local(ctx.ops), server: remote(ctx.ops) };
+    if record.is(SocketKind::Probe) {
+        attestation::end(&client_key(ctx.ops), record);
+    } else if record.is(SocketKind::DirectClient) {
+        let key = client_key(ctx.ops);
         let accepted = attestation::end(&key, record);
         direct_events::client_closed(key, record, state, &numbers(ctx.ops), accepted);
     } else if record.is(SocketKind::DirectServer) {
         let key = DirectKey { client: remote(ctx.ops), server: local(ctx.ops) };
         direct_events::server_closed(key, record, state, &numbers(ctx.ops));
     }
+}
+
+/// The connection of a socket that has dialled.
+#[inline(always)]
+fn client_key(ops: *mut bpf_sock_ops) -> DirectKey {
+    DirectKey { client: local(ops), server: remote(ops) }
 }
 
 #[inline(always)]

@@ -45,7 +45,7 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
     };
     count(outcome);
     match outcome {
-        Counter::DirectAdmitted => TC_ACT_UNSPEC,
+        Counter::DirectAdmitted | Counter::ProbeAdmitted => TC_ACT_UNSPEC,
         Counter::InboundSteered => {
             debug!(&ctx, "inbound flow steered");
             TC_ACT_UNSPEC
@@ -64,8 +64,8 @@ fn receive(ctx: &TcContext, segment: &Segment) -> Counter {
     }
     let outcome = listener::with(ctx.as_ptr(), ports::PLAINTEXT_INBOUND, |sk, record| match finding {
         // The attested server and this pod must be one: another could have taken its address.
-        Finding::Attested { server_netns_cookie } if server_netns_cookie == record.netns_cookie => {
-            Counter::DirectAdmitted
+        Finding::Attested { server_netns_cookie, is_probe } if server_netns_cookie == record.netns_cookie => {
+            if is_probe { Counter::ProbeAdmitted } else { Counter::DirectAdmitted }
         }
         Finding::Attested { .. } => Counter::DroppedForgedFlow,
         // SAFETY: `with` holds a reference to the socket.

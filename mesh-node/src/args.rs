@@ -111,6 +111,10 @@ pub struct Args {
     /// Share of the traces begun here that is recorded, from 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
     pub trace_sampling: f64,
+    /// Cgroup of kubelet, whose probes pass into pods whatever their mode is: a directory, absolute or below the cgroup
+    /// root. By default that of the process named kubelet.
+    #[arg(long, value_name = "DIR")]
+    pub kubelet_cgroup: Option<PathBuf>,
     /// How pods of this node are connected to each other, where policy allows it.
     #[arg(long, value_enum, default_value_t = SameNode::Direct)]
     pub same_node: SameNode,

@@ -6,6 +6,7 @@ mod bpf;
 #[allow(dead_code, unused_imports, reason = "consumers land with the admin API and the re-judging of policies")]
 mod connections;
 mod direct;
+mod kubelet;
 mod memory;
 #[allow(dead_code, reason = "consumers land with enrolment and direct connections")]
 mod netlink;

@@ -21,6 +21,7 @@ use crate::{
     args::{Args, SameNode},
     bpf::{self, Datapath, LoadOptions},
     direct::DirectPath,
+    kubelet::Kubelet,
     memory,
     netns::NetNamespace,
     pods::{Enrolment, EnrolmentSettings},
@@ -146,11 +147,10 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         config: config.clone(),
     });
     let workers = Workers::start(worker_count(&args), &shared, datapath.maps_dir())?;
-    let settings = EnrolmentSettings {
-        node: NodeName::from(args.node.as_str()),
-        host_netns: crate::netns::own_inode()?,
-        proc: args.proc.clone(),
-    };
+    let host_netns = crate::netns::own_inode()?;
+    let kubelet = Kubelet::new(args.kubelet_cgroup.as_deref(), &cgroup_root, &args.proc, host_netns);
+    let kernel_settings = datapath.settings()?;
+    let settings = EnrolmentSettings { node: NodeName::from(args.node.as_str()), host_netns, proc: args.proc.clone() };
     let hooks = datapath.hook_watch(&cgroup_root, &args.proc);
     let enrolment = Enrolment::new(settings, datapath, workers.clone(), shared.clone());
     let (ready, is_ready) = watch::channel(false);
@@ -173,6 +173,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         () = follow_config(config, metrics.clone()) => {}
         () = export_spans(exporter, &args, metrics) => {}
         () = shared.identities.run_renewal() => {}
+        () = kubelet.follow(kernel_settings) => {}
         () = shared.direct.run(direct_events) => anyhow::bail!("the kernel's events of direct connections ended"),
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}

@@ -35,11 +35,13 @@ pub enum Counter {
     DroppedUnattestable = 13,
     /// Event of a direct connection lost: the ring buffer was full.
     LostDirectEvent = 14,
+    /// SYN of one of kubelet's probes that a pod's interface let in.
+    ProbeAdmitted = 15,
 }
 
 impl Counter {
     /// Every counter, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::OutboundRedirected,
         Self::InboundSteered,
         Self::UdpPassed,
@@ -55,6 +57,7 @@ impl Counter {
         Self::DroppedForgedFlow,
         Self::DroppedUnattestable,
         Self::LostDirectEvent,
+        Self::ProbeAdmitted,
     ];
 
     /// Number of counters: the size of the map.
@@ -65,7 +68,7 @@ impl Counter {
     pub const fn action(self) -> &'static str {
         match self {
             Self::OutboundRedirected | Self::InboundSteered => "redirect",
-            Self::UdpPassed | Self::DirectConnected | Self::DirectAdmitted => "pass",
+            Self::UdpPassed | Self::DirectConnected | Self::DirectAdmitted | Self::ProbeAdmitted => "pass",
             Self::LostDirectEvent => "lost",
             _ => "drop",
         }
@@ -90,6 +93,7 @@ impl Counter {
             Self::DroppedForgedFlow => "forged_flow",
             Self::DroppedUnattestable => "unattestable_syn",
             Self::LostDirectEvent => "direct_event",
+            Self::ProbeAdmitted => "kubelet_probe",
         }
     }
 }

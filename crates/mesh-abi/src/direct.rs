@@ -47,8 +47,8 @@ pub struct DirectKey {
 
 const _: () = assert!(size_of::<DirectKey>() == 40);
 
-/// What the kernel attests of a direct connection: written when the client's own SYN leaves, removed
-/// when the client's socket closes.
+/// What the kernel attests of a connection: written when the client's own SYN leaves, removed when the client's socket
+/// closes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attestation {
@@ -66,11 +66,16 @@ pub struct Attestation {
     pub isn: u32,
     /// [`OFFERED`] or [`TAKEN`].
     pub state: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// [`BETWEEN_PODS`] or [`PROBE`].
+    pub kind: u32,
 }
 
 const _: () = assert!(size_of::<Attestation>() == 64);
+
+/// A connection between two pods.
+pub const BETWEEN_PODS: u32 = 0;
+/// One of kubelet's probes: nobody's connection in telemetry, and no policy's business.
+pub const PROBE: u32 = 1;
 
 /// The handshake is under way: the attestation admits it.
 pub const OFFERED: u32 = 0;

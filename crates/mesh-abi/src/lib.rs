@@ -26,7 +26,7 @@ pub use socket::{SocketKind, SocketRecord};
 
 /// Version of every layout in this crate. It is part of the directory name under which maps are
 /// pinned, so that a daemon never reads a map written in another layout.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps, as the eBPF object declares them and as they are pinned.
 pub mod map_names {
@@ -48,7 +48,7 @@ pub mod map_names {
     pub const DIRECT: &str = "DIRECT";
     /// Services with endpoints on this node: their [`crate::SockAddress`] to [`crate::ServiceRecord`].
     pub const SERVICES: &str = "SERVICES";
-    /// Direct connections whose client lives: [`crate::DirectKey`] to [`crate::Attestation`].
+    /// Direct connections and probes whose client lives: [`crate::DirectKey`] to [`crate::Attestation`].
     pub const ATTESTATIONS: &str = "ATTESTATIONS";
     /// Ring buffer of [`crate::DirectEvent`]s.
     pub const DIRECT_EVENTS: &str = "DIRECT_EVENTS";

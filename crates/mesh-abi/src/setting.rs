@@ -7,9 +7,11 @@ pub enum Setting {
     /// Until when direct connections may begin by the tables as they are (`CLOCK_MONOTONIC`, nanoseconds).
     /// The daemon renews it; afterwards every connection goes by the daemon, and so none while there is no daemon.
     DirectLease = 0,
+    /// Id of the cgroup whose connections from the node's own namespace are kubelet's probes; 0: not known.
+    KubeletCgroup = 1,
 }
 
 impl Setting {
     /// Number of settings: the size of the map.
-    pub const COUNT: u32 = 1;
+    pub const COUNT: u32 = 2;
 }

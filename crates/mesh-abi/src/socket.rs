@@ -18,6 +18,8 @@ pub enum SocketKind {
     DirectClient = 4,
     /// The accepted end of such a connection.
     DirectServer = 5,
+    /// Kubelet's connection to a pod of its node.
+    Probe = 6,
 }
 
 /// One socket's record.

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use aya::maps::{HashMap, Map, MapData, MapError};
 use mesh_abi::{
     Attestation, DirectKey, DirectPair, ServiceEndpoint, ServiceRecord, Setting, SockAddress,
-    direct::{BY_DAEMON, DIRECT},
+    direct::{BETWEEN_PODS, BY_DAEMON, DIRECT},
     map_names,
     service::LISTED_ENDPOINTS,
 };
@@ -17,6 +17,7 @@ use mesh_abi::{
 use super::{
     address,
     maps::{MapAccessError, open},
+    settings::Settings,
 };
 
 /// A connection between two pods that the kernel has made, or is making, and whose client's socket lives.
@@ -58,7 +59,7 @@ pub struct DirectMaps {
     pairs: HashMap<MapData, DirectPair, u32>,
     services: HashMap<MapData, SockAddress, ServiceRecord>,
     attestations: HashMap<MapData, DirectKey, Attestation>,
-    settings: Array<MapData, u64>,
+    settings: Settings,
 }
 
 impl DirectMaps {
@@ -72,7 +73,7 @@ impl DirectMaps {
             pairs: open(maps, map_names::DIRECT, Map::HashMap)?,
             services: open(maps, map_names::SERVICES, Map::HashMap)?,
             attestations: open(maps, map_names::ATTESTATIONS, Map::HashMap)?,
-            settings: open(maps, map_names::SETTINGS, Map::Array)?,
+            settings: Settings::open(maps)?,
         })
     }
 
@@ -118,11 +119,7 @@ impl DirectMaps {
     /// The map refused.
     pub fn renew_lease(&mut self, lease: Duration) -> Result<(), MapAccessError> {
         let until = u64::try_from((now() + lease).as_nanos()).unwrap_or(u64::MAX);
-        self.settings.set(Setting::DirectLease as u32, until, 0).map_err(|source| MapAccessError::Entry {
-            name: map_names::SETTINGS,
-            operation: "renew the lease",
-            source,
-        })
+        self.settings.set(Setting::DirectLease, until)
     }
 
     /// Every direct connection whose client's socket lives.
@@ -130,11 +127,14 @@ impl DirectMaps {
     /// # Errors
     /// The map could not be read.
     pub fn attested(&self) -> Result<Vec<Attested>, MapAccessError> {
-        let entries = self.attestations.iter().map(|entry| {
+        let mut found = Vec::new();
+        for entry in self.attestations.iter() {
             let (key, attestation) = entry.map_err(|source| failed(map_names::ATTESTATIONS, "read", source))?;
-            Ok(attested(key, attestation))
-        });
-        entries.collect()
+            if attestation.kind == BETWEEN_PODS {
+                found.push(attested(key, attestation));
+            }
+        }
+        Ok(found)
     }
 
     /// Takes a connection's attestation away: its handshake can no longer be completed.

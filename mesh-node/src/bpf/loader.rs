@@ -23,6 +23,7 @@ use super::{
     interfaces::{self, Direction, InterfaceError},
     links::{PinError, PinnedLinks},
     maps::{CounterReader, MapAccessError, PodMap},
+    settings::Settings,
 };
 use crate::netns::{NetNamespace, NetnsError};
 
@@ -167,6 +168,14 @@ impl Datapath {
     /// Tells which of the hooks at `cgroup_root` are in force.
     pub fn hook_watch(&self, cgroup_root: &Path, proc: &Path) -> HookWatch {
         HookWatch::new(&self.ebpf, cgroup_root, proc)
+    }
+
+    /// The numbers that the programs read.
+    ///
+    /// # Errors
+    /// The map could not be opened.
+    pub fn settings(&self) -> Result<Settings, MapAccessError> {
+        Settings::open(&self.maps_dir)
     }
 
     /// The tables of direct connections.

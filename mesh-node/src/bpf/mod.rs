@@ -13,6 +13,7 @@ mod loader;
 mod log;
 mod maps;
 mod precheck;
+mod settings;
 
 pub use direct::{Attested, DirectId, DirectMaps, KernelService, now};
 pub use direct_events::{DirectEvent, DirectEvents, SocketEnd, What};
@@ -22,3 +23,4 @@ pub use loader::{Datapath, EnrolError, LoadOptions};
 pub use log::forward_logs;
 pub use maps::{CounterReader, MapAccessError};
 pub use precheck::{precheck, requirements};
+pub use settings::Settings;

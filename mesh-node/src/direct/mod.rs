@@ -157,13 +157,11 @@ impl State {
         if self.is_made_of(snapshot, &members) {
             return Ok(());
         }
-        if self.enabled {
-            let next = Tables::of(snapshot, &members);
-            self.tables.change_to(&next, &mut self.maps)?;
-            let last = std::mem::replace(&mut self.tables, next);
-            if last.permit_more_than(&self.tables) || !self.adopted {
-                self.cut_forbidden(snapshot, &members)?;
-            }
+        let next = if self.enabled { Tables::of(snapshot, &members) } else { Tables::of_addresses(&members) };
+        self.tables.change_to(&next, &mut self.maps)?;
+        let last = std::mem::replace(&mut self.tables, next);
+        if last.permit_more_than(&self.tables) || !self.adopted {
+            self.cut_forbidden(snapshot, &members)?;
         }
         self.made_of = Some((snapshot.clone(), members));
         if !self.adopted {

@@ -28,17 +28,21 @@ pub(super) struct Tables {
 impl Tables {
     /// Tabulates a snapshot for these pods. What finds no room goes by the daemon.
     pub(super) fn of(snapshot: &Snapshot, members: &Members) -> Self {
-        let mut tables = Self::default();
-        for (cookie, workload) in members {
-            for address in &workload.addresses {
-                tables.local.insert(address.to_canonical(), *cookie);
-            }
-        }
+        let mut tables = Self::of_addresses(members);
         tables.add_pairs(snapshot, members);
         for service in snapshot.services() {
             tables.add_service(snapshot, service);
         }
         tables
+    }
+
+    /// Who has which address, and nothing that is permitted: that is all that kubelet's probes need.
+    pub(super) fn of_addresses(members: &Members) -> Self {
+        let of_pod = |(cookie, workload): (&u64, &Arc<Workload>)| {
+            let addresses = workload.addresses.iter().map(|address| address.to_canonical());
+            addresses.map(|address| (address, *cookie)).collect::<Vec<_>>()
+        };
+        Self { local: members.iter().flat_map(of_pod).collect(), ..Self::default() }
     }
 
     /// The same without one pod. Services are left: their endpoints are no pod's any more.

@@ -64,7 +64,7 @@ pub use daemon::{Daemon, DaemonOptions};
 pub use lab::Lab;
 pub use leftovers::{kept, on_interrupt, remains, remove, rest_if_interrupted, sweep};
 pub use metrics::{Metrics, Sample};
-pub use node::{CgroupDriver, Node, Outside};
+pub use node::{CgroupDriver, Node, NodeService, Outside};
 pub use packet::{Packet, TcpSegment, Transport};
 pub use place::Place;
 pub use pod::{Addresses, Pod};

@@ -80,6 +80,11 @@ impl Node {
         self.state().netns.name()
     }
 
+    /// A service of the node, such as `kubelet.service`, in whose cgroup programs run.
+    pub fn service(&self, name: &str) -> NodeService {
+        NodeService { node: self.clone(), name: name.to_owned() }
+    }
+
     /// Runs `work` on a thread in the node's network namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         self.state().netns.run(work)
@@ -93,6 +98,23 @@ impl Place for Node {
 
     fn addresses(&self) -> Vec<IpAddr> {
         self.state().addresses().into()
+    }
+}
+
+/// A place beside [`Node`] in the same namespaces, in a cgroup of its own: what systemd would run as another service.
+#[derive(Clone, Debug)]
+pub struct NodeService {
+    node: Node,
+    name: String,
+}
+
+impl Place for NodeService {
+    fn context(&self) -> Result<Context> {
+        self.node.state().context(&self.node.shared, &format!("system.slice/{}", self.name))
+    }
+
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.node.addresses()
     }
 }
 

@@ -1,0 +1,120 @@
+//! Kubelet's probes pass into pods under STRICT, by the kernel's record of who connects; nothing else on the node does.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+
+use anyhow::{Context as _, Result};
+use mesh_e2e::{Connect, Mesh, PATIENCE, Syn, Verdict, client, inside, port, server};
+use mesh_lab::{NodeService, Place, Pod, Process, wait_until};
+
+const NODE: &str = "node-a";
+const STRICT: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: app}
+spec: {mtls: {mode: STRICT}}
+";
+
+/// A node with something named kubelet in a cgroup of its own, and a pod under STRICT.
+struct Parts {
+    mesh: Mesh,
+    pod: Pod,
+    /// Where kubelet runs.
+    kubelet: NodeService,
+    /// Keeps kubelet's process.
+    _process: Process,
+}
+
+impl Parts {
+    fn start() -> Result<Self> {
+        let mesh = Mesh::without_daemons()?;
+        let kubelet = mesh.lab.node(NODE)?.service("kubelet.service");
+        let program = mesh.lab.home().join("kubelet");
+        symlink(mesh_lab::binary("mesh-traffic")?, &program).context("naming a program kubelet")?;
+        let mut process = kubelet.spawn(&[&program.display().to_string(), "echo", "--listen", "127.0.0.1:10250"])?;
+        process.wait_for_line("listening", PATIENCE)?;
+        Self::with(mesh, kubelet, process)
+    }
+
+    fn with(mut mesh: Mesh, kubelet: NodeService, process: Process) -> Result<Self> {
+        mesh.start_daemon(NODE)?;
+        mesh.label()?;
+        mesh.lab.apply("strict.yaml", STRICT)?;
+        let pod = mesh.join(server("server", NODE))?;
+        let parts = Self { mesh, pod, kubelet, _process: process };
+        parts.wait_for_log("kubelet's probes are known")?;
+        Ok(parts)
+    }
+
+    fn wait_for_log(&self, line: &str) -> Result<()> {
+        let daemon = self.mesh.daemon(NODE)?;
+        wait_until(line, PATIENCE, || Ok(daemon.logs().contains(line).then_some(())))
+    }
+
+    fn at(&self, port: u16) -> Vec<SocketAddr> {
+        self.pod.addresses().into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
+    }
+
+    fn events(&self, reason: &str) -> Result<u64> {
+        self.mesh.events(NODE, reason)
+    }
+}
+
+#[test]
+fn kubelets_probes_pass_under_strict_and_nothing_else_on_the_node_does() -> Verdict {
+    let parts = Parts::start()?;
+    let mut probes = 0;
+    for to in parts.at(port::REPORT_PEER) {
+        let mut kinds = vec![Connect::to(to), Connect::to(to).nonblocking()];
+        kinds.extend(to.is_ipv4().then(|| Connect::to(to).mapped()));
+        for kind in kinds {
+            let answer = kind.answered(&parts.kubelet)?;
+            assert_eq!(Some(answer.seen_by_server()?.0), answer.local, "{kind:?}: the node's own address");
+            probes += 1;
+        }
+    }
+    assert_eq!((parts.events("kubelet_probe")?, parts.events("inbound_plaintext")?), (probes, 0));
+    // A port where nothing listens refuses as it would without a mesh: the probe fails, as it should.
+    let closed = Connect::to(parts.at(port::CLOSED)[0]).run(&parts.kubelet)?;
+    assert_eq!(closed.connect, "refused", "{closed:?}");
+
+    let node = parts.mesh.lab.node(NODE)?;
+    let host = parts.mesh.lab.deploy(client("host", NODE).host_network())?;
+    for to in parts.at(port::ECHO) {
+        // Of the same address, by a service of the node and by a pod on its network.
+        let _ = Connect::to(to).for_seconds(5).run(&node)?;
+        let _ = Connect::to(to).for_seconds(5).run(&host)?;
+    }
+    assert_eq!(parts.events("kubelet_probe")?, probes + 1, "the one to the closed port");
+    assert!(parts.events("inbound_plaintext")? >= 4, "all others went to the daemon");
+    Ok(())
+}
+
+#[test]
+fn a_packet_from_a_probes_address_is_no_probe() -> Verdict {
+    let parts = Parts::start()?;
+    let apart = parts.mesh.lab.deploy(client("apart", NODE).label("mesh.dev/join", "disabled"))?;
+    let to = parts.at(port::REPORT_PEER)[0];
+    let answer = Connect::to(to).answered(&parts.kubelet)?;
+    let from = answer.local.context("no address")?;
+    let admitted = parts.events("kubelet_probe")?;
+    inside(&apart, || Syn { source: from, destination: to }.send())?;
+    wait_until("the forged SYN to be seen", PATIENCE, || {
+        let seen = parts.events("inbound_plaintext")? + parts.events("forged_flow")?;
+        Ok((seen > 0).then_some(()))
+    })?;
+    assert_eq!(parts.events("kubelet_probe")?, admitted);
+    Ok(())
+}
+
+#[test]
+fn without_a_kubelet_that_can_be_told_apart_the_daemon_says_so() -> Verdict {
+    let mesh = Mesh::start()?;
+    let daemon = mesh.daemon(NODE)?;
+    wait_until("the warning", PATIENCE, || Ok(daemon.logs().contains("--kubelet-cgroup").then_some(())))?;
+    let pod = mesh.join(server("server", NODE))?;
+    let node = mesh.lab.node(NODE)?;
+    Connect::to(SocketAddr::new(pod.ipv4(), port::ECHO)).answered(&node)?;
+    assert_eq!((mesh.events(NODE, "kubelet_probe")?, mesh.events(NODE, "inbound_plaintext")?), (0, 1));
+    Ok(())
+}
