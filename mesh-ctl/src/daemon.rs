@@ -129,7 +129,7 @@ impl Daemon {
         }
         let request = Request::builder().method(method).uri(target).header("host", "mesh-node");
         let sent = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await;
-        let response = sent.with_context(|| format!("{} broke off", self.name()))?;
+        let response = sent.with_context(|| format!("{} broke off; if it has many clients, try again", self.name()))?;
         if response.status() == StatusCode::OK {
             return Ok(response);
         }

@@ -21,7 +21,10 @@ pub(crate) enum Format {
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    written.context("cannot write to standard output")
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderLeft.into()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 /// Writes a value in a form for programs.
@@ -89,10 +92,21 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// The reader of standard output has seen enough. An error of its own: a daemon's socket has broken pipes as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReaderLeft;
+
+impl std::fmt::Display for ReaderLeft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the reader of standard output has left")
+    }
+}
+
+impl std::error::Error for ReaderLeft {}
+
 /// Whether the reader of our output went away.
-pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    causes.any(|cause| cause.kind() == ErrorKind::BrokenPipe)
+pub(crate) fn is_reader_left(error: &anyhow::Error) -> bool {
+    error.is::<ReaderLeft>()
 }
 
 /// Says on standard error what went wrong; nobody may be left to hear it.

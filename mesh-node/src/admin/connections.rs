@@ -151,3 +151,55 @@ fn party(party: &telemetry::Party) -> Party {
         principal: party.principal.as_ref().map(SpiffeId::to_string),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::{
+        connections::ConnectionId,
+        telemetry::{FlowKind, Reporter},
+    };
+
+    fn event(kind: FlowKind) -> Arc<FlowEvent> {
+        Arc::new(FlowEvent {
+            at: SystemTime::now(),
+            kind,
+            connection: ConnectionId::next(),
+            report: Report::begin(Reporter::Source, telemetry::Party::default()),
+            bytes: telemetry::Bytes::default(),
+            end: None,
+            detail: None,
+        })
+    }
+
+    /// The next line of a stream, as a client reads it.
+    async fn line(lines: &mut mpsc::Receiver<Bytes>) -> FlowLine {
+        serde_json::from_slice(&lines.recv().await.expect("a line")).expect("JSON")
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_too_slow_is_told_how_much_it_lost_and_goes_on() {
+        let events = broadcast::Sender::new(4);
+        let (lines, mut read) = mpsc::channel(1);
+        let selection = FlowSelection { events: vec!["opened".into()], ..FlowSelection::default() };
+        let forwarding = tokio::spawn(forward(events.subscribe(), selection, lines));
+        for _ in 0..10 {
+            let _ = events.send(event(FlowKind::Opened));
+        }
+        // It has not run yet, and finds the last four.
+        assert_eq!(line(&mut read).await, FlowLine::Lost { lost: 6 });
+        for _ in 0..4 {
+            assert!(matches!(line(&mut read).await, FlowLine::Event(_)));
+        }
+        let _ = events.send(event(FlowKind::Closed));
+        let _ = events.send(event(FlowKind::Opened));
+        let FlowLine::Event(flow) = line(&mut read).await else { panic!("nothing was lost") };
+        assert_eq!(flow.event, "opened");
+        // A client that leaves is noticed while nothing happens.
+        drop(read);
+        forwarding.await.expect("ended by itself");
+        assert_eq!(events.receiver_count(), 0);
+    }
+}

@@ -41,7 +41,7 @@ pub fn remove() -> Result<Vec<String>> {
 /// Says how to look around. Every line can be pasted into a shell.
 pub fn say(screen: &Screen, stage: &Stage) -> Result<()> {
     screen.write("Everything is left up. To try:");
-    for (what, command) in [looks(stage)?, changes(stage)?].concat() {
+    for (what, command) in [looks(stage)?, asks(stage)?, changes(stage)?].concat() {
         screen.write("");
         screen.say(format!("# {what}"));
         screen.say(command);
@@ -79,6 +79,20 @@ fn looks(stage: &Stage) -> Result<Vec<Hint>> {
         ("the wire between the nodes", format!("sudo ip netns exec {wire} tcpdump -n -A -i {port} tcp")),
         ("the manifests, which the daemons watch", format!("ls {manifests}")),
         ("the log of a daemon", format!("tail -f {}/{}.mesh-node.*.out", logs.display(), NODES[0])),
+    ])
+}
+
+/// What a node's daemon says when it is asked.
+fn asks(stage: &Stage) -> Result<Vec<Hint>> {
+    let ctl = mesh_lab::binary("mesh-ctl")?;
+    let socket = stage.lab.admin_socket(NODES[0]);
+    let ask = |what: &str| format!("sudo {} {what} --socket {}", ctl.display(), socket.display());
+    Ok(vec![
+        ("how a node's daemon is", ask("status")),
+        ("the shop's pods, and whether they are in the mesh", ask("workload list -n shop")),
+        ("where a connection goes, how, and which policies are asked", ask("why shop/shopper cart.shop:8080")),
+        ("connections that are open now, with their identities and bytes", ask("connection list -n shop")),
+        ("connections as they open and end", ask("flows -f")),
     ])
 }
 

@@ -76,6 +76,10 @@ fn a_kept_demonstration_can_be_tried_and_removed() {
         ("the same from a machine outside", "\"hops\""),
         ("who talked to whom", "istio_tcp_connections_opened_total{"),
         ("the manifests", "namespace.shop.yaml"),
+        ("how a node's daemon is", "pods         "),
+        ("where a connection goes", "\nallowed: "),
+        ("the shop's pods", "enrolled"),
+        ("connections that are open now", ""),
         ("the namespace out of the mesh", ""),
         ("and in again", ""),
     ] {
