@@ -102,6 +102,11 @@ pub struct Args {
     /// What tunnels to other nodes are made of.
     #[arg(long, value_enum, default_value_t = Tunnels::DirectOrH2)]
     pub tunnels: Tunnels,
+    /// Connections of a pod to one destination that each worker carries over TLS connections of their own; more that are open
+    /// at once share HTTP/2 connections. Takes less CPU and memory with many connections, but a few that are not read can then
+    /// hold up the others of that pod and destination, so there is no bound by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub direct_tunnels: Option<u16>,
     /// Collector of spans by OTLP, such as http://collector:4317; without one, no span is made.
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,

@@ -132,7 +132,8 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         bpf::forward_logs(datapath.ebpf_mut())?;
     }
     let (spans, exporter) = spans(collector, &args);
-    let limits = Limits::default();
+    let direct_per_destination = args.direct_tunnels.map_or(usize::MAX, usize::from);
+    let limits = Limits { direct_per_destination, ..Limits::default() };
     let telemetry = Arc::new(Telemetry::new(metrics.clone(), spans));
     let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(&args))?;
     let direct_events = datapath.direct_events()?;

@@ -29,6 +29,10 @@ pub struct Limits {
     pub handshakes_per_address: usize,
     /// From a CONNECT to its answer, which comes after the application at the far side was connected.
     pub response_timeout: Duration,
+    /// Direct tunnels that are open at once to one destination, from each source and thread. More share HTTP/2 connections,
+    /// where one write carries what many of them have to say; but these share a window too, so that some that nobody reads
+    /// can hold the others up.
+    pub direct_per_destination: usize,
     /// Direct connections without a tunnel that the pool keeps for one source and destination.
     pub idle_per_destination: usize,
     /// How long a connection without tunnels stays.
@@ -69,6 +73,7 @@ impl Default for Limits {
             handshakes_in_flight: 256,
             handshakes_per_address: 64,
             response_timeout: Duration::from_secs(30),
+            direct_per_destination: usize::MAX,
             idle_per_destination: 64,
             idle_timeout: Duration::from_secs(90),
             ping_interval: Duration::from_secs(30),

@@ -23,7 +23,7 @@ use crate::verify::{ExpectedServer, PeerVerifier, TrustDomainClients, VerifyErro
 pub const ALPN_H2: &[u8] = b"h2";
 
 /// What tunnels are carried by. The server chooses the first that the client offers too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Carriers {
     /// `mesh-tunnel/1` between nodes of this mesh, HTTP/2 with others such as ztunnel.
     #[default]
@@ -88,10 +88,11 @@ pub struct TlsIdentity {
     pub not_before: SystemTime,
     /// End of the certificate's validity.
     pub not_after: SystemTime,
-    carriers: Carriers,
+    /// What its tunnels are carried by.
+    pub(crate) carriers: Carriers,
     peers: PeerVerifier,
     certified: Arc<CertifiedKey>,
-    clients: Mutex<HashMap<SpiffeId, Arc<ClientConfig>>>,
+    clients: Mutex<HashMap<(SpiffeId, Carriers), Arc<ClientConfig>>>,
 }
 
 impl fmt::Debug for TlsIdentity {
@@ -146,19 +147,29 @@ impl TlsIdentity {
     /// # Errors
     /// When TLS 1.3 cannot be configured.
     pub fn client(&self, expected: &SpiffeId) -> Result<Arc<ClientConfig>, TlsError> {
+        self.client_offering(expected, self.carriers)
+    }
+
+    /// As [`Self::client`], for a tunnel by no other than these carriers.
+    pub(crate) fn client_offering(
+        &self,
+        expected: &SpiffeId,
+        carriers: Carriers,
+    ) -> Result<Arc<ClientConfig>, TlsError> {
+        let key = (expected.clone(), carriers);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = clients.get(expected) {
+        if let Some(config) = clients.get(&key) {
             return Ok(config.clone());
         }
-        let config = Arc::new(self.client_config(expected)?);
+        let config = Arc::new(self.client_config(expected, carriers)?);
         if clients.len() >= MAX_CLIENT_CONFIGS {
             clients.clear();
         }
-        clients.insert(expected.clone(), config.clone());
+        clients.insert(key, config.clone());
         Ok(config)
     }
 
-    fn client_config(&self, expected: &SpiffeId) -> Result<ClientConfig, TlsError> {
+    fn client_config(&self, expected: &SpiffeId, carriers: Carriers) -> Result<ClientConfig, TlsError> {
         let verifier = ExpectedServer::new(self.peers.clone(), expected.clone());
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
@@ -166,7 +177,7 @@ impl TlsIdentity {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(self.certified.clone())));
-        config.alpn_protocols = self.carriers.alpn();
+        config.alpn_protocols = carriers.alpn();
         config.enable_secret_extraction = true;
         config.enable_sni = false;
         config.resumption = Resumption::disabled();

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::Closing;
 use super::frame::{Frame, seal};
-use crate::hbone::Berth;
+use crate::hbone::{Berth, Place};
 use crate::session::Session;
 use crate::socket::write_now;
 
@@ -21,8 +21,8 @@ pub struct DirectTunnel {
 
 /// Who takes the connection when the tunnel has ended in order.
 pub(crate) enum Home {
-    /// The client's pool.
-    Pool(Box<Berth>),
+    /// The client's pool, in which the tunnel has a place.
+    Pool(Box<Berth>, Place),
     /// The server's loop.
     Server(oneshot::Sender<Box<Session>>),
 }
@@ -37,7 +37,7 @@ impl Home {
     /// Gives the connection back for the next tunnel.
     pub(crate) fn give_back(self, session: Box<Session>) {
         match self {
-            Self::Pool(berth) => berth.park(session),
+            Self::Pool(berth, _place) => berth.park(session),
             // A server loop that is gone wants no more tunnels; the connection closes.
             Self::Server(back) => drop(back.send(session)),
         }

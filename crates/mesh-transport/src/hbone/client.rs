@@ -24,7 +24,7 @@ use crate::hbone::request::TunnelRequest;
 use crate::hbone::tunnel::{H2Tunnel, Place, Places, Tunnel};
 use crate::limits::Limits;
 use crate::session::{HandshakeError, Session, TlsStream};
-use crate::tls::{ALPN_H2, TlsIdentity};
+use crate::tls::{ALPN_H2, Carriers, TlsIdentity};
 
 /// Where a connection goes and how.
 pub(super) struct Target<'a> {
@@ -55,23 +55,29 @@ pub(super) enum Established {
 /// What drives an HTTP/2 connection until its end.
 pub(super) type Driver = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Shakes hands over a new connection, within the limits' time.
+/// Shakes hands over a new connection that is to carry one of `offered`, within the limits' time.
 pub(super) async fn establish(
     target: &Target<'_>,
+    offered: Carriers,
     limits: &Limits,
     stream: TcpStream,
 ) -> Result<Established, ConnectError> {
     let limit = limits.handshake_timeout;
-    timeout(limit, shake_hands(target, limits, stream)).await.map_err(|_| ConnectError::TimedOut {
+    timeout(limit, shake_hands(target, offered, limits, stream)).await.map_err(|_| ConnectError::TimedOut {
         what: HANDSHAKE,
         peer: target.peer,
         limit,
     })?
 }
 
-async fn shake_hands(target: &Target<'_>, limits: &Limits, stream: TcpStream) -> Result<Established, ConnectError> {
+async fn shake_hands(
+    target: &Target<'_>,
+    offered: Carriers,
+    limits: &Limits,
+    stream: TcpStream,
+) -> Result<Established, ConnectError> {
     let peer = target.peer;
-    let config = target.tls.client(target.expected).map_err(Arc::new)?;
+    let config = target.tls.client_offering(target.expected, offered).map_err(Arc::new)?;
     let session = Session::connect(stream, config, peer).await.map_err(|e| handshake_error(target, e))?;
     match session.alpn.as_deref() {
         Some(direct::ALPN) => Ok(Established::Direct(session)),

@@ -17,7 +17,7 @@ use crate::hbone::client::{Link, OpenError, Target};
 use crate::hbone::connect_error::ConnectError;
 use crate::hbone::pool::{Pool, PoolKey};
 use crate::hbone::request::TunnelRequest;
-use crate::hbone::tunnel::Tunnel;
+use crate::hbone::tunnel::{Place, Places, Tunnel};
 use crate::limits::Limits;
 use crate::record::RecordError;
 use crate::session::Session;
@@ -31,8 +31,10 @@ pub(super) struct Lane {
     parked: RefCell<Vec<Parked>>,
     /// One dial at a time while HTTP/2 may come of it; those who wait share its result.
     pub(super) dialling: Mutex<()>,
-    /// The peer takes direct tunnels, so that waiting for another's dial is no use.
+    /// The peer takes direct tunnels, so that waiting for another's dial is no use while there may be more of them.
     pub(super) is_direct: Cell<bool>,
+    /// Direct tunnels, open or being opened.
+    direct: Places,
     pub(super) failures: Cell<u64>,
     pub(super) last_failure: RefCell<Option<ConnectError>>,
     /// The source's pod has left.
@@ -73,6 +75,21 @@ impl Lane {
         }
     }
 
+    /// A place for one more direct tunnel, where the peer takes those and there are not enough of them.
+    pub(super) fn place(&self, limits: &Limits) -> Option<Place> {
+        self.may_be_direct(limits).then(|| self.direct.take())
+    }
+
+    /// Whether the next tunnel should have a connection to itself.
+    pub(super) fn may_be_direct(&self, limits: &Limits) -> bool {
+        self.is_direct.get() && self.direct.taken() < limits.direct_per_destination
+    }
+
+    /// The place of a direct tunnel that is made already.
+    pub(super) fn occupy(&self) -> Place {
+        self.direct.take()
+    }
+
     /// Connections, in use or not. Direct tunnels that are open are not counted.
     pub(super) fn connections(&self) -> usize {
         self.links.borrow().len() + self.parked.borrow().len()
@@ -108,6 +125,7 @@ impl Berth {
     pub(super) async fn open(
         self,
         mut session: Box<Session>,
+        place: Place,
         target: &Target<'_>,
         request: &TunnelRequest,
         limits: &Limits,
@@ -124,7 +142,7 @@ impl Berth {
         };
         if status == StatusCode::OK {
             let closing = self.lane.closing.clone();
-            return Ok(Tunnel::Direct(DirectTunnel { session, closing, home: Home::Pool(Box::new(self)) }));
+            return Ok(Tunnel::Direct(DirectTunnel { session, closing, home: Home::Pool(Box::new(self), place) }));
         }
         self.park(session);
         Err(OpenError::Settled(ConnectError::Refused(status)))

@@ -19,4 +19,5 @@ pub(crate) use lane::Berth;
 pub use pool::{Pool, PoolKey};
 pub use request::{ConnectRequest, TunnelRequest};
 pub use server::{ServeError, Server};
+pub(crate) use tunnel::Place;
 pub use tunnel::{H2Tunnel, Tunnel};

@@ -15,10 +15,10 @@ use crate::hbone::client::{Driver, Established, Link, OpenError, Target, dialled
 use crate::hbone::connect_error::ConnectError;
 use crate::hbone::lane::{Berth, Lane};
 use crate::hbone::request::TunnelRequest;
-use crate::hbone::tunnel::Tunnel;
+use crate::hbone::tunnel::{Place, Tunnel};
 use crate::limits::Limits;
 use crate::session::Session;
-use crate::tls::TlsIdentity;
+use crate::tls::{Carriers, TlsIdentity};
 
 /// What makes two connections interchangeable. The source's uid is part of it, so that nothing outlives a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -48,7 +48,7 @@ impl fmt::Debug for Pool {
 
 /// A connection that is ready to be asked for a tunnel.
 enum Ready {
-    Direct(Box<Session>),
+    Direct(Box<Session>, Place),
     H2(Rc<Link>),
 }
 
@@ -61,7 +61,8 @@ impl Pool {
 
     /// Opens a tunnel, over a connection that is there or one that `dial` makes to `key.peer`.
     ///
-    /// Callers with the same key share a dial where the peer speaks HTTP/2; a direct tunnel has its connection to itself.
+    /// Callers with the same key share a dial for HTTP/2; a direct tunnel has its connection to itself, and no more
+    /// than a bound are open at once ([`Limits::direct_per_destination`]).
     /// A pooled connection that turns out to be dead is replaced once.
     ///
     /// # Errors
@@ -119,7 +120,13 @@ impl Pool {
     }
 
     fn pooled(&self, lane: &Lane, tls: &TlsIdentity) -> Option<Ready> {
-        lane.take_parked(tls).map(Ready::Direct).or_else(|| lane.pick(tls, &self.limits).map(Ready::H2))
+        if let Some(session) = lane.take_parked(tls) {
+            return Some(Ready::Direct(session, lane.occupy()));
+        }
+        if lane.may_be_direct(&self.limits) {
+            return None;
+        }
+        lane.pick(tls, &self.limits).map(Ready::H2)
     }
 
     async fn open(
@@ -130,7 +137,7 @@ impl Pool {
         request: &TunnelRequest,
     ) -> Result<Tunnel, OpenError> {
         match ready {
-            Ready::Direct(session) => berth.open(session, target, request, &self.limits).await,
+            Ready::Direct(session, place) => berth.open(session, place, target, request, &self.limits).await,
             Ready::H2(link) => {
                 let opened = link.open(request, &self.limits).await;
                 if matches!(opened, Err(OpenError::Unprocessed(_))) {
@@ -150,7 +157,8 @@ impl Pool {
         dial: impl AsyncFnOnce() -> io::Result<TcpStream>,
     ) -> Result<Ready, ConnectError> {
         let failures = lane.failures.get();
-        let one = if lane.is_direct.get() { None } else { Some(lane.dialling.lock().await) };
+        let mut place = lane.place(&self.limits);
+        let one = if place.is_some() { None } else { Some(lane.dialling.lock().await) };
         if lane.failures.get() != failures
             && let Some(error) = lane.last_failure.borrow().clone()
         {
@@ -161,10 +169,13 @@ impl Pool {
         {
             return Ok(ready);
         }
-        // Those who waited for a dial that made a direct connection dial for themselves, all at once.
-        let one = one.filter(|_| !lane.is_direct.get());
+        // Of those who waited for a dial that made a direct connection, some may dial for themselves at once.
+        place = place.or_else(|| lane.place(&self.limits));
+        let one = one.filter(|_| place.is_none());
+        let is_full = lane.is_direct.get() && place.is_none();
+        let offered = if is_full { Carriers::H2 } else { target.tls.carriers };
         let established = match dialled(key.peer, &self.limits, dial).await {
-            Ok(stream) => establish(target, &self.limits, stream).await,
+            Ok(stream) => establish(target, offered, &self.limits, stream).await,
             Err(error) => Err(error),
         };
         if lane.closing.is_closed() {
@@ -176,9 +187,11 @@ impl Pool {
                 lane.last_failure.replace(Some(error.clone()));
             }
         })?;
-        lane.is_direct.set(matches!(established, Established::Direct(_)));
+        if !is_full {
+            lane.is_direct.set(matches!(established, Established::Direct(_)));
+        }
         match established {
-            Established::Direct(session) => Ok(Ready::Direct(session)),
+            Established::Direct(session) => Ok(Ready::Direct(session, place.unwrap_or_else(|| lane.occupy()))),
             Established::H2(link, driver) => {
                 lane.links.borrow_mut().push(link.clone());
                 self.spawn(key.clone(), Rc::downgrade(lane), link.clone(), driver);

@@ -39,6 +39,49 @@ fn a_full_connection_gets_a_sibling() {
 }
 
 #[test]
+fn beyond_the_bound_on_direct_tunnels_those_at_once_share_a_connection() {
+    run_once(async || {
+        let limits = Limits { direct_per_destination: 4, ..Limits::default() };
+        let world = std::rc::Rc::new(World::with(Carriers::DirectOrH2, limits).await);
+        let mut tunnels = tokio::task::JoinSet::new();
+        for _ in 0..50 {
+            let world = world.clone();
+            tunnels.spawn_local(async move { world.tunnel().await.expect("tunnel") });
+        }
+        let open = tunnels.join_all().await;
+        let direct = open.iter().filter(|tunnel| matches!(tunnel, Tunnel::Direct(_))).count();
+        assert_eq!((open.len(), direct, world.dials()), (50, 4, 5));
+    });
+}
+
+#[test]
+fn a_direct_tunnel_that_ended_makes_room_for_the_next() {
+    run_once(async || {
+        let world = World::with(Carriers::DirectOrH2, Limits { direct_per_destination: 1, ..Limits::default() }).await;
+        let first = world.connect().await;
+        let shared = [world.tunnel().await.expect("second"), world.tunnel().await.expect("third")];
+        assert!(shared.iter().all(|tunnel| matches!(tunnel, Tunnel::H2(_))), "{shared:?}");
+        finish(first).await;
+        // Over the connection that the first one left, though HTTP/2 has room.
+        assert!(matches!(world.tunnel().await.expect("fourth"), Tunnel::Direct(_)));
+        assert_eq!(world.dials(), 2);
+        drop(world.tunnel().await.expect("over HTTP/2"));
+    });
+}
+
+#[test]
+fn a_direct_tunnel_that_was_dropped_makes_room_for_the_next() {
+    run_once(async || {
+        let world = World::with(Carriers::DirectOrH2, Limits { direct_per_destination: 1, ..Limits::default() }).await;
+        let first = world.tunnel().await.expect("first");
+        assert!(matches!(world.tunnel().await.expect("second"), Tunnel::H2(_)));
+        drop(first);
+        assert!(matches!(world.tunnel().await.expect("third"), Tunnel::Direct(_)));
+        assert_eq!(world.dials(), 3);
+    });
+}
+
+#[test]
 fn another_source_never_shares_a_connection() {
     run(async |carriers| {
         let world = World::new(carriers).await;
