@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
-use mesh_e2e::{Connect, Mesh, Verdict, client, ctl, ctl_json, echo, keys, port};
+use mesh_e2e::{Connect, Held, Mesh, PATIENCE, Verdict, client, ctl, ctl_json, echo, keys, port};
 use mesh_lab::{Place, Pod, PodSpec, ServiceSpec};
 use serde_json::{Value, json};
 
@@ -98,6 +98,49 @@ fn pods_of_one_node_are_connected_by_the_kernel_as_it_says() -> Verdict {
         let same_node = if path == "direct" { "direct" } else { "mtls" };
         assert!(status.success()?.contains(&format!("same node    {same_node}\n")), "{status}");
     }
+    Ok(())
+}
+
+const DENIAL: &str = "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-client, namespace: app}
+spec:
+  selector: {matchLabels: {app: server}}
+  action: DENY
+  rules: [{from: [{source: {principals: [cluster.local/ns/app/sa/client]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: others, namespace: app}
+spec: {action: DENY, rules: [{from: [{source: {namespaces: [elsewhere]}}]}]}
+";
+
+#[test]
+fn a_policy_that_denies_is_named_with_its_rule_and_cuts_what_is_open() -> Verdict {
+    let mesh = Mesh::start()?;
+    let near = mesh.join(echo("server", "node-a").label("app", "server"))?;
+    let client = mesh.join(client("client", "node-a"))?;
+    mesh.settle()?;
+    let mut held = Held::open(&client, SocketAddr::new(near.ipv4(), port::ECHO))?;
+    held.says("before")?;
+    let mut flows = mesh.lab.node("node-a")?.spawn(&["mesh-ctl", "flows", "-f", "--event", "cut"])?;
+    flows.wait_for_line("TIME (UTC)", PATIENCE)?;
+    why(&mesh, "client", "app/server:7001", true)?;
+
+    mesh.lab.apply("denial.yaml", DENIAL)?;
+    let cut = flows.wait_for_line("cut", PATIENCE)?;
+    assert!(cut.contains("policy_denied: AuthorizationPolicy app/no-client denies it"), "{cut}");
+    assert_ne!(held.ends()?, "ok");
+    mesh.settle()?;
+    let answer = why(&mesh, "client", "app/server:7001", false)?;
+    assert_eq!(answer["summary"], "refused: AuthorizationPolicy app/no-client denies it");
+    let policies = &answer["ways"][0]["policies"];
+    assert_eq!((&policies[0]["policy"], &policies[0]["matchedRule"]), (&json!("app/no-client"), &json!(0)), "{answer}");
+    let miss = json!({"field": "rules[0].from[0].source.namespaces", "found": "app"});
+    assert_eq!((&policies[1]["policy"], &policies[1]["misses"][0]), (&json!("app/others"), &miss), "{answer}");
+    let table = ctl(&mesh, "node-a", &["why", "client", "app/server:7001"])?;
+    assert!(table.stdout.contains("DENY app/no-client (workload): rules[0] matches"), "{table}");
+    assert!(table.stdout.contains("rules[0].from[0].source.namespaces: found app"), "{table}");
     Ok(())
 }
 
