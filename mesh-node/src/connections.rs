@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use mesh_core::policy::Permit;
 use mesh_transport::relay::{Far, RelayCounters, relay};
 use tokio::{net::TcpStream, sync::Notify};
 
@@ -172,8 +173,20 @@ impl Carried<'_> {
         &self.connection
     }
 
-    /// Both ends are connected: relays until the end, or until the connection is cut.
-    pub async fn relay(&self, app: TcpStream, far: impl Into<Far>) -> Ending {
+    /// Both ends of a connection into an application are connected: relays, as the permit says that it may.
+    pub async fn enter(&self, permit: Permit, application: TcpStream, far: impl Into<Far>) -> Ending {
+        // It has said all that it has to say; a carried connection keeps little.
+        drop(permit);
+        self.relay(application, far).await
+    }
+
+    /// Both ends of a pod's own connection are connected: relays. Whether it may enter is judged at the other end.
+    pub async fn leave(&self, app: TcpStream, far: impl Into<Far>) -> Ending {
+        self.relay(app, far).await
+    }
+
+    /// Relays until the end, or until the connection is cut.
+    async fn relay(&self, app: TcpStream, far: impl Into<Far>) -> Ending {
         let Self { table, connection } = self;
         connection.is_open.set(true);
         table.telemetry.opened(connection.id, &connection.report);

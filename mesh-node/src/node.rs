@@ -25,6 +25,7 @@ use crate::{
     memory,
     netns::NetNamespace,
     pods::{Enrolment, EnrolmentSettings},
+    proxy,
     sock_diag::SockDiag,
     telemetry::{Collector, Endpoints, Exporter, LogControl, Metrics, Spans, Telemetry},
     workers::Workers,
@@ -52,6 +53,12 @@ impl Shared {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.config.borrow().snapshot.clone()
+    }
+
+    /// The configuration in force and every one that follows.
+    #[must_use]
+    pub fn config_changes(&self) -> watch::Receiver<Arc<Config>> {
+        self.config.clone()
     }
 
     /// The configuration in force now.
@@ -120,6 +127,11 @@ fn raise_descriptor_limit() {
     }
 }
 
+fn limits(args: &Args) -> Limits {
+    let direct_per_destination = args.direct_tunnels.map_or(usize::MAX, usize::from);
+    Limits { direct_per_destination, ..Limits::default() }
+}
+
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -132,8 +144,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         bpf::forward_logs(datapath.ebpf_mut())?;
     }
     let (spans, exporter) = spans(collector, &args);
-    let direct_per_destination = args.direct_tunnels.map_or(usize::MAX, usize::from);
-    let limits = Limits { direct_per_destination, ..Limits::default() };
+    let limits = limits(&args);
     let telemetry = Arc::new(Telemetry::new(metrics.clone(), spans));
     let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(&args))?;
     let direct_events = datapath.direct_events()?;
@@ -171,6 +182,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         () = enrolment.run(config.clone(), ready) => anyhow::bail!("the configuration's watcher ended"),
         () = endpoints.serve(metrics.clone(), is_ready) => {}
         () = Arc::new(api).serve(listener) => {}
+        () = rejudge(config.clone(), &workers) => {}
         () = follow_config(config, metrics.clone()) => {}
         () = export_spans(exporter, &args, metrics) => {}
         () = shared.identities.run_renewal() => {}
@@ -216,6 +228,15 @@ async fn export_spans(exporter: Option<Exporter>, args: &Args, metrics: Arc<Metr
     if let Some(exporter) = exporter {
         exporter.run(&args.node, &args.cluster, metrics).await;
     }
+    std::future::pending().await
+}
+
+/// Has connections that live judged by every new configuration, as it comes into force.
+async fn rejudge(mut config: watch::Receiver<Arc<Config>>, workers: &Workers) {
+    while config.changed().await.is_ok() {
+        workers.each(proxy::rejudge);
+    }
+    // The last good configuration stays in force.
     std::future::pending().await
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use mesh_abi::ports;
+use mesh_core::policy::Permit;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -112,7 +113,8 @@ pub async fn dial(netns: &NetNamespace, to: SocketAddr) -> Result<TcpStream, Dia
     connect(open(netns, to)?, to).await
 }
 
-/// Connects to an application inside its pod's namespace; the application sees `client` as its peer.
+/// Connects to an application inside its pod's namespace, as the permit says that it may be; the application sees
+/// `client` as its peer.
 ///
 /// # Errors
 /// See [`DialError`].
@@ -121,6 +123,7 @@ pub async fn dial_application(
     to: SocketAddr,
     client: SocketAddr,
     flows: &FlowTable,
+    _permit: &Permit,
 ) -> Result<TcpStream, DialError> {
     let socket = open(netns, to)?;
     flows.announce_client(&socket, client)?;

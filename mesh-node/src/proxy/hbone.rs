@@ -4,11 +4,14 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::StatusCode;
-use mesh_core::{Snapshot, SpiffeId, Workload};
+use mesh_core::{Snapshot, SpiffeId, Workload, policy::Permit};
 use mesh_transport::hbone::{ConnectRequest, ServeError, Tunnel};
 use tokio::net::TcpStream;
 
-use super::plaintext::canonical;
+use super::{
+    admission::{self, Rejection},
+    plaintext::canonical,
+};
 use crate::{
     pods::EnrolledPod,
     sockets,
@@ -51,7 +54,7 @@ fn note(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, error: &ServeError
 
 /// Carries one CONNECT.
 async fn carry(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, request: ConnectRequest) {
-    let snapshot = worker.shared.snapshot();
+    let (snapshot, workload) = admission::awaited(worker, pod).await;
     let target = canonical(request.authority);
     let client = client(peer, request.forwarded);
     let source = Party {
@@ -61,41 +64,42 @@ async fn carry(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, request: Co
     };
     let mut report = Report::begin(Reporter::Destination, source);
     report.security = Security::MutualTls;
-    report.destination = Party {
-        address: Some(target),
-        workload: snapshot.workload_by_uid(&pod.uid).cloned(),
-        principal: Some(pod.identity.clone()),
-    };
+    report.destination = Party { address: Some(target), workload, principal: Some(pod.identity.clone()) };
+    let judged = admission::judge(worker, pod, &snapshot, &mut report);
+    drop(snapshot);
     let span = worker.shared.telemetry.spans.begin(SpanKind::Server, request.traceparent.as_deref());
     let carried = worker.connections.begin(report);
     // On the heap, and gone before the bytes flow: a carried connection keeps little.
-    let opened = Box::pin(open(worker, pod, request, client, target)).await;
+    let opened = Box::pin(open(worker, pod, judged, request, client, target)).await;
     let telemetry = &worker.shared.telemetry;
     let error = opened.as_ref().err().map(|(reason, error)| (reason.as_str(), error.as_str()));
     telemetry.spans.finish(span, carried.connection().report(), error, &telemetry.metrics);
     let ending = match opened {
-        Ok((application, tunnel)) => carried.relay(application, tunnel).await,
+        Ok((permit, application, tunnel)) => carried.enter(permit, application, tunnel).await,
         Err((reason, error)) => Ending::Refused(reason, error),
     };
     carried.finish(&ending);
 }
 
-/// Connects the application and then accepts the request, or answers it with the reason why not.
+/// Connects the application, if it may be, and then accepts the request, or answers it with the reason why not.
 async fn open(
     worker: &Worker,
     pod: &EnrolledPod,
+    judged: Result<Permit, Rejection>,
     mut request: ConnectRequest,
     client: SocketAddr,
     target: SocketAddr,
-) -> Result<(TcpStream, Tunnel), (Refused, String)> {
-    if !pod.owns(target.ip()) || mesh_abi::ports::is_reserved(target.port()) {
-        request.refuse(StatusCode::BAD_REQUEST).await;
-        let error = format!("{target} is not an address of {}'s applications", pod.display_name);
-        return Err((Refused::BadTarget, error));
-    }
+) -> Result<(Permit, TcpStream, Tunnel), Rejection> {
+    let permit = match judged {
+        Ok(permit) => permit,
+        Err(rejection) => {
+            request.refuse(status(rejection.0)).await;
+            return Err(rejection);
+        }
+    };
     let dialled = tokio::select! {
         biased;
-        dialled = sockets::dial_application(&pod.netns, target, client, &worker.flows) => dialled,
+        dialled = sockets::dial_application(&pod.netns, target, client, &worker.flows, &permit) => dialled,
         // Whoever asks and takes back must not leave us with a socket for each time.
         () = request.withdrawn() => {
             return Err((Refused::TunnelFailed, "the client took its request back".to_owned()));
@@ -109,11 +113,20 @@ async fn open(
         }
     };
     match request.accept().await {
-        Ok(tunnel) => Ok((application, tunnel)),
+        Ok(tunnel) => Ok((permit, application, tunnel)),
         Err(error) => {
             sockets::reset(application);
             Err((Refused::TunnelFailed, error.to_string()))
         }
+    }
+}
+
+/// What a request is answered with that may not enter.
+const fn status(reason: Refused) -> StatusCode {
+    match reason {
+        Refused::BadTarget => StatusCode::BAD_REQUEST,
+        Refused::WorkloadUnknown => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::UNAUTHORIZED,
     }
 }
 

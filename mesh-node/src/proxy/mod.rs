@@ -1,5 +1,6 @@
 //! Carries connections: out of pods, into pods over HBONE, and into pods as plaintext.
 
+mod admission;
 mod baggage;
 mod hbone;
 mod outbound;
@@ -8,6 +9,8 @@ mod plaintext;
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use tokio::net::TcpStream;
+
+pub use admission::rejudge;
 
 use crate::{pods::EnrolledPod, workers::Worker};
 

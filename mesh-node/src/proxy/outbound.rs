@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use mesh_core::{Destination, Snapshot, SpiffeId, Transport, resolve};
+use http::StatusCode;
+use mesh_core::{Destination, Refusal, Snapshot, SpiffeId, Transport, resolve};
 use mesh_transport::{
     TlsIdentity,
     hbone::{ConnectError, PoolKey, TunnelRequest},
@@ -10,11 +11,11 @@ use mesh_transport::{
 };
 use tokio::{net::TcpStream, time::Instant};
 
-use super::baggage;
+use super::{admission, baggage};
 use crate::{
     pods::EnrolledPod,
     sockets::{self, DialError},
-    telemetry::{Ending, Party, Refused, Report, Reporter, Security, Span, SpanKind},
+    telemetry::{Decider, Ending, Party, Refused, Report, Reporter, Security, Span, SpanKind},
     workers::Worker,
 };
 
@@ -36,11 +37,10 @@ pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, app: TcpStream, cl
     let Ok(listener) = app.local_addr() else {
         return;
     };
-    let shared = &worker.shared;
-    let snapshot = shared.snapshot();
+    let (_, workload) = admission::awaited(worker, pod).await;
     let source = Party {
         address: Some(SocketAddr::new(pod_address(pod, client), client.port())),
-        workload: snapshot.workload_by_uid(&pod.uid).cloned(),
+        workload,
         principal: Some(pod.identity.clone()),
     };
     let mut report = Report::begin(Reporter::Source, source);
@@ -52,7 +52,7 @@ pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, app: TcpStream, cl
     let connected = Box::pin(connect_traced(worker, pod, &mut report, dice)).await;
     let carried = worker.connections.begin(report);
     let ending = match connected {
-        Ok(far) => carried.relay(app, far).await,
+        Ok(far) => carried.leave(app, far).await,
         Err(failure) => refuse(app, failure),
     };
     carried.finish(&ending);
@@ -133,10 +133,14 @@ fn destination(snapshot: &Arc<Snapshot>, report: &mut Report, random: u64) -> Re
         let error = "the kernel did not redirect this connection".to_owned();
         return Err(Failure { reason: Refused::NoOriginalDestination, error });
     };
-    let client = report.source.workload.clone();
-    match resolve(snapshot, client.as_deref(), original, random) {
+    let Some(client) = report.source.workload.clone() else {
+        let error = "the rules for this pod's connections have not arrived".to_owned();
+        return Err(Failure { reason: Refused::WorkloadUnknown, error });
+    };
+    match resolve(snapshot, Some(&client), original, random) {
         Ok(destination) => {
             report.service.clone_from(&destination.service);
+            report.decider = destination.rule.as_ref().map(|rule| Decider::DestinationRule(rule.name.clone()));
             report.security = Security::None;
             report.destination =
                 Party { address: Some(destination.endpoint), workload: destination.workload.clone(), principal: None };
@@ -144,7 +148,16 @@ fn destination(snapshot: &Arc<Snapshot>, report: &mut Report, random: u64) -> Re
         }
         Err(refusal) => {
             report.service = Some(refusal.service().clone());
-            Err(Failure { reason: Refused::NoEndpoint, error: refusal.to_string() })
+            let (reason, rule) = match &refusal {
+                Refusal::ServiceWithoutEndpoints { .. } | Refusal::ServicePortNotDeclared { .. } => {
+                    (Refused::NoEndpoint, None)
+                }
+                Refusal::MutualTlsImpossible { rule, .. } | Refusal::TlsNotOriginated { rule, .. } => {
+                    (Refused::RuleNotMet, Some(rule))
+                }
+            };
+            report.decider = rule.cloned().map(Decider::DestinationRule);
+            Err(Failure { reason, error: refusal.to_string() })
         }
     }
 }
@@ -209,6 +222,7 @@ fn classify(worker: &Worker, error: &ConnectError) -> TunnelFailure {
         return TunnelFailure::NotYet(failure(Refused::Unreachable));
     }
     TunnelFailure::Final(failure(match error {
+        ConnectError::Refused(StatusCode::UNAUTHORIZED) => Refused::PolicyDenied,
         ConnectError::Dial { .. } | ConnectError::Refused(_) => Refused::Unreachable,
         _ => Refused::TunnelFailed,
     }))

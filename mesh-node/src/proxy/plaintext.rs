@@ -1,9 +1,11 @@
-//! Plaintext into a pod: what TC steered here goes to the application, as the mode of the pod allows.
+//! Plaintext into a pod: what TC steered here goes to the application, as its policies allow.
 
 use std::net::SocketAddr;
 
+use mesh_core::policy::Permit;
 use tokio::net::TcpStream;
 
+use super::admission;
 use crate::{
     connections::Carried,
     pods::EnrolledPod,
@@ -18,32 +20,35 @@ pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, outside: TcpStream
         return;
     };
     let (client, target) = (canonical(client), canonical(target));
-    let snapshot = worker.shared.snapshot();
+    let (snapshot, workload) = admission::awaited(worker, pod).await;
     let source =
         Party { address: Some(client), workload: snapshot.workload_by_address(client.ip()).cloned(), principal: None };
     let mut report = Report::begin(Reporter::Destination, source);
-    report.destination =
-        Party { address: Some(target), workload: snapshot.workload_by_uid(&pod.uid).cloned(), principal: None };
+    report.destination = Party { address: Some(target), workload, principal: None };
+    let judged = admission::judge(worker, pod, &snapshot, &mut report);
+    drop(snapshot);
     let carried = worker.connections.begin(report);
-    let ending = carry_to(worker, pod, outside, &carried, client, target).await;
+    let ending = match judged {
+        Ok(permit) => carry_to(worker, pod, permit, outside, &carried, client, target).await,
+        Err((reason, error)) => {
+            sockets::reset(outside);
+            Ending::Refused(reason, error)
+        }
+    };
     carried.finish(&ending);
 }
 
 async fn carry_to(
     worker: &Worker,
     pod: &EnrolledPod,
+    permit: Permit,
     outside: TcpStream,
     carried: &Carried<'_>,
     client: SocketAddr,
     target: SocketAddr,
 ) -> Ending {
-    if !pod.owns(target.ip()) || mesh_abi::ports::is_reserved(target.port()) {
-        sockets::reset(outside);
-        let error = format!("{target} is not an address of {}'s applications", pod.display_name);
-        return Ending::Refused(Refused::BadTarget, error);
-    }
-    match sockets::dial_application(&pod.netns, target, client, &worker.flows).await {
-        Ok(application) => carried.relay(application, outside).await,
+    match sockets::dial_application(&pod.netns, target, client, &worker.flows, &permit).await {
+        Ok(application) => carried.enter(permit, application, outside).await,
         Err(error) => {
             sockets::reset(outside);
             Ending::Refused(Refused::Unreachable, error.to_string())

@@ -20,6 +20,7 @@ pub(super) fn write(report: &Report, bytes: Bytes, ending: &Ending) {
         destination_service = report.service.as_ref().map(|service| service.hostname.as_ref()),
         original_destination = address(report.original),
         security = report.security.as_str(),
+        policy = report.decider.as_ref().map(ToString::to_string),
         bytes_from_client = bytes.from_client,
         bytes_to_client = bytes.to_client,
         duration_us = u64::try_from(report.age().as_micros()).unwrap_or(u64::MAX),

@@ -2,11 +2,14 @@
 
 use mesh_abi::Counter;
 use mesh_config::Config;
+use mesh_core::policy::Authorization;
 use mesh_transport::RejectReason;
 use prometheus::{Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector};
 
 use super::{
-    SpanFate, labels,
+    SpanFate,
+    decisions::Decisions,
+    labels,
     report::{Bytes, CutReason, Ending, Refused, Report},
 };
 use crate::bpf::CounterReader;
@@ -25,6 +28,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     cut: IntCounterVec,
     rejected: IntCounterVec,
+    decisions: Decisions,
     spans: IntCounterVec,
     events: IntCounterVec,
     admin: IntCounterVec,
@@ -69,6 +73,11 @@ impl Metrics {
                 "Tunnels and tunnel requests that were turned away, by why",
                 &["reason"],
             )?,
+            decisions: Decisions::new(ours(
+                "mesh_policy_decisions_total",
+                "Connections into pods that a policy denied, that one of action AUDIT matched, and what dry run would do",
+                &Decisions::LABELS,
+            )?),
             spans: ours("mesh_spans_total", "Spans of tunnels' set-up by what became of them", &["result"])?,
             events: ours("mesh_ebpf_events_total", "What the eBPF programs did, by why", &["action", "reason"])?,
             admin: ours("mesh_admin_requests_total", "Requests to the admin API by HTTP status", &["code"])?,
@@ -130,6 +139,11 @@ impl Metrics {
                 self.count(&self.closed, report, reason.response_flag(), 1);
             }
         }
+    }
+
+    /// Policies have decided on a connection into a pod.
+    pub fn judged(&self, report: &Report, authorization: &Authorization) {
+        self.decisions.judged(report, authorization);
     }
 
     /// A tunnel, or a request in one, was turned away.

@@ -1,6 +1,7 @@
 //! What the daemon tells of itself and of the connections that it carries.
 
 mod access_log;
+mod decisions;
 mod endpoints;
 mod flow_events;
 mod labels;
@@ -11,6 +12,9 @@ mod spans;
 
 use std::sync::Arc;
 
+use mesh_core::policy::Authorization;
+
+pub use decisions::Decider;
 pub use endpoints::Endpoints;
 pub use flow_events::{FlowEvent, FlowEvents, FlowKind};
 pub use log_control::LogControl;
@@ -35,6 +39,11 @@ impl Telemetry {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, spans: Spans) -> Self {
         Self { metrics, flows: FlowEvents::new(), spans }
+    }
+
+    /// Policies have decided on a connection into a pod.
+    pub fn judged(&self, report: &Report, authorization: &Authorization) {
+        self.metrics.judged(report, authorization);
     }
 
     /// Both ends of a connection are connected.

@@ -9,7 +9,7 @@ use std::{
 use mesh_core::{Service, SpiffeId, Workload};
 use mesh_transport::relay::End;
 
-use super::FlowKind;
+use super::{Decider, FlowKind};
 
 /// Which end of the connection this daemon stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,17 +78,29 @@ pub enum Refused {
     NoCertificate,
     /// The target is not this pod's, or is one of the mesh's own ports.
     BadTarget,
+    /// An AuthorizationPolicy, here or at the other end.
+    PolicyDenied,
+    /// The pod takes no plaintext (PeerAuthentication).
+    PlaintextUnderStrict,
+    /// A DestinationRule asks for what cannot be had.
+    RuleNotMet,
+    /// The pod's policies have not arrived.
+    WorkloadUnknown,
 }
 
 impl Refused {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::NoOriginalDestination,
         Self::NoEndpoint,
         Self::Unreachable,
         Self::TunnelFailed,
         Self::NoCertificate,
         Self::BadTarget,
+        Self::PolicyDenied,
+        Self::PlaintextUnderStrict,
+        Self::RuleNotMet,
+        Self::WorkloadUnknown,
     ];
 
     /// As a metric label and log field.
@@ -101,6 +113,10 @@ impl Refused {
             Self::TunnelFailed => "tunnel_failed",
             Self::NoCertificate => "no_certificate",
             Self::BadTarget => "bad_target",
+            Self::PolicyDenied => "policy_denied",
+            Self::PlaintextUnderStrict => "plaintext_under_strict",
+            Self::RuleNotMet => "rule_not_met",
+            Self::WorkloadUnknown => "workload_unknown",
         }
     }
 
@@ -108,9 +124,11 @@ impl Refused {
     #[must_use]
     pub const fn response_flag(self) -> &'static str {
         match self {
-            Self::NoOriginalDestination | Self::BadTarget => "NR",
+            Self::NoOriginalDestination | Self::BadTarget | Self::WorkloadUnknown => "NR",
             Self::NoEndpoint => "UH",
-            Self::Unreachable | Self::TunnelFailed | Self::NoCertificate => "UF",
+            Self::Unreachable | Self::TunnelFailed | Self::NoCertificate | Self::RuleNotMet => "UF",
+            // As ztunnel writes it.
+            Self::PolicyDenied | Self::PlaintextUnderStrict => "DENY",
         }
     }
 }
@@ -233,6 +251,8 @@ pub struct Report {
     pub security: Security,
     /// What the client asked for, where it differs from the destination's address.
     pub original: Option<SocketAddr>,
+    /// The policy that decided on it, if one did.
+    pub decider: Option<Decider>,
     started: Instant,
     ended: Option<Instant>,
 }
@@ -254,6 +274,7 @@ impl Report {
             service: None,
             security: Security::None,
             original: None,
+            decider: None,
             started,
             ended: None,
         }

@@ -1,0 +1,99 @@
+//! Whether a connection may enter a pod's application: judged before the application hears of it, and again whenever
+//! policies change.
+
+use std::{sync::Arc, time::Duration};
+
+use mesh_core::{
+    Snapshot, Workload,
+    policy::{Denial, Facts, Peer, Permit, authorize},
+};
+
+use crate::{
+    pods::EnrolledPod,
+    telemetry::{Cut, CutReason, Decider, Refused, Report, Reporter, Security},
+    workers::Worker,
+};
+
+/// How long a connection may wait for the configuration to know its pod. Without it nobody knows the pod's policies.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A connection that may not enter: why, for metrics and for people.
+pub(super) type Rejection = (Refused, String);
+
+/// The snapshot in force, and the pod's workload in it; where it is not there yet, the next that has it.
+///
+/// Who has both judges and registers the connection before anything else is awaited: so no change of policies falls
+/// in between, unseen by [`rejudge`].
+pub(super) async fn awaited(worker: &Worker, pod: &EnrolledPod) -> (Arc<Snapshot>, Option<Arc<Workload>>) {
+    let find = |snapshot: &Arc<Snapshot>| snapshot.workload_by_uid(&pod.uid).cloned();
+    let snapshot = worker.shared.snapshot();
+    let workload = find(&snapshot);
+    if workload.is_some() {
+        return (snapshot, workload);
+    }
+    let mut changes = worker.shared.config_changes();
+    let arrival = changes.wait_for(|config| config.snapshot.workload_by_uid(&pod.uid).is_some());
+    // In vain or not, what is in force now decides.
+    let _ = tokio::time::timeout(PATIENCE, arrival).await;
+    let snapshot = worker.shared.snapshot();
+    let workload = find(&snapshot);
+    (snapshot, workload)
+}
+
+/// Judges a connection into the pod, of which the report has both addresses, the pod's workload and who connects.
+pub(super) fn judge(
+    worker: &Worker,
+    pod: &EnrolledPod,
+    snapshot: &Snapshot,
+    report: &mut Report,
+) -> Result<Permit, Rejection> {
+    let Some(target) = report.destination.address else {
+        return Err((Refused::BadTarget, "it is not known where the connection goes".to_owned()));
+    };
+    if !pod.owns(target.ip()) || mesh_abi::ports::is_reserved(target.port()) {
+        let error = format!("{target} is not an address of {}'s applications", pod.display_name);
+        return Err((Refused::BadTarget, error));
+    }
+    let (Some(workload), Some(facts)) = (report.destination.workload.as_deref(), facts(report)) else {
+        let error = format!("{}'s policies have not arrived", pod.display_name);
+        return Err((Refused::WorkloadUnknown, error));
+    };
+    let authorization = authorize(snapshot, workload, &facts);
+    worker.shared.telemetry.judged(report, &authorization);
+    report.decider = Decider::of(&authorization.verdict);
+    authorization.verdict.map_err(|denial| (refused(&denial), denial.to_string()))
+}
+
+/// Judges the thread's connections into pods again, by the snapshot in force, and cuts those that are denied now.
+pub fn rejudge(worker: &Worker) {
+    let snapshot = worker.shared.snapshot();
+    for connection in worker.connections.all() {
+        let report = connection.report();
+        if report.reporter != Reporter::Destination {
+            continue;
+        }
+        // A pod that is not there any more takes its connections with it.
+        let workload = report.destination.workload.as_ref().and_then(|old| snapshot.workload_by_uid(&old.uid));
+        let (Some(workload), Some(facts)) = (workload, facts(report)) else {
+            continue;
+        };
+        if let Err(denial) = authorize(&snapshot, workload, &facts).verdict {
+            connection.cut(Cut { reason: CutReason::PolicyDenied, detail: denial.to_string() });
+        }
+    }
+}
+
+fn facts(report: &Report) -> Option<Facts<'_>> {
+    let peer = match (report.security, &report.source.principal) {
+        (Security::MutualTls, Some(identity)) => Peer::Certificate(identity),
+        _ => Peer::Unproven,
+    };
+    Some(Facts { peer, client: report.source.address?.ip(), destination: report.destination.address? })
+}
+
+fn refused(denial: &Denial) -> Refused {
+    match denial {
+        Denial::PlaintextUnderStrict(_) => Refused::PlaintextUnderStrict,
+        Denial::Custom(_) | Denial::DeniedBy(_) | Denial::NoAllowMatches { .. } => Refused::PolicyDenied,
+    }
+}
