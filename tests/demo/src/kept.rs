@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use mesh_lab::{Daemon, Place as _};
+use mesh_lab::{Daemon, Lab, Place as _};
 
 use crate::processes::{self, main_of};
 use crate::screen::Screen;
@@ -14,8 +14,29 @@ use crate::stage::{NODES, SHOPPER, Stage};
 /// A file for each lab that is left up, by its name: other programs keep labs as well.
 const RECORDS: &str = "/run/mesh-demo";
 
+/// Builds a lab of these nodes and furnishes it; whether it stays is noted before anything is in it.
+pub fn build<T>(nodes: &[&str], keep: bool, furnish: impl FnOnce(Lab) -> Result<T>) -> Result<T> {
+    let builder = nodes.iter().fold(Lab::builder(), |builder, node| builder.node(node));
+    let lab = if keep { builder.keep() } else { builder }.build()?;
+    let id = lab.id();
+    if keep {
+        note(&id)?;
+    }
+    // A lab that is to be kept would stay.
+    furnish(lab).inspect_err(|_| drop(mesh_lab::remove(&id)))
+}
+
+/// Takes a lab down. Says what stayed.
+pub fn take_down(lab: Lab) -> Result<()> {
+    let id = lab.id();
+    lab.take_down()?;
+    let left = mesh_lab::remains(&id)?;
+    anyhow::ensure!(left.is_empty(), "left behind: {left:?}");
+    Ok(())
+}
+
 /// Notes that a lab is to be left up.
-pub fn note(lab: &str) -> Result<()> {
+fn note(lab: &str) -> Result<()> {
     let record = Path::new(RECORDS).join(lab);
     fs::create_dir_all(RECORDS)
         .and_then(|()| fs::write(&record, ""))

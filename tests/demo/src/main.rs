@@ -1,11 +1,13 @@
 //! `mesh-demo`, which `cargo xtask demo` builds and runs: the mesh's main job on real traffic, step by step, with evidence.
 #![forbid(unsafe_code)]
 
+mod bank;
 mod checkout;
 mod claim;
 mod kept;
 mod knock;
 mod processes;
+mod scene;
 mod screen;
 mod stage;
 mod steps;
@@ -17,9 +19,11 @@ mod wire;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use bank::Bank;
 use clap::{Parser, Subcommand};
 use knock::Knock;
 use screen::Screen;
+use stage::Stage;
 
 /// Exit code where the demonstration cannot run at all.
 const CANNOT_RUN: u8 = 2;
@@ -40,9 +44,15 @@ struct Cli {
     part: Option<Part>,
 }
 
-/// Parts of the demonstration that run elsewhere than the rest.
+/// Other demonstrations, and parts of this one that run elsewhere than the rest.
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// A bank of eight services: who may talk to whom, each pair tried
+    Bank {
+        /// Leave everything up at the end, and say what to try.
+        #[arg(long)]
+        keep: bool,
+    },
     /// A tunnel's client with a certificate of anybody's making.
     #[command(hide = true)]
     Knock(Knock),
@@ -80,5 +90,8 @@ fn run(cli: &Cli) -> Result<bool> {
         return Ok(true);
     }
     mesh_lab::on_interrupt(move || screen.write("interrupted; everything was removed again"))?;
-    tour::run(&screen, cli.keep)
+    match &cli.part {
+        Some(Part::Bank { keep }) => tour::run::<Bank>(&screen, cli.keep || *keep),
+        _ => tour::run::<Stage>(&screen, cli.keep),
+    }
 }

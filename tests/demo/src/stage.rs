@@ -10,7 +10,9 @@ use mesh_shop::catalogue::{NAMESPACE, Workload, catalogue};
 use crate::checkout::Purchase;
 use crate::kept;
 use crate::processes::Running;
+use crate::scene::{Scene, Step};
 use crate::screen::Screen;
+use crate::steps::STEPS;
 
 /// The nodes' names, in the order of the catalogue's numbers.
 pub const NODES: [&str; 2] = ["node-a", "node-b"];
@@ -42,18 +44,6 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes the nodes and the machine outside, and nothing on them yet.
-    pub fn build(keep: bool) -> Result<Self> {
-        let builder = NODES.iter().fold(Lab::builder(), |builder, node| builder.node(node));
-        let lab = if keep { builder.keep() } else { builder }.build()?;
-        let id = lab.id();
-        if keep {
-            kept::note(&id)?;
-        }
-        // A lab that is to be kept would stay.
-        Self::furnish(lab).inspect_err(|_| drop(mesh_lab::remove(&id)))
-    }
-
     fn furnish(lab: Lab) -> Result<Self> {
         lab.namespace(NAMESPACE)?;
         let outside = lab.outside(LAPTOP)?;
@@ -104,7 +94,7 @@ impl Stage {
     }
 
     /// Both daemons.
-    pub fn daemons(&self) -> Result<[&Daemon; 2]> {
+    pub fn both_daemons(&self) -> Result<[&Daemon; 2]> {
         Ok([self.daemon(0)?, self.daemon(1)?])
     }
 
@@ -128,15 +118,28 @@ impl Stage {
         let outside = || self.outside.addresses().contains(&address).then(|| LAPTOP.to_owned());
         pods.or_else(outside).unwrap_or_else(|| address.to_string())
     }
+}
 
-    /// Removes everything. Says what stayed.
-    pub fn take_down(self) -> Result<()> {
-        let id = self.lab.id();
+impl Scene for Stage {
+    const TITLE: &'static str = "A mesh without sidecars: two nodes, a shop, mTLS by workload identity";
+    const STEPS: &'static [Step<Self>] = STEPS;
+
+    /// Makes the nodes and the machine outside, and nothing on them yet.
+    fn build(keep: bool) -> Result<Self> {
+        kept::build(&NODES, keep, Self::furnish)
+    }
+
+    fn daemons(&self) -> Vec<&Daemon> {
+        self.daemons.iter().flatten().collect()
+    }
+
+    fn say_kept(&self, screen: &Screen) -> Result<()> {
+        kept::say(screen, self)
+    }
+
+    fn take_down(self) -> Result<()> {
         drop(self.daemons);
-        self.lab.take_down()?;
-        let left = mesh_lab::remains(&id)?;
-        anyhow::ensure!(left.is_empty(), "left behind: {left:?}");
-        Ok(())
+        kept::take_down(self.lab)
     }
 }
 

@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::claim::reason;
-use crate::kept;
+use crate::scene::Scene;
 use crate::screen::{Screen, seconds};
-use crate::stage::Stage;
-use crate::steps::STEPS;
 use crate::table::Table;
 
 /// How many lines of a daemon's log are shown when a step fails.
@@ -23,14 +21,14 @@ struct Shown {
 }
 
 /// Runs everything. Whether every step held.
-pub fn run(screen: &Screen, keep: bool) -> Result<bool> {
+pub fn run<S: Scene>(screen: &Screen, keep: bool) -> Result<bool> {
     let begun = Instant::now();
-    screen.title("A mesh without sidecars: two nodes, a shop, mTLS by workload identity");
+    screen.title(S::TITLE);
     screen.progress("making two nodes");
-    let mut stage = Stage::build(keep).inspect_err(|_| mesh_lab::rest_if_interrupted())?;
+    let mut stage = S::build(keep).inspect_err(|_| mesh_lab::rest_if_interrupted())?;
     let mut shown = Vec::new();
     let mut started = begun;
-    for (step, number) in STEPS.iter().zip(1..) {
+    for (step, number) in S::STEPS.iter().zip(1..) {
         screen.step(number, step.title);
         match (step.show)(&mut stage, screen) {
             Ok(evidence) => {
@@ -51,7 +49,7 @@ pub fn run(screen: &Screen, keep: bool) -> Result<bool> {
     }
     summary(screen, &shown);
     if keep {
-        kept::say(screen, &stage)?;
+        stage.say_kept(screen)?;
     } else {
         screen.progress("removing everything");
         stage.take_down()?;
@@ -76,8 +74,8 @@ fn summary(screen: &Screen, shown: &[Shown]) {
 }
 
 /// The ends of the daemons' logs, but for the lines of single connections.
-fn last_words(screen: &Screen, stage: &Stage) {
-    for daemon in stage.daemons.iter().flatten() {
+fn last_words(screen: &Screen, stage: &impl Scene) {
+    for daemon in stage.daemons() {
         let log = daemon.logs();
         let lines: Vec<_> = log.lines().filter(|line| !line.contains("\"target\":\"access\"")).collect();
         screen.say(format!("the end of the log of mesh-node on {}:", daemon.node().name()));

@@ -21,8 +21,18 @@ const fn row(package: &'static str, ours: &'static [&'static str]) -> Row {
 const PROGRAM: &[&str] = &["mesh-core", "mesh-config", "mesh-transport"];
 const NODE: &[&str] = &["mesh-abi", "mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
 const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
-const TEST: &[&str] =
-    &["mesh-abi", "mesh-core", "mesh-config", "mesh-transport", "mesh-node", "mesh-lab", "mesh-shop", "mesh-traffic"];
+const TEST: &[&str] = &[
+    "mesh-abi",
+    "mesh-core",
+    "mesh-config",
+    "mesh-transport",
+    "mesh-node",
+    "mesh-lab",
+    "mesh-bank",
+    "mesh-bank",
+    "mesh-shop",
+    "mesh-traffic",
+];
 
 const ROWS: &[Row] = &[
     Row { package: "mesh-abi", ours: &[], others: Some(&["aya"]) },

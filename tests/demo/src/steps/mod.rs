@@ -7,21 +7,11 @@ mod plaintext;
 mod strangers;
 mod who;
 
-use anyhow::Result;
-
-use crate::screen::Screen;
+use crate::scene::Step;
 use crate::stage::Stage;
 
-/// One step.
-pub struct Step {
-    /// What it is about.
-    pub title: &'static str,
-    /// What it does. Fails where something does not hold.
-    pub show: fn(&mut Stage, &Screen) -> Result<String>,
-}
-
 /// All of them.
-pub const STEPS: [Step; 6] = [
+pub const STEPS: &[Step<Stage>] = &[
     Step { title: "Before the mesh: the shop works, and the wire can be read", show: plaintext::show },
     Step { title: "The namespace is labelled: running pods join as they are", show: joined::show },
     Step { title: "The same checkout again: mTLS between the nodes", show: encrypted::show },

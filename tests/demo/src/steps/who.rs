@@ -67,7 +67,7 @@ pub fn show(stage: &mut Stage, screen: &Screen) -> Result<String> {
 
 /// What the clients' side reports, once every connection has ended and the servers' side says the same.
 fn settled(stage: &Stage) -> Result<BTreeMap<Edge, Volume>> {
-    let daemons = stage.daemons()?;
+    let daemons = stage.both_daemons()?;
     let mut last = String::new();
     let agreed = wait_until("both sides to report the same", PATIENCE, || {
         let (clients, servers) = (edges(&daemons, "source")?, edges(&daemons, "destination")?);
