@@ -34,8 +34,20 @@ pub(super) const NAMES: [&str; 23] = [
     "connection_security_policy",
 ];
 
+/// Values of the labels, in the order of [`NAMES`].
+pub(super) type Values<'a> = [&'a str; NAMES.len()];
+
+/// The values for a connection of which nothing is told but what is of a closed set.
+pub(super) fn of_unknown_parties<'a>(report: &'a Report, response_flags: &'a str) -> Values<'a> {
+    let mut values = [UNKNOWN; NAMES.len()];
+    let [.., protocol, flags, security] = &mut values;
+    (*protocol, *flags, *security) = ("tcp", response_flags, report.security.as_str());
+    values[0] = report.reporter.as_str();
+    values
+}
+
 /// The labels' values for one connection. `cluster` is the name of the cluster, the same for both ends.
-pub(super) fn values<'a>(report: &'a Report, cluster: &'a str, response_flags: &'a str) -> [&'a str; 23] {
+pub(super) fn values<'a>(report: &'a Report, cluster: &'a str, response_flags: &'a str) -> Values<'a> {
     let source = PartyLabels::of(&report.source, cluster);
     let destination = PartyLabels::of(&report.destination, cluster);
     let service = report.service.as_deref();

@@ -1,5 +1,7 @@
 //! Prometheus metrics: Istio's standard TCP ones, and ours under `mesh_`.
 
+use std::sync::Arc;
+
 use mesh_abi::Counter;
 use mesh_config::Config;
 use mesh_core::policy::Authorization;
@@ -9,8 +11,8 @@ use prometheus::{Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Regis
 use super::{
     SpanFate,
     decisions::Decisions,
-    labels,
     report::{Bytes, CutReason, Ending, Refused, Report},
+    series::{TcpMetrics, TcpSeries},
 };
 use crate::bpf::CounterReader;
 
@@ -21,10 +23,7 @@ const NO_FLAGS: &str = "-";
 pub struct Metrics {
     registry: Registry,
     cluster: String,
-    opened: IntCounterVec,
-    closed: IntCounterVec,
-    sent: IntCounterVec,
-    received: IntCounterVec,
+    tcp: TcpMetrics,
     refused: IntCounterVec,
     cut: IntCounterVec,
     rejected: IntCounterVec,
@@ -45,8 +44,6 @@ impl Metrics {
     /// Two metrics of one name, which is a mistake in this file.
     pub fn new(cluster: String, kernel: CounterReader) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let tcp =
-            |name: &str, help: &str| register(&registry, IntCounterVec::new(Opts::new(name, help), &labels::NAMES)?);
         let ours = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
         };
@@ -54,10 +51,7 @@ impl Metrics {
             register(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
         };
         Ok(Self {
-            opened: tcp("istio_tcp_connections_opened_total", "Connections opened")?,
-            closed: tcp("istio_tcp_connections_closed_total", "Connections closed")?,
-            sent: tcp("istio_tcp_sent_bytes_total", "Bytes sent to clients")?,
-            received: tcp("istio_tcp_received_bytes_total", "Bytes received from clients")?,
+            tcp: TcpMetrics::register(&registry)?,
             refused: ours(
                 "mesh_connections_refused_total",
                 "Connections that were accepted and then reset, by why",
@@ -115,28 +109,30 @@ impl Metrics {
 
     /// A connection was opened.
     pub fn connection_opened(&self, report: &Report) {
-        self.count(&self.opened, report, NO_FLAGS, 1);
+        self.series(report, NO_FLAGS).opened.inc();
     }
 
     /// More bytes of a connection.
     pub fn bytes_carried(&self, report: &Report, bytes: Bytes) {
-        self.count(&self.sent, report, NO_FLAGS, bytes.to_client);
-        self.count(&self.received, report, NO_FLAGS, bytes.from_client);
+        let series = self.series(report, NO_FLAGS);
+        series.sent.inc_by(bytes.to_client);
+        series.received.inc_by(bytes.from_client);
     }
 
     /// A connection has ended.
     pub fn connection_ended(&self, report: &Report, ending: &Ending) {
         let reporter = report.reporter.as_str();
         match ending {
-            Ending::Carried(_) => self.count(&self.closed, report, NO_FLAGS, 1),
+            Ending::Carried(_) => self.series(report, NO_FLAGS).closed.inc(),
             Ending::Cut(cut) => {
                 self.cut.with_label_values(&[reporter, cut.reason.as_str()]).inc();
-                self.count(&self.closed, report, NO_FLAGS, 1);
+                self.series(report, NO_FLAGS).closed.inc();
             }
             Ending::Refused(reason, _) => {
                 self.refused.with_label_values(&[reporter, reason.as_str()]).inc();
-                self.count(&self.opened, report, reason.response_flag(), 1);
-                self.count(&self.closed, report, reason.response_flag(), 1);
+                let series = self.series(report, reason.response_flag());
+                series.opened.inc();
+                series.closed.inc();
             }
         }
     }
@@ -207,8 +203,8 @@ impl Metrics {
         }
     }
 
-    fn count(&self, metric: &IntCounterVec, report: &Report, flags: &str, by: u64) {
-        metric.with_label_values(&labels::values(report, &self.cluster, flags)).inc_by(by);
+    fn series(&self, report: &Report, flags: &str) -> Arc<TcpSeries> {
+        self.tcp.of(report, &self.cluster, flags)
     }
 }
 

@@ -8,6 +8,7 @@ mod labels;
 mod log_control;
 mod metrics;
 mod report;
+mod series;
 mod spans;
 
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use crate::screen::Screen;
 use crate::stage::{LAPTOP, NODES};
 
 /// Why plaintext is refused, in the metrics.
-const STRICT: [(&str, &str); 2] = [("reporter", "destination"), ("reason", "plaintext_refused")];
+const STRICT: [(&str, &str); 2] = [("reporter", "destination"), ("reason", "plaintext_under_strict")];
 
 pub(super) fn show(bank: &mut Bank, screen: &Screen) -> Result<String> {
     let spec = PodSpec::new(NAMESPACE, "stranger").on(NODES[0]).service_account("payment");
