@@ -19,8 +19,6 @@ use crate::{
 
 /// How long the server's socket may outlive the client's before the connection is told to be over.
 const GRACE: Duration = Duration::from_secs(3);
-/// Age from which a connection that the kernel no longer has is taken for ended: its events may be on their way before.
-const SETTLED: Duration = Duration::from_secs(2);
 
 /// The connections, by their names.
 pub(super) struct Live {
@@ -34,7 +32,8 @@ struct Connection {
     ids: [ConnectionId; 2],
     reports: [Report; 2],
     client_namespace: u64,
-    started: Instant,
+    /// The kernel did not have it when it was asked last, and its end had not been told.
+    is_missing: bool,
     /// By the latest count.
     bytes: Bytes,
     /// What of them the metrics have.
@@ -119,14 +118,17 @@ impl Live {
         }
     }
 
-    /// Ends the connections that are not among `attested`, which the kernel has now: their ends' events were lost.
+    /// Ends the connections that are not among `attested`, which the kernel has now, and were not the last time either:
+    /// their ends' events were lost, and not merely on their way.
     pub(super) fn finish_lost(&mut self, attested: &HashSet<DirectId>) {
-        let lost: Vec<_> = self
-            .connections
-            .iter()
-            .filter(|(id, it)| it.client_end.is_none() && !attested.contains(id) && it.started.elapsed() > SETTLED)
-            .map(|(id, _)| *id)
-            .collect();
+        let mut lost = Vec::new();
+        for (id, connection) in &mut self.connections {
+            let missing = connection.client_end.is_none() && !attested.contains(id);
+            if missing && connection.is_missing {
+                lost.push(*id);
+            }
+            connection.is_missing = missing;
+        }
         for id in lost {
             self.finish(id);
         }
@@ -162,7 +164,7 @@ impl Live {
             ids: [ConnectionId::next(), ConnectionId::next()],
             reports: parties::reports(connection, snapshot, started),
             client_namespace: connection.netns_cookies.0,
-            started,
+            is_missing: false,
             bytes: Bytes::default(),
             told: Bytes::default(),
             client_end: None,

@@ -152,3 +152,42 @@ fn changes_in_order<'a, K: Ord, V: PartialEq>(
     let set = new.iter().filter(|(key, value)| old.get(key) != Some(value)).map(|(key, value)| (key, Some(value)));
     removed.chain(set)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: u64 = 1;
+    const SERVER: u64 = 2;
+
+    fn tables(entries: &[(u32, bool)]) -> Tables {
+        let pairs = entries.iter().map(|(port, allowed)| (DirectPair::new(CLIENT, SERVER, *port), *allowed));
+        Tables { pairs: pairs.collect(), ..Tables::default() }
+    }
+
+    #[test]
+    fn a_port_of_its_own_outweighs_all_others() {
+        let some = tables(&[(DirectPair::ANY_PORT, true), (80, false)]);
+        assert!(some.permit((CLIENT, SERVER), 81));
+        assert!(!some.permit((CLIENT, SERVER), 80));
+        assert!(!some.permit((SERVER, CLIENT), 81), "not the other way");
+        assert!(!some.without(SERVER).permit((CLIENT, SERVER), 81));
+    }
+
+    #[test]
+    fn a_permission_that_is_taken_away_is_noticed() {
+        let all = tables(&[(DirectPair::ANY_PORT, true)]);
+        for less in [tables(&[]), tables(&[(DirectPair::ANY_PORT, true), (80, false)]), tables(&[(80, true)])] {
+            assert!(all.permit_more_than(&less), "{less:?}");
+            assert!(!less.permit_more_than(&all), "{less:?}");
+        }
+    }
+
+    #[test]
+    fn what_goes_is_removed_before_what_comes_is_set() {
+        let (old, new) =
+            (BTreeMap::from([(1, 'a'), (2, 'b'), (3, 'c')]), BTreeMap::from([(2, 'B'), (3, 'c'), (4, 'd')]));
+        let steps: Vec<_> = changes_in_order(&old, &new).collect();
+        assert_eq!(steps, [(&1, None), (&2, Some(&'B')), (&4, Some(&'d'))]);
+    }
+}
