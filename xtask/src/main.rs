@@ -23,6 +23,7 @@ const USAGE: &str = "\
 cargo xtask <command>
 
   demo [options]         two nodes, a shop, mTLS by identity; `demo --help` lists the options
+  demo bank [options]    eight services with policies between them: each pair tried, a refusal explained
   test [filter]          everything: check, unit tests, lab tests, the eBPF tests on other kernels
   check                  the architecture's rules, formatting, dependencies, clippy
   bench [options]        raw, the mesh and Envoy, compared; `bench --help` lists the options

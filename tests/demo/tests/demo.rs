@@ -94,6 +94,16 @@ fn a_kept_demonstration_can_be_tried_and_removed() {
 }
 
 #[test]
+fn the_banks_services_are_called_by_their_callers_alone() {
+    let output = demo(&["bank"]);
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("9 allowed calls answered, 63 others refused"), "{text}");
+    assert!(text.contains("rules[0].from[0].source.principals: found cluster.local/ns/bank/sa/customer"), "{text}");
+    assert!(text.contains("All 4 steps held") && text.contains("Nothing was left behind"), "{text}");
+}
+
+#[test]
 fn what_does_not_hold_is_said_and_cleaned_up() {
     // Programs without a daemon among them.
     let programs = tempfile::tempdir().unwrap();

@@ -89,15 +89,14 @@ impl Scene for Bank {
     }
 
     fn say_kept(&self, screen: &Screen) -> Result<()> {
-        let inside = self.lab.node(NODES[1])?;
-        let socket = self.lab.admin_socket(NODES[1]);
-        let ctl =
-            format!("sudo ip netns exec {} target/release/mesh-ctl --socket {}", inside.netns(), socket.display());
+        let socket = self.lab.admin_socket(NODES[Service::Risk.node()]);
+        let ctl = mesh_lab::binary("mesh-ctl")?;
+        let ask = |what: &str| format!("sudo {} {what} --socket {}", ctl.display(), socket.display());
         screen.write("Everything is left up. To try:");
         for (what, command) in [
-            ("why a call would be refused", format!("{ctl} why {NAMESPACE}/{CUSTOMER} risk.{NAMESPACE}:{PORT}")),
-            ("the policies in force", format!("{ctl} policy list")),
-            ("connections as they open, end and are refused", format!("{ctl} flows --follow")),
+            ("why a call would be refused", ask(&format!("why {NAMESPACE}/{CUSTOMER} {}", Service::Risk.address()))),
+            ("the policies in force", ask("policy list")),
+            ("connections as they open, end and are refused", ask("flows --follow")),
             ("the manifests, which the daemons watch", format!("ls {}", self.lab.config_dir().display())),
             ("everything removed", "cargo xtask demo --down".to_owned()),
         ] {
