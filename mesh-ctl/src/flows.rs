@@ -138,6 +138,7 @@ mod tests {
                 service: None,
                 original_destination: None,
                 security: "none".into(),
+                policy: None,
                 bytes_from_client: 7,
                 bytes_to_client: 9,
             },

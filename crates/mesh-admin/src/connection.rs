@@ -71,6 +71,9 @@ pub struct Talk {
     pub original_destination: Option<SocketAddr>,
     /// How the connection is protected: `mutual_tls`, `kernel_attested` (plain, between pods of one node) or `none`.
     pub security: String,
+    /// The policy that decided on it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
     /// Payload, in bytes, from the client to the server.
     pub bytes_from_client: u64,
     /// Payload, in bytes, from the server to the client.
@@ -168,6 +171,7 @@ mod tests {
                 service: None,
                 original_destination: None,
                 security: "none".into(),
+                policy: None,
                 bytes_from_client: 0,
                 bytes_to_client: 0,
             },

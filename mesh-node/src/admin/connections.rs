@@ -136,6 +136,7 @@ fn talk(report: &Report, bytes: telemetry::Bytes) -> Talk {
         service: report.service.as_ref().map(|service| service.hostname.to_string()),
         original_destination: report.original,
         security: report.security.as_str().to_owned(),
+        policy: report.decider.as_ref().map(ToString::to_string),
         bytes_from_client: bytes.from_client,
         bytes_to_client: bytes.to_client,
     }

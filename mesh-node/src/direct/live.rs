@@ -14,7 +14,7 @@ use crate::{
     bpf::{self, Attested, DirectEvent, DirectId, SocketEnd, What},
     connections::{ConnectionId, ConnectionView},
     sock_diag::Counted,
-    telemetry::{Bytes, Cut, Ending, Refused, Report, Reporter, Telemetry},
+    telemetry::{Bytes, Cut, Decider, Ending, Refused, Report, Reporter, Telemetry},
 };
 
 /// How long the server's socket may outlive the client's before the connection is told to be over.
@@ -159,7 +159,7 @@ impl Live {
         views.collect()
     }
 
-    fn insert(&mut self, connection: &Attested, snapshot: &Arc<Snapshot>, started: Instant) -> &Connection {
+    fn insert(&mut self, connection: &Attested, snapshot: &Arc<Snapshot>, started: Instant) -> &mut Connection {
         let fresh = Connection {
             ids: [ConnectionId::next(), ConnectionId::next()],
             reports: parties::reports(connection, snapshot, started),
@@ -181,6 +181,11 @@ impl Live {
         }
         let telemetry = self.telemetry.clone();
         let opened = self.insert(connection, snapshot, at);
+        let [_, at_server] = &mut opened.reports;
+        if let Some(authorization) = parties::authorization(at_server, snapshot) {
+            telemetry.judged(at_server, &authorization);
+            at_server.decider = Decider::of(&authorization.verdict);
+        }
         for (id, report) in opened.ids.into_iter().zip(&opened.reports) {
             telemetry.opened(id, report);
         }

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use mesh_core::Snapshot;
+use mesh_core::{
+    Snapshot,
+    policy::{Authorization, Facts, Peer, authorize},
+};
 
 use crate::{
     bpf::Attested,
@@ -24,6 +27,16 @@ pub(super) fn reports(connection: &Attested, snapshot: &Arc<Snapshot>, started: 
         }
         report
     })
+}
+
+/// What the policies say of a connection that the kernel has made; none where its pods are not known any more.
+pub(super) fn authorization(report: &Report, snapshot: &Snapshot) -> Option<Authorization> {
+    let facts = Facts {
+        peer: Peer::Kernel(report.source.principal.as_ref()?),
+        client: report.source.address?.ip(),
+        destination: report.destination.address?,
+    };
+    Some(authorize(snapshot, report.destination.workload.as_deref()?, &facts))
 }
 
 fn party(address: SocketAddr, snapshot: &Snapshot) -> Party {

@@ -133,6 +133,23 @@ fn an_allow_policy_lets_in_its_principals_and_nobody_else() -> Verdict {
 }
 
 #[test]
+fn the_policy_that_allows_is_told_on_one_node_as_on_two() -> Verdict {
+    let scene = Scene::start()?;
+    let near = scene.mesh.join(mesh_e2e::client("near", "node-b"))?;
+    scene.apply(&authorization(
+        "{selector: {matchLabels: {app: server}}, rules: [{from: [{source: {namespaces: [app]}}]}]}",
+    ))?;
+    Connect::to(scene.at(port::ECHO)[0]).answered(&scene.client)?;
+    Connect::to(scene.at(port::ECHO)[0]).answered(&near)?;
+    let mut told = scene.mesh.told("node-b", 3)?;
+    told.retain(|line| line["reporter"] == "destination");
+    let security: Vec<_> = told.iter().map(|line| line["security"].as_str().unwrap_or_default()).collect();
+    assert_eq!(security, ["mutual_tls", "kernel_attested"]);
+    assert!(told.iter().all(|line| line["policy"] == "AuthorizationPolicy app/policy"), "{told:?}");
+    Ok(())
+}
+
+#[test]
 fn a_deny_policy_shuts_a_port_and_comes_before_what_allows() -> Verdict {
     let scene = Scene::start()?;
     let allow = authorization("{rules: [{}]}").replace("name: policy", "name: everybody");
