@@ -14,10 +14,13 @@ use std::{
 };
 
 use mesh_core::policy::Permit;
-use mesh_transport::relay::{Far, RelayCounters, relay};
+use mesh_transport::{
+    hbone::Fate,
+    relay::{Far, RelayCounters, relay},
+};
 use tokio::{net::TcpStream, sync::Notify};
 
-use crate::telemetry::{Bytes, Cut, Ending, Report, Reporter, Telemetry};
+use crate::telemetry::{Bytes, Cut, CutReason, Ending, Report, Reporter, Telemetry};
 
 /// Names a connection of this daemon; never used again while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -190,11 +193,16 @@ impl Carried<'_> {
         let Self { table, connection } = self;
         connection.is_open.set(true);
         table.telemetry.opened(connection.id, &connection.report);
+        let far = far.into();
+        let fate = if let Far::Tunnel(tunnel) = &far { Some(tunnel.fate()) } else { None };
         tokio::select! {
             biased;
             // Dropping the relay resets both ends.
             cut = connection.when_cut() => Ending::Cut(cut),
-            outcome = relay(app, far, &connection.counters) => Ending::Carried(outcome.end),
+            outcome = relay(app, far, &connection.counters) => match fate.as_ref().and_then(Fate::reason) {
+                Some(end) => Ending::Cut(Cut { reason: CutReason::of(end), detail: end.to_string() }),
+                None => Ending::Carried(outcome.end),
+            },
         }
     }
 

@@ -3,24 +3,19 @@
 mod admin;
 mod args;
 mod bpf;
-#[allow(dead_code, unused_imports, reason = "consumers land with the admin API and the re-judging of policies")]
 mod connections;
 mod direct;
 mod kubelet;
 mod memory;
-#[allow(dead_code, reason = "consumers land with enrolment and direct connections")]
 mod netlink;
 mod netns;
 mod node;
 mod pods;
 mod precheck;
 mod proxy;
-#[allow(dead_code, reason = "consumers land with enrolment and direct connections")]
 mod sock_diag;
 mod sockets;
-#[allow(dead_code, unused_imports, reason = "consumers land with the admin API and the re-judging of policies")]
 mod telemetry;
-#[allow(dead_code, reason = "consumers land with the admin API")]
 mod workers;
 
 use std::process::ExitCode;

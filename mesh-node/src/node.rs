@@ -4,12 +4,13 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
+use mesh_ca::Authority;
 use mesh_config::{Config, Options};
 use mesh_core::{NodeName, Snapshot, TrustDomain};
-use mesh_transport::{CertificateAuthority, CertificateSource, Identities, Limits, hbone::Server};
+use mesh_transport::{Identities, IdentitySettings, Limits, hbone::Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -71,7 +72,7 @@ impl Shared {
 /// What was checked and opened before the data path came into force, and the data path.
 pub struct Prepared {
     trust_domain: TrustDomain,
-    authority: CertificateAuthority,
+    authority: Authority,
     collector: Option<Collector>,
     config: watch::Receiver<Arc<Config>>,
     endpoints: Endpoints,
@@ -91,7 +92,7 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     raise_descriptor_limit();
     let cgroup_root = bpf::precheck(args.cgroup_root.as_deref(), &args.bpf_dir, &args.proc)?;
     let trust_domain: TrustDomain = args.trust_domain.parse().map_err(of_flag("--trust-domain"))?;
-    let authority = CertificateAuthority::load(&args.ca, SystemTime::now()).map_err(of_flag("--ca"))?;
+    let authority = args.authority().map_err(of_flag(if args.ca.is_some() { "--ca" } else { "--ca-address" }))?;
     let options = Options {
         trust_domain: trust_domain.clone(),
         cluster_domain: args.cluster_domain.clone(),
@@ -148,12 +149,13 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let telemetry = Arc::new(Telemetry::new(metrics.clone(), spans));
     let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(&args))?;
     let direct_events = datapath.direct_events()?;
+    let identities = identities(&authority, trust_domain, &args);
+    metrics.tell_of(identities.clone())?;
     let shared = Arc::new(Shared {
         cluster: args.cluster.clone(),
-        identities: Identities::new(CertificateSource::Embedded(Box::new(authority)), trust_domain)
-            .with_carriers(args.tunnels.into()),
+        hbone: Server::new(limits.clone(), identities.trust()),
+        identities,
         telemetry,
-        hbone: Server::new(limits.clone()),
         limits,
         direct,
         config: config.clone(),
@@ -185,7 +187,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         () = rejudge(config.clone(), &workers) => {}
         () = follow_config(config, metrics.clone()) => {}
         () = export_spans(exporter, &args, metrics) => {}
-        () = shared.identities.run_renewal() => {}
+        () = follow_authority(&shared.identities, &authority) => {}
         () = kubelet.follow(kernel_settings) => {}
         () = shared.direct.run(direct_events) => anyhow::bail!("the kernel's events of direct connections ended"),
         _ = terminate.recv() => {}
@@ -194,6 +196,16 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     tracing::info!("stopping: hooks stay in force and refuse connections until the next start");
     workers.stop();
     Ok(())
+}
+
+/// Keeps certificates and the trust bundle current.
+async fn follow_authority(identities: &Identities, authority: &Authority) {
+    tokio::join!(identities.run(), authority.follow());
+}
+
+fn identities(authority: &Authority, trust_domain: TrustDomain, args: &Args) -> Identities {
+    let (lifetime, carriers) = (args.certificate_lifetime, args.tunnels.into());
+    Identities::new(authority.source(), IdentitySettings { lifetime, carriers, ..IdentitySettings::new(trust_domain) })
 }
 
 /// Spans where a collector is named, and who sends them there.

@@ -111,7 +111,12 @@ impl Workers {
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
                 let connections = Connections::new(shared.telemetry.clone());
-                let worker = Rc::new(Worker { pool: Pool::new(shared.limits.clone()), shared, flows, connections });
+                let worker = Rc::new(Worker {
+                    pool: Pool::new(shared.limits.clone(), shared.identities.trust()),
+                    shared,
+                    flows,
+                    connections,
+                });
                 runtime.block_on(LocalSet::new().run_until(run(worker, jobs, Rc::new(dispatcher))));
             })?);
         }
@@ -230,6 +235,8 @@ impl Permits {
 }
 
 async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, dispatcher: Rc<Dispatcher>) {
+    let pool = worker.pool.clone();
+    tokio::task::spawn_local(async move { pool.follow_trust().await });
     let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
     loop {
         let job = tokio::select! {

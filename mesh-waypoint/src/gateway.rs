@@ -1,12 +1,12 @@
 //! TCP from outside to one Service.
 
-use std::{net::SocketAddr, rc::Rc, str::FromStr, sync::Arc, time::SystemTime};
+use std::{collections::HashSet, net::SocketAddr, rc::Rc, str::FromStr, sync::Arc, time::SystemTime};
 
 use anyhow::Context as _;
 use mesh_config::{Config, Options};
 use mesh_core::{Destination, Service, Snapshot, SpiffeId, Transport, TrustDomain, WorkloadUid, resolve};
 use mesh_transport::{
-    CertificateAuthority, CertificateSource, Identities, Limits,
+    Identities, IdentitySettings, Limits, LocalAuthority,
     hbone::{Pool, PoolKey, TunnelRequest},
     relay::{Far, RelayCounters, relay},
 };
@@ -92,24 +92,28 @@ struct Gateway {
 /// What could not be started.
 pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<()> {
     let trust_domain: TrustDomain = args.trust_domain.parse().context("--trust-domain")?;
-    let authority = CertificateAuthority::load(&args.ca, SystemTime::now()).context("--ca")?;
+    let authority = Arc::new(LocalAuthority::open(&args.ca, SystemTime::now()).context("--ca")?);
     let identity = SpiffeId::new(&trust_domain, &args.identity.namespace, &args.identity.name)?;
     let options =
         Options { trust_domain: trust_domain.clone(), cluster_domain: args.cluster_domain, ..Options::default() };
     let config = mesh_config::watch(args.config, options).await.context("--config")?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
+    let identities = Identities::new(authority.clone(), IdentitySettings::new(trust_domain));
+    identities.hold(&HashSet::from([identity.clone()]));
     let gateway = Rc::new(Gateway {
         target: args.to,
         identity,
-        identities: Identities::new(CertificateSource::Embedded(Box::new(authority)), trust_domain),
-        pool: Pool::new(Limits::default()),
+        pool: Pool::new(Limits::default(), identities.trust()),
+        identities,
         config,
     });
     tracing::info!(address = %listener.local_addr()?, identity = %gateway.identity, "gateway listening");
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         () = accept(listener, &gateway) => {}
-        () = gateway.identities.run_renewal() => {}
+        () = gateway.identities.run() => {}
+        () = gateway.pool.follow_trust() => {}
+        () = authority.follow() => {}
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }

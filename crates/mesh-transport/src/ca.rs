@@ -1,7 +1,13 @@
 //! The certificate authority: a root, an intermediate that signs workloads, and Istio's `cacerts` files for them.
 //!
 //! Layout (istio.io, "Plug in CA Certificates"): `ca-cert.pem` the signing certificate, `ca-key.pem` its key,
-//! `cert-chain.pem` from the signing certificate up to the root, `root-cert.pem` the trust anchors.
+//! `cert-chain.pem` from the signing certificate up to the root, `root-cert.pem` the trust anchors, and, where anything is
+//! revoked, `ca-crl.pem` the revocation lists.
+
+mod directory;
+mod revocation;
+pub mod rotation;
+mod signing;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,15 +16,17 @@ use std::time::{Duration, SystemTime};
 
 use mesh_core::{SpiffeId, TrustDomain};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::CertificateDer;
 
+pub use self::directory::LocalAuthority;
+pub use self::signing::SignedCertificate;
 use crate::cacerts::{self, CA_CERT, CERT_CHAIN, ROOT_CERT};
-use crate::certificate::WorkloadCertificate;
-use crate::verify::{PeerVerifier, VerifyError};
+use crate::csr::CsrError;
+use crate::trust::{Fingerprint, PeerVerifier, Role, TrustBundle};
+use crate::verify::VerifyError;
 
 /// How far `not_before` lies in the past, for peers whose clock runs behind.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(120);
@@ -52,6 +60,12 @@ pub enum CaError {
     /// The signing certificate does not lead to a root of `root-cert.pem`.
     #[error("certificates signed by {CA_CERT} do not verify through {CERT_CHAIN} to {ROOT_CERT}: {0}")]
     Chain(VerifyError),
+    /// A request that is not signed.
+    #[error(transparent)]
+    Request(#[from] CsrError),
+    /// A step of a rotation that does not follow from the one before.
+    #[error("{0}")]
+    Rotation(String),
     /// Signing failed inside the cryptographic library.
     #[error("cannot {0}: {1}")]
     Sign(&'static str, rcgen::Error),
@@ -66,7 +80,7 @@ pub struct CertificateAuthority {
     certificate: CertificateDer<'static>,
     /// `certificate` and what stands between it and the roots, without the roots.
     chain: Vec<CertificateDer<'static>>,
-    roots: Arc<[CertificateDer<'static>]>,
+    trust: TrustBundle,
     not_after: SystemTime,
 }
 
@@ -74,7 +88,7 @@ impl fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CertificateAuthority")
             .field("chain", &self.chain.len())
-            .field("roots", &self.roots.len())
+            .field("roots", &self.trust.roots.len())
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
@@ -87,13 +101,14 @@ impl CertificateAuthority {
     /// When the cryptographic library fails.
     pub fn generate(trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, CaError> {
         let until = now + AUTHORITY_LIFETIME;
-        let root_key = new_key()?;
-        let root = CertifiedIssuer::self_signed(
-            authority_params("Root CA", trust_domain, BasicConstraints::Unconstrained, now, until),
-            root_key,
-        )
-        .map_err(|e| CaError::Sign("sign the root certificate", e))?;
-        let params = authority_params("Intermediate CA", trust_domain, BasicConstraints::Constrained(0), now, until);
+        // A name that no earlier root had: revocation lists are told apart by their issuer's name.
+        let number = fastrand::u32(..);
+        let params = |role: &str, constraints| {
+            authority_params(&format!("{role} {number:08x}"), trust_domain, constraints, now, until)
+        };
+        let root = CertifiedIssuer::self_signed(params("Root CA", BasicConstraints::Unconstrained), new_key()?)
+            .map_err(|e| CaError::Sign("sign the root certificate", e))?;
+        let params = params("Intermediate CA", BasicConstraints::Constrained(0));
         let key = new_key()?;
         let certificate = params
             .signed_by(&key, &root)
@@ -103,8 +118,12 @@ impl CertificateAuthority {
         Ok(Self {
             issuer: Issuer::new(params, key),
             chain: vec![certificate.clone()],
+            trust: TrustBundle {
+                roots: Arc::from([root.der().clone()]),
+                signer: Some(Fingerprint::of(&certificate)),
+                ..TrustBundle::default()
+            },
             certificate,
-            roots: Arc::from([root.der().clone()]),
             not_after: until,
         })
     }
@@ -130,8 +149,11 @@ impl CertificateAuthority {
         }
         // A root that signs directly is an anchor already and need not travel.
         chain.retain(|link| !files.roots.contains(link));
-        let authority = Self { issuer, certificate: files.certificate, chain, roots: files.roots.into(), not_after };
-        authority.prove(now)?;
+        let signer = Some(Fingerprint::of(&files.certificate));
+        let trust = TrustBundle { roots: files.roots.into(), crls: files.crls.into(), signer };
+        let authority = Self { issuer, certificate: files.certificate, chain, trust, not_after };
+        authority.prove(&authority.trust.roots, now)?;
+        authority.check_lists()?;
         Ok(authority)
     }
 
@@ -146,56 +168,23 @@ impl CertificateAuthority {
             &cacerts::Files {
                 certificate: self.certificate.clone(),
                 key: self.issuer.key().serialize_pem(),
-                chain: self.chain.iter().chain(self.roots.iter()).cloned().collect(),
-                roots: self.roots.to_vec(),
+                chain: self.chain.iter().chain(self.trust.roots.iter()).cloned().collect(),
+                roots: self.trust.roots.to_vec(),
+                crls: self.trust.crls.to_vec(),
             },
         )
-    }
-
-    /// Signs a certificate with a new P-256 key for `identity`, valid from [`CLOCK_SKEW`] before `now` until
-    /// `lifetime` after it, but never longer than the signing certificate.
-    ///
-    /// # Errors
-    /// When the signing certificate has expired or the cryptographic library fails.
-    pub fn issue(
-        &self,
-        identity: &SpiffeId,
-        lifetime: Duration,
-        now: SystemTime,
-    ) -> Result<WorkloadCertificate, CaError> {
-        let (not_before, not_after) = (now - CLOCK_SKEW, (now + lifetime).min(self.not_after));
-        if not_after <= now {
-            return Err(CaError::Expired);
-        }
-        let key = new_key()?;
-        let uri = identity.as_str().try_into().map_err(|e| CaError::Sign("write the identity as a URI", e))?;
-        let mut params = CertificateParams::default();
-        params.not_before = not_before.into();
-        params.not_after = not_after.into();
-        // An empty subject makes the SAN critical (RFC 5280, section 4.2.1.6; X509-SVID, section 4.1).
-        params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(uri)];
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.use_authority_key_identifier_extension = true;
-        let leaf =
-            params.signed_by(&key, &self.issuer).map_err(|e| CaError::Sign("sign a workload's certificate", e))?;
-        let chain = std::iter::once(leaf.der().clone()).chain(self.chain.iter().cloned()).collect();
-        Ok(WorkloadCertificate {
-            identity: identity.clone(),
-            chain,
-            key: PrivatePkcs8KeyDer::from(key.serialize_der()),
-            roots: self.roots.clone(),
-            not_before,
-            not_after,
-        })
     }
 
     /// The trust anchors that certificates of this authority come with.
     #[must_use]
     pub fn roots(&self) -> &[CertificateDer<'static>] {
-        &self.roots
+        &self.trust.roots
+    }
+
+    /// What peers are judged by, as this authority publishes it.
+    #[must_use]
+    pub fn trust(&self) -> &TrustBundle {
+        &self.trust
     }
 
     /// When the signing certificate ends.
@@ -205,13 +194,13 @@ impl CertificateAuthority {
     }
 
     /// Signs a certificate for nobody and verifies it as a peer would.
-    fn prove(&self, now: SystemTime) -> Result<(), CaError> {
+    fn prove(&self, roots: &Arc<[CertificateDer<'static>]>, now: SystemTime) -> Result<(), CaError> {
         let probe = SpiffeId::parse("spiffe://probe.invalid/ns/probe/sa/probe")
             .map_err(|e| CaError::Content { file: CA_CERT, problem: e.to_string() })?;
         let issued = self.issue(&probe, Duration::from_secs(60), now)?;
         let (leaf, intermediates) = issued.chain.split_first().ok_or(CaError::Expired)?;
-        PeerVerifier::new(&self.roots)
-            .and_then(|verifier| verifier.verify_chain(leaf, intermediates, now))
+        PeerVerifier::new(TrustBundle::of_roots(roots.clone()))
+            .and_then(|verifier| verifier.verify_chain(Role::Server, leaf, intermediates, now))
             .map_err(CaError::Chain)
     }
 }
@@ -236,21 +225,6 @@ fn authority_params(
     params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
-}
-
-/// Reads every certificate of a PEM text.
-///
-/// # Errors
-/// When the text has a broken block or no certificate at all.
-pub(crate) fn certificates(file: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CaError> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match all {
-        Ok(list) if list.is_empty() => {
-            Err(CaError::Content { file, problem: "holds no certificate in PEM".to_owned() })
-        }
-        Ok(list) => Ok(list),
-        Err(e) => Err(CaError::Content { file, problem: format!("is not valid PEM: {e}") }),
-    }
 }
 
 #[cfg(test)]

@@ -1,209 +1,251 @@
 //! The identities that this process speaks for, each with a certificate that is renewed in time.
 
+mod entry;
+mod renewal;
+mod status;
+
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use mesh_core::{SpiffeId, TrustDomain};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
-use crate::ca::{CaError, CertificateAuthority};
+use self::entry::Entry;
+use self::status::Tally;
+pub use self::status::{AuthorityStatus, CertificateStatus};
+use crate::ca::CLOCK_SKEW;
 use crate::certificate::WorkloadCertificate;
+use crate::csr::NewKey;
+use crate::source::{CertificateSource, SignError};
 use crate::tls::{Carriers, TlsError, TlsIdentity};
+use crate::trust::{Role, TrustFeed};
+use crate::verify::VerifyError;
 
 /// How long a workload's certificate is valid.
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// How long after a failed renewal the next attempt follows.
-const RETRY_AFTER: Duration = Duration::from_secs(10);
-/// The longest sleep of the renewal task, so that a clock that was set is noticed.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-
-/// Where certificates come from.
-#[derive(Debug)]
-pub enum CertificateSource {
-    /// An authority in this process.
-    Embedded(Box<CertificateAuthority>),
-}
-
-impl CertificateSource {
-    async fn issue(
-        &self,
-        identity: &SpiffeId,
-        lifetime: Duration,
-        now: SystemTime,
-    ) -> Result<WorkloadCertificate, CaError> {
-        match self {
-            Self::Embedded(authority) => authority.issue(identity, lifetime, now),
-        }
-    }
-}
+/// How long a connection waits for a certificate that is not there yet.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no certificate for an identity. A later try may succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityFetchError {
+    /// No key could be made.
+    #[error("no key for {identity}: {source}")]
+    Key {
+        /// For whom.
+        identity: SpiffeId,
+        /// What the cryptographic library said.
+        source: rcgen::Error,
+    },
     /// The source did not sign.
     #[error("no certificate for {identity}: {source}")]
-    Issue {
+    Sign {
         /// For whom.
         identity: SpiffeId,
         /// What the authority said.
-        source: CaError,
+        source: SignError,
     },
-    /// What the source signed cannot be used.
+    /// What the source signed is not what was asked for, or its own roots do not vouch for it.
+    #[error("the CA's certificate for {identity} is not usable: {source}")]
+    Answer {
+        /// For whom.
+        identity: SpiffeId,
+        /// What is wrong with it.
+        source: VerifyError,
+    },
+    /// This machine's clock and the authority's are too far apart.
+    #[error(
+        "the CA's certificate for {identity} is not valid by this node's clock, which is {behind} s behind the CA's (or ahead, \
+         if negative): set the clock"
+    )]
+    Clock {
+        /// For whom.
+        identity: SpiffeId,
+        /// By how many seconds the clock is behind.
+        behind: i64,
+    },
+    /// TLS cannot use the certificate.
     #[error(transparent)]
     Unusable(#[from] TlsError),
+    /// There was none within the time that a connection waits.
+    #[error("no certificate for {identity} within {} s; the last attempt: {last}", limit.as_secs_f32())]
+    TimedOut {
+        /// For whom.
+        identity: SpiffeId,
+        /// How long the connection waited.
+        limit: Duration,
+        /// How the last attempt ended.
+        last: String,
+    },
 }
 
-/// A cache of [`TlsIdentity`]s over one source. Shared by threads behind an [`Arc`].
-#[derive(Debug)]
-pub struct Identities {
-    source: CertificateSource,
-    trust_domain: TrustDomain,
-    lifetime: Duration,
-    carriers: Carriers,
-    entries: Mutex<HashMap<SpiffeId, Arc<Entry>>>,
-    changed: Notify,
-}
-
-/// What is known of one identity. The async lock lets one caller at a time fetch, while others wait for its result.
-#[derive(Debug, Default)]
-struct Entry {
-    current: Mutex<Option<Held>>,
-    fetching: tokio::sync::Mutex<()>,
-}
-
+/// What holds for all identities of a process.
 #[derive(Debug, Clone)]
-struct Held {
-    identity: Arc<TlsIdentity>,
-    renew_at: SystemTime,
+pub struct IdentitySettings {
+    /// Peers have to be of this trust domain.
+    pub trust_domain: TrustDomain,
+    /// How long certificates are asked to live.
+    pub lifetime: Duration,
+    /// What tunnels are carried by.
+    pub carriers: Carriers,
+    /// How long a connection waits for a certificate that is not there yet.
+    pub patience: Duration,
+}
+
+impl IdentitySettings {
+    /// The defaults for a trust domain.
+    #[must_use]
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        Self { trust_domain, lifetime: CERTIFICATE_LIFETIME, carriers: Carriers::default(), patience: PATIENCE }
+    }
+}
+
+/// A cache of [`TlsIdentity`]s over one source. Clones share it, threads too.
+#[derive(Clone)]
+pub struct Identities(Arc<Inner>);
+
+struct Inner {
+    source: Arc<dyn CertificateSource>,
+    trust: TrustFeed,
+    settings: IdentitySettings,
+    entries: Mutex<HashMap<SpiffeId, Arc<Entry>>>,
+    /// Something is to be done by [`Identities::run`].
+    changed: Notify,
+    tally: Tally,
+}
+
+impl fmt::Debug for Identities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identities").field("source", &self.0.source).finish_non_exhaustive()
+    }
 }
 
 impl Identities {
-    /// An empty store; peers have to be of `trust_domain`.
+    /// An empty store.
     #[must_use]
-    pub fn new(source: CertificateSource, trust_domain: TrustDomain) -> Self {
-        Self {
+    pub fn new(source: Arc<dyn CertificateSource>, settings: IdentitySettings) -> Self {
+        Self(Arc::new(Inner {
+            trust: source.trust(),
             source,
-            trust_domain,
-            lifetime: CERTIFICATE_LIFETIME,
-            carriers: Carriers::default(),
+            settings,
             entries: Mutex::default(),
             changed: Notify::new(),
-        }
+            tally: Tally::default(),
+        }))
     }
 
-    /// The same with certificates that live for `lifetime`.
+    /// Whom to trust, now and later.
     #[must_use]
-    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
-        self.lifetime = lifetime;
-        self
-    }
-
-    /// The same with tunnels carried only by `carriers`.
-    #[must_use]
-    pub fn with_carriers(mut self, carriers: Carriers) -> Self {
-        self.carriers = carriers;
-        self
+    pub fn trust(&self) -> TrustFeed {
+        self.0.trust.clone()
     }
 
     /// The identity's certificate, from the cache while it is valid. The configurations of one certificate are shared.
     ///
+    /// Where there is none, the caller waits for one, for as long as the settings say.
+    ///
     /// # Errors
-    /// When the source does not sign, or signs something unusable.
+    /// [`IdentityFetchError::TimedOut`], with the reason of the last attempt.
     pub async fn fetch(&self, identity: &SpiffeId) -> Result<Arc<TlsIdentity>, IdentityFetchError> {
-        let entry = lock(&self.entries).entry(identity.clone()).or_default().clone();
-        if let Some(valid) = entry.valid(SystemTime::now()) {
-            return Ok(valid);
+        let entry = self.entry(identity);
+        if let Some(current) = self.valid(&entry) {
+            return Ok(current);
         }
+        let limit = self.0.settings.patience;
+        timeout(limit, self.obtain(identity, &entry)).await.map_err(|_| {
+            let last = entry.last_error().unwrap_or_else(|| "the CA has not answered".to_owned());
+            IdentityFetchError::TimedOut { identity: identity.clone(), limit, last }
+        })
+    }
+
+    /// Holds certificates for these identities and no other: those that are missing are fetched by [`Identities::run`].
+    pub fn hold(&self, identities: &HashSet<SpiffeId>) {
+        let mut entries = lock(&self.0.entries);
+        entries.retain(|identity, _| identities.contains(identity));
+        for identity in identities {
+            if !entries.contains_key(identity) {
+                entries.insert(identity.clone(), Arc::default());
+                self.0.changed.notify_one();
+            }
+        }
+    }
+
+    fn entry(&self, identity: &SpiffeId) -> Arc<Entry> {
+        lock(&self.0.entries).entry(identity.clone()).or_default().clone()
+    }
+
+    /// The entry's certificate if it may be shown now, with the trust bundle that is in force now.
+    fn valid(&self, entry: &Entry) -> Option<Arc<TlsIdentity>> {
+        let peers = self.0.trust.borrow().clone();
+        entry.valid(&peers, SystemTime::now())
+    }
+
+    /// Tries until there is a certificate. One caller at a time does; the others wait for its result.
+    async fn obtain(&self, identity: &SpiffeId, entry: &Entry) -> Arc<TlsIdentity> {
         let _one = entry.fetching.lock().await;
-        if let Some(valid) = entry.valid(SystemTime::now()) {
-            return Ok(valid);
-        }
-        let held = self.issue(identity).await?;
-        *lock(&entry.current) = Some(held.clone());
-        self.changed.notify_one();
-        Ok(held.identity)
-    }
-
-    /// Forgets every identity that is not in `keep`.
-    pub fn retain(&self, keep: &HashSet<SpiffeId>) {
-        lock(&self.entries).retain(|identity, _| keep.contains(identity));
-    }
-
-    /// The certificates held now, for a status page.
-    #[must_use]
-    pub fn current(&self) -> Vec<Arc<TlsIdentity>> {
-        let entries = lock(&self.entries);
-        let held = entries.values().filter_map(|entry| lock(&entry.current).clone());
-        held.map(|held| held.identity).collect()
-    }
-
-    /// Renews certificates when about half of their life is over. Runs until it is dropped.
-    pub async fn run_renewal(&self) {
         loop {
-            let now = SystemTime::now();
-            let next = self.renew_due(now).await;
-            let sleep = next
-                .map_or(LONGEST_SLEEP, |at| at.duration_since(now).unwrap_or(Duration::ZERO))
-                .clamp(Duration::from_millis(100), LONGEST_SLEEP);
-            tokio::select! {
-                () = tokio::time::sleep(sleep) => {}
-                () = self.changed.notified() => {}
+            if let Some(current) = self.valid(entry) {
+                return current;
             }
+            if let Some(pause) = entry.pause(SystemTime::now()) {
+                tokio::time::sleep(pause).await;
+            }
+            self.attempt(identity, entry).await;
         }
     }
 
-    /// Renews what is due and returns when the next one will be.
-    async fn renew_due(&self, now: SystemTime) -> Option<SystemTime> {
-        let entries: Vec<_> = lock(&self.entries).iter().map(|(id, entry)| (id.clone(), entry.clone())).collect();
-        let mut next = None;
-        for (identity, entry) in entries {
-            let Some(due) = lock(&entry.current).as_ref().map(|held| held.renew_at) else {
-                continue;
-            };
-            let due = if due > now { due } else { self.renew(&identity, &entry, now).await };
-            next = Some(next.map_or(due, |next: SystemTime| next.min(due)));
-        }
-        next
-    }
-
-    async fn renew(&self, identity: &SpiffeId, entry: &Entry, now: SystemTime) -> SystemTime {
-        let _one = entry.fetching.lock().await;
-        let (renewed, renew_at) = match self.issue(identity).await {
-            Ok(held) => (Some(held.identity), held.renew_at),
+    /// One attempt at a new certificate, and what follows from its result. The caller holds the entry's lock.
+    async fn attempt(&self, identity: &SpiffeId, entry: &Entry) {
+        match self.issue(identity).await {
+            Ok(issued) => {
+                self.0.tally.succeeded();
+                if entry.succeeded(issued, &self.0.trust.borrow(), SystemTime::now()) {
+                    tracing::info!(%identity, "certificate obtained after earlier attempts had failed");
+                }
+            }
             Err(error) => {
-                tracing::warn!(%identity, %error, "certificate not renewed; the old one stays until it expires");
-                (None, now + RETRY_AFTER)
-            }
-        };
-        if let Some(held) = lock(&entry.current).as_mut() {
-            held.renew_at = renew_at;
-            if let Some(renewed) = renewed {
-                held.identity = renewed;
+                self.0.tally.failed(&error);
+                let text = error.to_string();
+                if entry.failed(&text, SystemTime::now()) {
+                    tracing::warn!(%identity, error = text, "no new certificate; one that is held stays until it expires");
+                }
             }
         }
-        renew_at
+        self.0.changed.notify_one();
     }
 
-    async fn issue(&self, identity: &SpiffeId) -> Result<Held, IdentityFetchError> {
+    /// Makes a key, has it signed and checks the answer as a peer would.
+    async fn issue(&self, identity: &SpiffeId) -> Result<Arc<TlsIdentity>, IdentityFetchError> {
+        let named = || identity.clone();
+        let new = NewKey::generate(identity).map_err(|source| IdentityFetchError::Key { identity: named(), source })?;
+        let signed = self.0.source.sign(&new.request, identity, self.0.settings.lifetime).await;
+        let signed = signed.map_err(|source| IdentityFetchError::Sign { identity: named(), source })?;
+        let answer = |source| IdentityFetchError::Answer { identity: named(), source };
+        let certificate = WorkloadCertificate::new(named(), signed.chain, new.key).map_err(answer)?;
         let now = SystemTime::now();
-        let certificate = self
-            .source
-            .issue(identity, self.lifetime, now)
-            .await
-            .map_err(|source| IdentityFetchError::Issue { identity: identity.clone(), source })?;
-        let tls = TlsIdentity::new(certificate, &self.trust_domain, self.carriers)?;
-        let life = tls.not_after.duration_since(now).unwrap_or(Duration::ZERO);
-        // Half of the life, give or take a tenth of it, so that a node's certificates do not renew all at once.
-        let share = 0.4 + 0.2 * fastrand::f64();
-        Ok(Held { identity: Arc::new(tls), renew_at: now + life.mul_f64(share) })
+        let behind = seconds_between(now, certificate.not_before + CLOCK_SKEW);
+        self.0.tally.clock_is_behind(behind);
+        if now < certificate.not_before || certificate.not_after <= now {
+            return Err(IdentityFetchError::Clock { identity: named(), behind });
+        }
+        let peers = self.0.trust.borrow().clone();
+        let (leaf, intermediates) = certificate.chain.split_at(1);
+        // A chain that our own roots do not vouch for is not shown to anybody.
+        peers.verify_chain(Role::Client, &leaf[0], intermediates, now).map_err(answer)?;
+        let settings = &self.0.settings;
+        Ok(Arc::new(TlsIdentity::new(certificate, peers, &settings.trust_domain, settings.carriers)?))
     }
 }
 
-impl Entry {
-    fn valid(&self, now: SystemTime) -> Option<Arc<TlsIdentity>> {
-        let current = lock(&self.current);
-        current.as_ref().filter(|held| held.identity.not_after > now).map(|held| held.identity.clone())
+/// From `earlier` to `later`, negative the other way round.
+fn seconds_between(earlier: SystemTime, later: SystemTime) -> i64 {
+    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    match later.duration_since(earlier) {
+        Ok(ahead) => seconds(ahead),
+        Err(error) => -seconds(error.duration()),
     }
 }
 
@@ -213,50 +255,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store() -> Identities {
-        let domain = TrustDomain::default();
-        let authority = CertificateAuthority::generate(&domain, SystemTime::now()).expect("authority");
-        Identities::new(CertificateSource::Embedded(Box::new(authority)), domain)
-    }
-
-    fn cart() -> SpiffeId {
-        SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").expect("valid")
-    }
-
-    #[tokio::test]
-    async fn a_certificate_is_made_once_and_shared() {
-        let store = store();
-        let (a, b) = (store.fetch(&cart()).await.unwrap(), store.fetch(&cart()).await.unwrap());
-        assert!(Arc::ptr_eq(&a, &b));
-    }
-
-    #[tokio::test]
-    async fn a_due_certificate_is_renewed_and_the_next_renewal_lies_within_its_life() {
-        let store = store();
-        let old = store.fetch(&cart()).await.unwrap();
-        let later = SystemTime::now() + CERTIFICATE_LIFETIME.mul_f64(0.61);
-        let next = store.renew_due(later).await.unwrap();
-        let new = store.fetch(&cart()).await.unwrap();
-        assert!(!Arc::ptr_eq(&old, &new));
-        assert!(next < new.not_after);
-    }
-
-    #[tokio::test]
-    async fn a_fresh_certificate_is_not_renewed() {
-        let store = store();
-        let old = store.fetch(&cart()).await.unwrap();
-        store.renew_due(SystemTime::now()).await;
-        assert!(Arc::ptr_eq(&old, &store.fetch(&cart()).await.unwrap()));
-    }
-
-    #[tokio::test]
-    async fn identities_not_retained_are_forgotten() {
-        let store = store();
-        store.fetch(&cart()).await.unwrap();
-        store.retain(&HashSet::new());
-        assert!(store.current().is_empty());
-    }
-}
+mod tests;

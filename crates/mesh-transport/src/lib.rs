@@ -8,6 +8,7 @@ mod buffer;
 pub mod ca;
 mod cacerts;
 pub mod certificate;
+pub mod csr;
 pub mod direct;
 mod gate;
 pub mod hbone;
@@ -18,16 +19,20 @@ pub mod reject;
 pub mod relay;
 mod session;
 mod socket;
+pub mod source;
 pub mod tls;
+pub mod trust;
 pub mod verify;
 
-pub use ca::{CaError, CertificateAuthority};
+pub use ca::{CaError, CertificateAuthority, LocalAuthority, SignedCertificate};
 pub use certificate::WorkloadCertificate;
-pub use identities::{CertificateSource, Identities, IdentityFetchError};
+pub use identities::{AuthorityStatus, CertificateStatus, Identities, IdentityFetchError, IdentitySettings};
 pub use limits::Limits;
 pub use reject::RejectReason;
 pub use relay::{End, Far, Outcome, RelayCounters, relay};
+pub use source::{CertificateSource, SignError};
 pub use tls::{Carriers, TlsError, TlsIdentity};
+pub use trust::{Fingerprint, PeerVerifier, Role, TrustBundle, TrustFeed};
 pub use verify::{VerifyError, identity_of};
 
 /// Doors to private parsers, for the fuzz targets alone.

@@ -23,6 +23,8 @@ pub enum RejectReason {
     CertificateExpired,
     /// The certificate's validity has not begun.
     CertificateNotYetValid,
+    /// The certificate, or one that signed it, was revoked.
+    CertificateRevoked,
     /// The certificate has no URI SAN.
     UriSanMissing,
     /// The certificate has two or more URI SANs.
@@ -55,7 +57,7 @@ pub enum RejectReason {
 
 impl RejectReason {
     /// Every reason, for metrics that start at zero.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NotTls,
         Self::TlsVersion,
         Self::Alpn,
@@ -64,6 +66,7 @@ impl RejectReason {
         Self::CertificateUntrusted,
         Self::CertificateExpired,
         Self::CertificateNotYetValid,
+        Self::CertificateRevoked,
         Self::UriSanMissing,
         Self::UriSanSeveral,
         Self::UriSanNotSpiffe,
@@ -92,6 +95,7 @@ impl RejectReason {
             Self::CertificateUntrusted => "certificate_untrusted",
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateNotYetValid => "certificate_not_yet_valid",
+            Self::CertificateRevoked => "certificate_revoked",
             Self::UriSanMissing => "uri_san_missing",
             Self::UriSanSeveral => "uri_san_several",
             Self::UriSanNotSpiffe => "uri_san_not_spiffe",
@@ -142,6 +146,7 @@ fn of_certificate(problem: &CertificateError) -> RejectReason {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             RejectReason::CertificateNotYetValid
         }
+        CertificateError::Revoked => RejectReason::CertificateRevoked,
         CertificateError::UnknownIssuer | CertificateError::BadSignature => RejectReason::CertificateUntrusted,
         CertificateError::Other(OtherError(other)) => {
             other.downcast_ref::<VerifyError>().map_or(RejectReason::CertificateInvalid, VerifyError::reason)

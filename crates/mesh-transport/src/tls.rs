@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -13,11 +14,12 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
-use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::certificate::WorkloadCertificate;
 use crate::direct;
-use crate::verify::{ExpectedServer, PeerVerifier, TrustDomainClients, VerifyError};
+use crate::trust::PeerVerifier;
+use crate::verify::{ExpectedServer, TrustDomainClients};
 
 /// ALPN of HBONE.
 pub const ALPN_H2: &[u8] = b"h2";
@@ -46,9 +48,6 @@ const MAX_CLIENT_CONFIGS: usize = 1024;
 /// Why a certificate cannot be used for TLS. Retrying needs another certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The roots cannot be used.
-    #[error(transparent)]
-    Roots(#[from] VerifyError),
     /// The key or the chain cannot be used, or they do not belong together.
     #[error("the certificate of {identity} cannot be used for TLS: {source}")]
     Certificate {
@@ -84,13 +83,18 @@ pub struct TlsIdentity {
     pub identity: SpiffeId,
     /// What the listener for this identity uses.
     pub server: Arc<ServerConfig>,
+    /// The certificate's serial number, as hexadecimal digits.
+    pub serial: String,
     /// Start of the certificate's validity.
     pub not_before: SystemTime,
     /// End of the certificate's validity.
     pub not_after: SystemTime,
     /// What its tunnels are carried by.
     pub(crate) carriers: Carriers,
-    peers: PeerVerifier,
+    /// Tells this certificate and trust bundle from every other in the process.
+    pub(crate) generation: u64,
+    trust_domain: TrustDomain,
+    peers: Arc<PeerVerifier>,
     certified: Arc<CertifiedKey>,
     clients: Mutex<HashMap<(SpiffeId, Carriers), Arc<ClientConfig>>>,
 }
@@ -105,41 +109,67 @@ impl fmt::Debug for TlsIdentity {
 }
 
 impl TlsIdentity {
-    /// Makes the configurations for `certificate`; peers have to be of `trust_domain`.
+    /// Makes the configurations for `certificate`; `peers` judges others, who have to be of `trust_domain`.
     ///
     /// # Errors
-    /// When the certificate, its key or its roots cannot be used.
+    /// When the certificate or its key cannot be used, or they do not belong together.
     pub fn new(
         certificate: WorkloadCertificate,
+        peers: Arc<PeerVerifier>,
         trust_domain: &TrustDomain,
         carriers: Carriers,
     ) -> Result<Self, TlsError> {
-        let WorkloadCertificate { identity, chain, key, roots, not_before, not_after } = certificate;
-        let failed = |source| TlsError::Certificate { identity: identity.clone(), source };
-        let peers = PeerVerifier::new(&roots)?;
-        let certified =
-            CertifiedKey::from_der(chain, PrivateKeyDer::Pkcs8(key), &provider()).map(Arc::new).map_err(failed)?;
-        let clients = TrustDomainClients::new(peers.clone(), trust_domain.clone());
-        let mut server = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])
-            .map_err(failed)?
-            .with_client_cert_verifier(Arc::new(clients))
-            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified.clone())));
-        server.alpn_protocols = carriers.alpn();
-        // The records are ours: see the record module.
-        server.enable_secret_extraction = true;
-        server.send_tls13_tickets = 0;
-        server.session_storage = Arc::new(NoServerSessionStorage {});
+        let WorkloadCertificate { identity, chain, key, serial, not_before, not_after } = certificate;
+        let certified = CertifiedKey::from_der(chain, PrivateKeyDer::Pkcs8(key), &provider())
+            .map(Arc::new)
+            .map_err(|source| TlsError::Certificate { identity: identity.clone(), source })?;
+        let server = server_config(&identity, &certified, &peers, trust_domain, carriers)?;
         Ok(Self {
             identity,
             server: Arc::new(server),
+            serial,
             not_before,
             not_after,
+            generation: next_generation(),
+            trust_domain: trust_domain.clone(),
             carriers,
             peers,
             certified,
             clients: Mutex::default(),
         })
+    }
+
+    /// The same certificate with another judge of peers.
+    ///
+    /// # Errors
+    /// When TLS 1.3 cannot be configured.
+    pub fn with_peers(&self, peers: Arc<PeerVerifier>) -> Result<Self, TlsError> {
+        let server = server_config(&self.identity, &self.certified, &peers, &self.trust_domain, self.carriers)?;
+        Ok(Self {
+            identity: self.identity.clone(),
+            server: Arc::new(server),
+            serial: self.serial.clone(),
+            not_before: self.not_before,
+            not_after: self.not_after,
+            generation: next_generation(),
+            trust_domain: self.trust_domain.clone(),
+            carriers: self.carriers,
+            peers,
+            certified: self.certified.clone(),
+            clients: Mutex::default(),
+        })
+    }
+
+    /// Who judges peers.
+    #[must_use]
+    pub fn peers(&self) -> &Arc<PeerVerifier> {
+        &self.peers
+    }
+
+    /// Our own leaf, then intermediates.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
     }
 
     /// What a connection to `expected` uses. Made once a destination and kept.
@@ -183,4 +213,30 @@ impl TlsIdentity {
         config.resumption = Resumption::disabled();
         Ok(config)
     }
+}
+
+fn next_generation() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn server_config(
+    identity: &SpiffeId,
+    certified: &Arc<CertifiedKey>,
+    peers: &Arc<PeerVerifier>,
+    trust_domain: &TrustDomain,
+    carriers: Carriers,
+) -> Result<ServerConfig, TlsError> {
+    let clients = TrustDomainClients::new(peers.clone(), trust_domain.clone());
+    let mut server = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|source| TlsError::Certificate { identity: identity.clone(), source })?
+        .with_client_cert_verifier(Arc::new(clients))
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified.clone())));
+    server.alpn_protocols = carriers.alpn();
+    // The records are ours: see the record module.
+    server.enable_secret_extraction = true;
+    server.send_tls13_tickets = 0;
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(server)
 }

@@ -4,23 +4,19 @@
 //! (X509-SVID, sections 2 and 5). DNS names, addresses and the subject mean nothing here, nor does the name asked for in TLS.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use mesh_core::{IdentityError, SpiffeId, TrustDomain};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::crypto::verify_tls13_signature;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::extensions::GeneralName;
 
 use crate::reject::RejectReason;
-use crate::tls::provider;
+use crate::trust::{PeerVerifier, Role};
 
 /// Why a certificate says nothing about who the peer is. Retrying needs another certificate, roots or clock.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -28,6 +24,9 @@ pub enum VerifyError {
     /// There is nothing to judge certificates by.
     #[error("no usable root certificate: {0}")]
     Roots(String),
+    /// A revocation list cannot be used.
+    #[error("a certificate revocation list cannot be used: {0}")]
+    Revocation(String),
     /// The leaf is no X.509 certificate, or its SAN extension is broken or there twice.
     #[error("the certificate cannot be read: {0}")]
     Unreadable(String),
@@ -66,7 +65,7 @@ impl VerifyError {
     #[must_use]
     pub fn reason(&self) -> RejectReason {
         match self {
-            Self::Roots(_) => RejectReason::CertificateUntrusted,
+            Self::Roots(_) | Self::Revocation(_) => RejectReason::CertificateUntrusted,
             Self::Unreadable(_) => RejectReason::CertificateInvalid,
             Self::Chain(error) => RejectReason::of_tls(error),
             Self::UriSanMissing => RejectReason::UriSanMissing,
@@ -77,7 +76,22 @@ impl VerifyError {
         }
     }
 
-    fn into_tls(self) -> Error {
+    /// What webpki found, in rustls's words, which have an alert for each.
+    pub(crate) fn of_chain(error: webpki::Error) -> Self {
+        use webpki::Error as Found;
+        Self::Chain(Error::InvalidCertificate(match error {
+            Found::BadDer | Found::BadDerTime | Found::TrailingData(_) => CertificateError::BadEncoding,
+            Found::CertNotValidYet { time, not_before } => CertificateError::NotValidYetContext { time, not_before },
+            Found::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+            Found::InvalidCertValidity => CertificateError::Expired,
+            Found::UnknownIssuer => CertificateError::UnknownIssuer,
+            Found::CertRevoked => CertificateError::Revoked,
+            Found::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+            other => CertificateError::Other(OtherError(Arc::new(other))),
+        }))
+    }
+
+    pub(crate) fn into_tls(self) -> Error {
         match self {
             // Keeps rustls's own alert for what webpki found.
             Self::Chain(error) => error,
@@ -114,74 +128,17 @@ pub fn identity_of(leaf: &CertificateDer<'_>) -> Result<SpiffeId, VerifyError> {
     }
 }
 
-/// Judges chains against one set of roots. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct PeerVerifier {
-    roots: Arc<RootCertStore>,
-    clients: Arc<dyn ClientCertVerifier>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl PeerVerifier {
-    /// A verifier that trusts `roots` alone.
-    ///
-    /// # Errors
-    /// When there is no root, or one of them cannot be used.
-    pub fn new(roots: &[CertificateDer<'static>]) -> Result<Self, VerifyError> {
-        let mut store = RootCertStore::empty();
-        for root in roots {
-            store.add(root.clone()).map_err(|e| VerifyError::Roots(e.to_string()))?;
-        }
-        let (roots, provider) = (Arc::new(store), provider());
-        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-            .clear_root_hint_subjects()
-            .build()
-            .map_err(|e| VerifyError::Roots(e.to_string()))?;
-        Ok(Self { roots, clients, provider })
-    }
-
-    /// Whether a server's chain verifies at `now`; says nothing about names.
-    ///
-    /// # Errors
-    /// [`VerifyError::Chain`] or [`VerifyError::Unreadable`].
-    pub fn verify_chain(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: SystemTime,
-    ) -> Result<(), VerifyError> {
-        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        self.verify_server_chain(leaf, intermediates, UnixTime::since_unix_epoch(since))
-    }
-
-    fn verify_server_chain(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(), VerifyError> {
-        let parsed = ParsedCertificate::try_from(leaf).map_err(VerifyError::Chain)?;
-        let algorithms = self.algorithms().all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)
-            .map_err(VerifyError::Chain)
-    }
-
-    fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
-        &self.provider.signature_verification_algorithms
-    }
-}
-
 /// The client's side: accepts exactly one identity.
 #[derive(Debug)]
 pub struct ExpectedServer {
-    peers: PeerVerifier,
+    peers: Arc<PeerVerifier>,
     expected: SpiffeId,
 }
 
 impl ExpectedServer {
     /// Accepts a server that is `expected` and nobody else.
     #[must_use]
-    pub fn new(peers: PeerVerifier, expected: SpiffeId) -> Self {
+    pub fn new(peers: Arc<PeerVerifier>, expected: SpiffeId) -> Self {
         Self { peers, expected }
     }
 }
@@ -196,7 +153,7 @@ impl ServerCertVerifier for ExpectedServer {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         self.peers
-            .verify_server_chain(leaf, intermediates, now)
+            .verify_at(Role::Server, leaf, intermediates, now)
             .and_then(|()| identity_of(leaf))
             .and_then(|found| {
                 if found == self.expected {
@@ -234,14 +191,14 @@ impl ServerCertVerifier for ExpectedServer {
 /// The server's side: accepts every workload of one trust domain. [`identity_of`] tells which afterwards.
 #[derive(Debug)]
 pub struct TrustDomainClients {
-    peers: PeerVerifier,
+    peers: Arc<PeerVerifier>,
     trust_domain: TrustDomain,
 }
 
 impl TrustDomainClients {
     /// Accepts the workloads of `trust_domain`.
     #[must_use]
-    pub fn new(peers: PeerVerifier, trust_domain: TrustDomain) -> Self {
+    pub fn new(peers: Arc<PeerVerifier>, trust_domain: TrustDomain) -> Self {
         Self { peers, trust_domain }
     }
 }
@@ -257,10 +214,10 @@ impl ClientCertVerifier for TrustDomainClients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.peers.clients.verify_client_cert(leaf, intermediates, now)?;
+        self.peers.verify_at(Role::Client, leaf, intermediates, now).map_err(VerifyError::into_tls)?;
         let found = identity_of(leaf).map_err(VerifyError::into_tls)?;
         if found.is_of(&self.trust_domain) {
-            Ok(verified)
+            Ok(ClientCertVerified::assertion())
         } else {
             let own = self.trust_domain.clone();
             Err(VerifyError::TrustDomain { found, own }.into_tls())

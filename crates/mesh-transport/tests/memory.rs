@@ -3,12 +3,15 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use mesh_core::{SpiffeId, TrustDomain, WorkloadUid};
 use mesh_transport::hbone::{Pool, PoolKey, Server, TunnelRequest};
-use mesh_transport::{Carriers, CertificateAuthority, CertificateSource, Identities, Limits, RelayCounters, relay};
+use mesh_transport::{
+    Carriers, CertificateAuthority, Identities, IdentitySettings, Limits, LocalAuthority, RelayCounters, relay,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -42,29 +45,31 @@ async fn bytes_a_connection(carriers: Carriers) -> usize {
     let domain = TrustDomain::default();
     let account = |name| SpiffeId::new(&domain, "shop", name).expect("valid");
     let authority = CertificateAuthority::generate(&domain, SystemTime::now()).expect("authority");
-    let source = CertificateSource::Embedded(Box::new(authority));
-    let identities = Identities::new(source, domain.clone()).with_carriers(carriers);
+    let source = Arc::new(LocalAuthority::fixed(authority).expect("usable"));
+    let settings = IdentitySettings { carriers, ..IdentitySettings::new(domain.clone()) };
+    let identities = Identities::new(source, settings);
     let (cart, pay) = (identities.fetch(&account("cart")).await, identities.fetch(&account("pay")).await);
     let (cart, pay) = (cart.expect("identity"), pay.expect("identity"));
     let (mesh, backend, clients) = (listen().await, listen().await, listen().await);
     let (peer, authority) = (address(&mesh), address(&backend));
     let drain = Rc::new(watch::Sender::new(false));
-    let server = Server::new(Limits::default());
+    let server = Server::new(Limits::default(), identities.trust());
     let draining = drain.clone();
     spawn_local(async move {
         while let Ok((stream, _)) = mesh.accept().await {
-            let (server, tls, drain) = (server.clone(), pay.server.clone(), draining.subscribe());
+            let (server, tls, drain) = (server.clone(), pay.clone(), draining.subscribe());
             spawn_local(async move {
                 let handler = |request: mesh_transport::hbone::ConnectRequest| async move {
                     let app = TcpStream::connect(request.authority).await.expect("backend");
                     let tunnel = request.accept().await.expect("accepted");
                     relay(app, tunnel, &RelayCounters::default()).await;
                 };
-                let _ = server.serve(stream, tls, drain, handler, |_| {}).await;
+                let _ =
+                    server.serve(stream, &tls, drain, async |_| std::future::pending().await, handler, |_| {}).await;
             });
         }
     });
-    let pool = Pool::new(Limits::default());
+    let pool = Pool::new(Limits::default(), identities.trust());
     let mut ends = Vec::with_capacity(2 * CONNECTIONS + 2);
     let mut before = 0;
     for number in 0..=CONNECTIONS {

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mesh_admin::{Certificate, List, Policy, PolicyRef, Selection, Service, Workload};
-use mesh_transport::TlsIdentity;
+use mesh_transport::CertificateStatus;
 
 use super::Admin;
 
@@ -42,22 +42,24 @@ impl Admin {
     /// The certificates that the daemon holds, by identity.
     pub(super) fn certificates(&self, selection: &Selection) -> List<Certificate> {
         let now = SystemTime::now();
-        let mut held = self.shared.identities.current();
-        held.sort_by(|a, b| a.identity.cmp(&b.identity));
+        let held = self.shared.identities.certificates();
         let generation = self.shared.config().generation;
-        selection.take(held.iter(), |tls| tls.identity.namespace(), generation, |tls| certificate(tls, now))
+        selection.take(held.iter(), |held| held.identity.namespace(), generation, |held| certificate(held, now))
     }
 }
 
-pub(super) fn certificate(tls: &TlsIdentity, now: SystemTime) -> Certificate {
+pub(super) fn certificate(held: &CertificateStatus, now: SystemTime) -> Certificate {
     Certificate {
-        identity: tls.identity.to_string(),
-        namespace: tls.identity.namespace().to_owned(),
-        service_account: tls.identity.service_account().to_owned(),
-        not_before: Some(unix(tls.not_before)),
-        not_after: Some(unix(tls.not_after)),
-        expires_in_seconds: Some(seconds_until(tls.not_after, now)),
-        error: None,
+        identity: held.identity.to_string(),
+        namespace: held.identity.namespace().to_owned(),
+        service_account: held.identity.service_account().to_owned(),
+        serial: held.serial.clone(),
+        not_before: held.not_before.map(unix),
+        not_after: held.not_after.map(unix),
+        expires_in_seconds: held.not_after.map(|end| seconds_until(end, now)),
+        next_renewal: held.next_renewal.map(unix),
+        roots: held.root_fingerprints.iter().map(ToString::to_string).collect(),
+        error: held.last_error.clone(),
     }
 }
 

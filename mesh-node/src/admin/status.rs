@@ -2,7 +2,9 @@
 
 use std::time::{Instant, SystemTime};
 
-use mesh_admin::{Certificates, Config, DataPath, Expiry, Hook, MAX_FINDINGS, MAX_WAITING, Pods, Status, WaitingPod};
+use mesh_admin::{
+    CertificateError, Certificates, Config, DataPath, Expiry, Hook, MAX_FINDINGS, MAX_WAITING, Pods, Status, WaitingPod,
+};
 use mesh_config::Severity;
 
 use super::{Admin, lists::seconds_until};
@@ -43,12 +45,17 @@ impl Admin {
     }
 
     fn certificate_summary(&self) -> Certificates {
-        let held = self.shared.identities.current();
-        let soonest = held.iter().min_by_key(|tls| tls.not_after).map(|tls| Expiry {
-            identity: tls.identity.to_string(),
-            expires_in_seconds: seconds_until(tls.not_after, SystemTime::now()),
+        let wanted = self.shared.identities.certificates();
+        let ends = wanted.iter().filter_map(|held| Some((held.not_after?, &held.identity)));
+        let soonest = ends.clone().min().map(|(end, identity)| Expiry {
+            identity: identity.to_string(),
+            expires_in_seconds: seconds_until(end, SystemTime::now()),
         });
-        Certificates { held: held.len(), soonest, errors: Vec::new() }
+        let failed = wanted.iter().filter_map(|held| {
+            let error = held.last_error.clone()?;
+            Some(CertificateError { identity: held.identity.to_string(), error })
+        });
+        Certificates { held: ends.count(), soonest, errors: failed.collect() }
     }
 }
 

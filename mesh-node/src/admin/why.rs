@@ -94,9 +94,9 @@ impl Admin {
             view.stops.push(format!("port {} is the mesh's own in an enrolled pod", target.port()));
         }
         let now = SystemTime::now();
-        let held = self.shared.identities.current();
-        let certificate = held.iter().find(|tls| tls.identity == workload.identity);
-        view.certificate = certificate.map(|tls| lists::certificate(tls, now));
+        let held = self.shared.identities.certificates();
+        let certificate = held.iter().find(|held| held.identity == workload.identity);
+        view.certificate = certificate.map(|held| lists::certificate(held, now));
         if let Some(Certificate { expires_in_seconds: Some(0), identity, .. }) = &view.certificate {
             view.stops.push(format!("the certificate of {identity} has ended"));
         }

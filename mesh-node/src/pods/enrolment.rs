@@ -142,7 +142,7 @@ impl Enrolment {
         self.forget_strangers(&desired);
         // Certificates for the accounts of this node's pods, and for no other.
         let identities = self.joined.values().map(|joined| joined.pod.identity.clone()).collect();
-        self.shared.identities.retain(&identities);
+        self.shared.identities.hold(&identities);
         self.failures.retain(|uid, _| desired.contains_key(uid));
         self.shared.telemetry.metrics.set_enrolment(desired.len(), self.joined.len(), self.failures.len());
         self.publish(&desired);

@@ -11,11 +11,12 @@ use tokio::net::TcpStream;
 use super::{
     admission::{self, Rejection},
     plaintext::canonical,
+    source_gone::until_gone,
 };
 use crate::{
     pods::EnrolledPod,
     sockets,
-    telemetry::{Ending, Party, Refused, Report, Reporter, Security, SpanKind},
+    telemetry::{CutReason, Ending, Party, Refused, Report, Reporter, Security, SpanKind},
     workers::Worker,
 };
 
@@ -39,13 +40,18 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Arc<EnrolledPod>, stream: Tcp
         }
     };
     let rejected = |reason| shared.telemetry.metrics.tunnel_rejected(reason);
-    let served = server.serve(stream, tls.server.clone(), pod.drain.clone(), handler, rejected).await;
+    let gone = async |identity: &SpiffeId| until_gone(shared.config_changes(), peer.ip(), identity).await;
+    let served = server.serve(stream, &tls, pod.drain.clone(), gone, handler, rejected).await;
     if let Err(error) = served {
         note(&worker, &pod, peer, &error);
     }
 }
 
 fn note(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, error: &ServeError) {
+    if let ServeError::Ended(end) = error {
+        worker.shared.telemetry.metrics.tunnel_ended(CutReason::of(end));
+        tracing::info!(pod = pod.display_name, %peer, reason = CutReason::of(end).as_str(), %error, "tunnel ended");
+    }
     if let Some(reason) = error.reason() {
         worker.shared.telemetry.metrics.tunnel_rejected(reason);
         tracing::info!(pod = pod.display_name, %peer, reason = reason.as_str(), %error, "tunnel rejected");

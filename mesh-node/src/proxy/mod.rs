@@ -5,6 +5,7 @@ mod baggage;
 mod hbone;
 mod outbound;
 mod plaintext;
+mod source_gone;
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use mesh_abi::Counter;
 use mesh_config::Config;
 use mesh_core::policy::Authorization;
-use mesh_transport::RejectReason;
+use mesh_transport::{Identities, RejectReason};
 use prometheus::{Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector};
 
 use super::{
     SpanFate,
+    certificates::CertificateMetrics,
     decisions::Decisions,
     report::{Bytes, CutReason, Ending, Refused, Report},
     series::{TcpMetrics, TcpSeries},
@@ -28,6 +29,7 @@ pub struct Metrics {
     cut: IntCounterVec,
     rejected: IntCounterVec,
     decisions: Decisions,
+    ended: IntCounterVec,
     spans: IntCounterVec,
     events: IntCounterVec,
     admin: IntCounterVec,
@@ -72,6 +74,12 @@ impl Metrics {
                 "Connections into pods that a policy denied, that one of action AUDIT matched, and what dry run would do",
                 &Decisions::LABELS,
             )?),
+
+            ended: ours(
+                "mesh_tunnels_ended_total",
+                "Tunnels' connections that this daemon ended for their peer's sake, by why",
+                &["reason"],
+            )?,
             spans: ours("mesh_spans_total", "Spans of tunnels' set-up by what became of them", &["result"])?,
             events: ours("mesh_ebpf_events_total", "What the eBPF programs did, by why", &["action", "reason"])?,
             admin: ours("mesh_admin_requests_total", "Requests to the admin API by HTTP status", &["code"])?,
@@ -88,6 +96,14 @@ impl Metrics {
         .with_closed_sets())
     }
 
+    /// Tells of these certificates too, from now on.
+    ///
+    /// # Errors
+    /// Two metrics of one name, which is a mistake in this crate.
+    pub fn tell_of(&self, identities: Identities) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(CertificateMetrics::new(identities)?))
+    }
+
     /// Makes every value of the closed labels appear from the start, as zero.
     fn with_closed_sets(self) -> Self {
         for reporter in ["source", "destination"] {
@@ -100,6 +116,9 @@ impl Metrics {
         }
         for fate in SpanFate::ALL {
             self.spans.with_label_values(&[fate.as_str()]);
+        }
+        for reason in [CutReason::CertificateUntrusted, CutReason::WorkloadGone] {
+            self.ended.with_label_values(&[reason.as_str()]);
         }
         for reason in RejectReason::ALL {
             self.rejected.with_label_values(&[reason.as_str()]);
@@ -140,6 +159,11 @@ impl Metrics {
     /// Policies have decided on a connection into a pod.
     pub fn judged(&self, report: &Report, authorization: &Authorization) {
         self.decisions.judged(report, authorization);
+    }
+
+    /// An accepted connection for tunnels was ended.
+    pub fn tunnel_ended(&self, reason: CutReason) {
+        self.ended.with_label_values(&[reason.as_str()]).inc();
     }
 
     /// A tunnel, or a request in one, was turned away.

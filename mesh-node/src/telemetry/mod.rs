@@ -1,6 +1,7 @@
 //! What the daemon tells of itself and of the connections that it carries.
 
 mod access_log;
+mod certificates;
 mod decisions;
 mod endpoints;
 mod flow_events;

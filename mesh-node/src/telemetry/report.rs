@@ -7,7 +7,7 @@ use std::{
 };
 
 use mesh_core::{Service, SpiffeId, Workload};
-use mesh_transport::relay::End;
+use mesh_transport::{hbone::TunnelEnd, relay::End};
 
 use super::{Decider, FlowKind};
 
@@ -138,17 +138,32 @@ impl Refused {
 pub enum CutReason {
     /// A policy that changed denies it now.
     PolicyDenied,
+    /// The certificate of the other end was revoked, or its root is trusted no more.
+    CertificateUntrusted,
+    /// The other end is no workload of the mesh any more.
+    WorkloadGone,
 }
 
 impl CutReason {
     /// Every reason.
-    pub const ALL: [Self; 1] = [Self::PolicyDenied];
+    pub const ALL: [Self; 3] = [Self::PolicyDenied, Self::CertificateUntrusted, Self::WorkloadGone];
+
+    /// Why the connection of a tunnel was ended.
+    #[must_use]
+    pub const fn of(end: &TunnelEnd) -> Self {
+        match end {
+            TunnelEnd::Untrusted(_) => Self::CertificateUntrusted,
+            TunnelEnd::WorkloadGone(_) => Self::WorkloadGone,
+        }
+    }
 
     /// As a metric label and log field.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::PolicyDenied => "policy_denied",
+            Self::CertificateUntrusted => "certificate_untrusted",
+            Self::WorkloadGone => "workload_gone",
         }
     }
 }

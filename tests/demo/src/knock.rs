@@ -10,9 +10,9 @@ use clap::Args;
 use mesh_core::{SpiffeId, TrustDomain, WorkloadUid};
 use mesh_lab::Place;
 use mesh_transport::hbone::{Pool, PoolKey, TunnelRequest};
-use mesh_transport::{Carriers, CertificateAuthority, Limits, TlsIdentity};
+use mesh_transport::{Carriers, CertificateAuthority, Limits, PeerVerifier, TlsIdentity};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::watch};
 
 use crate::stage::TRUST_DOMAIN;
 use crate::wire::HBONE;
@@ -84,15 +84,16 @@ impl Knock {
     async fn knock(&self) -> Result<Answer> {
         let (now, trust_domain) = (SystemTime::now(), TRUST_DOMAIN.parse::<TrustDomain>()?);
         let (identity, expected) = (SpiffeId::parse(&self.identity)?, SpiffeId::parse(&self.expected)?);
-        let mut certificate =
+        let certificate =
             CertificateAuthority::load(&self.signer, now)?.issue(&identity, Duration::from_secs(3600), now)?;
         // Roots are public: whoever forges a certificate can still tell a true server.
-        certificate.roots = Arc::from(CertificateAuthority::load(&self.trusted, now)?.roots());
-        let tls = TlsIdentity::new(certificate, &trust_domain, Carriers::H2)?;
+        let trust = CertificateAuthority::load(&self.trusted, now)?.trust().clone();
+        let peers = Arc::new(PeerVerifier::new(trust)?);
+        let tls = TlsIdentity::new(certificate, peers.clone(), &trust_domain, Carriers::H2)?;
         let peer = SocketAddr::new(self.target.ip(), HBONE);
         let key = PoolKey { source: WorkloadUid::from("stranger"), identity, peer, expected };
         let request = TunnelRequest { authority: self.target, forwarded: None, baggage: None, traceparent: None };
-        let pool = Pool::new(Limits::default());
+        let pool = Pool::new(Limits::default(), watch::channel(peers).1);
         Ok(match pool.connect(key, &tls, request, async || TcpStream::connect(peer).await).await {
             Ok(_tunnel) => Answer { opened: true, error: String::new(), reason: String::new() },
             Err(error) => {

@@ -30,7 +30,7 @@ pub struct DaemonOptions {
     pub env: Vec<(String, String)>,
     /// How long it may take to be ready; none to return at once after the start.
     pub ready_within: Option<Duration>,
-    /// The CA's directory; the lab's own without one.
+    /// The CA's directory; the lab's own without one. None is passed where the arguments have a --ca-address.
     pub ca: Option<PathBuf>,
     /// The program; the `mesh-node` of [`crate::binary`] without one.
     pub program: Option<PathBuf>,
@@ -60,7 +60,10 @@ impl Lab {
         let bpf = self.bpf_dir(node.name())?;
         let config = self.config_dir().display().to_string();
         let socket = self.admin_socket(node.name()).display().to_string();
-        let mut argv = vec![&*program, "--node", node.name(), "--config", &config, "--ca", &ca];
+        let mut argv = vec![&*program, "--node", node.name(), "--config", &config];
+        if !options.args.iter().any(|argument| argument == "--ca-address") {
+            argv.extend(["--ca", &ca]);
+        }
         argv.extend(["--bpf-dir", &bpf, "--admin-socket", &socket]);
         argv.extend(options.args.iter().map(String::as_str));
         let number = self.shared.next_number();

@@ -18,8 +18,8 @@ const fn row(package: &'static str, ours: &'static [&'static str]) -> Row {
     Row { package, ours, others: None }
 }
 
-const PROGRAM: &[&str] = &["mesh-core", "mesh-config", "mesh-transport"];
-const NODE: &[&str] = &["mesh-abi", "mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
+const PROGRAM: &[&str] = &["mesh-ca", "mesh-core", "mesh-config", "mesh-transport"];
+const NODE: &[&str] = &["mesh-abi", "mesh-admin", "mesh-ca", "mesh-core", "mesh-config", "mesh-transport"];
 const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
 const TEST: &[&str] = &[
     "mesh-abi",
@@ -41,6 +41,7 @@ const ROWS: &[Row] = &[
     row("mesh-ebpf", &["mesh-abi"]),
     row("mesh-config", &["mesh-core"]),
     row("mesh-transport", &["mesh-core"]),
+    row("mesh-ca", &["mesh-core", "mesh-transport"]),
     row("mesh-node", NODE),
     row("mesh-waypoint", PROGRAM),
     row("mesh-control", PROGRAM),

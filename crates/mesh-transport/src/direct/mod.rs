@@ -20,6 +20,7 @@ mod request;
 mod server;
 mod tunnel;
 
+pub use closing::{Fate, TunnelEnd};
 pub use frame::TunnelError;
 pub use tunnel::DirectTunnel;
 

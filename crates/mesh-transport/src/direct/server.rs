@@ -22,6 +22,7 @@ pub(crate) async fn serve<H>(
     peer: SpiffeId,
     mut drain: watch::Receiver<bool>,
     limits: &Limits,
+    closing: Rc<Closing>,
     mut handler: impl FnMut(ConnectRequest) -> H,
     mut on_reject: impl FnMut(RejectReason),
 ) -> Result<(), ServeError>
@@ -29,7 +30,6 @@ where
     H: Future<Output = ()> + 'static,
 {
     // Whoever drops this future cuts the tunnel that runs.
-    let closing = Rc::new(Closing::default());
     let _cut = CloseOnDrop(closing.clone());
     loop {
         let next = tokio::select! {

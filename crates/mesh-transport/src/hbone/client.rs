@@ -7,23 +7,21 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use h2::client::{Connection, SendRequest};
 use http::StatusCode;
 use mesh_core::SpiffeId;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::buffer::Chunk;
-use crate::direct::{self, TunnelError};
+use crate::direct::{self, Closing, TunnelEnd, TunnelError};
 use crate::hbone::connect_error::{ConnectError, HANDSHAKE};
 use crate::hbone::keepalive::{until_idle, until_silent};
 use crate::hbone::request::TunnelRequest;
 use crate::hbone::tunnel::{H2Tunnel, Place, Places, Tunnel};
 use crate::limits::Limits;
-use crate::session::{HandshakeError, Session, TlsStream};
+use crate::session::{HandshakeError, PeerChain, Session, TlsStream};
 use crate::tls::{ALPN_H2, Carriers, TlsIdentity};
 
 /// Where a connection goes and how.
@@ -93,12 +91,14 @@ async fn shake_hands(
 pub(super) struct Link {
     sender: SendRequest<Chunk>,
     peer: SocketAddr,
-    /// Which of our certificates it was made with, told by its end.
-    pub(super) not_after: SystemTime,
+    /// Which of our certificates and trust bundles it was made with.
+    pub(super) generation: u64,
+    /// What the peer showed.
+    pub(super) chain: Option<Arc<PeerChain>>,
     /// No new tunnels; those that are open go on.
     pub(super) retired: Cell<bool>,
     places: Places,
-    cut: Rc<Notify>,
+    closing: Rc<Closing>,
 }
 
 /// What became of asking a [`Link`] for a tunnel.
@@ -117,6 +117,7 @@ impl Link {
         session: Box<Session>,
     ) -> Result<(Rc<Self>, Driver), ConnectError> {
         let peer = target.peer;
+        let chain = session.peer.clone();
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(limits.stream_window)
@@ -130,12 +131,13 @@ impl Link {
         let link = Rc::new(Self {
             sender,
             peer,
-            not_after: target.tls.not_after,
+            generation: target.tls.generation,
+            chain,
             retired: Cell::new(false),
             places: Places::default(),
-            cut: Rc::new(Notify::new()),
+            closing: Rc::default(),
         });
-        let driver = drive(connection, link.places.clone(), link.cut.clone(), limits.clone());
+        let driver = drive(connection, link.places.clone(), link.closing.clone(), limits.clone());
         Ok((link, Box::pin(driver)))
     }
 
@@ -147,7 +149,13 @@ impl Link {
     /// Ends the connection now; its tunnels are reset.
     pub(super) fn cut(&self) {
         self.retired.set(true);
-        self.cut.notify_one();
+        self.closing.close();
+    }
+
+    /// The same, for a reason that its tunnels are told.
+    pub(super) fn end(&self, reason: TunnelEnd) {
+        self.retired.set(true);
+        self.closing.end(reason);
     }
 
     /// Sends a CONNECT and waits for its answer.
@@ -172,7 +180,7 @@ impl Link {
         if response.status() != StatusCode::OK {
             return Err(OpenError::Settled(ConnectError::Refused(response.status())));
         }
-        Ok(Tunnel::H2(H2Tunnel { send, recv: response.into_body(), place }))
+        Ok(Tunnel::H2(H2Tunnel { send, recv: response.into_body(), place, closing: self.closing.clone() }))
     }
 
     fn broken(&self, error: h2::Error) -> ConnectError {
@@ -203,7 +211,7 @@ fn handshake_error(target: &Target<'_>, error: HandshakeError) -> ConnectError {
 }
 
 /// Drives a connection until it ends by itself, is cut, falls silent, or has been idle long enough.
-async fn drive(mut connection: Connection<TlsStream, Chunk>, places: Places, cut: Rc<Notify>, limits: Limits) {
+async fn drive(mut connection: Connection<TlsStream, Chunk>, places: Places, closing: Rc<Closing>, limits: Limits) {
     let ping = connection.ping_pong();
     let idle = until_idle(limits.idle_timeout, || places.taken());
     tokio::select! {
@@ -212,7 +220,7 @@ async fn drive(mut connection: Connection<TlsStream, Chunk>, places: Places, cut
                 tracing::debug!(%error, "tunnel connection ended");
             }
         }
-        () = cut.notified() => {}
+        () = closing.closed() => {}
         () = until_silent(ping, &limits) => tracing::debug!("tunnel connection fell silent"),
         () = idle => {}
     }

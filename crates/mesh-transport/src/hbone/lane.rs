@@ -9,10 +9,12 @@ use std::time::SystemTime;
 
 use http::StatusCode;
 use tokio::sync::Mutex;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::timeout;
 
-use crate::direct::{Closing, DirectTunnel, Frame, Home, TunnelError, encode_request, parse_status, receive, send};
+use crate::direct::{
+    Closing, DirectTunnel, Frame, Home, TunnelEnd, TunnelError, encode_request, parse_status, receive, send,
+};
 use crate::hbone::client::{Link, OpenError, Target};
 use crate::hbone::connect_error::ConnectError;
 use crate::hbone::pool::{Pool, PoolKey};
@@ -20,9 +22,11 @@ use crate::hbone::request::TunnelRequest;
 use crate::hbone::tunnel::{Place, Places, Tunnel};
 use crate::limits::Limits;
 use crate::record::RecordError;
-use crate::session::Session;
+use crate::session::{PeerChain, Session};
 use crate::socket::{has_input, poll_readable, write_now};
 use crate::tls::TlsIdentity;
+use crate::trust::PeerVerifier;
+use crate::verify::VerifyError;
 
 /// One key's connections.
 #[derive(Default)]
@@ -37,25 +41,36 @@ pub(super) struct Lane {
     direct: Places,
     pub(super) failures: Cell<u64>,
     pub(super) last_failure: RefCell<Option<ConnectError>>,
+    /// Direct connections that are asked for a tunnel or carry one.
+    open: RefCell<Vec<Weak<OpenDirect>>>,
     /// The source's pod has left.
-    pub(super) closing: Rc<Closing>,
+    pub(super) is_closed: Cell<bool>,
+}
+
+/// A direct connection out of the pool, for as long as its [`Berth`] lives.
+struct OpenDirect {
+    chain: Option<Arc<PeerChain>>,
+    closing: Rc<Closing>,
 }
 
 /// A direct connection without a tunnel, and the task that watches it.
 struct Parked {
     session: Rc<RefCell<Option<Box<Session>>>>,
-    not_after: SystemTime,
+    generation: u64,
     watch: AbortHandle,
 }
 
 impl Lane {
     /// The HTTP/2 connection with the most tunnels that still has room, so that the others may fall idle.
     pub(super) fn pick(&self, tls: &TlsIdentity, limits: &Limits) -> Option<Rc<Link>> {
-        let links = self.links.borrow();
+        let (links, now) = (self.links.borrow(), SystemTime::now());
         let usable = links.iter().filter(|link| {
-            // After a renewal, new tunnels go over connections made with the new certificate.
-            let current = link.not_after == tls.not_after;
-            current && !link.retired.get() && link.active() < limits.streams_per_connection
+            // After a renewal, or a change in whom to trust, new tunnels go over new connections.
+            let current = link.generation == tls.generation;
+            current
+                && !has_ended(link.chain.as_ref(), now)
+                && !link.retired.get()
+                && link.active() < limits.streams_per_connection
         });
         usable.max_by_key(|link| link.active()).cloned()
     }
@@ -66,9 +81,10 @@ impl Lane {
             let parked = self.parked.borrow_mut().pop()?;
             parked.watch.abort();
             let session = parked.session.take();
-            if parked.not_after == tls.not_after
+            if parked.generation == tls.generation
                 && let Some(session) = session
                 && !has_input(&session.socket)
+                && !has_ended(session.peer.as_ref(), SystemTime::now())
             {
                 return Some(session);
             }
@@ -95,9 +111,47 @@ impl Lane {
         self.links.borrow().len() + self.parked.borrow().len()
     }
 
+    /// Ends the connections whose peers `judge` does not accept; their tunnels are reset.
+    ///
+    /// Verifying takes about a tenth of a millisecond each, so that others get their turn in between.
+    pub(super) async fn rejudge(&self, judge: &PeerVerifier) {
+        let links: Vec<_> = self.links.borrow().clone();
+        for link in links {
+            if let Some(error) = refused(judge, link.chain.as_ref()) {
+                link.end(TunnelEnd::Untrusted(error));
+            }
+            yield_now().await;
+        }
+        let open: Vec<_> = self.open.borrow().iter().filter_map(Weak::upgrade).collect();
+        for open in open {
+            if let Some(error) = refused(judge, open.chain.as_ref()) {
+                open.closing.end(TunnelEnd::Untrusted(error));
+            }
+            yield_now().await;
+        }
+        // What waits for its next tunnel is of an earlier generation now, and would never be used again.
+        for parked in self.parked.borrow_mut().drain(..) {
+            parked.watch.abort();
+        }
+    }
+
+    fn register(&self, session: &Session) -> Rc<OpenDirect> {
+        let new = Rc::new(OpenDirect { chain: session.peer.clone(), closing: Rc::default() });
+        if self.is_closed.get() {
+            new.closing.close();
+        }
+        let mut open = self.open.borrow_mut();
+        if open.len() == open.capacity() {
+            open.retain(|old| old.strong_count() > 0);
+        }
+        open.push(Rc::downgrade(&new));
+        new
+    }
+
     /// Ends everything: tunnels are reset.
     pub(super) fn close(&self) {
-        self.closing.close();
+        self.is_closed.set(true);
+        self.open.borrow_mut().drain(..).filter_map(|open| open.upgrade()).for_each(|open| open.closing.close());
         self.links.borrow().iter().for_each(|link| link.cut());
         for parked in self.parked.borrow_mut().drain(..) {
             parked.watch.abort();
@@ -105,13 +159,22 @@ impl Lane {
     }
 }
 
+fn has_ended(chain: Option<&Arc<PeerChain>>, now: SystemTime) -> bool {
+    chain.is_some_and(|chain| chain.has_ended(now))
+}
+
+fn refused(judge: &PeerVerifier, chain: Option<&Arc<PeerChain>>) -> Option<VerifyError> {
+    chain.and_then(|chain| chain.verify(judge).err())
+}
+
 /// A place in a lane, which keeps it in the pool. The last one to go takes an empty lane with it.
 pub(crate) struct Berth {
     pub(super) pool: Pool,
     pub(super) key: PoolKey,
     pub(super) lane: Rc<Lane>,
-    /// The certificate that the connection was made with, told by its end.
-    pub(super) not_after: SystemTime,
+    /// The certificate and trust bundle that the connection was made with.
+    pub(super) generation: u64,
+    open: Option<Rc<OpenDirect>>,
 }
 
 impl Drop for Berth {
@@ -121,9 +184,13 @@ impl Drop for Berth {
 }
 
 impl Berth {
+    pub(super) fn new(pool: Pool, key: PoolKey, lane: Rc<Lane>, generation: u64) -> Self {
+        Self { pool, key, lane, generation, open: None }
+    }
+
     /// Asks for a tunnel over a direct connection, and waits for the answer.
     pub(super) async fn open(
-        self,
+        mut self,
         mut session: Box<Session>,
         place: Place,
         target: &Target<'_>,
@@ -131,6 +198,9 @@ impl Berth {
         limits: &Limits,
     ) -> Result<Tunnel, OpenError> {
         let (peer, limit) = (target.peer, limits.response_timeout);
+        let open = self.lane.register(&session);
+        self.open = Some(open.clone());
+        self.pool.still_trusts(target, session.peer.as_ref()).map_err(OpenError::Settled)?;
         let answer = timeout(limit, ask(&mut session, request)).await;
         let status = match answer {
             Ok(Ok(status)) => status,
@@ -141,7 +211,7 @@ impl Berth {
             }
         };
         if status == StatusCode::OK {
-            let closing = self.lane.closing.clone();
+            let closing = open.closing.clone();
             return Ok(Tunnel::Direct(DirectTunnel { session, closing, home: Home::Pool(Box::new(self), place) }));
         }
         self.park(session);
@@ -149,10 +219,11 @@ impl Berth {
     }
 
     /// Keeps a connection for the next tunnel, unless there are enough, or somebody said something out of turn.
-    pub(crate) fn park(self, session: Box<Session>) {
+    pub(crate) fn park(mut self, session: Box<Session>) {
+        self.open = None;
         let limits = self.pool.limits();
         let enough = self.lane.parked.borrow().len() >= limits.idle_per_destination;
-        if enough || self.lane.closing.is_closed() || !session.input.is_empty() {
+        if enough || self.lane.is_closed.get() || !session.input.is_empty() {
             return close(&session);
         }
         let session = Rc::new(RefCell::new(Some(session)));
@@ -167,7 +238,7 @@ impl Berth {
             forget(&pool, &key, &lane, &watched);
         });
         let watch = watch.abort_handle();
-        self.lane.parked.borrow_mut().push(Parked { session, not_after: self.not_after, watch });
+        self.lane.parked.borrow_mut().push(Parked { session, generation: self.generation, watch });
     }
 }
 

@@ -21,3 +21,5 @@ pub use request::{ConnectRequest, TunnelRequest};
 pub use server::{ServeError, Server};
 pub(crate) use tunnel::Place;
 pub use tunnel::{H2Tunnel, Tunnel};
+
+pub use crate::direct::{Fate, TunnelEnd};

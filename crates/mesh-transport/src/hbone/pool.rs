@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 use mesh_core::{SpiffeId, WorkloadUid};
 use tokio::net::TcpStream;
@@ -17,8 +18,9 @@ use crate::hbone::lane::{Berth, Lane};
 use crate::hbone::request::TunnelRequest;
 use crate::hbone::tunnel::{Place, Tunnel};
 use crate::limits::Limits;
-use crate::session::Session;
+use crate::session::{PeerChain, Session};
 use crate::tls::{Carriers, TlsIdentity};
+use crate::trust::TrustFeed;
 
 /// What makes two connections interchangeable. The source's uid is part of it, so that nothing outlives a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,6 +40,7 @@ pub struct PoolKey {
 pub struct Pool {
     lanes: Rc<RefCell<HashMap<PoolKey, Rc<Lane>>>>,
     limits: Rc<Limits>,
+    trust: TrustFeed,
 }
 
 impl fmt::Debug for Pool {
@@ -53,10 +56,36 @@ enum Ready {
 }
 
 impl Pool {
-    /// An empty pool.
+    /// An empty pool. [`Pool::follow_trust`] ends connections to peers that `trust` accepts no more.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self { lanes: Rc::default(), limits: Rc::new(limits) }
+    pub fn new(limits: Limits, trust: TrustFeed) -> Self {
+        Self { lanes: Rc::default(), limits: Rc::new(limits), trust }
+    }
+
+    /// Judges the peers of all connections anew whenever the trust bundle changes. Runs until it is dropped.
+    pub async fn follow_trust(&self) {
+        let mut trust = self.trust.clone();
+        // Without a sender the bundle never changes.
+        while trust.changed().await.is_ok() {
+            let judge = trust.borrow_and_update().clone();
+            let lanes: Vec<_> = self.lanes.borrow().values().cloned().collect();
+            for lane in lanes {
+                lane.rejudge(&judge).await;
+            }
+        }
+    }
+
+    /// Fails when the peer, which was accepted by an earlier trust bundle, would not be by the one in force.
+    pub(super) fn still_trusts(&self, target: &Target<'_>, chain: Option<&Arc<PeerChain>>) -> Result<(), ConnectError> {
+        let judge = self.trust.borrow().clone();
+        if Arc::ptr_eq(&judge, target.tls.peers()) {
+            return Ok(());
+        }
+        chain.map_or(Ok(()), |chain| chain.verify(&judge)).map_err(|error| ConnectError::Tls {
+            peer: target.peer,
+            expected: target.expected.clone(),
+            source: Arc::new(error.into_tls()),
+        })
     }
 
     /// Opens a tunnel, over a connection that is there or one that `dial` makes to `key.peer`.
@@ -75,7 +104,7 @@ impl Pool {
         dial: impl AsyncFnOnce() -> io::Result<TcpStream>,
     ) -> Result<Tunnel, ConnectError> {
         let lane = self.lanes.borrow_mut().entry(key.clone()).or_default().clone();
-        let berth = || Berth { pool: self.clone(), key: key.clone(), lane: lane.clone(), not_after: tls.not_after };
+        let berth = || Berth::new(self.clone(), key.clone(), lane.clone(), tls.generation);
         // Keeps the lane while its tunnel is being made.
         let _stay = berth();
         let target = Target { peer: key.peer, expected: &key.expected, tls };
@@ -178,7 +207,7 @@ impl Pool {
             Ok(stream) => establish(target, offered, &self.limits, stream).await,
             Err(error) => Err(error),
         };
-        if lane.closing.is_closed() {
+        if lane.is_closed.get() {
             return Err(ConnectError::SourceGone);
         }
         let established = established.inspect_err(|error| {
@@ -193,6 +222,8 @@ impl Pool {
         match established {
             Established::Direct(session) => Ok(Ready::Direct(session, place.unwrap_or_else(|| lane.occupy()))),
             Established::H2(link, driver) => {
+                // No await in between: a change of trust finds it in the lane, or is found here.
+                self.still_trusts(target, link.chain.as_ref())?;
                 lane.links.borrow_mut().push(link.clone());
                 self.spawn(key.clone(), Rc::downgrade(lane), link.clone(), driver);
                 Ok(Ready::H2(link))

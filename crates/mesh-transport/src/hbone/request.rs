@@ -69,7 +69,7 @@ pub struct ConnectRequest {
 /// How the answer travels.
 enum Answer {
     Direct(Box<Session>, Rc<Closing>, oneshot::Sender<Box<Session>>),
-    H2 { respond: SendResponse<Chunk>, recv: h2::RecvStream, place: Place },
+    H2 { respond: SendResponse<Chunk>, recv: h2::RecvStream, place: Place, closing: Rc<Closing> },
 }
 
 impl std::fmt::Debug for ConnectRequest {
@@ -89,6 +89,7 @@ impl ConnectRequest {
         request: Request<h2::RecvStream>,
         respond: SendResponse<Chunk>,
         place: Place,
+        closing: Rc<Closing>,
     ) -> Self {
         let (parts, recv) = request.into_parts();
         let text = |name| text_header(&parts.headers, name);
@@ -98,7 +99,7 @@ impl ConnectRequest {
             forwarded: text(http::header::FORWARDED).as_deref().and_then(parse_forwarded),
             baggage: text(BAGGAGE),
             traceparent: text(TRACEPARENT),
-            answer: Answer::H2 { respond, recv, place },
+            answer: Answer::H2 { respond, recv, place, closing },
         }
     }
 
@@ -138,9 +139,9 @@ impl ConnectRequest {
                 let home = Home::Server(back);
                 Ok(Tunnel::Direct(DirectTunnel { session, closing, home }))
             }
-            Answer::H2 { mut respond, recv, place } => {
+            Answer::H2 { mut respond, recv, place, closing } => {
                 let send = respond.send_response(response(StatusCode::OK), false).map_err(ServeError::Http2)?;
-                Ok(Tunnel::H2(H2Tunnel { send, recv, place }))
+                Ok(Tunnel::H2(H2Tunnel { send, recv, place, closing }))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +17,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::buffer::Chunk;
-use crate::direct::{self, TunnelError};
+use crate::direct::{self, Closing, TunnelEnd, TunnelError};
 use crate::gate::Gate;
 use crate::hbone::headers::parse_authority;
 use crate::hbone::keepalive::{until_idle, until_silent};
@@ -24,8 +25,9 @@ use crate::hbone::request::{ConnectRequest, answer};
 use crate::hbone::tunnel::Places;
 use crate::limits::Limits;
 use crate::reject::RejectReason;
-use crate::session::{HandshakeError, Session, TlsStream};
-use crate::tls::ALPN_H2;
+use crate::session::{HandshakeError, PeerChain, Session, TlsStream};
+use crate::tls::{ALPN_H2, TlsIdentity};
+use crate::trust::{TrustFeed, until_untrusted};
 use crate::verify::{VerifyError, identity_of};
 
 /// Why a connection was turned away or broke. Nobody retries: the peer dials again.
@@ -55,6 +57,9 @@ pub enum ServeError {
     /// A ping stayed without an answer.
     #[error("the peer fell silent")]
     Silent,
+    /// The connection was ended while it might have gone on.
+    #[error(transparent)]
+    Ended(TunnelEnd),
 }
 
 impl ServeError {
@@ -69,7 +74,7 @@ impl ServeError {
             Self::Identity(error) => Some(error.reason()),
             Self::Http2(error) if error.is_library() && error.is_go_away() => Some(RejectReason::Http2),
             Self::Tunnel(error) if error.is_violation() => Some(RejectReason::Tunnel),
-            Self::Http2(_) | Self::Tunnel(_) | Self::Silent => None,
+            Self::Http2(_) | Self::Tunnel(_) | Self::Silent | Self::Ended(_) => None,
         }
     }
 }
@@ -81,27 +86,30 @@ pub struct Server {
     handshakes: Gate,
     /// HTTP/2 connections that are open, on all threads.
     connections: Arc<AtomicUsize>,
+    trust: TrustFeed,
 }
 
 impl Server {
-    /// A server within `limits`.
+    /// A server within `limits`. Its connections end when `trust` accepts their peers' certificates no more.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self { handshakes: Gate::new(&limits), limits: Arc::new(limits), connections: Arc::default() }
+    pub fn new(limits: Limits, trust: TrustFeed) -> Self {
+        Self { handshakes: Gate::new(&limits), limits: Arc::new(limits), connections: Arc::default(), trust }
     }
 
     /// Serves one accepted connection until it ends.
     ///
     /// Each CONNECT goes to `handler`, whose future is spawned on this thread. A request that is no CONNECT to an address is answered here and told to `on_reject`. When `drain` turns true the peer
     /// is told to open no more (GOAWAY), and the call returns when its tunnels are done; dropping the future cuts them.
+    /// `watch` is asked once the peer is known, and ends the connection when what it returns resolves.
     ///
     /// # Errors
     /// See [`ServeError`].
     pub async fn serve<H>(
         &self,
         stream: TcpStream,
-        tls: Arc<ServerConfig>,
+        tls: &TlsIdentity,
         drain: watch::Receiver<bool>,
+        watch: impl AsyncFnOnce(&SpiffeId) -> TunnelEnd,
         handler: impl FnMut(ConnectRequest) -> H,
         on_reject: impl FnMut(RejectReason),
     ) -> Result<(), ServeError>
@@ -110,22 +118,43 @@ impl Server {
     {
         let stranger = self.handshakes.arrive();
         let limit = stranger.patience(&self.limits);
-        let (peer, accepted) =
-            timeout(limit, self.shake_hands(stream, tls)).await.map_err(|_| ServeError::HandshakeTimeout)??;
+        let (peer, chain, accepted) = timeout(limit, self.shake_hands(stream, tls.server.clone()))
+            .await
+            .map_err(|_| ServeError::HandshakeTimeout)??;
         drop(stranger);
+        let closing = Rc::new(Closing::default());
+        let (identity, why) = (peer.clone(), closing.clone());
+        let ended = async {
+            tokio::select! {
+                error = until_untrusted(self.trust.clone(), tls.peers(), &chain) => TunnelEnd::Untrusted(error),
+                end = watch(&identity) => end,
+            }
+        };
         // Boxed, so that a connection costs what its own kind needs.
-        match accepted {
-            Accepted::Direct(session) => {
-                Box::pin(direct::serve(session, peer, drain, &self.limits, handler, on_reject)).await
+        let served = async {
+            match accepted {
+                Accepted::Direct(session) => {
+                    Box::pin(direct::serve(session, peer, drain, &self.limits, closing, handler, on_reject)).await
+                }
+                Accepted::H2(connection, _open) => {
+                    let streams = Streams { peer, tunnels: Places::default(), closing, handler, on_reject };
+                    Box::pin(streams.run(*connection, drain, &self.limits)).await
+                }
             }
-            Accepted::H2(connection, _open) => {
-                let streams = Streams { peer, tunnels: Places::default(), handler, on_reject };
-                Box::pin(streams.run(*connection, drain, &self.limits)).await
+        };
+        tokio::select! {
+            // An untrusted peer is not served a last request.
+            biased;
+            end = ended => {
+                // Told before the tunnels are cut, which is what dropping does.
+                why.end(end.clone());
+                Err(ServeError::Ended(end))
             }
+            result = served => result,
         }
     }
 
-    async fn shake_hands(&self, stream: TcpStream, tls: Arc<ServerConfig>) -> Result<(SpiffeId, Accepted), ServeError> {
+    async fn shake_hands(&self, stream: TcpStream, tls: Arc<ServerConfig>) -> Result<Shaken, ServeError> {
         // A connection that says nothing takes no place among the handshakes, and no memory.
         stream.peek(&mut [0]).await.map_err(ServeError::HandshakeAborted)?;
         let peer = stream.peer_addr().map_err(ServeError::HandshakeAborted)?.ip();
@@ -135,17 +164,13 @@ impl Server {
             .ok_or(ServeError::HandshakeTimeout)?
     }
 
-    async fn authenticate(
-        &self,
-        stream: TcpStream,
-        tls: Arc<ServerConfig>,
-    ) -> Result<(SpiffeId, Accepted), ServeError> {
+    async fn authenticate(&self, stream: TcpStream, tls: Arc<ServerConfig>) -> Result<Shaken, ServeError> {
         let session = Session::accept(stream, tls).await?;
-        let leaf = session.leaf.as_ref();
-        let leaf = leaf.ok_or(ServeError::Tls(rustls::Error::NoCertificatesPresented))?;
-        let peer = identity_of(leaf)?;
+        let chain = session.peer.clone();
+        let chain = chain.ok_or(ServeError::Tls(rustls::Error::NoCertificatesPresented))?;
+        let peer = identity_of(chain.leaf())?;
         match session.alpn.as_deref() {
-            Some(direct::ALPN) => return Ok((peer, Accepted::Direct(session))),
+            Some(direct::ALPN) => return Ok((peer, chain, Accepted::Direct(session))),
             Some(ALPN_H2) => {}
             _ => return Err(ServeError::Alpn),
         }
@@ -161,7 +186,7 @@ impl Server {
             .handshake(TlsStream::from(session))
             .await
             .map_err(ServeError::Http2)?;
-        Ok((peer, Accepted::H2(Box::new(connection), open)))
+        Ok((peer, chain, Accepted::H2(Box::new(connection), open)))
     }
 }
 
@@ -174,6 +199,9 @@ impl From<HandshakeError> for ServeError {
         }
     }
 }
+
+/// Who the peer is, what proved it, and the connection.
+type Shaken = (SpiffeId, Arc<PeerChain>, Accepted);
 
 /// An authenticated connection, by what it carries.
 enum Accepted {
@@ -206,6 +234,7 @@ type H2Connection = Connection<TlsStream, Chunk>;
 struct Streams<F, R> {
     peer: SpiffeId,
     tunnels: Places,
+    closing: Rc<Closing>,
     handler: F,
     on_reject: R,
 }
@@ -263,7 +292,8 @@ where
                 Ok(authority) => {
                     let peer = self.peer.clone();
                     let place = self.tunnels.take();
-                    let connect = ConnectRequest::from_h2(peer, authority, request, respond, place);
+                    let connect =
+                        ConnectRequest::from_h2(peer, authority, request, respond, place, self.closing.clone());
                     spawn_local((self.handler)(connect));
                     return;
                 }

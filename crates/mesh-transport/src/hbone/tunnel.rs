@@ -7,7 +7,7 @@ use std::rc::Rc;
 use h2::{RecvStream, SendStream};
 
 use crate::buffer::Chunk;
-use crate::direct::DirectTunnel;
+use crate::direct::{Closing, DirectTunnel, Fate};
 
 /// An open tunnel to the far side. Dropping it before both directions ended resets it.
 #[derive(Debug)]
@@ -24,6 +24,19 @@ pub struct H2Tunnel {
     pub(crate) recv: RecvStream,
     /// Keeps the connection from being taken for idle.
     pub(crate) place: Place,
+    /// Says why, where the connection is ended.
+    pub(crate) closing: Rc<Closing>,
+}
+
+impl Tunnel {
+    /// What becomes of the tunnel's connection; to be asked after the tunnel has ended.
+    #[must_use]
+    pub fn fate(&self) -> Fate {
+        match self {
+            Self::Direct(tunnel) => Fate(tunnel.closing.clone()),
+            Self::H2(tunnel) => Fate(tunnel.closing.clone()),
+        }
+    }
 }
 
 impl fmt::Debug for H2Tunnel {

@@ -19,14 +19,13 @@ fn configs(suite: usize) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
     let authority = CertificateAuthority::generate(&domain, now).expect("authority");
     let identity = SpiffeId::new(&domain, "shop", "cart").expect("valid");
     let certificate = authority.issue(&identity, crate::identities::CERTIFICATE_LIFETIME, now);
-    let tls = TlsIdentity::new(certificate.expect("issued"), &domain, Carriers::default()).expect("usable");
+    let peers = Arc::new(crate::trust::PeerVerifier::new(authority.trust().clone()).expect("roots"));
+    let tls =
+        TlsIdentity::new(certificate.expect("issued"), peers.clone(), &domain, Carriers::default()).expect("usable");
     let certified = tls.client(&identity).expect("config").client_auth_cert_resolver.clone();
     let mut only = rustls::crypto::CryptoProvider::clone(&provider());
     only.cipher_suites = vec![only.cipher_suites[suite]];
-    let verifier = crate::verify::ExpectedServer::new(
-        crate::verify::PeerVerifier::new(authority.roots()).expect("roots"),
-        identity,
-    );
+    let verifier = crate::verify::ExpectedServer::new(peers, identity);
     let mut client = ClientConfig::builder_with_provider(Arc::new(only))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("versions")

@@ -14,7 +14,7 @@ use crate::hbone::H2Tunnel;
 use crate::socket::{broken, finish, poll_readable, read_now, write_all};
 
 pub(super) async fn relay(app: &TcpStream, far: H2Tunnel, counters: &RelayCounters) -> End {
-    let H2Tunnel { mut send, mut recv, place: _place } = far;
+    let H2Tunnel { mut send, mut recv, place: _place, closing: _ } = far;
     let finished = Finished::default();
     let end = {
         let up = up(app, &mut send, &counters.sent, &finished.up);

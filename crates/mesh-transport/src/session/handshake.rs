@@ -3,6 +3,7 @@
 //! rustls is shown one record at a time, so that it never reads beyond the handshake, and what came behind stays ours.
 
 use std::io;
+use std::sync::Arc;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
@@ -10,10 +11,12 @@ use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, Un
 use rustls::{CommonState, Error, ExtractedSecrets};
 use tokio::net::TcpStream;
 
-use super::{HandshakeError, Input, Session};
+use super::{HandshakeError, Input, PeerChain, Session};
 use crate::buffer::{Buffer, Sizing};
 use crate::record::{HEADER, Kernel, Keys, MAX_RECORD, RecordError};
 use crate::socket::{read_now, write_all};
+use crate::trust::Role;
+use crate::verify::VerifyError;
 
 /// The most that a peer may send before it has shaken hands: its certificates, with room to spare.
 const MAX_INCOMING: usize = 64 << 10;
@@ -23,6 +26,8 @@ const MAX_OUTGOING: usize = 256 << 10;
 /// What both sides of rustls's unbuffered connections have in common.
 pub(super) trait Unbuffered: Sized {
     type Data;
+    /// On which side the other end stands.
+    fn peer(&self) -> Role;
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
     fn common(&self) -> &CommonState;
     fn into_keys(self) -> Result<(ExtractedSecrets, Kernel), Error>;
@@ -30,6 +35,9 @@ pub(super) trait Unbuffered: Sized {
 
 impl Unbuffered for UnbufferedClientConnection {
     type Data = ClientConnectionData;
+    fn peer(&self) -> Role {
+        Role::Server
+    }
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(input)
     }
@@ -44,6 +52,9 @@ impl Unbuffered for UnbufferedClientConnection {
 
 impl Unbuffered for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+    fn peer(&self) -> Role {
+        Role::Client
+    }
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(input)
     }
@@ -89,12 +100,12 @@ pub(super) async fn run(socket: TcpStream, mut connection: impl Unbuffered) -> R
         }
     }
     let alpn = connection.common().alpn_protocol().map(<[u8]>::to_vec);
-    let leaf = connection.common().peer_certificates().and_then(<[_]>::first);
-    let leaf = leaf.map(|leaf| leaf.clone().into_owned());
+    let shown = connection.common().peer_certificates().unwrap_or(&[]);
+    let peer = PeerChain::new(connection.peer(), shown).map_err(VerifyError::into_tls)?.map(Arc::new);
     let (secrets, kernel) = connection.into_keys()?;
     let keys = Keys::new(secrets, kernel)?.into();
     let input = Input::holding(wire.incoming.rest());
-    Ok(Box::new(Session { socket: wire.socket, keys, input, alpn, leaf }))
+    Ok(Box::new(Session { socket: wire.socket, keys, input, alpn, peer }))
 }
 
 /// One question to rustls.

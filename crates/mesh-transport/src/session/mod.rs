@@ -2,6 +2,7 @@
 
 mod handshake;
 mod input;
+mod peer;
 mod stream;
 
 use std::cell::RefCell;
@@ -13,11 +14,12 @@ use std::time::Duration;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, ServerConfig};
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 pub(crate) use self::input::Input;
+pub(crate) use self::peer::PeerChain;
 pub(crate) use self::stream::TlsStream;
 use crate::record::{Keys, RecordError};
 
@@ -43,8 +45,8 @@ pub(crate) struct Session {
     pub(crate) input: Input,
     /// The protocol that both sides chose.
     pub(crate) alpn: Option<Vec<u8>>,
-    /// The peer's verified certificate.
-    pub(crate) leaf: Option<CertificateDer<'static>>,
+    /// The peer's verified certificates.
+    pub(crate) peer: Option<Arc<PeerChain>>,
 }
 
 impl Session {

@@ -1,11 +1,13 @@
 //! Certificates that prove nothing are refused on both sides, each for its own reason.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mesh_core::TrustDomain;
 use mesh_transport::{
-    Carriers, CertificateAuthority, Identities, Limits, RejectReason, TlsIdentity, WorkloadCertificate,
+    Carriers, CertificateAuthority, Identities, Limits, PeerVerifier, RejectReason, TlsIdentity, TrustBundle,
+    WorkloadCertificate,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -96,18 +98,20 @@ impl Forge {
             identity: identity("pay"),
             chain: vec![leaf.expect("leaf").der().clone()],
             key: PrivatePkcs8KeyDer::from(key.serialize_der()),
-            roots: [trusted.issuer.der().clone()].into(),
+            serial: "01".to_owned(),
             not_before: days(flaw.valid.0),
             not_after: days(flaw.valid.1),
         };
-        TlsIdentity::new(certificate, &TrustDomain::default(), carriers).expect("usable")
+        let trust = TrustBundle::of_roots([trusted.issuer.der().clone()].into());
+        let peers = Arc::new(PeerVerifier::new(trust).expect("usable"));
+        TlsIdentity::new(certificate, peers, &TrustDomain::default(), carriers).expect("usable")
     }
 }
 
 async fn client_is_refused(carriers: Carriers, forge: &Forge, shown: &TlsIdentity, reason: RejectReason) {
     let identities = forge.identities(carriers);
     let good = identities.fetch(&identity("pay")).await.expect("identity");
-    let world = World::serving(Limits::default(), identities, &good).await;
+    let world = World::serving(Limits::default(), identities, good).await;
     world.tunnel_as(shown, world.key(), world.request()).await.expect_err("refused");
     assert_eq!(world.server.first_rejection().await, Some(reason));
     assert!(world.server.seen.borrow().is_empty(), "{reason:?} reached the handler");
@@ -140,13 +144,13 @@ fn a_server_with_a_flawed_certificate_is_not_talked_to() {
     run(async |carriers| {
         let forge = Forge::new();
         for (flaw, reason) in &FLAWS {
-            let world =
-                World::serving(Limits::default(), forge.identities(carriers), &forge.certificate(carriers, flaw)).await;
+            let shown = Arc::new(forge.certificate(carriers, flaw));
+            let world = World::serving(Limits::default(), forge.identities(carriers), shown).await;
             let error = world.tunnel().await.expect_err("refused");
             assert_eq!(error.reason(), Some(*reason), "{error}");
         }
-        let foreign = forge.certificate(carriers, &FOREIGN);
-        let world = World::serving(Limits::default(), forge.identities(carriers), &foreign).await;
+        let foreign = Arc::new(forge.certificate(carriers, &FOREIGN));
+        let world = World::serving(Limits::default(), forge.identities(carriers), foreign).await;
         let error = world.tunnel().await.expect_err("refused");
         assert_eq!(error.reason(), Some(RejectReason::IdentityUnexpected), "{error}");
     });

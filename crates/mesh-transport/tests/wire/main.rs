@@ -6,4 +6,5 @@ mod bad_direct;
 mod bytes;
 mod endings;
 mod pooling;
+mod trust;
 mod world;

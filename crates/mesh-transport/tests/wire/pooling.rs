@@ -248,7 +248,7 @@ fn nodes_agree_on_http_2_when_one_of_them_has_nothing_else() {
             CertificateAuthority::generate(&domain, now).and_then(|ca| ca.write(dir.path(), false)).expect("ca");
             let side = |carriers| identities(CertificateAuthority::load(dir.path(), now).expect("ca"), carriers);
             let server = side(theirs).fetch(&identity("pay")).await.expect("identity");
-            let world = World::serving(Limits::default(), side(ours), &server).await;
+            let world = World::serving(Limits::default(), side(ours), server).await;
             assert!(matches!(world.tunnel().await.expect("tunnel"), Tunnel::H2(_)));
         });
     }

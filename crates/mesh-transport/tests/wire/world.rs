@@ -9,12 +9,13 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use mesh_core::{SpiffeId, TrustDomain, WorkloadUid};
-use mesh_transport::hbone::{ConnectError, ConnectRequest, Pool, PoolKey, ServeError, Server, Tunnel, TunnelRequest};
-use mesh_transport::{
-    Carriers, CertificateAuthority, CertificateSource, Identities, Limits, Outcome, RejectReason, RelayCounters,
-    TlsIdentity, relay,
+use mesh_transport::hbone::{
+    ConnectError, ConnectRequest, Pool, PoolKey, ServeError, Server, Tunnel, TunnelEnd, TunnelRequest,
 };
-use rustls::ServerConfig;
+use mesh_transport::{
+    Carriers, CertificateAuthority, Identities, IdentitySettings, Limits, LocalAuthority, Outcome, RejectReason,
+    RelayCounters, TlsIdentity, relay,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -45,8 +46,14 @@ pub(crate) fn identity(account: &str) -> SpiffeId {
 }
 
 pub(crate) fn identities(authority: CertificateAuthority, carriers: Carriers) -> Rc<Identities> {
-    let source = CertificateSource::Embedded(Box::new(authority));
-    Rc::new(Identities::new(source, TrustDomain::default()).with_carriers(carriers))
+    identities_of(Arc::new(LocalAuthority::fixed(authority).expect("usable")), carriers)
+}
+
+pub(crate) fn identities_of(authority: Arc<LocalAuthority>, carriers: Carriers) -> Rc<Identities> {
+    // A change of the signer is followed within a twentieth of a certificate's life.
+    let lifetime = Duration::from_secs(20);
+    let settings = IdentitySettings { carriers, lifetime, ..IdentitySettings::new(TrustDomain::default()) };
+    Rc::new(Identities::new(authority, settings))
 }
 
 /// What the server's handler does with a CONNECT.
@@ -90,6 +97,23 @@ pub(crate) struct Seen {
     pub(crate) traceparent: Option<String>,
 }
 
+/// What the server's node shows.
+#[derive(Clone)]
+enum Shown {
+    Always(Arc<TlsIdentity>),
+    /// What is current when a connection comes.
+    Current(Rc<Identities>, SpiffeId),
+}
+
+impl Shown {
+    async fn fetch(&self) -> Arc<TlsIdentity> {
+        match self {
+            Self::Always(tls) => tls.clone(),
+            Self::Current(identities, identity) => identities.fetch(identity).await.expect("identity"),
+        }
+    }
+}
+
 /// One application connection through the mesh.
 pub(crate) struct Connection {
     pub(crate) client: TcpStream,
@@ -108,15 +132,27 @@ impl World {
         let authority = CertificateAuthority::generate(&TrustDomain::default(), SystemTime::now());
         let identities = identities(authority.expect("authority"), carriers);
         let tls = identities.fetch(&identity("pay")).await.expect("identity");
-        Self::serving(limits, identities, &tls).await
+        Self::serving(limits, identities, tls).await
     }
 
     /// With clients of `identities` and a server that shows `tls`.
-    pub(crate) async fn serving(limits: Limits, identities: Rc<Identities>, tls: &TlsIdentity) -> Self {
+    pub(crate) async fn serving(limits: Limits, identities: Rc<Identities>, tls: Arc<TlsIdentity>) -> Self {
         let listener = listen().await;
         let mesh = listener.local_addr().expect("address");
-        let server = ServerNode::start(listener, tls.server.clone(), limits.clone());
-        Self { identities, pool: Pool::new(limits), mesh, server, backend: listen().await, dials: Cell::new(0) }
+        // A server with a certificate of its own also has its own word on whom to trust.
+        let (shown, trust) = if Arc::ptr_eq(tls.peers(), &identities.trust().borrow()) {
+            (Shown::Current(identities.clone(), tls.identity.clone()), identities.trust())
+        } else {
+            let trust = watch::channel(tls.peers().clone()).1;
+            (Shown::Always(tls), trust)
+        };
+        let server = ServerNode::start(listener, shown, Server::new(limits.clone(), trust));
+        let pool = Pool::new(limits, identities.trust());
+        spawn_local({
+            let pool = pool.clone();
+            async move { pool.follow_trust().await }
+        });
+        Self { identities, pool, mesh, server, backend: listen().await, dials: Cell::new(0) }
     }
 
     pub(crate) fn key(&self) -> PoolKey {
@@ -184,7 +220,7 @@ impl World {
 }
 
 impl ServerNode {
-    fn start(listener: TcpListener, tls: Arc<ServerConfig>, limits: Limits) -> Self {
+    fn start(listener: TcpListener, shown: Shown, server: Server) -> Self {
         let node = Self {
             drain: Rc::new(watch::Sender::new(false)),
             policy: Rc::new(Cell::new(Policy::Connect)),
@@ -195,17 +231,19 @@ impl ServerNode {
             connections: Rc::default(),
             changed: Rc::default(),
         };
-        let (server, accepting) = (Server::new(limits), node.clone());
+        let accepting = node.clone();
         spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (server, tls, node) = (server.clone(), tls.clone(), accepting.clone());
+                let (server, shown, node) = (server.clone(), shown.clone(), accepting.clone());
                 let connection = spawn_local(async move {
+                    let tls = shown.fetch().await;
                     let handling = node.clone();
                     let handler = move |request| handling.clone().handle(request);
                     let rejects = node.rejects.clone();
                     let drain = node.drain.subscribe();
-                    let result =
-                        server.serve(stream, tls, drain, handler, |reason| rejects.borrow_mut().push(reason)).await;
+                    let result = server
+                        .serve(stream, &tls, drain, never, handler, |reason| rejects.borrow_mut().push(reason))
+                        .await;
                     node.results.borrow_mut().push(result);
                     node.changed.notify_waiters();
                 });
@@ -256,6 +294,11 @@ impl ServerNode {
             changed.await;
         }
     }
+}
+
+/// A host that ends no connection by itself.
+async fn never(_: &SpiffeId) -> TunnelEnd {
+    std::future::pending().await
 }
 
 pub(crate) async fn listen() -> TcpListener {

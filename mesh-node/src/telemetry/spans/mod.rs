@@ -7,7 +7,7 @@ mod otlp;
 
 use std::time::SystemTime;
 
-pub use export::{Collector, CollectorError, Exporter, Protocol};
+pub use export::{Collector, Exporter, Protocol};
 use mesh_core::TraceContext;
 use tokio::sync::mpsc;
 

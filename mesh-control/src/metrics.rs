@@ -1,0 +1,69 @@
+//! What Prometheus is told of the authority.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use mesh_ca::{Outcome, Outcomes};
+use mesh_transport::LocalAuthority;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+/// How long a scrape may take, all in all: they are served one after another.
+const SCRAPE: Duration = Duration::from_secs(2);
+/// The longest request line and headers that are read, in bytes.
+const MAX_REQUEST: usize = 8 << 10;
+/// Pause after accept() failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Answers every request with the metrics. Runs until dropped.
+pub(crate) async fn serve(listener: TcpListener, outcomes: &Outcomes, authority: &LocalAuthority) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        // A scraper that breaks off, or dawdles, is no news.
+        let _ = timeout(SCRAPE, answer(stream, &text(outcomes, authority))).await;
+    }
+}
+
+async fn answer(mut stream: TcpStream, body: &str) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < MAX_REQUEST {
+        let mut part = [0; 1024];
+        match stream.read(&mut part).await? {
+            0 => return Ok(()),
+            count => request.extend_from_slice(&part[..count]),
+        }
+    }
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+fn text(outcomes: &Outcomes, authority: &LocalAuthority) -> String {
+    let mut text = String::from(
+        "# HELP mesh_ca_requests_total Requests for certificates by what they came to\n# TYPE mesh_ca_requests_total counter\n",
+    );
+    for outcome in Outcome::ALL {
+        // Writing to a String cannot fail.
+        let _ =
+            writeln!(text, "mesh_ca_requests_total{{outcome=\"{}\"}} {}", outcome.as_str(), outcomes.count(outcome));
+    }
+    let current = authority.current();
+    let left = current.not_after().duration_since(SystemTime::now()).unwrap_or(Duration::ZERO).as_secs();
+    let (roots, lists) = (current.roots().len(), current.trust().crls.len());
+    for (name, help, value) in [
+        ("mesh_ca_signer_expiry_seconds", "Seconds until the signing certificate ends", left),
+        ("mesh_ca_roots", "Roots in the trust bundle", roots as u64),
+        ("mesh_ca_revocation_lists", "Revocation lists in the trust bundle", lists as u64),
+    ] {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+    }
+    text
+}

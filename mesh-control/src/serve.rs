@@ -1,0 +1,77 @@
+//! `mesh-control serve`: the certificate authority over the network.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use mesh_ca::{CaService, ServerIdentity};
+use mesh_config::Options;
+use mesh_core::TrustDomain;
+use mesh_transport::LocalAuthority;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::metrics;
+use crate::node_tokens::NodeTokens;
+use crate::placement::DirectoryGatekeeper;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// Where node agents ask for certificates.
+    #[arg(long, value_name = "ADDR", default_value = "[::]:15012")]
+    listen: SocketAddr,
+    /// Address for Prometheus.
+    #[arg(long, value_name = "ADDR", default_value = "[::]:15014")]
+    metrics_addr: SocketAddr,
+    /// Directory with the certificate authority (`mesh-control ca init` makes one); it is followed.
+    #[arg(long, value_name = "DIR")]
+    ca: PathBuf,
+    /// Directory of node agents' tokens, a file named after each node (`mesh-control ca token` makes them).
+    #[arg(long, value_name = "DIR")]
+    node_tokens: PathBuf,
+    /// Directory of manifests, which say where pods are placed; it is watched.
+    #[arg(long, value_name = "DIR")]
+    config: PathBuf,
+    /// DNS name in the server's own certificate, which node agents ask for.
+    #[arg(long, value_name = "NAME", default_value = mesh_ca::SERVER_NAME)]
+    server_name: String,
+    /// Trust domain of all identities.
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    trust_domain: TrustDomain,
+    /// How long certificates live at most, in hours.
+    #[arg(long, value_name = "HOURS", default_value_t = 24)]
+    longest_life: u64,
+}
+
+pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
+    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(EnvFilter::new("info")).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let authority = Arc::new(LocalAuthority::open(&args.ca, SystemTime::now()).context("--ca")?);
+    let tokens = NodeTokens::open(&args.node_tokens).context("--node-tokens")?;
+    let options = Options { trust_domain: args.trust_domain.clone(), ..Options::default() };
+    let config = mesh_config::watch(args.config, options).await.context("--config")?;
+    let identity = ServerIdentity::new(authority.clone(), &args.server_name).context("--server-name")?;
+    let longest = Duration::from_secs(args.longest_life.saturating_mul(3600));
+    let gatekeeper = DirectoryGatekeeper { tokens, config };
+    let service = CaService::new(authority.clone(), gatekeeper, args.trust_domain, longest);
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
+    let metrics = TcpListener::bind(args.metrics_addr).await;
+    let metrics = metrics.with_context(|| format!("--metrics-addr {}", args.metrics_addr))?;
+    tracing::info!(address = %listener.local_addr()?, name = args.server_name, "certificate authority listening");
+    let mut terminate = signal(SignalKind::terminate())?;
+    let outcomes = service.outcomes();
+    tokio::select! {
+        ended = mesh_ca::serve(listener, identity, service) => Ok(ended?),
+        () = metrics::serve(metrics, &outcomes, &authority) => Ok(()),
+        () = authority.follow() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}

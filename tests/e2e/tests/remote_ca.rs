@@ -1,0 +1,154 @@
+//! The authority over the network: nodes that hold no key of it, and what happens while it is away.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_e2e::{Connect, Mesh, NODES, PATIENCE, Verdict, client, ctl_json, echo, port};
+use mesh_lab::{Place as _, Pod, Process, binary, wait_until};
+
+const PORT: u16 = 15012;
+
+/// A mesh whose authority runs in node-a's network namespace.
+struct Remote {
+    // Before the mesh, so that it ends first.
+    authority: Option<Process>,
+    mesh: Mesh,
+    tokens: PathBuf,
+}
+
+impl Remote {
+    fn start(lifetime: &str) -> Result<Self> {
+        let mesh = Mesh::without_daemons()?;
+        let tokens = mesh.lab.home().join("tokens");
+        for node in NODES {
+            let argv = ["ca", "token", "--dir", &tokens.display().to_string(), node];
+            let made = Command::new(binary("mesh-control")?).args(argv).output().context("starting mesh-control")?;
+            ensure!(made.status.success(), "{made:?}");
+        }
+        let mut remote = Self { authority: None, mesh, tokens };
+        remote.start_authority()?;
+        for node in NODES {
+            remote.start_daemon(node, node, lifetime)?;
+        }
+        remote.mesh.label()?;
+        Ok(remote)
+    }
+
+    fn start_authority(&mut self) -> Result<()> {
+        let lab = &self.mesh.lab;
+        let (ca, config) = (lab.ca_dir()?.display().to_string(), lab.config_dir().display().to_string());
+        let (tokens, listen) = (self.tokens.display().to_string(), format!("0.0.0.0:{PORT}"));
+        let argv = ["mesh-control", "serve", "--listen", &listen, "--ca", &ca, "--config", &config];
+        let mut process = lab.node("node-a")?.spawn(&[&argv[..], &["--node-tokens", &tokens]].concat())?;
+        process.wait_for_line("certificate authority listening", PATIENCE)?;
+        self.authority = Some(process);
+        Ok(())
+    }
+
+    /// Starts a node's daemon with the token of `bearer`.
+    fn start_daemon(&mut self, node: &str, bearer: &str, lifetime: &str) -> Result<()> {
+        let home = self.mesh.lab.node("node-a")?;
+        let ip = home.addresses().into_iter().find(IpAddr::is_ipv4).unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let address = SocketAddr::new(ip, PORT).to_string();
+        let root = self.mesh.lab.ca_dir()?.join("root-cert.pem").display().to_string();
+        let token = self.tokens.join(bearer).display().to_string();
+        let more =
+            ["--ca-address", &address, "--ca-root", &root, "--ca-token", &token, "--certificate-lifetime", lifetime];
+        self.mesh.start_daemon_with(node, &more)
+    }
+
+    fn authority(&self) -> Result<&Process> {
+        self.authority.as_ref().context("the authority is away")
+    }
+
+    fn metric(&self, node: &str, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        Ok(self.mesh.metrics(node)?.sum(name, labels))
+    }
+}
+
+fn at(pod: &Pod) -> SocketAddr {
+    SocketAddr::new(pod.ipv4(), port::ECHO)
+}
+
+#[test]
+fn nodes_get_their_certificates_over_the_network_and_outlive_an_authority_that_is_away() -> Verdict {
+    let mut remote = Remote::start("20s")?;
+    let far = remote.mesh.join(echo("server", "node-b"))?;
+    let near = remote.mesh.join(client("client", "node-a"))?;
+    Connect::to(at(&far)).answered(&near)?;
+    let signed = remote.authority()?.log();
+    assert!(signed.contains("certificate signed") && signed.contains("sa/server"), "{signed}");
+
+    // Away for longer than it takes to notice: certificates that are held serve on.
+    remote.authority.take().context("running")?.kill()?;
+    wait_until("node-b to find the CA away", PATIENCE, || {
+        Ok((remote.metric("node-b", "mesh_ca_reachable", &[])? == 0.0).then_some(()))
+    })?;
+    Connect::to(at(&far)).answered(&near)?;
+    let status = ctl_json(&remote.mesh, "node-b", &["certificate", "list"], 0)?;
+    let error = status["items"][0]["error"].as_str().unwrap_or_default();
+    assert!(error.contains("cannot be reached"), "{status}");
+    // A pod that is new has none: its connections wait for a bounded time and are refused.
+    let late = remote.mesh.join(client("late", "node-a"))?;
+    assert!(Connect::to(at(&far)).run(&late)?.was_refused());
+    assert!(remote.mesh.refused("node-a", "no_certificate")? >= 1);
+
+    remote.start_authority()?;
+    wait_until("node-b to find the CA back", PATIENCE, || {
+        Ok((remote.metric("node-b", "mesh_ca_reachable", &[])? == 1.0).then_some(()))
+    })?;
+    wait_until("the late pod to be served", PATIENCE, || {
+        Ok((Connect::to(at(&far)).run(&late)?.outcome == "ok").then_some(()))
+    })?;
+    Ok(())
+}
+
+#[test]
+fn a_node_with_another_nodes_token_gets_nothing_for_its_own_pods() -> Verdict {
+    let mut remote = Remote::start("1h")?;
+    let far = remote.mesh.join(echo("server", "node-b"))?;
+    let near = remote.mesh.join(client("client", "node-a"))?;
+    Connect::to(at(&far)).answered(&near)?;
+    remote.mesh.kill9("node-b")?;
+    remote.start_daemon("node-b", "node-a", "1h")?;
+    let denied = wait_until("the refusal", PATIENCE, || {
+        let log = remote.authority()?.log();
+        Ok(log.lines().find(|line| line.contains("certificate refused") && line.contains("denied")).map(str::to_owned))
+    })?;
+    assert!(denied.contains("no pod of") && denied.contains("placed on node node-a"), "{denied}");
+    assert_ne!(Connect::to(at(&far)).for_seconds(20).run(&near)?.outcome, "ok");
+    Ok(())
+}
+
+#[test]
+fn a_revocation_reaches_nodes_that_hold_no_file_of_the_authority() -> Verdict {
+    let remote = Remote::start("1h")?;
+    let far = remote.mesh.join(echo("server", "node-b"))?;
+    let near = remote.mesh.join(client("client", "node-a"))?;
+    let mut held = mesh_e2e::Held::open(&near, at(&far))?;
+    held.says("hello")?;
+    let list = ctl_json(&remote.mesh, "node-a", &["certificate", "list"], 0)?;
+    let serial = list["items"][0]["serial"].as_str().context("a serial number")?.to_owned();
+    let ca = remote.mesh.lab.ca_dir()?.display().to_string();
+    let argv = ["ca", "revoke", "--dir", &ca, &serial];
+    let revoked = Command::new(binary("mesh-control")?).args(argv).output().context("starting mesh-control")?;
+    ensure_ok(&revoked)?;
+    let started = std::time::Instant::now();
+    assert_eq!(held.ends()?, "reset");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    // Until its own node has heard of it, the workload still shows what others refuse.
+    wait_until("another certificate", PATIENCE, || {
+        let list = ctl_json(&remote.mesh, "node-a", &["certificate", "list"], 0)?;
+        Ok((list["items"][0]["serial"] != *serial).then_some(()))
+    })?;
+    Connect::to(at(&far)).answered(&near)?;
+    Ok(())
+}
+
+fn ensure_ok(output: &std::process::Output) -> Result<()> {
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
