@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use libfuzzer_sys::fuzz_target;
 use mesh_core::{SpiffeId, TrustDomain};
 use mesh_transport::hbone::{ConnectRequest, Server};
-use mesh_transport::{CertificateAuthority, CertificateSource, Identities, Limits, TlsIdentity};
+use mesh_transport::{CertificateAuthority, Identities, IdentitySettings, Limits, LocalAuthority, TlsIdentity};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -27,11 +27,12 @@ impl World {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         let domain = TrustDomain::default();
         let authority = CertificateAuthority::generate(&domain, SystemTime::now()).expect("authority");
-        let identities = Identities::new(CertificateSource::Embedded(Box::new(authority)), domain.clone());
+        let authority = Arc::new(LocalAuthority::fixed(authority).expect("usable"));
+        let identities = Identities::new(authority, IdentitySettings::new(domain.clone()));
         let identity = SpiffeId::new(&domain, "shop", "cart").expect("identity");
         let tls = runtime.block_on(identities.fetch(&identity)).expect("certificate");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("listener");
-        Self { runtime, listener, server: Server::new(Limits::default()), tls }
+        Self { runtime, listener, server: Server::new(Limits::default(), identities.trust()), tls }
     }
 
     /// Says `bytes` and ends; the server must turn that away and not fall over.
@@ -47,7 +48,8 @@ impl World {
             };
             let (_drain, drained) = watch::channel(false);
             let nobody = |_: ConnectRequest| async { unreachable!("a stranger got through") };
-            tokio::join!(said, self.server.serve(accepted, self.tls.server.clone(), drained, nobody, |_| {})).1
+            let watch = async |_: &SpiffeId| std::future::pending().await;
+            tokio::join!(said, self.server.serve(accepted, &self.tls, drained, watch, nobody, |_| {})).1
         });
         assert!(served.is_err(), "a stranger was served");
     }

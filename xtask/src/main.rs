@@ -7,6 +7,7 @@ mod build;
 mod check;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod kernels;
 mod repo;
 mod setup;
@@ -24,9 +25,11 @@ cargo xtask <command>
 
   demo [options]         two nodes, a shop, mTLS by identity; `demo --help` lists the options
   demo bank [options]    eight services with policies between them: each pair tried, a refusal explained
-  test [filter]          everything: check, unit tests, lab tests, the eBPF tests on other kernels
+  test [filter]          everything: check, unit tests, lab tests, fuzzing in short, the eBPF tests on other kernels
   check                  the architecture's rules, formatting, dependencies, clippy
   bench [options]        raw, the mesh and Envoy, compared; `bench --help` lists the options
+  fuzz [--seconds N] [TARGET]
+                         every fuzz target in turn, or one of them; a minute each unless said otherwise
   build [--release]      the eBPF programs, all programs and test programs
   ebpf                   the eBPF programs alone: target/bpf/mesh-ebpf.o
   kernels                the tests named kernel_* on Debian's other kernels, in QEMU
@@ -83,6 +86,7 @@ fn plain(words: &[&str]) -> Result<()> {
         }
         ["demo", rest @ ..] => demo::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 pub(crate) use tally::{Tally, without_passed};
 
 use crate::build::{self, Profile};
-use crate::{check, kernels, setup, step};
+use crate::{check, fuzz, kernels, setup, step};
 
 /// Packages whose tests make network namespaces, cgroups and eBPF maps.
 const AS_ROOT: &[&str] = &["mesh-lab", "mesh-e2e", "mesh-node", "mesh-demo", "mesh-hostile", "mesh-bench"];
@@ -79,9 +79,10 @@ pub(crate) fn run(filter: Option<&str>) -> ExitCode {
     }
     match filter {
         None => {
+            report.stage("fuzzing", || fuzz::turns(fuzz::SHORT_TURN, None));
             report.stage("tests on other kernels", || kernels::test(PROGRAMS));
         }
-        Some(_) => eprintln!("because of the filter, `check` and the other kernels were left out"),
+        Some(_) => eprintln!("because of the filter, `check`, fuzzing and the other kernels were left out"),
     }
     report.finish()
 }
