@@ -7,7 +7,7 @@ use mesh_admin::{Flow, FlowLine, FlowSelection, Party, path};
 
 use crate::Outcome;
 use crate::daemon::{Daemon, Next};
-use crate::output::{Format, note, print, print_line};
+use crate::output::{Format, note, print, print_line, time_of_day};
 
 /// How long to watch without --follow, in seconds.
 const DEFAULT_SECONDS: u64 = 10;
@@ -106,11 +106,6 @@ pub(crate) fn name(party: &Party) -> String {
         (_, _, Some(address)) => address.to_string(),
         _ => "unknown".to_owned(),
     }
-}
-
-fn time_of_day(milliseconds: u64) -> String {
-    let (seconds, rest) = (milliseconds / 1_000 % 86_400, milliseconds % 1_000);
-    format!("{:02}:{:02}:{:02}.{rest:03}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }
 
 #[cfg(test)]

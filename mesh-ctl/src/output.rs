@@ -75,6 +75,12 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// A moment, given in milliseconds since 1970, as its time of day (UTC).
+pub(crate) fn time_of_day(milliseconds: u64) -> String {
+    let (seconds, rest) = (milliseconds / 1_000 % 86_400, milliseconds % 1_000);
+    format!("{:02}:{:02}:{:02}.{rest:03}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
+}
+
 /// A time in seconds as people read it: `59s`, `4m5s`, `3h12m`, `2d7h`.
 pub(crate) fn age(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);

@@ -5,7 +5,10 @@ use mesh_admin::{Certificates, Status, path};
 
 use crate::Outcome;
 use crate::daemon::Daemon;
-use crate::output::{Format, age, print, print_value, table};
+use crate::output::{Format, age, print, print_value, table, time_of_day};
+
+/// Repairs that are shown to people; `-o json` has all events that the daemon keeps.
+const MOST_REPAIRS: usize = 5;
 
 /// Says how the node's daemon is, and what wants attention.
 #[derive(Debug, Args)]
@@ -76,6 +79,20 @@ fn for_people(status: &Status) -> String {
         let rows = status.certificates.errors.iter().map(|error| vec![error.identity.clone(), error.error.clone()]);
         text += &format!("\n{}", table(&["IDENTITY", "WITHOUT A NEW CERTIFICATE"], &rows.collect::<Vec<_>>()));
     }
+    let repairs: Vec<_> = status.events.iter().filter(|event| event.event.ends_with("repaired")).collect();
+    if !repairs.is_empty() {
+        let latest = &repairs[repairs.len().saturating_sub(MOST_REPAIRS)..];
+        let rows = latest.iter().map(|event| {
+            let (pod, detail) = (event.pod.clone(), event.detail.clone().unwrap_or_default());
+            vec![
+                time_of_day(event.at_milliseconds),
+                pod.unwrap_or_else(|| "all pods".to_owned()),
+                event.event.clone(),
+                detail,
+            ]
+        });
+        text += &format!("\n{}", table(&["TIME (UTC)", "POD", "EVENT", "WHAT"], &rows.collect::<Vec<_>>()));
+    }
     if !config.findings.is_empty() {
         let rows: Vec<_> = config.findings.iter().map(|finding| vec![finding.clone()]).collect();
         text += &format!("\n{}", table(&["FINDINGS"], &rows));
@@ -121,6 +138,7 @@ mod tests {
             certificates: Certificates::default(),
             workers: 2,
             connections: 5,
+            events: Vec::new(),
         }
     }
 

@@ -24,6 +24,25 @@ const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
+/// Which part of the kernel is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// `NETLINK_ROUTE`: interfaces, addresses, traffic control.
+    Route,
+    /// `NETLINK_SOCK_DIAG`: sockets.
+    SockDiag,
+}
+
+impl Subject {
+    fn protocol(self) -> Option<Protocol> {
+        match self {
+            // Number 0, which is the family's default.
+            Self::Route => None,
+            Self::SockDiag => Some(rustix::net::netlink::SOCK_DIAG),
+        }
+    }
+}
+
 /// A netlink socket.
 pub struct NetlinkSocket {
     socket: OwnedFd,
@@ -34,9 +53,9 @@ impl NetlinkSocket {
     /// Opens one in the calling thread's namespace.
     ///
     /// # Errors
-    /// The kernel lacks the protocol.
-    pub fn open(protocol: Protocol) -> io::Result<Self> {
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?;
+    /// The kernel does not speak of it.
+    pub fn open(subject: Subject) -> io::Result<Self> {
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, subject.protocol())?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
         Ok(Self { socket, sequence: 0 })
     }
@@ -44,10 +63,10 @@ impl NetlinkSocket {
     /// Opens one that hears what the kernel says to `groups` (a mask) and never blocks.
     ///
     /// # Errors
-    /// The kernel lacks the protocol or a group.
-    pub fn listen(protocol: Protocol, groups: u32) -> io::Result<Self> {
+    /// The kernel does not speak of it or a group.
+    pub fn listen(subject: Subject, groups: u32) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(protocol))?;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, subject.protocol())?;
         bind(&socket, &SocketAddrNetlink::new(0, groups))?;
         Ok(Self { socket, sequence: 0 })
     }
@@ -176,6 +195,19 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(message)
     })
+}
+
+/// The payload of the first attribute of this type (`struct rtattr`).
+pub fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    loop {
+        let header = attributes.first_chunk::<4>()?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let payload = attributes.get(4..length)?;
+        if u16::from_ne_bytes([header[2], header[3]]) == kind {
+            return Some(payload);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::{
     netns::NetNamespace,
     pods::{Enrolment, EnrolmentSettings},
     proxy,
+    repairs::EnrolmentEvents,
     sock_diag::SockDiag,
     telemetry::{Collector, Endpoints, Exporter, LogControl, Metrics, Spans, Telemetry},
     workers::Workers,
@@ -38,6 +39,8 @@ pub struct Shared {
     pub cluster: String,
     /// Certificates.
     pub identities: Identities,
+    /// What happened to the node's pods lately.
+    pub enrolment_events: EnrolmentEvents,
     /// Where connections are told.
     pub telemetry: Arc<Telemetry>,
     /// Limits of tunnels.
@@ -156,6 +159,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         hbone: Server::new(limits.clone(), identities.trust()),
         identities,
         telemetry,
+        enrolment_events: EnrolmentEvents::default(),
         limits,
         direct,
         config: config.clone(),

@@ -5,10 +5,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use rustix::net::netlink::SOCK_DIAG;
-
 use crate::{
-    netlink::NetlinkSocket,
+    netlink::{NetlinkSocket, Subject},
     netns::{NetNamespace, NetnsError},
 };
 
@@ -100,21 +98,7 @@ impl SockDiag {
     /// # Errors
     /// See [`SockDiagError`].
     pub fn open(netns: &NetNamespace) -> Result<Self, SockDiagError> {
-        netns.enter(|| NetlinkSocket::open(SOCK_DIAG))?.map(Self).map_err(SockDiagError::List)
-    }
-
-    /// Every connection that is being made, in use or closing, of both families.
-    ///
-    /// # Errors
-    /// See [`SockDiagError`].
-    pub fn connections(&mut self) -> Result<Vec<TcpConnection>, SockDiagError> {
-        let mut found = Vec::new();
-        for family in [AF_INET, AF_INET6] {
-            let request = request(family, CONNECTED, &[0; SOCKET_ID]);
-            let each = |_, payload: &[u8]| found.extend(TcpConnection::parse(payload));
-            self.0.dump(BY_FAMILY, &request, each).map_err(SockDiagError::List)?;
-        }
-        Ok(found)
+        netns.enter(|| NetlinkSocket::open(Subject::SockDiag))?.map(Self).map_err(SockDiagError::List)
     }
 
     /// What has been counted of every connection that is open in both directions, of both families.
@@ -274,7 +258,6 @@ mod tests {
             let mut diag = own();
             let found = diag.find(local, remote).expect("an answer").expect("the connection");
             assert_eq!((found.local, found.remote), (local, remote), "{address}");
-            assert!(diag.connections().expect("a list").contains(&found), "{address}");
             assert!(diag.destroy(&found).expect("ended"), "{address}");
             assert!(server.read(&mut [0]).is_err(), "{address}: a reset and no orderly end");
             assert!(!diag.destroy(&found).expect("an answer"), "{address}: it is gone");

@@ -1,14 +1,8 @@
-//! Sockets that the daemon opens inside pods' namespaces.
+//! Connections that the daemon opens inside pods' namespaces.
 
-use std::{
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
-use mesh_abi::ports;
 use mesh_core::policy::Permit;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
@@ -16,22 +10,8 @@ use crate::{
     netns::{NetNamespace, NetnsError},
 };
 
-/// Connections that may wait for accept(), each listener.
-const BACKLOG: i32 = 4096;
 /// How long a connection attempt may take, in whatever direction.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A listener could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot listen on {address} in the pod's namespace: {source}; does the application use one of the mesh's ports (15001, 15006, 15008)?"
-)]
-pub struct ListenError {
-    /// The address.
-    pub address: SocketAddr,
-    /// Why.
-    pub source: io::Error,
-}
 
 /// A connection could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -48,61 +28,6 @@ pub enum DialError {
     /// No answer within [`CONNECT_TIMEOUT`].
     #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
     TimedOut,
-}
-
-/// The listeners of one pod, open and not yet accepting.
-pub struct PodListeners {
-    /// On loopback, for redirected connections; one for each family that the namespace has.
-    pub outbound: Vec<std::net::TcpListener>,
-    /// For plaintext that TC steers here.
-    pub plaintext: std::net::TcpListener,
-    /// For HBONE.
-    pub hbone: std::net::TcpListener,
-}
-
-impl PodListeners {
-    /// Opens all of them in the calling thread's namespace.
-    ///
-    /// # Errors
-    /// One of the ports is taken.
-    pub fn open() -> Result<Self, ListenError> {
-        let mut outbound = vec![listen((Ipv4Addr::LOCALHOST, ports::OUTBOUND).into())?];
-        match listen((Ipv6Addr::LOCALHOST, ports::OUTBOUND).into()) {
-            Ok(listener) => outbound.push(listener),
-            Err(error) if lacks_ipv6(&error.source) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(Self { outbound, plaintext: listen_on_all(ports::PLAINTEXT_INBOUND)?, hbone: listen_on_all(ports::HBONE)? })
-    }
-}
-
-/// Dual-stack, or IPv4 alone where the namespace has no IPv6.
-fn listen_on_all(port: u16) -> Result<std::net::TcpListener, ListenError> {
-    match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
-        Err(error) if lacks_ipv6(&error.source) => listen((Ipv4Addr::UNSPECIFIED, port).into()),
-        other => other,
-    }
-}
-
-fn lacks_ipv6(error: &io::Error) -> bool {
-    let missing = [libc::EAFNOSUPPORT, libc::EADDRNOTAVAIL];
-    error.raw_os_error().is_some_and(|code| missing.contains(&code))
-}
-
-fn listen(address: SocketAddr) -> Result<std::net::TcpListener, ListenError> {
-    let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(!address.ip().is_unspecified())?;
-        }
-        // Connections of an earlier daemon that linger do not hold the port.
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
-    };
-    open().map_err(|source| ListenError { address, source })
 }
 
 /// Connects from inside a pod's namespace, with the pod's address as the source.

@@ -7,7 +7,7 @@ use std::{
     path::Path,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -16,7 +16,10 @@ use std::{
 
 use mesh_core::WorkloadUid;
 use mesh_transport::hbone::Pool;
-use rustix::process::{Resource, getrlimit};
+use rustix::{
+    net::sockopt,
+    process::{Resource, getrlimit},
+};
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -29,7 +32,6 @@ use crate::{
     node::Shared,
     pods::EnrolledPod,
     proxy::{self, Kind},
-    sockets::PodListeners,
 };
 
 /// Applications' connections that the daemon carries at once, and connections to tunnel ports, each with descriptors to
@@ -73,9 +75,28 @@ pub struct Worker {
 }
 
 enum Job {
-    Accept(Arc<EnrolledPod>, Kind, std::net::TcpListener),
+    Accept(Accept),
     Carry(Accepted),
     Do(Arc<dyn Fn(&Worker) + Send + Sync>),
+}
+
+/// A listener on its way to the worker that will take its connections.
+struct Accept {
+    pod: Arc<EnrolledPod>,
+    kind: Kind,
+    listener: std::net::TcpListener,
+    /// Gone when the task has ended.
+    alive: Arc<()>,
+}
+
+/// The task that takes the connections of one listener.
+pub struct Acceptor(Weak<()>);
+
+impl Acceptor {
+    /// Whether it has not ended.
+    pub fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 /// A connection on its way to the worker that will carry it.
@@ -129,14 +150,13 @@ impl Workers {
         self.queues.len()
     }
 
-    /// Begins to accept a pod's connections.
-    pub fn serve(&self, pod: &Arc<EnrolledPod>, listeners: PodListeners) {
-        let outbound = listeners.outbound.into_iter().map(|it| (Kind::Outbound, it));
-        let inbound = [(Kind::Plaintext, listeners.plaintext), (Kind::Hbone, listeners.hbone)];
-        for (kind, listener) in outbound.chain(inbound) {
-            let index = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
-            self.send(index, Job::Accept(pod.clone(), kind, listener));
-        }
+    /// Begins to take the connections of one of a pod's listeners.
+    pub fn accept(&self, pod: &Arc<EnrolledPod>, kind: Kind, listener: std::net::TcpListener) -> Acceptor {
+        let alive = Arc::new(());
+        let acceptor = Acceptor(Arc::downgrade(&alive));
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
+        self.send(index, Job::Accept(Accept { pod: pod.clone(), kind, listener, alive }));
+        acceptor
     }
 
     /// Ends the pooled tunnels of a pod that has left.
@@ -248,9 +268,8 @@ async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, dispatcher: Rc<D
         };
         let Some(job) = job else { return };
         match job {
-            Job::Accept(pod, kind, listener) => {
-                let accept = accept(worker.clone(), dispatcher.clone(), pod, kind, listener);
-                tokio::task::spawn_local(accept);
+            Job::Accept(listener) => {
+                tokio::task::spawn_local(accept(worker.clone(), dispatcher.clone(), listener));
             }
             Job::Carry(accepted) => carry(&worker, accepted),
             Job::Do(work) => work(&worker),
@@ -259,13 +278,8 @@ async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, dispatcher: Rc<D
 }
 
 /// Accepts until the pod leaves the mesh.
-async fn accept(
-    worker: Rc<Worker>,
-    dispatcher: Rc<Dispatcher>,
-    pod: Arc<EnrolledPod>,
-    kind: Kind,
-    listener: std::net::TcpListener,
-) {
+async fn accept(worker: Rc<Worker>, dispatcher: Rc<Dispatcher>, accept: Accept) {
+    let Accept { pod, kind, listener, alive: _alive } = accept;
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -276,20 +290,27 @@ async fn accept(
     let mut drain = pod.drain.clone();
     let mut turn = dispatcher.own;
     loop {
-        let Ok(permit) = dispatcher.permits.of(kind).acquire_owned().await else {
-            return;
+        let accepting = async {
+            let permit = dispatcher.permits.of(kind).acquire_owned().await.ok()?;
+            Some((permit, listener.accept().await))
         };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             _ = drain.wait_for(|draining| *draining) => return,
+            accepted = accepting => accepted,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
+        let (permit, (stream, peer)) = match accepted {
+            Some((permit, Ok(accepted))) => (permit, accepted),
+            Some((_, Err(error))) => {
                 tracing::warn!(pod = pod.display_name, %error, "accept failed");
+                // Somebody shut it down: the enrolment loop opens another.
+                if !sockopt::socket_acceptconn(&listener).unwrap_or(false) {
+                    return;
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
+            None => return,
         };
         turn = (turn + 1) % dispatcher.queues.len();
         if turn == dispatcher.own {

@@ -33,6 +33,25 @@ pub struct Status {
     pub workers: usize,
     /// Connections that they carry now.
     pub connections: usize,
+    /// What happened lately to the node's pods and to what holds them in the mesh, oldest first.
+    #[serde(default)]
+    pub events: Vec<EnrolmentEvent>,
+}
+
+/// Something that happened to a pod of the node, or to the hooks of all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnrolmentEvent {
+    /// When, in milliseconds since 1970 (UTC).
+    pub at_milliseconds: u64,
+    /// `namespace/name`; none where it concerns every pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// `enrolled`, `withdrawn`, `failed`, `repaired` or `not_repaired`.
+    pub event: String,
+    /// What was put back, or why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// What is in force in the kernel.

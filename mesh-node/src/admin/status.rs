@@ -3,12 +3,13 @@
 use std::time::{Instant, SystemTime};
 
 use mesh_admin::{
-    CertificateError, Certificates, Config, DataPath, Expiry, Hook, MAX_FINDINGS, MAX_WAITING, Pods, Status, WaitingPod,
+    CertificateError, Certificates, Config, DataPath, EnrolmentEvent, Expiry, Hook, MAX_FINDINGS, MAX_WAITING, Pods,
+    Status, WaitingPod,
 };
 use mesh_config::Severity;
 
 use super::{Admin, lists::seconds_until};
-use crate::pods::Roster;
+use crate::{pods::Roster, repairs};
 
 impl Admin {
     /// How the daemon is now.
@@ -31,6 +32,7 @@ impl Admin {
             certificates: self.certificate_summary(),
             workers: workers.map_or(0, |workers| workers.count()),
             connections: connections + self.shared.direct.views().len(),
+            events: self.shared.enrolment_events.recent().iter().map(event).collect(),
         }
     }
 
@@ -87,5 +89,15 @@ fn pods(roster: &Roster, now: Instant) -> Pods {
         pending: roster.waiting.len(),
         failed: roster.waiting.values().filter(|waiting| waiting.failed).count(),
         waiting: waiting.collect(),
+    }
+}
+
+fn event(event: &repairs::EnrolmentEvent) -> EnrolmentEvent {
+    let since = event.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    EnrolmentEvent {
+        at_milliseconds: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        pod: event.pod.clone(),
+        event: event.what.as_str().to_owned(),
+        detail: event.what.detail(),
     }
 }

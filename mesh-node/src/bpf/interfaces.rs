@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::netlink::{self, NetlinkSocket, Subject};
 use aya::{
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
@@ -178,19 +179,68 @@ fn attach_error(interface: &str, direction: Direction, source: ProgramError) -> 
     InterfaceError::Attach { interface: interface.to_owned(), direction: direction.name(), source }
 }
 
+/// An interface of a pod's namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Interface {
+    /// Its number in the namespace, which stays when it is renamed.
+    pub(super) index: u32,
+    /// Its name.
+    pub(super) name: String,
+}
+
+/// `RTM_GETLINK` and `RTM_GETTFILTER` (include/uapi/linux/rtnetlink.h).
+const GET_LINK: u16 = 18;
+const GET_FILTER: u16 = 46;
+/// `struct ifinfomsg`
+const LINK_HEADER: usize = 16;
+/// `IFLA_IFNAME`
+const NAME: u16 = 3;
+/// `IFF_LOOPBACK`
+const LOOPBACK: u32 = 8;
+
 /// Interfaces of the calling thread's namespace, loopback left out.
-pub(super) fn interfaces() -> Result<Vec<String>, InterfaceError> {
-    // /proc/thread-self/net is that of the thread's own namespace.
-    let table = std::fs::read_to_string("/proc/thread-self/net/dev").map_err(InterfaceError::List)?;
-    let names: Vec<String> = table
-        .lines()
-        .skip(2)
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, _)| name.trim().to_owned())
-        .filter(|name| name != "lo")
-        .collect();
-    if names.is_empty() {
-        return Err(InterfaceError::NoInterface);
+pub(super) fn interfaces() -> Result<Vec<Interface>, InterfaceError> {
+    let mut found = Vec::new();
+    NetlinkSocket::open(Subject::Route)
+        .and_then(|mut socket| socket.dump(GET_LINK, &[0; LINK_HEADER], |_, link| found.extend(parse_link(link))))
+        .map_err(InterfaceError::List)?;
+    Ok(found)
+}
+
+fn parse_link(message: &[u8]) -> Option<Interface> {
+    let (header, attributes) = message.split_first_chunk::<LINK_HEADER>()?;
+    let word = |at: usize| Some(u32::from_ne_bytes(*header[at..].first_chunk()?));
+    let (index, flags) = (word(4)?, word(8)?);
+    if flags & LOOPBACK != 0 {
+        return None;
     }
-    Ok(names)
+    let name = netlink::attribute(attributes, NAME)?;
+    let name = std::ffi::CStr::from_bytes_until_nul(name).ok()?.to_str().ok()?.to_owned();
+    Some(Interface { index, name })
+}
+
+/// Whether the filter that [`attach`] leaves without a link is there, in the calling thread's namespace; never where
+/// the kernel has links for it.
+pub(super) fn has_filter(interface: &Interface, direction: Direction) -> Result<bool, InterfaceError> {
+    if has_tcx() {
+        return Ok(false);
+    }
+    // `struct tcmsg`; the parent is one of the two hooks of clsact.
+    let parent: u32 = match direction {
+        Direction::Ingress => 0xffff_fff2,
+        Direction::Egress => 0xffff_fff3,
+    };
+    let words = [0, interface.index, 0, parent, 0];
+    let request: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
+    let mut is_there = false;
+    NetlinkSocket::open(Subject::Route)
+        .and_then(|mut socket| socket.dump(GET_FILTER, &request, |_, filter| is_there |= is_ours(filter)))
+        .map_err(InterfaceError::List)?;
+    Ok(is_there)
+}
+
+fn is_ours(filter: &[u8]) -> bool {
+    let word = |at: usize| filter.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    // The upper half of the last word is the priority.
+    word(8) == Some(FILTER_HANDLE.into()) && word(16).map(|info| info >> 16) == Some(FILTER_PRIORITY.into())
 }

@@ -11,6 +11,11 @@ use std::{
 
 use aya::programs::links::{FdLink, PinnedLink};
 
+use super::{
+    link_state::{LinkState, link_state},
+    precheck::is_on_bpffs,
+};
+
 /// Between a link's name and its generation.
 const SEPARATOR: char = '@';
 
@@ -24,6 +29,22 @@ pub enum PinError {
         path: PathBuf,
         /// Why.
         source: aya::pin::PinError,
+    },
+    /// The BPF file system was unmounted.
+    #[error(
+        "{path} is on no BPF file system any more: mount it again (mount -t bpf bpf DIR); hooks end with the daemon"
+    )]
+    NoFileSystem {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The kernel does not say what has become of a link.
+    #[error("cannot look at the link {path}: {source}")]
+    Look {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The directory could not be made, listed or cleared.
     #[error("cannot change {path}: {source}")]
@@ -49,13 +70,59 @@ impl PinnedLinks {
         Ok(Self { dir, generation, held: BTreeMap::new() })
     }
 
-    /// Pins a link under a name. The BPF file system allows no dots in names.
+    /// Pins a link under a name, in the place of one that this daemon had pinned under it. The BPF file system allows
+    /// no dots in names.
     pub(super) fn pin(&mut self, name: &str, link: FdLink) -> Result<(), PinError> {
-        let path = self.dir.join(format!("{name}{SEPARATOR}{}", self.generation));
-        let path = path.as_path();
-        let pinned = link.pin(path).map_err(|source| PinError::Pin { path: path.into(), source })?;
+        let path = self.path(name);
+        // The new one is attached already. What was held is gone with its file.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(PinError::Directory { path, source: error });
+            }
+            _ => {}
+        }
+        let pinned = link.pin(&path).map_err(|source| PinError::Pin { path, source })?;
         self.held.insert(name.to_owned(), pinned);
         Ok(())
+    }
+
+    /// Names of this daemon's links that begin with `prefix`.
+    pub(super) fn names(&self, prefix: &str) -> Vec<String> {
+        self.held
+            .range(prefix.to_owned()..)
+            .map_while(|(name, _)| name.starts_with(prefix).then(|| name.clone()))
+            .collect()
+    }
+
+    /// What has become of a link; `None` when this daemon has pinned none of the name.
+    pub(super) fn state(&self, name: &str) -> Result<Option<LinkState>, PinError> {
+        if !self.held.contains_key(name) {
+            return Ok(None);
+        }
+        let path = self.path(name);
+        link_state(&path).map(Some).map_err(|source| PinError::Look { path, source })
+    }
+
+    /// Makes the file of a link again that is in force and has lost it.
+    pub(super) fn pin_again(&mut self, name: &str) -> Result<(), PinError> {
+        // Pinning takes the link, and gives it up where it fails: it is not tried where it cannot succeed.
+        if !is_on_bpffs(&self.dir) {
+            return Err(PinError::NoFileSystem { path: self.dir.clone() });
+        }
+        fs::create_dir_all(&self.dir).map_err(|source| PinError::Directory { path: self.dir.clone(), source })?;
+        match self.held.remove(name) {
+            Some(link) => self.pin(name, link.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets go of this daemon's link of that name.
+    pub(super) fn remove(&mut self, name: &str) -> Result<(), PinError> {
+        self.remove_all(|other| other == name)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}{SEPARATOR}{}", self.generation))
     }
 
     /// Detaches the links whose names are chosen: this daemon's, and any that an earlier one left.

@@ -20,7 +20,7 @@ use super::{
     direct::DirectMaps,
     direct_events::{DirectEvents, DirectEventsError},
     hooks::HookWatch,
-    interfaces::{self, Direction, InterfaceError},
+    interfaces::{self, Direction, Interface, InterfaceError},
     links::{PinError, PinnedLinks},
     maps::{CounterReader, MapAccessError, PodMap},
     settings::Settings,
@@ -31,7 +31,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/me
 
 /// Programs attached at the root of cgroup v2, in the order in which they come into force: sockets
 /// are known for the daemon's before any connect() is redirected to it.
-const CGROUP_PROGRAMS: [&str; 8] =
+pub(super) const CGROUP_PROGRAMS: [&str; 8] =
     ["sock_create", "sock_ops", "getpeername4", "getpeername6", "getsockname4", "getsockname6", "connect4", "connect6"];
 
 /// The data path could not be put in force; nothing of it is attached then.
@@ -122,9 +122,10 @@ pub struct LoadOptions<'a> {
 /// The data path in force: programs loaded, hooks attached, everything pinned.
 pub struct Datapath {
     ebpf: Ebpf,
-    links: PinnedLinks,
-    pods: PodMap,
+    pub(super) links: PinnedLinks,
+    pub(super) pods: PodMap,
     maps_dir: PathBuf,
+    cgroup_root: PathBuf,
 }
 
 impl Datapath {
@@ -149,7 +150,7 @@ impl Datapath {
         }
         links.supersede(|name| CGROUP_PROGRAMS.contains(&name))?;
         let pods = PodMap::open(&maps_dir)?;
-        Ok(Self { ebpf, links, pods, maps_dir })
+        Ok(Self { ebpf, links, pods, maps_dir, cgroup_root: options.cgroup_root.to_owned() })
     }
 
     /// Directory of the pinned maps, for [`super::FlowTable::open`].
@@ -205,18 +206,38 @@ impl Datapath {
     /// The pod's new connections are refused then rather than let out: its map entry is made first.
     pub fn enrol(&mut self, netns: &NetNamespace, addresses: &[IpAddr]) -> Result<(), EnrolError> {
         self.pods.insert(netns.cookie(), addresses)?;
-        for interface in netns.enter(interfaces::interfaces)?? {
+        let interfaces = netns.enter(interfaces::interfaces)??;
+        if interfaces.is_empty() {
+            return Err(InterfaceError::NoInterface.into());
+        }
+        for interface in &interfaces {
             for direction in Direction::BOTH {
-                let program = classifier(&mut self.ebpf, direction)?;
-                let link = netns.enter(|| interfaces::attach(program, &interface, direction))??;
-                let name = interface_link(netns.cookie(), &interface, direction);
-                if let Some(link) = link {
-                    self.links.pin(&name, link)?;
-                }
-                self.links.supersede(|other| other == name)?;
+                self.hook(netns, interface, direction)?;
             }
         }
+        let prefix = interface_prefix(netns.cookie());
+        self.links.supersede(|other| other.starts_with(&prefix))?;
         Ok(())
+    }
+
+    /// Attaches to one direction of a pod's interface.
+    pub(super) fn hook(
+        &mut self,
+        netns: &NetNamespace,
+        interface: &Interface,
+        direction: Direction,
+    ) -> Result<(), EnrolError> {
+        let program = classifier(&mut self.ebpf, direction)?;
+        if let Some(link) = netns.enter(|| interfaces::attach(program, &interface.name, direction))?? {
+            self.links.pin(&interface_link(netns.cookie(), interface, direction), link)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches one of the programs that all pods share.
+    pub(super) fn attach_shared(&mut self, name: &'static str) -> Result<(), LoadError> {
+        let link = attach_cgroup_program(&mut self.ebpf, &self.cgroup_root, name)?;
+        Ok(self.links.pin(name, link)?)
     }
 
     /// Takes a pod's namespace out from under the hooks. `netns` is `None` when it is gone already.
@@ -230,7 +251,7 @@ impl Datapath {
         if let Some(netns) = netns {
             netns.enter(|| {
                 for interface in interfaces::interfaces().unwrap_or_default() {
-                    interfaces::detach_unlinked(&interface);
+                    interfaces::detach_unlinked(&interface.name);
                 }
             })?;
         }
@@ -270,16 +291,15 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
 }
 
 fn attach_cgroup_programs(ebpf: &mut Ebpf, root: &Path) -> Result<Vec<(&'static str, FdLink)>, LoadError> {
+    let attached = CGROUP_PROGRAMS.into_iter().map(|name| Ok((name, attach_cgroup_program(ebpf, root, name)?)));
+    attached.collect()
+}
+
+fn attach_cgroup_program(ebpf: &mut Ebpf, root: &Path, name: &'static str) -> Result<FdLink, LoadError> {
     let cgroup = fs::File::open(root).map_err(|source| LoadError::Directory { path: root.into(), source })?;
-    let mut links = Vec::with_capacity(CGROUP_PROGRAMS.len());
-    for name in CGROUP_PROGRAMS {
-        let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
-        let link =
-            attach_at(program, &cgroup).map_err(|source| LoadError::Attach { name, cgroup: root.into(), source })?;
-        let link = link.map_err(|source| LoadError::Link { name, source })?;
-        links.push((name, link));
-    }
-    Ok(links)
+    let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+    let link = attach_at(program, &cgroup).map_err(|source| LoadError::Attach { name, cgroup: root.into(), source })?;
+    link.map_err(|source| LoadError::Link { name, source })
 }
 
 type Attached = Result<Result<FdLink, LinkError>, ProgramError>;
@@ -309,13 +329,14 @@ fn classifier(ebpf: &mut Ebpf, direction: Direction) -> Result<&mut SchedClassif
     program.and_then(|program| program.try_into().ok()).ok_or(InterfaceError::NoProgram(direction.program()))
 }
 
-fn interface_prefix(cookie: u64) -> String {
+/// The names of a pod's links begin with this.
+pub(super) fn interface_prefix(cookie: u64) -> String {
     format!("pod-{cookie}-")
 }
 
-fn interface_link(cookie: u64, interface: &str, direction: Direction) -> String {
-    let interface = interface.replace('.', "_");
-    format!("{}{interface}-{}", interface_prefix(cookie), direction.name())
+/// The name of a link at a pod's interface. By the interface's number: names change, and may hold what a file's may not.
+pub(super) fn interface_link(cookie: u64, interface: &Interface, direction: Direction) -> String {
+    format!("{}{}-{}", interface_prefix(cookie), interface.index, direction.name())
 }
 
 /// Tells the links of this start of the daemon from those of any other.

@@ -66,6 +66,15 @@ impl PodMap {
         }
     }
 
+    /// Whether a network namespace is enrolled with these addresses.
+    pub(super) fn holds(&self, netns_cookie: u64, addresses: &[IpAddr]) -> Result<bool, MapAccessError> {
+        match self.0.get(&netns_cookie, 0) {
+            Ok(found) => Ok(found == record(addresses)),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(source) => Err(Self::error("look for a pod", source)),
+        }
+    }
+
     /// Cookies of every enrolled namespace.
     pub(super) fn cookies(&self) -> Vec<u64> {
         self.0.keys().filter_map(Result::ok).collect()

@@ -8,11 +8,13 @@ mod direct_events;
 mod flows;
 mod hooks;
 mod interfaces;
+mod link_state;
 mod links;
 mod loader;
 mod log;
 mod maps;
 mod precheck;
+mod repair;
 mod settings;
 
 pub use direct::{Attested, DirectId, DirectMaps, KernelService, now};

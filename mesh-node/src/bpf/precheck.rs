@@ -152,11 +152,19 @@ fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
 }
 
 fn check_bpffs(dir: &Path) -> Result<(), PrecheckError> {
-    let existing = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    if file_system(existing) == Some(BPF_FS_MAGIC) {
+    if is_on_bpffs(dir) {
         return Ok(());
     }
-    Err(PrecheckError::NotBpffs { path: existing.into() })
+    Err(PrecheckError::NotBpffs { path: nearest(dir).into() })
+}
+
+/// Whether a directory is on a BPF file system, or would be once it is made.
+pub(super) fn is_on_bpffs(dir: &Path) -> bool {
+    file_system(nearest(dir)) == Some(BPF_FS_MAGIC)
+}
+
+fn nearest(dir: &Path) -> &Path {
+    dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
 fn file_system(path: &Path) -> Option<i64> {

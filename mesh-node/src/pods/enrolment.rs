@@ -14,22 +14,24 @@ use tokio::sync::{mpsc, watch};
 use super::{
     EnrolledPod, Roster, Waiting,
     discovery::{self, SandboxProcess},
+    joined::{Joined, LinkWatch, ServeError},
     sandbox::SandboxWatch,
 };
 use crate::{
     bpf::{Datapath, EnrolError},
+    listeners::{self, ListenError},
     netns::{NetNamespace, NetnsError},
     node::Shared,
-    sockets::{ListenError, PodListeners},
+    repairs::EnrolmentChange,
     workers::Workers,
 };
 
 /// How soon to look again for a sandbox that is not there yet: kubelet sends no event of it to this daemon.
 const PENDING_INTERVAL: Duration = Duration::from_millis(100);
-/// How often to compare everything although nothing is known to have changed.
-const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Why a pod is not in that was not tried.
 const NO_SANDBOX: &str = "no process of the pod is found on this node yet";
+/// How often to compare everything although nothing is known to have changed: what vanished is back within a second.
+const AUDIT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A pod could not be taken into the mesh. It is tried again; until then its new connections are refused.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,8 @@ enum JoinError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Hooks(#[from] Box<EnrolError>),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     #[error("the sandbox was replaced while it was joined")]
     Replaced,
     #[error("cannot watch the sandbox's process: {0}")]
@@ -59,22 +63,16 @@ pub struct EnrolmentSettings {
 /// The enrolment loop's state.
 pub struct Enrolment {
     settings: EnrolmentSettings,
-    datapath: Datapath,
-    workers: Arc<Workers>,
-    shared: Arc<Shared>,
-    joined: BTreeMap<WorkloadUid, Joined>,
+    pub(super) datapath: Datapath,
+    pub(super) workers: Arc<Workers>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) joined: BTreeMap<WorkloadUid, Joined>,
     /// Why each pod that should be in is not; said once for each reason.
     failures: BTreeMap<WorkloadUid, String>,
     roster: watch::Sender<Roster>,
+    /// Why something that vanished is not back, for a pod or for all of them; said once for each reason.
+    pub(super) unrepaired: BTreeMap<Option<WorkloadUid>, String>,
     ended: (mpsc::Sender<WorkloadUid>, mpsc::Receiver<WorkloadUid>),
-}
-
-/// One pod that is in the mesh.
-struct Joined {
-    pod: Arc<EnrolledPod>,
-    sandbox: SandboxProcess,
-    drain: watch::Sender<bool>,
-    _watch: SandboxWatch,
 }
 
 impl Enrolment {
@@ -89,6 +87,7 @@ impl Enrolment {
             joined: BTreeMap::new(),
             failures: BTreeMap::new(),
             roster: watch::Sender::default(),
+            unrepaired: BTreeMap::new(),
             ended: mpsc::channel(64),
         }
     }
@@ -123,6 +122,7 @@ impl Enrolment {
             .map(|workload| (workload.uid.clone(), workload.clone()))
             .collect();
         self.withdraw_undesired(&desired);
+        self.repair();
         let missing: HashSet<&str> =
             desired.keys().filter(|uid| !self.joined.contains_key(*uid)).map(WorkloadUid::as_str).collect();
         let found = discovery::find(&self.settings.proc, &missing, self.settings.host_netns);
@@ -203,7 +203,9 @@ impl Enrolment {
             return Err(JoinError::Replaced);
         }
         let watch = SandboxWatch::start(sandbox.pid, workload.uid.clone(), self.ended.0.clone())?;
-        let listeners = netns.enter(PodListeners::open)?;
+        // Before the hooks, so that no interface comes unseen after them.
+        let links = LinkWatch::start(&netns)?;
+        let listeners = netns.enter(listeners::open_all)?;
         // The hooks come into force even when a listener could not be opened: refused, not leaked.
         self.datapath.enrol(&netns, &workload.addresses).map_err(Box::new)?;
         let listeners = listeners?;
@@ -216,9 +218,10 @@ impl Enrolment {
             netns,
             drain: draining,
         });
-        self.workers.serve(&pod, listeners);
+        let joined = Joined::serve(pod, sandbox, drain, (links, watch), listeners, &self.workers)?;
+        let pod = &joined.pod;
         tracing::info!(pod = pod.display_name, identity = %pod.identity, pid = sandbox.pid, "pod enrolled");
-        let joined = Joined { pod, sandbox, drain, _watch: watch };
+        self.shared.enrolment_events.add(Some(&pod.display_name), EnrolmentChange::Enrolled);
         self.joined.insert(workload.uid.clone(), joined);
         Ok(())
     }
@@ -236,6 +239,7 @@ impl Enrolment {
         }
         self.workers.close_source(uid);
         tracing::info!(pod = joined.pod.display_name, running, "pod withdrawn");
+        self.shared.enrolment_events.add(Some(&joined.pod.display_name), EnrolmentChange::Withdrawn);
     }
 
     fn sandbox_ended(&mut self, uid: &WorkloadUid) {
@@ -250,6 +254,7 @@ impl Enrolment {
         if known.is_none_or(|known| known != error) {
             let pod = format!("{}/{}", workload.namespace, workload.name);
             tracing::error!(pod, error, "pod not enrolled: its new connections are refused");
+            self.shared.enrolment_events.add(Some(&pod), EnrolmentChange::Failed { error: error.to_owned() });
             self.failures.insert(workload.uid.clone(), error.to_owned());
         }
     }

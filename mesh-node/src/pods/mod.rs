@@ -2,6 +2,8 @@
 
 mod discovery;
 mod enrolment;
+mod joined;
+mod repair;
 mod roster;
 mod sandbox;
 

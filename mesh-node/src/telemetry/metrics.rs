@@ -15,7 +15,7 @@ use super::{
     report::{Bytes, CutReason, Ending, Refused, Report},
     series::{TcpMetrics, TcpSeries},
 };
-use crate::bpf::CounterReader;
+use crate::{bpf::CounterReader, repairs::Part};
 
 /// The response_flags label of a connection that nothing went wrong with.
 const NO_FLAGS: &str = "-";
@@ -34,6 +34,7 @@ pub struct Metrics {
     events: IntCounterVec,
     admin: IntCounterVec,
     pods: IntGaugeVec,
+    repairs: IntCounterVec,
     generation: IntGauge,
     findings: IntGaugeVec,
     kernel: CounterReader,
@@ -84,6 +85,11 @@ impl Metrics {
             events: ours("mesh_ebpf_events_total", "What the eBPF programs did, by why", &["action", "reason"])?,
             admin: ours("mesh_admin_requests_total", "Requests to the admin API by HTTP status", &["code"])?,
             pods: gauge("mesh_pods", "Pods of this node by state", &["state"])?,
+            repairs: ours(
+                "mesh_enrolment_repairs_total",
+                "Parts of what holds pods in the mesh that had vanished and were put back",
+                &["what"],
+            )?,
             generation: register(
                 &registry,
                 IntGauge::new("mesh_config_generation", "Generation of the configuration in force")?,
@@ -119,6 +125,9 @@ impl Metrics {
         }
         for reason in [CutReason::CertificateUntrusted, CutReason::WorkloadGone] {
             self.ended.with_label_values(&[reason.as_str()]);
+        }
+        for part in Part::ALL {
+            self.repairs.with_label_values(&[part.as_str()]);
         }
         for reason in RejectReason::ALL {
             self.rejected.with_label_values(&[reason.as_str()]);
@@ -179,6 +188,11 @@ impl Metrics {
     /// Spans were sent, or lost.
     pub fn spans(&self, fate: SpanFate, count: u64) {
         self.spans.with_label_values(&[fate.as_str()]).inc_by(count);
+    }
+
+    /// Something that holds a pod in the mesh was put back.
+    pub fn enrolment_repaired(&self, part: Part) {
+        self.repairs.with_label_values(&[part.as_str()]).inc();
     }
 
     /// The enrolment loop's last comparison.

@@ -84,6 +84,7 @@ const NEEDS: &[Need] = &[
         "the eBPF programs link with it",
     ),
     toolchain("LLVM 22", "/usr/lib/llvm-22/bin/llvm-config", "llvm-22-dev", "bpf-linker makes eBPF byte code with it"),
+    program("bpftool", "bpftool", Purpose::Lab, "takes hooks and map entries away, to see them come back"),
     program("ip", "iproute2", Purpose::Lab, "shows namespaces, links and routes"),
     program("nft", "nftables", Purpose::Lab, "Service addresses without the mesh, as kube-proxy does them"),
     program("tcpdump", "tcpdump", Purpose::Lab, "captures what is on the wire"),
