@@ -152,8 +152,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let telemetry = Arc::new(Telemetry::new(metrics.clone(), spans));
     let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(&args))?;
     let direct_events = datapath.direct_events()?;
-    let identities = identities(&authority, trust_domain, &args);
-    metrics.tell_of(identities.clone())?;
+    let identities = identities(&authority, trust_domain, &args, &metrics)?;
     let shared = Arc::new(Shared {
         cluster: args.cluster.clone(),
         hbone: Server::new(limits.clone(), identities.trust()),
@@ -183,7 +182,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     };
     let listener = admin.publish()?;
     tracing::info!(node = args.node, admin_socket = %args.admin_socket.display(), "mesh-node started");
-    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = asked_to_stop()?;
     tokio::select! {
         () = enrolment.run(config.clone(), ready) => anyhow::bail!("the configuration's watcher ended"),
         () = endpoints.serve(metrics.clone(), is_ready) => {}
@@ -194,12 +193,22 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         () = follow_authority(&shared.identities, &authority) => {}
         () = kubelet.follow(kernel_settings) => {}
         () = shared.direct.run(direct_events) => anyhow::bail!("the kernel's events of direct connections ended"),
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+        () = stop => {}
     }
     tracing::info!("stopping: hooks stay in force and refuse connections until the next start");
     workers.stop();
     Ok(())
+}
+
+/// Resolves at SIGTERM or SIGINT, which are caught from now on.
+fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// Keeps certificates and the trust bundle current.
@@ -207,9 +216,18 @@ async fn follow_authority(identities: &Identities, authority: &Authority) {
     tokio::join!(identities.run(), authority.follow());
 }
 
-fn identities(authority: &Authority, trust_domain: TrustDomain, args: &Args) -> Identities {
+/// The certificates' keeper, of which the metrics tell.
+fn identities(
+    authority: &Authority,
+    trust_domain: TrustDomain,
+    args: &Args,
+    metrics: &Metrics,
+) -> anyhow::Result<Identities> {
     let (lifetime, carriers) = (args.certificate_lifetime, args.tunnels.into());
-    Identities::new(authority.source(), IdentitySettings { lifetime, carriers, ..IdentitySettings::new(trust_domain) })
+    let settings = IdentitySettings { lifetime, carriers, ..IdentitySettings::new(trust_domain) };
+    let identities = Identities::new(authority.source(), settings);
+    metrics.tell_of(identities.clone())?;
+    Ok(identities)
 }
 
 /// Spans where a collector is named, and who sends them there.

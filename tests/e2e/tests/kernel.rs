@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use mesh_e2e::{
-    Answer, Connect, Mesh, NODES, PATIENCE, Syn, Verdict, client, echo, generations, inside, port, server, traffic,
+    Answer, Connect, Held, Mesh, NODES, PATIENCE, Syn, Verdict, client, echo, generations, inside, kubelet, port,
+    server, traffic,
 };
 use mesh_lab::{Outside, Place, Pod, ServiceSpec, wait_until};
 
@@ -194,3 +195,52 @@ fn kernel_a_pod_that_leaves_is_free_whether_a_daemon_runs_or_not() -> Verdict {
     is_free(&parts, &leaving)?;
     Ok(())
 }
+
+#[test]
+fn kernel_pods_of_one_node_and_kubelet_are_attested() -> Verdict {
+    const NODE: &str = "node-a";
+    let mut mesh = Mesh::without_daemons()?;
+    let (kubelet, _process) = kubelet(&mesh.lab, NODE)?;
+    mesh.start_daemon(NODE)?;
+    mesh.label()?;
+    let near = mesh.join(server("server", NODE))?;
+    let pod = mesh.join(client("client", NODE))?;
+    let spec = ServiceSpec::new("app", "peer").select("app", "server").port("tcp", 80, port::REPORT_PEER);
+    let service = mesh.lab.service(spec)?;
+    mesh.settle()?;
+    let (v4, v6) = (SocketAddr::new(near.ipv4(), port::REPORT_PEER), SocketAddr::new(near.ipv6(), port::REPORT_PEER));
+    let (vip, vip6) = (service.at(80), service.at_v6(80));
+    let kinds = [v4, v6, vip, vip6].map(|to| (Connect::to(to), to));
+    let kinds = kinds.into_iter().chain([(Connect::to(v4).mapped(), v4), (Connect::to(vip).mapped(), vip)]);
+    let mut connections = 0;
+    for (kind, asked) in kinds {
+        let answer = kind.answered(&pod)?;
+        assert_eq!((answer.peer, Some(answer.seen_by_server()?.0)), (Some(asked), answer.local), "{kind:?}");
+        connections += 1;
+    }
+    assert_eq!(mesh.events(NODE, "direct_inbound")?, connections);
+    assert_eq!(mesh.events(NODE, "outbound_connect")?, 0);
+    let lines = mesh.told(NODE, 2 * connections as usize)?;
+    assert!(lines.iter().all(|line| line["security"] == "kernel_attested" && line["end"] == "closed"), "{lines:?}");
+    let mut held = Held::open(&pod, SocketAddr::new(near.ipv4(), port::ECHO))?;
+    held.says("before")?;
+    mesh.lab.apply("deny.yaml", DENY)?;
+    assert_eq!(held.ends()?, "reset");
+
+    let daemon = mesh.daemon(NODE)?;
+    wait_until("kubelet to be found", PATIENCE, || {
+        Ok(daemon.logs().contains("kubelet's probes are known").then_some(()))
+    })?;
+    for to in [v4, v6] {
+        Connect::to(to).answered(&kubelet)?;
+    }
+    assert_eq!(mesh.events(NODE, "kubelet_probe")?, 2);
+    Ok(())
+}
+
+const DENY: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny, namespace: app}
+spec: {action: DENY, rules: [{}]}
+";

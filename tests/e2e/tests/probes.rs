@@ -1,10 +1,9 @@
 //! Kubelet's probes pass into pods under STRICT, by the kernel's record of who connects; nothing else on the node does.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::symlink;
 
 use anyhow::{Context as _, Result};
-use mesh_e2e::{Connect, Mesh, PATIENCE, Syn, Verdict, client, inside, port, server};
+use mesh_e2e::{Connect, Mesh, PATIENCE, Syn, Verdict, client, inside, kubelet, port, server};
 use mesh_lab::{NodeService, Place, Pod, Process, wait_until};
 
 const NODE: &str = "node-a";
@@ -27,16 +26,8 @@ struct Parts {
 
 impl Parts {
     fn start() -> Result<Self> {
-        let mesh = Mesh::without_daemons()?;
-        let kubelet = mesh.lab.node(NODE)?.service("kubelet.service");
-        let program = mesh.lab.home().join("kubelet");
-        symlink(mesh_lab::binary("mesh-traffic")?, &program).context("naming a program kubelet")?;
-        let mut process = kubelet.spawn(&[&program.display().to_string(), "echo", "--listen", "127.0.0.1:10250"])?;
-        process.wait_for_line("listening", PATIENCE)?;
-        Self::with(mesh, kubelet, process)
-    }
-
-    fn with(mut mesh: Mesh, kubelet: NodeService, process: Process) -> Result<Self> {
+        let mut mesh = Mesh::without_daemons()?;
+        let (kubelet, process) = kubelet(&mesh.lab, NODE)?;
         mesh.start_daemon(NODE)?;
         mesh.label()?;
         mesh.lab.apply("strict.yaml", STRICT)?;

@@ -447,3 +447,49 @@ spec: {host: echo, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}
     assert!(pair.told(2)?.iter().any(|line| line["security"] == "mutual_tls"));
     Ok(())
 }
+
+#[test]
+fn handshakes_by_syn_cookies_are_attested_too() -> Verdict {
+    let pair = Pair::start()?;
+    // Always, as else in a flood of SYNs: no socket waits for the handshake's last segment.
+    pair.server.exec(&["sysctl", "-q", "-w", "net.ipv4.tcp_syncookies=2"])?.success()?;
+    for to in pair.at(port::REPORT_PEER) {
+        let answer = Connect::to(to).answered(&pair.client)?;
+        assert_eq!(Some(answer.seen_by_server()?.0), answer.local);
+    }
+    assert_eq!(pair.event("inbound_plaintext")?, 0);
+    for line in pair.told(2)? {
+        assert_eq!((&line["security"], &line["end"]), (&"kernel_attested".into(), &"closed".into()), "{line}");
+    }
+    // One that nobody attested gets as far as ever: to the daemon.
+    let apart = pair.mesh.lab.deploy(client("apart", NODE).label("mesh.dev/join", "disabled"))?;
+    Connect::to(pair.at(port::ECHO)[0]).answered(&apart)?;
+    assert_eq!(pair.event("direct_connect")?, 2);
+    assert!(pair.event("inbound_plaintext")? > 0);
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_connects_while_it_joins_is_served_all_the_while() -> Verdict {
+    let mesh = Mesh::without_labels()?;
+    let far = mesh.lab.deploy(server("server", NODE))?;
+    let pod = mesh.lab.deploy(client("client", NODE))?;
+    let to = SocketAddr::new(far.ipv4(), port::REPORT_PEER);
+    let connect = || Connect::to(to).for_seconds(10).run(&pod);
+    let outcomes = std::thread::scope(|scope| {
+        let labelling = scope.spawn(|| mesh.label());
+        let mut outcomes = Vec::new();
+        while !labelling.is_finished() || mesh.events(NODE, "direct_connect")? == 0 {
+            outcomes.push(connect()?);
+        }
+        labelling.join().expect("no panic")?;
+        Ok::<_, anyhow::Error>(outcomes)
+    })?;
+    for answer in &outcomes {
+        // Plain, then by the daemon, then by the kernel; a moment at which one of the two pods has joined may reset.
+        assert!(answer.outcome == "ok" || answer.was_refused(), "{answer:?}");
+    }
+    assert!(outcomes.last().is_some_and(|answer| answer.outcome == "ok"), "{outcomes:?}");
+    assert_eq!(mesh.events(NODE, "unattested_syn")?, 0);
+    Ok(())
+}

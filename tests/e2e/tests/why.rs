@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use mesh_e2e::{Connect, Held, Mesh, PATIENCE, Verdict, client, ctl, ctl_json, echo, keys, port};
-use mesh_lab::{Place, Pod, PodSpec, ServiceSpec};
+use mesh_lab::{Place, Pod, PodSpec, ServiceSpec, wait_until};
 use serde_json::{Value, json};
 
 /// What `mesh-ctl why` says on node-a, where the client is.
@@ -145,10 +145,19 @@ fn a_policy_that_denies_is_named_with_its_rule_and_cuts_what_is_open() -> Verdic
 }
 
 /// The fields of an answer without policies.
-const KEYS: [&str; 31] = [
+const KEYS: [&str; 40] = [
     "allowed",
     "asked",
     "endpoints",
+    "node.certificate.expiresInSeconds",
+    "node.certificate.identity",
+    "node.certificate.namespace",
+    "node.certificate.nextRenewal",
+    "node.certificate.notAfter",
+    "node.certificate.notBefore",
+    "node.certificate.roots[]",
+    "node.certificate.serial",
+    "node.certificate.serviceAccount",
     "node.node",
     "node.notes",
     "node.stops",
@@ -187,7 +196,10 @@ fn people_and_programs_get_an_answer_that_they_can_use() -> Verdict {
     mesh.lab.service(spec)?;
     mesh.join(client("client", "node-a"))?;
     mesh.settle()?;
-    let answer = why(&mesh, "client", "echo.app", true)?;
+    let answer = wait_until("the client's certificate", PATIENCE, || {
+        let answer = why(&mesh, "client", "echo.app", true)?;
+        Ok((!answer["node"]["certificate"].is_null()).then_some(answer))
+    })?;
     assert_eq!(keys(&answer).into_iter().collect::<Vec<_>>(), KEYS);
     let table = ctl(&mesh, "node-a", &["why", "client", "echo.app"])?;
     for part in [
