@@ -1,30 +1,11 @@
 //! Which mode a workload's port has, and by whose word.
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_core::policy::{Level, Mode, PeerAuthentication, ROOT_NAMESPACE, Selector, effective_mode};
-use mesh_core::{Enrolment, LabelSet, Policies, PolicyName, Service, Snapshot, SpiffeId, TrustDomain, Workload};
+use mesh_core::{Policies, PolicyName, Service, Snapshot};
 
-fn cart() -> Arc<Workload> {
-    Arc::new(Workload {
-        uid: "uid-cart".into(),
-        name: "cart".into(),
-        namespace: "shop".into(),
-        identity: SpiffeId::new(&TrustDomain::default(), "shop", "cart").unwrap(),
-        node: "a".into(),
-        addresses: vec!["10.0.0.9".parse().unwrap()],
-        enrolment: Enrolment::Enrolled,
-        ready: true,
-        labels: LabelSet::from_iter([("app", "cart"), ("tier", "back")]),
-        workload_name: "cart".into(),
-        canonical_service: "cart".into(),
-        canonical_revision: "latest".into(),
-        app: "cart".into(),
-        version: "latest".into(),
-    })
-}
+use crate::cart;
 
 /// A policy of that namespace; `label` is the app that it selects.
 fn policy(

@@ -1,7 +1,5 @@
 //! Who may talk to whom, against a second implementation that is slow and obvious: it reads each field's text as
 //! Istio's reference describes it, for one policy after the other, and shares nothing with the first.
-#![allow(clippy::unwrap_used)]
-
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -9,8 +7,10 @@ use mesh_core::policy::{
     Action, AuthorizationPolicy, Facts, IpBlock, Mode, Pattern, Peer, PeerAuthentication, ROOT_NAMESPACE, Rule,
     Selector, Term, Test, authorize, explain,
 };
-use mesh_core::{Enrolment, LabelSet, Policies, PolicyName, Service, Snapshot, SpiffeId, TrustDomain, Workload};
+use mesh_core::{Policies, PolicyName, Service, Snapshot, SpiffeId, TrustDomain};
 use proptest::prelude::*;
+
+use crate::{DESTINATION, cart};
 
 /// A field of a rule, with its values as a manifest has them.
 #[derive(Clone, Debug)]
@@ -47,8 +47,6 @@ struct Connection {
     client: &'static str,
     port: u16,
 }
-
-const DESTINATION: &str = "10.0.0.9";
 
 /// How the facts of a connection read.
 fn fact(key: &str, connection: &Connection) -> Option<String> {
@@ -164,25 +162,6 @@ fn translate(index: usize, written: &Written) -> Arc<AuthorizationPolicy> {
         action: written.action,
         dry_run: written.dry_run,
         rules: rules.collect(),
-    })
-}
-
-fn cart() -> Arc<Workload> {
-    Arc::new(Workload {
-        uid: "uid-cart".into(),
-        name: "cart".into(),
-        namespace: "shop".into(),
-        identity: SpiffeId::new(&TrustDomain::default(), "shop", "cart").unwrap(),
-        node: "a".into(),
-        addresses: vec![DESTINATION.parse().unwrap()],
-        enrolment: Enrolment::Enrolled,
-        ready: true,
-        labels: LabelSet::from_iter([("app", "cart")]),
-        workload_name: "cart".into(),
-        canonical_service: "cart".into(),
-        canonical_revision: "latest".into(),
-        app: "cart".into(),
-        version: "latest".into(),
     })
 }
 

@@ -1,0 +1,32 @@
+//! Who may talk to whom: the decision on a connection, and the modes of PeerAuthentication.
+#![allow(clippy::unwrap_used)]
+
+mod decision;
+mod modes;
+
+use std::sync::Arc;
+
+use mesh_core::{Enrolment, LabelSet, SpiffeId, TrustDomain, Workload};
+
+/// The address of [`cart`].
+const DESTINATION: &str = "10.0.0.9";
+
+/// The workload that connections go to: `shop/cart`, whose only label is `app: cart`.
+fn cart() -> Arc<Workload> {
+    Arc::new(Workload {
+        uid: "uid-cart".into(),
+        name: "cart".into(),
+        namespace: "shop".into(),
+        identity: SpiffeId::new(&TrustDomain::default(), "shop", "cart").unwrap(),
+        node: "a".into(),
+        addresses: vec![DESTINATION.parse().unwrap()],
+        enrolment: Enrolment::Enrolled,
+        ready: true,
+        labels: LabelSet::from_iter([("app", "cart")]),
+        workload_name: "cart".into(),
+        canonical_service: "cart".into(),
+        canonical_revision: "latest".into(),
+        app: "cart".into(),
+        version: "latest".into(),
+    })
+}
