@@ -87,6 +87,7 @@ impl VerifyError {
             Found::UnknownIssuer => CertificateError::UnknownIssuer,
             Found::CertRevoked => CertificateError::Revoked,
             Found::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+            Found::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
             other => CertificateError::Other(OtherError(Arc::new(other))),
         }))
     }
