@@ -1,6 +1,6 @@
 //! What is wrong or worth knowing about a manifest, where, and what to do.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -76,12 +76,30 @@ impl Origin {
 }
 
 impl fmt::Display for Finding {
+    /// On one line, whatever the names in a manifest are made of.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.code, self.severity, self.origin)?;
+        let mut line = OneLine(f);
+        write!(line, "{} {} {}", self.code, self.severity, self.origin)?;
         if let Some(field) = &self.field {
-            write!(f, " {field}")?;
+            write!(line, " {field}")?;
         }
-        write!(f, ": {}. {}", self.message, self.remedy)
+        write!(line, ": {}. {}", self.message, self.remedy)
+    }
+}
+
+/// Writes control characters as escapes: what a manifest says must not begin another line of a log.
+struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            let mut rest = part.chars();
+            match rest.next_back() {
+                Some(last) if last.is_control() => write!(self.0, "{}{}", rest.as_str(), last.escape_default())?,
+                _ => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -111,5 +129,19 @@ impl fmt::Display for ObjectName {
             write!(f, "{namespace}/")?;
         }
         f.write_str(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_one_line_whatever_a_manifest_calls_its_objects() {
+        let mut origin = Origin::file(Path::new("a.yaml"));
+        origin.object = Some(ObjectName { kind: "Po\nd".into(), namespace: None, name: "x\u{1b}[31m".into() });
+        let text = Finding::new(Code::UnknownKind, origin, "a\tb").to_string();
+        assert!(!text.contains(char::is_control), "{text:?}");
+        assert!(text.contains("Po\\nd x\\u{1b}[31m: a\\tb."), "{text}");
     }
 }
