@@ -1,0 +1,221 @@
+//! What DestinationRules make of the way to a Service.
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mesh_core::policy::{ClientTls, ClientTlsRule, HostPattern, ROOT_NAMESPACE, Selector};
+use mesh_core::{
+    Endpoint, Enrolment, LabelSet, OutsideReason, PlaintextReason, Policies, PolicyName, Protocol, Refusal, Service,
+    ServicePort, Snapshot, SpiffeId, Transport, TrustDomain, Workload, resolve,
+};
+
+const HOST: &str = "cart.shop.svc.cluster.local";
+
+fn socket(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// A pod whose only label is its app.
+fn pod(namespace: &str, app: &str, enrolment: Enrolment, address: &str) -> Arc<Workload> {
+    Arc::new(Workload {
+        uid: format!("{namespace}-{app}").into(),
+        name: app.into(),
+        namespace: namespace.into(),
+        identity: SpiffeId::new(&TrustDomain::default(), namespace, app).unwrap(),
+        node: "a".into(),
+        addresses: vec![address.parse().unwrap()],
+        enrolment,
+        ready: true,
+        labels: LabelSet::from_iter([("app", app)]),
+        workload_name: app.into(),
+        canonical_service: app.into(),
+        canonical_revision: "latest".into(),
+        app: app.into(),
+        version: "latest".into(),
+    })
+}
+
+/// A rule for [`HOST`] that every client is told of.
+fn rule(namespace: &str, name: &str, tls: Option<ClientTls>) -> ClientTlsRule {
+    ClientTlsRule {
+        name: Arc::new(PolicyName { namespace: namespace.into(), name: name.into() }),
+        host: HostPattern::Exact(HOST.into()),
+        exported_to: None,
+        clients: None,
+        tls,
+        ports: [].into(),
+    }
+}
+
+/// `shop/cart`: behind port 80 a pod of the mesh, behind port 81 one that is not, behind port 82 an address alone.
+fn shop(rules: Vec<ClientTlsRule>) -> Snapshot {
+    let cart = pod("shop", "cart", Enrolment::Enrolled, "10.0.0.1");
+    let legacy = pod("shop", "legacy", Enrolment::Outside(OutsideReason::NotLabelled), "10.0.0.2");
+    let port = |port, address, workload: Option<&Arc<Workload>>| ServicePort {
+        name: None,
+        port,
+        protocol: Protocol::Tcp,
+        endpoints: vec![Endpoint { address: socket(address), workload: workload.cloned() }],
+    };
+    let service = Service {
+        namespace: "shop".into(),
+        name: "cart".into(),
+        hostname: HOST.into(),
+        vips: vec!["10.96.0.1".parse().unwrap()],
+        ports: vec![
+            port(80, "10.0.0.1:8080", Some(&cart)),
+            port(81, "10.0.0.2:8080", Some(&legacy)),
+            port(82, "203.0.113.9:443", None),
+        ],
+    };
+    let rules = rules.into_iter().map(Arc::new).collect();
+    let policies = Policies::build(ROOT_NAMESPACE.into(), Vec::new(), Vec::new(), rules);
+    Snapshot::build([cart, legacy], [service]).with_policies(policies)
+}
+
+/// How `client` reaches an address, in a few words.
+fn way(rules: Vec<ClientTlsRule>, client: Option<&Workload>, asked: &str) -> &'static str {
+    match resolve(&shop(rules), client, socket(asked), 0).map(|destination| destination.transport) {
+        Ok(Transport::Hbone { .. }) => "mtls",
+        Ok(Transport::Plaintext(PlaintextReason::DisabledByRule)) => "disabled",
+        Ok(Transport::Plaintext(_)) => "plaintext",
+        Err(Refusal::MutualTlsImpossible { .. }) => "impossible",
+        Err(Refusal::TlsNotOriginated { .. }) => "not originated",
+        Err(refusal) => panic!("{refusal}"),
+    }
+}
+
+/// The name of the rule that is in force for `client` at port 80.
+fn in_force(rules: Vec<ClientTlsRule>, client: Option<&Workload>) -> Option<String> {
+    let destination = resolve(&shop(rules), client, socket("10.96.0.1:80"), 0).unwrap();
+    destination.rule.map(|rule| rule.name.to_string())
+}
+
+fn web() -> Arc<Workload> {
+    pod("shop", "web", Enrolment::Enrolled, "10.0.0.3")
+}
+
+fn teller() -> Arc<Workload> {
+    pod("bank", "teller", Enrolment::Enrolled, "10.0.0.4")
+}
+
+#[test]
+fn a_mode_is_kept_to_or_the_connection_is_refused() {
+    use ClientTls::{Disable, IstioMutual, Mutual, Simple, Unreadable};
+    // Towards a pod of the mesh, one that is not, and an address.
+    for (mode, expected) in [
+        (None, ["mtls", "plaintext", "plaintext"]),
+        (Some(IstioMutual), ["mtls", "impossible", "impossible"]),
+        (Some(Disable), ["disabled", "plaintext", "plaintext"]),
+        (Some(Simple), ["not originated"; 3]),
+        (Some(Mutual), ["not originated"; 3]),
+        (Some(Unreadable), ["not originated"; 3]),
+    ] {
+        let asked = ["10.96.0.1:80", "10.96.0.1:81", "10.96.0.1:82"];
+        let ways = asked.map(|asked| way(vec![rule("shop", "cart", mode)], Some(&web()), asked));
+        assert_eq!(ways, expected, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_refusal_names_the_rule_and_the_mode() {
+    let refusal = |mode, asked| {
+        let snapshot = shop(vec![rule("shop", "cart", Some(mode))]);
+        resolve(&snapshot, Some(&web()), socket(asked), 0).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refusal(ClientTls::Simple, "10.96.0.1:80"),
+        "DestinationRule shop/cart asks for TLS of mode SIMPLE, which is not originated here"
+    );
+    assert_eq!(
+        refusal(ClientTls::IstioMutual, "10.96.0.1:81"),
+        "DestinationRule shop/cart asks for ISTIO_MUTUAL, and the endpoint is not part of the mesh"
+    );
+}
+
+#[test]
+fn a_port_says_all_for_itself() {
+    let with =
+        |tls, of_port: Option<ClientTls>| ClientTlsRule { ports: [(80, of_port)].into(), ..rule("shop", "r", tls) };
+    let of_80 = |rule: ClientTlsRule| way(vec![rule], Some(&web()), "10.96.0.1:80");
+    assert_eq!(of_80(with(Some(ClientTls::Disable), Some(ClientTls::IstioMutual))), "mtls");
+    assert_eq!(of_80(with(None, Some(ClientTls::Disable))), "disabled");
+    // Settings of a port replace all of the rule's: tls that they leave out is not inherited.
+    assert_eq!(of_80(with(Some(ClientTls::Disable), None)), "mtls");
+    let other = with(Some(ClientTls::IstioMutual), Some(ClientTls::Disable));
+    assert_eq!(way(vec![other], Some(&web()), "10.96.0.1:81"), "impossible");
+}
+
+#[test]
+fn a_rule_is_about_the_service_and_not_about_its_pods() {
+    let simple = || vec![rule("shop", "cart", Some(ClientTls::Simple))];
+    assert_eq!(way(simple(), Some(&web()), "10.0.0.1:8080"), "mtls");
+    let elsewhere = HostPattern::Exact("cart.bank.svc.cluster.local".into());
+    let of_another = ClientTlsRule { host: elsewhere, ..rule("shop", "r", Some(ClientTls::Simple)) };
+    assert_eq!(way(vec![of_another], Some(&web()), "10.96.0.1:80"), "mtls");
+}
+
+#[test]
+fn the_clients_namespace_comes_before_the_services_and_that_before_the_root() {
+    let disable = |namespace| rule(namespace, "r", Some(ClientTls::Disable));
+    let (of_bank, of_shop, of_root) = (disable("bank"), disable("shop"), disable(ROOT_NAMESPACE));
+    let other = disable("stock");
+    let teller = teller();
+    for (rules, client, expected) in [
+        (vec![&of_root, &of_shop, &of_bank], Some(&*teller), Some("bank/r")),
+        (vec![&of_root, &of_shop], Some(&*teller), Some("shop/r")),
+        (vec![&of_root], Some(&*teller), Some("istio-system/r")),
+        (vec![&other], Some(&*teller), None),
+        (vec![&of_root, &of_shop, &of_bank], None, Some("shop/r")),
+        (vec![&of_bank], None, None),
+    ] {
+        let rules: Vec<ClientTlsRule> = rules.into_iter().cloned().collect();
+        assert_eq!(in_force(rules.clone(), client).as_deref(), expected, "{rules:?}");
+    }
+}
+
+#[test]
+fn in_a_namespace_the_most_specific_host_decides_and_among_equals_the_oldest() {
+    let ending = |name, end: &str| ClientTlsRule {
+        host: HostPattern::Suffix(end.into()),
+        ..rule("shop", name, Some(ClientTls::Disable))
+    };
+    let exact = |name| rule("shop", name, Some(ClientTls::Disable));
+    let (any, cluster, of_shop) =
+        (|| ending("any", ""), || ending("cluster", ".local"), || ending("of-shop", ".shop.svc.cluster.local"));
+    for (rules, expected) in [
+        (vec![any()], "shop/any"),
+        (vec![any(), cluster()], "shop/cluster"),
+        (vec![any(), cluster(), of_shop()], "shop/of-shop"),
+        (vec![of_shop(), any(), cluster()], "shop/of-shop"),
+        (vec![any(), of_shop(), exact("exact")], "shop/exact"),
+        (vec![exact("older"), exact("younger")], "shop/older"),
+        (vec![ending("older", ".local"), ending("younger", ".local")], "shop/older"),
+        // The client's namespace decides before the host does.
+        (vec![ClientTlsRule { name: exact("x").name, ..any() }, rule(ROOT_NAMESPACE, "r", None)], "shop/x"),
+    ] {
+        assert_eq!(in_force(rules, Some(&web())).as_deref(), Some(expected));
+    }
+}
+
+#[test]
+fn a_rule_is_for_the_clients_that_it_is_exported_to_and_selects() {
+    let disable = |name| rule("shop", name, Some(ClientTls::Disable));
+    let exported = || ClientTlsRule { exported_to: Some(vec!["shop".into()]), ..disable("exported") };
+    let selecting = || ClientTlsRule { clients: Selector::new([("app", "web")]), ..disable("selecting") };
+    let (web, teller) = (web(), teller());
+    let namesake = pod("bank", "web", Enrolment::Enrolled, "10.0.0.5");
+    for (rules, client, expected) in [
+        (vec![exported()], Some(&*web), Some("shop/exported")),
+        (vec![exported()], Some(&*teller), None),
+        (vec![exported()], None, None),
+        (vec![selecting()], Some(&*web), Some("shop/selecting")),
+        (vec![selecting()], Some(&*namesake), None),
+        (vec![selecting()], None, None),
+        (vec![disable("all"), selecting()], Some(&*web), Some("shop/selecting")),
+        (vec![disable("all"), selecting()], Some(&*teller), Some("shop/all")),
+    ] {
+        assert_eq!(in_force(rules.clone(), client).as_deref(), expected, "{rules:?}");
+    }
+}
