@@ -32,9 +32,7 @@ impl ConnectionId {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
-}
 
-impl ConnectionId {
     /// The number that it is told by.
     pub const fn number(self) -> u64 {
         self.0

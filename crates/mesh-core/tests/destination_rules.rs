@@ -1,13 +1,15 @@
 //! What DestinationRules make of the way to a Service.
 #![allow(clippy::unwrap_used)]
 
+mod workload;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_core::policy::{ClientTls, ClientTlsRule, HostPattern, ROOT_NAMESPACE, Selector};
 use mesh_core::{
     Endpoint, Enrolment, LabelSet, OutsideReason, PlaintextReason, Policies, PolicyName, Protocol, Refusal, Service,
-    ServicePort, Snapshot, SpiffeId, Transport, TrustDomain, Workload, resolve,
+    ServicePort, Snapshot, Transport, Workload, resolve,
 };
 
 const HOST: &str = "cart.shop.svc.cluster.local";
@@ -20,19 +22,9 @@ fn socket(text: &str) -> SocketAddr {
 fn pod(namespace: &str, app: &str, enrolment: Enrolment, address: &str) -> Arc<Workload> {
     Arc::new(Workload {
         uid: format!("{namespace}-{app}").into(),
-        name: app.into(),
-        namespace: namespace.into(),
-        identity: SpiffeId::new(&TrustDomain::default(), namespace, app).unwrap(),
-        node: "a".into(),
-        addresses: vec![address.parse().unwrap()],
-        enrolment,
-        ready: true,
         labels: LabelSet::from_iter([("app", app)]),
-        workload_name: app.into(),
-        canonical_service: app.into(),
-        canonical_revision: "latest".into(),
-        app: app.into(),
-        version: "latest".into(),
+        enrolment,
+        ..workload::workload(namespace, app, &[address])
     })
 }
 

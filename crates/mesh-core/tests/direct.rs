@@ -1,6 +1,8 @@
 //! What the kernel of a node may decide by itself, against what the daemon would decide.
 #![allow(clippy::unwrap_used)]
 
+mod workload;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,28 +12,10 @@ use mesh_core::policy::{
     Action, AuthorizationPolicy, ClientTls, ClientTlsRule, Facts, HostPattern, IpBlock, Peer, ROOT_NAMESPACE, Rule,
     Term, Test, authorize,
 };
-use mesh_core::{
-    Endpoint, Enrolment, LabelSet, Policies, PolicyName, Protocol, Service, ServicePort, Snapshot, SpiffeId,
-    TrustDomain, Workload,
-};
+use mesh_core::{Endpoint, Policies, PolicyName, Protocol, Service, ServicePort, Snapshot, Workload};
 
 fn workload(name: &str, addresses: &[&str]) -> Arc<Workload> {
-    Arc::new(Workload {
-        uid: format!("uid-{name}").into(),
-        name: name.into(),
-        namespace: "shop".into(),
-        identity: SpiffeId::new(&TrustDomain::default(), "shop", name).unwrap(),
-        node: "a".into(),
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        enrolment: Enrolment::Enrolled,
-        ready: true,
-        labels: LabelSet::default(),
-        workload_name: name.into(),
-        canonical_service: name.into(),
-        canonical_revision: "latest".into(),
-        app: name.into(),
-        version: "latest".into(),
-    })
+    Arc::new(workload::workload("shop", name, addresses))
 }
 
 fn name(text: &str) -> Arc<PolicyName> {

@@ -1,12 +1,14 @@
 //! Where connections go.
 #![allow(clippy::unwrap_used)]
 
+mod workload;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::{
-    Destination, Endpoint, Enrolment, LabelSet, NodeName, OutsideReason, PlaintextReason, Protocol, Refusal, Service,
+    Destination, Endpoint, Enrolment, NodeName, OutsideReason, PlaintextReason, Protocol, Refusal, Service,
     ServicePort, Snapshot, SpiffeId, Transport, TrustDomain, Workload, WorkloadUid, resolve,
 };
 use proptest::prelude::*;
@@ -24,22 +26,7 @@ fn identity(account: &str) -> SpiffeId {
 }
 
 fn workload(name: &str, enrolment: Enrolment, addresses: &[&str]) -> Arc<Workload> {
-    Arc::new(Workload {
-        uid: format!("uid-{name}").into(),
-        name: name.into(),
-        namespace: "shop".into(),
-        identity: identity(name),
-        node: "a".into(),
-        addresses: addresses.iter().map(|a| ip(a)).collect(),
-        enrolment,
-        ready: true,
-        labels: LabelSet::default(),
-        workload_name: name.into(),
-        canonical_service: name.into(),
-        canonical_revision: "latest".into(),
-        app: name.into(),
-        version: "latest".into(),
-    })
+    Arc::new(Workload { enrolment, ..workload::workload("shop", name, addresses) })
 }
 
 fn endpoint(address: &str, workload: Option<&Arc<Workload>>) -> Endpoint {

@@ -1,14 +1,16 @@
 //! Why connections go where they go: what people's names mean, and that the answer is the one that decides.
 #![allow(clippy::unwrap_used)]
 
+mod workload;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::policy::{Action, AuthorizationPolicy, Facts, Pattern, Patterns, Peer, Rule, Term, Test, authorize};
 use mesh_core::why::{Client, Path, PlaintextCause, SameNode, Way, find_client, find_target, why};
 use mesh_core::{
-    Endpoint, Enrolment, LabelSet, OutsideReason, PlaintextReason, Policies, PolicyName, Protocol, Service,
-    ServicePort, Snapshot, SpiffeId, TrustDomain, Workload, resolve,
+    Endpoint, Enrolment, OutsideReason, PlaintextReason, Policies, PolicyName, Protocol, Service, ServicePort,
+    Snapshot, SpiffeId, TrustDomain, Workload, resolve,
 };
 
 fn socket(text: &str) -> SocketAddr {
@@ -20,18 +22,8 @@ fn pod(namespace: &str, owner: &str, number: usize, enrolment: Enrolment, addres
     Arc::new(Workload {
         uid: format!("{namespace}-{owner}-{number}").into(),
         name: format!("{owner}-{number}").into(),
-        namespace: namespace.into(),
-        identity: SpiffeId::new(&TrustDomain::default(), namespace, owner).unwrap(),
-        node: "a".into(),
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         enrolment,
-        ready: true,
-        labels: LabelSet::default(),
-        workload_name: owner.into(),
-        canonical_service: owner.into(),
-        canonical_revision: "latest".into(),
-        app: owner.into(),
-        version: "latest".into(),
+        ..workload::workload(namespace, owner, addresses)
     })
 }
 

@@ -15,15 +15,16 @@ use aya::{
     },
 };
 
-use super::interfaces;
+use super::{interfaces, syscall::bpf};
 
 /// `BPF_PROG_QUERY` (include/uapi/linux/bpf.h, enum bpf_cmd).
-const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_PROG_QUERY: libc::c_int = 16;
 /// Programs that a query asks for: the kernel allows 64 at one hook of a cgroup (`BPF_CGROUP_MAX_PROGS`).
 const MAX_PROGRAMS: usize = 64;
 
-/// The cgroup hooks by the names of our programs (include/uapi/linux/bpf.h, enum bpf_attach_type).
-pub(super) const ATTACH_TYPES: [(&str, u32); 8] = [
+/// The programs at the root of cgroup v2 and their hooks (include/uapi/linux/bpf.h, enum bpf_attach_type), in the order in
+/// which they come into force: sockets are known for the daemon's before any connect() is redirected to it.
+pub(super) const CGROUP_HOOKS: [(&str, u32); 8] = [
     ("sock_create", 2),
     ("sock_ops", 3),
     ("getpeername4", 29),
@@ -47,7 +48,7 @@ impl HookWatch {
     pub(super) fn new(ebpf: &Ebpf, cgroup: &Path, proc: &Path) -> Self {
         let id = |name| ebpf.program(name)?.info().ok().map(|info| info.id());
         // An id of 0 is no program's: such a hook is never found present.
-        let programs = ATTACH_TYPES.map(|(name, attach_type)| (name, attach_type, id(name).unwrap_or(0)));
+        let programs = CGROUP_HOOKS.map(|(name, attach_type)| (name, attach_type, id(name).unwrap_or(0)));
         let kernel = std::fs::read_to_string(proc.join("sys/kernel/osrelease")).unwrap_or_default();
         Self { cgroup: cgroup.into(), kernel: kernel.trim().to_owned(), programs: programs.into() }
     }
@@ -108,7 +109,7 @@ pub fn foreign_connect_hooks(cgroup: &Path, bpf_dir: &Path) -> io::Result<Vec<Fo
     let own = pinned_programs(bpf_dir);
     let cgroup = File::open(cgroup)?;
     let mut foreign = Vec::new();
-    for (hook, attach_type) in ATTACH_TYPES.into_iter().filter(|(hook, _)| hook.starts_with("connect")) {
+    for (hook, attach_type) in CGROUP_HOOKS.into_iter().filter(|(hook, _)| hook.starts_with("connect")) {
         for id in attached(&cgroup, attach_type)?.into_iter().filter(|id| !own.contains(id)) {
             let program = program_name(id).unwrap_or_else(|| "without a name".to_owned());
             foreign.push(ForeignHook { hook, program, id });
@@ -157,12 +158,8 @@ pub(super) fn attached(cgroup: impl AsFd, attach_type: u32) -> io::Result<Vec<u3
         prog_cnt: MAX_PROGRAMS as u32,
         padding: 0,
     };
-    // SAFETY: `attr` has the size that is passed, and `prog_ids` points to room for `prog_cnt` ids; both live through the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<QueryAttr>() as libc::c_uint) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: `prog_ids` points to room for `prog_cnt` ids, which lives through the call.
+    unsafe { bpf(BPF_PROG_QUERY, &mut attr) }?;
     let count = usize::try_from(attr.prog_cnt).unwrap_or(MAX_PROGRAMS).min(MAX_PROGRAMS);
     Ok(ids[..count].to_vec())
 }

@@ -10,6 +10,8 @@ use std::{
     path::Path,
 };
 
+use super::syscall::bpf;
+
 /// Commands of bpf(2) (include/uapi/linux/bpf.h).
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -81,12 +83,4 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut attributes) }?;
     // SAFETY: the kernel has just opened it for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// # Safety
-/// `attributes` must be what `command` takes, and its pointers valid until the call returns.
-unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: by the caller's word; the size is that of the attributes.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(result).map_err(io::Error::other) }
 }

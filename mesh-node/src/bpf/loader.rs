@@ -19,7 +19,7 @@ use super::{
     cgroup::{self, CgroupError},
     direct::DirectMaps,
     direct_events::{DirectEvents, DirectEventsError},
-    hooks::HookWatch,
+    hooks::{CGROUP_HOOKS, HookWatch},
     interfaces::{self, Direction, Interface, InterfaceError},
     links::{PinError, PinnedLinks},
     maps::{CounterReader, MapAccessError, PodMap},
@@ -29,10 +29,10 @@ use crate::netns::{NetNamespace, NetnsError};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-ebpf.o"));
 
-/// Programs attached at the root of cgroup v2, in the order in which they come into force: sockets
-/// are known for the daemon's before any connect() is redirected to it.
-pub(super) const CGROUP_PROGRAMS: [&str; 8] =
-    ["sock_create", "sock_ops", "getpeername4", "getpeername6", "getsockname4", "getsockname6", "connect4", "connect6"];
+/// The programs' names of [`CGROUP_HOOKS`].
+pub(super) fn cgroup_programs() -> impl Iterator<Item = &'static str> {
+    CGROUP_HOOKS.into_iter().map(|(name, _)| name)
+}
 
 /// The data path could not be put in force; nothing of it is attached then.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +148,7 @@ impl Datapath {
                 return Err(error.into());
             }
         }
-        links.supersede(|name| CGROUP_PROGRAMS.contains(&name))?;
+        links.supersede(|name| cgroup_programs().any(|ours| ours == name))?;
         let pods = PodMap::open(&maps_dir)?;
         Ok(Self { ebpf, links, pods, maps_dir, cgroup_root: options.cgroup_root.to_owned() })
     }
@@ -276,7 +276,7 @@ fn load_object(maps_dir: &Path, cgroup_id: u64, log: bool) -> Result<Ebpf, EbpfE
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     let classifiers = Direction::BOTH.map(Direction::program);
-    for name in CGROUP_PROGRAMS.into_iter().chain(classifiers) {
+    for name in cgroup_programs().chain(classifiers) {
         let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
         let loaded = match program {
             Program::CgroupSock(program) => program.load(),
@@ -291,7 +291,7 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
 }
 
 fn attach_cgroup_programs(ebpf: &mut Ebpf, root: &Path) -> Result<Vec<(&'static str, FdLink)>, LoadError> {
-    let attached = CGROUP_PROGRAMS.into_iter().map(|name| Ok((name, attach_cgroup_program(ebpf, root, name)?)));
+    let attached = cgroup_programs().map(|name| Ok((name, attach_cgroup_program(ebpf, root, name)?)));
     attached.collect()
 }
 

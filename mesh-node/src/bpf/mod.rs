@@ -16,6 +16,7 @@ mod maps;
 mod precheck;
 mod repair;
 mod settings;
+mod syscall;
 
 pub use direct::{Attested, DirectId, DirectMaps, KernelService, now};
 pub use direct_events::{DirectEvent, DirectEvents, SocketEnd, What};

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use super::{
     interfaces::{self, Direction},
     link_state::LinkState,
-    loader::{CGROUP_PROGRAMS, Datapath, EnrolError, LoadError, interface_link, interface_prefix},
+    loader::{Datapath, EnrolError, LoadError, cgroup_programs, interface_link, interface_prefix},
 };
 use crate::{
     netns::NetNamespace,
@@ -19,7 +19,7 @@ impl Datapath {
     /// What could not be put back.
     pub fn repair_shared(&mut self) -> Result<Vec<Repair>, LoadError> {
         let mut repairs = Vec::new();
-        for name in CGROUP_PROGRAMS {
+        for name in cgroup_programs() {
             match self.links.state(name)? {
                 Some(LinkState::Attached) => {}
                 Some(LinkState::Unpinned) => {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use mesh_core::{
     Snapshot,
-    policy::{Authorization, Facts, Peer, authorize},
+    policy::{Authorization, authorize},
 };
 
 use crate::{
@@ -31,12 +31,9 @@ pub(super) fn reports(connection: &Attested, snapshot: &Arc<Snapshot>, started: 
 
 /// What the policies say of a connection that the kernel has made; none where its pods are not known any more.
 pub(super) fn authorization(report: &Report, snapshot: &Snapshot) -> Option<Authorization> {
-    let facts = Facts {
-        peer: Peer::Kernel(report.source.principal.as_ref()?),
-        client: report.source.address?.ip(),
-        destination: report.destination.address?,
-    };
-    Some(authorize(snapshot, report.destination.workload.as_deref()?, &facts))
+    // Without its identity nothing was attested that could be judged.
+    report.source.principal.as_ref()?;
+    Some(authorize(snapshot, report.destination.workload.as_deref()?, &report.facts()?))
 }
 
 fn party(address: SocketAddr, snapshot: &Snapshot) -> Party {

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 
 use mesh_core::{
     Snapshot, Workload,
-    policy::{Denial, Facts, Peer, Permit, authorize},
+    policy::{Denial, Permit, authorize},
 };
 
 use crate::{
     pods::EnrolledPod,
-    telemetry::{Cut, CutReason, Decider, Refused, Report, Reporter, Security},
+    telemetry::{Cut, CutReason, Decider, Refused, Report, Reporter},
     workers::Worker,
 };
 
@@ -54,7 +54,7 @@ pub(super) fn judge(
         let error = format!("{target} is not an address of {}'s applications", pod.display_name);
         return Err((Refused::BadTarget, error));
     }
-    let (Some(workload), Some(facts)) = (report.destination.workload.as_deref(), facts(report)) else {
+    let (Some(workload), Some(facts)) = (report.destination.workload.as_deref(), report.facts()) else {
         let error = format!("{}'s policies have not arrived", pod.display_name);
         return Err((Refused::WorkloadUnknown, error));
     };
@@ -74,21 +74,13 @@ pub fn rejudge(worker: &Worker) {
         }
         // A pod that is not there any more takes its connections with it.
         let workload = report.destination.workload.as_ref().and_then(|old| snapshot.workload_by_uid(&old.uid));
-        let (Some(workload), Some(facts)) = (workload, facts(report)) else {
+        let (Some(workload), Some(facts)) = (workload, report.facts()) else {
             continue;
         };
         if let Err(denial) = authorize(&snapshot, workload, &facts).verdict {
             connection.cut(Cut { reason: CutReason::PolicyDenied, detail: denial.to_string() });
         }
     }
-}
-
-fn facts(report: &Report) -> Option<Facts<'_>> {
-    let peer = match (report.security, &report.source.principal) {
-        (Security::MutualTls, Some(identity)) => Peer::Certificate(identity),
-        _ => Peer::Unproven,
-    };
-    Some(Facts { peer, client: report.source.address?.ip(), destination: report.destination.address? })
 }
 
 fn refused(denial: &Denial) -> Refused {

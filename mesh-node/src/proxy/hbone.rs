@@ -77,9 +77,8 @@ async fn carry(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, request: Co
     let carried = worker.connections.begin(report);
     // On the heap, and gone before the bytes flow: a carried connection keeps little.
     let opened = Box::pin(open(worker, pod, judged, request, client, target)).await;
-    let telemetry = &worker.shared.telemetry;
-    let error = opened.as_ref().err().map(|(reason, error)| (reason.as_str(), error.as_str()));
-    telemetry.spans.finish(span, carried.connection().report(), error, &telemetry.metrics);
+    let error = opened.as_ref().err().map(|(reason, error)| (*reason, error.as_str()));
+    worker.shared.telemetry.set_up(span, carried.connection().report(), error);
     let ending = match opened {
         Ok((permit, application, tunnel)) => carried.enter(permit, application, tunnel).await,
         Err((reason, error)) => Ending::Refused(reason, error),

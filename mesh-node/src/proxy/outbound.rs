@@ -79,8 +79,8 @@ async fn connect_traced(
     let telemetry = &worker.shared.telemetry;
     let mut span = telemetry.spans.begin(SpanKind::Client, None);
     let connected = connect(worker, pod, report, dice, span.as_deref_mut()).await;
-    let error = connected.as_ref().err().map(|failure| (failure.reason.as_str(), failure.error.as_str()));
-    telemetry.spans.finish(span, report, error, &telemetry.metrics);
+    let error = connected.as_ref().err().map(|failure| (failure.reason, failure.error.as_str()));
+    telemetry.set_up(span, report, error);
     connected
 }
 

@@ -142,27 +142,25 @@ impl Metrics {
 
     /// More bytes of a connection.
     pub fn bytes_carried(&self, report: &Report, bytes: Bytes) {
-        let series = self.series(report, NO_FLAGS);
-        series.sent.inc_by(bytes.to_client);
-        series.received.inc_by(bytes.from_client);
+        self.series(report, NO_FLAGS).carried(bytes);
     }
 
-    /// A connection has ended.
-    pub fn connection_ended(&self, report: &Report, ending: &Ending) {
+    /// A connection has ended. `untold` is what [`Self::bytes_carried`] was not told of: nothing, where it was never open.
+    pub fn connection_ended(&self, report: &Report, untold: Bytes, ending: &Ending) {
         let reporter = report.reporter.as_str();
-        match ending {
-            Ending::Carried(_) => self.series(report, NO_FLAGS).closed.inc(),
-            Ending::Cut(cut) => {
-                self.cut.with_label_values(&[reporter, cut.reason.as_str()]).inc();
-                self.series(report, NO_FLAGS).closed.inc();
-            }
-            Ending::Refused(reason, _) => {
-                self.refused.with_label_values(&[reporter, reason.as_str()]).inc();
-                let series = self.series(report, reason.response_flag());
-                series.opened.inc();
-                series.closed.inc();
-            }
+        if let Ending::Refused(reason, _) = ending {
+            self.refused.with_label_values(&[reporter, reason.as_str()]).inc();
+            let series = self.series(report, reason.response_flag());
+            series.opened.inc();
+            series.closed.inc();
+            return;
         }
+        if let Ending::Cut(cut) = ending {
+            self.cut.with_label_values(&[reporter, cut.reason.as_str()]).inc();
+        }
+        let series = self.series(report, NO_FLAGS);
+        series.carried(untold);
+        series.closed.inc();
     }
 
     /// Policies have decided on a connection into a pod.

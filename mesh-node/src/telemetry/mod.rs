@@ -48,6 +48,11 @@ impl Telemetry {
         self.metrics.judged(report, authorization);
     }
 
+    /// The set-up of a connection's tunnel is over; `error` is why in vain.
+    pub fn set_up(&self, span: Option<Box<Span>>, report: &Report, error: Option<(Refused, &str)>) {
+        self.spans.finish(span, report, error, &self.metrics);
+    }
+
     /// Both ends of a connection are connected.
     pub fn opened(&self, id: ConnectionId, report: &Report) {
         self.metrics.connection_opened(report);
@@ -61,8 +66,7 @@ impl Telemetry {
 
     /// The one terminal event of a connection. `untold` is what [`Self::carried`] was not told of, `all` everything.
     pub fn ended(&self, id: ConnectionId, report: &Report, untold: Bytes, all: Bytes, ending: &Ending) {
-        self.metrics.bytes_carried(report, untold);
-        self.metrics.connection_ended(report, ending);
+        self.metrics.connection_ended(report, untold, ending);
         access_log::write(report, all, ending);
         self.flows.ended(id, report, all, ending);
     }

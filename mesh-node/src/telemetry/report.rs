@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_core::{Service, SpiffeId, Workload};
+use mesh_core::{
+    Service, SpiffeId, Workload,
+    policy::{Facts, Peer},
+};
 use mesh_transport::{hbone::TunnelEnd, relay::End};
 
 use super::{Decider, FlowKind};
@@ -298,6 +301,17 @@ impl Report {
     /// Says when the connection ended, where that is told later.
     pub fn end_at(&mut self, ended: Instant) {
         self.ended = Some(ended);
+    }
+
+    /// What policies judge the connection by; none where an address is not known.
+    #[must_use]
+    pub fn facts(&self) -> Option<Facts<'_>> {
+        let peer = match (self.security, &self.source.principal) {
+            (Security::MutualTls, Some(identity)) => Peer::Certificate(identity),
+            (Security::KernelAttested, Some(identity)) => Peer::Kernel(identity),
+            (Security::None, _) | (_, None) => Peer::Unproven,
+        };
+        Some(Facts { peer, client: self.source.address?.ip(), destination: self.destination.address? })
     }
 
     /// Time since the connection was accepted, up to its end.

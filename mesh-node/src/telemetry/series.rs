@@ -9,7 +9,7 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 use super::{
     labels::{self, Values},
-    report::Report,
+    report::{Bytes, Report},
 };
 
 /// Sets of labels that are kept apart. What comes after is counted with unknown parties: a scrape stays below ten
@@ -23,9 +23,17 @@ pub(super) struct TcpSeries {
     pub(super) opened: IntCounter,
     pub(super) closed: IntCounter,
     /// Bytes from the server to the client.
-    pub(super) sent: IntCounter,
+    sent: IntCounter,
     /// Bytes from the client to the server.
-    pub(super) received: IntCounter,
+    received: IntCounter,
+}
+
+impl TcpSeries {
+    /// More bytes.
+    pub(super) fn carried(&self, bytes: Bytes) {
+        self.sent.inc_by(bytes.to_client);
+        self.received.inc_by(bytes.from_client);
+    }
 }
 
 /// Every set of labels that was seen.

@@ -4,28 +4,16 @@
 mod decision;
 mod examples;
 mod modes;
+#[path = "../workload/mod.rs"]
+mod workload;
 mod written;
 
 use std::sync::Arc;
 
-use mesh_core::{Enrolment, LabelSet, SpiffeId, TrustDomain, Workload};
+use mesh_core::{LabelSet, Workload};
 
 /// The workload that connections go to: `shop/cart`, whose only label is `app: cart`.
 fn cart() -> Arc<Workload> {
-    Arc::new(Workload {
-        uid: "uid-cart".into(),
-        name: "cart".into(),
-        namespace: "shop".into(),
-        identity: SpiffeId::new(&TrustDomain::default(), "shop", "cart").unwrap(),
-        node: "a".into(),
-        addresses: vec!["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],
-        enrolment: Enrolment::Enrolled,
-        ready: true,
-        labels: LabelSet::from_iter([("app", "cart")]),
-        workload_name: "cart".into(),
-        canonical_service: "cart".into(),
-        canonical_revision: "latest".into(),
-        app: "cart".into(),
-        version: "latest".into(),
-    })
+    let labels = LabelSet::from_iter([("app", "cart")]);
+    Arc::new(Workload { labels, ..workload::workload("shop", "cart", &["10.0.0.9", "fd00::9"]) })
 }

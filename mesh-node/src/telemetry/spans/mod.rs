@@ -11,7 +11,7 @@ pub use export::{Collector, Exporter, Protocol};
 use mesh_core::TraceContext;
 use tokio::sync::mpsc;
 
-use super::{Metrics, Report};
+use super::{Metrics, Refused, Report};
 
 /// Spans that may wait for the collector; those beyond are dropped and counted.
 const WAITING: usize = 2048;
@@ -107,18 +107,18 @@ impl Spans {
         })
     }
 
-    /// Ends a span. `error` is a word of a closed set and what people want to know.
-    pub fn finish(
+    /// Ends a span. `error` is why nothing came of it.
+    pub(super) fn finish(
         &self,
         span: Option<Box<Span>>,
         report: &Report,
-        error: Option<(&'static str, &str)>,
+        error: Option<(Refused, &str)>,
         metrics: &Metrics,
     ) {
         let (Some(span), Some(export)) = (span, &self.export) else {
             return;
         };
-        let error = error.map(|(kind, text)| (kind, text.to_owned()));
+        let error = error.map(|(reason, text)| (reason.as_str(), text.to_owned()));
         let finished = Finished { span: *span, ended: SystemTime::now(), report: report.clone(), error };
         if export.try_send(finished).is_err() {
             metrics.spans(SpanFate::Dropped, 1);
