@@ -1,13 +1,9 @@
 //! The command line.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
-use mesh_ca::{Authority, AuthorityError, RemoteSettings};
+use mesh_ca::IdentityArgs;
 use mesh_transport::Carriers;
 
 use crate::telemetry::Protocol;
@@ -67,28 +63,9 @@ pub struct Args {
     /// Directory of manifests (YAML or JSON); it is watched.
     #[arg(long, value_name = "DIR")]
     pub config: PathBuf,
-    /// Directory with the certificate authority: ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem
-    /// (`mesh-control ca init` makes one); it is followed. Without it, --ca-address says who signs.
-    #[arg(long, value_name = "DIR", required_unless_present = "ca_address", conflicts_with = "ca_address")]
-    pub ca: Option<PathBuf>,
-    /// Address of the certificate authority (`mesh-control serve`, or Istio's).
-    #[arg(long, value_name = "HOST:PORT", requires = "ca_root", requires = "ca_token")]
-    pub ca_address: Option<String>,
-    /// File with the roots that the authority's own certificate is judged by, in PEM.
-    #[arg(long, value_name = "FILE")]
-    pub ca_root: Option<PathBuf>,
-    /// File with this node's token for the authority.
-    #[arg(long, value_name = "FILE")]
-    pub ca_token: Option<PathBuf>,
-    /// DNS name in the authority's own certificate.
-    #[arg(long, value_name = "NAME", default_value = mesh_ca::SERVER_NAME)]
-    pub ca_name: String,
-    /// How long certificates live; they are renewed at about half of it.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = lifetime)]
-    pub certificate_lifetime: Duration,
-    /// Trust domain of all identities.
-    #[arg(long, default_value = "cluster.local")]
-    pub trust_domain: String,
+    /// Its pods' certificates.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
     /// DNS suffix of Services.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
@@ -149,41 +126,6 @@ pub struct Args {
     /// Log from the eBPF programs as well; for debugging, it costs time on every connection.
     #[arg(long)]
     pub bpf_log: bool,
-}
-
-impl Args {
-    /// Who signs certificates.
-    ///
-    /// # Errors
-    /// When the directory, or a file, is not what it should be.
-    pub fn authority(&self) -> Result<Authority, AuthorityError> {
-        match (&self.ca, &self.ca_address, &self.ca_root, &self.ca_token) {
-            (None, Some(address), Some(root), Some(token)) => Authority::remote(&RemoteSettings {
-                address: address.clone(),
-                name: self.ca_name.clone(),
-                root: root.clone(),
-                token: token.clone(),
-            }),
-            // The parser has seen to it that there is one.
-            (ca, ..) => Authority::local(ca.as_deref().unwrap_or(Path::new("."))),
-        }
-    }
-}
-
-/// A time such as 24h, 90m or 20s, of at least 2 s.
-fn lifetime(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
-    let seconds = match unit {
-        "s" => Some(1),
-        "m" => Some(60),
-        "h" => Some(3600),
-        _ => None,
-    };
-    let whole = number.parse::<u32>().ok().zip(seconds).map(|(number, seconds)| u64::from(number) * seconds);
-    whole
-        .filter(|seconds| *seconds >= 2)
-        .map(Duration::from_secs)
-        .ok_or_else(|| "not a time such as 24h, 90m or 20s".to_owned())
 }
 
 /// A number from 0 to 1.

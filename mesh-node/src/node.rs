@@ -7,9 +7,9 @@ use std::{
     time::Instant,
 };
 
-use mesh_ca::Authority;
+use mesh_ca::{Authority, IdentityArgs};
 use mesh_config::{Config, Options};
-use mesh_core::{NodeName, Snapshot, TrustDomain};
+use mesh_core::{NodeName, Snapshot};
 use mesh_transport::{Identities, IdentitySettings, Limits, hbone::Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
@@ -74,7 +74,6 @@ impl Shared {
 
 /// What was checked and opened before the data path came into force, and the data path.
 pub struct Prepared {
-    trust_domain: TrustDomain,
     authority: Authority,
     collector: Option<Collector>,
     config: watch::Receiver<Arc<Config>>,
@@ -94,10 +93,9 @@ pub struct Prepared {
 pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     raise_descriptor_limit();
     let cgroup_root = bpf::precheck(args.cgroup_root.as_deref(), &args.bpf_dir, &args.proc)?;
-    let trust_domain: TrustDomain = args.trust_domain.parse().map_err(of_flag("--trust-domain"))?;
-    let authority = args.authority().map_err(of_flag(if args.ca.is_some() { "--ca" } else { "--ca-address" }))?;
+    let authority = args.identity.authority().map_err(of_flag(args.identity.authority_flag()))?;
     let options = Options {
-        trust_domain: trust_domain.clone(),
+        trust_domain: args.identity.trust_domain.clone(),
         cluster_domain: args.cluster_domain.clone(),
         root_namespace: args.root_namespace.clone(),
     };
@@ -109,7 +107,7 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     let options =
         LoadOptions { bpf_dir: &args.bpf_dir, cgroup_root: &cgroup_root, proc: &args.proc, log: args.bpf_log };
     let datapath = Datapath::load(&options)?;
-    Ok(Prepared { trust_domain, authority, collector, config, endpoints, admin, cgroup_root, datapath })
+    Ok(Prepared { authority, collector, config, endpoints, admin, cgroup_root, datapath })
 }
 
 fn of_flag<E: std::fmt::Display>(flag: &'static str) -> impl Fn(E) -> anyhow::Error {
@@ -142,7 +140,7 @@ fn limits(args: &Args) -> Limits {
 /// What could not be started.
 pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Result<()> {
     let started = Instant::now();
-    let Prepared { trust_domain, authority, collector, config, endpoints, admin, cgroup_root, mut datapath } = prepared;
+    let Prepared { authority, collector, config, endpoints, admin, cgroup_root, mut datapath } = prepared;
     let metrics = Arc::new(Metrics::new(args.cluster.clone(), datapath.counters()?)?);
     if args.bpf_log {
         bpf::forward_logs(datapath.ebpf_mut())?;
@@ -152,7 +150,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let telemetry = Arc::new(Telemetry::new(metrics.clone(), spans));
     let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(&args))?;
     let direct_events = datapath.direct_events()?;
-    let identities = identities(&authority, trust_domain, &args, &metrics)?;
+    let identities = identities(&authority, &args, &metrics)?;
     let shared = Arc::new(Shared {
         cluster: args.cluster.clone(),
         hbone: Server::new(limits.clone(), identities.trust()),
@@ -217,14 +215,10 @@ async fn follow_authority(identities: &Identities, authority: &Authority) {
 }
 
 /// The certificates' keeper, of which the metrics tell.
-fn identities(
-    authority: &Authority,
-    trust_domain: TrustDomain,
-    args: &Args,
-    metrics: &Metrics,
-) -> anyhow::Result<Identities> {
-    let (lifetime, carriers) = (args.certificate_lifetime, args.tunnels.into());
-    let settings = IdentitySettings { lifetime, carriers, ..IdentitySettings::new(trust_domain) };
+fn identities(authority: &Authority, args: &Args, metrics: &Metrics) -> anyhow::Result<Identities> {
+    let IdentityArgs { certificate_lifetime: lifetime, trust_domain, .. } = &args.identity;
+    let base = IdentitySettings::new(trust_domain.clone());
+    let settings = IdentitySettings { lifetime: *lifetime, carriers: args.tunnels.into(), ..base };
     let identities = Identities::new(authority.source(), settings);
     metrics.tell_of(identities.clone())?;
     Ok(identities)

@@ -1,12 +1,12 @@
 //! TCP from outside to one Service.
 
-use std::{collections::HashSet, net::SocketAddr, rc::Rc, str::FromStr, sync::Arc, time::SystemTime};
+use std::{collections::HashSet, net::SocketAddr, rc::Rc, str::FromStr, sync::Arc};
 
 use anyhow::Context as _;
 use mesh_config::{Config, Options};
-use mesh_core::{Destination, Service, Snapshot, SpiffeId, Transport, TrustDomain, WorkloadUid, resolve};
+use mesh_core::{Destination, Service, Snapshot, SpiffeId, Transport, WorkloadUid, resolve};
 use mesh_transport::{
-    Identities, IdentitySettings, Limits, LocalAuthority,
+    Identities, IdentitySettings, Limits,
     hbone::{Pool, PoolKey, TunnelRequest},
     relay::{Far, RelayCounters, relay},
 };
@@ -91,14 +91,18 @@ struct Gateway {
 /// # Errors
 /// What could not be started.
 pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<()> {
-    let trust_domain: TrustDomain = args.trust_domain.parse().context("--trust-domain")?;
-    let authority = Arc::new(LocalAuthority::open(&args.ca, SystemTime::now()).context("--ca")?);
+    let certificate = args.certificate;
+    let authority = certificate.authority().context(certificate.authority_flag())?;
+    let trust_domain = certificate.trust_domain;
     let identity = SpiffeId::new(&trust_domain, &args.identity.namespace, &args.identity.name)?;
     let options =
         Options { trust_domain: trust_domain.clone(), cluster_domain: args.cluster_domain, ..Options::default() };
     let config = mesh_config::watch(args.config, options).await.context("--config")?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
-    let identities = Identities::new(authority.clone(), IdentitySettings::new(trust_domain));
+    let identities = Identities::new(
+        authority.source(),
+        IdentitySettings { lifetime: certificate.certificate_lifetime, ..IdentitySettings::new(trust_domain) },
+    );
     identities.hold(&HashSet::from([identity.clone()]));
     let gateway = Rc::new(Gateway {
         target: args.to,

@@ -9,6 +9,7 @@ mod gateway;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use mesh_ca::IdentityArgs;
 use tracing_subscriber::EnvFilter;
 
 /// The mesh's proxy for what no node can do alone.
@@ -39,12 +40,9 @@ struct GatewayArgs {
     /// Directory of manifests (YAML or JSON); it is watched.
     #[arg(long, value_name = "DIR")]
     config: PathBuf,
-    /// Directory with the certificate authority (`mesh-control ca init` makes one).
-    #[arg(long, value_name = "DIR")]
-    ca: PathBuf,
-    /// Trust domain of all identities.
-    #[arg(long, default_value = "cluster.local")]
-    trust_domain: String,
+    /// Its certificate.
+    #[command(flatten)]
+    certificate: IdentityArgs,
     /// DNS suffix of Services.
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,

@@ -5,6 +5,7 @@
 //! certificates alone; a CA without it serves as well.
 #![forbid(unsafe_code)]
 
+mod args;
 mod authority;
 mod client;
 mod connector;
@@ -15,6 +16,7 @@ mod server;
 mod service;
 mod wire;
 
+pub use args::IdentityArgs;
 pub use authority::{Authority, AuthorityError, RemoteSettings};
 pub use client::CaClient;
 pub use gatekeeper::{Denial, Gatekeeper};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_e2e::{Connect, Mesh, NODES, PATIENCE, Verdict, client, ctl_json, echo, port};
-use mesh_lab::{Place as _, Pod, Process, binary, wait_until};
+use mesh_lab::{Place as _, Pod, PodSpec, Process, ServiceSpec, binary, wait_until};
 
 const PORT: u16 = 15012;
 
@@ -50,14 +50,21 @@ impl Remote {
 
     /// Starts a node's daemon with the token of `bearer`.
     fn start_daemon(&mut self, node: &str, bearer: &str, lifetime: &str) -> Result<()> {
+        let flags = self.flags(bearer, lifetime)?;
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        self.mesh.start_daemon_with(node, &flags)
+    }
+
+    /// By which a program has its certificates signed there, with the token of `bearer`.
+    fn flags(&self, bearer: &str, lifetime: &str) -> Result<[String; 8]> {
         let home = self.mesh.lab.node("node-a")?;
         let ip = home.addresses().into_iter().find(IpAddr::is_ipv4).unwrap_or(Ipv4Addr::LOCALHOST.into());
         let address = SocketAddr::new(ip, PORT).to_string();
         let root = self.mesh.lab.ca_dir()?.join("root-cert.pem").display().to_string();
         let token = self.tokens.join(bearer).display().to_string();
-        let more =
+        let flags =
             ["--ca-address", &address, "--ca-root", &root, "--ca-token", &token, "--certificate-lifetime", lifetime];
-        self.mesh.start_daemon_with(node, &more)
+        Ok(flags.map(str::to_owned))
     }
 
     fn authority(&self) -> Result<&Process> {
@@ -120,6 +127,27 @@ fn a_node_with_another_nodes_token_gets_nothing_for_its_own_pods() -> Verdict {
     })?;
     assert!(denied.contains("no pod of") && denied.contains("placed on node node-a"), "{denied}");
     assert_ne!(Connect::to(at(&far)).for_seconds(20).run(&near)?.outcome, "ok");
+    Ok(())
+}
+
+#[test]
+fn the_gateway_gets_its_certificate_over_the_network() -> Verdict {
+    let remote = Remote::start("1h")?;
+    let mesh = &remote.mesh;
+    let far = mesh.join(echo("server", "node-b"))?;
+    mesh.lab.service(ServiceSpec::new("app", "server").select("app", "server").port("tcp", 80, port::ECHO))?;
+    let config = mesh.lab.config_dir().display().to_string();
+    let gateway = ["mesh-waypoint", "gateway", "--listen", "[::]:8000", "--to", "server.app:80"];
+    let options = ["--identity", "edge/gateway", "--config", &config].map(str::to_owned);
+    let command = gateway.map(str::to_owned).into_iter().chain(options).chain(remote.flags("node-a", "1h")?);
+    let command: Vec<_> = command.collect();
+    let spec = PodSpec::new("edge", "gateway").on("node-a").service_account("gateway").port("tcp", 8000);
+    let pod = mesh.lab.deploy(spec.command(command.iter().map(String::as_str)))?;
+    let outside = mesh.lab.outside("outside")?;
+    Connect::to(SocketAddr::new(pod.ipv4(), 8000)).answered(&outside)?;
+    let told = mesh.told(&far.node()?, 1)?;
+    assert_eq!(told[0]["source_principal"], "spiffe://cluster.local/ns/edge/sa/gateway", "{told:?}");
+    assert!(remote.authority()?.log().contains("sa/gateway"));
     Ok(())
 }
 
