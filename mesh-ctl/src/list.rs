@@ -117,7 +117,9 @@ impl Listed for Workload {
             (None, true) => "yes",
             (None, false) => "no",
         };
-        let why = self.reason.as_ref().or(self.outside.as_ref());
+        let older =
+            self.existing_connections.map(|count| format!("{count} plaintext connections from before it joined"));
+        let why = self.reason.clone().or_else(|| self.outside.clone()).or(older);
         vec![
             self.namespace.clone(),
             self.name.clone(),
@@ -126,7 +128,7 @@ impl Listed for Workload {
             yes_no(self.ready),
             mesh.to_owned(),
             self.identity.clone(),
-            why.cloned().unwrap_or_default(),
+            why.unwrap_or_default(),
         ]
     }
 }

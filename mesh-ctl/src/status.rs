@@ -1,7 +1,7 @@
 //! `mesh-ctl status`: how a node's daemon is.
 
 use clap::Args;
-use mesh_admin::{Certificates, Status, path};
+use mesh_admin::{Certificates, EnrolmentEvent, Status, path};
 
 use crate::Outcome;
 use crate::daemon::Daemon;
@@ -67,8 +67,13 @@ fn for_people(status: &Status) -> String {
             format!("{} of {} enrolled, {} pending, {} failed", pods.enrolled, pods.desired, pods.pending, pods.failed),
         ),
         ("certificates", certificates(&status.certificates)),
+        ("older", older(pods.existing_connections)),
     ];
-    let mut text: String = lines.iter().map(|(name, value)| format!("{name:13}{value}\n")).collect();
+    let mut text: String = lines
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name:13}{value}\n"))
+        .collect();
     if !pods.waiting.is_empty() {
         let rows = pods.waiting.iter().map(|pod| {
             vec![format!("{}/{}", pod.namespace, pod.name), pod.state.clone(), age(pod.for_seconds), pod.reason.clone()]
@@ -79,25 +84,39 @@ fn for_people(status: &Status) -> String {
         let rows = status.certificates.errors.iter().map(|error| vec![error.identity.clone(), error.error.clone()]);
         text += &format!("\n{}", table(&["IDENTITY", "WITHOUT A NEW CERTIFICATE"], &rows.collect::<Vec<_>>()));
     }
-    let repairs: Vec<_> = status.events.iter().filter(|event| event.event.ends_with("repaired")).collect();
-    if !repairs.is_empty() {
-        let latest = &repairs[repairs.len().saturating_sub(MOST_REPAIRS)..];
-        let rows = latest.iter().map(|event| {
-            let (pod, detail) = (event.pod.clone(), event.detail.clone().unwrap_or_default());
-            vec![
-                time_of_day(event.at_milliseconds),
-                pod.unwrap_or_else(|| "all pods".to_owned()),
-                event.event.clone(),
-                detail,
-            ]
-        });
-        text += &format!("\n{}", table(&["TIME (UTC)", "POD", "EVENT", "WHAT"], &rows.collect::<Vec<_>>()));
-    }
+    text += &repairs(&status.events);
     if !config.findings.is_empty() {
         let rows: Vec<_> = config.findings.iter().map(|finding| vec![finding.clone()]).collect();
         text += &format!("\n{}", table(&["FINDINGS"], &rows));
     }
     text
+}
+
+/// The latest of what had vanished.
+fn repairs(events: &[EnrolmentEvent]) -> String {
+    let repairs: Vec<_> = events.iter().filter(|event| event.event.ends_with("repaired")).collect();
+    let latest = &repairs[repairs.len().saturating_sub(MOST_REPAIRS)..];
+    if latest.is_empty() {
+        return String::new();
+    }
+    let rows = latest.iter().map(|event| {
+        let (pod, detail) = (event.pod.clone(), event.detail.clone().unwrap_or_default());
+        vec![
+            time_of_day(event.at_milliseconds),
+            pod.unwrap_or_else(|| "all pods".to_owned()),
+            event.event.clone(),
+            detail,
+        ]
+    });
+    format!("\n{}", table(&["TIME (UTC)", "POD", "EVENT", "WHAT"], &rows.collect::<Vec<_>>()))
+}
+
+/// What is said of connections from before their pods joined: nothing where there are none.
+fn older(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        _ => format!("{count} plaintext connections from before their pods joined live on"),
+    }
 }
 
 fn certificates(certificates: &Certificates) -> String {

@@ -22,6 +22,8 @@ const MAX_LOCAL_ADDRESSES: usize = 2 * MAX_PODS;
 const MAX_DIRECT_CONNECTIONS: usize = 131_072;
 /// Octets of events that the daemon may be behind: some 7,000 of them.
 const EVENT_OCTETS: usize = 1 << 20;
+/// Connections from before their pods joined that the daemon keeps in mind.
+const MAX_EXISTING: usize = 131_072;
 /// Memory for entries that are there, not for all that could be.
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -51,6 +53,10 @@ pub static SERVICES: HashMap<SockAddress, ServiceRecord, MAX_SERVICES, ON_DEMAND
 
 #[btf_map]
 pub static ATTESTATIONS: HashMap<DirectKey, Attestation, MAX_DIRECT_CONNECTIONS, ON_DEMAND> = HashMap::new();
+
+/// Only the daemon reads and writes it: what it holds outlives the daemon.
+#[btf_map]
+pub static EXISTING: HashMap<u64, u64, MAX_EXISTING, ON_DEMAND> = HashMap::new();
 
 #[btf_map]
 pub static DIRECT_EVENTS: RingBuf<DirectEvent, EVENT_OCTETS> = RingBuf::new();

@@ -117,6 +117,10 @@ pub struct Args {
     /// root. By default that of the process named kubelet.
     #[arg(long, value_name = "DIR")]
     pub kubelet_cgroup: Option<PathBuf>,
+    /// What becomes of the TCP connections that a running pod has open when it joins: they are plaintext, which no policy
+    /// has seen.
+    #[arg(long, value_enum, default_value_t = ExistingConnections::Auto)]
+    pub existing_connections: ExistingConnections,
     /// How pods of this node are connected to each other, where policy allows it.
     #[arg(long, value_enum, default_value_t = SameNode::Direct)]
     pub same_node: SameNode,
@@ -134,6 +138,18 @@ fn share(text: &str) -> Result<f64, String> {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err("not a number from 0 to 1".to_owned()),
     }
+}
+
+/// What becomes of connections from before a pod joined, as an operator may choose it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExistingConnections {
+    /// Reset what policy would refuse as plaintext, when the pod joins and whenever policies change: into a port whose mode
+    /// is STRICT or that an AuthorizationPolicy denies, and out of a pod whose own mode is STRICT. Keep and count the others.
+    Auto,
+    /// Reset them all, whatever the pod's mode is.
+    Reset,
+    /// Keep and count them all, whatever the pod's mode is.
+    Keep,
 }
 
 /// How pods of one node are connected, as an operator may choose it.

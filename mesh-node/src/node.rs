@@ -165,9 +165,8 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let host_netns = crate::netns::own_inode()?;
     let kubelet = Kubelet::new(args.kubelet_cgroup.as_deref(), &cgroup_root, &args.proc, host_netns);
     let kernel_settings = datapath.settings()?;
-    let settings = EnrolmentSettings { node: NodeName::from(args.node.as_str()), host_netns, proc: args.proc.clone() };
     let hooks = datapath.hook_watch(&cgroup_root, &args.proc);
-    let enrolment = Enrolment::new(settings, datapath, workers.clone(), shared.clone());
+    let enrolment = Enrolment::new(enrolment_settings(&args, host_netns), datapath, workers.clone(), shared.clone())?;
     let (ready, is_ready) = watch::channel(false);
     let api = Admin {
         node: NodeName::from(args.node.as_str()),
@@ -244,6 +243,11 @@ fn connects_directly(args: &Args) -> bool {
         tracing::warn!(%error, "pods of this node are connected by mTLS, as with --same-node mtls");
     }
     checked.is_ok()
+}
+
+fn enrolment_settings(args: &Args, host_netns: u64) -> EnrolmentSettings {
+    let node = NodeName::from(args.node.as_str());
+    EnrolmentSettings { node, host_netns, proc: args.proc.clone(), existing: args.existing_connections }
 }
 
 fn worker_count(args: &Args) -> usize {

@@ -92,6 +92,11 @@ pub enum EnrolmentChange {
         /// Which one.
         detail: String,
     },
+    /// Connections from before it joined were ended or kept.
+    Existing {
+        /// How many of each.
+        detail: String,
+    },
     /// A part is missing and could not be put back; it is tried again.
     NotRepaired {
         /// Why.
@@ -108,6 +113,7 @@ impl EnrolmentChange {
             Self::Withdrawn => "withdrawn",
             Self::Failed { .. } => "failed",
             Self::Repaired { .. } => "repaired",
+            Self::Existing { .. } => "existing_connections",
             Self::NotRepaired { .. } => "not_repaired",
         }
     }
@@ -118,6 +124,7 @@ impl EnrolmentChange {
         match self {
             Self::Enrolled | Self::Withdrawn => None,
             Self::Failed { error } | Self::NotRepaired { error } => Some(error.clone()),
+            Self::Existing { detail } => Some(detail.clone()),
             Self::Repaired { part, detail } => Some(format!("{}: {detail}", part.as_str())),
         }
     }

@@ -1,6 +1,7 @@
 //! The TCP connections of a pod's network namespace, whoever made them, and their end by force (sock_diag(7)).
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
@@ -78,6 +79,15 @@ impl TcpConnection {
     }
 }
 
+/// The TCP sockets of a network namespace.
+#[derive(Clone, Debug, Default)]
+pub struct Sockets {
+    /// Connections, those included that are about to be: they keep their cookies.
+    pub connections: Vec<TcpConnection>,
+    /// The ports at which somebody listens.
+    pub listening: HashSet<u16>,
+}
+
 /// What the kernel has counted of an open TCP connection (`struct tcp_info`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
@@ -111,6 +121,24 @@ impl SockDiag {
             let mut request = request(family, ESTABLISHED, &[0; SOCKET_ID]);
             request[2] = WANT_INFO;
             let each = |_, payload: &[u8]| found.extend(Counted::parse(payload));
+            self.0.dump(BY_FAMILY, &request, each).map_err(SockDiagError::List)?;
+        }
+        Ok(found)
+    }
+
+    /// Every TCP socket of both families that is connected, about to be, or listens.
+    ///
+    /// # Errors
+    /// See [`SockDiagError`].
+    pub fn all(&mut self) -> Result<Sockets, SockDiagError> {
+        let mut found = Sockets::default();
+        for family in [AF_INET, AF_INET6] {
+            let request = request(family, CONNECTED | 1 << LISTEN, &[0; SOCKET_ID]);
+            let each = |_, payload: &[u8]| match TcpConnection::parse(payload) {
+                Some(socket) if socket.state == LISTEN => _ = found.listening.insert(socket.local.port()),
+                Some(socket) => found.connections.push(socket),
+                None => {}
+            };
             self.0.dump(BY_FAMILY, &request, each).map_err(SockDiagError::List)?;
         }
         Ok(found)
@@ -256,6 +284,10 @@ mod tests {
             let (mut server, _) = listener.accept().expect("accepted");
             let (local, remote) = (client.local_addr().expect("bound"), client.peer_addr().expect("connected"));
             let mut diag = own();
+            let all = diag.all().expect("a list");
+            let both = [(local, remote), (remote, local)];
+            let is_there = |ends| all.connections.iter().any(|each| (each.local, each.remote) == ends);
+            assert!(both.into_iter().all(is_there) && all.listening.contains(&port), "{address}");
             let found = diag.find(local, remote).expect("an answer").expect("the connection");
             assert_eq!((found.local, found.remote), (local, remote), "{address}");
             assert!(diag.destroy(&found).expect("ended"), "{address}");

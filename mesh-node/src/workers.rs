@@ -159,7 +159,7 @@ impl Workers {
         acceptor
     }
 
-    /// Ends the pooled tunnels of a pod that has left.
+    /// Ends the pooled tunnels of a pod that is gone.
     pub fn close_source(&self, uid: &WorkloadUid) {
         let uid = uid.clone();
         self.each(move |worker| worker.pool.close_source(&uid));

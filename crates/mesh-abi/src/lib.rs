@@ -52,10 +52,12 @@ pub mod map_names {
     pub const ATTESTATIONS: &str = "ATTESTATIONS";
     /// Ring buffer of [`crate::DirectEvent`]s.
     pub const DIRECT_EVENTS: &str = "DIRECT_EVENTS";
+    /// Connections from before their pods joined: socket cookie to network-namespace cookie. The daemon's own memory.
+    pub const EXISTING: &str = "EXISTING";
     /// Numbers that the daemon sets, indexed by [`crate::Setting`].
     pub const SETTINGS: &str = "SETTINGS";
     /// Every map, in the order in which they are described above.
-    pub const ALL: [&str; 11] = [
+    pub const ALL: [&str; 12] = [
         PODS,
         SOCKETS,
         OUTBOUND_FLOWS,
@@ -66,6 +68,7 @@ pub mod map_names {
         SERVICES,
         ATTESTATIONS,
         DIRECT_EVENTS,
+        EXISTING,
         SETTINGS,
     ];
 }

@@ -47,9 +47,9 @@ pub struct EnrolmentEvent {
     /// `namespace/name`; none where it concerns every pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// `enrolled`, `withdrawn`, `failed`, `repaired` or `not_repaired`.
+    /// `enrolled`, `withdrawn`, `failed`, `repaired`, `not_repaired` or `existing_connections`.
     pub event: String,
-    /// What was put back, or why not.
+    /// What was put back, or why not; what became of connections from before the pod joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -110,6 +110,9 @@ pub struct Pods {
     pub pending: usize,
     /// Those among them that could not be enrolled; it is tried again.
     pub failed: usize,
+    /// Plaintext connections that live on from before their pods joined.
+    #[serde(default)]
+    pub existing_connections: usize,
     /// The first [`MAX_WAITING`] that are not enrolled.
     pub waiting: Vec<WaitingPod>,
 }

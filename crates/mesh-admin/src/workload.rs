@@ -36,6 +36,9 @@ pub struct Workload {
     /// Why it is pending or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Plaintext connections that live on from before it joined, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub existing_connections: Option<usize>,
 }
 
 impl From<&mesh_core::Workload> for Workload {
@@ -57,6 +60,7 @@ impl From<&mesh_core::Workload> for Workload {
             outside,
             state: None,
             reason: None,
+            existing_connections: None,
         }
     }
 }

@@ -133,6 +133,23 @@ pub fn resolve(
     })
 }
 
+/// The DestinationRule by which plaintext from `client` to `endpoint`, which it asked for as `asked`, may not go on: one that
+/// asks for TLS now. What else may have changed for a new connection (its endpoints, who is part of the mesh) ends none.
+#[must_use]
+pub fn forbids_plaintext(
+    snapshot: &Snapshot,
+    client: Option<&Workload>,
+    asked: SocketAddr,
+    endpoint: SocketAddr,
+) -> Option<(Arc<PolicyName>, ClientTls)> {
+    let asked = canonical(asked);
+    let by_vip = || Some((snapshot.service_by_vip(asked.ip())?, asked.port()));
+    let (service, port) = by_vip().or_else(|| snapshot.headless_service(canonical(endpoint)))?;
+    let client = client.map(|client| (&*client.namespace, &client.labels));
+    let rule = snapshot.policies().client_tls_for(client, &service.hostname, &service.namespace)?;
+    rule.tls(port).filter(|tls| *tls != ClientTls::Disable).map(|tls| (Arc::clone(&rule.name), tls))
+}
+
 /// How to reach a workload that was asked for as a port of a Service, and the DestinationRule that is about it.
 fn transport(
     snapshot: &Snapshot,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mesh_core::policy::{ClientTls, ClientTlsRule, HostPattern, ROOT_NAMESPACE, Selector};
 use mesh_core::{
     Endpoint, Enrolment, LabelSet, OutsideReason, PlaintextReason, Policies, PolicyName, Protocol, Refusal, Service,
-    ServicePort, Snapshot, Transport, Workload, resolve,
+    ServicePort, Snapshot, Transport, Workload, forbids_plaintext, resolve,
 };
 
 const HOST: &str = "cart.shop.svc.cluster.local";
@@ -209,5 +209,24 @@ fn a_rule_is_for_the_clients_that_it_is_exported_to_and_selects() {
         (vec![disable("all"), selecting()], Some(&*teller), Some("shop/all")),
     ] {
         assert_eq!(in_force(rules.clone(), client).as_deref(), expected, "{rules:?}");
+    }
+}
+
+#[test]
+fn plaintext_that_is_open_may_not_go_on_where_a_rule_asks_for_tls() {
+    let ends = |tls, asked: &str, endpoint: &str| {
+        let rules = vec![rule("shop", "all", tls)];
+        forbids_plaintext(&shop(rules), Some(&web()), socket(asked), socket(endpoint)).map(|(_, tls)| tls)
+    };
+    let legacy = "10.0.0.2:8080";
+    for tls in [ClientTls::IstioMutual, ClientTls::Simple, ClientTls::Mutual, ClientTls::Unreadable] {
+        assert_eq!(ends(Some(tls), "10.96.0.1:81", legacy), Some(tls));
+        // Of that Service, whatever has become of its port or its endpoints.
+        assert_eq!(ends(Some(tls), "10.96.0.1:99", "10.9.9.9:1"), Some(tls));
+        // Nobody asked for the Service.
+        assert_eq!(ends(Some(tls), legacy, legacy), None);
+    }
+    for tls in [None, Some(ClientTls::Disable)] {
+        assert_eq!(ends(tls, "10.96.0.1:81", legacy), None);
     }
 }

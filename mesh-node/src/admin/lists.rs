@@ -18,6 +18,7 @@ impl Admin {
                 let waiting = roster.waiting.get(&workload.uid);
                 item.state = Some(waiting.map_or("enrolled", |waiting| waiting.state()).to_owned());
                 item.reason = waiting.map(|waiting| waiting.reason.clone());
+                item.existing_connections = roster.existing.get(&workload.uid).copied();
             }
             item
         };

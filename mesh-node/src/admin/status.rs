@@ -88,6 +88,7 @@ fn pods(roster: &Roster, now: Instant) -> Pods {
         enrolled: roster.enrolled,
         pending: roster.waiting.len(),
         failed: roster.waiting.values().filter(|waiting| waiting.failed).count(),
+        existing_connections: roster.existing.values().sum(),
         waiting: waiting.collect(),
     }
 }

@@ -19,6 +19,7 @@ use super::{
     cgroup::{self, CgroupError},
     direct::DirectMaps,
     direct_events::{DirectEvents, DirectEventsError},
+    existing::ExistingMap,
     hooks::{CGROUP_HOOKS, HookWatch},
     interfaces::{self, Direction, Interface, InterfaceError},
     links::{PinError, PinnedLinks},
@@ -187,6 +188,14 @@ impl Datapath {
         DirectMaps::open(&self.maps_dir)
     }
 
+    /// The connections from before their pods joined.
+    ///
+    /// # Errors
+    /// The map could not be opened.
+    pub fn existing(&self) -> Result<ExistingMap, MapAccessError> {
+        ExistingMap::open(&self.maps_dir)
+    }
+
     /// The kernel's events of direct connections; in a runtime, and once.
     ///
     /// # Errors
@@ -256,6 +265,11 @@ impl Datapath {
             })?;
         }
         Ok(())
+    }
+
+    /// Whether the kernel treats a namespace as enrolled, perhaps since an earlier daemon.
+    pub fn is_enrolled(&self, cookie: u64) -> bool {
+        self.pods.contains(cookie)
     }
 
     /// Cookies of the namespaces that the kernel treats as enrolled, those of earlier daemons included.

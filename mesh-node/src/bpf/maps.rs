@@ -75,6 +75,11 @@ impl PodMap {
         }
     }
 
+    /// Whether a network namespace is enrolled.
+    pub(super) fn contains(&self, netns_cookie: u64) -> bool {
+        self.0.get(&netns_cookie, 0).is_ok()
+    }
+
     /// Cookies of every enrolled namespace.
     pub(super) fn cookies(&self) -> Vec<u64> {
         self.0.keys().filter_map(Result::ok).collect()

@@ -5,6 +5,7 @@ mod address;
 mod cgroup;
 mod direct;
 mod direct_events;
+mod existing;
 mod flows;
 mod hooks;
 mod interfaces;
@@ -20,6 +21,7 @@ mod syscall;
 
 pub use direct::{Attested, DirectId, DirectMaps, KernelService, now};
 pub use direct_events::{DirectEvent, DirectEvents, SocketEnd, What};
+pub use existing::ExistingMap;
 pub use flows::FlowTable;
 pub use hooks::{HookWatch, foreign_connect_hooks, pod_hooks};
 pub use loader::{Datapath, EnrolError, LoadOptions};

@@ -14,11 +14,13 @@ use tokio::sync::{mpsc, watch};
 use super::{
     EnrolledPod, Roster, Waiting,
     discovery::{self, SandboxProcess},
+    existing::{ExistingOfPods, Telling},
     joined::{Joined, LinkWatch, ServeError},
     sandbox::SandboxWatch,
 };
 use crate::{
-    bpf::{Datapath, EnrolError},
+    args::ExistingConnections,
+    bpf::{Datapath, EnrolError, MapAccessError},
     listeners::{self, ListenError},
     netns::{NetNamespace, NetnsError},
     node::Shared,
@@ -58,6 +60,8 @@ pub struct EnrolmentSettings {
     pub proc: PathBuf,
     /// Inode of the node's own network namespace.
     pub host_netns: u64,
+    /// What becomes of the connections that a pod has when it joins.
+    pub existing: ExistingConnections,
 }
 
 /// The enrolment loop's state.
@@ -72,15 +76,25 @@ pub struct Enrolment {
     roster: watch::Sender<Roster>,
     /// Why something that vanished is not back, for a pod or for all of them; said once for each reason.
     pub(super) unrepaired: BTreeMap<Option<WorkloadUid>, String>,
+    existing: ExistingOfPods,
     ended: (mpsc::Sender<WorkloadUid>, mpsc::Receiver<WorkloadUid>),
 }
 
 impl Enrolment {
     /// Starts with no pod of its own; those that an earlier daemon enrolled stay refused until they are joined again.
-    #[must_use]
-    pub fn new(settings: EnrolmentSettings, datapath: Datapath, workers: Arc<Workers>, shared: Arc<Shared>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// A map could not be opened.
+    pub fn new(
+        settings: EnrolmentSettings,
+        datapath: Datapath,
+        workers: Arc<Workers>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, MapAccessError> {
+        let existing = ExistingOfPods::new(settings.existing, datapath.existing()?);
+        Ok(Self {
             settings,
+            existing,
             datapath,
             workers,
             shared,
@@ -89,7 +103,7 @@ impl Enrolment {
             roster: watch::Sender::default(),
             unrepaired: BTreeMap::new(),
             ended: mpsc::channel(64),
-        }
+        })
     }
 
     /// What the last comparison found.
@@ -138,6 +152,8 @@ impl Enrolment {
             }
         }
         self.connect_directly(&config.snapshot);
+        let shared = self.shared.clone();
+        self.existing.follow(self.joined.values().map(|joined| &joined.pod), &config.snapshot, telling(&shared));
         let pending = desired.len() > self.joined.len();
         self.forget_strangers(&desired);
         // Certificates for the accounts of this node's pods, and for no other.
@@ -164,7 +180,12 @@ impl Enrolment {
             };
             (workload.uid.clone(), waiting)
         });
-        let roster = Roster { desired: desired.len(), enrolled: self.joined.len(), waiting: waiting.collect() };
+        let roster = Roster {
+            desired: desired.len(),
+            enrolled: self.joined.len(),
+            waiting: waiting.collect(),
+            existing: self.existing.counts(),
+        };
         self.roster.send_if_modified(|current| {
             let changed = *current != roster;
             *current = roster;
@@ -206,9 +227,9 @@ impl Enrolment {
         // Before the hooks, so that no interface comes unseen after them.
         let links = LinkWatch::start(&netns)?;
         let listeners = netns.enter(listeners::open_all)?;
+        let was_enrolled = self.datapath.is_enrolled(netns.cookie());
         // The hooks come into force even when a listener could not be opened: refused, not leaked.
         self.datapath.enrol(&netns, &workload.addresses).map_err(Box::new)?;
-        let listeners = listeners?;
         let (drain, draining) = watch::channel(false);
         let pod = Arc::new(EnrolledPod {
             uid: workload.uid.clone(),
@@ -218,6 +239,8 @@ impl Enrolment {
             netns,
             drain: draining,
         });
+        self.judge_existing(&pod, was_enrolled);
+        let listeners = listeners?;
         let joined = Joined::serve(pod, sandbox, drain, (links, watch), listeners, &self.workers)?;
         let pod = &joined.pod;
         tracing::info!(pod = pod.display_name, identity = %pod.identity, pid = sandbox.pid, "pod enrolled");
@@ -226,18 +249,33 @@ impl Enrolment {
         Ok(())
     }
 
+    /// Ends or keeps what the pod had open before it came under the hooks.
+    fn judge_existing(&mut self, pod: &EnrolledPod, was_enrolled: bool) {
+        let shared = self.shared.clone();
+        let judged = self.existing.joined(pod, was_enrolled, &shared.snapshot(), telling(&shared));
+        if let Err(error) = judged {
+            tracing::error!(pod = pod.display_name, %error, "connections from before the pod joined go on uncounted");
+        }
+    }
+
     fn leave(&mut self, uid: &WorkloadUid) {
         let Some(joined) = self.joined.remove(uid) else {
             return;
         };
         joined.drain.send_replace(true);
         self.shared.direct.remove(joined.pod.netns.cookie());
+        if let Err(error) = self.existing.left(&joined.pod) {
+            tracing::warn!(pod = joined.pod.display_name, %error, "connections from before the pod joined not forgotten");
+        }
         let running = self.is_current(&joined);
         let netns = running.then_some(&joined.pod.netns);
         if let Err(error) = self.datapath.withdraw(joined.pod.netns.cookie(), netns) {
             tracing::error!(pod = joined.pod.display_name, %error, "pod not wholly withdrawn");
         }
-        self.workers.close_source(uid);
+        // Of a pod that runs on, what is open goes on: no hook leads anything new to us, and what is idle ends by itself.
+        if !running {
+            self.workers.close_source(uid);
+        }
         tracing::info!(pod = joined.pod.display_name, running, "pod withdrawn");
         self.shared.enrolment_events.add(Some(&joined.pod.display_name), EnrolmentChange::Withdrawn);
     }
@@ -287,4 +325,8 @@ impl Enrolment {
             tracing::error!(cookie, %error, "stale enrolment not removed");
         }
     }
+}
+
+fn telling(shared: &Shared) -> Telling<'_> {
+    Telling { metrics: &shared.telemetry.metrics, events: &shared.enrolment_events }
 }

@@ -2,6 +2,7 @@
 
 mod discovery;
 mod enrolment;
+mod existing;
 mod joined;
 mod repair;
 mod roster;

@@ -13,6 +13,8 @@ pub struct Roster {
     pub enrolled: usize,
     /// Those that are not.
     pub waiting: BTreeMap<WorkloadUid, Waiting>,
+    /// How many connections from before their joining live on, of the pods that have any.
+    pub existing: BTreeMap<WorkloadUid, usize>,
 }
 
 /// A pod that should be in the mesh and is not.

@@ -4,13 +4,13 @@
 use std::{sync::Arc, time::Duration};
 
 use mesh_core::{
-    Snapshot, Workload,
+    Snapshot, Workload, forbids_plaintext,
     policy::{Denial, Permit, authorize},
 };
 
 use crate::{
     pods::EnrolledPod,
-    telemetry::{Cut, CutReason, Decider, Refused, Report, Reporter},
+    telemetry::{Cut, CutReason, Decider, Refused, Report, Reporter, Security},
     workers::Worker,
 };
 
@@ -64,23 +64,41 @@ pub(super) fn judge(
     authorization.verdict.map_err(|denial| (refused(&denial), denial.to_string()))
 }
 
-/// Judges the thread's connections into pods again, by the snapshot in force, and cuts those that are denied now.
+/// Judges the thread's connections again, by the snapshot in force, and cuts those that are denied now.
 pub fn rejudge(worker: &Worker) {
     let snapshot = worker.shared.snapshot();
     for connection in worker.connections.all() {
         let report = connection.report();
-        if report.reporter != Reporter::Destination {
-            continue;
-        }
-        // A pod that is not there any more takes its connections with it.
-        let workload = report.destination.workload.as_ref().and_then(|old| snapshot.workload_by_uid(&old.uid));
-        let (Some(workload), Some(facts)) = (workload, report.facts()) else {
-            continue;
+        let cut = match report.reporter {
+            Reporter::Destination => denied(&snapshot, report),
+            Reporter::Source => forbidden(&snapshot, report),
         };
-        if let Err(denial) = authorize(&snapshot, workload, &facts).verdict {
-            connection.cut(Cut { reason: CutReason::PolicyDenied, detail: denial.to_string() });
+        if let Some(cut) = cut {
+            connection.cut(cut);
         }
     }
+}
+
+/// A connection into a pod is judged as a new one would be.
+fn denied(snapshot: &Snapshot, report: &Report) -> Option<Cut> {
+    // A pod that is not there any more takes its connections with it.
+    let workload = report.destination.workload.as_ref().and_then(|old| snapshot.workload_by_uid(&old.uid))?;
+    let denial = authorize(snapshot, workload, &report.facts()?).verdict.err()?;
+    Some(Cut { reason: CutReason::PolicyDenied, detail: denial.to_string() })
+}
+
+/// A pod's own connection may be plaintext as long as no DestinationRule asks for TLS. Whether it may enter is for the other
+/// end to judge.
+pub(super) fn forbidden(snapshot: &Snapshot, report: &Report) -> Option<Cut> {
+    if report.security != Security::None {
+        return None;
+    }
+    let client = report.source.workload.as_ref();
+    let client = client.and_then(|old| snapshot.workload_by_uid(&old.uid));
+    let (asked, endpoint) = (report.original?, report.destination.address?);
+    let (rule, tls) = forbids_plaintext(snapshot, client.map(Arc::as_ref), asked, endpoint)?;
+    let detail = format!("DestinationRule {rule} asks for TLS of mode {} now", tls.as_str());
+    Some(Cut { reason: CutReason::RuleNotMet, detail })
 }
 
 fn refused(denial: &Denial) -> Refused {

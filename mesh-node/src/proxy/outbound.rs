@@ -51,6 +51,10 @@ pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, app: TcpStream, cl
     // On the heap, and gone before the bytes flow: a carried connection keeps little.
     let connected = Box::pin(connect_traced(worker, pod, &mut report, dice)).await;
     let carried = worker.connections.begin(report);
+    // Configurations that came while it was connected have judged it not.
+    if let Some(cut) = admission::forbidden(&worker.shared.snapshot(), carried.connection().report()) {
+        carried.connection().cut(cut);
+    }
     let ending = match connected {
         Ok(far) => carried.leave(app, far).await,
         Err(failure) => refuse(app, failure),

@@ -12,6 +12,7 @@ use super::{
     SpanFate,
     certificates::CertificateMetrics,
     decisions::Decisions,
+    existing::ExistingMetrics,
     report::{Bytes, CutReason, Ending, Refused, Report},
     series::{TcpMetrics, TcpSeries},
 };
@@ -34,6 +35,8 @@ pub struct Metrics {
     events: IntCounterVec,
     admin: IntCounterVec,
     pods: IntGaugeVec,
+    /// Connections from before their pods joined.
+    pub existing: ExistingMetrics,
     repairs: IntCounterVec,
     generation: IntGauge,
     findings: IntGaugeVec,
@@ -85,6 +88,7 @@ impl Metrics {
             events: ours("mesh_ebpf_events_total", "What the eBPF programs did, by why", &["action", "reason"])?,
             admin: ours("mesh_admin_requests_total", "Requests to the admin API by HTTP status", &["code"])?,
             pods: gauge("mesh_pods", "Pods of this node by state", &["state"])?,
+            existing: ExistingMetrics::register(&registry)?,
             repairs: ours(
                 "mesh_enrolment_repairs_total",
                 "Parts of what holds pods in the mesh that had vanished and were put back",

@@ -4,6 +4,7 @@ mod access_log;
 mod certificates;
 mod decisions;
 mod endpoints;
+mod existing;
 mod flow_events;
 mod labels;
 mod log_control;
@@ -18,6 +19,7 @@ use mesh_core::policy::Authorization;
 
 pub use decisions::Decider;
 pub use endpoints::Endpoints;
+pub use existing::Existing;
 pub use flow_events::{FlowEvent, FlowEvents, FlowKind};
 pub use log_control::LogControl;
 pub use metrics::Metrics;

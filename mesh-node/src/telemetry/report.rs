@@ -141,6 +141,8 @@ impl Refused {
 pub enum CutReason {
     /// A policy that changed denies it now.
     PolicyDenied,
+    /// A DestinationRule that changed asks for TLS, which the connection does not have.
+    RuleNotMet,
     /// The certificate of the other end was revoked, or its root is trusted no more.
     CertificateUntrusted,
     /// The other end is no workload of the mesh any more.
@@ -149,7 +151,7 @@ pub enum CutReason {
 
 impl CutReason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::PolicyDenied, Self::CertificateUntrusted, Self::WorkloadGone];
+    pub const ALL: [Self; 4] = [Self::PolicyDenied, Self::RuleNotMet, Self::CertificateUntrusted, Self::WorkloadGone];
 
     /// Why the connection of a tunnel was ended.
     #[must_use]
@@ -165,6 +167,7 @@ impl CutReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::PolicyDenied => "policy_denied",
+            Self::RuleNotMet => "rule_not_met",
             Self::CertificateUntrusted => "certificate_untrusted",
             Self::WorkloadGone => "workload_gone",
         }

@@ -40,17 +40,18 @@ impl Mesh {
 
     /// The same, with more arguments for the daemons.
     pub fn with(arguments: &[&str]) -> Result<Self> {
-        let mesh = Self::with_arguments(arguments)?;
+        let mesh = Self::without_labels_with(arguments)?;
         mesh.label()?;
         Ok(mesh)
     }
 
     /// As [`Mesh::start`], with no namespace labelled.
     pub fn without_labels() -> Result<Self> {
-        Self::with_arguments(&[])
+        Self::without_labels_with(&[])
     }
 
-    fn with_arguments(arguments: &[&str]) -> Result<Self> {
+    /// The same, with more arguments for the daemons.
+    pub fn without_labels_with(arguments: &[&str]) -> Result<Self> {
         let mut mesh = Self::without_daemons()?;
         mesh.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         for node in NODES {
