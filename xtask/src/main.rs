@@ -8,7 +8,9 @@ mod check;
 mod demo;
 mod ebpf;
 mod fuzz;
+mod image;
 mod kernels;
+mod kube;
 mod repo;
 mod setup;
 mod step;
@@ -35,6 +37,12 @@ cargo xtask <command>
   kernels                the tests named kernel_* on Debian's other kernels, in QEMU
   kernels --run COMMAND [FILE...]
                          one shell command on each of them, with these files at the paths that they have here
+  kube up|down|status|kubeconfig
+                         a Kubernetes of two nodes on this machine; builds it first (10 minutes of CPU, once)
+  kube build             builds it and the images, and starts nothing
+  kube load-image FILE...
+                         gives images (docker or OCI archives) to its nodes
+  image                  images of the programs as archives: target/images/*.tar
   setup                  install what is missing (Debian 12 and 13; elsewhere: says what to install)
 
 The others do what setup does for what they need.
@@ -86,6 +94,12 @@ fn plain(words: &[&str]) -> Result<()> {
         }
         ["demo", rest @ ..] => demo::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
+        ["kube", rest @ ..] => kube::run(rest),
+        ["image"] => {
+            setup::ensure(&[Purpose::Build])?;
+            build::build(Profile::Release)?;
+            image::build_all().map(drop)
+        }
         ["fuzz", rest @ ..] => fuzz::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

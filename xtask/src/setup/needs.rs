@@ -17,10 +17,13 @@ pub(crate) enum Purpose {
     Bench,
     /// Booting other kernels.
     Kernels,
+    /// A Kubernetes on this machine.
+    Kube,
 }
 
 /// Everything, as `cargo xtask setup` and `cargo xtask test` want it.
-pub(crate) const ALL: [Purpose; 5] = [Purpose::Build, Purpose::Check, Purpose::Lab, Purpose::Bench, Purpose::Kernels];
+pub(crate) const ALL: [Purpose; 6] =
+    [Purpose::Build, Purpose::Check, Purpose::Lab, Purpose::Bench, Purpose::Kernels, Purpose::Kube];
 
 /// How to see that something is there.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +102,23 @@ const NEEDS: &[Need] = &[
     program("iperf3", "iperf3", Purpose::Bench, "TCP throughput"),
     program("wrk", "wrk", Purpose::Bench, "HTTP load"),
     program("nginx", "nginx-light", Purpose::Bench, "an HTTP server that costs little"),
+    program(
+        "go",
+        "golang-go",
+        Purpose::Kube,
+        "builds Kubernetes (1.26 or newer; see go.dev/dl where Debian's is older)",
+    ),
+    program("containerd", "containerd", Purpose::Kube, "runs the nodes' containers"),
+    program("runc", "runc", Purpose::Kube, "runs the nodes' containers"),
+    file(
+        "network plugins for containers",
+        "/usr/lib/cni/bridge",
+        "containernetworking-plugins",
+        Purpose::Kube,
+        "connect pods to their node",
+    ),
+    program("iptables", "iptables", Purpose::Kube, "forwards ports of a node to its pods"),
+    program("conntrack", "conntrack", Purpose::Kube, "kube-proxy forgets connections of endpoints that are gone"),
     program("qemu-system-x86_64", "qemu-system-x86", Purpose::Kernels, "boots other kernels"),
     file("SeaBIOS", "/usr/share/seabios/bios-256k.bin", "seabios", Purpose::Kernels, "QEMU's firmware"),
     program("xz", "xz-utils", Purpose::Kernels, "unpacks kernel modules"),

@@ -1,0 +1,191 @@
+//! A cluster as a whole: up, down, and what it is made of.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use mesh_lab::wait_until;
+use serde_json::json;
+
+use crate::addresses::pods;
+use crate::home::{Home, NODES};
+use crate::kubectl::Kubectl;
+use crate::node::{self, CONTAINERD_SOCKET, PAUSE_IMAGE};
+use crate::programs::Programs;
+use crate::{cgroups, control, network};
+
+/// How long each step of the start may take on a machine that is busy otherwise.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Lines of a log that are shown when a step fails.
+const SHOWN: usize = 15;
+
+/// A cluster that is up.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    home: Home,
+    programs: Programs,
+}
+
+impl Cluster {
+    /// Starts it and waits until its nodes are ready; says on standard error how far it is.
+    ///
+    /// # Errors
+    /// With the last lines of the logs; what was started stays, to be looked at, until [`Cluster::down`].
+    pub fn up(number: u8) -> Result<Self> {
+        let (home, programs) = (Home::of(number), Programs::find()?);
+        ensure!(!home.path().exists(), "{} is up, or was left behind: take it down first", home.name());
+        let cluster = Self { home, programs };
+        cluster.start().with_context(|| cluster.logs())?;
+        Ok(cluster)
+    }
+
+    /// The cluster of that number, which is up.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn of(number: u8) -> Result<Self> {
+        let (home, programs) = (Home::of(number), Programs::find()?);
+        ensure!(home.kubeconfig().exists(), "no cluster is up: `cargo xtask kube up` starts one");
+        Ok(Self { home, programs })
+    }
+
+    fn start(&self) -> Result<()> {
+        let began = Instant::now();
+        let step = |what: &str| eprintln!("{:5.1} s  {what}", began.elapsed().as_secs_f32());
+        let home = &self.home;
+        fs::create_dir_all(home.path().join("logs")).with_context(|| format!("making {}", home.path().display()))?;
+        for part in ["control"].into_iter().chain(NODES) {
+            cgroups::create(&format!("{}/{part}", home.name()))?;
+        }
+        network::build(home)?;
+        control::credentials(home)?;
+        step("network and certificates made");
+        control::start_api(home, &self.programs)?;
+        for node in NODES {
+            node::start(home, node)?;
+        }
+        let kubectl = self.kubectl();
+        wait_until("the API server to be ready", PATIENCE, || Ok(kubectl.run(&["get", "--raw", "/readyz"]).ok()))?;
+        step("API server ready");
+        control::start_controllers(home, &self.programs)?;
+        kubectl.apply(&nodes(home).to_string())?;
+        self.load_image(&self.programs.directory().join("pause.tar"), PAUSE_IMAGE)?;
+        for node in NODES {
+            let arguments = ["wait", "--for=condition=Ready", "--timeout=120s", &format!("node/{node}")];
+            kubectl.run(&arguments)?;
+        }
+        step("nodes ready");
+        let account = ["-n", "default", "get", "serviceaccount", "default"];
+        wait_until("accounts to be made", PATIENCE, || Ok(kubectl.run(&account).ok()))?;
+        step("up");
+        Ok(())
+    }
+
+    /// Kills and removes everything of the cluster of that number, however far its start came.
+    ///
+    /// # Errors
+    /// When something does not go.
+    pub fn down(number: u8) -> Result<()> {
+        let home = Home::of(number);
+        cgroups::remove(&home.name())?;
+        network::remove(&home)?;
+        match fs::remove_dir_all(home.path()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {}", home.path().display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Kubernetes' programs.
+    #[must_use]
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// kubectl with all rights.
+    #[must_use]
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(self.programs.path("kubectl"), &self.home.kubeconfig())
+    }
+
+    /// Gives an image (a docker or OCI archive) to every node's containerd.
+    ///
+    /// # Errors
+    /// When containerd does not take it.
+    pub fn load_image(&self, archive: &Path, image: &str) -> Result<()> {
+        ensure!(archive.is_file(), "there is no image in {}", archive.display());
+        for node in NODES {
+            let words = ["ctr", "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io", "images", "import"];
+            let mut said = String::new();
+            wait_until(&format!("{node} to take {image}"), PATIENCE, || {
+                let output = self.on_node(node, &words)?.arg(archive).output().context("starting nsenter")?;
+                said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                Ok(output.status.success().then_some(()))
+            })
+            .with_context(|| format!("importing {}: {}", archive.display(), said))?;
+        }
+        Ok(())
+    }
+
+    /// A command in a node's namespaces.
+    ///
+    /// # Errors
+    /// When the node is not up.
+    pub fn on_node(&self, node: &str, words: &[&str]) -> Result<Command> {
+        let file = self.home.node(node).join("pid");
+        let pid = fs::read_to_string(&file).with_context(|| format!("{node} is not up"))?;
+        let mut command = Command::new("nsenter");
+        command.args(["--target", pid.trim(), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"]);
+        command.args(words);
+        Ok(command)
+    }
+
+    /// The last lines of every log.
+    fn logs(&self) -> String {
+        let entries = fs::read_dir(self.home.path().join("logs")).into_iter().flatten().flatten();
+        let mut shown = String::new();
+        for entry in entries {
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
+            shown += &format!("== {}\n{last}\n", entry.path().display());
+        }
+        shown
+    }
+
+    /// What runs, for people.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub fn status(&self) -> Result<String> {
+        let kubectl = self.kubectl();
+        let nodes = kubectl.run(&["get", "nodes", "-o", "wide"]);
+        let Ok(nodes) = nodes else { bail!("the API server does not answer\n{}", self.logs()) };
+        Ok(format!("{nodes}\n{}", kubectl.run(&["get", "pods", "-A", "-o", "wide"])?))
+    }
+}
+
+/// The Node objects with their pods' ranges; kubelet adds the rest.
+fn nodes(home: &Home) -> serde_json::Value {
+    let items: Vec<_> = (0..)
+        .zip(NODES)
+        .map(|(index, node)| {
+            json!({
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": node, "labels": {"mesh.dev/cluster": home.name()}},
+                "spec": {"podCIDR": pods(index), "podCIDRs": [pods(index)]},
+            })
+        })
+        .collect();
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}

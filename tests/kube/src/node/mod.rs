@@ -1,0 +1,11 @@
+//! A node: namespaces, mounts and programs that make it look like a machine to what runs there.
+
+mod config;
+mod init;
+mod mounts;
+mod start;
+
+pub(crate) use config::{PAUSE as PAUSE_IMAGE, SOCKET as CONTAINERD_SOCKET};
+pub use init::init;
+pub use start::enter;
+pub(crate) use start::start;

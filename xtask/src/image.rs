@@ -1,0 +1,111 @@
+//! `cargo xtask image`: images as docker archives, without a container runtime. The same programs give the same archive.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::build::Profile;
+use crate::{repo, step};
+
+/// What is in an image.
+struct Image {
+    name: &'static str,
+    /// The first is what it runs.
+    programs: &'static [&'static str],
+}
+
+const IMAGES: [Image; 3] = [
+    Image { name: "mesh-node", programs: &["mesh-node", "mesh-ctl"] },
+    Image { name: "mesh-control", programs: &["mesh-control"] },
+    Image { name: "mesh-traffic", programs: &["mesh-traffic"] },
+];
+
+/// Builds every image from the release programs; gives the archives.
+pub(crate) fn build_all() -> Result<Vec<PathBuf>> {
+    IMAGES
+        .iter()
+        .map(|image| {
+            let programs: Vec<PathBuf> =
+                image.programs.iter().map(|name| Profile::Release.folder().join(name)).collect();
+            let archive = repo::target().join("images").join(format!("{}.tar", image.name));
+            build(&format!("mesh.dev/{}:{}", image.name, env!("CARGO_PKG_VERSION")), &programs, &archive)?;
+            Ok(archive)
+        })
+        .collect()
+}
+
+/// Writes an image of `programs`, the shared libraries that they need, and nothing else; it runs the first.
+pub(crate) fn build(reference: &str, programs: &[PathBuf], archive: &Path) -> Result<()> {
+    let work = archive.with_extension("work");
+    let root = work.join("root");
+    if work.exists() {
+        fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
+    }
+    fs::create_dir_all(root.join("tmp")).with_context(|| format!("making {}", root.display()))?;
+    let mut entrypoint = String::new();
+    for program in programs {
+        let name = program.file_name().context("a program's file has a name")?.to_string_lossy();
+        let place = format!("usr/bin/{name}");
+        copy(program, &root.join(&place))?;
+        if entrypoint.is_empty() {
+            entrypoint = format!("/{place}");
+        }
+        for library in libraries(program)? {
+            let place = library.strip_prefix("/").context("ldd gives absolute paths")?;
+            copy(&library, &root.join(place))?;
+        }
+    }
+    let layer = work.join("layer.tar");
+    tar(&root, &["."], &layer)?;
+    let digest = output(Command::new("sha256sum").arg(&layer))?;
+    let digest = digest.split_whitespace().next().context("sha256sum printed nothing")?;
+    let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
+    let config = format!(
+        r#"{{"architecture":"{architecture}","os":"linux","config":{{"Entrypoint":["{entrypoint}"],"Env":["PATH=/usr/bin"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:{digest}"]}}}}"#
+    );
+    fs::write(work.join("config.json"), config).context("writing the image's configuration")?;
+    let manifest = format!(r#"[{{"Config":"config.json","RepoTags":["{reference}"],"Layers":["layer.tar"]}}]"#);
+    fs::write(work.join("manifest.json"), manifest).context("writing the image's manifest")?;
+    tar(&work, &["manifest.json", "config.json", "layer.tar"], archive)?;
+    fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    }
+    fs::copy(from, to).map(drop).with_context(|| format!("copying {}", from.display()))
+}
+
+/// The shared libraries of a program, and the loader; none of a static one.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let listed = Command::new("ldd").arg(program).output().context("starting ldd")?;
+    let text = String::from_utf8_lossy(&listed.stdout);
+    let paths = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    Ok(paths.map(PathBuf::from).collect())
+}
+
+/// An archive that is the same whenever and by whomever it is made.
+fn tar(directory: &Path, members: &[&str], archive: &Path) -> Result<()> {
+    let mut command = Command::new("tar");
+    command.args([
+        "--create",
+        "--sort=name",
+        "--mtime=@0",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--format=ustar",
+    ]);
+    command.args(["--mode=u+rwX,go+rX,go-w"]).arg("--directory").arg(directory).arg("--file").arg(archive);
+    output(command.args(members)).map(drop)
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("starting `{}`", step::shown(command)))?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "`{}` ended with {}: {error}", step::shown(command), output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,112 @@
+//! `cargo xtask kube`: a Kubernetes of two nodes on this machine. Its programs are built from their published sources.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::build::{self, Profile};
+use crate::setup::{self, Purpose};
+use crate::{image, repo, step};
+
+/// As tests/kube/kubernetes/go.mod has it.
+const VERSION: &str = "v1.36.3";
+/// Names of the one program, which acts as what it is started as.
+const NAMES: [&str; 7] =
+    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"];
+/// Names where the programs are.
+pub(crate) const PROGRAMS_VARIABLE: &str = "MESH_KUBE_PROGRAMS";
+/// What starts and removes a cluster.
+const CLUSTER: &str = "mesh-kube-cluster";
+/// Why root is asked for.
+const WHY: &str = "Kubernetes' nodes are namespaces, mounts and cgroups";
+
+pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+    match arguments {
+        ["build"] => {
+            setup::ensure(&[Purpose::Build, Purpose::Kube])?;
+            programs()?;
+            build::build(Profile::Release)?;
+            image::build_all().map(drop)
+        }
+        ["up", ..] => {
+            setup::ensure(&[Purpose::Build, Purpose::Lab, Purpose::Kube])?;
+            programs()?;
+            become_cluster(arguments)
+        }
+        ["down" | "status" | "kubeconfig" | "load-image", ..] => become_cluster(arguments),
+        other => bail!("no command `kube {}`: see `cargo xtask help`", other.join(" ")),
+    }
+}
+
+fn become_cluster(arguments: &[&str]) -> Result<()> {
+    let mut command = cluster(arguments)?;
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start {CLUSTER}"))
+}
+
+/// The program that starts and removes a cluster, with root's rights.
+pub(crate) fn cluster(arguments: &[&str]) -> Result<Command> {
+    let mut build = step::cargo();
+    build.args(["build", "--package", CLUSTER, "--bins"]);
+    step::run(CLUSTER, &mut build)?;
+    let mut command = step::as_root(WHY, Profile::Dev.folder().join(CLUSTER))?;
+    command.args(arguments).env(PROGRAMS_VARIABLE, directory()?).current_dir(repo::root());
+    Ok(command)
+}
+
+/// Where the programs are kept: outside the repository, since they take long to build and change with their version alone.
+pub(crate) fn directory() -> Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
+    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("mesh/kube").join(VERSION))
+}
+
+/// Builds what of Kubernetes' programs is missing or older than its sources here.
+pub(crate) fn programs() -> Result<()> {
+    let directory = directory()?;
+    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    go_build("Kubernetes", ".", &directory.join("kubernetes"))?;
+    go_build("helm", "helm.sh/helm/v3/cmd/helm", &directory.join("helm"))?;
+    let pause = directory.join("pause");
+    if go_build("pause", "./pause", &pause)? || !directory.join("pause.tar").exists() {
+        image::build("mesh.dev/pause:1", &[pause], &directory.join("pause.tar"))?;
+    }
+    for name in NAMES.map(|name| directory.join(name)).iter().filter(|name| !name.exists()) {
+        symlink("kubernetes", name).with_context(|| format!("making {}", name.display()))?;
+    }
+    Ok(())
+}
+
+/// Builds one program unless it is newer than the module; whether it was built.
+fn go_build(label: &str, package: &str, program: &Path) -> Result<bool> {
+    let module = repo::root().join("tests/kube/kubernetes");
+    let changed = |file: &Path| fs::metadata(file).and_then(|metadata| metadata.modified());
+    let sources = ["go.mod", "go.sum", "main.go", "pause/main.go"].map(|file| module.join(file));
+    let built = changed(program).ok();
+    if built.is_some_and(|built| sources.iter().all(|source| changed(source).is_ok_and(|changed| changed < built))) {
+        return Ok(false);
+    }
+    let mut command = Command::new("nice");
+    command.args(["-n", "10", "go", "build", "-mod=readonly", "-trimpath", "-gcflags=all=-dwarf=false"]);
+    command.arg("-ldflags").arg(stamped()).arg("-o").arg(program).arg(package);
+    command.current_dir(module).env("CGO_ENABLED", "0");
+    step::run(&format!("{label} {VERSION}"), &mut command)?;
+    Ok(true)
+}
+
+/// The version by which clients know the server, and what they support.
+fn stamped() -> String {
+    let mut parts = VERSION.trim_start_matches('v').split('.');
+    let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let mut flags = String::from("-s -w");
+    for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
+        for (name, value) in [("gitVersion", VERSION), ("gitMajor", major), ("gitMinor", minor)] {
+            flags += &format!(" -X {package}.{name}={value}");
+        }
+    }
+    flags
+}
