@@ -27,6 +27,9 @@ pub(crate) struct PrecheckArguments {
     /// Root of the cgroup v2 hierarchy that the daemon is to use.
     #[arg(long, value_name = "DIR")]
     cgroup_root: Option<PathBuf>,
+    /// Cgroup of kubelet that the daemon is to be told of.
+    #[arg(long, value_name = "DIR")]
+    kubelet_cgroup: Option<PathBuf>,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
@@ -54,7 +57,12 @@ impl PrecheckArguments {
         let program = self.program();
         let mut command = Command::new(&program);
         command.args(["precheck", "--json"]).stdin(Stdio::null());
-        for (flag, value) in [("--bpf-dir", &self.bpf_dir), ("--cgroup-root", &self.cgroup_root)] {
+        let directories = [
+            ("--bpf-dir", &self.bpf_dir),
+            ("--cgroup-root", &self.cgroup_root),
+            ("--kubelet-cgroup", &self.kubelet_cgroup),
+        ];
+        for (flag, value) in directories {
             if let Some(value) = value {
                 command.arg(flag).arg(value);
             }

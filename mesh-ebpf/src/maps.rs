@@ -7,8 +7,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_abi::{
-    Attestation, Counter, DirectEvent, DirectKey, DirectPair, FlowKey, OriginalDestination, PodRecord, ServiceRecord,
-    Setting, SockAddress, SocketRecord, direct::MAX_PAIRS, service::MAX_SERVICES,
+    Attestation, Counter, DirectEvent, DirectKey, DirectPair, FlowKey, OriginalDestination, PodRecord, ProbePort,
+    ServiceRecord, Setting, SockAddress, SocketRecord, direct::MAX_PAIRS, service::MAX_SERVICES,
 };
 
 /// More pods than any node runs (kubelet's default limit is 110).
@@ -24,6 +24,8 @@ const MAX_DIRECT_CONNECTIONS: usize = 131_072;
 const EVENT_OCTETS: usize = 1 << 20;
 /// Connections from before their pods joined that the daemon keeps in mind.
 const MAX_EXISTING: usize = 131_072;
+/// Ports at which kubelet knocks at the node's pods.
+const MAX_PROBE_PORTS: usize = 16_384;
 /// Memory for entries that are there, not for all that could be.
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -53,6 +55,9 @@ pub static SERVICES: HashMap<SockAddress, ServiceRecord, MAX_SERVICES, ON_DEMAND
 
 #[btf_map]
 pub static ATTESTATIONS: HashMap<DirectKey, Attestation, MAX_DIRECT_CONNECTIONS, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+pub static PROBE_PORTS: HashMap<ProbePort, u32, MAX_PROBE_PORTS, ON_DEMAND> = HashMap::new();
 
 /// Only the daemon reads and writes it: what it holds outlives the daemon.
 #[btf_map]

@@ -45,6 +45,9 @@ pub struct Machine {
     /// As the daemon takes it.
     #[arg(long, value_name = "DIR", default_value = "/proc")]
     pub proc: PathBuf,
+    /// As the daemon takes it.
+    #[arg(long, value_name = "DIR")]
+    pub kubelet_cgroup: Option<PathBuf>,
     /// Prints JSON, as `mesh-ctl precheck` reads it.
     #[arg(long)]
     pub json: bool,
@@ -114,7 +117,8 @@ pub struct Args {
     #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
     pub trace_sampling: f64,
     /// Cgroup of kubelet, whose probes pass into pods whatever their mode is: a directory, absolute or below the cgroup
-    /// root. By default that of the process named kubelet.
+    /// root. By default that of the process named kubelet; where it has none of its own, all that runs on the node's own
+    /// network passes, at the ports alone at which pods declare probes.
     #[arg(long, value_name = "DIR")]
     pub kubelet_cgroup: Option<PathBuf>,
     /// What becomes of the TCP connections that a running pod has open when it joins: they are plaintext, which no policy

@@ -118,11 +118,3 @@ fn read_cookie() -> io::Result<u64> {
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
-
-/// Inode of the daemon's own network namespace.
-///
-/// # Errors
-/// /proc is not mounted.
-pub fn own_inode() -> io::Result<u64> {
-    Ok(std::fs::metadata("/proc/self/ns/net")?.ino())
-}

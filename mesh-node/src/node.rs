@@ -22,7 +22,7 @@ use crate::{
     args::{Args, SameNode},
     bpf::{self, Datapath, LoadOptions},
     direct::DirectPath,
-    kubelet::Kubelet,
+    kubelet::{HostNetns, Kubelet},
     memory,
     netns::NetNamespace,
     pods::{Enrolment, EnrolmentSettings},
@@ -162,11 +162,12 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         config: config.clone(),
     });
     let workers = Workers::start(worker_count(&args), &shared, datapath.maps_dir())?;
-    let host_netns = crate::netns::own_inode()?;
+    let host_netns = HostNetns::own()?;
     let kubelet = Kubelet::new(args.kubelet_cgroup.as_deref(), &cgroup_root, &args.proc, host_netns);
     let kernel_settings = datapath.settings()?;
     let hooks = datapath.hook_watch(&cgroup_root, &args.proc);
-    let enrolment = Enrolment::new(enrolment_settings(&args, host_netns), datapath, workers.clone(), shared.clone())?;
+    let enrolment =
+        Enrolment::new(enrolment_settings(&args, host_netns.inode), datapath, workers.clone(), shared.clone())?;
     let (ready, is_ready) = watch::channel(false);
     let api = Admin {
         node: NodeName::from(args.node.as_str()),

@@ -10,7 +10,11 @@ use std::{
 
 use mesh_admin::{Found, Precheck, Requirement};
 
-use crate::{args::Machine, bpf};
+use crate::{
+    args::Machine,
+    bpf,
+    kubelet::{FALLBACK, HostNetns, Kubelet},
+};
 
 /// Looks, prints what it found, and says by the exit code whether something is missing.
 pub fn run(machine: &Machine) -> ExitCode {
@@ -38,6 +42,7 @@ fn look(machine: &Machine) -> Precheck {
     requirements.push(pod_hooks());
     if let Some(cgroup) = cgroup {
         requirements.push(connect_hooks(Path::new(&cgroup), bpf_dir));
+        requirements.push(probes(machine, Path::new(&cgroup)));
     }
     requirements.extend(ports::look(proc));
     Precheck { requirements }
@@ -55,6 +60,19 @@ fn pod_hooks() -> Requirement {
         }
     };
     requirement("hooks on pods' interfaces", Found::Ok, detail)
+}
+
+/// Whether kubelet's probes can be told from what else the node's processes do.
+fn probes(machine: &Machine, cgroup: &Path) -> Requirement {
+    const NAME: &str = "kubelet's probes";
+    let host = match HostNetns::own() {
+        Ok(host) => host,
+        Err(error) => return requirement(NAME, Found::Missing, error.to_string()),
+    };
+    match Kubelet::new(machine.kubelet_cgroup.as_deref(), cgroup, &machine.proc, host).cgroup_id() {
+        Ok(cgroup) => requirement(NAME, Found::Ok, format!("known by kubelet's cgroup, {cgroup}")),
+        Err(error) => requirement(NAME, Found::Warning, format!("{error}; {FALLBACK}")),
+    }
 }
 
 /// Who else sees connections before the mesh does.

@@ -10,6 +10,7 @@ pub mod direct;
 pub mod flow;
 pub mod pod;
 pub mod ports;
+pub mod probe;
 pub mod service;
 pub mod setting;
 pub mod sock_address;
@@ -19,6 +20,7 @@ pub use counter::Counter;
 pub use direct::{Attestation, DirectEvent, DirectEventKind, DirectKey, DirectPair};
 pub use flow::{FlowKey, OriginalDestination};
 pub use pod::PodRecord;
+pub use probe::ProbePort;
 pub use service::{ServiceEndpoint, ServiceRecord};
 pub use setting::Setting;
 pub use sock_address::SockAddress;
@@ -26,7 +28,7 @@ pub use socket::{SocketKind, SocketRecord};
 
 /// Version of every layout in this crate. It is part of the directory name under which maps are
 /// pinned, so that a daemon never reads a map written in another layout.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Names of the maps, as the eBPF object declares them and as they are pinned.
 pub mod map_names {
@@ -54,10 +56,12 @@ pub mod map_names {
     pub const DIRECT_EVENTS: &str = "DIRECT_EVENTS";
     /// Connections from before their pods joined: socket cookie to network-namespace cookie. The daemon's own memory.
     pub const EXISTING: &str = "EXISTING";
+    /// Where kubelet knocks: [`crate::ProbePort`] to 1.
+    pub const PROBE_PORTS: &str = "PROBE_PORTS";
     /// Numbers that the daemon sets, indexed by [`crate::Setting`].
     pub const SETTINGS: &str = "SETTINGS";
     /// Every map, in the order in which they are described above.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 13] = [
         PODS,
         SOCKETS,
         OUTBOUND_FLOWS,
@@ -69,6 +73,7 @@ pub mod map_names {
         ATTESTATIONS,
         DIRECT_EVENTS,
         EXISTING,
+        PROBE_PORTS,
         SETTINGS,
     ];
 }
@@ -92,6 +97,7 @@ mod user {
         crate::FlowKey,
         crate::OriginalDestination,
         crate::PodRecord,
+        crate::ProbePort,
         crate::ServiceRecord,
         crate::SockAddress,
         crate::SocketRecord

@@ -115,6 +115,8 @@ codes! {
         "Write mesh.dev/join: enabled or disabled, or istio.io/dataplane-mode: ambient or none."
     HostNetworkCannotJoin = "MESH0111" Warning "Pod on the host's network cannot join"
         "Remove the label from the Pod, or spec.hostNetwork."
+    ProbePortUnknown = "MESH0112" Warning "probe's port is none of the container's"
+        "Correct the port, or declare it in the container's ports; kubelet's probe fails until then."
 
     // Services and their endpoints.
     NoEndpoints = "MESH0201" Warning "Service has no ready endpoints"

@@ -15,6 +15,7 @@ mod kind;
 mod last_good;
 mod limits;
 mod object;
+mod probes;
 mod translate;
 mod watch;
 

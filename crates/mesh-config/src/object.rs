@@ -12,6 +12,7 @@ use crate::code::Code;
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::istio::{AuthorizationPolicy, DestinationRule, Flaw, PeerAuthentication, stand_in};
 use crate::kind::{Kind, Treatment, treatment};
+use crate::probes::ProbePorts;
 
 /// An object and where it stands.
 #[derive(Debug, PartialEq)]
@@ -28,6 +29,15 @@ impl<T> Clone for Located<T> {
     }
 }
 
+/// A Pod without what is never looked at, and where kubelet knocks at it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrimmedPod {
+    /// The Pod, without its containers.
+    pub pod: Pod,
+    /// What of its containers matters.
+    pub probes: ProbePorts,
+}
+
 /// All objects that are translated, by namespace and name, each name once.
 #[derive(Debug, Clone, Default)]
 pub struct ObjectSet {
@@ -38,7 +48,7 @@ pub struct ObjectSet {
     /// Service accounts.
     pub service_accounts: BTreeMap<(String, String), Located<ServiceAccount>>,
     /// Pods.
-    pub pods: BTreeMap<(String, String), Located<Pod>>,
+    pub pods: BTreeMap<(String, String), Located<TrimmedPod>>,
     /// Services.
     pub services: BTreeMap<(String, String), Located<Service>>,
     /// EndpointSlices.
@@ -57,7 +67,7 @@ pub(crate) enum Object {
     Namespace(Arc<Namespace>),
     Node(Arc<Node>),
     ServiceAccount(Arc<ServiceAccount>),
-    Pod(Arc<Pod>),
+    Pod(Arc<TrimmedPod>),
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
@@ -230,7 +240,7 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
         Kind::Namespace => Object::Namespace(decode(value)?),
         Kind::Node => Object::Node(decode(value)?),
         Kind::ServiceAccount => Object::ServiceAccount(decode(value)?),
-        Kind::Pod => Object::Pod(slim(decode::<Pod>(value)?)),
+        Kind::Pod => Object::Pod(Arc::new(TrimmedPod::of(Arc::unwrap_or_clone(decode::<Pod>(value)?)))),
         Kind::Service => Object::Service(decode(value)?),
         Kind::EndpointSlice => Object::EndpointSlice(decode(value)?),
         Kind::AuthorizationPolicy => Object::AuthorizationPolicy(AuthorizationPolicy::read(value, name)?.into()),
@@ -259,22 +269,24 @@ fn decode<T: DeserializeOwned>(value: Value) -> Result<Arc<T>, Flaw> {
     })
 }
 
-/// Drops what is never looked at: a Pod's containers are most of it.
-fn slim(mut pod: Arc<Pod>) -> Arc<Pod> {
-    let whole = Arc::make_mut(&mut pod);
-    whole.metadata.managed_fields = None;
-    whole.metadata.annotations = None;
-    if let Some(spec) = &mut whole.spec {
-        *spec = k8s_openapi::api::core::v1::PodSpec {
-            node_name: spec.node_name.take(),
-            service_account_name: spec.service_account_name.take(),
-            host_network: spec.host_network,
-            ..Default::default()
-        };
+impl TrimmedPod {
+    /// Drops what is never looked at: a Pod's containers are most of it.
+    fn of(mut whole: Pod) -> Self {
+        whole.metadata.managed_fields = None;
+        whole.metadata.annotations = None;
+        let probes = whole.spec.as_ref().map(ProbePorts::of).unwrap_or_default();
+        if let Some(spec) = &mut whole.spec {
+            *spec = k8s_openapi::api::core::v1::PodSpec {
+                node_name: spec.node_name.take(),
+                service_account_name: spec.service_account_name.take(),
+                host_network: spec.host_network,
+                ..Default::default()
+            };
+        }
+        if let Some(status) = &mut whole.status {
+            status.container_statuses = None;
+            status.init_container_statuses = None;
+        }
+        Self { pod: whole, probes }
     }
-    if let Some(status) = &mut whole.status {
-        status.container_statuses = None;
-        status.init_container_statuses = None;
-    }
-    pod
 }

@@ -86,6 +86,9 @@ fn describe_workload(workload: &Workload, text: &mut String) {
     let Workload { workload_name, canonical_service, canonical_revision, app, version, .. } = workload;
     writeln!(text, "  of {workload_name}, {canonical_service}@{canonical_revision}, app={app} version={version}")
         .unwrap();
+    if !workload.probe_ports.is_empty() {
+        writeln!(text, "  probed at {:?}", workload.probe_ports).unwrap();
+    }
 }
 
 fn describe_service(service: &Service, text: &mut String) {

@@ -61,6 +61,8 @@ pub struct Workload {
     pub enrolment: Enrolment,
     /// Whether it is ready to serve.
     pub ready: bool,
+    /// The ports at which kubelet knocks: its probes' and lifecycle hooks', in order.
+    pub probe_ports: Vec<u16>,
     /// The Pod's labels, for selectors.
     pub labels: LabelSet,
     /// The owner's name: a Deployment, StatefulSet and so on; the Pod's own without an owner.

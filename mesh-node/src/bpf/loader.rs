@@ -24,6 +24,7 @@ use super::{
     interfaces::{self, Direction, Interface, InterfaceError},
     links::{PinError, PinnedLinks},
     maps::{CounterReader, MapAccessError, PodMap},
+    probe_ports::ProbePorts,
     settings::Settings,
 };
 use crate::netns::{NetNamespace, NetnsError};
@@ -186,6 +187,14 @@ impl Datapath {
     /// A map could not be opened.
     pub fn direct_maps(&self) -> Result<DirectMaps, MapAccessError> {
         DirectMaps::open(&self.maps_dir)
+    }
+
+    /// Where kubelet knocks.
+    ///
+    /// # Errors
+    /// The map could not be opened.
+    pub fn probe_ports(&self) -> Result<ProbePorts, MapAccessError> {
+        ProbePorts::open(&self.maps_dir)
     }
 
     /// The connections from before their pods joined.

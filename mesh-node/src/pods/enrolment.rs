@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     args::ExistingConnections,
-    bpf::{Datapath, EnrolError, MapAccessError},
+    bpf::{Datapath, EnrolError, MapAccessError, ProbePorts},
     listeners::{self, ListenError},
     netns::{NetNamespace, NetnsError},
     node::Shared,
@@ -77,6 +77,7 @@ pub struct Enrolment {
     /// Why something that vanished is not back, for a pod or for all of them; said once for each reason.
     pub(super) unrepaired: BTreeMap<Option<WorkloadUid>, String>,
     existing: ExistingOfPods,
+    probe_ports: ProbePorts,
     ended: (mpsc::Sender<WorkloadUid>, mpsc::Receiver<WorkloadUid>),
 }
 
@@ -95,6 +96,7 @@ impl Enrolment {
         Ok(Self {
             settings,
             existing,
+            probe_ports: datapath.probe_ports()?,
             datapath,
             workers,
             shared,
@@ -152,6 +154,7 @@ impl Enrolment {
             }
         }
         self.connect_directly(&config.snapshot);
+        self.let_probes_in(&desired);
         let shared = self.shared.clone();
         self.existing.follow(self.joined.values().map(|joined| &joined.pod), &config.snapshot, telling(&shared));
         let pending = desired.len() > self.joined.len();
@@ -197,6 +200,18 @@ impl Enrolment {
     fn connect_directly(&self, snapshot: &Arc<Snapshot>) {
         let pods: Vec<_> = self.joined.values().map(|joined| joined.pod.clone()).collect();
         self.shared.direct.apply(snapshot, &pods);
+    }
+
+    /// Tells the kernel where kubelet knocks at the pods that are in.
+    fn let_probes_in(&mut self, desired: &BTreeMap<WorkloadUid, Arc<Workload>>) {
+        let of_pod = |(uid, joined): (&WorkloadUid, &Joined)| {
+            let (cookie, ports) = (joined.pod.netns.cookie(), desired.get(uid).map(|workload| &workload.probe_ports));
+            ports.into_iter().flatten().map(move |port| (cookie, *port)).collect::<Vec<_>>()
+        };
+        let wanted = self.joined.iter().flat_map(of_pod).collect();
+        if let Err(error) = self.probe_ports.set(wanted) {
+            tracing::error!(%error, "the kernel does not know of every probe's port");
+        }
     }
 
     fn withdraw_undesired(&mut self, desired: &BTreeMap<WorkloadUid, Arc<Workload>>) {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
-use mesh_e2e::{Connect, Mesh, PATIENCE, Syn, Verdict, client, inside, kubelet, port, server};
+use mesh_e2e::{Connect, Mesh, PATIENCE, Syn, Verdict, client, ctl, inside, kubelet, port, server};
 use mesh_lab::{NodeService, Place, Pod, Process, wait_until};
 
 const NODE: &str = "node-a";
@@ -99,13 +99,57 @@ fn a_packet_from_a_probes_address_is_no_probe() -> Verdict {
 }
 
 #[test]
-fn without_a_kubelet_that_can_be_told_apart_the_daemon_says_so() -> Verdict {
+fn where_kubelet_cannot_be_told_apart_the_node_passes_at_declared_probes_and_nowhere_else() -> Verdict {
     let mesh = Mesh::start()?;
+    mesh.lab.apply("strict.yaml", STRICT)?;
     let daemon = mesh.daemon(NODE)?;
     wait_until("the warning", PATIENCE, || Ok(daemon.logs().contains("--kubelet-cgroup").then_some(())))?;
-    let pod = mesh.join(server("server", NODE))?;
+    assert!(daemon.logs().contains("at the ports where they declare probes"), "{}", daemon.logs());
+    let pod = mesh.join(server("server", NODE).probe("report-peer"))?;
+    let bare = mesh.join(server("bare", NODE))?;
+    mesh.settle()?;
     let node = mesh.lab.node(NODE)?;
-    Connect::to(SocketAddr::new(pod.ipv4(), port::ECHO)).answered(&node)?;
-    assert_eq!((mesh.events(NODE, "kubelet_probe")?, mesh.events(NODE, "inbound_plaintext")?), (0, 1));
+    let mut probes = 0;
+    for ip in pod.addresses() {
+        let probe = Connect::to(SocketAddr::new(ip, port::REPORT_PEER));
+        let answer = probe.answered(&node)?;
+        assert_eq!(Some(answer.seen_by_server()?.0), answer.local, "{probe:?}: the node's own address");
+        probes += 1;
+        // Another port of the pod, and the same one of a pod that declares none.
+        assert!(Connect::to(SocketAddr::new(ip, port::ECHO)).run(&node)?.was_refused());
+    }
+    assert!(Connect::to(SocketAddr::new(bare.ipv4(), port::REPORT_PEER)).run(&node)?.was_refused());
+    assert_eq!((mesh.events(NODE, "kubelet_probe")?, mesh.events(NODE, "inbound_plaintext")?), (probes, 3));
+
+    // Nobody from anywhere else: another node, outside, a pod of this node.
+    let to = Connect::to(SocketAddr::new(pod.ipv4(), port::REPORT_PEER));
+    let apart = mesh.lab.deploy(client("apart", NODE).label("mesh.dev/join", "disabled"))?;
+    assert!(to.run(&apart)?.was_refused());
+    assert!(to.run(&mesh.lab.node("node-b")?)?.was_refused());
+    assert!(to.run(&mesh.lab.outside("outside")?)?.was_refused());
+    assert_eq!(mesh.events(NODE, "kubelet_probe")?, probes);
+
+    // Once kubelet is known, it alone passes.
+    let (kubelet, _process) = kubelet(&mesh.lab, NODE)?;
+    wait_until("kubelet to be found", PATIENCE, || {
+        Ok(daemon.logs().contains("kubelet's probes are known").then_some(()))
+    })?;
+    to.answered(&kubelet)?;
+    assert!(to.run(&node)?.was_refused());
+    Ok(())
+}
+
+#[test]
+fn precheck_says_whether_kubelet_can_be_told_apart() -> Verdict {
+    let mesh = Mesh::without_daemons()?;
+    let probes = |directory: &[&str]| -> Result<serde_json::Value> {
+        let output = ctl(&mesh, NODE, &[&["precheck", "-o", "json"], directory].concat())?;
+        let found = output.json()?["requirements"].as_array().into_iter().flatten().cloned().collect::<Vec<_>>();
+        found.into_iter().find(|it| it["name"] == "kubelet's probes").context("nothing on probes")
+    };
+    let unknown = probes(&[])?;
+    assert_eq!(unknown["state"], "warning", "{unknown}");
+    assert!(unknown["detail"].as_str().is_some_and(|detail| detail.contains("declare probes")), "{unknown}");
+    assert_eq!(probes(&["--kubelet-cgroup", "."])?["state"], "ok");
     Ok(())
 }

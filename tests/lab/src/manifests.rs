@@ -22,6 +22,7 @@ pub(crate) struct PodObject<'a> {
     pub(crate) addresses: &'a [IpAddr],
     pub(crate) host_network: bool,
     pub(crate) ports: &'a [(String, u16)],
+    pub(crate) probe: Option<&'a str>,
     pub(crate) container_id: &'a str,
     pub(crate) ready: bool,
 }
@@ -63,7 +64,10 @@ pub(crate) fn pod(pod: &PodObject<'_>) -> Value {
             "nodeName": pod.node,
             "serviceAccountName": pod.service_account,
             "hostNetwork": pod.host_network,
-            "containers": [{"name": "main", "image": "lab", "ports": ports}],
+            "containers": [{
+                "name": "main", "image": "lab", "ports": ports,
+                "readinessProbe": pod.probe.map(|port| json!({"tcpSocket": {"port": port}})),
+            }],
         },
         "status": {
             "phase": "Running",

@@ -26,6 +26,7 @@ pub struct PodSpec {
     pub(crate) command: Option<Vec<String>>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) ports: Vec<(String, u16)>,
+    pub(crate) probe: Option<String>,
     pub(crate) host_network: bool,
     pub(crate) address: Option<IpAddr>,
     pub(crate) readiness: Readiness,
@@ -43,6 +44,7 @@ impl PodSpec {
             command: None,
             env: Vec::new(),
             ports: Vec::new(),
+            probe: None,
             host_network: false,
             address: None,
             readiness: Readiness::Listening,
@@ -88,6 +90,13 @@ impl PodSpec {
     #[must_use]
     pub fn port(mut self, name: &str, port: u16) -> Self {
         self.ports.push((name.into(), port));
+        self
+    }
+
+    /// Declares a readiness probe that connects to a port, by its name or number. Nobody makes it: there is no kubelet.
+    #[must_use]
+    pub fn probe(mut self, port: &str) -> Self {
+        self.probe = Some(port.into());
         self
     }
 

@@ -124,6 +124,7 @@ impl Shared {
             addresses: &pod.addresses(&self.nodes),
             host_network: spec.host_network,
             ports: &spec.ports,
+            probe: spec.probe.as_deref(),
             container_id: &pod.sandbox.container_id,
             ready: pod.ready,
         });

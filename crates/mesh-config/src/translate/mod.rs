@@ -42,7 +42,7 @@ fn unicast(text: &str) -> Result<IpAddr, String> {
 }
 
 /// Reads a port number.
-fn port_number(number: i32) -> Result<u16, String> {
+pub(crate) fn port_number(number: i32) -> Result<u16, String> {
     match u16::try_from(number) {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(format!("{number} is no port number")),

@@ -13,7 +13,8 @@ use super::unicast;
 use crate::code::Code;
 use crate::config::Options;
 use crate::finding::{Finding, Origin};
-use crate::object::{Located, ObjectSet};
+use crate::object::{Located, ObjectSet, TrimmedPod};
+use crate::probes::ProbePorts;
 
 /// The workloads, and which Pod is which.
 #[derive(Debug, Default)]
@@ -70,8 +71,8 @@ struct Translation<'a> {
 }
 
 impl Translation<'_> {
-    fn workload(&mut self, namespace: &str, name: &str, located: &Located<Pod>) -> Option<Workload> {
-        let (pod, origin) = (&*located.object, &*located.origin);
+    fn workload(&mut self, namespace: &str, name: &str, located: &Located<TrimmedPod>) -> Option<Workload> {
+        let (pod, origin) = (&located.object.pod, &*located.origin);
         let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
         let spec = pod.spec.as_ref().unwrap_or(&no_spec);
         let status = pod.status.as_ref().unwrap_or(&no_status);
@@ -110,6 +111,7 @@ impl Translation<'_> {
             addresses,
             enrolment,
             ready: is_ready(status),
+            probe_ports: self.probe_ports(&located.object.probes, origin),
             labels: self.labels.intern(pod_labels),
             workload_name: workload_name.into(),
             canonical_service: service.into(),
@@ -239,6 +241,14 @@ impl Translation<'_> {
             }
             _ => Ok(address),
         }
+    }
+
+    fn probe_ports(&mut self, probes: &ProbePorts, origin: &Origin) -> Vec<u16> {
+        for (field, message) in &probes.unknown {
+            let finding = Finding::new(Code::ProbePortUnknown, origin.clone(), message.clone());
+            self.findings.push(finding.at(field.clone()));
+        }
+        probes.ports.to_vec()
     }
 
     fn report_once(&mut self, code: Code, name: String, field: &str, origin: &Origin) {

@@ -13,6 +13,7 @@ pub fn workload(namespace: &str, name: &str, addresses: &[&str]) -> Workload {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         enrolment: Enrolment::Enrolled,
         ready: true,
+        probe_ports: Vec::new(),
         labels: LabelSet::default(),
         workload_name: name.into(),
         canonical_service: name.into(),
