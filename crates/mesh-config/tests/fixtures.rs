@@ -68,7 +68,7 @@ fn describe_policies(policies: &Policies, text: &mut String) {
         writeln!(text, "peers {name} {mode:?} {ports:?} for {}", of(selector.as_ref())).unwrap();
     }
     for rule in policies.client_tls() {
-        let ClientTlsRule { name, host, exported_to, clients, tls, ports } = &**rule;
+        let ClientTlsRule { name, host, exported_to, clients, tls, ports, traffic: _ } = &**rule;
         writeln!(text, "client tls {name} {host:?} {tls:?} {ports:?}").unwrap();
         writeln!(text, "  for {exported_to:?}, {}", of(clients.as_ref())).unwrap();
     }

@@ -6,6 +6,7 @@
 
 pub mod direct;
 pub mod identity;
+pub mod l7;
 mod label_set;
 pub mod labels;
 pub mod model;

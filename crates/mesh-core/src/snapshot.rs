@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::l7::L7;
 use crate::model::{NodeName, Protocol, Service, Workload, WorkloadUid};
 use crate::policy::Policies;
 
@@ -19,12 +20,16 @@ pub struct Snapshot {
     /// Endpoints of headless Services, with the Service and its port.
     by_headless_endpoint: HashMap<SocketAddr, (usize, u16)>,
     policies: Policies,
+    l7: L7,
 }
 
-/// Equal when workloads, services and policies are, in the same order.
+/// Equal when workloads, services, policies and the application layer are, in the same order.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        self.workloads == other.workloads && self.services == other.services && self.policies == other.policies
+        self.workloads == other.workloads
+            && self.services == other.services
+            && self.policies == other.policies
+            && self.l7 == other.l7
     }
 }
 
@@ -57,6 +62,19 @@ impl Snapshot {
     pub fn with_policies(mut self, policies: Policies) -> Self {
         self.policies = policies;
         self
+    }
+
+    /// The same cluster with that application layer.
+    #[must_use]
+    pub fn with_l7(mut self, l7: L7) -> Self {
+        self.l7 = l7;
+        self
+    }
+
+    /// Routes, traffic rules and waypoints.
+    #[must_use]
+    pub const fn l7(&self) -> &L7 {
+        &self.l7
     }
 
     /// The policies in force.

@@ -37,6 +37,7 @@ fn rule(namespace: &str, name: &str, tls: Option<ClientTls>) -> ClientTlsRule {
         clients: None,
         tls,
         ports: [].into(),
+        traffic: Default::default(),
     }
 }
 

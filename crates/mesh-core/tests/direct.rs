@@ -38,6 +38,7 @@ fn rule(host: &str, tls: ClientTls) -> Arc<ClientTlsRule> {
         clients: None,
         tls: Some(tls),
         ports: BTreeMap::new(),
+        traffic: Default::default(),
     })
 }
 

@@ -36,7 +36,7 @@ const TEST: &[&str] = &[
 
 const ROWS: &[Row] = &[
     Row { package: "mesh-abi", ours: &[], others: Some(&["aya"]) },
-    Row { package: "mesh-core", ours: &[], others: Some(&["thiserror", "serde"]) },
+    Row { package: "mesh-core", ours: &[], others: Some(&["regex", "thiserror", "serde"]) },
     Row { package: "mesh-admin", ours: &["mesh-core"], others: Some(&["serde"]) },
     row("mesh-ebpf", &["mesh-abi"]),
     row("mesh-config", &["mesh-core"]),

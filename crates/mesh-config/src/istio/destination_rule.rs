@@ -164,6 +164,7 @@ impl DestinationRule {
             clients: self.clients.clone(),
             tls: self.tls,
             ports: self.ports.clone(),
+            traffic: Arc::default(),
         }
     }
 }

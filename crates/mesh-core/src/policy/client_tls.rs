@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{PolicyName, Selector};
+use crate::l7::TrafficRule;
 use crate::label_set::LabelSet;
 
 /// How a client reaches a host (`trafficPolicy.tls.mode`).
@@ -50,6 +51,8 @@ pub struct ClientTlsRule {
     pub tls: Option<ClientTls>,
     /// For some ports of the Service; there, nothing of `tls` is left.
     pub ports: BTreeMap<u16, Option<ClientTls>>,
+    /// What it says beside TLS, of the application layer.
+    pub traffic: Arc<TrafficRule>,
 }
 
 impl ClientTlsRule {

@@ -127,7 +127,8 @@ impl Policies {
     }
 
     /// The rule that says how clients in `namespace` with `labels` reach the host, if there is one.
-    pub(crate) fn client_tls_for(
+    #[must_use]
+    pub fn client_tls_for(
         &self,
         client: Option<(&str, &LabelSet)>,
         host: &str,

@@ -1,0 +1,123 @@
+//! The application layer: routes and what they ask for, how requests are spread, and which waypoint does that.
+//!
+//! Pure, and independent of any HTTP library: a request is a [`RequestView`], and chance and time are passed in.
+
+pub mod matching;
+pub mod request;
+pub mod resilience;
+pub mod rule;
+pub mod split;
+pub mod table;
+pub mod traffic;
+pub mod waypoint;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use matching::{ClientMatch, FieldMatch, PathMatch, Regex, RegexError, RequestMatch, TextMatch};
+pub use request::RequestView;
+pub use resilience::{Abort, Fault, Percent, Retry, RetryOn, Timeouts};
+pub use rule::{Action, Backend, BackendTarget, HeaderEdits, Rule, RuleRef};
+pub use table::{Found, HostRules, Precedence, RouteTable};
+pub use traffic::{TrafficPolicy, TrafficRule};
+pub use waypoint::{Served, Waypoint};
+
+use crate::model::{Service, Workload, WorkloadUid};
+
+/// The rules of one Service, for some of its ports and clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRoutes {
+    /// The Service's full host name.
+    pub hostname: Arc<str>,
+    /// The port that they are for; none for all that have none of their own.
+    pub port: Option<u16>,
+    /// The namespace whose clients they are for; none for all that have none of their own.
+    pub clients: Option<Arc<str>>,
+    /// The rules.
+    pub table: Arc<RouteTable>,
+}
+
+/// Everything of the application layer in a snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct L7 {
+    routes: Vec<ServiceRoutes>,
+    by_hostname: HashMap<Arc<str>, Vec<usize>>,
+    waypoints: Vec<Arc<Waypoint>>,
+    service_waypoints: HashMap<Arc<str>, Arc<Waypoint>>,
+    workload_waypoints: HashMap<WorkloadUid, Arc<Waypoint>>,
+}
+
+impl PartialEq for L7 {
+    fn eq(&self, other: &Self) -> bool {
+        self.routes == other.routes
+            && self.waypoints == other.waypoints
+            && self.service_waypoints == other.service_waypoints
+            && self.workload_waypoints == other.workload_waypoints
+    }
+}
+
+impl Eq for L7 {}
+
+impl L7 {
+    /// The routes of Services. Of several for the same host, port and clients, the first counts.
+    #[must_use]
+    pub fn with_routes(mut self, routes: Vec<ServiceRoutes>) -> Self {
+        self.by_hostname.clear();
+        for (index, routes) in routes.iter().enumerate() {
+            self.by_hostname.entry(Arc::clone(&routes.hostname)).or_default().push(index);
+        }
+        self.routes = routes;
+        self
+    }
+
+    /// The waypoints, and what is reached by them: Services by their full host name, and workloads.
+    #[must_use]
+    pub fn with_waypoints(
+        mut self,
+        waypoints: Vec<Arc<Waypoint>>,
+        services: HashMap<Arc<str>, Arc<Waypoint>>,
+        workloads: HashMap<WorkloadUid, Arc<Waypoint>>,
+    ) -> Self {
+        self.waypoints = waypoints;
+        self.service_waypoints = services;
+        self.workload_waypoints = workloads;
+        self
+    }
+
+    /// The rules for what clients of a namespace send to a port of a Service. Rules for these clients come before those
+    /// for all, and then rules for the port before those for every port. None where nobody has written any.
+    #[must_use]
+    pub fn service_routes(&self, clients: Option<&str>, hostname: &str, port: u16) -> Option<&Arc<RouteTable>> {
+        let candidates = self.by_hostname.get(hostname)?.iter().filter_map(|index| self.routes.get(*index));
+        let fitting = candidates.filter(|routes| {
+            routes.port.is_none_or(|own| own == port)
+                && routes.clients.as_deref().is_none_or(|own| Some(own) == clients)
+        });
+        let best = fitting.min_by_key(|routes| (routes.clients.is_none(), routes.port.is_none()));
+        best.map(|routes| &routes.table)
+    }
+
+    /// All routes of Services, in the order given.
+    #[must_use]
+    pub fn routes(&self) -> &[ServiceRoutes] {
+        &self.routes
+    }
+
+    /// All waypoints, in the order given.
+    #[must_use]
+    pub fn waypoints(&self) -> &[Arc<Waypoint>] {
+        &self.waypoints
+    }
+
+    /// The waypoint that takes what is sent to a Service.
+    #[must_use]
+    pub fn waypoint_of(&self, service: &Service) -> Option<&Arc<Waypoint>> {
+        self.service_waypoints.get(&service.hostname)
+    }
+
+    /// The waypoint that takes what is sent to a workload's own address.
+    #[must_use]
+    pub fn waypoint_of_workload(&self, workload: &Workload) -> Option<&Arc<Waypoint>> {
+        self.workload_waypoints.get(&workload.uid)
+    }
+}

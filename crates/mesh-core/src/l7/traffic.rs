@@ -1,0 +1,161 @@
+//! How requests are spread over a destination's endpoints, and what is kept from them: a DestinationRule's traffic policy.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::policy::Selector;
+
+/// What a DestinationRule says beside TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrafficRule {
+    /// For all subsets and ports.
+    pub policy: TrafficPolicy,
+    /// For some ports; there, nothing of `policy` is left.
+    pub ports: BTreeMap<u16, TrafficPolicy>,
+    /// The subsets by name.
+    pub subsets: BTreeMap<Arc<str>, Subset>,
+}
+
+/// Some endpoints of a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subset {
+    /// The labels of its endpoints; none for all.
+    pub labels: Option<Selector>,
+    /// What is said instead of the rule's.
+    pub policy: TrafficPolicy,
+    /// The same for some ports.
+    pub ports: BTreeMap<u16, TrafficPolicy>,
+}
+
+impl TrafficRule {
+    /// What holds for a port of a subset: what the subset says of the port, else the subset, else the rule of the port, else
+    /// the rule; group of settings by group.
+    #[must_use]
+    pub fn effective(&self, subset: Option<&str>, port: u16) -> TrafficPolicy {
+        let of_rule = self.ports.get(&port).unwrap_or(&self.policy);
+        let Some(subset) = subset.and_then(|name| self.subsets.get(name)) else {
+            return of_rule.clone();
+        };
+        let of_subset = subset.ports.get(&port).unwrap_or(&subset.policy);
+        of_subset.clone().or(of_rule)
+    }
+}
+
+/// Settings of one level; what is not given is taken from the level above, or a default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrafficPolicy {
+    /// How an endpoint is picked.
+    pub load_balancer: Option<LoadBalancer>,
+    /// Bounds on connections and requests.
+    pub pool: Option<ConnectionPool>,
+    /// Which endpoints are left out for a time.
+    pub outlier: Option<OutlierDetection>,
+}
+
+impl TrafficPolicy {
+    fn or(self, above: &Self) -> Self {
+        Self {
+            load_balancer: self.load_balancer.or_else(|| above.load_balancer.clone()),
+            pool: self.pool.or_else(|| above.pool.clone()),
+            outlier: self.outlier.or_else(|| above.outlier.clone()),
+        }
+    }
+}
+
+/// How an endpoint is picked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadBalancer {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// Over how long a new endpoint's share grows to that of the others.
+    pub warmup: Option<Duration>,
+}
+
+/// An algorithm of balancing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Of two at random the one with fewer requests under way.
+    #[default]
+    LeastRequest,
+    /// One after the other.
+    RoundRobin,
+    /// Any.
+    Random,
+    /// The address that the client asked for.
+    Passthrough,
+    /// The same for the same key, as long as endpoints stay.
+    ConsistentHash(HashKey),
+}
+
+/// What consistent hashing is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// A header field, by its name in lower case.
+    Header(Arc<str>),
+    /// A cookie. Where it is not there, one is made that lives so long; none where nothing is to be made.
+    Cookie {
+        /// Its name.
+        name: Arc<str>,
+        /// Its path.
+        path: Option<Arc<str>>,
+        /// Its life; zero for the browser's session.
+        ttl: Option<Duration>,
+    },
+    /// The client's address.
+    SourceAddress,
+    /// A parameter of the query.
+    QueryParameter(Arc<str>),
+}
+
+/// Bounds on connections and requests to one destination; none for no bound of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionPool {
+    /// Connections to all endpoints together.
+    pub max_connections: Option<u32>,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Option<Duration>,
+    /// Requests that wait for a connection.
+    pub max_pending_requests: Option<u32>,
+    /// Requests under way.
+    pub max_requests: Option<u32>,
+    /// Requests that a connection serves before it is closed.
+    pub max_requests_per_connection: Option<u32>,
+    /// Retries under way.
+    pub max_retries: Option<u32>,
+    /// How long a connection without a request is kept.
+    pub idle_timeout: Option<Duration>,
+    /// Whether the upstream is spoken to by HTTP/2, whatever the client speaks.
+    pub http2: bool,
+}
+
+/// Which endpoints are left out for a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutlierDetection {
+    /// After so many 5xx in a row; none for never.
+    pub consecutive_5xx: Option<u32>,
+    /// After so many 502, 503 and 504, and failures to connect, in a row.
+    pub consecutive_gateway_errors: Option<u32>,
+    /// How often ejected endpoints are looked at.
+    pub interval: Duration,
+    /// How long the first ejection lasts; the n-th lasts n times as long.
+    pub base_ejection: Duration,
+    /// How many of the endpoints may be out at once, in percent; one may always.
+    pub max_ejection_percent: u32,
+    /// Below that share of healthy endpoints, in percent, all are used again; 0 for never.
+    pub min_health_percent: u32,
+}
+
+impl Default for OutlierDetection {
+    /// Istio's defaults.
+    fn default() -> Self {
+        Self {
+            consecutive_5xx: Some(5),
+            consecutive_gateway_errors: None,
+            interval: Duration::from_secs(10),
+            base_ejection: Duration::from_secs(30),
+            max_ejection_percent: 10,
+            min_health_percent: 0,
+        }
+    }
+}
