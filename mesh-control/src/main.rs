@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod authority;
+mod kubernetes;
 mod metrics;
 mod node_tokens;
 mod placement;
@@ -25,7 +26,7 @@ enum Command {
     #[command(subcommand)]
     Ca(authority::CaCommand),
     /// Serve certificates to node agents over the network (Istio's IstioCertificateService).
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Print the version.
     Version,
 }
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Ca(command) => authority::run(&command),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Version => {
             println!("mesh-control {}", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use mesh_ca::{CaService, ServerIdentity};
+use mesh_ca::{CaService, Gatekeeper, ServerIdentity};
 use mesh_config::Options;
 use mesh_core::TrustDomain;
 use mesh_transport::LocalAuthority;
@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::kubernetes::{CaSecret, ClusterArgs, KubernetesGatekeeper};
 use crate::metrics;
 use crate::node_tokens::NodeTokens;
 use crate::placement::DirectoryGatekeeper;
@@ -26,15 +27,18 @@ pub(crate) struct ServeArgs {
     /// Address for Prometheus.
     #[arg(long, value_name = "ADDR", default_value = "[::]:15014")]
     metrics_addr: SocketAddr,
-    /// Directory with the certificate authority (`mesh-control ca init` makes one); it is followed.
+    /// Directory with the certificate authority (`mesh-control ca init` makes one); it is followed. With --kubernetes, where
+    /// the authority of the Secret is unpacked: a file system in memory.
     #[arg(long, value_name = "DIR")]
     ca: PathBuf,
     /// Directory of node agents' tokens, a file named after each node (`mesh-control ca token` makes them).
-    #[arg(long, value_name = "DIR")]
-    node_tokens: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes", conflicts_with = "kubernetes")]
+    node_tokens: Option<PathBuf>,
     /// Directory of manifests, which say where pods are placed; it is watched.
-    #[arg(long, value_name = "DIR")]
-    config: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes", conflicts_with = "kubernetes")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// DNS name in the server's own certificate, which node agents ask for.
     #[arg(long, value_name = "NAME", default_value = mesh_ca::SERVER_NAME)]
     server_name: String,
@@ -53,14 +57,34 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    let authority = Arc::new(LocalAuthority::open(&args.ca, SystemTime::now()).context("--ca")?);
-    let tokens = NodeTokens::open(&args.node_tokens).context("--node-tokens")?;
     let options = Options { trust_domain: args.trust_domain.clone(), ..Options::default() };
-    let config = mesh_config::watch(args.config, options).await.context("--config")?;
+    match (&args.node_tokens, &args.config) {
+        (Some(tokens), Some(config)) => {
+            let tokens = NodeTokens::open(tokens).context("--node-tokens")?;
+            let config = mesh_config::watch(config.clone(), options).await.context("--config")?;
+            let authority = Arc::new(LocalAuthority::open(&args.ca, SystemTime::now()).context("--ca")?);
+            certify(&args, authority, DirectoryGatekeeper { tokens, config }).await
+        }
+        // The parser has seen to it that it is one or the other.
+        _ => {
+            let client = mesh_kube::client(args.cluster.kubeconfig.as_deref()).await.context("--kubernetes")?;
+            let secret = CaSecret::unpack(client.clone(), &args.cluster, &args.ca, &args.trust_domain).await?;
+            let authority = Arc::new(LocalAuthority::open(&args.ca, SystemTime::now()).context("--ca")?);
+            let config = mesh_kube::watch(client.clone(), options).await;
+            let gatekeeper = KubernetesGatekeeper::new(client, &args.cluster, config);
+            tokio::select! {
+                ended = certify(&args, authority, gatekeeper) => ended,
+                () = secret.follow() => Ok(()),
+            }
+        }
+    }
+}
+
+/// Signs for those whom `gatekeeper` lets, until it is asked to stop.
+async fn certify(args: &ServeArgs, authority: Arc<LocalAuthority>, gatekeeper: impl Gatekeeper) -> anyhow::Result<()> {
     let identity = ServerIdentity::new(authority.clone(), &args.server_name).context("--server-name")?;
     let longest = Duration::from_secs(args.longest_life.saturating_mul(3600));
-    let gatekeeper = DirectoryGatekeeper { tokens, config };
-    let service = CaService::new(authority.clone(), gatekeeper, args.trust_domain, longest);
+    let service = CaService::new(authority.clone(), gatekeeper, args.trust_domain.clone(), longest);
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
     let metrics = TcpListener::bind(args.metrics_addr).await;
     let metrics = metrics.with_context(|| format!("--metrics-addr {}", args.metrics_addr))?;

@@ -64,8 +64,14 @@ pub struct Args {
     #[arg(long, env = "NODE_NAME")]
     pub node: String,
     /// Directory of manifests (YAML or JSON); it is watched.
-    #[arg(long, value_name = "DIR")]
-    pub config: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes", conflicts_with = "kubernetes")]
+    pub config: Option<PathBuf>,
+    /// Follow a Kubernetes cluster: as the pod that this runs in, or by --kubeconfig.
+    #[arg(long)]
+    pub kubernetes: bool,
+    /// File that says how to reach the cluster, for a daemon that runs in no pod.
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    pub kubeconfig: Option<PathBuf>,
     /// Its pods' certificates.
     #[command(flatten)]
     pub identity: IdentityArgs,

@@ -99,7 +99,7 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         cluster_domain: args.cluster_domain.clone(),
         root_namespace: args.root_namespace.clone(),
     };
-    let config = mesh_config::watch(args.config.clone(), options).await.map_err(of_flag("--config"))?;
+    let config = configuration(args, options).await?;
     let collector = args.otlp_endpoint.as_deref().map(|url| Collector::new(url, args.otlp_protocol));
     let collector = collector.transpose().map_err(of_flag("--otlp-endpoint"))?;
     let endpoints = Endpoints::bind(args.metrics_addr, args.readiness_addr).await?;
@@ -108,6 +108,17 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         LoadOptions { bpf_dir: &args.bpf_dir, cgroup_root: &cgroup_root, proc: &args.proc, log: args.bpf_log };
     let datapath = Datapath::load(&options)?;
     Ok(Prepared { authority, collector, config, endpoints, admin, cgroup_root, datapath })
+}
+
+/// What the mesh is configured with, as it is now and as it changes.
+async fn configuration(args: &Args, options: Options) -> anyhow::Result<watch::Receiver<Arc<Config>>> {
+    match &args.config {
+        Some(dir) => mesh_config::watch(dir.clone(), options).await.map_err(of_flag("--config")),
+        None => {
+            let client = mesh_kube::client(args.kubeconfig.as_deref()).await.map_err(of_flag("--kubernetes"))?;
+            Ok(mesh_kube::watch(client, options).await)
+        }
+    }
 }
 
 fn of_flag<E: std::fmt::Display>(flag: &'static str) -> impl Fn(E) -> anyhow::Error {

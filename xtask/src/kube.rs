@@ -108,5 +108,9 @@ fn stamped() -> String {
             flags += &format!(" -X {package}.{name}={value}");
         }
     }
+    // Helm compares a chart's kubeVersion with this where it asks no cluster.
+    for package in ["helm.sh/helm/v3/pkg/chartutil", "helm.sh/helm/v3/pkg/lint/rules"] {
+        flags += &format!(" -X {package}.k8sVersionMajor={major} -X {package}.k8sVersionMinor={minor}");
+    }
     flags
 }

@@ -8,6 +8,9 @@ pub enum Denial {
     /// The token is nobody's.
     #[error("the bearer token is not of a node known here")]
     UnknownCaller,
+    /// Who holds the token cannot be found out now. Worth a retry.
+    #[error("whose token this is cannot be found out now: {0}")]
+    Unavailable(String),
     /// No pod of that account runs on the caller's node, as far as is known here.
     #[error("no pod of {identity} is placed on node {node}")]
     NotPlaced {
@@ -25,7 +28,7 @@ pub trait Gatekeeper: Send + Sync + 'static {
     /// The node whose agent holds `token`.
     ///
     /// # Errors
-    /// [`Denial::UnknownCaller`].
+    /// [`Denial::UnknownCaller`], [`Denial::Unavailable`].
     fn authenticate(&self, token: &str) -> impl Future<Output = Result<NodeName, Denial>> + Send;
 
     /// Whether the agent of `node` may have a certificate for `identity`.

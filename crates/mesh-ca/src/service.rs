@@ -221,6 +221,7 @@ impl<G: Gatekeeper> Shared<G> {
 
 fn refusal(denial: &Denial) -> Status {
     match denial {
+        Denial::Unavailable(_) => Status::unavailable(denial.to_string()),
         Denial::UnknownCaller => Status::unauthenticated(denial.to_string()),
         Denial::NotPlaced { .. } => Status::permission_denied(denial.to_string()),
     }

@@ -9,6 +9,7 @@ use mesh_core::{Snapshot, TrustDomain};
 use crate::directory::{DirectoryError, Tree};
 use crate::finding::Finding;
 use crate::limits::Limits;
+use crate::object::ObjectSet;
 use crate::translate::translate;
 
 /// What translation needs to know of the cluster beyond its manifests.
@@ -57,13 +58,46 @@ pub fn load(dir: &Path, options: &Options) -> Result<Config, DirectoryError> {
 #[derive(Debug)]
 pub(crate) struct Loader {
     tree: Tree,
+    publication: Publication,
+}
+
+/// The configuration in force, and what comes to be in its place.
+#[derive(Debug)]
+pub(crate) struct Publication {
     options: Options,
     current: Option<Arc<Config>>,
 }
 
+impl Publication {
+    pub(crate) fn new(options: Options) -> Self {
+        Self { options, current: None }
+    }
+
+    pub(crate) fn current(&self) -> Option<Arc<Config>> {
+        self.current.clone()
+    }
+
+    /// What `objects` mean, as a new generation if that is something else than before.
+    pub(crate) fn publish(&mut self, objects: &ObjectSet, mut findings: Vec<Finding>) -> Arc<Config> {
+        let (snapshot, more) = translate(objects, &self.options);
+        findings.extend(more);
+        findings.sort();
+        let generation = match &self.current {
+            None => 1,
+            Some(now) if now.findings[..] == findings[..] && *now.snapshot == snapshot => {
+                return Arc::clone(now);
+            }
+            Some(now) => now.generation + 1,
+        };
+        let config = Arc::new(Config { snapshot: Arc::new(snapshot), findings: findings.into(), generation });
+        self.current = Some(Arc::clone(&config));
+        config
+    }
+}
+
 impl Loader {
     pub(crate) fn new(dir: PathBuf, options: Options) -> Self {
-        Self { tree: Tree::new(dir, Limits::default()), options, current: None }
+        Self { tree: Tree::new(dir, Limits::default()), publication: Publication::new(options) }
     }
 
     /// Reads for the first time; the directory has to be there. See [`Tree::refresh`] for `enter`.
@@ -79,26 +113,14 @@ impl Loader {
         if !self.tree.refresh(enter) {
             return None;
         }
-        let before = self.current.clone();
+        let before = self.publication.current.clone();
         let now = self.publish();
         (before.map(|config| config.generation) != Some(now.generation)).then_some(now)
     }
 
     fn publish(&mut self) -> Arc<Config> {
-        let (objects, mut findings) = self.tree.objects();
-        let (snapshot, more) = translate(&objects, &self.options);
-        findings.extend(more);
-        findings.sort();
-        let generation = match &self.current {
-            None => 1,
-            Some(now) if now.findings[..] == findings[..] && *now.snapshot == snapshot => {
-                return Arc::clone(now);
-            }
-            Some(now) => now.generation + 1,
-        };
-        let config = Arc::new(Config { snapshot: Arc::new(snapshot), findings: findings.into(), generation });
-        self.current = Some(Arc::clone(&config));
-        config
+        let (objects, findings) = self.tree.objects();
+        self.publication.publish(&objects, findings)
     }
 }
 

@@ -54,6 +54,31 @@ const READ: [(&str, &str, Kind); 13] = [
     ("networking.istio.io/v1alpha3", "DestinationRule", Kind::DestinationRule),
 ];
 
+/// A kind that is translated, as a cluster's API server knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadKind {
+    /// The API group; empty for Kubernetes' core.
+    pub group: &'static str,
+    /// The versions that are read, the preferred one first.
+    pub versions: Vec<&'static str>,
+    /// The kind.
+    pub kind: &'static str,
+}
+
+/// Every kind that is translated.
+#[must_use]
+pub fn read_kinds() -> Vec<ReadKind> {
+    let mut kinds: Vec<ReadKind> = Vec::new();
+    for (api_version, kind, _) in READ {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        match kinds.iter_mut().find(|known| known.group == group && known.kind == kind) {
+            Some(known) => known.versions.push(version),
+            None => kinds.push(ReadKind { group, versions: vec![version], kind }),
+        }
+    }
+    kinds
+}
+
 /// Group, versions, kinds. Where a kind is in [`READ`] too, this says in which versions it is known.
 type Group = (&'static str, &'static [&'static str], &'static [&'static str]);
 

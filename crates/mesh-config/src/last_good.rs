@@ -50,6 +50,14 @@ impl Contents {
         parsed.contents
     }
 
+    /// Takes one object as a cluster's API server tells of it, in the place of `previous`. Nothing else of it counts.
+    pub(crate) fn of_object(previous: &Self, value: Value, source: &Path, limits: &Limits) -> Self {
+        let mut parsed = Parsed::default();
+        parsed.add_value(value, Origin::file(source), source, limits);
+        parsed.keep_last_good(previous);
+        parsed.contents
+    }
+
     /// The file cannot be read: everything that it said stays in force.
     pub(crate) fn unreadable(previous: &Self, finding: Finding) -> Self {
         let mut parsed = Parsed { unnamed: Some(finding.origin.clone()), ..Parsed::default() };

@@ -18,6 +18,8 @@ use crate::{cgroups, control, network};
 
 /// How long each step of the start may take on a machine that is busy otherwise.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a node's containerd may take to start and to take an image.
+const IMPORT: Duration = Duration::from_secs(30);
 /// Lines of a log that are shown when a step fails.
 const SHOWN: usize = 15;
 
@@ -122,11 +124,11 @@ impl Cluster {
     /// # Errors
     /// When containerd does not take it.
     pub fn load_image(&self, archive: &Path, image: &str) -> Result<()> {
-        ensure!(archive.is_file(), "there is no image in {}", archive.display());
+        let archive = &archive.canonicalize().with_context(|| format!("there is no image in {}", archive.display()))?;
         for node in NODES {
             let words = ["ctr", "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io", "images", "import"];
             let mut said = String::new();
-            wait_until(&format!("{node} to take {image}"), PATIENCE, || {
+            wait_until(&format!("{node} to take {image}"), IMPORT, || {
                 let output = self.on_node(node, &words)?.arg(archive).output().context("starting nsenter")?;
                 said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
                 Ok(output.status.success().then_some(()))

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
@@ -47,8 +48,17 @@ enum Action {
     },
 }
 
-fn main() -> Result<()> {
-    let Arguments { number, command } = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(Arguments { number, command }: Arguments) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "namespaces, mounts and cgroups need root");
     match command {
         Action::Up => {

@@ -18,8 +18,8 @@ const fn row(package: &'static str, ours: &'static [&'static str]) -> Row {
     Row { package, ours, others: None }
 }
 
-const PROGRAM: &[&str] = &["mesh-ca", "mesh-core", "mesh-config", "mesh-transport"];
-const NODE: &[&str] = &["mesh-abi", "mesh-admin", "mesh-ca", "mesh-core", "mesh-config", "mesh-transport"];
+const PROGRAM: &[&str] = &["mesh-ca", "mesh-core", "mesh-config", "mesh-kube", "mesh-transport"];
+const NODE: &[&str] = &["mesh-abi", "mesh-admin", "mesh-ca", "mesh-core", "mesh-config", "mesh-kube", "mesh-transport"];
 const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
 const TEST: &[&str] = &[
     "mesh-abi",
@@ -42,6 +42,7 @@ const ROWS: &[Row] = &[
     row("mesh-config", &["mesh-core"]),
     row("mesh-transport", &["mesh-core"]),
     row("mesh-ca", &["mesh-core", "mesh-transport"]),
+    row("mesh-kube", &["mesh-config"]),
     row("mesh-node", NODE),
     row("mesh-waypoint", PROGRAM),
     row("mesh-control", PROGRAM),
@@ -51,8 +52,12 @@ const ROWS: &[Row] = &[
 ];
 
 /// Packages that may be depended on by these alone: (package, the crates).
-const RESERVED: &[(&str, &[&str])] =
-    &[("aya", &["mesh-node", "mesh-abi"]), ("aya-log", &["mesh-node"]), ("aya-obj", &["mesh-node"])];
+const RESERVED: &[(&str, &[&str])] = &[
+    ("aya", &["mesh-node", "mesh-abi"]),
+    ("aya-log", &["mesh-node"]),
+    ("aya-obj", &["mesh-node"]),
+    ("kube", &["mesh-kube", "mesh-control"]),
+];
 
 const TABLE: &str = "xtask/src/check/arrows.rs";
 

@@ -1,0 +1,151 @@
+//! Objects that are told of one by one, as a watch of a cluster's API server tells of them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::config::{Config, Options, Publication};
+use crate::finding::ObjectName;
+use crate::last_good::Contents;
+use crate::limits::Limits;
+use crate::object::ObjectSet;
+
+/// What stands for a file in findings.
+const SOURCE: &str = "kubernetes";
+
+/// The objects in force, and what they mean. Of an object that breaks, the last good version stays in force.
+#[derive(Debug)]
+pub struct LiveObjects {
+    contents: BTreeMap<ObjectName, Contents>,
+    limits: Limits,
+    publication: Publication,
+    changed: bool,
+}
+
+impl LiveObjects {
+    /// None yet.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            contents: BTreeMap::new(),
+            limits: Limits::default(),
+            publication: Publication::new(options),
+            changed: true,
+        }
+    }
+
+    /// Takes an object, or a new version of it.
+    pub fn apply(&mut self, name: ObjectName, value: Value) {
+        let nothing = Contents::default();
+        let previous = self.contents.get(&name).unwrap_or(&nothing);
+        let contents = Contents::of_object(previous, value, Path::new(SOURCE), &self.limits);
+        if contents != *previous {
+            self.contents.insert(name, contents);
+            self.changed = true;
+        }
+    }
+
+    /// Forgets an object that is gone.
+    pub fn remove(&mut self, name: &ObjectName) {
+        self.changed |= self.contents.remove(name).is_some();
+    }
+
+    /// Forgets the objects of a kind that are not among `names`: a whole list of them has been read anew.
+    pub fn retain(&mut self, kind: &str, names: &HashSet<ObjectName>) {
+        let before = self.contents.len();
+        self.contents.retain(|name, _| name.kind != kind || names.contains(name));
+        self.changed |= before != self.contents.len();
+    }
+
+    /// What the objects mean now: the same configuration as before if nothing of its meaning changed.
+    #[must_use]
+    pub fn publish(&mut self) -> Arc<Config> {
+        if !std::mem::take(&mut self.changed)
+            && let Some(current) = self.publication.current()
+        {
+            return current;
+        }
+        let mut objects = ObjectSet::default();
+        let mut findings = Vec::new();
+        for contents in self.contents.values() {
+            findings.extend(contents.findings.iter().cloned());
+            findings.extend(contents.entries.iter().filter_map(|entry| objects.insert(entry)));
+        }
+        self.publication.publish(&objects, findings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Code;
+
+    fn name(kind: &str, name: &str) -> ObjectName {
+        let namespace = (kind != "Namespace").then(|| "shop".to_owned());
+        ObjectName { kind: kind.to_owned(), namespace, name: name.to_owned() }
+    }
+
+    fn with_pod() -> LiveObjects {
+        let mut live = LiveObjects::new(Options::default());
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
+        live.apply(name("Namespace", "shop"), namespace);
+        live.apply(
+            name("Pod", "cart"),
+            json!({
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "cart", "namespace": "shop", "uid": "u-1"},
+                "spec": {"nodeName": "a", "containers": [{"name": "c"}]},
+                "status": {"podIP": "10.0.0.1"},
+            }),
+        );
+        live
+    }
+
+    fn policy(action: &str) -> Value {
+        json!({
+            "apiVersion": "security.istio.io/v1",
+            "kind": "AuthorizationPolicy",
+            "metadata": {"name": "p", "namespace": "shop"},
+            "spec": {"action": action},
+        })
+    }
+
+    #[test]
+    fn a_generation_is_a_change_of_meaning() {
+        let mut live = with_pod();
+        let first = live.publish();
+        assert_eq!((first.generation, first.snapshot.workloads().count()), (1, 1));
+        assert!(Arc::ptr_eq(&first, &live.publish()));
+        live.remove(&name("Pod", "unheard-of"));
+        assert!(Arc::ptr_eq(&first, &live.publish()));
+        live.remove(&name("Pod", "cart"));
+        assert_eq!(live.publish().generation, 2);
+    }
+
+    #[test]
+    fn a_list_that_is_read_anew_takes_away_what_it_does_not_say() {
+        let mut live = with_pod();
+        live.retain("Pod", &HashSet::from([name("Pod", "cart")]));
+        assert_eq!(live.publish().snapshot.workloads().count(), 1);
+        live.retain("Pod", &HashSet::new());
+        assert_eq!(live.publish().snapshot.workloads().count(), 0);
+    }
+
+    #[test]
+    fn a_policy_that_breaks_stays_in_force_until_it_is_gone() {
+        let mut live = with_pod();
+        live.apply(name("AuthorizationPolicy", "p"), policy("DENY"));
+        let good = live.publish();
+        live.apply(name("AuthorizationPolicy", "p"), policy("PERHAPS"));
+        let kept = live.publish();
+        assert_eq!(kept.snapshot, good.snapshot);
+        assert!(kept.findings.iter().any(|finding| finding.code == Code::LastGood), "{:?}", kept.findings);
+        live.remove(&name("AuthorizationPolicy", "p"));
+        assert_ne!(live.publish().snapshot, good.snapshot);
+    }
+}

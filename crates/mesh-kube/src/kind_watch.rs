@@ -1,0 +1,136 @@
+//! The watch of one kind: what is there, what changes, and whether the cluster knows the kind at all.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, TypeMeta};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, ResourceExt as _};
+use mesh_config::{ObjectName, ReadKind};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::StreamExt as _;
+
+/// HTTP's "not found": the cluster does not know the kind in that version.
+const NOT_FOUND: u16 = 404;
+/// How often to ask for a kind that the cluster does not know. Its definition may be installed at any time.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+/// How long a kind that was known has to be unknown until its objects count as gone. API servers that start say this of
+/// kinds that they are about to serve.
+const GONE_AFTER: Duration = Duration::from_secs(60);
+
+/// What is told of a kind.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// A list of all of it begins.
+    Begin,
+    /// An object of that list.
+    Listed(ObjectName, Value),
+    /// The list is complete.
+    Complete,
+    /// An object is new, or changed.
+    Changed(ObjectName, Value),
+    /// An object is gone.
+    Gone(ObjectName),
+    /// The cluster does not know the kind.
+    Unknown,
+    /// It has not for so long that there can be no objects of it.
+    AllGone,
+}
+
+/// Watches until the receiver is dropped. Watches that end are resumed where they ended; where that cannot be, everything is
+/// listed anew. Pauses between attempts grow.
+pub(crate) async fn run(client: Client, index: usize, kind: ReadKind, told: mpsc::Sender<(usize, Told)>) {
+    let mut unknown_since = None;
+    for version in kind.versions.iter().copied().cycle() {
+        let is_unknown = follow(&client, index, &kind, version, &told, &mut unknown_since).await;
+        if !is_unknown {
+            return;
+        }
+        let since = *unknown_since.get_or_insert_with(Instant::now);
+        let message = if since.elapsed() > GONE_AFTER { Told::AllGone } else { Told::Unknown };
+        // One version may be unknown and the next not: only all of them say something.
+        if Some(&version) == kind.versions.last() {
+            if told.send((index, message)).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(ASK_AGAIN.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+        }
+    }
+}
+
+/// Follows the kind in one version. True when the cluster does not know it.
+async fn follow(
+    client: &Client,
+    index: usize,
+    kind: &ReadKind,
+    version: &str,
+    told: &mpsc::Sender<(usize, Told)>,
+    unknown_since: &mut Option<Instant>,
+) -> bool {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group, version, kind.kind));
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut failing = false;
+    while let Some(event) = events.next().await {
+        let message = match event {
+            Ok(event) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!(kind = kind.kind, "watched again");
+                }
+                *unknown_since = None;
+                message(event, &resource)
+            }
+            Err(error) if is_unknown(&error) => return true,
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(kind = kind.kind, %error, "not watched; what is known stays in force, and it is tried again");
+                }
+                continue;
+            }
+        };
+        if told.send((index, message)).await.is_err() {
+            return false;
+        }
+    }
+    false
+}
+
+fn is_unknown(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == NOT_FOUND,
+        _ => false,
+    }
+}
+
+fn message(event: watcher::Event<DynamicObject>, resource: &ApiResource) -> Told {
+    match event {
+        watcher::Event::Init => Told::Begin,
+        watcher::Event::InitApply(object) => {
+            let (name, value) = value(object, resource);
+            Told::Listed(name, value)
+        }
+        watcher::Event::InitDone => Told::Complete,
+        watcher::Event::Apply(object) => {
+            let (name, value) = value(object, resource);
+            Told::Changed(name, value)
+        }
+        watcher::Event::Delete(object) => Told::Gone(name(&object, resource)),
+    }
+}
+
+fn name(object: &DynamicObject, resource: &ApiResource) -> ObjectName {
+    ObjectName { kind: resource.kind.clone(), namespace: object.namespace(), name: object.name_any() }
+}
+
+fn value(mut object: DynamicObject, resource: &ApiResource) -> (ObjectName, Value) {
+    // Who wrote which field is much text, and says nothing here.
+    object.metadata.managed_fields = None;
+    // Items of a list come without.
+    object.types = Some(TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() });
+    let name = name(&object, resource);
+    // An object that was read can be written.
+    (name, serde_json::to_value(object).unwrap_or_default())
+}

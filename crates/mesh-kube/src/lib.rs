@@ -1,0 +1,12 @@
+//! A Kubernetes cluster as the source of the mesh's configuration.
+//!
+//! [`watch`] follows every kind that is translated, and gives what they mean as `mesh_config` says it: by the same code, and
+//! with the same findings, as for a directory of manifests.
+#![forbid(unsafe_code)]
+
+mod client;
+mod kind_watch;
+mod source;
+
+pub use client::{ClientError, client};
+pub use source::watch;

@@ -1,0 +1,90 @@
+//! Who may have which certificate in a cluster.
+//!
+//! A node agent shows the token of its pod, which the API server judges and which names the pod's node. It gets certificates for
+//! the accounts of pods that are placed there, and for no others.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use kube::api::{Api, PostParams};
+use mesh_ca::{Denial, Gatekeeper};
+use mesh_config::Config;
+use mesh_core::{NodeName, SpiffeId, WorkloadUid};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::ClusterArgs;
+
+/// What the API server says of a pod's token, beside the account.
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+/// How long the API server may take to judge a token; who asks waits 4 s.
+const JUDGEMENT: Duration = Duration::from_secs(3);
+/// How long a pod may be known to its node and not here: both hear of it by watches of their own.
+const PLACEMENT: Duration = Duration::from_secs(2);
+
+/// Judges by the API server's word and by the Pods.
+pub(crate) struct KubernetesGatekeeper {
+    reviews: Api<TokenReview>,
+    config: watch::Receiver<Arc<Config>>,
+    /// The node agents' user name.
+    agent: String,
+    audience: String,
+}
+
+impl KubernetesGatekeeper {
+    pub(crate) fn new(client: kube::Client, args: &ClusterArgs, config: watch::Receiver<Arc<Config>>) -> Self {
+        Self {
+            reviews: Api::all(client),
+            config,
+            agent: format!("system:serviceaccount:{}:{}", args.namespace(), args.node_account),
+            audience: args.token_audience.clone(),
+        }
+    }
+
+    async fn review(&self, token: &str) -> Result<TokenReviewStatus, Denial> {
+        let spec = TokenReviewSpec { token: token.to_owned(), audiences: Some(vec![self.audience.clone()]) };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let parameters = PostParams::default();
+        let answer = timeout(JUDGEMENT, self.reviews.create(&parameters, &review)).await;
+        let unavailable = |problem: String| Denial::Unavailable(problem);
+        let answer = answer.map_err(|_| unavailable(format!("no answer within {} s", JUDGEMENT.as_secs())))?;
+        let answer = answer.map_err(|error| unavailable(error.to_string()))?;
+        answer.status.ok_or_else(|| unavailable("the API server's answer has no status".to_owned()))
+    }
+
+    /// The node of the pod that a token is bound to.
+    fn node(&self, extra: &BTreeMap<String, Vec<String>>) -> Option<NodeName> {
+        let value = |key| extra.get(key).and_then(|values| values.first()).map(String::as_str);
+        // API servers before 1.30 name the pod alone.
+        value(NODE_NAME).map(NodeName::from).or_else(|| {
+            let uid = WorkloadUid::from(value(POD_UID)?);
+            Some(self.config.borrow().snapshot.workload_by_uid(&uid)?.node.clone())
+        })
+    }
+}
+
+impl Gatekeeper for KubernetesGatekeeper {
+    async fn authenticate(&self, token: &str) -> Result<NodeName, Denial> {
+        let status = self.review(token).await?;
+        // A server that knows no audiences leaves them out; it must not pass for one that has checked them.
+        let is_for_us = status.audiences.is_some_and(|audiences| audiences.contains(&self.audience));
+        let user = status.user.unwrap_or_default();
+        if status.authenticated != Some(true) || !is_for_us || user.username.as_deref() != Some(&self.agent) {
+            return Err(Denial::UnknownCaller);
+        }
+        self.node(&user.extra.unwrap_or_default()).ok_or(Denial::UnknownCaller)
+    }
+
+    async fn authorize(&self, node: &NodeName, identity: &SpiffeId) -> Result<(), Denial> {
+        let is_placed =
+            |config: &Arc<Config>| config.snapshot.workloads_on(node).any(|workload| workload.identity == *identity);
+        let mut config = self.config.clone();
+        match timeout(PLACEMENT, config.wait_for(is_placed)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Denial::NotPlaced { identity: identity.clone(), node: node.clone() }),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The authority in a Kubernetes cluster: its key in a Secret, callers by TokenReview, placement by the Pods.
+
+mod ca_secret;
+mod gatekeeper;
+
+use std::path::PathBuf;
+
+pub(crate) use ca_secret::CaSecret;
+pub(crate) use gatekeeper::KubernetesGatekeeper;
+
+/// How the cluster is used.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ClusterArgs {
+    /// Serve a Kubernetes cluster: as the pod that this runs in, or by --kubeconfig.
+    #[arg(long, requires = "namespace")]
+    pub(crate) kubernetes: bool,
+    /// File that says how to reach the cluster, for a process that runs in no pod.
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Namespace of this program, of its Secret and of the node agents.
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// Secret with the authority, in Istio's cacerts layout; made when it is missing.
+    #[arg(long, value_name = "NAME", default_value = "mesh-ca")]
+    pub(crate) ca_secret: String,
+    /// ConfigMap that the roots are published in, as root-cert.pem.
+    #[arg(long, value_name = "NAME", default_value = "mesh-ca-root")]
+    pub(crate) root_config_map: String,
+    /// Service account of the node agents.
+    #[arg(long, value_name = "NAME", default_value = "mesh-node")]
+    pub(crate) node_account: String,
+    /// Audience of the node agents' tokens.
+    #[arg(long, value_name = "NAME", default_value = "mesh-ca")]
+    pub(crate) token_audience: String,
+}
+
+impl ClusterArgs {
+    /// The parser has seen to it that there is one.
+    fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("default")
+    }
+}
