@@ -165,6 +165,14 @@ codes! {
         "Write SERVICE in the rule's own namespace, or SERVICE.NAMESPACE.svc.CLUSTER-DOMAIN."
     StrictestStandsIn = "MESH0310" Error "broken policy, and no good version is known"
         "Correct the document; until then the strictest that it can have meant is in force."
+
+    // Waypoints and routes.
+    NoSuchWaypoint = "MESH0401" Warning "waypoint does not exist"
+        "Create the Gateway that the label names, or correct the label."
+    WaypointNotAllowed = "MESH0402" Warning "waypoint takes nothing of this namespace"
+        "Let the Gateway's allowedRoutes admit the namespace, or name a waypoint of its own."
+    BadWaypointLabel = "MESH0403" Warning "waypoint label has an unknown value"
+        "Write istio.io/waypoint-for: service, workload, all or none."
 }
 
 impl fmt::Display for Code {

@@ -29,6 +29,7 @@ pub(crate) enum Kind {
     AuthorizationPolicy,
     PeerAuthentication,
     DestinationRule,
+    Gateway,
 }
 
 impl Kind {
@@ -38,7 +39,7 @@ impl Kind {
     }
 }
 
-const READ: [(&str, &str, Kind); 13] = [
+const READ: [(&str, &str, Kind); 15] = [
     ("v1", "Namespace", Kind::Namespace),
     ("v1", "Node", Kind::Node),
     ("v1", "ServiceAccount", Kind::ServiceAccount),
@@ -52,6 +53,8 @@ const READ: [(&str, &str, Kind); 13] = [
     ("networking.istio.io/v1", "DestinationRule", Kind::DestinationRule),
     ("networking.istio.io/v1beta1", "DestinationRule", Kind::DestinationRule),
     ("networking.istio.io/v1alpha3", "DestinationRule", Kind::DestinationRule),
+    ("gateway.networking.k8s.io/v1", "Gateway", Kind::Gateway),
+    ("gateway.networking.k8s.io/v1beta1", "Gateway", Kind::Gateway),
 ];
 
 /// A kind that is translated, as a cluster's API server knows it.
@@ -196,7 +199,7 @@ mod tests {
             ("discovery.k8s.io/v1", "EndpointSlice", Treatment::Read(Kind::EndpointSlice)),
             ("discovery.k8s.io/v1beta1", "EndpointSlice", Treatment::UnknownVersion(&["v1"])),
             ("networking.istio.io/v1alpha3", "Gateway", Treatment::NotEnforced),
-            ("gateway.networking.k8s.io/v1", "Gateway", Treatment::NotEnforced),
+            ("gateway.networking.k8s.io/v1", "Gateway", Treatment::Read(Kind::Gateway)),
             ("networking.istio.io/v1", "VirtualServiceList", Treatment::List),
             ("security.istio.io/v2", "PeerAuthentication", Treatment::UnknownVersion(&["v1", "v1beta1"])),
             ("apps/v1", "Deployment", Treatment::Ignored),

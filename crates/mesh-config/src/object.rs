@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::code::Code;
 use crate::finding::{Finding, ObjectName, Origin};
+use crate::gateway_api::Gateway;
 use crate::istio::{AuthorizationPolicy, DestinationRule, Flaw, PeerAuthentication, stand_in};
 use crate::kind::{Kind, Treatment, treatment};
 use crate::probes::ProbePorts;
@@ -59,6 +60,8 @@ pub struct ObjectSet {
     pub peer_authentications: BTreeMap<(String, String), Located<PeerAuthentication>>,
     /// DestinationRules.
     pub destination_rules: BTreeMap<(String, String), Located<DestinationRule>>,
+    /// Gateways of the Gateway API.
+    pub gateways: BTreeMap<(String, String), Located<Gateway>>,
 }
 
 /// A typed object of one document or list item.
@@ -73,6 +76,7 @@ pub(crate) enum Object {
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     PeerAuthentication(Arc<PeerAuthentication>),
     DestinationRule(Arc<DestinationRule>),
+    Gateway(Arc<Gateway>),
 }
 
 /// A typed object, its name and its place.
@@ -116,6 +120,7 @@ impl ObjectSet {
             Object::AuthorizationPolicy(object) => put(&mut self.authorization_policies, key, at, object),
             Object::PeerAuthentication(object) => put(&mut self.peer_authentications, key, at, object),
             Object::DestinationRule(object) => put(&mut self.destination_rules, key, at, object),
+            Object::Gateway(object) => put(&mut self.gateways, key, at, object),
         }
     }
 }
@@ -246,6 +251,7 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
         Kind::AuthorizationPolicy => Object::AuthorizationPolicy(AuthorizationPolicy::read(value, name)?.into()),
         Kind::PeerAuthentication => Object::PeerAuthentication(PeerAuthentication::read(value, name)?.into()),
         Kind::DestinationRule => Object::DestinationRule(DestinationRule::read(value, name)?.into()),
+        Kind::Gateway => Object::Gateway(Gateway::read(value, name)?.into()),
     })
 }
 

@@ -48,7 +48,25 @@ fn describe(snapshot: &Snapshot) -> String {
     snapshot.workloads().for_each(|workload| describe_workload(workload, &mut text));
     snapshot.services().for_each(|service| describe_service(service, &mut text));
     describe_policies(snapshot.policies(), &mut text);
+    describe_waypoints(snapshot, &mut text);
     text
+}
+
+fn describe_waypoints(snapshot: &Snapshot, text: &mut String) {
+    let l7 = snapshot.l7();
+    for waypoint in l7.waypoints() {
+        writeln!(text, "waypoint {waypoint} serves {:?}", waypoint.serves).unwrap();
+    }
+    for service in snapshot.services() {
+        if let Some(waypoint) = l7.waypoint_of(service) {
+            writeln!(text, "  {} by {waypoint}", service.hostname).unwrap();
+        }
+    }
+    for workload in snapshot.workloads() {
+        if let Some(waypoint) = l7.waypoint_of_workload(workload) {
+            writeln!(text, "  workload {}/{} by {waypoint}", workload.namespace, workload.name).unwrap();
+        }
+    }
 }
 
 fn describe_policies(policies: &Policies, text: &mut String) {

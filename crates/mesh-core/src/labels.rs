@@ -12,6 +12,11 @@ pub const JOIN: &str = "mesh.dev/join";
 /// Istio's label for enrolment: `ambient` or `none`.
 pub const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 
+/// The label that names the waypoint of a Service, Pod or Namespace; `none` for none.
+pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
+/// The waypoint's namespace, where that is another.
+pub const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+
 /// What an object's labels ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {

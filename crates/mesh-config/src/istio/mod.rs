@@ -32,7 +32,7 @@ pub(crate) struct Flaw {
 
 impl Flaw {
     /// A field with a value that cannot be meant.
-    fn value(field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn value(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: Code::BadPolicyValue, field: field.into(), message: message.into() }
     }
 }
@@ -49,7 +49,7 @@ pub struct Remark {
 }
 
 impl Remark {
-    fn new(code: Code, field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code, field: field.into(), message: message.into() }
     }
 }
@@ -59,7 +59,7 @@ impl Remark {
 pub struct Age(bool, String);
 
 impl Age {
-    fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         // All in UTC and of one width (metav1.Time), so that text sorts as time does.
         let created = metadata.creation_timestamp.clone().unwrap_or_default();
         Self(created.is_empty(), created)
@@ -72,14 +72,14 @@ impl Age {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Resource<S> {
+pub(crate) struct Resource<S> {
     #[serde(rename = "apiVersion")]
     _api_version: IgnoredAny,
     #[serde(rename = "kind")]
     _kind: IgnoredAny,
-    metadata: Metadata,
+    pub(crate) metadata: Metadata,
     #[serde(default = "Option::default")]
-    spec: Option<S>,
+    pub(crate) spec: Option<S>,
     #[serde(rename = "status")]
     _status: Option<IgnoredAny>,
 }
@@ -87,7 +87,7 @@ struct Resource<S> {
 /// Of the metadata, what matters beyond the name.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata {
+pub(crate) struct Metadata {
     creation_timestamp: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
 }
@@ -117,7 +117,7 @@ fn selector(given: Option<WorkloadSelector>, field: &str) -> Result<Option<Selec
     given.map_or(Ok(None), |selector| selector.selector(field))
 }
 
-fn decode<S: DeserializeOwned>(value: Value) -> Result<Resource<S>, Flaw> {
+pub(crate) fn decode<S: DeserializeOwned>(value: Value) -> Result<Resource<S>, Flaw> {
     serde_path_to_error::deserialize(value).map_err(|error| Flaw {
         code: Code::WrongField,
         field: error.path().to_string(),
@@ -125,7 +125,7 @@ fn decode<S: DeserializeOwned>(value: Value) -> Result<Resource<S>, Flaw> {
     })
 }
 
-fn policy_name(name: &ObjectName) -> std::sync::Arc<mesh_core::PolicyName> {
+pub(crate) fn policy_name(name: &ObjectName) -> std::sync::Arc<mesh_core::PolicyName> {
     let namespace = name.namespace.as_deref().unwrap_or_default();
     mesh_core::PolicyName { namespace: namespace.into(), name: name.name.as_str().into() }.into()
 }

@@ -5,10 +5,12 @@ mod label_interner;
 mod pods;
 mod policies;
 mod services;
+mod waypoints;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
+use mesh_core::l7::L7;
 use mesh_core::{Protocol, Snapshot};
 
 use crate::config::Options;
@@ -24,8 +26,9 @@ pub fn translate(objects: &ObjectSet, options: &Options) -> (Snapshot, Vec<Findi
     let services = services::services(objects, options, &mut endpoints, &mut findings);
     endpoints.report_unmatched(objects, &mut findings);
     let policies = policies::policies(objects, options, &services, &mut findings);
+    let l7 = waypoints::waypoints(L7::default(), objects, &workloads.all, &services, &mut findings);
     findings.sort();
-    (Snapshot::build(workloads.all, services).with_policies(policies), findings)
+    (Snapshot::build(workloads.all, services).with_policies(policies).with_l7(l7), findings)
 }
 
 /// Reads an address that a connection can be made to.

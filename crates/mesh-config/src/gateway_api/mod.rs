@@ -1,0 +1,5 @@
+//! Kinds of gateway.networking.k8s.io.
+
+mod gateway;
+
+pub use gateway::{AllowedNamespaces, Gateway};

@@ -1,0 +1,152 @@
+//! Which Services and workloads are reached by a waypoint.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use mesh_core::l7::{L7, Served, Waypoint};
+use mesh_core::labels::{Labels, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE};
+use mesh_core::{LabelSet, Service, Workload};
+
+use crate::code::Code;
+use crate::finding::{Finding, ObjectName, Origin};
+use crate::gateway_api::{AllowedNamespaces, Gateway};
+use crate::object::{Located, ObjectSet};
+
+/// Adds waypoints, and what is reached by them.
+pub(super) fn waypoints(
+    l7: L7,
+    objects: &ObjectSet,
+    workloads: &[Arc<Workload>],
+    services: &[Service],
+    findings: &mut Vec<Finding>,
+) -> L7 {
+    let mut known = BTreeMap::new();
+    for (key, gateway) in &objects.gateways {
+        for remark in &gateway.object.remarks {
+            let finding = Finding::new(remark.code, (*gateway.origin).clone(), remark.message.clone());
+            findings.push(finding.at(remark.field.clone()));
+        }
+        if gateway.object.waypoint {
+            known.insert(key.clone(), (Arc::new(waypoint(gateway, findings)), &*gateway.object));
+        }
+    }
+    if objects.gateways.is_empty() && !anybody_asks(objects) {
+        return l7;
+    }
+    let mut chosen = Choice { objects, known: &known, findings, reported: HashSet::new() };
+    let by_service: HashMap<_, _> = services
+        .iter()
+        .filter_map(|service| {
+            let waypoint = chosen.of_service(service)?;
+            waypoint.serves.takes_services().then(|| (Arc::clone(&service.hostname), waypoint))
+        })
+        .collect();
+    let by_workload: HashMap<_, _> = workloads
+        .iter()
+        .filter_map(|workload| {
+            let waypoint = chosen.of_workload(workload)?;
+            waypoint.serves.takes_workloads().then(|| (workload.uid.clone(), waypoint))
+        })
+        .collect();
+    let all = known.into_values().map(|(waypoint, _)| waypoint).collect();
+    l7.with_waypoints(all, by_service, by_workload)
+}
+
+fn waypoint(located: &Located<Gateway>, findings: &mut Vec<Finding>) -> Waypoint {
+    let Gateway { name, waypoint_for, .. } = &*located.object;
+    let serves = match waypoint_for.as_deref() {
+        None => Served::Services,
+        Some(text) => Served::parse(text).unwrap_or_else(|| {
+            let message = format!("{text:?} is none of service, workload, all and none; service is taken");
+            let finding = Finding::new(Code::BadWaypointLabel, (*located.origin).clone(), message);
+            findings.push(finding.at("metadata.labels[istio.io/waypoint-for]"));
+            Served::Services
+        }),
+    };
+    Waypoint { namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name), serves }
+}
+
+fn anybody_asks(objects: &ObjectSet) -> bool {
+    let asks = |labels: Option<&Labels>| labels.is_some_and(|labels| labels.contains_key(USE_WAYPOINT));
+    objects.namespaces.values().any(|located| asks(located.object.metadata.labels.as_ref()))
+        || objects.services.values().any(|located| asks(located.object.metadata.labels.as_ref()))
+        || objects.pods.values().any(|located| asks(located.object.pod.metadata.labels.as_ref()))
+}
+
+/// The waypoints by namespace and name, with the Gateways that they are.
+type Known<'a> = BTreeMap<(String, String), (Arc<Waypoint>, &'a Gateway)>;
+
+struct Choice<'a> {
+    objects: &'a ObjectSet,
+    known: &'a Known<'a>,
+    findings: &'a mut Vec<Finding>,
+    /// A namespace's label is looked at for everything in it, and told of once.
+    reported: HashSet<(Code, Option<ObjectName>)>,
+}
+
+impl Choice<'_> {
+    fn of_service(&mut self, service: &Service) -> Option<Arc<Waypoint>> {
+        let key = (service.namespace.to_string(), service.name.to_string());
+        let located = self.objects.services.get(&key)?;
+        self.chosen(&service.namespace, located.object.metadata.labels.as_ref(), &located.origin)
+    }
+
+    fn of_workload(&mut self, workload: &Workload) -> Option<Arc<Waypoint>> {
+        let key = (workload.namespace.to_string(), workload.name.to_string());
+        let located = self.objects.pods.get(&key)?;
+        self.chosen(&workload.namespace, located.object.pod.metadata.labels.as_ref(), &located.origin)
+    }
+
+    /// By the object's own labels, else by its namespace's.
+    fn chosen(&mut self, namespace: &str, own: Option<&Labels>, origin: &Arc<Origin>) -> Option<Arc<Waypoint>> {
+        let of_namespace = self.objects.namespaces.get(namespace);
+        let named = |labels: Option<&Labels>| {
+            let name = labels?.get(USE_WAYPOINT)?.clone();
+            let at = labels?.get(USE_WAYPOINT_NAMESPACE).cloned().unwrap_or_else(|| namespace.to_owned());
+            Some((at, name))
+        };
+        let (key, origin) = match named(own) {
+            Some(key) => (key, origin),
+            None => {
+                let located = of_namespace?;
+                (named(located.object.metadata.labels.as_ref())?, &located.origin)
+            }
+        };
+        if key.1 == "none" {
+            return None;
+        }
+        let Some((waypoint, gateway)) = self.known.get(&key) else {
+            let message = format!("there is no waypoint {}/{}: traffic goes without one", key.0, key.1);
+            self.report(Code::NoSuchWaypoint, origin, message);
+            return None;
+        };
+        let labels = of_namespace.and_then(|located| located.object.metadata.labels.as_ref());
+        if !admits(gateway, namespace, labels) {
+            let message = format!("waypoint {waypoint} takes nothing of namespace {namespace} (allowedRoutes)");
+            self.report(Code::WaypointNotAllowed, origin, message);
+            return None;
+        }
+        Some(Arc::clone(waypoint))
+    }
+
+    fn report(&mut self, code: Code, origin: &Arc<Origin>, message: String) {
+        if self.reported.insert((code, origin.object.clone())) {
+            let finding = Finding::new(code, Origin::clone(origin), message);
+            self.findings.push(finding.at(format!("metadata.labels[{USE_WAYPOINT}]")));
+        }
+    }
+}
+
+fn admits(gateway: &Gateway, namespace: &str, labels: Option<&Labels>) -> bool {
+    if *gateway.name.namespace == *namespace {
+        return gateway.allowed != AllowedNamespaces::Nobody;
+    }
+    match &gateway.allowed {
+        AllowedNamespaces::All | AllowedNamespaces::Selected(None) => true,
+        AllowedNamespaces::Same | AllowedNamespaces::Nobody => false,
+        AllowedNamespaces::Selected(Some(selector)) => {
+            let labels = labels.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()));
+            selector.selects(&labels.collect::<LabelSet>())
+        }
+    }
+}
