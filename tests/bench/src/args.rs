@@ -50,7 +50,7 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
 }
 
-/// What the bench runs inside a pod.
+/// What the bench does but compare.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Inner {
     /// Connects again and again and says how long connect() took
@@ -63,6 +63,25 @@ pub(crate) enum Inner {
         #[arg(long)]
         count: usize,
     },
+    /// Measures what a large cluster's manifests cost: memory, and the time until one pod's change is in force
+    Snapshot(SnapshotArgs),
+}
+
+/// How large the cluster is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SnapshotArgs {
+    /// Pods
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) workloads: u32,
+    /// Services
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) services: u32,
+    /// Nodes
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) nodes: u32,
+    /// How often one pod is changed
+    #[arg(long, default_value_t = 20)]
+    pub(crate) changes: u32,
 }
 
 impl Args {

@@ -10,6 +10,7 @@ mod result;
 mod run;
 mod samples;
 mod sampling;
+mod snapshot;
 mod stage;
 mod statistics;
 mod subjects;
@@ -22,6 +23,7 @@ fn main() -> Result<()> {
     let args = args::Args::parse().settled();
     match args.inner {
         Some(args::Inner::Connecting { to, count }) => cases::connecting(to, count),
+        Some(args::Inner::Snapshot(cluster)) => snapshot::run(&cluster),
         None => run::run(&args),
     }
 }
