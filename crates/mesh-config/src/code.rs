@@ -173,6 +173,16 @@ codes! {
         "Let the Gateway's allowedRoutes admit the namespace, or name a waypoint of its own."
     BadWaypointLabel = "MESH0403" Warning "waypoint label has an unknown value"
         "Write istio.io/waypoint-for: service, workload, all or none."
+    RouteOfNoService = "MESH0404" Warning "route is about a host that is no Service's"
+        "Write SERVICE in the route's own namespace, or SERVICE.NAMESPACE.svc.CLUSTER-DOMAIN."
+    BackendNotFound = "MESH0405" Error "destination does not exist"
+        "Correct the host and the port; the destination's share of requests is answered with an error until then."
+    SubsetNotDefined = "MESH0406" Error "subset is not defined"
+        "Define the subset in a DestinationRule of the host; its share of requests is answered with 503 until then."
+    RouteConflict = "MESH0407" Warning "another route is older and about the same host"
+        "Join the two in one VirtualService, or delete one."
+    NoWaypoint = "MESH0408" Warning "Service has no waypoint to do that"
+        "Create a waypoint, and label the Service or its namespace istio.io/use-waypoint."
 }
 
 impl fmt::Display for Code {

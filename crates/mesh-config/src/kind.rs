@@ -30,6 +30,7 @@ pub(crate) enum Kind {
     PeerAuthentication,
     DestinationRule,
     Gateway,
+    VirtualService,
 }
 
 impl Kind {
@@ -39,7 +40,7 @@ impl Kind {
     }
 }
 
-const READ: [(&str, &str, Kind); 15] = [
+const READ: [(&str, &str, Kind); 18] = [
     ("v1", "Namespace", Kind::Namespace),
     ("v1", "Node", Kind::Node),
     ("v1", "ServiceAccount", Kind::ServiceAccount),
@@ -53,6 +54,9 @@ const READ: [(&str, &str, Kind); 15] = [
     ("networking.istio.io/v1", "DestinationRule", Kind::DestinationRule),
     ("networking.istio.io/v1beta1", "DestinationRule", Kind::DestinationRule),
     ("networking.istio.io/v1alpha3", "DestinationRule", Kind::DestinationRule),
+    ("networking.istio.io/v1", "VirtualService", Kind::VirtualService),
+    ("networking.istio.io/v1beta1", "VirtualService", Kind::VirtualService),
+    ("networking.istio.io/v1alpha3", "VirtualService", Kind::VirtualService),
     ("gateway.networking.k8s.io/v1", "Gateway", Kind::Gateway),
     ("gateway.networking.k8s.io/v1beta1", "Gateway", Kind::Gateway),
 ];

@@ -26,7 +26,7 @@ pub use config::{Config, Options, load};
 pub use directory::DirectoryError;
 pub use finding::{Finding, ObjectName, Origin};
 pub use gateway_api::{AllowedNamespaces, Gateway};
-pub use istio::{Age, AuthorizationPolicy, DestinationRule, PeerAuthentication, Remark};
+pub use istio::{Age, AuthorizationPolicy, DestinationRule, HttpRule, PeerAuthentication, Remark, VirtualService};
 pub use kind::{ReadKind, read_kinds};
 pub use live::LiveObjects;
 pub use object::{Located, ObjectSet};

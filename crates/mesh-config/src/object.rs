@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::code::Code;
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::gateway_api::Gateway;
-use crate::istio::{AuthorizationPolicy, DestinationRule, Flaw, PeerAuthentication, stand_in};
+use crate::istio::{AuthorizationPolicy, DestinationRule, Flaw, PeerAuthentication, VirtualService, stand_in};
 use crate::kind::{Kind, Treatment, treatment};
 use crate::probes::ProbePorts;
 
@@ -62,6 +62,8 @@ pub struct ObjectSet {
     pub destination_rules: BTreeMap<(String, String), Located<DestinationRule>>,
     /// Gateways of the Gateway API.
     pub gateways: BTreeMap<(String, String), Located<Gateway>>,
+    /// VirtualServices.
+    pub virtual_services: BTreeMap<(String, String), Located<VirtualService>>,
 }
 
 /// A typed object of one document or list item.
@@ -77,6 +79,7 @@ pub(crate) enum Object {
     PeerAuthentication(Arc<PeerAuthentication>),
     DestinationRule(Arc<DestinationRule>),
     Gateway(Arc<Gateway>),
+    VirtualService(Arc<VirtualService>),
 }
 
 /// A typed object, its name and its place.
@@ -121,6 +124,7 @@ impl ObjectSet {
             Object::PeerAuthentication(object) => put(&mut self.peer_authentications, key, at, object),
             Object::DestinationRule(object) => put(&mut self.destination_rules, key, at, object),
             Object::Gateway(object) => put(&mut self.gateways, key, at, object),
+            Object::VirtualService(object) => put(&mut self.virtual_services, key, at, object),
         }
     }
 }
@@ -252,6 +256,7 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
         Kind::PeerAuthentication => Object::PeerAuthentication(PeerAuthentication::read(value, name)?.into()),
         Kind::DestinationRule => Object::DestinationRule(DestinationRule::read(value, name)?.into()),
         Kind::Gateway => Object::Gateway(Gateway::read(value, name)?.into()),
+        Kind::VirtualService => Object::VirtualService(VirtualService::read(value, name)?.into()),
     })
 }
 

@@ -3,9 +3,11 @@
 
 mod authorization_policy;
 mod destination_rule;
+mod duration;
 mod peer_authentication;
 mod rule;
 mod stand_in;
+mod virtual_service;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +20,8 @@ pub use authorization_policy::AuthorizationPolicy;
 pub use destination_rule::DestinationRule;
 pub use peer_authentication::PeerAuthentication;
 pub(crate) use stand_in::{stand_in, stand_in_of_text};
+pub(crate) use virtual_service::MESH;
+pub use virtual_service::{HttpRule, VirtualService};
 
 use crate::code::Code;
 use crate::finding::ObjectName;

@@ -52,6 +52,7 @@ pub(crate) fn stand_in(kind: Kind, value: &Value, name: &ObjectName) -> Option<(
                 clients: None,
                 tls: Some(ClientTls::Unreadable),
                 ports: BTreeMap::new(),
+                traffic: Arc::default(),
                 age: Age::unknown(),
                 remarks: Vec::new(),
             };

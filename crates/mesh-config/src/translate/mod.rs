@@ -1,16 +1,17 @@
 //! Objects to the model. Pure, and never fails as a whole: what cannot be used is left out, with a finding.
 
+mod destination_rules;
 mod endpoints;
 mod label_interner;
 mod pods;
 mod policies;
 mod services;
+mod virtual_services;
 mod waypoints;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-use mesh_core::l7::L7;
 use mesh_core::{Protocol, Snapshot};
 
 use crate::config::Options;
@@ -26,7 +27,10 @@ pub fn translate(objects: &ObjectSet, options: &Options) -> (Snapshot, Vec<Findi
     let services = services::services(objects, options, &mut endpoints, &mut findings);
     endpoints.report_unmatched(objects, &mut findings);
     let policies = policies::policies(objects, options, &services, &mut findings);
-    let l7 = waypoints::waypoints(L7::default(), objects, &workloads.all, &services, &mut findings);
+    let l7 = waypoints::waypoints(objects, &workloads.all, &services, &mut findings);
+    waypoints::report_missing(objects, &services, &policies, &l7, &mut findings);
+    let routes = virtual_services::routes(objects, options, &services, &policies, &l7, &mut findings);
+    let l7 = l7.with_routes(routes);
     findings.sort();
     (Snapshot::build(workloads.all, services).with_policies(policies).with_l7(l7), findings)
 }

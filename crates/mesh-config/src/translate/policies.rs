@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mesh_core::policy::{HostPattern, Selector};
 use mesh_core::{Policies, PolicyName, Service};
 
+use super::destination_rules;
 use crate::code::Code;
 use crate::config::Options;
 use crate::finding::Finding;
@@ -32,12 +33,14 @@ pub(super) fn policies(
         }),
         findings,
     );
-    let rules: Vec<_> = rules.iter().map(|located| (*located, located.object.rule(&options.cluster_domain))).collect();
+    let mut rules: Vec<_> =
+        rules.iter().map(|located| (*located, located.object.rule(&options.cluster_domain))).collect();
+    destination_rules::join(&mut rules, findings);
     report_conflicts(
-        rules.iter().filter(|(_, rule)| rule.says_something()).map(|(located, rule)| {
-            let key = (rule.name.namespace.clone(), host_key(&rule.host), selector_key(rule.clients.as_ref()));
-            (*located, &rule.name, key)
-        }),
+        rules
+            .iter()
+            .filter(|(_, rule)| rule.says_something())
+            .map(|(located, rule)| (*located, &rule.name, destination_rules::subject(rule))),
         findings,
     );
     let hosts: HashSet<&str> = services.iter().map(|service| &*service.hostname).collect();
@@ -58,13 +61,16 @@ pub(super) fn policies(
 }
 
 /// The oldest first, and among equals by namespace and name.
-fn by_age<T>(objects: &BTreeMap<(String, String), Located<T>>, age: impl Fn(&T) -> &Age) -> Vec<&Located<T>> {
+pub(super) fn by_age<T>(
+    objects: &BTreeMap<(String, String), Located<T>>,
+    age: impl Fn(&T) -> &Age,
+) -> Vec<&Located<T>> {
     let mut objects: Vec<_> = objects.values().collect();
     objects.sort_by(|a, b| age(&a.object).cmp(age(&b.object)));
     objects
 }
 
-fn report<T>(located: &Located<T>, remarks: &[Remark], findings: &mut Vec<Finding>) {
+pub(super) fn report<T>(located: &Located<T>, remarks: &[Remark], findings: &mut Vec<Finding>) {
     for remark in remarks {
         let finding = Finding::new(remark.code, (*located.origin).clone(), remark.message.clone());
         findings.push(finding.at(remark.field.clone()));
@@ -89,11 +95,4 @@ fn report_conflicts<'a, T: 'a, K: std::hash::Hash + Eq>(
 
 fn selector_key(selector: Option<&Selector>) -> Option<String> {
     selector.map(ToString::to_string)
-}
-
-fn host_key(host: &HostPattern) -> String {
-    match host {
-        HostPattern::Exact(host) => host.to_string(),
-        HostPattern::Suffix(end) => format!("*{end}"),
-    }
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use mesh_core::l7::{L7, Served, Waypoint};
 use mesh_core::labels::{Labels, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE};
-use mesh_core::{LabelSet, Service, Workload};
+use mesh_core::policy::HostPattern;
+use mesh_core::{LabelSet, Policies, Service, Workload};
 
 use crate::code::Code;
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::gateway_api::{AllowedNamespaces, Gateway};
 use crate::object::{Located, ObjectSet};
 
-/// Adds waypoints, and what is reached by them.
+/// The waypoints, and what is reached by them.
 pub(super) fn waypoints(
-    l7: L7,
     objects: &ObjectSet,
     workloads: &[Arc<Workload>],
     services: &[Service],
@@ -31,7 +31,7 @@ pub(super) fn waypoints(
         }
     }
     if objects.gateways.is_empty() && !anybody_asks(objects) {
-        return l7;
+        return L7::default();
     }
     let mut chosen = Choice { objects, known: &known, findings, reported: HashSet::new() };
     let by_service: HashMap<_, _> = services
@@ -49,7 +49,32 @@ pub(super) fn waypoints(
         })
         .collect();
     let all = known.into_values().map(|(waypoint, _)| waypoint).collect();
-    l7.with_waypoints(all, by_service, by_workload)
+    L7::default().with_waypoints(all, by_service, by_workload)
+}
+
+/// Says which DestinationRules ask for what only a waypoint does, of a Service that has none.
+pub(super) fn report_missing(
+    objects: &ObjectSet,
+    services: &[Service],
+    policies: &Policies,
+    l7: &L7,
+    findings: &mut Vec<Finding>,
+) {
+    let without: HashSet<&str> =
+        services.iter().filter(|service| l7.waypoint_of(service).is_none()).map(|service| &*service.hostname).collect();
+    for rule in policies.client_tls() {
+        let key = (rule.name.namespace.to_string(), rule.name.name.to_string());
+        let Some(located) = objects.destination_rules.get(&key) else {
+            continue;
+        };
+        if let HostPattern::Exact(host) = &rule.host
+            && without.contains(&**host)
+            && located.object.traffic.asks_for_something()
+        {
+            let message = format!("{host} has no waypoint: only what the rule says of TLS is in force");
+            findings.push(Finding::new(Code::NoWaypoint, (*located.origin).clone(), message).at("spec.host"));
+        }
+    }
 }
 
 fn waypoint(located: &Located<Gateway>, findings: &mut Vec<Finding>) -> Waypoint {

@@ -201,6 +201,8 @@ pub enum RedirectPort {
     /// That of the scheme where a scheme is given, else the one that was asked for.
     #[default]
     Derived,
+    /// The one that was asked for, whatever the scheme.
+    Requested,
     /// That one.
     Number(u16),
 }

@@ -29,6 +29,13 @@ pub struct Subset {
 }
 
 impl TrafficRule {
+    /// Whether anything beside TLS is said.
+    #[must_use]
+    pub fn asks_for_something(&self) -> bool {
+        let says = |policy: &TrafficPolicy| *policy != TrafficPolicy::default();
+        says(&self.policy) || self.ports.values().any(says) || !self.subsets.is_empty()
+    }
+
     /// What holds for a port of a subset: what the subset says of the port, else the subset, else the rule of the port, else
     /// the rule; group of settings by group.
     #[must_use]
@@ -54,7 +61,9 @@ pub struct TrafficPolicy {
 }
 
 impl TrafficPolicy {
-    fn or(self, above: &Self) -> Self {
+    /// What is said here, and what is not from `above`.
+    #[must_use]
+    pub fn or(self, above: &Self) -> Self {
         Self {
             load_balancer: self.load_balancer.or_else(|| above.load_balancer.clone()),
             pool: self.pool.or_else(|| above.pool.clone()),

@@ -1,13 +1,18 @@
-//! DestinationRule of networking.istio.io, as far as it says how a connection is protected.
+//! DestinationRule of networking.istio.io.
+
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_core::PolicyName;
+use mesh_core::l7::traffic::Subset;
+use mesh_core::l7::{TrafficPolicy, TrafficRule};
 use mesh_core::policy::{ClientTls, ClientTlsRule, HostPattern, Selector};
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::traffic::{RawLoadBalancer, RawOutlier, RawPool, RawTraffic};
 use super::{Age, Flaw, Remark, WorkloadSelector, decode, policy_name, selector};
 use crate::code::Code;
 use crate::finding::ObjectName;
@@ -30,6 +35,8 @@ pub struct DestinationRule {
     pub tls: Option<ClientTls>,
     /// For some ports.
     pub ports: BTreeMap<u16, Option<ClientTls>>,
+    /// What it says beside TLS.
+    pub traffic: Arc<TrafficRule>,
     /// When it was made.
     pub age: Age,
     /// What is worth a finding.
@@ -41,7 +48,7 @@ pub struct DestinationRule {
 struct Spec {
     host: String,
     traffic_policy: Option<RawPolicy>,
-    subsets: Option<Vec<Value>>,
+    subsets: Option<Vec<RawSubset>>,
     export_to: Option<Vec<String>>,
     workload_selector: Option<WorkloadSelector>,
 }
@@ -51,9 +58,9 @@ struct Spec {
 struct RawPolicy {
     tls: Option<RawTls>,
     port_level_settings: Option<Vec<RawPortPolicy>>,
-    load_balancer: Option<Value>,
-    connection_pool: Option<Value>,
-    outlier_detection: Option<Value>,
+    load_balancer: Option<RawLoadBalancer>,
+    connection_pool: Option<RawPool>,
+    outlier_detection: Option<RawOutlier>,
     tunnel: Option<Value>,
     proxy_protocol: Option<Value>,
     retry_budget: Option<Value>,
@@ -64,9 +71,18 @@ struct RawPolicy {
 struct RawPortPolicy {
     port: PortSelector,
     tls: Option<RawTls>,
-    load_balancer: Option<Value>,
-    connection_pool: Option<Value>,
-    outlier_detection: Option<Value>,
+    load_balancer: Option<RawLoadBalancer>,
+    connection_pool: Option<RawPool>,
+    outlier_detection: Option<RawOutlier>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawSubset {
+    name: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    traffic_policy: Option<RawPolicy>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,38 +132,20 @@ impl DestinationRule {
         let name = policy_name(name);
         let exported_to = exported_to(spec.export_to, &name.namespace)?;
         let clients = selector(spec.workload_selector, "spec.workloadSelector")?;
-        let policy = spec.traffic_policy.unwrap_or_default();
-        let tls = policy.tls.as_ref().map(|tls| tls.read("spec.trafficPolicy.tls", &mut remarks));
-        let mut ports = BTreeMap::new();
-        for (index, port) in policy.port_level_settings.iter().flatten().enumerate() {
-            let field = format!("spec.trafficPolicy.portLevelSettings[{index}]");
-            if port.port.number == 0 {
-                return Err(Flaw::value(format!("{field}.port.number"), "0 is no port"));
+        let settings = spec.traffic_policy.unwrap_or_default().read("spec.trafficPolicy", &mut remarks)?;
+        let mut subsets = BTreeMap::new();
+        for (index, raw) in spec.subsets.into_iter().flatten().enumerate() {
+            let (subset_name, subset) = raw.read(&format!("spec.subsets[{index}]"), &mut remarks)?;
+            if subsets.insert(Arc::clone(&subset_name), subset).is_some() {
+                let message = format!("subset {subset_name} is there before");
+                return Err(Flaw::value(format!("spec.subsets[{index}].name"), message));
             }
-            let tls = port.tls.as_ref().map(|tls| tls.read(&format!("{field}.tls"), &mut remarks));
-            if ports.insert(port.port.number, tls).is_some() {
-                let message = format!("port {} is there before", port.port.number);
-                return Err(Flaw::value(format!("{field}.port.number"), message));
-            }
-            let ignored = [
-                ("loadBalancer", &port.load_balancer),
-                ("connectionPool", &port.connection_pool),
-                ("outlierDetection", &port.outlier_detection),
-            ];
-            remark_ignored(&ignored, &field, &mut remarks);
         }
-        let ignored = [
-            ("loadBalancer", &policy.load_balancer),
-            ("connectionPool", &policy.connection_pool),
-            ("outlierDetection", &policy.outlier_detection),
-            ("tunnel", &policy.tunnel),
-            ("proxyProtocol", &policy.proxy_protocol),
-            ("retryBudget", &policy.retry_budget),
-        ];
-        remark_ignored(&ignored, "spec.trafficPolicy", &mut remarks);
-        let subsets = spec.subsets.map(Value::Array);
-        remark_ignored(&[("subsets", &subsets)], "spec", &mut remarks);
-        Ok(Self { name, host: spec.host, exported_to, clients, tls, ports, age, remarks })
+        let Settings { tls, traffic: policy, ports } = settings;
+        let (ports, port_policies) =
+            ports.into_iter().map(|(port, (tls, policy))| ((port, tls), (port, policy))).unzip();
+        let traffic = Arc::new(TrafficRule { policy, ports: port_policies, subsets });
+        Ok(Self { name, host: spec.host, exported_to, clients, tls, ports, traffic, age, remarks })
     }
 
     /// The rule, with the host in full.
@@ -164,8 +162,65 @@ impl DestinationRule {
             clients: self.clients.clone(),
             tls: self.tls,
             ports: self.ports.clone(),
-            traffic: Arc::default(),
+            traffic: Arc::clone(&self.traffic),
         }
+    }
+}
+
+/// What a policy says, of all ports and of some.
+struct Settings {
+    tls: Option<ClientTls>,
+    traffic: TrafficPolicy,
+    ports: BTreeMap<u16, (Option<ClientTls>, TrafficPolicy)>,
+}
+
+impl RawPolicy {
+    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<Settings, Flaw> {
+        let ignored =
+            [("tunnel", &self.tunnel), ("proxyProtocol", &self.proxy_protocol), ("retryBudget", &self.retry_budget)];
+        remark_ignored(&ignored, field, remarks);
+        let tls = self.tls.as_ref().map(|tls| tls.read(&format!("{field}.tls"), remarks));
+        let mut ports = BTreeMap::new();
+        for (index, raw) in self.port_level_settings.into_iter().flatten().enumerate() {
+            let field = format!("{field}.portLevelSettings[{index}]");
+            let port = raw.port.number;
+            if port == 0 {
+                return Err(Flaw::value(format!("{field}.port.number"), "0 is no port"));
+            }
+            let tls = raw.tls.as_ref().map(|tls| tls.read(&format!("{field}.tls"), remarks));
+            let traffic = RawTraffic {
+                load_balancer: raw.load_balancer,
+                connection_pool: raw.connection_pool,
+                outlier_detection: raw.outlier_detection,
+            };
+            if ports.insert(port, (tls, traffic.read(&field, remarks)?)).is_some() {
+                let message = format!("port {port} is there before");
+                return Err(Flaw::value(format!("{field}.port.number"), message));
+            }
+        }
+        let traffic = RawTraffic {
+            load_balancer: self.load_balancer,
+            connection_pool: self.connection_pool,
+            outlier_detection: self.outlier_detection,
+        };
+        Ok(Settings { tls, traffic: traffic.read(field, remarks)?, ports })
+    }
+}
+
+impl RawSubset {
+    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<(Arc<str>, Subset), Flaw> {
+        if self.name.is_empty() {
+            return Err(Flaw::value(format!("{field}.name"), "the subset has no name"));
+        }
+        let field = format!("{field}.trafficPolicy");
+        let settings = self.traffic_policy.unwrap_or_default().read(&field, remarks)?;
+        if settings.tls.is_some() || settings.ports.values().any(|(tls, _)| tls.is_some()) {
+            let message = "TLS is chosen for a host and a port, not for a subset";
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.tls"), message));
+        }
+        let ports = settings.ports.into_iter().map(|(port, (_, traffic))| (port, traffic)).collect();
+        let subset = Subset { labels: Selector::new(self.labels), policy: settings.traffic, ports };
+        Ok((self.name.into(), subset))
     }
 }
 
@@ -207,7 +262,7 @@ fn check_host(host: &str) -> Result<(), Flaw> {
 }
 
 /// The namespaces of `exportTo`: `.` is the rule's own, `*` are all, `~` is none.
-fn exported_to(listed: Option<Vec<String>>, own: &str) -> Result<Option<Vec<Arc<str>>>, Flaw> {
+pub(super) fn exported_to(listed: Option<Vec<String>>, own: &str) -> Result<Option<Vec<Arc<str>>>, Flaw> {
     let listed = listed.unwrap_or_default();
     if listed.is_empty() || listed.iter().any(|namespace| namespace == "*") {
         return Ok(None);

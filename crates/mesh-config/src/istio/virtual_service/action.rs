@@ -1,0 +1,297 @@
+//! What becomes of a request: destinations, redirects, answers, and changes to header and path.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mesh_core::l7::rule::{DirectResponse, Mirror, PathRewrite, Redirect, RedirectPort, Rewrite};
+use mesh_core::l7::{Action, Backend, BackendTarget, HeaderEdits, Percent, Regex};
+use serde::Deserialize;
+
+use super::super::{Flaw, Remark};
+use super::resilience::RawPercent;
+use crate::code::Code;
+
+/// A header field's name and value.
+type HeaderField = (Arc<str>, Arc<str>);
+
+/// Octets of an answer that a rule gives itself; Envoy has the same bound.
+const MAX_BODY: usize = 4_096;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDestination {
+    host: String,
+    subset: Option<String>,
+    port: Option<RawPort>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPort {
+    number: u16,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRoute {
+    destination: RawDestination,
+    weight: Option<i64>,
+    headers: Option<RawHeaders>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMirror {
+    destination: RawDestination,
+    percentage: Option<RawPercent>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHeaders {
+    request: Option<RawEdits>,
+    response: Option<RawEdits>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEdits {
+    #[serde(default)]
+    set: BTreeMap<String, String>,
+    #[serde(default)]
+    add: BTreeMap<String, String>,
+    #[serde(default)]
+    remove: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct RawRedirect {
+    uri: Option<String>,
+    authority: Option<String>,
+    port: Option<u16>,
+    derive_port: Option<RawDerivePort>,
+    scheme: Option<String>,
+    redirect_code: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+enum RawDerivePort {
+    #[serde(rename = "FROM_PROTOCOL_DEFAULT")]
+    ProtocolDefault,
+    #[serde(rename = "FROM_REQUEST_PORT")]
+    RequestPort,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDirectResponse {
+    status: u16,
+    body: Option<RawBody>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBody {
+    string: Option<String>,
+    bytes: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct RawRewrite {
+    uri: Option<String>,
+    authority: Option<String>,
+    uri_regex_rewrite: Option<RawRegexRewrite>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRegexRewrite {
+    #[serde(rename = "match")]
+    pattern: String,
+    rewrite: String,
+}
+
+impl RawDestination {
+    fn read(self, field: &str) -> Result<BackendTarget, Flaw> {
+        if self.host.is_empty() || self.host.starts_with('*') {
+            return Err(Flaw::value(format!("{field}.host"), format!("{:?} is no host to send to", self.host)));
+        }
+        let port = match self.port {
+            Some(RawPort { number: 0 }) => return Err(Flaw::value(format!("{field}.port.number"), "0 is no port")),
+            port => port.map(|port| port.number),
+        };
+        let subset = self.subset.filter(|subset| !subset.is_empty());
+        Ok(BackendTarget::Service { hostname: self.host.into(), port, subset: subset.map(Into::into) })
+    }
+}
+
+pub(super) fn forward(routes: Vec<RawRoute>, field: &str) -> Result<Action, Flaw> {
+    let only = routes.len() == 1;
+    let mut backends = Vec::with_capacity(routes.len());
+    for (index, route) in routes.into_iter().enumerate() {
+        let field = format!("{field}[{index}]");
+        let weight = match route.weight {
+            // Istio: a single destination has all, whatever is written.
+            None | Some(0) if only => 100,
+            None => 0,
+            Some(weight) => u32::try_from(weight)
+                .ok()
+                .filter(|weight| *weight <= 1_000_000)
+                .ok_or_else(|| Flaw::value(format!("{field}.weight"), format!("{weight} is no weight")))?,
+        };
+        let mut ignored = Vec::new();
+        let (request_headers, response_headers) =
+            route.headers.unwrap_or_default().read(&format!("{field}.headers"), &mut ignored)?;
+        let target = route.destination.read(&format!("{field}.destination"))?;
+        backends.push(Backend { target, weight, request_headers, response_headers, rewrite: Rewrite::default() });
+    }
+    if backends.iter().all(|backend| backend.weight == 0) {
+        return Err(Flaw::value(field, "no destination has a weight: nobody would get a request"));
+    }
+    Ok(Action::Forward(backends))
+}
+
+pub(super) fn mirrors(
+    (one, several): (Option<RawDestination>, Option<Vec<RawMirror>>),
+    (percentage, percent): (Option<RawPercent>, Option<f64>),
+    field: &str,
+) -> Result<Vec<Mirror>, Flaw> {
+    let share = |percentage: Option<RawPercent>, field: &str| {
+        percentage.map_or(Ok(Percent::ALL), |percentage| percentage.read(field))
+    };
+    let mut mirrors = Vec::new();
+    if let Some(destination) = one {
+        let given = percentage.or_else(|| percent.map(RawPercent::of));
+        let percent = share(given, &format!("{field}.mirrorPercentage"))?;
+        mirrors.push(Mirror { target: destination.read(&format!("{field}.mirror"))?, percent });
+    }
+    for (index, raw) in several.into_iter().flatten().enumerate() {
+        let field = format!("{field}.mirrors[{index}]");
+        let percent = share(raw.percentage, &format!("{field}.percentage"))?;
+        mirrors.push(Mirror { target: raw.destination.read(&format!("{field}.destination"))?, percent });
+    }
+    Ok(mirrors)
+}
+
+impl RawHeaders {
+    /// Changes to requests and to responses.
+    pub(super) fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<(HeaderEdits, HeaderEdits), Flaw> {
+        let mut edits =
+            |edits: Option<RawEdits>, name: &str| edits.unwrap_or_default().read(&format!("{field}.{name}"), remarks);
+        Ok((edits(self.request, "request")?, edits(self.response, "response")?))
+    }
+}
+
+impl RawEdits {
+    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<HeaderEdits, Flaw> {
+        let mut pairs = |given: BTreeMap<String, String>, name: &str| -> Result<Vec<HeaderField>, Flaw> {
+            let mut pairs = Vec::with_capacity(given.len());
+            for (key, value) in given {
+                check_field(&key, &value, &format!("{field}.{name}"))?;
+                if value.contains('%') {
+                    let message = format!("{value:?} is sent as it is written; nothing is filled in for %...%");
+                    remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{name}[{key:?}]"), message));
+                }
+                pairs.push((key.to_ascii_lowercase().into(), value.into()));
+            }
+            Ok(pairs)
+        };
+        let (set, add) = (pairs(self.set, "set")?, pairs(self.add, "add")?);
+        let mut remove = Vec::with_capacity(self.remove.len());
+        for key in self.remove {
+            check_field(&key, "", &format!("{field}.remove"))?;
+            remove.push(key.to_ascii_lowercase().into());
+        }
+        Ok(HeaderEdits { remove, set, add })
+    }
+}
+
+/// A field's name is a token (RFC 9110, section 5.1), and its value has no control characters.
+fn check_field(name: &str, value: &str, field: &str) -> Result<(), Flaw> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(Flaw::value(
+            field,
+            format!("{name:?} is no header field's name; it can be no pseudo-header either"),
+        ));
+    }
+    if value.bytes().any(|b| b < b' ' && b != b'\t' || b == 0x7f) {
+        return Err(Flaw::value(field, format!("the value of {name} has control characters")));
+    }
+    Ok(())
+}
+
+impl RawRedirect {
+    pub(super) fn read(self, field: &str) -> Result<Action, Flaw> {
+        let status = self.redirect_code.unwrap_or(301);
+        if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+            let message = format!("{status} sends nobody elsewhere; write 301, 302, 303, 307 or 308");
+            return Err(Flaw::value(format!("{field}.redirectCode"), message));
+        }
+        let scheme = match self.scheme.as_deref() {
+            None | Some("http" | "https") => self.scheme,
+            Some(other) => {
+                return Err(Flaw::value(format!("{field}.scheme"), format!("{other:?} is neither http nor https")));
+            }
+        };
+        let port = match (self.port, self.derive_port) {
+            (Some(0), _) => return Err(Flaw::value(format!("{field}.port"), "0 is no port")),
+            (Some(port), None) => RedirectPort::Number(port),
+            (None, Some(RawDerivePort::RequestPort)) => RedirectPort::Requested,
+            (None, None | Some(RawDerivePort::ProtocolDefault)) => RedirectPort::Derived,
+            (Some(_), Some(_)) => {
+                return Err(Flaw::value(format!("{field}.derivePort"), "port and derivePort exclude each other"));
+            }
+        };
+        Ok(Action::Redirect(Redirect {
+            scheme: scheme.map(Into::into),
+            host: self.authority.map(Into::into),
+            port,
+            path: self.uri.map(|uri| PathRewrite::Full(uri.into())),
+            status,
+        }))
+    }
+}
+
+impl RawDirectResponse {
+    pub(super) fn read(self, field: &str) -> Result<Action, Flaw> {
+        if !(200..=599).contains(&self.status) {
+            return Err(Flaw::value(format!("{field}.status"), format!("{} is no final status", self.status)));
+        }
+        let body = match self.body {
+            Some(RawBody { string: Some(text), bytes: None }) => Some(text.into_bytes()),
+            Some(RawBody { string: None, bytes: Some(_) }) => {
+                return Err(Flaw::value(format!("{field}.body.bytes"), "write the text as body.string"));
+            }
+            Some(_) => return Err(Flaw::value(format!("{field}.body"), "write body.string")),
+            None => None,
+        };
+        if body.as_ref().is_some_and(|body| body.len() > MAX_BODY) {
+            return Err(Flaw::value(format!("{field}.body"), format!("more than {MAX_BODY} octets")));
+        }
+        Ok(Action::Respond(DirectResponse { status: self.status, body: body.map(Into::into) }))
+    }
+}
+
+impl RawRewrite {
+    pub(super) fn read(self, field: &str) -> Result<Rewrite, Flaw> {
+        let path = match (self.uri, self.uri_regex_rewrite) {
+            (Some(_), Some(_)) => {
+                return Err(Flaw::value(
+                    format!("{field}.uriRegexRewrite"),
+                    "uri and uriRegexRewrite exclude each other",
+                ));
+            }
+            (Some(uri), None) => Some(PathRewrite::Matched(uri.into())),
+            (None, Some(raw)) => {
+                let pattern = Regex::anywhere(&raw.pattern)
+                    .map_err(|error| Flaw::value(format!("{field}.uriRegexRewrite.match"), error.to_string()))?;
+                Some(PathRewrite::Regex { pattern, substitution: raw.rewrite.into() })
+            }
+            (None, None) => None,
+        };
+        Ok(Rewrite { authority: self.authority.map(Into::into), path })
+    }
+}

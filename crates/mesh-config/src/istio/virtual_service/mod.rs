@@ -1,0 +1,217 @@
+//! VirtualService of networking.istio.io.
+
+mod action;
+mod cors;
+mod matching;
+mod resilience;
+
+use std::sync::Arc;
+
+use mesh_core::PolicyName;
+use mesh_core::l7::{Action, HeaderEdits, RequestMatch, Rule, RuleRef};
+use serde::Deserialize;
+use serde_json::Value;
+
+use self::action::{RawDirectResponse, RawHeaders, RawRedirect, RawRewrite, RawRoute};
+use self::cors::RawCors;
+use self::matching::RawMatch;
+use self::resilience::{RawFault, RawRetries};
+use super::destination_rule::exported_to;
+use super::duration::duration;
+use super::{Age, Flaw, Remark, decode, policy_name};
+use crate::code::Code;
+use crate::finding::ObjectName;
+
+/// Rules of one VirtualService; one request of thousands of rules is a mistake.
+const MAX_RULES: usize = 1_000;
+/// The word for all clients in the mesh, in `gateways`.
+pub(crate) const MESH: &str = "mesh";
+
+/// A VirtualService.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtualService {
+    /// Its namespace and name.
+    pub name: Arc<PolicyName>,
+    /// The hosts as they are written.
+    pub hosts: Vec<String>,
+    /// The namespaces whose clients it is for; none for all.
+    pub exported_to: Option<Vec<Arc<str>>>,
+    /// Its rules, of HTTP.
+    pub http: Vec<HttpRule>,
+    /// When it was made.
+    pub age: Age,
+    /// What is worth a finding.
+    pub remarks: Vec<Remark>,
+}
+
+/// One rule, with hosts as they are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRule {
+    /// The rule.
+    pub rule: Rule,
+    /// The gateways that it is for; for each match those of the match, and one entry for a rule without matches.
+    pub gateways: Vec<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Spec {
+    #[serde(default)]
+    hosts: Vec<String>,
+    gateways: Option<Vec<String>>,
+    #[serde(default)]
+    http: Vec<RawHttp>,
+    tls: Option<Vec<Value>>,
+    tcp: Option<Vec<Value>>,
+    export_to: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawHttp {
+    name: Option<String>,
+    #[serde(default, rename = "match")]
+    matches: Vec<RawMatch>,
+    #[serde(default)]
+    route: Vec<RawRoute>,
+    redirect: Option<RawRedirect>,
+    direct_response: Option<RawDirectResponse>,
+    delegate: Option<Value>,
+    rewrite: Option<RawRewrite>,
+    timeout: Option<String>,
+    retries: Option<RawRetries>,
+    fault: Option<RawFault>,
+    mirror: Option<action::RawDestination>,
+    mirrors: Option<Vec<action::RawMirror>>,
+    #[serde(alias = "mirror_percent")]
+    mirror_percent: Option<f64>,
+    mirror_percentage: Option<resilience::RawPercent>,
+    cors_policy: Option<RawCors>,
+    headers: Option<RawHeaders>,
+}
+
+impl VirtualService {
+    pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+        let resource = decode::<Spec>(value)?;
+        let age = Age::of(&resource.metadata);
+        let Some(spec) = resource.spec else {
+            return Err(Flaw::value("spec.hosts", "the VirtualService is about no host"));
+        };
+        let name = policy_name(name);
+        check_hosts(&spec)?;
+        let mut remarks = Vec::new();
+        for (field, given) in [("tls", spec.tls.is_some()), ("tcp", spec.tcp.is_some())] {
+            if given {
+                let message = "connections are not routed by it; requests are, by http";
+                remarks.push(Remark::new(Code::FieldNotHonoured, format!("spec.{field}"), message));
+            }
+        }
+        let gateways = spec.gateways.filter(|gateways| !gateways.is_empty()).unwrap_or_else(|| vec![MESH.to_owned()]);
+        let mut http = Vec::with_capacity(spec.http.len());
+        for (index, raw) in spec.http.into_iter().enumerate() {
+            http.push(raw.read(index, &name, &gateways, &mut remarks)?);
+        }
+        let exported_to = exported_to(spec.export_to, &name.namespace)?;
+        Ok(Self { name, hosts: spec.hosts, exported_to, http, age, remarks })
+    }
+}
+
+fn check_hosts(spec: &Spec) -> Result<(), Flaw> {
+    if spec.hosts.is_empty() {
+        return Err(Flaw::value(
+            "spec.hosts",
+            "a VirtualService without hosts is only ever a delegate, and delegates are not read",
+        ));
+    }
+    for (index, host) in spec.hosts.iter().enumerate() {
+        let name = host.strip_prefix("*.").unwrap_or(host);
+        let label = |label: &str| {
+            !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        };
+        if host != "*" && !name.split('.').all(label) {
+            return Err(Flaw::value(format!("spec.hosts[{index}]"), format!("{host:?} is no host name")));
+        }
+    }
+    if spec.http.len() > MAX_RULES {
+        let message = format!("{} rules are more than {MAX_RULES}", spec.http.len());
+        return Err(Flaw::value("spec.http", message));
+    }
+    Ok(())
+}
+
+impl RawHttp {
+    fn read(
+        self,
+        index: usize,
+        name: &PolicyName,
+        gateways: &[String],
+        remarks: &mut Vec<Remark>,
+    ) -> Result<HttpRule, Flaw> {
+        let field = format!("spec.http[{index}]");
+        if self.delegate.is_some() {
+            let message = "the VirtualService that it names is not read: the rule cannot be in force";
+            return Err(Flaw::value(format!("{field}.delegate"), message));
+        }
+        let at = RuleRef {
+            kind: "VirtualService",
+            namespace: Arc::clone(&name.namespace),
+            object: Arc::clone(&name.name),
+            index,
+            name: self.name.as_deref().map(Into::into),
+        };
+        let mut matches: Vec<RequestMatch> = Vec::new();
+        let mut for_gateways = Vec::new();
+        for (place, raw) in self.matches.into_iter().enumerate() {
+            let own = raw.gateways().map_or_else(|| gateways.to_vec(), <[String]>::to_vec);
+            for_gateways.push(own);
+            matches.push(raw.read(&format!("{field}.match[{place}]"), remarks)?);
+        }
+        if for_gateways.is_empty() {
+            for_gateways.push(gateways.to_vec());
+        }
+        let action = action(self.route, self.redirect, self.direct_response, &field)?;
+        let headers = self.headers.map_or(Ok((HeaderEdits::default(), HeaderEdits::default())), |headers| {
+            headers.read(&format!("{field}.headers"), remarks)
+        })?;
+        let mirrors =
+            action::mirrors((self.mirror, self.mirrors), (self.mirror_percentage, self.mirror_percent), &field)?;
+        let mut timeouts = mesh_core::l7::Timeouts::default();
+        if let Some(timeout) = self.timeout {
+            timeouts.request =
+                Some(duration(&timeout, format!("{field}.timeout"))?).filter(|timeout| !timeout.is_zero());
+        }
+        let rule = Rule {
+            at,
+            matches,
+            action,
+            request_headers: headers.0,
+            response_headers: headers.1,
+            rewrite: self
+                .rewrite
+                .map(|rewrite| rewrite.read(&format!("{field}.rewrite")))
+                .transpose()?
+                .unwrap_or_default(),
+            mirrors,
+            fault: self.fault.map(|fault| fault.read(&format!("{field}.fault"))).transpose()?.unwrap_or_default(),
+            retry: self.retries.map(|retries| retries.read(&format!("{field}.retries"), remarks)).transpose()?,
+            timeouts,
+            cors: self.cors_policy.map(|cors| cors.read(&format!("{field}.corsPolicy"))).transpose()?,
+        };
+        Ok(HttpRule { rule, gateways: for_gateways })
+    }
+}
+
+fn action(
+    route: Vec<RawRoute>,
+    redirect: Option<RawRedirect>,
+    direct: Option<RawDirectResponse>,
+    field: &str,
+) -> Result<Action, Flaw> {
+    match (route.is_empty(), redirect, direct) {
+        (false, None, None) => action::forward(route, &format!("{field}.route")),
+        (true, Some(redirect), None) => redirect.read(&format!("{field}.redirect")),
+        (true, None, Some(direct)) => direct.read(&format!("{field}.directResponse")),
+        (true, None, None) => Err(Flaw::value(field, "it says nothing of what becomes of a request: add route")),
+        _ => Err(Flaw::value(field, "route, redirect and directResponse exclude each other")),
+    }
+}

@@ -1,0 +1,199 @@
+//! Retries and faults of a rule.
+
+use mesh_core::l7::{Abort, Fault, Percent, Retry, RetryOn};
+use serde::Deserialize;
+
+use super::super::duration::duration;
+use super::super::{Flaw, Remark};
+use crate::code::Code;
+
+/// How often a request may be tried again at most.
+const MAX_ATTEMPTS: i64 = 100;
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPercent {
+    #[serde(default)]
+    value: f64,
+}
+
+impl RawPercent {
+    pub(super) const fn of(value: f64) -> Self {
+        Self { value }
+    }
+
+    pub(super) fn read(self, field: &str) -> Result<Percent, Flaw> {
+        Percent::new(self.value)
+            .ok_or_else(|| Flaw::value(format!("{field}.value"), format!("{} is no percentage", self.value)))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct RawRetries {
+    attempts: Option<i64>,
+    per_try_timeout: Option<String>,
+    retry_on: Option<String>,
+    retry_remote_localities: Option<bool>,
+    #[serde(rename = "retryIgnorePreviousHosts")]
+    _retry_ignore_previous_hosts: Option<bool>,
+    backoff: Option<String>,
+}
+
+impl RawRetries {
+    pub(super) fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<Retry, Flaw> {
+        // Istio's default where retries are asked for without a number.
+        let attempts = self.attempts.unwrap_or(2);
+        if !(0..=MAX_ATTEMPTS).contains(&attempts) {
+            let message = format!("{attempts} is not from 0 to {MAX_ATTEMPTS}");
+            return Err(Flaw::value(format!("{field}.attempts"), message));
+        }
+        let per_try_timeout = self
+            .per_try_timeout
+            .map(|timeout| duration(&timeout, format!("{field}.perTryTimeout")))
+            .transpose()?
+            .filter(|timeout| !timeout.is_zero());
+        if self.retry_remote_localities.is_some() {
+            let message = "endpoints are not told apart by locality";
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.retryRemoteLocalities"), message));
+        }
+        let on = match self.retry_on.as_deref().map(str::trim) {
+            None | Some("") => RetryOn { per_try_timeout: per_try_timeout.is_some(), ..RetryOn::istio_default() },
+            Some(listed) => retry_on(listed, &format!("{field}.retryOn"))?,
+        };
+        let backoff = self.backoff.map(|backoff| duration(&backoff, format!("{field}.backoff"))).transpose()?;
+        Ok(Retry {
+            attempts: u32::try_from(attempts).unwrap_or_default(),
+            per_try_timeout,
+            on,
+            backoff: backoff.unwrap_or(Retry::DEFAULT_BACKOFF),
+        })
+    }
+}
+
+fn retry_on(listed: &str, field: &str) -> Result<RetryOn, Flaw> {
+    let mut on = RetryOn::default();
+    for word in listed.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        match word {
+            "5xx" => (on.server_error, on.per_try_timeout) = (true, true),
+            "gateway-error" => (on.gateway_error, on.per_try_timeout) = (true, true),
+            "reset" => (on.reset, on.per_try_timeout) = (true, true),
+            "reset-before-request" => on.reset_before_request = true,
+            "connect-failure" => on.connect_failure = true,
+            "refused-stream" => on.refused_stream = true,
+            "retriable-4xx" => on.conflict = true,
+            "cancelled" => on.grpc.push(1),
+            "deadline-exceeded" => on.grpc.push(4),
+            "resource-exhausted" => on.grpc.push(8),
+            "internal" => on.grpc.push(13),
+            "unavailable" => on.grpc.push(14),
+            // Istio takes statuses beside the words; Envoy's own word for that says nothing without them.
+            "retriable-status-codes" => {}
+            number => match number.parse::<u16>() {
+                Ok(status) if (100..=599).contains(&status) => on.statuses.push(status),
+                _ => return Err(Flaw::value(field, format!("{word:?} is nothing to retry on"))),
+            },
+        }
+    }
+    Ok(on)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFault {
+    delay: Option<RawDelay>,
+    abort: Option<RawAbort>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawDelay {
+    percentage: Option<RawPercent>,
+    percent: Option<f64>,
+    fixed_delay: Option<String>,
+    exponential_delay: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawAbort {
+    percentage: Option<RawPercent>,
+    percent: Option<f64>,
+    http_status: Option<u16>,
+    grpc_status: Option<String>,
+    http2_error: Option<String>,
+}
+
+impl RawFault {
+    pub(super) fn read(self, field: &str) -> Result<Fault, Flaw> {
+        let delay = self.delay.map(|delay| delay.read(&format!("{field}.delay"))).transpose()?;
+        let abort = self.abort.map(|abort| abort.read(&format!("{field}.abort"))).transpose()?;
+        Ok(Fault { delay, abort })
+    }
+}
+
+/// Istio: without a percentage, every request.
+fn share(percentage: Option<RawPercent>, percent: Option<f64>, field: &str) -> Result<Percent, Flaw> {
+    match percentage.or(percent.map(RawPercent::of)) {
+        Some(given) => given.read(&format!("{field}.percentage")),
+        None => Ok(Percent::ALL),
+    }
+}
+
+impl RawDelay {
+    fn read(self, field: &str) -> Result<(Percent, std::time::Duration), Flaw> {
+        if self.exponential_delay.is_some() {
+            return Err(Flaw::value(format!("{field}.exponentialDelay"), "write fixedDelay"));
+        }
+        let Some(fixed) = self.fixed_delay else {
+            return Err(Flaw::value(format!("{field}.fixedDelay"), "it does not say how long"));
+        };
+        let fixed = duration(&fixed, format!("{field}.fixedDelay"))?;
+        Ok((share(self.percentage, self.percent, field)?, fixed))
+    }
+}
+
+impl RawAbort {
+    fn read(self, field: &str) -> Result<(Percent, Abort), Flaw> {
+        if self.http2_error.is_some() {
+            return Err(Flaw::value(format!("{field}.http2Error"), "write httpStatus or grpcStatus"));
+        }
+        let abort =
+            match (self.http_status, self.grpc_status) {
+                (Some(status), None) if (200..=599).contains(&status) => Abort::Http(status),
+                (Some(status), None) => {
+                    return Err(Flaw::value(format!("{field}.httpStatus"), format!("{status} is no final status")));
+                }
+                (None, Some(name)) => Abort::Grpc(grpc_status(&name).ok_or_else(|| {
+                    Flaw::value(format!("{field}.grpcStatus"), format!("{name:?} is no status of gRPC"))
+                })?),
+                _ => return Err(Flaw::value(field, "write one of httpStatus and grpcStatus")),
+            };
+        Ok((share(self.percentage, self.percent, field)?, abort))
+    }
+}
+
+/// By its name or number (gRPC's statuscodes.md).
+fn grpc_status(text: &str) -> Option<u32> {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    let by_name = NAMES.iter().position(|name| *name == text).and_then(|index| u32::try_from(index).ok());
+    by_name.or_else(|| text.parse().ok().filter(|number| *number <= 16))
+}
