@@ -72,6 +72,9 @@ pub struct Args {
     /// File that says how to reach the cluster, for a daemon that runs in no pod.
     #[arg(long, value_name = "FILE", requires = "kubernetes")]
     pub kubeconfig: Option<PathBuf>,
+    /// The DaemonSet that runs this daemon. When it is deleted, the mesh is being uninstalled: pods leave, and hooks and maps go.
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "kubernetes", value_parser = daemon_set)]
+    pub daemon_set: Option<(String, String)>,
     /// Its pods' certificates.
     #[command(flatten)]
     pub identity: IdentityArgs,
@@ -140,6 +143,13 @@ pub struct Args {
     /// Log from the eBPF programs as well; for debugging, it costs time on every connection.
     #[arg(long)]
     pub bpf_log: bool,
+}
+
+/// A namespace and a name in it.
+fn daemon_set(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
+    let (namespace, name) = parts.ok_or("not NAMESPACE/NAME")?;
+    Ok((namespace.to_owned(), name.to_owned()))
 }
 
 /// A number from 0 to 1.

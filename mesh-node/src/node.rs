@@ -121,6 +121,17 @@ async fn configuration(args: &Args, options: Options) -> anyhow::Result<watch::R
     }
 }
 
+/// Resolves when the mesh is being uninstalled.
+async fn uninstalled(args: &Args) {
+    if let Some((namespace, name)) = &args.daemon_set {
+        match mesh_kube::client(args.kubeconfig.as_deref()).await {
+            Ok(client) => return mesh_kube::daemon_set_deleted(client, namespace, name).await,
+            Err(error) => tracing::error!(%error, "an uninstallation will leave hooks behind"),
+        }
+    }
+    std::future::pending().await
+}
+
 fn of_flag<E: std::fmt::Display>(flag: &'static str) -> impl Fn(E) -> anyhow::Error {
     move |error| anyhow::anyhow!("{flag}: {error}")
 }
@@ -193,7 +204,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     tracing::info!(node = args.node, admin_socket = %args.admin_socket.display(), "mesh-node started");
     let stop = asked_to_stop()?;
     tokio::select! {
-        () = enrolment.run(config.clone(), ready) => anyhow::bail!("the configuration's watcher ended"),
+        () = enrolment.run(config.clone(), ready, uninstalled(&args)) => anyhow::bail!("the configuration's watcher ended"),
         () = endpoints.serve(metrics.clone(), is_ready) => {}
         () = Arc::new(api).serve(listener) => {}
         () = rejudge(config.clone(), &workers) => {}
@@ -204,7 +215,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         () = shared.direct.run(direct_events) => anyhow::bail!("the kernel's events of direct connections ended"),
         () = stop => {}
     }
-    tracing::info!("stopping: hooks stay in force and refuse connections until the next start");
+    tracing::info!("stopping: hooks that are in force stay, and refuse connections until the next start");
     workers.stop();
     Ok(())
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::build::{self, Profile};
 use crate::setup::{self, Purpose};
+use crate::test::Tally;
 use crate::{image, repo, step};
 
 /// As tests/kube/kubernetes/go.mod has it.
@@ -32,6 +33,13 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
             build::build(Profile::Release)?;
             image::build_all().map(drop)
         }
+        ["test"] => {
+            setup::ensure(&[Purpose::Build, Purpose::Lab, Purpose::Kube])?;
+            build::build(Profile::Release)?;
+            let tally = test(None)?.not_nothing()?;
+            anyhow::ensure!(tally.failed == 0, "{tally}");
+            Ok(())
+        }
         ["up", ..] => {
             setup::ensure(&[Purpose::Build, Purpose::Lab, Purpose::Kube])?;
             programs()?;
@@ -40,6 +48,28 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         ["down" | "status" | "kubeconfig" | "load-image", ..] => become_cluster(arguments),
         other => bail!("no command `kube {}`: see `cargo xtask help`", other.join(" ")),
     }
+}
+
+/// Starts a cluster, runs the tests of tests/kube on it, and removes it.
+pub(crate) fn test(runner: Option<&str>) -> Result<Tally> {
+    programs()?;
+    let images = image::build_all()?;
+    let down = || step::run("cluster down", &mut cluster(&["down"])?);
+    down()?;
+    let result = step::run("cluster up", &mut cluster(&["up"])?).and_then(|_| {
+        let mut load = cluster(&["load-image"])?;
+        step::run("images loaded", load.args(&images))?;
+        let mut command = step::cargo();
+        // One cluster, one mesh on it: one test after the other.
+        command.args(["test", "--no-fail-fast", "--package", CLUSTER]).env(PROGRAMS_VARIABLE, directory()?);
+        if let Some(runner) = runner {
+            crate::test::through(&mut command, runner);
+        }
+        command.args(["--", "--test-threads=1"]);
+        crate::test::count("tests on Kubernetes", &mut command)
+    });
+    down()?;
+    result
 }
 
 fn become_cluster(arguments: &[&str]) -> Result<()> {

@@ -39,6 +39,7 @@ cargo xtask <command>
                          one shell command on each of them, with these files at the paths that they have here
   kube up|down|status|kubeconfig
                          a Kubernetes of two nodes on this machine; builds it first (10 minutes of CPU, once)
+  kube test              the tests of tests/kube on a cluster that is made for them
   kube build             builds it and the images, and starts nothing
   kube load-image FILE...
                          gives images (docker or OCI archives) to its nodes

@@ -9,10 +9,13 @@ use anyhow::{Result, bail};
 pub(crate) use tally::{Tally, without_passed};
 
 use crate::build::{self, Profile};
-use crate::{check, fuzz, kernels, setup, step};
+use crate::{check, fuzz, kernels, kube, setup, step};
 
 /// Packages whose tests make network namespaces, cgroups and eBPF maps.
 const AS_ROOT: &[&str] = &["mesh-lab", "mesh-e2e", "mesh-node", "mesh-demo", "mesh-hostile", "mesh-bench"];
+
+/// The package whose tests need a cluster.
+const ON_KUBERNETES: &str = "mesh-kube-cluster";
 
 /// Tests under load run these, so they are what production runs.
 const PROGRAMS: Profile = Profile::Release;
@@ -70,9 +73,9 @@ pub(crate) fn run(filter: Option<&str>) -> ExitCode {
         report.stage("check", || nothing_to_count(check::run()));
     }
     if step::is_root() {
-        report.stage("tests", || cargo_test("tests", &["--workspace"], filter, None));
+        report.stage("tests", || cargo_test("tests", &["--workspace", "--exclude", ON_KUBERNETES], filter, None));
     } else {
-        let mut others = vec!["--workspace"];
+        let mut others = vec!["--workspace", "--exclude", ON_KUBERNETES];
         others.extend(AS_ROOT.iter().flat_map(|package| ["--exclude", package]));
         report.stage("tests", || cargo_test("tests", &others, filter, None));
         report.stage("tests of the lab", || tests_as_root(filter));
@@ -81,8 +84,9 @@ pub(crate) fn run(filter: Option<&str>) -> ExitCode {
         None => {
             report.stage("fuzzing", || fuzz::turns(fuzz::SHORT_TURN, None));
             report.stage("tests on other kernels", || kernels::test(PROGRAMS));
+            report.stage("tests on Kubernetes", || kube::test(sudo().as_deref()));
         }
-        Some(_) => eprintln!("because of the filter, `check`, fuzzing and the other kernels were left out"),
+        Some(_) => eprintln!("because of the filter, `check`, fuzzing, the other kernels and Kubernetes were left out"),
     }
     report.finish()
 }
@@ -99,18 +103,31 @@ fn tests_as_root(filter: Option<&str>) -> Result<Tally> {
     cargo_test("tests of the lab", &packages, filter, Some(&runner))
 }
 
+/// How tests on a cluster are started, where this is not root.
+fn sudo() -> Option<String> {
+    let programs = kube::directory().ok()?;
+    let runner = format!("sudo env {}={}", kube::PROGRAMS_VARIABLE, programs.display());
+    (!step::is_root()).then_some(runner)
+}
+
 fn cargo_test(label: &str, packages: &[&str], filter: Option<&str>, runner: Option<&str>) -> Result<Tally> {
     let mut command = step::cargo();
     command.args(["test", "--no-fail-fast"]).args(packages).args(filter);
     command.env(PROGRAMS_VARIABLE, PROGRAMS.folder());
     if let Some(runner) = runner {
-        let arch = std::env::consts::ARCH.to_uppercase();
-        command.env(format!("CARGO_TARGET_{arch}_UNKNOWN_LINUX_GNU_RUNNER"), runner);
+        through(&mut command, runner);
     }
     count(label, &mut command)
 }
 
-fn count(label: &str, command: &mut Command) -> Result<Tally> {
+/// Has cargo start each test program through `runner`.
+pub(crate) fn through(command: &mut Command, runner: &str) {
+    let arch = std::env::consts::ARCH.to_uppercase();
+    command.env(format!("CARGO_TARGET_{arch}_UNKNOWN_LINUX_GNU_RUNNER"), runner);
+}
+
+/// Runs tests and counts them.
+pub(crate) fn count(label: &str, command: &mut Command) -> Result<Tally> {
     let finished = step::watch(label, command)?;
     let tally = Tally::of(&finished.output);
     if !finished.status.success() {

@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod deletion;
 mod kind_watch;
 mod source;
 
 pub use client::{ClientError, client};
+pub use deletion::daemon_set_deleted;
 pub use source::watch;

@@ -276,6 +276,20 @@ impl Datapath {
         Ok(())
     }
 
+    /// Detaches every hook and removes everything that is pinned: for good.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn remove(&mut self) -> Result<(), PinError> {
+        self.links.remove_all(|_| true)?;
+        let base = self.maps_dir.parent().unwrap_or(&self.maps_dir);
+        let failed = |source| PinError::Directory { path: base.to_owned(), source };
+        fs::remove_dir_all(base).map_err(failed)?;
+        // The directory itself may be a mount, or hold what another version pinned.
+        let _ = base.parent().map(fs::remove_dir);
+        Ok(())
+    }
+
     /// Whether the kernel treats a namespace as enrolled, perhaps since an earlier daemon.
     pub fn is_enrolled(&self, cookie: u64) -> bool {
         self.pods.contains(cookie)

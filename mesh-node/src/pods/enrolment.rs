@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -114,8 +115,15 @@ impl Enrolment {
         self.roster.subscribe()
     }
 
-    /// Runs until the configuration's sender is gone. `ready` becomes true after the first comparison.
-    pub async fn run(mut self, mut config: watch::Receiver<Arc<Config>>, ready: watch::Sender<bool>) {
+    /// Runs until the configuration's sender is gone. `ready` becomes true after the first comparison. Once `uninstalled`
+    /// resolves, all pods leave, the data path is removed, and nothing more is done.
+    pub async fn run(
+        mut self,
+        mut config: watch::Receiver<Arc<Config>>,
+        ready: watch::Sender<bool>,
+        uninstalled: impl Future<Output = ()>,
+    ) {
+        let mut uninstalled = pin!(uninstalled);
         loop {
             let current = config.borrow_and_update().clone();
             let pending = self.reconcile(&current);
@@ -124,9 +132,22 @@ impl Enrolment {
             tokio::select! {
                 changed = config.changed() => if changed.is_err() { return },
                 Some(uid) = self.ended.1.recv() => self.sandbox_ended(&uid),
+                () = &mut uninstalled => return self.uninstall().await,
                 () = tokio::time::sleep(interval) => {}
             }
         }
+    }
+
+    /// Leaves the node as if there had been no mesh. A daemon that ended now would be started again, and come back.
+    async fn uninstall(mut self) {
+        let nothing = BTreeMap::new();
+        self.withdraw_undesired(&nothing);
+        self.forget_strangers(&nothing);
+        match self.datapath.remove() {
+            Ok(()) => tracing::info!("uninstalled: no hook and no map is left on this node"),
+            Err(error) => tracing::error!(%error, "not wholly uninstalled"),
+        }
+        std::future::pending().await
     }
 
     /// Makes the actual state the desired one. True when a pod is still missing.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+pub mod apps;
 mod certificates;
 mod cgroups;
 mod cluster;
@@ -13,6 +14,7 @@ mod control;
 mod home;
 mod kubeconfig;
 mod kubectl;
+pub mod mesh;
 mod network;
 pub mod node;
 mod programs;

@@ -1,0 +1,132 @@
+//! Pods that talk to each other, and what they saw.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::Kubectl;
+
+/// The image of the tests' servers and clients.
+const IMAGE: &str = concat!("mesh.dev/mesh-traffic:", env!("CARGO_PKG_VERSION"));
+/// Where every pod says whom accept() showed.
+pub const PORT: u16 = 7003;
+/// Where its Service does.
+pub const SERVICE_PORT: u16 = 80;
+
+/// A namespace of a test's own; it goes with this.
+#[derive(Debug)]
+pub struct Apps {
+    kubectl: Kubectl,
+    namespace: String,
+}
+
+impl Apps {
+    /// Makes the namespace.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn new(kubectl: &Kubectl, namespace: &str) -> Result<Self> {
+        kubectl.run(&["create", "namespace", namespace])?;
+        Ok(Self { kubectl: kubectl.clone(), namespace: namespace.to_owned() })
+    }
+
+    /// Puts a label on the namespace, or takes it off (`KEY-`).
+    ///
+    /// # Errors
+    /// When kubectl fails.
+    pub fn label(&self, label: &str) -> Result<()> {
+        self.kubectl.run(&["label", "--overwrite", "namespace", &self.namespace, label]).map(drop)
+    }
+
+    /// Runs a pod under a service account of its name, with a Service of its name; waits until it is ready.
+    ///
+    /// # Errors
+    /// With what the pod's events say.
+    pub fn deploy(&self, name: &str, node: &str) -> Result<()> {
+        let metadata = json!({"name": name, "namespace": self.namespace, "labels": {"app": name}});
+        let listen = format!("[::]:{PORT}");
+        let items = json!([
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+            {"apiVersion": "v1", "kind": "Service", "metadata": metadata,
+             "spec": {"selector": {"app": name}, "ports": [{"port": SERVICE_PORT, "targetPort": PORT}]}},
+            {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {
+                "nodeName": node,
+                "serviceAccountName": name,
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{
+                    "name": "main",
+                    "image": IMAGE,
+                    "imagePullPolicy": "Never",
+                    "args": ["report-peer", "--listen", listen],
+                    "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+                }],
+            }},
+        ]);
+        self.kubectl.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())?;
+        let ready = ["-n", &self.namespace, "wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{name}")];
+        self.kubectl.run(&ready).map(drop).with_context(|| {
+            let events = self.kubectl.run(&["-n", &self.namespace, "get", "events"]);
+            events.unwrap_or_else(|error| error.to_string())
+        })
+    }
+
+    /// A pod's address, at its port.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn pod(&self, name: &str) -> Result<SocketAddr> {
+        self.address(&["pod", name], "/status/podIP", PORT)
+    }
+
+    /// A pod's Service.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn service(&self, name: &str) -> Result<SocketAddr> {
+        self.address(&["service", name], "/spec/clusterIP", SERVICE_PORT)
+    }
+
+    fn address(&self, object: &[&str], pointer: &str, port: u16) -> Result<SocketAddr> {
+        let object = self.kubectl.get(&[&["-n", self.namespace.as_str()], object].concat())?;
+        let text =
+            object.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no {pointer} in {object}"))?;
+        Ok(SocketAddr::new(text.parse()?, port))
+    }
+
+    /// Connects from a pod and reads what the server says; how it ended: `ok`, `reset`, `refused` ...
+    ///
+    /// # Errors
+    /// When the pod cannot run it.
+    pub fn connect(&self, pod: &str, to: SocketAddr) -> Result<Answer> {
+        let to = to.to_string();
+        let client = ["mesh-traffic", "connect", "--to", &to, "--timeout", "10", "--message", ""];
+        let words = [&["-n", self.namespace.as_str(), "exec", pod, "--"], &client[..]].concat();
+        // It ends with another code where it does not end well, which is an answer as well.
+        let output = self.kubectl.command(&words).output().context("starting kubectl")?;
+        let said: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("{pod} -> {to}: {}", String::from_utf8_lossy(&output.stderr)))?;
+        let text = said["text"].as_str().unwrap_or_default();
+        let seen: Value = serde_json::from_str(text).unwrap_or_default();
+        Ok(Answer {
+            outcome: said["outcome"].as_str().unwrap_or_default().to_owned(),
+            client: seen["peer"].as_str().and_then(|peer| peer.parse().ok()),
+        })
+    }
+}
+
+impl Drop for Apps {
+    fn drop(&mut self) {
+        // A namespace that stays disturbs no other.
+        let _ = self.kubectl.run(&["delete", "namespace", &self.namespace, "--wait=false", "--ignore-not-found"]);
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// `ok` where the server's word came.
+    pub outcome: String,
+    /// The client's address as accept() showed it to the server.
+    pub client: Option<SocketAddr>,
+}
