@@ -184,7 +184,7 @@ fn transport(
     Ok((transport, Some(Arc::clone(rule))))
 }
 
-/// The endpoints of one family; [`Snapshot::build`] has put IPv4 before IPv6.
+/// The endpoints of one family; [`Snapshot::put_service`] has put IPv4 before IPv6.
 pub(crate) fn of_family(endpoints: &[Endpoint], ipv6: bool) -> &[Endpoint] {
     let (v4, v6) = endpoints.split_at(endpoints.partition_point(|e| e.address.is_ipv4()));
     if ipv6 { v6 } else { v4 }

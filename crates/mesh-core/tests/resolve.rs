@@ -124,7 +124,7 @@ fn a_snapshot_tells_what_runs_on_a_node() {
         let names = snapshot.workloads_on(&NodeName::from(node)).map(|w| w.name.to_string());
         names.collect::<Vec<_>>()
     };
-    assert_eq!(on("a"), ["cart", "legacy", "host"]);
+    assert_eq!(on("a"), ["cart", "host", "legacy"]);
     assert!(on("b").is_empty());
     assert!(Snapshot::default().workloads().next().is_none());
 }

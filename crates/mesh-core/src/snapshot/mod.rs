@@ -1,0 +1,291 @@
+//! The cluster at one moment, indexed for the questions that a connection asks.
+
+mod entries;
+mod ordered;
+mod sharded;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::l7::L7;
+use crate::model::{NodeName, Protocol, Service, Workload, WorkloadUid};
+use crate::policy::Policies;
+use entries::{ByAddress, ByUid, ByVip, HeadlessEndpoints, HeadlessPort, OnNode};
+use ordered::{Named, Ordered};
+use sharded::Sharded;
+
+/// A view of the cluster. Every lookup by an address, a uid or a node is a hash lookup.
+///
+/// A copy costs some microseconds and shares everything with what it is of; so the next moment's snapshot is a copy with the
+/// changes made to it, whatever the cluster's size.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    workloads: Ordered<Workload>,
+    services: Ordered<Service>,
+    by_address: Sharded<ByAddress>,
+    by_uid: Sharded<ByUid>,
+    by_node: Sharded<OnNode>,
+    by_vip: Sharded<ByVip>,
+    headless: Sharded<HeadlessEndpoints>,
+    policies: Arc<Policies>,
+    l7: Arc<L7>,
+}
+
+/// Equal when workloads, services, policies and the application layer are.
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        self.workloads.iter().eq(other.workloads.iter())
+            && self.services.iter().eq(other.services.iter())
+            && self.policies == other.policies
+            && self.l7 == other.l7
+    }
+}
+
+impl Eq for Snapshot {}
+
+impl Snapshot {
+    /// Indexes workloads and services, given by value or behind an `Arc`: each is put in as by
+    /// [`Snapshot::put_workload`] and [`Snapshot::put_service`].
+    #[must_use]
+    pub fn build<W, S>(workloads: W, services: S) -> Self
+    where
+        W: IntoIterator<Item: Into<Arc<Workload>>>,
+        S: IntoIterator<Item: Into<Arc<Service>>>,
+    {
+        let mut snapshot = Self::default();
+        workloads.into_iter().for_each(|workload| snapshot.put_workload(workload.into()));
+        services.into_iter().for_each(|service| snapshot.put_service(service.into()));
+        snapshot
+    }
+
+    /// The same cluster under those policies.
+    #[must_use]
+    pub fn with_policies(mut self, policies: Policies) -> Self {
+        self.set_policies(policies);
+        self
+    }
+
+    /// Puts those policies in force.
+    pub fn set_policies(&mut self, policies: Policies) {
+        self.policies = Arc::new(policies);
+    }
+
+    /// The same cluster with that application layer.
+    #[must_use]
+    pub fn with_l7(mut self, l7: L7) -> Self {
+        self.set_l7(l7);
+        self
+    }
+
+    /// Puts that application layer in force.
+    pub fn set_l7(&mut self, l7: L7) {
+        self.l7 = Arc::new(l7);
+    }
+
+    /// Routes, traffic rules and waypoints.
+    #[must_use]
+    pub fn l7(&self) -> &L7 {
+        &self.l7
+    }
+
+    /// The policies in force.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// The workload that has `address` as its own.
+    #[must_use]
+    pub fn workload_by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.by_address.get(&address.to_canonical()).map(ByAddress::workload)
+    }
+
+    /// The workload of that uid.
+    #[must_use]
+    pub fn workload_by_uid(&self, uid: &WorkloadUid) -> Option<&Arc<Workload>> {
+        self.by_uid.get(uid).map(|entry| &entry.0)
+    }
+
+    /// The workload of that name.
+    #[must_use]
+    pub fn workload(&self, namespace: &str, name: &str) -> Option<&Arc<Workload>> {
+        self.workloads.get((namespace, name))
+    }
+
+    /// The workloads that run on `node`, in the order of namespace and name.
+    pub fn workloads_on<'a>(&'a self, node: &NodeName) -> impl Iterator<Item = &'a Arc<Workload>> + use<'a> {
+        self.by_node.get(node).into_iter().flat_map(|on| on.workloads.iter())
+    }
+
+    /// All workloads, in the order of namespace and name.
+    pub fn workloads(&self) -> impl ExactSizeIterator<Item = &Arc<Workload>> {
+        self.workloads.iter()
+    }
+
+    /// All services, in the order of namespace and name.
+    pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<Service>> {
+        self.services.iter()
+    }
+
+    /// The service of that name.
+    #[must_use]
+    pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
+        self.services.get((namespace, name))
+    }
+
+    /// The service that has `address` as a cluster address.
+    #[must_use]
+    pub fn service_by_vip(&self, address: IpAddr) -> Option<&Arc<Service>> {
+        self.by_vip.get(&address.to_canonical()).map(ByVip::service)
+    }
+
+    /// The headless Service whose endpoint that is, and the Service's port. Of several the first by namespace and name.
+    pub(crate) fn headless_service(&self, endpoint: SocketAddr) -> Option<(&Arc<Service>, u16)> {
+        let mut ports = self.headless.get(&endpoint.ip())?.ports.iter();
+        ports.find(|port| port.endpoint == endpoint.port()).map(|port| (&port.service, port.port))
+    }
+
+    /// The ports at which `workload` is an endpoint of headless Services.
+    pub(crate) fn headless_ports(&self, workload: &Workload) -> impl Iterator<Item = u16> {
+        let own = workload.addresses.iter().filter_map(|address| self.headless.get(&address.to_canonical()));
+        own.flat_map(|endpoints| endpoints.ports.iter().map(|port| port.endpoint))
+    }
+
+    /// Puts a workload in, in the place of one of its name.
+    ///
+    /// IPv4-mapped IPv6 addresses become IPv4. Where another has its uid or one of its addresses already, that one is
+    /// found by it. A workload on the host's network is not found by address, which is its node's.
+    pub fn put_workload(&mut self, mut workload: Arc<Workload>) {
+        if !workload.addresses.iter().all(|address| address.to_canonical() == *address) {
+            Arc::make_mut(&mut workload).addresses.iter_mut().for_each(|address| *address = address.to_canonical());
+        }
+        self.remove_workload(&workload.namespace, &workload.name);
+        if self.by_uid.get(&workload.uid).is_none() {
+            self.by_uid.replace(ByUid(Arc::clone(&workload)));
+        }
+        let shown = if workload.is_on_host_network() { 0 } else { workload.addresses.len() };
+        for address in ByAddress::all(&workload).take(shown) {
+            if self.by_address.get(address.address()).is_none() {
+                self.by_address.replace(address);
+            }
+        }
+        let mut on = self.by_node.get(&workload.node).cloned().unwrap_or_else(|| OnNode::new(&workload.node));
+        let beside = Arc::make_mut(&mut on.workloads);
+        let index = beside.partition_point(|other| other.key() < workload.key());
+        beside.insert(index, Arc::clone(&workload));
+        self.by_node.replace(on);
+        self.workloads.insert(workload);
+    }
+
+    /// Takes the workload of that name out.
+    pub fn remove_workload(&mut self, namespace: &str, name: &str) -> Option<Arc<Workload>> {
+        let workload = self.workloads.remove((namespace, name))?;
+        if self.workload_by_uid(&workload.uid).is_some_and(|known| Arc::ptr_eq(known, &workload)) {
+            self.by_uid.remove(&workload.uid);
+        }
+        for address in &workload.addresses {
+            if self.workload_by_address(*address).is_some_and(|known| Arc::ptr_eq(known, &workload)) {
+                self.by_address.remove(address);
+            }
+        }
+        if let Some(mut on) = self.by_node.get(&workload.node).cloned() {
+            Arc::make_mut(&mut on.workloads).retain(|other| !Arc::ptr_eq(other, &workload));
+            if on.workloads.is_empty() {
+                self.by_node.remove(&workload.node);
+            } else {
+                self.by_node.replace(on);
+            }
+        }
+        Some(workload)
+    }
+
+    /// Puts a service in, in the place of one of its name.
+    ///
+    /// IPv4-mapped IPv6 addresses become IPv4, and a port's endpoints are ordered IPv4 before IPv6. Where another service
+    /// has one of its addresses already, that one is found by it.
+    pub fn put_service(&mut self, mut service: Arc<Service>) {
+        if !has_ordered_endpoints(&service) {
+            order_endpoints(Arc::make_mut(&mut service));
+        }
+        self.remove_service(&service.namespace, &service.name);
+        for vip in ByVip::all(&service) {
+            if self.by_vip.get(vip.address()).is_none() {
+                self.by_vip.replace(vip);
+            }
+        }
+        for (address, port) in headless_ports(&service) {
+            let mut known = self.headless.get(&address).cloned().unwrap_or_else(|| HeadlessEndpoints::new(address));
+            known.add(port);
+            self.headless.replace(known);
+        }
+        self.services.insert(service);
+    }
+
+    /// Takes the service of that name out.
+    pub fn remove_service(&mut self, namespace: &str, name: &str) -> Option<Arc<Service>> {
+        let service = self.services.remove((namespace, name))?;
+        for vip in &service.vips {
+            if self.service_by_vip(*vip).is_some_and(|known| Arc::ptr_eq(known, &service)) {
+                self.by_vip.remove(vip);
+            }
+        }
+        for (address, _) in headless_ports(&service) {
+            let Some(mut known) = self.headless.get(&address).cloned() else { continue };
+            known.remove_service(&service);
+            if known.ports.is_empty() {
+                self.headless.remove(&address);
+            } else {
+                self.headless.replace(known);
+            }
+        }
+        Some(service)
+    }
+}
+
+impl Named for Workload {
+    fn key(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
+}
+
+impl Named for Service {
+    fn key(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
+}
+
+/// The endpoints by which a headless Service is found.
+fn headless_ports(service: &Arc<Service>) -> impl Iterator<Item = (IpAddr, HeadlessPort)> {
+    let ports = service.ports.iter().filter(|port| service.vips.is_empty() && port.protocol == Protocol::Tcp);
+    ports.flat_map(|port| {
+        port.endpoints.iter().map(|endpoint| {
+            let address = endpoint.address;
+            let service = Arc::clone(service);
+            (address.ip(), HeadlessPort { endpoint: address.port(), service, port: port.port })
+        })
+    })
+}
+
+fn has_ordered_endpoints(service: &Service) -> bool {
+    service.vips.iter().all(|vip| vip.to_canonical() == *vip)
+        && service.ports.iter().all(|port| {
+            port.endpoints.iter().all(|endpoint| canonical(endpoint.address) == endpoint.address)
+                && port.endpoints.is_sorted_by_key(|endpoint| endpoint.address.is_ipv6())
+        })
+}
+
+fn order_endpoints(service: &mut Service) {
+    service.vips.iter_mut().for_each(|vip| *vip = vip.to_canonical());
+    for port in &mut service.ports {
+        for endpoint in &mut port.endpoints {
+            endpoint.address = canonical(endpoint.address);
+        }
+        port.endpoints.sort_by_key(|e| e.address.is_ipv6());
+    }
+}
+
+/// The address with an IPv4-mapped IPv6 address as the IPv4 address that it means (RFC 4291, section 2.5.5.2).
+#[must_use]
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
