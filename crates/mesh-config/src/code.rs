@@ -180,9 +180,15 @@ codes! {
     SubsetNotDefined = "MESH0406" Error "subset is not defined"
         "Define the subset in a DestinationRule of the host; its share of requests is answered with 503 until then."
     RouteConflict = "MESH0407" Warning "another route is older and about the same host"
-        "Join the two in one VirtualService, or delete one."
+        "Join the two in one, or delete one."
     NoWaypoint = "MESH0408" Warning "Service has no waypoint to do that"
         "Create a waypoint, and label the Service or its namespace istio.io/use-waypoint."
+    ParentNotFound = "MESH0409" Error "route attaches itself to nothing that is there"
+        "Correct the parentRef; the route is not in force there."
+    ReferenceNotGranted = "MESH0410" Error "reference to another namespace is not granted"
+        "Create a ReferenceGrant in the other namespace; its share of requests is answered with 500 until then."
+    FilterNotHonoured = "MESH0411" Error "filter is not known here"
+        "Remove the filter; requests of its rule are answered with 500 until then."
 }
 
 impl fmt::Display for Code {

@@ -31,6 +31,9 @@ pub(crate) enum Kind {
     DestinationRule,
     Gateway,
     VirtualService,
+    HttpRoute,
+    GrpcRoute,
+    ReferenceGrant,
 }
 
 impl Kind {
@@ -40,7 +43,7 @@ impl Kind {
     }
 }
 
-const READ: [(&str, &str, Kind); 18] = [
+const READ: [(&str, &str, Kind); 23] = [
     ("v1", "Namespace", Kind::Namespace),
     ("v1", "Node", Kind::Node),
     ("v1", "ServiceAccount", Kind::ServiceAccount),
@@ -57,6 +60,11 @@ const READ: [(&str, &str, Kind); 18] = [
     ("networking.istio.io/v1", "VirtualService", Kind::VirtualService),
     ("networking.istio.io/v1beta1", "VirtualService", Kind::VirtualService),
     ("networking.istio.io/v1alpha3", "VirtualService", Kind::VirtualService),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute", Kind::HttpRoute),
+    ("gateway.networking.k8s.io/v1beta1", "HTTPRoute", Kind::HttpRoute),
+    ("gateway.networking.k8s.io/v1", "GRPCRoute", Kind::GrpcRoute),
+    ("gateway.networking.k8s.io/v1", "ReferenceGrant", Kind::ReferenceGrant),
+    ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", Kind::ReferenceGrant),
     ("gateway.networking.k8s.io/v1", "Gateway", Kind::Gateway),
     ("gateway.networking.k8s.io/v1beta1", "Gateway", Kind::Gateway),
 ];

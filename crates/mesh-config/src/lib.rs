@@ -25,7 +25,7 @@ pub use code::{Code, Severity};
 pub use config::{Config, Options, load};
 pub use directory::DirectoryError;
 pub use finding::{Finding, ObjectName, Origin};
-pub use gateway_api::{AllowedNamespaces, Gateway};
+pub use gateway_api::{AllowedNamespaces, BackendRef, Gateway, Parent, ReferenceGrant, Route, RouteRule};
 pub use istio::{Age, AuthorizationPolicy, DestinationRule, HttpRule, PeerAuthentication, Remark, VirtualService};
 pub use kind::{ReadKind, read_kinds};
 pub use live::LiveObjects;

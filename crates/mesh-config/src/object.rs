@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::code::Code;
 use crate::finding::{Finding, ObjectName, Origin};
-use crate::gateway_api::Gateway;
+use crate::gateway_api::{Gateway, ReferenceGrant, Route, grpc_route, http_route};
 use crate::istio::{AuthorizationPolicy, DestinationRule, Flaw, PeerAuthentication, VirtualService, stand_in};
 use crate::kind::{Kind, Treatment, treatment};
 use crate::probes::ProbePorts;
@@ -64,6 +64,12 @@ pub struct ObjectSet {
     pub gateways: BTreeMap<(String, String), Located<Gateway>>,
     /// VirtualServices.
     pub virtual_services: BTreeMap<(String, String), Located<VirtualService>>,
+    /// HTTPRoutes.
+    pub http_routes: BTreeMap<(String, String), Located<Route>>,
+    /// GRPCRoutes.
+    pub grpc_routes: BTreeMap<(String, String), Located<Route>>,
+    /// ReferenceGrants.
+    pub reference_grants: BTreeMap<(String, String), Located<ReferenceGrant>>,
 }
 
 /// A typed object of one document or list item.
@@ -80,6 +86,9 @@ pub(crate) enum Object {
     DestinationRule(Arc<DestinationRule>),
     Gateway(Arc<Gateway>),
     VirtualService(Arc<VirtualService>),
+    HttpRoute(Arc<Route>),
+    GrpcRoute(Arc<Route>),
+    ReferenceGrant(Arc<ReferenceGrant>),
 }
 
 /// A typed object, its name and its place.
@@ -125,6 +134,9 @@ impl ObjectSet {
             Object::DestinationRule(object) => put(&mut self.destination_rules, key, at, object),
             Object::Gateway(object) => put(&mut self.gateways, key, at, object),
             Object::VirtualService(object) => put(&mut self.virtual_services, key, at, object),
+            Object::HttpRoute(object) => put(&mut self.http_routes, key, at, object),
+            Object::GrpcRoute(object) => put(&mut self.grpc_routes, key, at, object),
+            Object::ReferenceGrant(object) => put(&mut self.reference_grants, key, at, object),
         }
     }
 }
@@ -257,6 +269,9 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
         Kind::DestinationRule => Object::DestinationRule(DestinationRule::read(value, name)?.into()),
         Kind::Gateway => Object::Gateway(Gateway::read(value, name)?.into()),
         Kind::VirtualService => Object::VirtualService(VirtualService::read(value, name)?.into()),
+        Kind::HttpRoute => Object::HttpRoute(http_route::read(value, name)?.into()),
+        Kind::GrpcRoute => Object::GrpcRoute(grpc_route::read(value, name)?.into()),
+        Kind::ReferenceGrant => Object::ReferenceGrant(ReferenceGrant::read(value)?.into()),
     })
 }
 

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 pub use authorization_policy::AuthorizationPolicy;
 pub use destination_rule::DestinationRule;
+pub(crate) use duration::duration;
 pub use peer_authentication::PeerAuthentication;
 pub(crate) use stand_in::{stand_in, stand_in_of_text};
 pub(crate) use virtual_service::MESH;
@@ -132,4 +133,19 @@ pub(crate) fn decode<S: DeserializeOwned>(value: Value) -> Result<Resource<S>, F
 pub(crate) fn policy_name(name: &ObjectName) -> std::sync::Arc<mesh_core::PolicyName> {
     let namespace = name.namespace.as_deref().unwrap_or_default();
     mesh_core::PolicyName { namespace: namespace.into(), name: name.name.as_str().into() }.into()
+}
+
+/// A field's name is a token (RFC 9110, section 5.1), and its value has no control characters.
+pub(crate) fn check_header_field(name: &str, value: &str, field: &str) -> Result<(), Flaw> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(Flaw::value(
+            field,
+            format!("{name:?} is no header field's name; it can be no pseudo-header either"),
+        ));
+    }
+    if value.bytes().any(|b| b < b' ' && b != b'\t' || b == 0x7f) {
+        return Err(Flaw::value(field, format!("the value of {name} has control characters")));
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Objects to the model. Pure, and never fails as a whole: what cannot be used is left out, with a finding.
 
+mod attached_routes;
 mod destination_rules;
 mod endpoints;
 mod label_interner;
@@ -30,7 +31,8 @@ pub fn translate(objects: &ObjectSet, options: &Options) -> (Snapshot, Vec<Findi
     let l7 = waypoints::waypoints(objects, &workloads.all, &services, &mut findings);
     waypoints::report_missing(objects, &services, &policies, &l7, &mut findings);
     let routes = virtual_services::routes(objects, options, &services, &policies, &l7, &mut findings);
-    let l7 = l7.with_routes(routes);
+    let attached = attached_routes::routes(objects, &services, &l7, &routes, &mut findings);
+    let l7 = l7.with_routes(routes.into_iter().chain(attached).collect());
     findings.sort();
     (Snapshot::build(workloads.all, services).with_policies(policies).with_l7(l7), findings)
 }

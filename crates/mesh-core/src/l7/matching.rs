@@ -32,6 +32,12 @@ impl Regex {
         Self::compile(source, &format!("^(?:{source})$"))
     }
 
+    /// A pattern that matches the text and nothing else.
+    #[must_use]
+    pub fn escaped(text: &str) -> String {
+        regex::escape(text)
+    }
+
     /// Compiles `source` to be found anywhere in a text.
     ///
     /// # Errors

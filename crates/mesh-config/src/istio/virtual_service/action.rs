@@ -7,7 +7,7 @@ use mesh_core::l7::rule::{DirectResponse, Mirror, PathRewrite, Redirect, Redirec
 use mesh_core::l7::{Action, Backend, BackendTarget, HeaderEdits, Percent, Regex};
 use serde::Deserialize;
 
-use super::super::{Flaw, Remark};
+use super::super::{Flaw, Remark, check_header_field};
 use super::resilience::RawPercent;
 use crate::code::Code;
 
@@ -189,7 +189,7 @@ impl RawEdits {
         let mut pairs = |given: BTreeMap<String, String>, name: &str| -> Result<Vec<HeaderField>, Flaw> {
             let mut pairs = Vec::with_capacity(given.len());
             for (key, value) in given {
-                check_field(&key, &value, &format!("{field}.{name}"))?;
+                check_header_field(&key, &value, &format!("{field}.{name}"))?;
                 if value.contains('%') {
                     let message = format!("{value:?} is sent as it is written; nothing is filled in for %...%");
                     remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{name}[{key:?}]"), message));
@@ -201,26 +201,11 @@ impl RawEdits {
         let (set, add) = (pairs(self.set, "set")?, pairs(self.add, "add")?);
         let mut remove = Vec::with_capacity(self.remove.len());
         for key in self.remove {
-            check_field(&key, "", &format!("{field}.remove"))?;
+            check_header_field(&key, "", &format!("{field}.remove"))?;
             remove.push(key.to_ascii_lowercase().into());
         }
         Ok(HeaderEdits { remove, set, add })
     }
-}
-
-/// A field's name is a token (RFC 9110, section 5.1), and its value has no control characters.
-fn check_field(name: &str, value: &str, field: &str) -> Result<(), Flaw> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(token) {
-        return Err(Flaw::value(
-            field,
-            format!("{name:?} is no header field's name; it can be no pseudo-header either"),
-        ));
-    }
-    if value.bytes().any(|b| b < b' ' && b != b'\t' || b == 0x7f) {
-        return Err(Flaw::value(field, format!("the value of {name} has control characters")));
-    }
-    Ok(())
 }
 
 impl RawRedirect {

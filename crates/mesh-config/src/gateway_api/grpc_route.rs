@@ -1,0 +1,136 @@
+//! GRPCRoute of gateway.networking.k8s.io.
+
+use mesh_core::l7::{PathMatch, Regex, RequestMatch, Timeouts};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::filters::RawFilter;
+use super::http_route::{RawField, fields, regex};
+use super::reference::{RawBackendRef, RawParentRef};
+use super::route::{MAX_RULES, RawParts, Route};
+use crate::code::Code;
+use crate::finding::ObjectName;
+use crate::istio::{Age, Flaw, Remark, decode, policy_name};
+
+const KIND: &str = "GRPCRoute";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Spec {
+    #[serde(default)]
+    parent_refs: Vec<RawParentRef>,
+    hostnames: Option<Vec<String>>,
+    #[serde(default)]
+    rules: Vec<RawRule>,
+    use_default_gateways: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawRule {
+    name: Option<String>,
+    #[serde(default)]
+    matches: Vec<RawMatch>,
+    #[serde(default)]
+    filters: Vec<RawFilter>,
+    #[serde(default)]
+    backend_refs: Vec<RawBackendRef>,
+    session_persistence: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMatch {
+    method: Option<RawMethod>,
+    #[serde(default)]
+    headers: Vec<RawField>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMethod {
+    #[serde(rename = "type")]
+    kind: Option<RawKind>,
+    service: Option<String>,
+    method: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+enum RawKind {
+    Exact,
+    RegularExpression,
+}
+
+pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
+    let resource = decode::<Spec>(value)?;
+    let age = Age::of(&resource.metadata);
+    let name = policy_name(name);
+    let Some(spec) = resource.spec else {
+        return Err(Flaw::value("spec.parentRefs", "the route attaches itself to nothing"));
+    };
+    if spec.rules.len() > MAX_RULES {
+        return Err(Flaw::value("spec.rules", format!("{} rules are more than {MAX_RULES}", spec.rules.len())));
+    }
+    let mut remarks = Vec::new();
+    let ignored = [
+        ("hostnames", spec.hostnames.is_some_and(|hostnames| !hostnames.is_empty())),
+        ("useDefaultGateways", spec.use_default_gateways.is_some()),
+    ];
+    for (field, _) in ignored.iter().filter(|(_, given)| *given) {
+        let message = "a Service's requests are told by its address, whatever host they name";
+        remarks.push(Remark::new(Code::FieldNotHonoured, format!("spec.{field}"), message));
+    }
+    let mut rules = Vec::with_capacity(spec.rules.len());
+    for (index, raw) in spec.rules.into_iter().enumerate() {
+        let field = format!("spec.rules[{index}]");
+        if raw.session_persistence.is_some() {
+            let message = "requests of one session go to any endpoint";
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.sessionPersistence"), message));
+        }
+        let mut matches = Vec::with_capacity(raw.matches.len());
+        for (place, raw) in raw.matches.into_iter().enumerate() {
+            matches.push(raw.read(&format!("{field}.matches[{place}]"))?);
+        }
+        let parts = RawParts {
+            name: raw.name,
+            matches,
+            filters: raw.filters,
+            backend_refs: raw.backend_refs,
+            timeouts: Timeouts::default(),
+            retry: None,
+        };
+        rules.push(parts.read(KIND, &name, index, &mut remarks)?);
+    }
+    let parents = spec.parent_refs.into_iter().map(|parent| parent.read(&name.namespace)).collect();
+    Ok(Route { kind: KIND, name, parents, rules, age, remarks })
+}
+
+impl RawMatch {
+    /// A call is a request for `/SERVICE/METHOD` (gRPC over HTTP/2).
+    fn read(self, field: &str) -> Result<RequestMatch, Flaw> {
+        let path = match self.method {
+            None => PathMatch::Any,
+            Some(method) => method.read(&format!("{field}.method"))?,
+        };
+        let headers = fields(self.headers, &format!("{field}.headers"), true)?;
+        Ok(RequestMatch { path, headers, ..RequestMatch::default() })
+    }
+}
+
+impl RawMethod {
+    fn read(self, field: &str) -> Result<PathMatch, Flaw> {
+        let any = || "[^/]+".to_owned();
+        Ok(match (self.kind.unwrap_or(RawKind::Exact), self.service, self.method) {
+            (_, None, None) => return Err(Flaw::value(field, "write service, method or both")),
+            (RawKind::Exact, Some(service), Some(method)) => PathMatch::Exact(format!("/{service}/{method}").into()),
+            (RawKind::Exact, Some(service), None) => PathMatch::ElementPrefix(format!("/{service}").into()),
+            (RawKind::Exact, None, Some(method)) => {
+                PathMatch::Regex(regex(&format!("/[^/]+/{}", Regex::escaped(&method)), field)?)
+            }
+            (RawKind::RegularExpression, service, method) => {
+                let source = format!("/(?:{})/(?:{})", service.unwrap_or_else(any), method.unwrap_or_else(any));
+                PathMatch::Regex(regex(&source, field)?)
+            }
+        })
+    }
+}

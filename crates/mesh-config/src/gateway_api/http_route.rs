@@ -1,0 +1,254 @@
+//! HTTPRoute of gateway.networking.k8s.io.
+
+use std::collections::HashSet;
+
+use mesh_core::l7::{FieldMatch, PathMatch, Regex, RequestMatch, Retry, RetryOn, TextMatch, Timeouts};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::filters::RawFilter;
+use super::reference::{RawBackendRef, RawParentRef};
+use super::route::{MAX_RULES, RawParts, Route};
+use crate::code::Code;
+use crate::finding::ObjectName;
+use crate::istio::{Age, Flaw, Remark, decode, duration, policy_name};
+
+const KIND: &str = "HTTPRoute";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Spec {
+    #[serde(default)]
+    parent_refs: Vec<RawParentRef>,
+    hostnames: Option<Vec<String>>,
+    #[serde(default = "one_rule")]
+    rules: Vec<RawRule>,
+    use_default_gateways: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawRule {
+    name: Option<String>,
+    #[serde(default)]
+    matches: Vec<RawMatch>,
+    #[serde(default)]
+    filters: Vec<RawFilter>,
+    #[serde(default)]
+    backend_refs: Vec<RawBackendRef>,
+    timeouts: Option<RawTimeouts>,
+    retry: Option<RawRetry>,
+    session_persistence: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawMatch {
+    path: Option<RawPath>,
+    #[serde(default)]
+    headers: Vec<RawField>,
+    #[serde(default)]
+    query_params: Vec<RawField>,
+    method: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPath {
+    #[serde(rename = "type")]
+    kind: Option<RawPathKind>,
+    value: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+enum RawPathKind {
+    Exact,
+    PathPrefix,
+    RegularExpression,
+}
+
+/// A match on a field by its name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawField {
+    #[serde(rename = "type")]
+    kind: Option<RawFieldKind>,
+    name: String,
+    value: String,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) enum RawFieldKind {
+    Exact,
+    RegularExpression,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawTimeouts {
+    request: Option<String>,
+    backend_request: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRetry {
+    #[serde(default)]
+    codes: Vec<u16>,
+    attempts: Option<u32>,
+    backoff: Option<String>,
+}
+
+/// The default of the API: one rule for every request.
+fn one_rule() -> Vec<RawRule> {
+    vec![RawRule::default()]
+}
+
+pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
+    let resource = decode::<Spec>(value)?;
+    let age = Age::of(&resource.metadata);
+    let name = policy_name(name);
+    let Some(spec) = resource.spec else {
+        return Err(Flaw::value("spec.parentRefs", "the route attaches itself to nothing"));
+    };
+    if spec.rules.len() > MAX_RULES {
+        return Err(Flaw::value("spec.rules", format!("{} rules are more than {MAX_RULES}", spec.rules.len())));
+    }
+    let mut remarks = Vec::new();
+    let ignored = [
+        ("hostnames", spec.hostnames.is_some_and(|hostnames| !hostnames.is_empty())),
+        ("useDefaultGateways", spec.use_default_gateways.is_some()),
+    ];
+    for (field, _) in ignored.iter().filter(|(_, given)| *given) {
+        let message = "a Service's requests are told by its address, whatever host they name";
+        remarks.push(Remark::new(Code::FieldNotHonoured, format!("spec.{field}"), message));
+    }
+    let mut rules = Vec::with_capacity(spec.rules.len());
+    for (index, raw) in spec.rules.into_iter().enumerate() {
+        rules.push(raw.parts(&format!("spec.rules[{index}]"), &mut remarks)?.read(KIND, &name, index, &mut remarks)?);
+    }
+    let parents = spec.parent_refs.into_iter().map(|parent| parent.read(&name.namespace)).collect();
+    Ok(Route { kind: KIND, name, parents, rules, age, remarks })
+}
+
+impl RawRule {
+    fn parts(self, field: &str, remarks: &mut Vec<Remark>) -> Result<RawParts, Flaw> {
+        if self.session_persistence.is_some() {
+            let message = "requests of one session go to any endpoint";
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.sessionPersistence"), message));
+        }
+        let mut matches = Vec::with_capacity(self.matches.len());
+        for (index, raw) in self.matches.into_iter().enumerate() {
+            matches.push(raw.read(&format!("{field}.matches[{index}]"))?);
+        }
+        let timeouts = self.timeouts.map(|timeouts| timeouts.read(&format!("{field}.timeouts")));
+        let retry = self.retry.map(|retry| retry.read(&format!("{field}.retry")));
+        Ok(RawParts {
+            name: self.name,
+            matches,
+            filters: self.filters,
+            backend_refs: self.backend_refs,
+            timeouts: timeouts.transpose()?.unwrap_or_default(),
+            retry: retry.transpose()?,
+        })
+    }
+}
+
+impl RawMatch {
+    fn read(self, field: &str) -> Result<RequestMatch, Flaw> {
+        let path = self.path.map(|path| path.read(&format!("{field}.path"))).transpose()?;
+        Ok(RequestMatch {
+            path: path.unwrap_or(PathMatch::ElementPrefix("/".into())),
+            method: self.method.map(|method| TextMatch::Exact(method.into())),
+            headers: fields(self.headers, &format!("{field}.headers"), true)?,
+            query: fields(self.query_params, &format!("{field}.queryParams"), false)?,
+            ..RequestMatch::default()
+        })
+    }
+}
+
+impl RawPath {
+    fn read(self, field: &str) -> Result<PathMatch, Flaw> {
+        let value = self.value.unwrap_or_else(|| "/".to_owned());
+        let absolute = || {
+            let whole = value.starts_with('/') && !value.contains("//") && !value.contains(['?', '#']);
+            let message = format!("{value:?} is no path: it begins with one slash and has no query");
+            whole.then_some(()).ok_or_else(|| Flaw::value(format!("{field}.value"), message))
+        };
+        Ok(match self.kind.unwrap_or(RawPathKind::PathPrefix) {
+            RawPathKind::Exact => {
+                absolute()?;
+                PathMatch::Exact(value.into())
+            }
+            RawPathKind::PathPrefix => {
+                absolute()?;
+                let trimmed = value.trim_end_matches('/');
+                PathMatch::ElementPrefix(if trimmed.is_empty() { "/" } else { trimmed }.into())
+            }
+            RawPathKind::RegularExpression => PathMatch::Regex(regex(&value, &format!("{field}.value"))?),
+        })
+    }
+}
+
+pub(super) fn regex(source: &str, field: &str) -> Result<Regex, Flaw> {
+    Regex::new(source).map_err(|error| Flaw::value(field, error.to_string()))
+}
+
+/// Matches on fields. Of several for one name, the first counts (HTTPHeaderMatch, `name`).
+pub(super) fn fields(given: Vec<RawField>, field: &str, lower_case: bool) -> Result<Vec<FieldMatch>, Flaw> {
+    let mut named = HashSet::new();
+    let mut fields = Vec::with_capacity(given.len());
+    for (index, raw) in given.into_iter().enumerate() {
+        let name = if lower_case { raw.name.to_ascii_lowercase() } else { raw.name };
+        if !named.insert(name.clone()) {
+            continue;
+        }
+        let value = match raw.kind.unwrap_or(RawFieldKind::Exact) {
+            RawFieldKind::Exact => TextMatch::Exact(raw.value.into()),
+            RawFieldKind::RegularExpression => TextMatch::Regex(regex(&raw.value, &format!("{field}[{index}].value"))?),
+        };
+        fields.push(FieldMatch { name: name.into(), value });
+    }
+    Ok(fields)
+}
+
+impl RawTimeouts {
+    fn read(self, field: &str) -> Result<Timeouts, Flaw> {
+        // 0s is no limit.
+        let time = |text: Option<String>, name: &str| {
+            let read = text.map(|text| duration(&text, format!("{field}.{name}"))).transpose();
+            read.map(|time| time.filter(|time| !time.is_zero()))
+        };
+        let (request, backend_request) =
+            (time(self.request, "request")?, time(self.backend_request, "backendRequest")?);
+        if let (Some(whole), Some(attempt)) = (request, backend_request)
+            && attempt > whole
+        {
+            return Err(Flaw::value(format!("{field}.backendRequest"), "it is longer than request"));
+        }
+        Ok(Timeouts { request, backend_request, idle: None })
+    }
+}
+
+impl RawRetry {
+    fn read(self, field: &str) -> Result<Retry, Flaw> {
+        if let Some(status) = self.codes.iter().find(|status| !(400..=599).contains(*status)) {
+            return Err(Flaw::value(format!("{field}.codes"), format!("{status} is not from 400 to 599")));
+        }
+        let backoff = self.backoff.map(|backoff| duration(&backoff, format!("{field}.backoff"))).transpose()?;
+        Ok(Retry {
+            attempts: self.attempts.unwrap_or(2).min(100),
+            per_try_timeout: None,
+            // What the API wants retried wherever retries are asked for (HTTPRouteRetry).
+            on: RetryOn {
+                connect_failure: true,
+                reset: true,
+                refused_stream: true,
+                per_try_timeout: true,
+                statuses: self.codes,
+                ..RetryOn::default()
+            },
+            backoff: backoff.unwrap_or(Retry::DEFAULT_BACKOFF),
+        })
+    }
+}

@@ -1,0 +1,109 @@
+//! What HTTPRoute and GRPCRoute have in common.
+
+use std::sync::Arc;
+
+use mesh_core::PolicyName;
+use mesh_core::l7::rule::DirectResponse;
+use mesh_core::l7::{Action, Percent, RequestMatch, Retry, Rule, RuleRef, Timeouts};
+
+use super::filters::{Edits, RawFilter};
+use super::reference::{BackendRef, Parent, RawBackendRef};
+use crate::istio::{Age, Flaw, Remark};
+
+/// Rules of one route; the API itself allows 16.
+pub(super) const MAX_RULES: usize = 256;
+
+/// An HTTPRoute or a GRPCRoute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// `HTTPRoute` or `GRPCRoute`.
+    pub kind: &'static str,
+    /// Its namespace and name.
+    pub name: Arc<PolicyName>,
+    /// What it attaches itself to.
+    pub parents: Vec<Parent>,
+    /// Its rules.
+    pub rules: Vec<RouteRule>,
+    /// When it was made.
+    pub age: Age,
+    /// What is worth a finding.
+    pub remarks: Vec<Remark>,
+}
+
+/// One rule, with references as they are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteRule {
+    /// The rule. Its backends are in the order of `backends`, its mirrors are to be made of `mirrors`.
+    pub rule: Rule,
+    /// What the backends refer to.
+    pub backends: Vec<BackendRef>,
+    /// What the mirrors refer to.
+    pub mirrors: Vec<(BackendRef, Percent)>,
+}
+
+/// The parts of a rule that are read alike.
+pub(super) struct RawParts {
+    pub(super) name: Option<String>,
+    pub(super) matches: Vec<RequestMatch>,
+    pub(super) filters: Vec<RawFilter>,
+    pub(super) backend_refs: Vec<RawBackendRef>,
+    pub(super) timeouts: Timeouts,
+    pub(super) retry: Option<Retry>,
+}
+
+impl RawParts {
+    pub(super) fn read(
+        self,
+        kind: &'static str,
+        name: &PolicyName,
+        index: usize,
+        remarks: &mut Vec<Remark>,
+    ) -> Result<RouteRule, Flaw> {
+        let field = format!("spec.rules[{index}]");
+        let mut edits = Edits::default();
+        for (place, filter) in self.filters.into_iter().enumerate() {
+            filter.read(&format!("{field}.filters[{place}]"), &name.namespace, &mut edits, remarks)?;
+        }
+        let (mut references, mut backends) = (Vec::new(), Vec::new());
+        for (place, raw) in self.backend_refs.into_iter().enumerate() {
+            let (reference, backend) = raw.read(&name.namespace, &format!("{field}.backendRefs[{place}]"), remarks)?;
+            references.push(reference);
+            backends.push(backend);
+        }
+        let answer = |status| Action::Respond(DirectResponse { status, body: None });
+        let action = match edits.redirect {
+            _ if edits.unusable => answer(500),
+            Some(_) if !backends.is_empty() => {
+                return Err(Flaw::value(format!("{field}.backendRefs"), "who is redirected reaches no backend"));
+            }
+            Some(redirect) => Action::Redirect(redirect),
+            // Without a backend with a weight, every request is answered with 500 (HTTPRouteRule, backendRefs).
+            None if backends.iter().all(|backend| backend.weight == 0) => answer(500),
+            None => Action::Forward(backends),
+        };
+        if !matches!(action, Action::Forward(_)) {
+            references.clear();
+        }
+        let at = RuleRef {
+            kind,
+            namespace: Arc::clone(&name.namespace),
+            object: Arc::clone(&name.name),
+            index,
+            name: self.name.map(Into::into),
+        };
+        let rule = Rule {
+            at,
+            matches: self.matches,
+            action,
+            request_headers: edits.request,
+            response_headers: edits.response,
+            rewrite: edits.rewrite,
+            mirrors: Vec::new(),
+            fault: Default::default(),
+            retry: self.retry,
+            timeouts: self.timeouts,
+            cors: edits.cors,
+        };
+        Ok(RouteRule { rule, backends: references, mirrors: edits.mirrors })
+    }
+}

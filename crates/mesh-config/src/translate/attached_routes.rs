@@ -1,0 +1,216 @@
+//! HTTPRoutes and GRPCRoutes that attach themselves to Services.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use mesh_core::l7::rule::Mirror;
+use mesh_core::l7::{Action, BackendTarget, L7, Precedence, RouteTable, Rule, ServiceRoutes};
+use mesh_core::{Protocol, Service};
+
+use super::policies::{by_age, report};
+use crate::code::Code;
+use crate::finding::Finding;
+use crate::gateway_api::{BackendRef, Parent, Route, RouteRule};
+use crate::object::{Located, ObjectSet};
+
+/// The routes of Services; rules of several routes for one Service are one table, those of the oldest route first.
+pub(super) fn routes(
+    objects: &ObjectSet,
+    services: &[Service],
+    waypoints: &L7,
+    of_virtual_services: &[ServiceRoutes],
+    findings: &mut Vec<Finding>,
+) -> Vec<ServiceRoutes> {
+    if objects.http_routes.is_empty() && objects.grpc_routes.is_empty() {
+        return Vec::new();
+    }
+    let by_name = services.iter().map(|service| ((&*service.namespace, &*service.name), service)).collect();
+    let mut translation = Translation {
+        objects,
+        by_name,
+        waypoints,
+        findings,
+        taken: of_virtual_services.iter().map(|routes| &*routes.hostname).collect(),
+        attached: BTreeMap::new(),
+    };
+    let mut all: Vec<&Located<Route>> = by_age(&objects.http_routes, |route| &route.age);
+    all.extend(by_age(&objects.grpc_routes, |route| &route.age));
+    all.sort_by(|a, b| a.object.age.cmp(&b.object.age));
+    for located in all {
+        report(located, &located.object.remarks, translation.findings);
+        translation.route(located);
+    }
+    translation.attached.into_iter().flat_map(|(subject, rules)| rules.tables(&subject)).collect()
+}
+
+/// A Service's host name, and the namespace whose clients alone are meant.
+type Subject = (Arc<str>, Option<Arc<str>>);
+
+/// The rules of a Service, oldest first, with the place of each.
+#[derive(Default)]
+struct Attached {
+    /// The port, none for all, with the rule.
+    rules: Vec<(Option<u16>, Arc<Rule>)>,
+}
+
+impl Attached {
+    /// A table for every port that is named, and one for the others.
+    fn tables(self, (hostname, clients): &Subject) -> Vec<ServiceRoutes> {
+        let mut ports: Vec<Option<u16>> = self.rules.iter().map(|(port, _)| *port).collect();
+        ports.push(None);
+        ports.sort_unstable();
+        ports.dedup();
+        let table = |port: Option<u16>| {
+            let applying = self.rules.iter().filter(|(own, _)| own.is_none() || *own == port);
+            let rules: Vec<_> = applying.map(|(_, rule)| Arc::clone(rule)).collect();
+            (!rules.is_empty()).then(|| ServiceRoutes {
+                hostname: Arc::clone(hostname),
+                port,
+                clients: clients.clone(),
+                table: Arc::new(RouteTable::of_any_host(rules, Precedence::MostSpecific)),
+            })
+        };
+        ports.into_iter().filter_map(table).collect()
+    }
+}
+
+struct Translation<'a> {
+    objects: &'a ObjectSet,
+    by_name: HashMap<(&'a str, &'a str), &'a Service>,
+    waypoints: &'a L7,
+    findings: &'a mut Vec<Finding>,
+    /// Hosts that VirtualServices route.
+    taken: HashSet<&'a str>,
+    attached: BTreeMap<Subject, Attached>,
+}
+
+impl Translation<'_> {
+    fn route(&mut self, located: &Located<Route>) {
+        let subjects = self.subjects(located);
+        if subjects.is_empty() {
+            return; // What is wrong with its backends matters to nobody.
+        }
+        let mut rules = Vec::with_capacity(located.object.rules.len());
+        for written in &located.object.rules {
+            rules.push(Arc::new(self.rule(written, located)));
+        }
+        for (subject, port) in subjects {
+            let attached = self.attached.entry(subject).or_default();
+            attached.rules.extend(rules.iter().map(|rule| (port, Arc::clone(rule))));
+        }
+    }
+
+    /// The Services that it is attached to, with the port.
+    fn subjects(&mut self, located: &Located<Route>) -> Vec<(Subject, Option<u16>)> {
+        let route = &*located.object;
+        let mut subjects = Vec::new();
+        for (index, parent) in route.parents.iter().enumerate() {
+            let field = format!("spec.parentRefs[{index}]");
+            let (namespace, name, port, port_name) = match parent {
+                Parent::Service { namespace, name, port, port_name } => (namespace, name, port, port_name),
+                Parent::Gateway { namespace, name } => {
+                    let message = format!("requests that come by Gateway {namespace}/{name} are not routed yet");
+                    self.report(Code::FieldNotHonoured, located, field, message);
+                    continue;
+                }
+                Parent::Other(other) => {
+                    self.report(
+                        Code::ParentNotFound,
+                        located,
+                        field,
+                        format!("{other} is nothing to attach a route to"),
+                    );
+                    continue;
+                }
+            };
+            let Some(service) = self.by_name.get(&(namespace.as_str(), name.as_str())).copied() else {
+                self.report(Code::ParentNotFound, located, field, format!("there is no Service {namespace}/{name}"));
+                continue;
+            };
+            let declared = service.ports.iter().find(|declared| match (port, port_name) {
+                (Some(number), _) => declared.port == *number,
+                (None, Some(name)) => declared.name.as_deref() == Some(name.as_str()),
+                (None, None) => true,
+            });
+            let Some(declared) = declared else {
+                let message = format!("Service {namespace}/{name} declares no such port");
+                self.report(Code::ParentNotFound, located, field, message);
+                continue;
+            };
+            if self.waypoints.waypoint_of(service).is_none() {
+                let message = format!("{} has no waypoint, and nobody else routes requests", service.hostname);
+                self.report(Code::NoWaypoint, located, field.clone(), message);
+            }
+            if self.taken.contains(&*service.hostname) {
+                let message = format!("a VirtualService routes {}: it is in force there", service.hostname);
+                self.report(Code::RouteConflict, located, field, message);
+                continue;
+            }
+            let named = (port.is_some() || port_name.is_some()).then_some(declared.port);
+            // A route in another namespace is for the clients there (GEP-1426, consumer routes).
+            let consumer = *route.name.namespace != **namespace;
+            let clients = consumer.then(|| Arc::clone(&route.name.namespace));
+            subjects.push(((Arc::clone(&service.hostname), clients), named));
+        }
+        subjects
+    }
+
+    fn rule(&mut self, written: &RouteRule, located: &Located<Route>) -> Rule {
+        let mut rule = written.rule.clone();
+        let place = format!("spec.rules[{}]", rule.at.index);
+        if let Action::Forward(backends) = &mut rule.action {
+            for (index, (backend, reference)) in backends.iter_mut().zip(&written.backends).enumerate() {
+                backend.target = self.resolve(reference, located, &format!("{place}.backendRefs[{index}]"));
+            }
+        }
+        for (reference, percent) in &written.mirrors {
+            let target = self.resolve(reference, located, &format!("{place}.filters"));
+            rule.mirrors.push(Mirror { target, percent: *percent });
+        }
+        rule
+    }
+
+    /// What a reference leads to; what leads nowhere has its share of requests answered with 500.
+    fn resolve(&mut self, reference: &BackendRef, located: &Located<Route>, field: &str) -> BackendTarget {
+        let route = &*located.object;
+        let BackendRef { namespace, name, port, impossible } = reference;
+        let found = match impossible {
+            Some(why) => Err((Code::BackendNotFound, why.clone())),
+            None if *route.name.namespace != **namespace && !self.granted(route, namespace, name) => {
+                let message = format!(
+                    "no ReferenceGrant of {namespace} lets {} of {} send to it",
+                    route.kind, route.name.namespace
+                );
+                Err((Code::ReferenceNotGranted, message))
+            }
+            None => match self.by_name.get(&(namespace.as_str(), name.as_str())).copied() {
+                None => Err((Code::BackendNotFound, format!("there is no Service {namespace}/{name}"))),
+                Some(service) => match *port {
+                    None => Err((Code::BackendNotFound, "a Service is referred to with a port".to_owned())),
+                    Some(port) if service.port(port, Protocol::Tcp).is_none() => {
+                        Err((Code::BackendNotFound, format!("Service {namespace}/{name} declares no TCP port {port}")))
+                    }
+                    Some(port) => Ok((service, port)),
+                },
+            },
+        };
+        match found {
+            Ok((service, port)) => {
+                BackendTarget::Service { hostname: Arc::clone(&service.hostname), port: Some(port), subset: None }
+            }
+            Err((code, reason)) => {
+                self.report(code, located, field.to_owned(), reason.clone());
+                BackendTarget::Unresolved { status: 500, reason: reason.into() }
+            }
+        }
+    }
+
+    fn granted(&self, route: &Route, namespace: &str, service: &str) -> bool {
+        let in_namespace = self.objects.reference_grants.iter().filter(|((place, _), _)| place == namespace);
+        in_namespace.into_iter().any(|(_, grant)| grant.object.allows(route.kind, &route.name.namespace, service))
+    }
+
+    fn report(&mut self, code: Code, located: &Located<Route>, field: String, message: String) {
+        self.findings.push(Finding::new(code, (*located.origin).clone(), message).at(field));
+    }
+}
