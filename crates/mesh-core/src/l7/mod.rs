@@ -2,7 +2,9 @@
 //!
 //! Pure, and independent of any HTTP library: a request is a [`RequestView`], and chance and time are passed in.
 
+pub mod cors;
 pub mod matching;
+mod redirect;
 pub mod request;
 pub mod resilience;
 pub mod rule;

@@ -1,5 +1,6 @@
 //! Routes: which rule a request belongs to, and what its parts do.
 
+mod answers;
 mod precedence;
 mod rewrite;
 mod split;
