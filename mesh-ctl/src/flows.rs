@@ -12,7 +12,7 @@ use crate::output::{Format, note, print, print_line, time_of_day};
 /// How long to watch without --follow, in seconds.
 const DEFAULT_SECONDS: u64 = 10;
 
-/// Shows connections as they open, end and are refused, from now on.
+/// Shows connections as they open, end and are refused, and what the kernel drops, from now on.
 #[derive(Debug, Args)]
 #[command(after_help = crate::EXIT_CODES)]
 pub(crate) struct Flows {
@@ -83,7 +83,7 @@ fn row(flow: &Flow) -> String {
     if let Some(service) = &talk.service {
         text += &format!(" ({service})");
     }
-    if flow.event != "opened" {
+    if !["opened", "dropped"].contains(&flow.event.as_str()) {
         text += &format!(": {}, {}", talk.bytes_from_client, talk.bytes_to_client);
     }
     if let Some(end) = &flow.end {

@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1},
     helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_release},
 };
-use mesh_abi::{SocketKind, SocketRecord, sock_address::LOOPBACK_V4_BE};
+use mesh_abi::{SocketKind, SocketRecord, ports, sock_address::LOOPBACK_V4_BE};
 
 use crate::sockets;
 
@@ -31,6 +31,13 @@ pub fn with<T>(ctx: *mut c_void, port: u16, work: impl FnOnce(*mut bpf_sock, &So
         bpf_sk_release(sk.cast());
         outcome
     }
+}
+
+/// The cookie of the context's network namespace by the daemon's listener in it, since TC programs cannot ask for it before
+/// Linux 6.12; 0 where there is no daemon.
+#[inline(always)]
+pub fn netns_cookie(ctx: *mut c_void) -> u64 {
+    with(ctx, ports::PLAINTEXT_INBOUND, |_, record| record.netns_cookie).unwrap_or(0)
 }
 
 /// A connection over IPv4, all in network byte order.

@@ -9,6 +9,7 @@ mod connect4;
 mod connect6;
 mod direct;
 mod direct_events;
+mod drops;
 mod getpeername4;
 mod getpeername6;
 mod getsockname4;

@@ -7,8 +7,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_abi::{
-    Attestation, Counter, DirectEvent, DirectKey, DirectPair, FlowKey, OriginalDestination, PodRecord, ProbePort,
-    ServiceRecord, Setting, SockAddress, SocketRecord, direct::MAX_PAIRS, service::MAX_SERVICES,
+    Attestation, Counter, DirectEvent, DirectKey, DirectPair, DropBudget, DropEvent, FlowKey, OriginalDestination,
+    PodRecord, ProbePort, ServiceRecord, Setting, SockAddress, SocketRecord, direct::MAX_PAIRS, service::MAX_SERVICES,
 };
 
 /// More pods than any node runs (kubelet's default limit is 110).
@@ -24,6 +24,8 @@ const MAX_DIRECT_CONNECTIONS: usize = 131_072;
 const EVENT_OCTETS: usize = 1 << 20;
 /// Connections from before their pods joined that the daemon keeps in mind.
 const MAX_EXISTING: usize = 131_072;
+/// Octets of events of drops that the daemon may be behind: some 900 of them.
+const DROP_OCTETS: usize = 1 << 16;
 /// Ports at which kubelet knocks at the node's pods.
 const MAX_PROBE_PORTS: usize = 16_384;
 /// Memory for entries that are there, not for all that could be.
@@ -65,6 +67,12 @@ pub static EXISTING: HashMap<u64, u64, MAX_EXISTING, ON_DEMAND> = HashMap::new()
 
 #[btf_map]
 pub static DIRECT_EVENTS: RingBuf<DirectEvent, EVENT_OCTETS> = RingBuf::new();
+
+#[btf_map]
+pub static DROP_EVENTS: RingBuf<DropEvent, DROP_OCTETS> = RingBuf::new();
+
+#[btf_map]
+pub static DROP_BUDGETS: PerCpuArray<DropBudget, { Counter::COUNT as usize }> = PerCpuArray::new();
 
 #[btf_map]
 pub static SETTINGS: Array<u64, { Setting::COUNT as usize }> = Array::new();

@@ -1,10 +1,11 @@
 //! What connect4 and connect6 decide, once the address is in common form.
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_netns_cookie, programs::SockAddrContext};
-use mesh_abi::{Counter, PodRecord, SockAddress, SocketKind, SocketRecord, ports};
+use mesh_abi::{Counter, PodRecord, SockAddress, SocketKind, SocketRecord, drop::LEAVING, ports};
 
 use crate::{
     direct::{self, Route},
+    drops::{self, Dropped},
     maps::{PODS, count},
     sockets,
 };
@@ -52,7 +53,7 @@ pub fn decide(ctx: &SockAddrContext, (netns_cookie, pod): (u64, &PodRecord), des
     }
     let own = destination.same_host(&pod.v4_words_be) || destination.same_host(&pod.v6_words_be);
     if own || destination.is_local() {
-        return decide_local(record, destination);
+        return decide_local(record, (netns_cookie, pod), destination);
     }
     if is_decided(&record, &destination) {
         return Verdict::Pass;
@@ -64,8 +65,7 @@ pub fn decide(ctx: &SockAddrContext, (netns_cookie, pod): (u64, &PodRecord), des
     match sockets::find_or_create(sk, &mut fresh) {
         Some(record) => *record = fresh,
         None => {
-            count(Counter::DroppedNoRecord);
-            return Verdict::Deny;
+            return deny(Counter::DroppedNoRecord, (netns_cookie, pod), destination);
         }
     }
     if fresh.is(SocketKind::DirectClient) {
@@ -74,6 +74,16 @@ pub fn decide(ctx: &SockAddrContext, (netns_cookie, pod): (u64, &PodRecord), des
     }
     count(Counter::OutboundRedirected);
     Verdict::Redirect
+}
+
+/// Refuses a connect() and tells of it. The socket has no address of its own yet: the pod's stands for it.
+#[inline(always)]
+fn deny(reason: Counter, (netns_cookie, pod): (u64, &PodRecord), destination: SockAddress) -> Verdict {
+    drops::note(reason, || {
+        let words_be = if destination.is_v4() { pod.v4_words_be } else { pod.v6_words_be };
+        Dropped { netns_cookie, direction: LEAVING, source: SockAddress::v6(words_be, 0), destination }
+    });
+    Verdict::Deny
 }
 
 #[inline(always)]
@@ -94,7 +104,7 @@ fn is_decided(record: &Option<&mut SocketRecord>, destination: &SockAddress) -> 
 
 /// A connect() that stays in the pod: never redirected, and never to the mesh's own listeners.
 #[inline(always)]
-fn decide_local(record: Option<&mut SocketRecord>, destination: SockAddress) -> Verdict {
+fn decide_local(record: Option<&mut SocketRecord>, pod: (u64, &PodRecord), destination: SockAddress) -> Verdict {
     if ports::is_reserved(destination.port()) {
         // While one daemon replaces another, both generations of this hook run: what the first one
         // has redirected reaches the second one as a connect() to the daemon.
@@ -102,8 +112,7 @@ fn decide_local(record: Option<&mut SocketRecord>, destination: SockAddress) -> 
         if redirected && destination.port() == ports::OUTBOUND {
             return Verdict::Pass;
         }
-        count(Counter::DroppedReservedPort);
-        return Verdict::Deny;
+        return deny(Counter::DroppedReservedPort, pod, destination);
     }
     if let Some(record) = record {
         *record = SocketRecord::default();

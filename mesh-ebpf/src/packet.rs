@@ -26,8 +26,11 @@ pub enum Packet {
     Udp,
     /// Neither TCP nor UDP: not the mesh's business.
     Other,
-    /// A piece of a TCP packet.
-    TcpFragment,
+    /// A piece of a TCP packet, whose ports are not looked for.
+    TcpFragment {
+        source: SockAddress,
+        destination: SockAddress,
+    },
     /// Ends before its headers do, or hides its payload behind too many of them.
     Malformed,
 }
@@ -141,7 +144,8 @@ fn parse_v4(ctx: &TcContext) -> Option<Packet> {
         _ => return Some(Packet::Other),
     }
     if u16::from_be(header.fragment_be) & FRAGMENT_BITS != 0 {
-        return Some(Packet::TcpFragment);
+        let (source, destination) = (SockAddress::v4(header.source_be, 0), SockAddress::v4(header.destination_be, 0));
+        return Some(Packet::TcpFragment { source, destination });
     }
     let length = usize::from(header.version_and_length & 0x0f) * 4;
     if length < size_of::<HeaderV4>() {
@@ -167,7 +171,12 @@ fn parse_v6(ctx: &TcContext) -> Option<Packet> {
             }
             FRAGMENT => {
                 let inner: u8 = load(ctx, offset)?;
-                return Some(if inner == UDP { Packet::Udp } else { Packet::TcpFragment });
+                if inner == UDP {
+                    return Some(Packet::Udp);
+                }
+                let (source, destination) =
+                    (SockAddress::v6(header.source_be, 0), SockAddress::v6(header.destination_be, 0));
+                return Some(Packet::TcpFragment { source, destination });
             }
             _ => break,
         }

@@ -5,15 +5,18 @@
 //! round them (raw sockets, sockets bound to the device, a connect() that raced the enrolment).
 
 use aya_ebpf::{
+    EbpfContext,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::generated::bpf_sk_fullsock,
     macros::classifier,
     programs::TcContext,
 };
-use mesh_abi::{Counter, SocketKind};
+use mesh_abi::{Counter, SockAddress, SocketKind, drop::LEAVING};
 
 use crate::{
     attestation,
+    drops::{self, Dropped},
+    listener,
     maps::count,
     packet::{self, Packet, Segment},
     sockets,
@@ -21,20 +24,22 @@ use crate::{
 
 #[classifier]
 pub fn tc_egress(ctx: TcContext) -> i32 {
-    let refused = match packet::parse(&ctx) {
+    let nowhere = SockAddress::default();
+    let (refused, source, destination) = match packet::parse(&ctx) {
         Packet::Tcp(segment) if segment.opens() => match judge(&ctx, &segment) {
             Ok(()) => return TC_ACT_UNSPEC,
-            Err(refused) => refused,
+            Err(refused) => (refused, segment.source, segment.destination),
         },
-        Packet::TcpFragment => Counter::DroppedFragment,
-        Packet::Malformed => Counter::DroppedMalformed,
+        Packet::TcpFragment { source, destination } => (Counter::DroppedFragment, source, destination),
+        Packet::Malformed => (Counter::DroppedMalformed, nowhere, nowhere),
         Packet::Udp => {
             count(Counter::UdpPassed);
             return TC_ACT_UNSPEC;
         }
         Packet::Tcp(_) | Packet::Other => return TC_ACT_UNSPEC,
     };
-    count(refused);
+    let netns_cookie = || listener::netns_cookie(ctx.as_ptr());
+    drops::note(refused, || Dropped { netns_cookie: netns_cookie(), direction: LEAVING, source, destination });
     TC_ACT_SHOT
 }
 

@@ -16,10 +16,11 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
-use mesh_abi::{Counter, ports};
+use mesh_abi::{Counter, SockAddress, drop::ARRIVING, ports};
 
 use crate::{
     attestation::{self, Finding},
+    drops::{self, Dropped},
     listener::{self, TUPLE_V4},
     maps::count,
     packet::{self, Packet, Segment},
@@ -32,25 +33,33 @@ const LISTEN: u32 = 10;
 
 #[classifier]
 pub fn tc_ingress(ctx: TcContext) -> i32 {
-    let outcome = match packet::parse(&ctx) {
+    let nowhere = SockAddress::default();
+    let (outcome, source, destination) = match packet::parse(&ctx) {
         Packet::Tcp(segment) => {
             if segment.destination.port() == ports::HBONE || is_established(&ctx, &segment) {
                 return TC_ACT_UNSPEC;
             }
-            receive(&ctx, &segment)
+            (receive(&ctx, &segment), segment.source, segment.destination)
         }
-        Packet::TcpFragment => Counter::DroppedFragment,
-        Packet::Malformed => Counter::DroppedMalformed,
+        Packet::TcpFragment { source, destination } => (Counter::DroppedFragment, source, destination),
+        Packet::Malformed => (Counter::DroppedMalformed, nowhere, nowhere),
         Packet::Udp | Packet::Other => return TC_ACT_UNSPEC,
     };
-    count(outcome);
     match outcome {
-        Counter::DirectAdmitted | Counter::ProbeAdmitted => TC_ACT_UNSPEC,
+        Counter::DirectAdmitted | Counter::ProbeAdmitted => {
+            count(outcome);
+            TC_ACT_UNSPEC
+        }
         Counter::InboundSteered => {
+            count(outcome);
             debug!(&ctx, "inbound flow steered");
             TC_ACT_UNSPEC
         }
-        _ => TC_ACT_SHOT,
+        _ => {
+            let netns_cookie = || listener::netns_cookie(ctx.as_ptr());
+            drops::note(outcome, || Dropped { netns_cookie: netns_cookie(), direction: ARRIVING, source, destination });
+            TC_ACT_SHOT
+        }
     }
 }
 

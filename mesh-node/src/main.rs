@@ -5,6 +5,7 @@ mod args;
 mod bpf;
 mod connections;
 mod direct;
+mod drops;
 mod kubelet;
 mod listeners;
 mod memory;

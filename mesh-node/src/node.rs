@@ -22,6 +22,7 @@ use crate::{
     args::{Args, SameNode},
     bpf::{self, Datapath, LoadOptions},
     direct::DirectPath,
+    drops,
     kubelet::{HostNetns, Kubelet},
     memory,
     netns::NetNamespace,
@@ -171,7 +172,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let limits = limits(&args);
     let telemetry = Arc::new(Telemetry::new(metrics.clone(), spans));
     let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(&args))?;
-    let direct_events = datapath.direct_events()?;
+    let (direct_events, drop_events) = (datapath.direct_events()?, datapath.drop_events()?);
     let identities = identities(&authority, &args, &metrics)?;
     let shared = Arc::new(Shared {
         cluster: args.cluster.clone(),
@@ -186,8 +187,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let workers = Workers::start(worker_count(&args), &shared, datapath.maps_dir())?;
     let host_netns = HostNetns::own()?;
     let kubelet = Kubelet::new(args.kubelet_cgroup.as_deref(), &cgroup_root, &args.proc, host_netns);
-    let kernel_settings = datapath.settings()?;
-    let hooks = datapath.hook_watch(&cgroup_root, &args.proc);
+    let (kernel_settings, hooks) = (datapath.settings()?, datapath.hook_watch(&cgroup_root, &args.proc));
     let enrolment =
         Enrolment::new(enrolment_settings(&args, host_netns.inode), datapath, workers.clone(), shared.clone())?;
     let (ready, is_ready) = watch::channel(false);
@@ -212,6 +212,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         () = export_spans(exporter, &args, metrics) => {}
         () = follow_authority(&shared.identities, &authority) => {}
         () = kubelet.follow(kernel_settings) => {}
+        () = drops::tell(drop_events, &shared) => anyhow::bail!("the kernel's events of drops ended"),
         () = shared.direct.run(direct_events) => anyhow::bail!("the kernel's events of direct connections ended"),
         () = stop => {}
     }

@@ -37,11 +37,15 @@ pub enum Counter {
     LostDirectEvent = 14,
     /// SYN of one of kubelet's probes that a pod's interface let in.
     ProbeAdmitted = 15,
+    /// Event of a drop lost: the ring buffer was full.
+    LostDropEvent = 16,
+    /// Event of a drop not told: there were too many of its reason in a short time.
+    UntoldDrop = 17,
 }
 
 impl Counter {
     /// Every counter, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::OutboundRedirected,
         Self::InboundSteered,
         Self::UdpPassed,
@@ -58,6 +62,8 @@ impl Counter {
         Self::DroppedUnattestable,
         Self::LostDirectEvent,
         Self::ProbeAdmitted,
+        Self::LostDropEvent,
+        Self::UntoldDrop,
     ];
 
     /// Number of counters: the size of the map.
@@ -69,7 +75,7 @@ impl Counter {
         match self {
             Self::OutboundRedirected | Self::InboundSteered => "redirect",
             Self::UdpPassed | Self::DirectConnected | Self::DirectAdmitted | Self::ProbeAdmitted => "pass",
-            Self::LostDirectEvent => "lost",
+            Self::LostDirectEvent | Self::LostDropEvent | Self::UntoldDrop => "lost",
             _ => "drop",
         }
     }
@@ -94,6 +100,8 @@ impl Counter {
             Self::DroppedUnattestable => "unattestable_syn",
             Self::LostDirectEvent => "direct_event",
             Self::ProbeAdmitted => "kubelet_probe",
+            Self::LostDropEvent => "drop_event",
+            Self::UntoldDrop => "drop_event_limit",
         }
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod counter;
 pub mod direct;
+pub mod drop;
 pub mod flow;
 pub mod pod;
 pub mod ports;
@@ -18,6 +19,7 @@ pub mod socket;
 
 pub use counter::Counter;
 pub use direct::{Attestation, DirectEvent, DirectEventKind, DirectKey, DirectPair};
+pub use drop::{DropBudget, DropEvent};
 pub use flow::{FlowKey, OriginalDestination};
 pub use pod::PodRecord;
 pub use probe::ProbePort;
@@ -28,7 +30,7 @@ pub use socket::{SocketKind, SocketRecord};
 
 /// Version of every layout in this crate. It is part of the directory name under which maps are
 /// pinned, so that a daemon never reads a map written in another layout.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Names of the maps, as the eBPF object declares them and as they are pinned.
 pub mod map_names {
@@ -54,6 +56,10 @@ pub mod map_names {
     pub const ATTESTATIONS: &str = "ATTESTATIONS";
     /// Ring buffer of [`crate::DirectEvent`]s.
     pub const DIRECT_EVENTS: &str = "DIRECT_EVENTS";
+    /// Ring buffer of [`crate::DropEvent`]s.
+    pub const DROP_EVENTS: &str = "DROP_EVENTS";
+    /// Per-CPU [`crate::DropBudget`]s, indexed by [`crate::Counter`].
+    pub const DROP_BUDGETS: &str = "DROP_BUDGETS";
     /// Connections from before their pods joined: socket cookie to network-namespace cookie. The daemon's own memory.
     pub const EXISTING: &str = "EXISTING";
     /// Where kubelet knocks: [`crate::ProbePort`] to 1.
@@ -61,7 +67,7 @@ pub mod map_names {
     /// Numbers that the daemon sets, indexed by [`crate::Setting`].
     pub const SETTINGS: &str = "SETTINGS";
     /// Every map, in the order in which they are described above.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 15] = [
         PODS,
         SOCKETS,
         OUTBOUND_FLOWS,
@@ -72,6 +78,8 @@ pub mod map_names {
         SERVICES,
         ATTESTATIONS,
         DIRECT_EVENTS,
+        DROP_EVENTS,
+        DROP_BUDGETS,
         EXISTING,
         PROBE_PORTS,
         SETTINGS,
@@ -92,8 +100,10 @@ mod user {
     }
     pod!(
         crate::Attestation,
+        crate::DirectEvent,
         crate::DirectKey,
         crate::DirectPair,
+        crate::DropEvent,
         crate::FlowKey,
         crate::OriginalDestination,
         crate::PodRecord,

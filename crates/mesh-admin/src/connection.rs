@@ -25,17 +25,17 @@ pub struct Connection {
 pub struct Flow {
     /// When, in milliseconds since 1970 (UTC).
     pub at_milliseconds: u64,
-    /// `opened`, `closed`, `refused` or `cut` (by the daemon).
+    /// `opened`, `closed`, `refused`, `cut` (by the daemon) or `dropped` (by the kernel, a few of each reason at a time).
     pub event: String,
     /// The connection's name, as in [`Connection::id`].
     pub id: u64,
     /// Who talks to whom, and how much so far.
     #[serde(flatten)]
     pub talk: Talk,
-    /// How it ended, of a closed set.
+    /// How it ended, or why it was dropped, of closed sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
-    /// More on why it was refused or cut.
+    /// More on why it was refused, cut or dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -120,7 +120,7 @@ pub struct FlowSelection {
 
 impl FlowSelection {
     /// The events that there are.
-    pub const EVENTS: [&str; 4] = ["opened", "closed", "refused", "cut"];
+    pub const EVENTS: [&str; 5] = ["opened", "closed", "refused", "cut", "dropped"];
 
     /// The selection as names and values of a query.
     #[must_use]

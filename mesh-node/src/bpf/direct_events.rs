@@ -2,26 +2,13 @@
 
 use std::{io, path::Path, time::Duration};
 
-use aya::maps::{Map, MapData, RingBuf};
 use mesh_abi::{DirectEventKind, direct::END_ORDERLY, map_names};
-use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     address,
     direct::{Attested, DirectId},
-    maps::{MapAccessError, open},
+    ring::{Ring, RingError},
 };
-
-/// The ring buffer could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DirectEventsError {
-    /// It could not be opened.
-    #[error(transparent)]
-    Map(#[from] MapAccessError),
-    /// It could not be watched.
-    #[error("cannot watch the kernel's events of direct connections: {0}")]
-    Watch(io::Error),
-}
 
 /// One event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,18 +51,15 @@ pub struct SocketEnd {
 }
 
 /// The kernel's events. A ring buffer has one reader: there may be one of these.
-pub struct DirectEvents(AsyncFd<RingBuf<MapData>>);
+pub struct DirectEvents(Ring);
 
 impl DirectEvents {
     /// Opens the pinned ring buffer in `maps`; in a runtime.
     ///
     /// # Errors
     /// It is not there, or the runtime cannot watch it.
-    pub fn open(maps: &Path) -> Result<Self, DirectEventsError> {
-        let ring: RingBuf<MapData> = open(maps, map_names::DIRECT_EVENTS, Map::RingBuf)?;
-        // SAFETY: the ring owns its descriptor and keeps the same one for as long as it lives.
-        let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-        registered.map(Self).map_err(|error| DirectEventsError::Watch(error.into_parts().1))
+    pub fn open(maps: &Path) -> Result<Self, RingError> {
+        Ring::open(maps, map_names::DIRECT_EVENTS).map(Self)
     }
 
     /// Waits until there are events.
@@ -83,14 +67,13 @@ impl DirectEvents {
     /// # Errors
     /// The runtime is ending.
     pub async fn ready(&mut self) -> io::Result<()> {
-        self.0.readable_mut().await?.clear_ready();
-        Ok(())
+        self.0.ready().await
     }
 
     /// The next event, if there is one now.
     pub fn next(&mut self) -> Option<DirectEvent> {
         loop {
-            let event = parse(&self.0.get_mut().next()?);
+            let event = parse(&self.0.next()?);
             if event.is_some() {
                 return event;
             }
@@ -98,13 +81,8 @@ impl DirectEvents {
     }
 }
 
-/// Reads one record; `None`: it is of a kind that this daemon does not know.
-fn parse(record: &[u8]) -> Option<DirectEvent> {
-    if record.len() != size_of::<mesh_abi::DirectEvent>() {
-        return None;
-    }
-    // SAFETY: the record is whole, and every value of its integers is valid.
-    let event: mesh_abi::DirectEvent = unsafe { record.as_ptr().cast::<mesh_abi::DirectEvent>().read_unaligned() };
+/// `None`: it is of a kind that this daemon does not know.
+fn parse(event: &mesh_abi::DirectEvent) -> Option<DirectEvent> {
     let end = SocketEnd { orderly: event.end == END_ORDERLY, sent: event.sent, received: event.received };
     let kinds = [
         (DirectEventKind::Opened, What::Opened),

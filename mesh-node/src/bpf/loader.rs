@@ -18,13 +18,15 @@ use mesh_abi::{ABI_VERSION, DAEMON_CGROUP_GLOBAL, map_names};
 use super::{
     cgroup::{self, CgroupError},
     direct::DirectMaps,
-    direct_events::{DirectEvents, DirectEventsError},
+    direct_events::DirectEvents,
+    drop_events::DropEvents,
     existing::ExistingMap,
     hooks::{CGROUP_HOOKS, HookWatch},
     interfaces::{self, Direction, Interface, InterfaceError},
     links::{PinError, PinnedLinks},
     maps::{CounterReader, MapAccessError, PodMap},
     probe_ports::ProbePorts,
+    ring::RingError,
     settings::Settings,
 };
 use crate::netns::{NetNamespace, NetnsError};
@@ -209,8 +211,16 @@ impl Datapath {
     ///
     /// # Errors
     /// The ring buffer could not be opened.
-    pub fn direct_events(&self) -> Result<DirectEvents, DirectEventsError> {
+    pub fn direct_events(&self) -> Result<DirectEvents, RingError> {
         DirectEvents::open(&self.maps_dir)
+    }
+
+    /// The kernel's events of drops; in a runtime, and once.
+    ///
+    /// # Errors
+    /// The ring buffer could not be opened.
+    pub fn drop_events(&self) -> Result<DropEvents, RingError> {
+        DropEvents::open(&self.maps_dir)
     }
 
     /// The programs, for the log reader.

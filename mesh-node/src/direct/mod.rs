@@ -99,6 +99,12 @@ impl DirectPath {
         self.state().enabled
     }
 
+    /// The pod in the mesh with this network namespace.
+    #[must_use]
+    pub fn pod(&self, netns_cookie: u64) -> Option<Arc<EnrolledPod>> {
+        self.state().pods.get(&netns_cookie).cloned()
+    }
+
     /// Every direct connection that lives, as its two ends are told of.
     pub fn views(&self) -> Vec<ConnectionView> {
         self.state().live.views()

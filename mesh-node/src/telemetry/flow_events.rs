@@ -23,6 +23,8 @@ pub enum FlowKind {
     Refused,
     /// It was open and the daemon has ended it.
     Cut,
+    /// The kernel dropped what would have begun it.
+    Dropped,
 }
 
 impl FlowKind {
@@ -34,6 +36,7 @@ impl FlowKind {
             Self::Closed => "closed",
             Self::Refused => "refused",
             Self::Cut => "cut",
+            Self::Dropped => "dropped",
         }
     }
 }
@@ -51,7 +54,7 @@ pub struct FlowEvent {
     pub report: Report,
     /// What was carried until then.
     pub bytes: Bytes,
-    /// How it ended, of a closed set; none while it lives.
+    /// How it ended, or why it was dropped, of closed sets; none while it lives.
     pub end: Option<&'static str>,
     /// More on why it was refused or cut.
     pub detail: Option<String>,
@@ -91,6 +94,20 @@ impl FlowEvents {
             bytes,
             end: Some(ending.name()),
             detail: ending.detail().map(str::to_owned),
+        });
+    }
+
+    /// Something was dropped at `at`, for a reason of a closed set, which `detail` explains. `report` is asked only where somebody
+    /// listens.
+    pub fn dropped(&self, at: SystemTime, reason: &'static str, detail: &str, report: impl FnOnce() -> Report) {
+        self.send(|| FlowEvent {
+            at,
+            kind: FlowKind::Dropped,
+            connection: ConnectionId::next(),
+            report: report(),
+            bytes: Bytes::default(),
+            end: Some(reason),
+            detail: Some(detail.to_owned()),
         });
     }
 

@@ -79,8 +79,13 @@ impl Mesh {
 
     /// As [`Mesh::start_daemon`], with more arguments.
     pub fn start_daemon_with(&mut self, node: &str, more: &[&str]) -> Result<()> {
+        self.start_daemon_in(node, more, Vec::new())
+    }
+
+    /// The same, in an environment with more variables.
+    pub fn start_daemon_in(&mut self, node: &str, more: &[&str], env: Vec<(String, String)>) -> Result<()> {
         let args = self.arguments.iter().map(String::as_str).chain(more.iter().copied()).map(str::to_owned).collect();
-        let options = DaemonOptions { args, ready_within: Some(PATIENCE), ..DaemonOptions::default() };
+        let options = DaemonOptions { args, env, ready_within: Some(PATIENCE), ..DaemonOptions::default() };
         let daemon = self.lab.start_daemon(node, options)?;
         self.daemons.insert(node.to_owned(), daemon);
         Ok(())
@@ -89,6 +94,11 @@ impl Mesh {
     /// Takes a node's daemon out, to be ended; it goes on until it is.
     pub fn take_daemon(&mut self, node: &str) -> Result<Daemon> {
         self.daemons.remove(node).with_context(|| format!("{node} has no daemon"))
+    }
+
+    /// Puts a daemon back that [`Mesh::take_daemon`] has taken out.
+    pub fn return_daemon(&mut self, daemon: Daemon) {
+        self.daemons.insert(daemon.node().name().to_owned(), daemon);
     }
 
     /// Kills a node's daemon with SIGKILL. What it pinned stays.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_e2e::{Connect, Mesh, PATIENCE, Syn, Verdict, client, echo, inside, port, server};
@@ -82,9 +83,26 @@ impl Parts {
 #[test]
 fn a_hook_that_is_detached_is_attached_again() -> Verdict {
     let parts = Parts::start()?;
-    for hook in ["connect4", "sock_create", "sock_ops", "getpeername4"] {
+    let hooks = [
+        "connect4",
+        "connect6",
+        "sock_create",
+        "sock_ops",
+        "getpeername4",
+        "getpeername6",
+        "getsockname4",
+        "getsockname6",
+    ];
+    for hook in hooks {
         parts.harm("node-a", "cgroup_hook", || parts.detach("node-a", |name| name.starts_with(&format!("{hook}@"))))?;
         parts.is_carried()?;
+    }
+    // All that they show applications is as it was, in both families.
+    for ip in parts.far.addresses() {
+        let asked = SocketAddr::new(ip, port::REPORT_PEER);
+        let answer = Connect::to(asked).answered(&parts.pod)?;
+        let (seen, _) = answer.seen_by_server()?;
+        assert_eq!((answer.peer, answer.local), (Some(asked), Some(seen)));
     }
     for direction in ["-ingress@", "-egress@"] {
         parts.harm("node-b", "interface_hook", || parts.detach("node-b", |name| name.contains(direction)))?;
@@ -148,6 +166,44 @@ fn a_listener_that_is_shut_is_opened_again() -> Verdict {
     shut(&parts.far, ":15008")?;
     parts.is_carried()?;
     Ok(())
+}
+
+#[test]
+fn a_listener_from_which_nobody_takes_connections_is_served_again() -> Verdict {
+    let parts = Parts::start()?;
+    parts.harm("node-a", "acceptor", || {
+        wait_until("a listener that listens and is not served", PATIENCE, || {
+            relisten(&parts.mesh, &parts.pod)?;
+            // Where the audit came in between, it has found the listener shut and opened another.
+            let repaired =
+                || -> Result<f64> { Ok(parts.repairs("node-a", "acceptor")? + parts.repairs("node-a", "listener")?) };
+            let before = repaired()?;
+            let _ = wait_until("a repair", Duration::from_secs(2), || Ok((repaired()? > before).then_some(())));
+            Ok((parts.repairs("node-a", "acceptor")? > 0.0).then_some(()))
+        })
+    })?;
+    parts.is_carried()?;
+    Ok(())
+}
+
+/// Shuts the daemon's listener, which ends the task that takes its connections, and lets it listen again: only the task is
+/// missing then.
+fn relisten(mesh: &Mesh, pod: &Pod) -> Result<()> {
+    const SCRIPT: &str = "
+import ctypes, os, socket, sys, time
+pid, inode = int(sys.argv[1]), sys.argv[2]
+fds = f'/proc/{pid}/fd'
+fd = next(int(n) for n in os.listdir(fds) if os.readlink(f'{fds}/{n}') == f'socket:[{inode}]')
+pidfd_getfd = 438
+listener = socket.socket(fileno=ctypes.CDLL(None).syscall(pidfd_getfd, os.pidfd_open(pid), fd, 0))
+listener.shutdown(socket.SHUT_RDWR)
+time.sleep(0.02)  # The task must see it shut.
+listener.listen(4096)
+";
+    let listed = pod.exec(&["ss", "--extended", "--no-header", "-tln4", "sport", "=", ":15001"])?;
+    let inode = listed.success()?.split_once("ino:").and_then(|(_, rest)| rest.split(' ').next());
+    let (inode, pid) = (inode.context("an inode")?, mesh.daemon("node-a")?.id().to_string());
+    mesh.lab.node("node-a")?.exec(&["python3", "-c", SCRIPT, &pid, inode])?.success().map(drop)
 }
 
 #[test]

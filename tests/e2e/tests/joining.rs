@@ -74,7 +74,7 @@ fn at(ip: IpAddr) -> SocketAddr {
 }
 
 #[test]
-fn plaintext_from_before_is_reset_in_both_directions_when_a_pod_joins_under_strict() -> Verdict {
+fn kernel_plaintext_from_before_is_reset_in_both_directions_when_a_pod_joins_under_strict() -> Verdict {
     let (parts, mut open) = Parts::start(&[])?;
     parts.mesh.lab.apply("strict.yaml", STRICT)?;
     parts.mesh.settle()?;

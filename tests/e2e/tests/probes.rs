@@ -99,7 +99,7 @@ fn a_packet_from_a_probes_address_is_no_probe() -> Verdict {
 }
 
 #[test]
-fn where_kubelet_cannot_be_told_apart_the_node_passes_at_declared_probes_and_nowhere_else() -> Verdict {
+fn kernel_where_kubelet_cannot_be_told_apart_the_node_passes_at_declared_probes_and_nowhere_else() -> Verdict {
     let mesh = Mesh::start()?;
     mesh.lab.apply("strict.yaml", STRICT)?;
     let daemon = mesh.daemon(NODE)?;

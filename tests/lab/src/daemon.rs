@@ -158,6 +158,16 @@ impl Daemon {
         Ok(kib.with_context(|| format!("{path} has no VmRSS: has the daemon ended?"))? * 1024)
     }
 
+    /// Time that its threads have had a processor, in seconds.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let path = format!("/proc/{}/stat", self.id());
+        let stat = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        // Fields 14 and 15 of proc(5), counted behind the name, which may hold anything; 100 ticks a second on Linux.
+        let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+        let ticks = behind.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+        Ok(ticks.sum::<Result<f64, _>>().with_context(|| format!("{path}: {stat}"))? / 100.0)
+    }
+
     /// Kills it with SIGKILL and waits for its end. What it pinned stays.
     pub fn kill9(mut self) -> Result<ExitStatus> {
         self.process.kill()
