@@ -22,6 +22,8 @@ const NAMES: [&str; 7] =
 pub(crate) const PROGRAMS_VARIABLE: &str = "MESH_KUBE_PROGRAMS";
 /// What starts and removes a cluster.
 const CLUSTER: &str = "mesh-kube-cluster";
+/// The cluster of the tests, so that a person's own stays.
+pub(crate) const TESTS: &str = "9";
 /// Why root is asked for.
 const WHY: &str = "Kubernetes' nodes are namespaces, mounts and cgroups";
 
@@ -54,14 +56,15 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 pub(crate) fn test(runner: Option<&str>) -> Result<Tally> {
     programs()?;
     let images = image::build_all()?;
-    let down = || step::run("cluster down", &mut cluster(&["down"])?);
+    let down = || step::run("cluster down", &mut cluster(&["--number", TESTS, "down"])?);
     down()?;
-    let result = step::run("cluster up", &mut cluster(&["up"])?).and_then(|_| {
-        let mut load = cluster(&["load-image"])?;
+    let result = step::run("cluster up", &mut cluster(&["--number", TESTS, "up"])?).and_then(|_| {
+        let mut load = cluster(&["--number", TESTS, "load-image"])?;
         step::run("images loaded", load.args(&images))?;
         let mut command = step::cargo();
         // One cluster, one mesh on it: one test after the other.
         command.args(["test", "--no-fail-fast", "--package", CLUSTER]).env(PROGRAMS_VARIABLE, directory()?);
+        command.env("MESH_KUBE_NUMBER", TESTS);
         if let Some(runner) = runner {
             crate::test::through(&mut command, runner);
         }

@@ -106,7 +106,8 @@ fn tests_as_root(filter: Option<&str>) -> Result<Tally> {
 /// How tests on a cluster are started, where this is not root.
 fn sudo() -> Option<String> {
     let programs = kube::directory().ok()?;
-    let runner = format!("sudo env {}={}", kube::PROGRAMS_VARIABLE, programs.display());
+    let runner =
+        format!("sudo env {}={} MESH_KUBE_NUMBER={}", kube::PROGRAMS_VARIABLE, programs.display(), kube::TESTS);
     (!step::is_root()).then_some(runner)
 }
 

@@ -248,6 +248,14 @@ impl Datapath {
         Ok(())
     }
 
+    /// Tells the kernel of an enrolled pod's addresses, in the place of those that it had.
+    ///
+    /// # Errors
+    /// The map could not be written.
+    pub fn set_addresses(&mut self, netns: &NetNamespace, addresses: &[IpAddr]) -> Result<(), EnrolError> {
+        Ok(self.pods.insert(netns.cookie(), addresses)?)
+    }
+
     /// Attaches to one direction of a pod's interface.
     pub(super) fn hook(
         &mut self,

@@ -13,7 +13,7 @@ use mesh_core::{NodeName, Snapshot, Workload, WorkloadUid};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    EnrolledPod, Roster, Waiting,
+    EnrolledPod, PodAddresses, Roster, Waiting,
     discovery::{self, SandboxProcess},
     existing::{ExistingOfPods, Telling},
     joined::{Joined, LinkWatch, ServeError},
@@ -159,6 +159,7 @@ impl Enrolment {
             .map(|workload| (workload.uid.clone(), workload.clone()))
             .collect();
         self.withdraw_undesired(&desired);
+        self.follow_addresses(&desired);
         self.repair();
         let missing: HashSet<&str> =
             desired.keys().filter(|uid| !self.joined.contains_key(*uid)).map(WorkloadUid::as_str).collect();
@@ -247,6 +248,24 @@ impl Enrolment {
         }
     }
 
+    /// Takes over addresses that became known, or changed, after their pod was joined.
+    fn follow_addresses(&mut self, desired: &BTreeMap<WorkloadUid, Arc<Workload>>) {
+        for (uid, joined) in &self.joined {
+            let Some(workload) = desired.get(uid) else { continue };
+            let addresses = &joined.pod.addresses;
+            if addresses.get()[..] == workload.addresses[..] {
+                continue;
+            }
+            match self.datapath.set_addresses(&joined.pod.netns, &workload.addresses) {
+                Ok(()) => addresses.set(&workload.addresses),
+                // It is tried again with the next comparison.
+                Err(error) => {
+                    tracing::error!(pod = joined.pod.display_name, %error, "the pod's addresses not taken over")
+                }
+            }
+        }
+    }
+
     /// Whether the pod's sandbox is still the one that was joined.
     fn is_current(&self, joined: &Joined) -> bool {
         let inode = discovery::netns_inode(&self.settings.proc, joined.sandbox.pid);
@@ -271,7 +290,7 @@ impl Enrolment {
             uid: workload.uid.clone(),
             display_name: format!("{}/{}", workload.namespace, workload.name),
             identity: workload.identity.clone(),
-            addresses: workload.addresses.clone(),
+            addresses: PodAddresses::new(&workload.addresses),
             netns,
             drain: draining,
         });

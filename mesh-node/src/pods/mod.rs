@@ -8,7 +8,10 @@ mod repair;
 mod roster;
 mod sandbox;
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use mesh_core::{SpiffeId, WorkloadUid};
 use tokio::sync::watch;
@@ -29,17 +32,41 @@ pub struct EnrolledPod {
     /// The pod's identity.
     pub identity: SpiffeId,
     /// The pod's own addresses.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: PodAddresses,
     /// Its network namespace.
     pub netns: NetNamespace,
     /// Becomes true when the pod leaves the mesh: listeners close, tunnels are told to go away.
     pub drain: watch::Receiver<bool>,
 }
 
+/// A pod's own addresses. The configuration may tell of them after the pod was enrolled: Kubernetes publishes them once
+/// the sandbox runs.
+#[derive(Debug)]
+pub struct PodAddresses(RwLock<Arc<[IpAddr]>>);
+
+impl PodAddresses {
+    /// These, for now.
+    #[must_use]
+    pub fn new(addresses: &[IpAddr]) -> Self {
+        Self(RwLock::new(addresses.into()))
+    }
+
+    /// What they are now.
+    #[must_use]
+    pub fn get(&self) -> Arc<[IpAddr]> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes others in their place.
+    pub fn set(&self, addresses: &[IpAddr]) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = addresses.into();
+    }
+}
+
 impl EnrolledPod {
     /// Whether `ip` is one of the pod's own addresses.
     #[must_use]
     pub fn owns(&self, ip: IpAddr) -> bool {
-        self.addresses.contains(&ip.to_canonical())
+        self.addresses.get().contains(&ip.to_canonical())
     }
 }

@@ -15,7 +15,7 @@ impl Enrolment {
         let mut looked_at = Vec::with_capacity(self.joined.len());
         for (uid, joined) in &mut self.joined {
             let changed = joined.links_changed();
-            let hooks = self.datapath.repair_pod(&joined.pod.netns, &joined.pod.addresses, changed);
+            let hooks = self.datapath.repair_pod(&joined.pod.netns, &joined.pod.addresses.get(), changed);
             let listeners = joined.repair_listeners(&self.workers);
             let quiet = hooks.as_ref().is_ok_and(Vec::is_empty) && listeners.as_ref().is_ok_and(Vec::is_empty);
             if !(quiet && self.unrepaired.is_empty()) {

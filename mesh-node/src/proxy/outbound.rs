@@ -64,7 +64,8 @@ pub(super) async fn carry(worker: &Worker, pod: &EnrolledPod, app: TcpStream, cl
 
 /// The address that the other end sees: the pod's own of the same family, as the socket is on loopback.
 fn pod_address(pod: &EnrolledPod, client: SocketAddr) -> std::net::IpAddr {
-    let same_family = pod.addresses.iter().find(|ip| ip.is_ipv4() == client.is_ipv4());
+    let addresses = pod.addresses.get();
+    let same_family = addresses.iter().find(|ip| ip.is_ipv4() == client.is_ipv4());
     same_family.copied().unwrap_or(client.ip())
 }
 

@@ -1,14 +1,19 @@
 //! Pods that talk to each other, and what they saw.
 
 use std::net::SocketAddr;
+use std::process::Output;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use mesh_lab::wait_until;
 use serde_json::{Value, json};
 
 use crate::Kubectl;
 
 /// The image of the tests' servers and clients.
 const IMAGE: &str = concat!("mesh.dev/mesh-traffic:", env!("CARGO_PKG_VERSION"));
+/// How soon what was applied is in force, on a machine that is busy otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Where every pod says whom accept() showed.
 pub const PORT: u16 = 7003;
 /// Where its Service does.
@@ -100,18 +105,47 @@ impl Apps {
     /// When the pod cannot run it.
     pub fn connect(&self, pod: &str, to: SocketAddr) -> Result<Answer> {
         let to = to.to_string();
-        let client = ["mesh-traffic", "connect", "--to", &to, "--timeout", "10", "--message", ""];
+        let client = client(&to);
         let words = [&["-n", self.namespace.as_str(), "exec", pod, "--"], &client[..]].concat();
         // It ends with another code where it does not end well, which is an answer as well.
         let output = self.kubectl.command(&words).output().context("starting kubectl")?;
-        let said: Value = serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("{pod} -> {to}: {}", String::from_utf8_lossy(&output.stderr)))?;
-        let text = said["text"].as_str().unwrap_or_default();
-        let seen: Value = serde_json::from_str(text).unwrap_or_default();
-        Ok(Answer {
-            outcome: said["outcome"].as_str().unwrap_or_default().to_owned(),
-            client: seen["peer"].as_str().and_then(|peer| peer.parse().ok()),
+        Answer::read(&output).with_context(|| format!("{pod} -> {to}"))
+    }
+
+    /// Waits until connections from a pod end in `outcome`.
+    ///
+    /// # Errors
+    /// With how the last one ended, when [`PATIENCE`] has passed.
+    pub fn ends(&self, pod: &str, to: SocketAddr, outcome: &str) -> Result<()> {
+        let mut last = String::new();
+        wait_until(&format!("{pod} -> {to} to end in {outcome}"), PATIENCE, || {
+            last = self.connect(pod, to)?.outcome;
+            Ok((last == outcome).then_some(()))
         })
+        .with_context(|| format!("it ended in {last}"))
+    }
+
+    /// Applies a policy of Istio's security API to the namespace, under the name `test`.
+    ///
+    /// # Errors
+    /// With what the API server says against it.
+    pub fn policy(&self, kind: &str, spec: &str) -> Result<()> {
+        let header = format!(
+            "apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: test, namespace: {}}}",
+            self.namespace
+        );
+        self.kubectl.apply(&format!("{header}\nspec: {spec}\n")).map(drop)
+    }
+
+    /// The id of a pod's container, as containerd knows it.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn container(&self, pod: &str) -> Result<String> {
+        let object = self.kubectl.get(&["-n", &self.namespace, "pod", pod])?;
+        let id = object.pointer("/status/containerStatuses/0/containerID").and_then(Value::as_str);
+        let id = id.and_then(|id| id.strip_prefix("containerd://"));
+        id.map(str::to_owned).with_context(|| format!("{pod} has no container"))
     }
 }
 
@@ -119,6 +153,28 @@ impl Drop for Apps {
     fn drop(&mut self) {
         // A namespace that stays disturbs no other.
         let _ = self.kubectl.run(&["delete", "namespace", &self.namespace, "--wait=false", "--ignore-not-found"]);
+    }
+}
+
+/// The client that connects and reads what the server says.
+#[must_use]
+pub fn client(to: &str) -> [&str; 8] {
+    ["mesh-traffic", "connect", "--to", to, "--timeout", "10", "--message", ""]
+}
+
+impl Answer {
+    /// Reads what [`client`] printed.
+    ///
+    /// # Errors
+    /// When it printed no answer.
+    pub fn read(output: &Output) -> Result<Self> {
+        let error = || String::from_utf8_lossy(&output.stderr).into_owned();
+        let said: Value = serde_json::from_slice(&output.stdout).with_context(error)?;
+        let seen: Value = serde_json::from_str(said["text"].as_str().unwrap_or_default()).unwrap_or_default();
+        Ok(Self {
+            outcome: said["outcome"].as_str().unwrap_or_default().to_owned(),
+            client: seen["peer"].as_str().and_then(|peer| peer.parse().ok()),
+        })
     }
 }
 

@@ -31,6 +31,12 @@ pub(crate) fn hierarchies() -> Result<Vec<Hierarchy>> {
     Ok(found.collect())
 }
 
+/// Where version 2 is mounted.
+pub(crate) fn unified() -> Result<PathBuf> {
+    let hierarchy = hierarchies()?.into_iter().find(|hierarchy| hierarchy.unified);
+    Ok(hierarchy.context("no cgroup v2 is mounted here")?.mount)
+}
+
 /// Makes the cgroup `path`, such as `cluster/node`, in every hierarchy.
 pub(crate) fn create(path: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
@@ -62,9 +68,7 @@ pub(crate) fn enter(path: &str) -> Result<()> {
 
 /// Kills everything in the cgroup `path` and below, and removes it everywhere. One that is not there is fine.
 pub(crate) fn remove(path: &str) -> Result<()> {
-    for hierarchy in hierarchies()?.iter().filter(|hierarchy| hierarchy.unified) {
-        kill(&hierarchy.mount.join(path))?;
-    }
+    kill(&unified()?.join(path))?;
     for hierarchy in hierarchies()? {
         let place = hierarchy.mount.join(path);
         // The kernel may hold on to an emptied cgroup for a moment.
@@ -73,7 +77,8 @@ pub(crate) fn remove(path: &str) -> Result<()> {
     Ok(())
 }
 
-fn kill(place: &Path) -> Result<()> {
+/// Kills everything in a cgroup of version 2 and below it, and waits until it has ended.
+pub(crate) fn kill(place: &Path) -> Result<()> {
     if !place.exists() {
         return Ok(());
     }

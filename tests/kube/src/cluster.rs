@@ -20,6 +20,8 @@ use crate::{cgroups, control, network};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a node's containerd may take to start and to take an image.
 const IMPORT: Duration = Duration::from_secs(30);
+/// containerd's own command, for what kubelet has it do.
+const CTR: [&str; 5] = ["ctr", "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io"];
 /// Lines of a log that are shown when a step fails.
 const SHOWN: usize = 15;
 
@@ -53,6 +55,39 @@ impl Cluster {
         Ok(Self { home, programs })
     }
 
+    /// The cluster that tests are to use: the number in MESH_KUBE_NUMBER, or 0.
+    ///
+    /// # Errors
+    /// When it is not up.
+    pub fn of_tests() -> Result<Self> {
+        let number = std::env::var("MESH_KUBE_NUMBER").ok();
+        Self::of(number.map_or(Ok(0), |number| number.parse()).context("MESH_KUBE_NUMBER")?)
+    }
+
+    /// Kills the API server; everything else goes on without it.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill_api_server(&self) -> Result<()> {
+        control::kill(&self.home, control::API_SERVER)
+    }
+
+    /// Starts the API server again, and waits until it is ready.
+    ///
+    /// # Errors
+    /// With the last lines of the logs when it does not come back.
+    pub fn start_api_server(&self) -> Result<()> {
+        control::start_api_server(&self.home, &self.programs)?;
+        self.wait_for_api_server().with_context(|| self.logs())
+    }
+
+    fn wait_for_api_server(&self) -> Result<()> {
+        let kubectl = self.kubectl();
+        wait_until("the API server to be ready", PATIENCE, || {
+            Ok(kubectl.run(&["get", "--raw", "/readyz"]).ok().map(drop))
+        })
+    }
+
     fn start(&self) -> Result<()> {
         let began = Instant::now();
         let step = |what: &str| eprintln!("{:5.1} s  {what}", began.elapsed().as_secs_f32());
@@ -69,7 +104,7 @@ impl Cluster {
             node::start(home, node)?;
         }
         let kubectl = self.kubectl();
-        wait_until("the API server to be ready", PATIENCE, || Ok(kubectl.run(&["get", "--raw", "/readyz"]).ok()))?;
+        self.wait_for_api_server()?;
         step("API server ready");
         control::start_controllers(home, &self.programs)?;
         kubectl.apply(&nodes(home).to_string())?;
@@ -126,7 +161,7 @@ impl Cluster {
     pub fn load_image(&self, archive: &Path, image: &str) -> Result<()> {
         let archive = &archive.canonicalize().with_context(|| format!("there is no image in {}", archive.display()))?;
         for node in NODES {
-            let words = ["ctr", "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io", "images", "import"];
+            let words = [&CTR[..], &["images", "import"]].concat();
             let mut said = String::new();
             wait_until(&format!("{node} to take {image}"), IMPORT, || {
                 let output = self.on_node(node, &words)?.arg(archive).output().context("starting nsenter")?;
@@ -136,6 +171,15 @@ impl Cluster {
             .with_context(|| format!("importing {}: {}", archive.display(), said))?;
         }
         Ok(())
+    }
+
+    /// A command in a container that runs on a node, by containerd alone: `kubectl exec` needs the API server.
+    ///
+    /// # Errors
+    /// When the node is not up.
+    pub fn in_container(&self, node: &str, container: &str, words: &[&str]) -> Result<Command> {
+        let exec = ["tasks", "exec", "--exec-id", "test", container];
+        self.on_node(node, &[&CTR[..], &exec, words].concat())
     }
 
     /// A command in a node's namespaces.

@@ -14,6 +14,8 @@ use crate::home::{Home, NODES};
 use crate::programs::Programs;
 use crate::{cgroups, kubeconfig, network};
 
+/// The program that everything else talks to.
+pub(crate) const API_SERVER: &str = "kube-apiserver";
 /// Who signs service accounts' tokens.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// The API server's names inside the cluster.
@@ -55,7 +57,12 @@ pub(crate) fn start_api(home: &Home, programs: &Programs) -> Result<()> {
         "--log-level=warn".to_owned(),
     ];
     start_one(home, programs, "etcd", &etcd)?;
-    start_one(home, programs, "kube-apiserver", &api_server(home))
+    start_api_server(home, programs)
+}
+
+/// Starts the API server alone, on what etcd holds.
+pub(crate) fn start_api_server(home: &Home, programs: &Programs) -> Result<()> {
+    start_one(home, programs, API_SERVER, &api_server(home))
 }
 
 /// Starts what works by the API server, which has to answer: they give up on it after a while.
@@ -118,18 +125,23 @@ fn start_one(home: &Home, programs: &Programs, name: &str, arguments: &[String])
     if let Some(parent) = log.parent() {
         fs::create_dir_all(parent)?;
     }
-    let output = File::create(&log).with_context(|| format!("making {}", log.display()))?;
+    let output = File::options().create(true).append(true).open(&log);
+    let output = output.with_context(|| format!("opening {}", log.display()))?;
     let netns = format!("--net={}", network::netns(home, "control").display());
-    let cgroup = unified(&format!("{}/control", home.name()))?;
+    let cgroup = cgroup(home, name);
+    cgroups::create(&cgroup)?;
+    let cgroup = cgroups::unified()?.join(cgroup).join("cgroup.procs");
     let mut command = Command::new("nsenter");
     command.arg(netns).args(["sh", "-c", r#"echo 0 > "$0" && exec "$@""#]).arg(cgroup).arg(programs.path(name));
     command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
     command.spawn().map(drop).with_context(|| format!("starting {name}"))
 }
 
-/// The file that takes processes into the cgroup `path` of version 2.
-fn unified(path: &str) -> Result<std::path::PathBuf> {
-    let hierarchy = cgroups::hierarchies()?.into_iter().find(|hierarchy| hierarchy.unified);
-    let mount = hierarchy.context("no cgroup v2 is mounted here")?.mount;
-    Ok(mount.join(path).join("cgroup.procs"))
+/// Kills one of the four, as a machine that fails would.
+pub(crate) fn kill(home: &Home, name: &str) -> Result<()> {
+    cgroups::kill(&cgroups::unified()?.join(cgroup(home, name)))
+}
+
+fn cgroup(home: &Home, name: &str) -> String {
+    format!("{}/control/{name}", home.name())
 }

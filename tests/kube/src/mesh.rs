@@ -2,13 +2,16 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use mesh_lab::wait_until;
 use serde_json::Value;
 
+use crate::apps::PATIENCE;
 use crate::{Cluster, Kubectl};
 
 /// Where the mesh is installed.
@@ -28,7 +31,46 @@ pub struct Mesh {
     pub kubectl: Kubectl,
 }
 
+/// The mesh while it is installed; uninstalls it when a test ends, however it does.
+#[derive(Debug)]
+pub struct Installed(Mesh);
+
+impl Deref for Installed {
+    type Target = Mesh;
+
+    fn deref(&self) -> &Mesh {
+        &self.0
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        // The test's own outcome is what counts.
+        let _ = self.0.uninstall();
+    }
+}
+
 impl Mesh {
+    /// Installs it for as long as a test runs.
+    ///
+    /// # Errors
+    /// See [`Mesh::install`].
+    pub fn installed(cluster: &Cluster, values: &[&str]) -> Result<Installed> {
+        let installed = Installed(Self::on(cluster));
+        installed.install(values)?;
+        Ok(installed)
+    }
+
+    /// Waits until a node has enrolled so many pods.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn wait_enrolled(&self, node: &str, pods: usize) -> Result<()> {
+        wait_until(&format!("{pods} pods to be enrolled on {node}"), PATIENCE, || {
+            Ok((self.ctl(node, &["status"])?["pods"]["enrolled"] == pods).then_some(()))
+        })
+    }
+
     /// The mesh on a cluster, installed or not.
     #[must_use]
     pub fn on(cluster: &Cluster) -> Self {

@@ -1,40 +1,10 @@
 //! The mesh on a real cluster: installed by helm, joined by a label, in force, and gone without a trace.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
-use mesh_kube_cluster::apps::Apps;
+use mesh_kube_cluster::Cluster;
+use mesh_kube_cluster::apps::{Apps, PATIENCE};
 use mesh_kube_cluster::mesh::Mesh;
-use mesh_kube_cluster::{Cluster, Kubectl};
 use mesh_lab::wait_until;
-
-/// How soon what was applied is in force, on a machine that is busy otherwise.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Uninstalls when a test ends, however it does.
-struct Installed(Mesh);
-
-impl Drop for Installed {
-    fn drop(&mut self) {
-        let _ = self.0.uninstall();
-    }
-}
-
-/// Waits until connections from a pod end in `outcome`.
-fn ends(apps: &Apps, pod: &str, to: SocketAddr, outcome: &str) -> Result<()> {
-    let mut last = String::new();
-    wait_until(&format!("{pod} -> {to} to end in {outcome}"), PATIENCE, || {
-        last = apps.connect(pod, to)?.outcome;
-        Ok((last == outcome).then_some(()))
-    })
-    .with_context(|| format!("it ended in {last}"))
-}
-
-fn policy(kubectl: &Kubectl, kind: &str, spec: &str) -> Result<()> {
-    let header = format!("apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: test, namespace: shop}}");
-    kubectl.apply(&format!("{header}\nspec: {spec}\n")).map(drop)
-}
 
 fn identity(account: &str) -> String {
     format!("spiffe://cluster.local/ns/shop/sa/{account}")
@@ -54,24 +24,22 @@ fn is_counted(metrics: &str) -> bool {
 
 #[test]
 fn one_install_and_one_label_put_the_mesh_in_force_and_an_uninstall_takes_it_away() -> Result<()> {
-    let cluster = Cluster::of(0)?;
-    let mesh = Mesh::on(&cluster);
-    let kubectl = &mesh.kubectl;
+    let cluster = Cluster::of_tests()?;
+    let kubectl = &cluster.kubectl();
     let (shop, outside) = (Apps::new(kubectl, "shop")?, Apps::new(kubectl, "outside")?);
     shop.deploy("server", "node-b")?;
     shop.deploy("client", "node-a")?;
     outside.deploy("stranger", "node-a")?;
     let (pod, service) = (shop.pod("server")?, shop.service("server")?);
-    ends(&shop, "client", service, "ok").context("without the mesh")?;
+    shop.ends("client", service, "ok").context("without the mesh")?;
 
-    mesh.install(&[])?;
-    let mesh = Installed(mesh);
-    joins_by_a_label(&mesh.0, &shop, &outside).with_context(|| mesh.0.logs())?;
-    policies_are_in_force(&mesh.0, &shop, &outside).with_context(|| mesh.0.logs())?;
+    let mesh = Mesh::installed(&cluster, &[])?;
+    joins_by_a_label(&mesh, &shop, &outside).with_context(|| mesh.logs())?;
+    policies_are_in_force(&mesh, &shop, &outside).with_context(|| mesh.logs())?;
 
-    mesh.0.uninstall()?;
-    ends(&shop, "client", service, "ok").context("after the mesh is gone")?;
-    ends(&outside, "stranger", pod, "ok").context("after the mesh is gone")?;
+    mesh.uninstall()?;
+    shop.ends("client", service, "ok").context("after the mesh is gone")?;
+    outside.ends("stranger", pod, "ok").context("after the mesh is gone")?;
     for node in cluster.home().nodes() {
         // The BPF file system has files of its own.
         let left =
@@ -79,17 +47,15 @@ fn one_install_and_one_label_put_the_mesh_in_force_and_an_uninstall_takes_it_awa
         ensure!(left.stdout.is_empty(), "{node} has pins left: {}", String::from_utf8_lossy(&left.stdout));
     }
     let kinds = "all,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts";
-    let left = mesh.0.kubectl.run(&["get", kinds, "-A", "-l", "app.kubernetes.io/part-of=mesh", "-o", "name"])?;
+    let left = mesh.kubectl.run(&["get", kinds, "-A", "-l", "app.kubernetes.io/part-of=mesh", "-o", "name"])?;
     ensure!(left.is_empty(), "left in the cluster: {left}");
     Ok(())
 }
 
 fn joins_by_a_label(mesh: &Mesh, shop: &Apps, outside: &Apps) -> Result<()> {
     shop.label("mesh.dev/join=enabled")?;
-    wait_until("both pods to be enrolled", PATIENCE, || {
-        let is_in = |node: &str| Ok::<_, anyhow::Error>(mesh.ctl(node, &["status"])?["pods"]["enrolled"] == 1);
-        Ok((is_in("node-a")? && is_in("node-b")?).then_some(()))
-    })?;
+    mesh.wait_enrolled("node-a", 1)?;
+    mesh.wait_enrolled("node-b", 1)?;
     let client = shop.pod("client")?.ip();
     let answer = shop.connect("client", shop.service("server")?)?;
     let seen = answer.client.map(|seen| seen.ip().to_canonical());
@@ -99,26 +65,26 @@ fn joins_by_a_label(mesh: &Mesh, shop: &Apps, outside: &Apps) -> Result<()> {
     ensure!(certificates.contains(&identity("server")), "{certificates}");
     ensure!(!certificates.contains(&identity("client")), "node-b has one of a pod of node-a: {certificates}");
     // Without a policy, plaintext from outside the mesh is served.
-    ends(outside, "stranger", shop.pod("server")?, "ok")
+    outside.ends("stranger", shop.pod("server")?, "ok")
 }
 
 fn policies_are_in_force(mesh: &Mesh, shop: &Apps, outside: &Apps) -> Result<()> {
     let (kubectl, pod, service) = (&mesh.kubectl, shop.pod("server")?, shop.service("server")?);
-    policy(kubectl, "PeerAuthentication", "{mtls: {mode: STRICT}}")?;
-    ends(outside, "stranger", pod, "reset").context("plaintext under STRICT")?;
-    ends(shop, "client", service, "ok").context("mTLS under STRICT")?;
+    shop.policy("PeerAuthentication", "{mtls: {mode: STRICT}}")?;
+    outside.ends("stranger", pod, "reset").context("plaintext under STRICT")?;
+    shop.ends("client", service, "ok").context("mTLS under STRICT")?;
     let denied = "{action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/client]}}]}]}";
-    policy(kubectl, "AuthorizationPolicy", denied)?;
-    ends(shop, "client", service, "reset").context("what a policy denies")?;
+    shop.policy("AuthorizationPolicy", denied)?;
+    shop.ends("client", service, "reset").context("what a policy denies")?;
     kubectl.run(&["-n", "shop", "delete", "authorizationpolicy", "test"])?;
-    ends(shop, "client", service, "ok").context("when the policy is gone")?;
+    shop.ends("client", service, "ok").context("when the policy is gone")?;
     // Kubelet's probes have gone on under STRICT: by now three of them would have failed.
     kubectl.run(&["-n", "shop", "wait", "--for=condition=Ready", "--timeout=5s", "pod/server"]).map(drop)
 }
 
 #[test]
 fn the_chart_refuses_values_that_mean_nothing() -> Result<()> {
-    let mesh = Mesh::on(&Cluster::of(0)?);
+    let mesh = Mesh::on(&Cluster::of_tests()?);
     mesh.template(&[])?;
     for value in ["node.sameNode=perhaps", "control.replicas=0", "unheard.of=1"] {
         ensure!(mesh.template(&[value]).is_err(), "{value} was taken");

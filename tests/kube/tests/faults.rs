@@ -1,0 +1,96 @@
+//! The mesh when parts of the cluster fail: what is in force stays, and what changed meanwhile comes into force after.
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_kube_cluster::Cluster;
+use mesh_kube_cluster::apps::{self, Answer, Apps};
+use mesh_kube_cluster::mesh::{Mesh, NAMESPACE};
+
+const STRICT: &str = "{mtls: {mode: STRICT}}";
+const NOBODY: &str = "{action: DENY, rules: [{}]}";
+
+/// A meshed server on node-b and a meshed client on node-a, which talk.
+fn shop(cluster: &Cluster, mesh: &Mesh, namespace: &str) -> Result<Apps> {
+    let shop = Apps::new(&cluster.kubectl(), namespace)?;
+    shop.label("mesh.dev/join=enabled")?;
+    shop.deploy("server", "node-b")?;
+    shop.deploy("client", "node-a")?;
+    mesh.wait_enrolled("node-a", 1)?;
+    mesh.wait_enrolled("node-b", 1)?;
+    shop.policy("PeerAuthentication", STRICT)?;
+    shop.ends("client", shop.service("server")?, "ok")?;
+    Ok(shop)
+}
+
+/// How often the containers of the mesh's pods were started again.
+fn restarts(mesh: &Mesh) -> Result<u64> {
+    let pods = mesh.kubectl.get(&["-n", NAMESPACE, "pods"])?;
+    let items = pods["items"].as_array().into_iter().flatten();
+    let containers = items.flat_map(|pod| pod["status"]["containerStatuses"].as_array().into_iter().flatten());
+    Ok(containers.filter_map(|container| container["restartCount"].as_u64()).sum())
+}
+
+#[test]
+fn without_the_api_server_all_goes_on_and_with_it_changes_come_into_force_again() -> Result<()> {
+    let cluster = Cluster::of_tests()?;
+    let mesh = Mesh::installed(&cluster, &[])?;
+    let shop = shop(&cluster, &mesh, "faults-api")?;
+    let (service, container) = (shop.service("server")?, shop.container("client")?);
+    cluster.kill_api_server()?;
+    let connect = || {
+        let output = cluster.in_container("node-a", &container, &apps::client(&service.to_string()))?.output()?;
+        Answer::read(&output)
+    };
+    let without = connect();
+    cluster.start_api_server()?;
+    let without = without.context("a new connection while the API server was away")?;
+    ensure!(without.outcome == "ok", "{without:?}");
+    shop.policy("AuthorizationPolicy", NOBODY)?;
+    shop.ends("client", service, "reset").with_context(|| mesh.logs())?;
+    ensure!(restarts(&mesh)? == 0, "{}", mesh.logs());
+    Ok(())
+}
+
+#[test]
+fn the_authority_is_kept_by_its_secret_and_served_by_every_replica() -> Result<()> {
+    let cluster = Cluster::of_tests()?;
+    let mesh = Mesh::installed(&cluster, &["control.replicas=2"])?;
+    let shop = shop(&cluster, &mesh, "faults-ca")?;
+    let kubectl = cluster.kubectl();
+    let secret = |kubectl: &mesh_kube_cluster::Kubectl| kubectl.get(&["-n", NAMESPACE, "secret", "mesh-ca"]);
+    let before = secret(&kubectl)?["data"].clone();
+    // One replica goes: an account that is new gets its certificate from the other.
+    let pods = kubectl.get(&["-n", NAMESPACE, "pods", "-l", "app.kubernetes.io/name=mesh-control"])?;
+    let names: Vec<&str> =
+        pods["items"].as_array().into_iter().flatten().filter_map(|pod| pod["metadata"]["name"].as_str()).collect();
+    ensure!(names.len() == 2, "{names:?}");
+    kubectl.run(&["-n", NAMESPACE, "delete", "pod", names[0], "--grace-period=0", "--force"])?;
+    shop.deploy("second", "node-a")?;
+    shop.ends("second", shop.service("server")?, "ok").with_context(|| mesh.logs())?;
+    // All of them go: the next ones sign by the same root.
+    kubectl.run(&["-n", NAMESPACE, "rollout", "restart", "deployment/mesh-control"])?;
+    kubectl.run(&["-n", NAMESPACE, "rollout", "status", "deployment/mesh-control", "--timeout=60s"])?;
+    ensure!(secret(&kubectl)?["data"] == before, "the authority was made anew");
+    shop.deploy("third", "node-a")?;
+    shop.ends("third", shop.service("server")?, "ok").with_context(|| mesh.logs())
+}
+
+#[test]
+fn a_new_daemon_takes_the_node_over_and_nothing_is_let_through_meanwhile() -> Result<()> {
+    let cluster = Cluster::of_tests()?;
+    let mesh = Mesh::installed(&cluster, &[])?;
+    let shop = shop(&cluster, &mesh, "faults-upgrade")?;
+    let outside = Apps::new(&cluster.kubectl(), "faults-outside")?;
+    outside.deploy("stranger", "node-a")?;
+    let (server, before) = (shop.pod("server")?, mesh.daemon("node-b")?);
+    mesh.install(&["node.log=debug"])?;
+    // Never once "ok", whichever daemon runs, or none.
+    for _ in 0..5 {
+        let answer = outside.connect("stranger", server)?;
+        ensure!(answer.outcome != "ok", "plaintext passed under STRICT while the daemon was replaced");
+    }
+    let rollout = ["-n", NAMESPACE, "rollout", "status", "daemonset/mesh-node", "--timeout=60s"];
+    mesh.kubectl.run(&rollout)?;
+    ensure!(mesh.daemon("node-b")? != before, "the daemon was not replaced");
+    mesh.wait_enrolled("node-b", 1)?;
+    shop.ends("client", shop.service("server")?, "ok").with_context(|| mesh.logs())
+}
