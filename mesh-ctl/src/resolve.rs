@@ -43,7 +43,7 @@ struct Answer {
     service: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workload: Option<String>,
-    /// `hbone` or `plaintext`.
+    /// `hbone`, `waypoint` or `plaintext`.
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<&'static str>,
     /// Why as plaintext.
@@ -74,6 +74,7 @@ impl From<Result<Destination, Refusal>> for Answer {
         };
         let (transport, reason, identity) = match destination.transport {
             Transport::Hbone { identity } => ("hbone", None, Some(identity.to_string())),
+            Transport::Waypoint { identity, .. } => ("waypoint", None, Some(identity.to_string())),
             Transport::Plaintext(reason) => ("plaintext", Some(describe(reason)), None),
         };
         Self {

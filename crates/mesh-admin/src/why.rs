@@ -72,7 +72,7 @@ pub struct Way {
     pub endpoint: SocketAddr,
     /// Whose it is.
     pub destination: Peer,
-    /// `direct`, `tunnel`, `plaintext`, `within_pod` or `refused`.
+    /// `direct`, `tunnel`, `waypoint`, `plaintext`, `within_pod` or `refused`.
     pub path: String,
     /// Why as it is.
     pub path_reason: String,
@@ -219,7 +219,11 @@ impl From<&why::Way> for Way {
             policies: decision
                 .map_or_else(Vec::new, |decision| decision.policies.iter().map(Considered::from).collect()),
             allowed: stop.is_none(),
-            reason: stop.map_or_else(|| permission(decision), |stop| stop.to_string()),
+            reason: match (stop, &way.path) {
+                (Some(stop), _) => stop.to_string(),
+                (None, Path::Waypoint(waypoint, _)) => format!("waypoint {waypoint} decides on each request"),
+                (None, _) => permission(decision),
+            },
             dry_run: shadow.map(|shadow| match &shadow.verdict {
                 Ok(basis) => format!("would allow: {}", describe(basis)),
                 Err(denial) => format!("would refuse: {denial}"),
@@ -236,6 +240,9 @@ fn names(policies: &[std::sync::Arc<mesh_core::PolicyName>]) -> Vec<String> {
 fn path(path: &Path) -> (&'static str, String) {
     match path {
         Path::Tunnel(identity) => ("tunnel", format!("mTLS to exactly {identity}")),
+        Path::Waypoint(waypoint, identity) => {
+            ("waypoint", format!("mTLS to exactly {identity}, a replica of waypoint {waypoint}"))
+        }
         Path::Direct => {
             ("direct", "both are on one node, whose kernel connects them and attests the source".to_owned())
         }

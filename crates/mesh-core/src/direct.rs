@@ -42,7 +42,7 @@ impl<'a> DirectServer<'a> {
     #[must_use]
     pub fn new(snapshot: &'a Snapshot, workload: &'a Workload) -> Self {
         let mut ports = mentioned_ports(snapshot, workload);
-        if !snapshot.policies().client_tls().is_empty() {
+        if !snapshot.policies().client_tls().is_empty() || !snapshot.l7().waypoints().is_empty() {
             ports.extend(snapshot.headless_ports(workload));
         }
         Self { snapshot, workload, ports }
@@ -79,8 +79,10 @@ fn same_family(workload: &Workload, other: IpAddr) -> Option<IpAddr> {
     workload.addresses.iter().copied().find(|own| own.is_ipv4() == other.is_ipv4())
 }
 
-/// Whether the kernel may pick among the Service's endpoints: not where a DestinationRule is about it, whosever it is.
+/// Whether the kernel may pick among the Service's endpoints: not where a waypoint does, nor where a DestinationRule is
+/// about it, whosever it is.
 #[must_use]
 pub fn kernel_may_pick(snapshot: &Snapshot, service: &Service) -> bool {
-    !snapshot.policies().client_tls().iter().any(|rule| rule.host.matches(&service.hostname))
+    snapshot.l7().waypoint_of(service).is_none()
+        && !snapshot.policies().client_tls().iter().any(|rule| rule.host.matches(&service.hostname))
 }

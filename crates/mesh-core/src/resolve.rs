@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::identity::SpiffeId;
+use crate::l7::{WAYPOINT_PORT, Waypoint};
 use crate::model::{Endpoint, Protocol, Service, Workload};
 use crate::policy::{ClientTls, ClientTlsRule, PolicyName};
 use crate::snapshot::{Snapshot, canonical};
@@ -11,11 +12,11 @@ use crate::snapshot::{Snapshot, canonical};
 /// Where a TCP connection goes, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// The address of the application itself, never a Service's, never IPv4-mapped.
+    /// The address of the application itself, or of a waypoint's replica; never a Service's, never IPv4-mapped.
     pub endpoint: SocketAddr,
     /// The Service whose address was asked for.
     pub service: Option<Arc<Service>>,
-    /// The workload that has the endpoint, where known.
+    /// The workload that has the endpoint, where known: the application's, or the waypoint's.
     pub workload: Option<Arc<Workload>>,
     /// How to reach it.
     pub transport: Transport,
@@ -30,6 +31,15 @@ pub enum Transport {
     Hbone {
         /// The only identity that the destination may have.
         identity: SpiffeId,
+    },
+    /// Over mTLS to a waypoint, which is asked for the address that the application asked for and goes on from there.
+    Waypoint {
+        /// The waypoint.
+        waypoint: Arc<Waypoint>,
+        /// The only identity that its replica may have.
+        identity: SpiffeId,
+        /// What it is asked for: an address and port of the Service, or the workload's own.
+        asked: SocketAddr,
     },
     /// As it is.
     Plaintext(PlaintextReason),
@@ -63,6 +73,14 @@ pub enum Refusal {
         /// The port asked for.
         port: u16,
     },
+    /// The waypoint has no replica that is ready. Nothing goes past it.
+    #[error("waypoint {waypoint} has no ready replica of this address family, and nothing goes past it")]
+    WaypointWithoutReplicas {
+        /// The waypoint.
+        waypoint: Arc<Waypoint>,
+        /// The Service asked for; none for a workload's own address.
+        service: Option<Arc<Service>>,
+    },
     /// A DestinationRule asks for the mesh's mTLS, which the endpoint cannot do.
     #[error("DestinationRule {rule} asks for ISTIO_MUTUAL, and the endpoint is not part of the mesh")]
     MutualTlsImpossible {
@@ -84,14 +102,15 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The Service that was asked for.
+    /// The Service that was asked for, if one was.
     #[must_use]
-    pub const fn service(&self) -> &Arc<Service> {
+    pub const fn service(&self) -> Option<&Arc<Service>> {
         match self {
             Self::ServiceWithoutEndpoints { service }
             | Self::ServicePortNotDeclared { service, .. }
             | Self::MutualTlsImpossible { service, .. }
-            | Self::TlsNotOriginated { service, .. } => service,
+            | Self::TlsNotOriginated { service, .. } => Some(service),
+            Self::WaypointWithoutReplicas { service, .. } => service.as_ref(),
         }
     }
 }
@@ -99,7 +118,8 @@ impl Refusal {
 /// Decides where a TCP connection of `client` to `dst` goes.
 ///
 /// A Service's address leads to one of its ready endpoints of the same address family, chosen by `random`, which
-/// should be uniform over `u64`. Any other address leads to itself. DestinationRules are asked for the client's
+/// should be uniform over `u64`. Any other address leads to itself. Where a waypoint takes what is sent there, and the
+/// client is known, it leads to one of the waypoint's replicas instead, chosen alike. DestinationRules are asked for the client's
 /// namespace; without a client, only those of the Service's namespace and of the root namespace that are for all.
 ///
 /// # Errors
@@ -114,12 +134,20 @@ pub fn resolve(
     let Some(service) = snapshot.service_by_vip(dst.ip()) else {
         let workload = snapshot.workload_by_address(dst.ip()).cloned();
         let named = snapshot.headless_service(dst);
+        let of_workload = || snapshot.l7().waypoint_of_workload(workload.as_deref()?);
+        let of_service = || snapshot.l7().waypoint_of(named?.0);
+        if let Some(waypoint) = between(client, of_workload().or_else(of_service)) {
+            return by_waypoint(snapshot, waypoint, named.map(|(service, _)| service), dst, random);
+        }
         let (transport, rule) = transport(snapshot, client, named, workload.as_deref())?;
         return Ok(Destination { endpoint: dst, service: None, workload, transport, rule });
     };
     let Some(port) = service.port(dst.port(), Protocol::Tcp) else {
         return Err(Refusal::ServicePortNotDeclared { service: Arc::clone(service), port: dst.port() });
     };
+    if let Some(waypoint) = between(client, snapshot.l7().waypoint_of(service)) {
+        return by_waypoint(snapshot, waypoint, Some(service), dst, random);
+    }
     let Some(endpoint) = pick(of_family(&port.endpoints, dst.is_ipv6()), random) else {
         return Err(Refusal::ServiceWithoutEndpoints { service: Arc::clone(service) });
     };
@@ -131,6 +159,37 @@ pub fn resolve(
         transport,
         rule,
     })
+}
+
+/// The waypoint, if it stands between the client and where it wants to go: not for its own replicas, nor for nobody known.
+fn between<'a>(client: Option<&Workload>, waypoint: Option<&'a Arc<Waypoint>>) -> Option<&'a Arc<Waypoint>> {
+    let client = client?;
+    waypoint.filter(|waypoint| !waypoint.runs_as(client))
+}
+
+/// One of the waypoint's replicas.
+fn by_waypoint(
+    snapshot: &Snapshot,
+    waypoint: &Arc<Waypoint>,
+    service: Option<&Arc<Service>>,
+    asked: SocketAddr,
+    random: u64,
+) -> Result<Destination, Refusal> {
+    let replicas = waypoint_replicas(snapshot, waypoint, asked.is_ipv6());
+    let replica = pick(replicas, random).and_then(|replica| Some((replica.address, replica.workload.clone()?)));
+    let Some((endpoint, workload)) = replica else {
+        return Err(Refusal::WaypointWithoutReplicas { waypoint: Arc::clone(waypoint), service: service.cloned() });
+    };
+    let (waypoint, identity) = (Arc::clone(waypoint), workload.identity.clone());
+    let transport = Transport::Waypoint { waypoint, identity, asked };
+    Ok(Destination { endpoint, service: service.cloned(), workload: Some(workload), transport, rule: None })
+}
+
+/// The replicas of a waypoint that are ready.
+pub(crate) fn waypoint_replicas<'a>(snapshot: &'a Snapshot, waypoint: &Waypoint, ipv6: bool) -> &'a [Endpoint] {
+    let port =
+        snapshot.service_by_hostname(&waypoint.hostname).and_then(|service| service.port(WAYPOINT_PORT, Protocol::Tcp));
+    port.map_or(&[], |port| of_family(&port.endpoints, ipv6))
 }
 
 /// The DestinationRule by which plaintext from `client` to `endpoint`, which it asked for as `asked`, may not go on: one that

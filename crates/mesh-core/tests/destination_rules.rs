@@ -75,6 +75,7 @@ fn way(rules: Vec<ClientTlsRule>, client: Option<&Workload>, asked: &str) -> &'s
         Ok(Transport::Plaintext(_)) => "plaintext",
         Err(Refusal::MutualTlsImpossible { .. }) => "impossible",
         Err(Refusal::TlsNotOriginated { .. }) => "not originated",
+        Ok(Transport::Waypoint { .. }) => "waypoint",
         Err(refusal) => panic!("{refusal}"),
     }
 }

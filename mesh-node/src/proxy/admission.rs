@@ -104,6 +104,8 @@ pub(super) fn forbidden(snapshot: &Snapshot, report: &Report) -> Option<Cut> {
 fn refused(denial: &Denial) -> Refused {
     match denial {
         Denial::PlaintextUnderStrict(_) => Refused::PlaintextUnderStrict,
-        Denial::Custom(_) | Denial::DeniedBy(_) | Denial::NoAllowMatches { .. } => Refused::PolicyDenied,
+        Denial::PastWaypoint(_) | Denial::Custom(_) | Denial::DeniedBy(_) | Denial::NoAllowMatches { .. } => {
+            Refused::PolicyDenied
+        }
     }
 }

@@ -102,18 +102,11 @@ async fn connect(
     loop {
         // Resolved anew each time: the pod may have moved meanwhile.
         let random = random(dice.take());
-        let destination = destination(&worker.shared.snapshot(), report, random)?;
-        let identity = match &destination.transport {
-            Transport::Plaintext(_) => return plaintext(pod, destination.endpoint).await,
-            Transport::Hbone { identity } => identity,
+        let attempt = match destination(&worker.shared.snapshot(), report, random) {
+            Ok(destination) => attempt(worker, pod, destination, report, span.as_deref_mut()).await,
+            Err(failure) => Err(failure),
         };
-        if let Some(span) = &mut span {
-            span.event("resolved", Some(destination.endpoint.to_string()));
-        }
-        report.security = Security::MutualTls;
-        report.destination.principal = Some(identity.clone());
-        let traceparent = span.as_ref().map(|span| span.traceparent());
-        let failure = match tunnel(worker, pod, &destination, identity, report, traceparent).await {
+        let failure = match attempt {
             Ok(far) => return Ok(far),
             Err(TunnelFailure::Final(failure)) => return Err(failure),
             Err(TunnelFailure::NotYet(failure)) if Instant::now() + pause > deadline => return Err(failure),
@@ -127,20 +120,44 @@ async fn connect(
     }
 }
 
+/// Connects to where it was resolved to, once.
+async fn attempt(
+    worker: &Worker,
+    pod: &EnrolledPod,
+    destination: Destination,
+    report: &mut Report,
+    mut span: Option<&mut Span>,
+) -> Result<Far, TunnelFailure> {
+    let (identity, authority) = match &destination.transport {
+        Transport::Plaintext(_) => {
+            return plaintext(pod, destination.endpoint).await.map_err(TunnelFailure::Final);
+        }
+        Transport::Hbone { identity } => (identity, destination.endpoint),
+        Transport::Waypoint { identity, asked, .. } => (identity, *asked),
+    };
+    if let Some(span) = &mut span {
+        span.event("resolved", Some(destination.endpoint.to_string()));
+    }
+    report.security = Security::MutualTls;
+    report.destination.principal = Some(identity.clone());
+    let traceparent = span.as_ref().map(|span| span.traceparent());
+    tunnel(worker, pod, &destination, (identity, authority), report, traceparent).await
+}
+
 /// The random number that picks an endpoint: the kernel's, which would have connected some of them by itself and sends
 /// us the others. Thrown anew, those would have more than their share.
 fn random(dice: Option<u32>) -> u64 {
     dice.map_or_else(|| fastrand::u64(..), |dice| u64::from(dice) << 32)
 }
 
-fn destination(snapshot: &Arc<Snapshot>, report: &mut Report, random: u64) -> Result<Destination, Failure> {
+fn destination(snapshot: &Arc<Snapshot>, report: &mut Report, random: u64) -> Result<Destination, TunnelFailure> {
     let Some(original) = report.original else {
         let error = "the kernel did not redirect this connection".to_owned();
-        return Err(Failure { reason: Refused::NoOriginalDestination, error });
+        return Err(TunnelFailure::Final(Failure { reason: Refused::NoOriginalDestination, error }));
     };
     let Some(client) = report.source.workload.clone() else {
         let error = "the rules for this pod's connections have not arrived".to_owned();
-        return Err(Failure { reason: Refused::WorkloadUnknown, error });
+        return Err(TunnelFailure::Final(Failure { reason: Refused::WorkloadUnknown, error }));
     };
     match resolve(snapshot, Some(&client), original, random) {
         Ok(destination) => {
@@ -152,8 +169,13 @@ fn destination(snapshot: &Arc<Snapshot>, report: &mut Report, random: u64) -> Re
             Ok(destination)
         }
         Err(refusal) => {
-            report.service = Some(refusal.service().clone());
+            report.service = refusal.service().cloned();
             let (reason, rule) = match &refusal {
+                // One may be starting.
+                Refusal::WaypointWithoutReplicas { .. } => {
+                    let failure = Failure { reason: Refused::NoEndpoint, error: refusal.to_string() };
+                    return Err(TunnelFailure::NotYet(failure));
+                }
                 Refusal::ServiceWithoutEndpoints { .. } | Refusal::ServicePortNotDeclared { .. } => {
                     (Refused::NoEndpoint, None)
                 }
@@ -162,7 +184,7 @@ fn destination(snapshot: &Arc<Snapshot>, report: &mut Report, random: u64) -> Re
                 }
             };
             report.decider = rule.cloned().map(Decider::DestinationRule);
-            Err(Failure { reason, error: refusal.to_string() })
+            Err(TunnelFailure::Final(Failure { reason, error: refusal.to_string() }))
         }
     }
 }
@@ -184,7 +206,7 @@ async fn tunnel(
     worker: &Worker,
     pod: &EnrolledPod,
     destination: &Destination,
-    expected: &SpiffeId,
+    (expected, authority): (&SpiffeId, SocketAddr),
     report: &Report,
     traceparent: Option<String>,
 ) -> Result<Far, TunnelFailure> {
@@ -193,7 +215,7 @@ async fn tunnel(
     let key = PoolKey { source: pod.uid.clone(), identity: pod.identity.clone(), peer, expected: expected.clone() };
     let cluster = &worker.shared.cluster;
     let request = TunnelRequest {
-        authority: destination.endpoint,
+        authority,
         forwarded: report.source.address,
         baggage: report.source.workload.as_deref().map(|source| baggage::of(source, cluster)),
         traceparent,
@@ -205,7 +227,15 @@ async fn tunnel(
     };
     match worker.pool.connect(key, &tls, request, dial).await {
         Ok(tunnel) => Ok(tunnel.into()),
-        Err(error) => Err(classify(worker, &error)),
+        // Another replica of the waypoint may do.
+        Err(error) => Err(match (classify(worker, &error), &destination.transport) {
+            (TunnelFailure::Final(failure), Transport::Waypoint { .. })
+                if matches!(error, ConnectError::Dial { .. }) =>
+            {
+                TunnelFailure::NotYet(failure)
+            }
+            (failure, _) => failure,
+        }),
     }
 }
 

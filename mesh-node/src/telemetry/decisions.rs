@@ -52,6 +52,7 @@ impl Decider {
         match denial {
             Denial::PlaintextUnderStrict(mode) => mode.policy.clone().map(Self::PeerAuthentication),
             Denial::Custom(name) | Denial::DeniedBy(name) => Some(Self::Authorization(name.clone())),
+            Denial::PastWaypoint(_) => None,
             // Any of them could have allowed it; the first stands for them all.
             Denial::NoAllowMatches { first, .. } => Some(Self::Authorization(first.clone())),
         }

@@ -20,6 +20,8 @@ const WAYPOINT_CLASSES: [&str; 2] = ["mesh-waypoint", "istio-waypoint"];
 pub struct Gateway {
     /// Its namespace and name.
     pub name: Arc<PolicyName>,
+    /// Its class.
+    pub class: Arc<str>,
     /// Whether it is a waypoint.
     pub waypoint: bool,
     /// The label `istio.io/waypoint-for`.
@@ -108,12 +110,13 @@ impl Gateway {
             return Err(Flaw::value("spec.gatewayClassName", "the Gateway is of no class"));
         };
         let waypoint = WAYPOINT_CLASSES.contains(&spec.gateway_class_name.as_str());
+        let class: Arc<str> = spec.gateway_class_name.as_str().into();
         let mut remarks = Vec::new();
         if !waypoint {
             let message = format!("Gateways of class {:?} carry nothing yet", spec.gateway_class_name);
             remarks.push(Remark::new(Code::NotEnforced, "spec.gatewayClassName", message));
             let allowed = AllowedNamespaces::Nobody;
-            return Ok(Self { name: policy_name(name), waypoint, waypoint_for, allowed, age, remarks });
+            return Ok(Self { name: policy_name(name), class, waypoint, waypoint_for, allowed, age, remarks });
         }
         let not_honoured = [
             ("addresses", &spec.addresses),
@@ -148,7 +151,7 @@ impl Gateway {
                 allowed = namespaces.read(&format!("{field}.allowedRoutes.namespaces"))?;
             }
         }
-        Ok(Self { name: policy_name(name), waypoint, waypoint_for, allowed, age, remarks })
+        Ok(Self { name: policy_name(name), class, waypoint, waypoint_for, allowed, age, remarks })
     }
 }
 

@@ -28,7 +28,7 @@ pub fn translate(objects: &ObjectSet, options: &Options) -> (Snapshot, Vec<Findi
     let services = services::services(objects, options, &mut endpoints, &mut findings);
     endpoints.report_unmatched(objects, &mut findings);
     let policies = policies::policies(objects, options, &services, &mut findings);
-    let l7 = waypoints::waypoints(objects, &workloads.all, &services, &mut findings);
+    let l7 = waypoints::waypoints(objects, options, &workloads.all, &services, &mut findings);
     waypoints::report_missing(objects, &services, &policies, &l7, &mut findings);
     let routes = virtual_services::routes(objects, options, &services, &policies, &l7, &mut findings);
     let attached = attached_routes::routes(objects, &services, &l7, &routes, &mut findings);

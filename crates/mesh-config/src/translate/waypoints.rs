@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use mesh_core::l7::{L7, Served, Waypoint};
+use mesh_core::l7::{GATEWAY_NAME, L7, Served, Waypoint};
 use mesh_core::labels::{Labels, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE};
 use mesh_core::policy::HostPattern;
-use mesh_core::{LabelSet, Policies, Service, Workload};
+use mesh_core::{LabelSet, Policies, Service, SpiffeId, Workload};
 
 use crate::code::Code;
+use crate::config::Options;
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::gateway_api::{AllowedNamespaces, Gateway};
 use crate::object::{Located, ObjectSet};
@@ -16,18 +17,20 @@ use crate::object::{Located, ObjectSet};
 /// The waypoints, and what is reached by them.
 pub(super) fn waypoints(
     objects: &ObjectSet,
+    options: &Options,
     workloads: &[Arc<Workload>],
     services: &[Service],
     findings: &mut Vec<Finding>,
 ) -> L7 {
     let mut known = BTreeMap::new();
+    let replicas = if objects.gateways.is_empty() { Replicas::new() } else { replicas(workloads) };
     for (key, gateway) in &objects.gateways {
         for remark in &gateway.object.remarks {
             let finding = Finding::new(remark.code, (*gateway.origin).clone(), remark.message.clone());
             findings.push(finding.at(remark.field.clone()));
         }
         if gateway.object.waypoint {
-            known.insert(key.clone(), (Arc::new(waypoint(gateway, findings)), &*gateway.object));
+            known.insert(key.clone(), (Arc::new(waypoint(gateway, options, &replicas, findings)), &*gateway.object));
         }
     }
     if objects.gateways.is_empty() && !anybody_asks(objects) {
@@ -77,8 +80,29 @@ pub(super) fn report_missing(
     }
 }
 
-fn waypoint(located: &Located<Gateway>, findings: &mut Vec<Finding>) -> Waypoint {
-    let Gateway { name, waypoint_for, .. } = &*located.object;
+/// Who the pods of Gateways are, by the Gateways' namespaces and names.
+type Replicas<'a> = HashMap<(&'a str, &'a str), Vec<SpiffeId>>;
+
+fn replicas(workloads: &[Arc<Workload>]) -> Replicas<'_> {
+    let mut replicas = Replicas::new();
+    for workload in workloads {
+        if let Some(gateway) = workload.labels.get(GATEWAY_NAME) {
+            let identities = replicas.entry((&*workload.namespace, gateway)).or_default();
+            if !identities.contains(&workload.identity) {
+                identities.push(workload.identity.clone());
+            }
+        }
+    }
+    replicas
+}
+
+fn waypoint(
+    located: &Located<Gateway>,
+    options: &Options,
+    replicas: &Replicas<'_>,
+    findings: &mut Vec<Finding>,
+) -> Waypoint {
+    let Gateway { name, class, waypoint_for, .. } = &*located.object;
     let serves = match waypoint_for.as_deref() {
         None => Served::Services,
         Some(text) => Served::parse(text).unwrap_or_else(|| {
@@ -88,7 +112,14 @@ fn waypoint(located: &Located<Gateway>, findings: &mut Vec<Finding>) -> Waypoint
             Served::Services
         }),
     };
-    Waypoint { namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name), serves }
+    Waypoint {
+        namespace: Arc::clone(&name.namespace),
+        name: Arc::clone(&name.name),
+        class: Arc::clone(class),
+        hostname: format!("{}.{}.svc.{}", name.name, name.namespace, options.cluster_domain).into(),
+        identities: replicas.get(&(&*name.namespace, &*name.name)).cloned().unwrap_or_default(),
+        serves,
+    }
 }
 
 fn anybody_asks(objects: &ObjectSet) -> bool {

@@ -22,7 +22,7 @@ pub use resilience::{Abort, Fault, Percent, Retry, RetryOn, Timeouts};
 pub use rule::{Action, Backend, BackendTarget, HeaderEdits, Rule, RuleRef};
 pub use table::{Found, HostRules, Precedence, RouteTable};
 pub use traffic::{TrafficPolicy, TrafficRule};
-pub use waypoint::{Served, Waypoint};
+pub use waypoint::{GATEWAY_NAME, Guard, Served, WAYPOINT_PORT, Waypoint};
 
 use crate::model::{Service, Workload, WorkloadUid};
 
@@ -47,6 +47,7 @@ pub struct L7 {
     waypoints: Vec<Arc<Waypoint>>,
     service_waypoints: HashMap<Arc<str>, Arc<Waypoint>>,
     workload_waypoints: HashMap<WorkloadUid, Arc<Waypoint>>,
+    guards: HashMap<WorkloadUid, Vec<Guard>>,
 }
 
 impl PartialEq for L7 {
@@ -55,6 +56,7 @@ impl PartialEq for L7 {
             && self.waypoints == other.waypoints
             && self.service_waypoints == other.service_waypoints
             && self.workload_waypoints == other.workload_waypoints
+            && self.guards == other.guards
     }
 }
 
@@ -84,6 +86,19 @@ impl L7 {
         self.service_waypoints = services;
         self.workload_waypoints = workloads;
         self
+    }
+
+    /// The ports at which workloads take connections from waypoints alone.
+    #[must_use]
+    pub fn with_guards(mut self, guards: HashMap<WorkloadUid, Vec<Guard>>) -> Self {
+        self.guards = guards;
+        self
+    }
+
+    /// The ports at which a workload takes connections from waypoints alone.
+    #[must_use]
+    pub fn guards_of(&self, workload: &Workload) -> &[Guard] {
+        self.guards.get(&workload.uid).map_or(&[], Vec::as_slice)
     }
 
     /// The rules for what clients of a namespace send to a port of a Service. Rules for these clients come before those

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{Action, AuthorizationPolicy, Clause, EffectiveMode, Mode, PolicyName, Rule, Term, Test, effective_mode};
 use crate::identity::SpiffeId;
+use crate::l7::Waypoint;
 use crate::model::Workload;
 use crate::snapshot::Snapshot;
 
@@ -85,6 +86,9 @@ pub enum Denial {
     /// The workload takes no plaintext.
     #[error("plaintext is refused: the mode is STRICT{}", origin_of(.0))]
     PlaintextUnderStrict(EffectiveMode),
+    /// Policies are enforced at a waypoint, and the connection does not come from there.
+    #[error("only waypoint {0} may connect here: it enforces policies that nobody else can judge")]
+    PastWaypoint(Arc<Waypoint>),
     /// A CUSTOM policy matches, and there is no authorizer to ask about a connection.
     #[error("AuthorizationPolicy {0} has action CUSTOM, which no authorizer can decide for a connection")]
     Custom(Arc<PolicyName>),
@@ -108,7 +112,7 @@ impl Denial {
         match self {
             Self::PlaintextUnderStrict(mode) => mode.policy.as_ref(),
             Self::Custom(policy) | Self::DeniedBy(policy) => Some(policy),
-            Self::NoAllowMatches { .. } => None,
+            Self::PastWaypoint(_) | Self::NoAllowMatches { .. } => None,
         }
     }
 }
@@ -173,13 +177,26 @@ pub(super) fn judge<O: Observer>(
     let policies = snapshot.policies().authorization_of(workload);
     let decided = decide(&policies, false, facts, observer).map(|basis| Permit { basis });
     let refuses_plaintext = mode.mode == Mode::Strict && facts.peer.identity().is_none();
-    let verdict = if refuses_plaintext { Err(Denial::PlaintextUnderStrict(mode)) } else { decided };
+    let verdict = match passed_by(snapshot, workload, facts) {
+        _ if refuses_plaintext => Err(Denial::PlaintextUnderStrict(mode)),
+        Some(waypoint) => Err(Denial::PastWaypoint(Arc::clone(waypoint))),
+        None => decided,
+    };
     let is_shadow = |policy: &&Arc<AuthorizationPolicy>| policy.dry_run && policy.action != Action::Audit;
     let has_shadow = policies.iter().any(is_shadow);
     let shadow = has_shadow.then(|| Shadow { verdict: decide(&policies, true, facts, observer) });
     let audits = policies.iter().filter(|policy| policy.action == Action::Audit);
     let audited = audits.filter(|policy| matches(policy, facts, observer) && !policy.dry_run);
     Authorization { verdict, shadow, audited: audited.map(|policy| Arc::clone(&policy.name)).collect() }
+}
+
+/// The waypoint that has to bring a connection to this port and did not.
+fn passed_by<'a>(snapshot: &'a Snapshot, workload: &Workload, facts: &Facts<'_>) -> Option<&'a Arc<Waypoint>> {
+    let guards = snapshot.l7().guards_of(workload);
+    let mut here = guards.iter().filter(|guard| guard.port.is_none_or(|port| port == facts.destination.port()));
+    let first = here.clone().next()?;
+    let brought = |identity| here.any(|guard| guard.waypoint.identities.contains(identity));
+    (!facts.peer.identity().is_some_and(brought)).then_some(&first.waypoint)
 }
 
 /// Decides by the policies in force, or by those in dry run alone.

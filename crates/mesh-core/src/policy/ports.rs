@@ -28,6 +28,7 @@ pub fn mentioned_ports(snapshot: &Snapshot, workload: &Workload) -> BTreeSet<u16
     for policy in policies.peer_authentication_of(workload) {
         mentioned.extend(policy.ports.keys());
     }
+    mentioned.extend(snapshot.l7().guards_of(workload).iter().filter_map(|guard| guard.port));
     mentioned
 }
 

@@ -139,6 +139,14 @@ impl Snapshot {
         self.by_vip.get(&address.to_canonical()).map(ByVip::service)
     }
 
+    /// The service of that full host name.
+    #[must_use]
+    pub fn service_by_hostname(&self, hostname: &str) -> Option<&Arc<Service>> {
+        let (name, rest) = hostname.split_once('.')?;
+        let (namespace, _) = rest.split_once('.')?;
+        self.service(namespace, name).filter(|service| *service.hostname == *hostname)
+    }
+
     /// The headless Service whose endpoint that is, and the Service's port. Of several the first by namespace and name.
     pub(crate) fn headless_service(&self, endpoint: SocketAddr) -> Option<(&Arc<Service>, u16)> {
         let mut ports = self.headless.get(&endpoint.ip())?.ports.iter();

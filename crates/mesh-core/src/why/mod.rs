@@ -10,9 +10,10 @@ pub use reference::{Client, ReferenceError, Target, find_client, find_target};
 
 use crate::direct::{DirectServer, kernel_may_pick};
 use crate::identity::SpiffeId;
+use crate::l7::Waypoint;
 use crate::model::{Endpoint, Enrolment, OutsideReason, Protocol, Service, Workload};
 use crate::policy::{ClientTlsRule, Denial, Explanation, Facts, Peer, explain};
-use crate::resolve::{PlaintextReason, Refusal, Transport, of_family, resolve};
+use crate::resolve::{Destination, PlaintextReason, Refusal, Transport, of_family, resolve, waypoint_replicas};
 use crate::snapshot::{Snapshot, canonical};
 
 /// Endpoints of a Service that are looked at one by one.
@@ -65,6 +66,8 @@ pub enum Path {
     Direct,
     /// Through a tunnel of mTLS to exactly this identity.
     Tunnel(SpiffeId),
+    /// Through a tunnel of mTLS to a waypoint's replica of this identity, which decides how it goes on.
+    Waypoint(Arc<Waypoint>, SpiffeId),
     /// As plaintext.
     Plaintext(PlaintextCause),
     /// Not: the client's node refuses it.
@@ -122,12 +125,19 @@ pub fn why(snapshot: &Snapshot, client: Client, asked: SocketAddr, same_node: Sa
     let mut answer = Answer { client, asked, service, ways: Ok(Vec::new()), endpoints: 1 };
     let picked_by_kernel = answer.service.as_ref().is_none_or(|service| kernel_may_pick(snapshot, service));
     let question = Question { snapshot, asked, direct: same_node == SameNode::Direct && picked_by_kernel };
-    let Some(service) = &answer.service else {
+    let waypoint = match question.first_hop(&answer.client) {
+        Some(Err(refusal)) => return Answer { ways: Err(refusal), endpoints: 0, ..answer },
+        Some(Ok(waypoint)) => Some(waypoint),
+        None => None,
+    };
+    let of_waypoint = waypoint.as_deref().map(|waypoint| waypoint_replicas(snapshot, waypoint, asked.is_ipv6()));
+    if answer.service.is_none() && of_waypoint.is_none() {
         let workload = snapshot.workload_by_address(asked.ip()).cloned();
         answer.ways = Ok(vec![question.way(&answer.client, Endpoint { address: asked, workload }, 0)]);
         return answer;
-    };
-    let endpoints = service.port(asked.port(), Protocol::Tcp).map(|port| of_family(&port.endpoints, asked.is_ipv6()));
+    }
+    let of_service = answer.service.as_ref().and_then(|service| service.port(asked.port(), Protocol::Tcp));
+    let endpoints = of_waypoint.or_else(|| of_service.map(|port| of_family(&port.endpoints, asked.is_ipv6())));
     answer.endpoints = endpoints.map_or(0, <[_]>::len);
     answer.ways = match endpoints {
         Some(endpoints) if !endpoints.is_empty() => {
@@ -178,6 +188,19 @@ impl Question<'_> {
         Way { endpoint: address, workload, rule, path, decision }
     }
 
+    /// The waypoint that stands between, if one does; or that none of its replicas can.
+    fn first_hop(&self, client: &Client) -> Option<Result<Arc<Waypoint>, Refusal>> {
+        let workload = client.workload.as_deref().filter(|workload| workload.is_enrolled())?;
+        if client.owns(self.asked.ip()) {
+            return None;
+        }
+        match resolve(self.snapshot, Some(workload), self.asked, 0) {
+            Ok(Destination { transport: Transport::Waypoint { waypoint, .. }, .. }) => Some(Ok(waypoint)),
+            Err(refusal @ Refusal::WaypointWithoutReplicas { .. }) => Some(Err(refusal)),
+            _ => None,
+        }
+    }
+
     fn path(&self, client: &Client, endpoint: &Endpoint, random: u64) -> (Path, Option<Arc<ClientTlsRule>>) {
         let workload = match &client.workload {
             Some(workload) => workload,
@@ -195,6 +218,7 @@ impl Question<'_> {
                 let path = match destination.transport {
                     Transport::Hbone { .. } if self.is_direct(workload, endpoint) => Path::Direct,
                     Transport::Hbone { identity } => Path::Tunnel(identity),
+                    Transport::Waypoint { waypoint, identity, .. } => Path::Waypoint(waypoint, identity),
                     Transport::Plaintext(reason) => Path::Plaintext(PlaintextCause::Destination(reason)),
                 };
                 (path, destination.rule)

@@ -93,6 +93,7 @@ fn told(verdict: Result<&Basis, &Denial>) -> String {
         Err(Denial::Custom(policy)) => format!("refused by CUSTOM {}", policy.name),
         Err(Denial::DeniedBy(policy)) => format!("refused by DENY {}", policy.name),
         Err(Denial::NoAllowMatches { count, .. }) => format!("refused by none of {count}"),
+        Err(Denial::PastWaypoint(waypoint)) => format!("for waypoint {waypoint} alone"),
     }
 }
 
