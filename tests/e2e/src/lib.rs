@@ -13,6 +13,7 @@ mod pins;
 mod queues;
 mod server;
 mod verdict;
+mod waypoint;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ pub use pins::generations;
 pub use queues::unread;
 pub use server::{client, echo, port, server};
 pub use verdict::{Failure, Verdict};
+pub use waypoint::Waypoint;
 
 /// How long anything may take that is awaited by its event. Generous: it bounds a failure, not a success.
 pub const PATIENCE: Duration = Duration::from_secs(120);

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use mesh_core::policy::{self, Action};
+use mesh_core::policy::{self, Action, PolicyTarget, TargetedPolicy};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::policy_target::{TargetRef, targets};
 use super::rule::{RawRule, rule};
 use super::{Age, Flaw, Remark, WorkloadSelector, decode, policy_name, selector};
 use crate::code::Code;
@@ -13,11 +14,13 @@ use crate::finding::ObjectName;
 
 const DRY_RUN: &str = "istio.io/dry-run";
 
-/// An AuthorizationPolicy as far as connections are concerned.
+/// An AuthorizationPolicy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthorizationPolicy {
-    /// What is enforced; nothing where the policy is for waypoints (`targetRefs`).
-    pub policy: Option<Arc<policy::AuthorizationPolicy>>,
+    /// The policy.
+    pub policy: Arc<policy::AuthorizationPolicy>,
+    /// The targets of a policy for waypoints; none for one that connections are judged by.
+    pub targets: Vec<PolicyTarget>,
     /// When it was made.
     pub age: Age,
     /// What is worth a finding.
@@ -28,8 +31,8 @@ pub struct AuthorizationPolicy {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Spec {
     selector: Option<WorkloadSelector>,
-    target_ref: Option<Value>,
-    target_refs: Option<Vec<Value>>,
+    target_ref: Option<TargetRef>,
+    target_refs: Option<Vec<TargetRef>>,
     action: Option<RawAction>,
     provider: Option<Provider>,
     rules: Option<Vec<RawRule>>,
@@ -60,9 +63,9 @@ impl AuthorizationPolicy {
         let annotations = resource.metadata.annotations.unwrap_or_default();
         let mut spec = resource.spec.unwrap_or_default();
         let mut remarks = Vec::new();
-        let targets = targets(&spec)?;
-        let action = action(&spec, &mut remarks)?;
         let name = policy_name(name);
+        let targets = attached(&mut spec, &name.namespace)?;
+        let action = action(&spec, &mut remarks)?;
         let mut rules = Vec::new();
         for (index, raw) in spec.rules.take().unwrap_or_default().into_iter().enumerate() {
             rules.push(rule(raw, &format!("spec.rules[{index}]"), &name.namespace, action, &mut remarks)?);
@@ -74,23 +77,27 @@ impl AuthorizationPolicy {
         let selector = selector(spec.selector, "spec.selector")?;
         let dry_run = dry_run(annotations.get(DRY_RUN).map(String::as_str))?;
         let policy = policy::AuthorizationPolicy { name, selector, action, dry_run, rules };
-        if targets {
-            let message = "it is for waypoints; connections are not judged by it";
-            remarks = vec![Remark::new(Code::PolicyForWaypoint, "spec.targetRefs", message)];
-            return Ok(Self { policy: None, age, remarks });
+        if !targets.is_empty() {
+            remarks.retain(|remark| remark.code != Code::FieldNeedsRequest);
         }
-        Ok(Self { policy: Some(Arc::new(policy)), age, remarks })
+        Ok(Self { policy: Arc::new(policy), targets, age, remarks })
+    }
+
+    /// The policy with what it is attached to, if it is for waypoints.
+    pub(crate) fn targeted(&self) -> Option<Arc<TargetedPolicy>> {
+        let (targets, policy) = (self.targets.clone(), Arc::clone(&self.policy));
+        (!targets.is_empty()).then(|| Arc::new(TargetedPolicy { targets, policy }))
     }
 }
 
-/// Whether the policy is for waypoints.
-fn targets(spec: &Spec) -> Result<bool, Flaw> {
-    let listed = spec.target_refs.as_ref().is_some_and(|list| !list.is_empty());
-    let targets = spec.target_ref.is_some() || listed;
-    if targets && spec.selector.is_some() {
+/// What the policy is attached to, if it is for waypoints.
+fn attached(spec: &mut Spec, namespace: &Arc<str>) -> Result<Vec<PolicyTarget>, Flaw> {
+    let listed = spec.target_refs.take().unwrap_or_default();
+    let given: Vec<_> = spec.target_ref.take().into_iter().chain(listed).collect();
+    if !given.is_empty() && spec.selector.is_some() {
         return Err(Flaw::value("spec.targetRefs", "a policy has a selector or targetRefs, not both"));
     }
-    Ok(targets)
+    targets(given, namespace)
 }
 
 fn action(spec: &Spec, remarks: &mut Vec<Remark>) -> Result<Action, Flaw> {
@@ -104,8 +111,7 @@ fn action(spec: &Spec, remarks: &mut Vec<Remark>) -> Result<Action, Flaw> {
     match (action, provider) {
         (Action::Custom, provider) => {
             let named = provider.and_then(|provider| provider.name.as_deref()).unwrap_or_default();
-            let message =
-                format!("provider {named:?} cannot be asked about a connection: what a rule matches is refused");
+            let message = format!("provider {named:?} cannot be asked: what a rule matches is refused");
             remarks.push(Remark::new(Code::NoAuthorizer, "spec.provider", message));
         }
         (_, Some(_)) => return Err(Flaw::value("spec.provider", "only action CUSTOM has a provider")),

@@ -5,6 +5,8 @@ mod authorization_policy;
 mod destination_rule;
 mod duration;
 mod peer_authentication;
+mod policy_target;
+mod request_rule;
 mod rule;
 mod stand_in;
 mod virtual_service;

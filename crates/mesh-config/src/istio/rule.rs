@@ -1,9 +1,11 @@
 //! The rules of an AuthorizationPolicy.
 
-use mesh_core::policy::{Action, Clause, IpBlock, IpBlocks, Pattern, Patterns, Rule, ServiceAccounts, Term, Test};
+use mesh_core::policy::{
+    Action, Clause, IpBlock, IpBlocks, Pattern, Patterns, RequestTest, Rule, ServiceAccounts, Term, Test,
+};
 use serde::Deserialize;
 
-use super::{Flaw, Remark};
+use super::{Flaw, Remark, request_rule};
 use crate::code::Code;
 
 type Values = Option<Vec<String>>;
@@ -127,8 +129,6 @@ impl Reader<'_> {
         }
         let requests =
             [("requestPrincipals", raw.request_principals), ("notRequestPrincipals", raw.not_request_principals)];
-        let before = needs_request.len();
-        note_requests(requests, field, needs_request);
         let fields: [(&str, Values, bool, &str); 10] = [
             ("principals", raw.principals, false, "source.principal"),
             ("notPrincipals", raw.not_principals, true, "source.principal"),
@@ -145,7 +145,8 @@ impl Reader<'_> {
         for (name, values, negated, key) in fields {
             clause.extend(self.term(key, values, negated, &format!("{field}.{name}"))?);
         }
-        says_something(&clause, needs_request.len() > before, field)?;
+        clause.extend(request_terms(requests, field, needs_request)?);
+        says_something(&clause, field)?;
         Ok(clause)
     }
 
@@ -158,12 +159,10 @@ impl Reader<'_> {
             ("paths", raw.paths),
             ("notPaths", raw.not_paths),
         ];
-        let before = needs_request.len();
-        note_requests(requests, field, needs_request);
-        let mut clause = Clause::new();
+        let mut clause = request_terms(requests, field, needs_request)?;
         clause.extend(self.term("destination.port", raw.ports, false, &format!("{field}.ports"))?);
         clause.extend(self.term("destination.port", raw.not_ports, true, &format!("{field}.notPorts"))?);
-        says_something(&clause, needs_request.len() > before, field)?;
+        says_something(&clause, field)?;
         Ok(clause)
     }
 
@@ -174,7 +173,15 @@ impl Reader<'_> {
         }
         if key.starts_with("request.") || key.starts_with("experimental.") || key == "connection.sni" {
             needs_request.push(format!("{field} ({key})").into());
-            return Ok(Clause::new());
+            let mut clause = Clause::new();
+            for (name, values, negated) in [("values", raw.values, false), ("notValues", raw.not_values, true)] {
+                if let Some(values) = values.filter(|values| !values.is_empty()) {
+                    let values = collect(&values, &format!("{field}.{name}"), pattern)?;
+                    let test = request_rule::condition(key, values).map_err(|message| Flaw::value(field, message))?;
+                    clause.push(Term { negated, test: Test::Request(test) });
+                }
+            }
+            return Ok(clause);
         }
         let mut clause = Clause::new();
         clause.extend(self.term(key, raw.values, false, &format!("{field}.values"))?);
@@ -217,14 +224,34 @@ fn given(values: &Values) -> bool {
     values.as_ref().is_some_and(|values| !values.is_empty())
 }
 
-fn note_requests<const N: usize>(fields: [(&str, Values); N], place: &str, needs_request: &mut Vec<Box<str>>) {
-    let given = fields.iter().filter(|(_, values)| given(values));
-    needs_request.extend(given.map(|(name, _)| format!("{place}.{name}").into()));
+/// What fields ask of a request; a field whose name begins with `not` is its negation.
+fn request_terms<const N: usize>(
+    fields: [(&str, Values); N],
+    place: &str,
+    needs_request: &mut Vec<Box<str>>,
+) -> Result<Clause, Flaw> {
+    let mut clause = Clause::new();
+    for (name, values) in fields {
+        let Some(values) = values.filter(|values| !values.is_empty()) else {
+            continue;
+        };
+        let field = format!("{place}.{name}");
+        let plain = name.strip_prefix("not").map_or_else(|| name.to_owned(), str::to_lowercase);
+        let test = match plain.as_str() {
+            "hosts" => RequestTest::Host(collect(&values, &field, |value| pattern(&value.to_ascii_lowercase()))?),
+            "methods" => RequestTest::Method(collect(&values, &field, pattern)?),
+            "paths" => RequestTest::Path(request_rule::paths(&values, &field)?),
+            _ => RequestTest::RequestPrincipal(collect(&values, &field, pattern)?),
+        };
+        needs_request.push(field.into());
+        clause.push(Term { negated: name.starts_with("not"), test: Test::Request(test) });
+    }
+    Ok(clause)
 }
 
 /// An entry without a single value would be read as "any".
-fn says_something(clause: &Clause, needs_request: bool, field: &str) -> Result<(), Flaw> {
-    if clause.is_empty() && !needs_request {
+fn says_something(clause: &Clause, field: &str) -> Result<(), Flaw> {
+    if clause.is_empty() {
         return Err(Flaw::value(field, "it says nothing; leave the entry out to mean any"));
     }
     Ok(())
@@ -242,7 +269,7 @@ fn collect<T, C: FromIterator<T>>(
     numbered.map(read).collect()
 }
 
-fn pattern(value: &str) -> Result<Pattern, String> {
+pub(super) fn pattern(value: &str) -> Result<Pattern, String> {
     Pattern::parse(value).map_err(|error| format!("{value:?}: {error}"))
 }
 

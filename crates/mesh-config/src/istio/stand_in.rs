@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_core::policy::{self, Action, ClientTls, Mode, Rule, Selector};
+use mesh_core::policy::{self, Action, ClientTls, Mode, PolicyTarget, Rule, Selector};
 use serde_json::Value;
 
+use super::policy_target::{TargetRef, targets};
 use super::{Age, AuthorizationPolicy, DestinationRule, PeerAuthentication, policy_name};
 use crate::finding::ObjectName;
 use crate::kind::Kind;
@@ -18,10 +19,11 @@ pub(crate) fn stand_in(kind: Kind, value: &Value, name: &ObjectName) -> Option<(
     match kind {
         Kind::AuthorizationPolicy => {
             let has_targets = ["targetRef", "targetRefs"].iter().any(|field| spec(value, field).is_some());
-            if has_targets {
-                return None; // Waypoints' business, whatever else it says.
-            }
-            let (selector, of) = selected(value, place);
+            let targets = if has_targets { attached(value, place)? } else { Vec::new() };
+            let (selector, of) = match has_targets {
+                true => (None, "what its targetRefs name".to_owned()),
+                false => selected(value, place),
+            };
             let dry_run = value.pointer("/metadata/annotations/istio.io~1dry-run").and_then(Value::as_str);
             let action = action(value);
             let (action, rules, effect) = match action {
@@ -32,7 +34,8 @@ pub(crate) fn stand_in(kind: Kind, value: &Value, name: &ObjectName) -> Option<(
             };
             let policy =
                 policy::AuthorizationPolicy { name: policy_name(name), selector, action, dry_run: false, rules };
-            let read = AuthorizationPolicy { policy: Some(Arc::new(policy)), age: Age::unknown(), remarks: Vec::new() };
+            let read =
+                AuthorizationPolicy { policy: Arc::new(policy), targets, age: Age::unknown(), remarks: Vec::new() };
             Some((Object::AuthorizationPolicy(Arc::new(read)), format!("{effect} to {of}")))
         }
         Kind::PeerAuthentication => {
@@ -75,12 +78,20 @@ pub(crate) fn stand_in_of_text(name: &ObjectName) -> Option<(Object, String)> {
 
 /// The action of an AuthorizationPolicy; none where it cannot be told, since a key may be misspelt.
 fn action(value: &Value) -> Option<&str> {
-    const KEYS: [&str; 4] = ["action", "provider", "rules", "selector"];
+    const KEYS: [&str; 6] = ["action", "provider", "rules", "selector", "targetRef", "targetRefs"];
     let spec = value.get("spec")?.as_object()?;
     match spec.get("action") {
         None if spec.keys().all(|key| KEYS.contains(&key.as_str())) => Some("ALLOW"),
         action => action?.as_str(),
     }
+}
+
+/// What the policy is attached to, where that can be read; else nothing can stand in for it.
+fn attached(value: &Value, namespace: &str) -> Option<Vec<PolicyTarget>> {
+    let listed = spec(value, "targetRefs").and_then(Value::as_array).into_iter().flatten();
+    let given = spec(value, "targetRef").into_iter().chain(listed).cloned();
+    let given: Vec<TargetRef> = given.map(serde_json::from_value).collect::<Result<_, _>>().ok()?;
+    targets(given, &namespace.into()).ok().filter(|targets| !targets.is_empty())
 }
 
 fn spec<'a>(value: &'a Value, field: &str) -> Option<&'a Value> {

@@ -3,6 +3,7 @@
 mod attached_routes;
 mod destination_rules;
 mod endpoints;
+mod guards;
 mod label_interner;
 mod pods;
 mod policies;
@@ -30,6 +31,7 @@ pub fn translate(objects: &ObjectSet, options: &Options) -> (Snapshot, Vec<Findi
     let policies = policies::policies(objects, options, &services, &mut findings);
     let l7 = waypoints::waypoints(objects, options, &workloads.all, &services, &mut findings);
     waypoints::report_missing(objects, &services, &policies, &l7, &mut findings);
+    let l7 = guards::guards(l7, objects, &policies, &services, &workloads.all, &mut findings);
     let routes = virtual_services::routes(objects, options, &services, &policies, &l7, &mut findings);
     let attached = attached_routes::routes(objects, &services, &l7, &routes, &mut findings);
     let l7 = l7.with_routes(routes.into_iter().chain(attached).collect());

@@ -52,12 +52,14 @@ pub(super) fn policies(
             findings.push(finding.at("spec.host"));
         }
     }
+    let of_connections = authorization.iter().filter(|located| located.object.targets.is_empty());
     Policies::build(
         options.root_namespace.as_str().into(),
-        authorization.iter().filter_map(|located| located.object.policy.clone()).collect(),
+        of_connections.map(|located| Arc::clone(&located.object.policy)).collect(),
         peers.iter().map(|located| Arc::clone(&located.object.policy)).collect(),
         rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect(),
     )
+    .with_targeted(authorization.iter().filter_map(|located| located.object.targeted()).collect())
 }
 
 /// The oldest first, and among equals by namespace and name.

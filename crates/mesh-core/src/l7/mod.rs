@@ -4,6 +4,7 @@
 
 pub mod cors;
 pub mod matching;
+pub mod path;
 mod redirect;
 pub mod request;
 pub mod resilience;

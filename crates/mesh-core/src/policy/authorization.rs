@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::index::Scoped;
+use super::request::RequestTest;
 use super::{IpBlocks, Patterns, PolicyName, Scope, Selector};
 
 /// An AuthorizationPolicy.
@@ -73,8 +74,9 @@ pub struct Rule {
     pub to: Vec<Clause>,
     /// Further conditions.
     pub when: Clause,
-    /// Fields that ask for what only a request shows, such as `to[0].operation.methods`. With one, a rule that allows
-    /// never matches, and every other matches by what is left of it: so that missing knowledge refuses.
+    /// Fields that ask for what only a request shows, such as `to[0].operation.methods`. Where nobody reads requests, a
+    /// rule with one that allows never matches, and every other matches by what is left of it: so that missing knowledge
+    /// refuses.
     pub needs_request: Vec<Box<str>>,
 }
 
@@ -107,6 +109,8 @@ pub enum Test {
     DestinationIp(IpBlocks),
     /// The workload's own port, in ascending order.
     DestinationPort(Box<[u16]>),
+    /// Something of a request.
+    Request(RequestTest),
 }
 
 impl Test {
@@ -121,6 +125,7 @@ impl Test {
             Self::RemoteIp(_) => "remote.ip",
             Self::DestinationIp(_) => "destination.ip",
             Self::DestinationPort(_) => "destination.port",
+            Self::Request(test) => test.key(),
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::request::{Reading, RequestFacts};
 use super::{Action, AuthorizationPolicy, Clause, EffectiveMode, Mode, PolicyName, Rule, Term, Test, effective_mode};
 use crate::identity::SpiffeId;
 use crate::l7::Waypoint;
@@ -90,7 +91,7 @@ pub enum Denial {
     #[error("only waypoint {0} may connect here: it enforces policies that nobody else can judge")]
     PastWaypoint(Arc<Waypoint>),
     /// A CUSTOM policy matches, and there is no authorizer to ask about a connection.
-    #[error("AuthorizationPolicy {0} has action CUSTOM, which no authorizer can decide for a connection")]
+    #[error("AuthorizationPolicy {0} has action CUSTOM, and there is no authorizer to ask")]
     Custom(Arc<PolicyName>),
     /// A DENY policy matches.
     #[error("AuthorizationPolicy {0} denies it")]
@@ -136,6 +137,33 @@ pub fn authorize(snapshot: &Snapshot, workload: &Workload, facts: &Facts<'_>) ->
     judge(snapshot, workload, facts, &mut Unobserved)
 }
 
+/// Decides whether a request may go on to where it is for, by the policies that a waypoint has for that
+/// ([`super::Policies::for_waypoint`]).
+///
+/// A path that servers read in two ways is allowed if both are, and refused if one is.
+#[must_use]
+pub fn authorize_request(
+    policies: &[&Arc<AuthorizationPolicy>],
+    facts: &Facts<'_>,
+    request: &RequestFacts<'_>,
+) -> Authorization {
+    by_policies(policies, Seen { facts, request: Some(request) }, &mut Unobserved, |verdict| verdict)
+}
+
+/// Decides whether a connection in which nobody reads requests may go on, by the policies that a waypoint has for where it
+/// goes. A rule that asks for something of a request allows nothing, and refuses by what is left of it.
+#[must_use]
+pub fn authorize_connection(policies: &[&Arc<AuthorizationPolicy>], facts: &Facts<'_>) -> Authorization {
+    by_policies(policies, Seen { facts, request: None }, &mut Unobserved, |verdict| verdict)
+}
+
+/// What a policy is compared with: a connection, and the request on it where somebody reads that.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    facts: &'a Facts<'a>,
+    request: Option<&'a RequestFacts<'a>>,
+}
+
 /// Sees what [`judge`] looks at. The decision does not depend on it.
 pub(super) trait Observer {
     /// Whether to go on to policies that can no longer change the decision.
@@ -175,18 +203,28 @@ pub(super) fn judge<O: Observer>(
     let mode = effective_mode(snapshot, workload, facts.destination.port());
     observer.mode(&mode);
     let policies = snapshot.policies().authorization_of(workload);
-    let decided = decide(&policies, false, facts, observer).map(|basis| Permit { basis });
     let refuses_plaintext = mode.mode == Mode::Strict && facts.peer.identity().is_none();
-    let verdict = match passed_by(snapshot, workload, facts) {
+    let enter = |permit| match passed_by(snapshot, workload, facts) {
         _ if refuses_plaintext => Err(Denial::PlaintextUnderStrict(mode)),
         Some(waypoint) => Err(Denial::PastWaypoint(Arc::clone(waypoint))),
-        None => decided,
+        None => permit,
     };
+    by_policies(&policies, Seen { facts, request: None }, observer, enter)
+}
+
+/// Decides by policies; `enter` has a word on the verdict.
+fn by_policies<O: Observer>(
+    policies: &[&Arc<AuthorizationPolicy>],
+    seen: Seen<'_>,
+    observer: &mut O,
+    enter: impl FnOnce(Result<Permit, Denial>) -> Result<Permit, Denial>,
+) -> Authorization {
+    let verdict = enter(decide(policies, false, seen, observer).map(|basis| Permit { basis }));
     let is_shadow = |policy: &&Arc<AuthorizationPolicy>| policy.dry_run && policy.action != Action::Audit;
     let has_shadow = policies.iter().any(is_shadow);
-    let shadow = has_shadow.then(|| Shadow { verdict: decide(&policies, true, facts, observer) });
+    let shadow = has_shadow.then(|| Shadow { verdict: decide(policies, true, seen, observer) });
     let audits = policies.iter().filter(|policy| policy.action == Action::Audit);
-    let audited = audits.filter(|policy| matches(policy, facts, observer) && !policy.dry_run);
+    let audited = audits.filter(|policy| matches(policy, seen, observer) && !policy.dry_run);
     Authorization { verdict, shadow, audited: audited.map(|policy| Arc::clone(&policy.name)).collect() }
 }
 
@@ -203,7 +241,7 @@ fn passed_by<'a>(snapshot: &'a Snapshot, workload: &Workload, facts: &Facts<'_>)
 fn decide<O: Observer>(
     policies: &[&Arc<AuthorizationPolicy>],
     dry_run: bool,
-    facts: &Facts<'_>,
+    seen: Seen<'_>,
     observer: &mut O,
 ) -> Result<Basis, Denial> {
     let mut decision = None;
@@ -218,7 +256,7 @@ fn decide<O: Observer>(
                 allows += 1;
                 first_allow.get_or_insert(&policy.name);
             }
-            if matches(policy, facts, observer) {
+            if matches(policy, seen, observer) {
                 decision.get_or_insert_with(|| outcome(policy));
             }
         }
@@ -239,11 +277,37 @@ fn outcome(policy: &AuthorizationPolicy) -> Result<Basis, Denial> {
     }
 }
 
-fn matches<O: Observer>(policy: &Arc<AuthorizationPolicy>, facts: &Facts<'_>, observer: &mut O) -> bool {
+fn matches<O: Observer>(policy: &Arc<AuthorizationPolicy>, seen: Seen<'_>, observer: &mut O) -> bool {
     observer.consider(policy);
+    let Some(request) = seen.request else {
+        return one_rule_matches(policy, seen.facts, None, observer);
+    };
+    let readings = request.readings();
+    let mut each = readings
+        .each()
+        .map(|path| one_rule_matches(policy, seen.facts, Some(Reading { facts: request, path }), observer));
+    match policy.action {
+        Action::Allow => each.all(|matched| matched),
+        Action::Custom | Action::Deny | Action::Audit => each.any(|matched| matched),
+    }
+}
+
+fn one_rule_matches<O: Observer>(
+    policy: &AuthorizationPolicy,
+    facts: &Facts<'_>,
+    request: Option<Reading<'_>>,
+    observer: &mut O,
+) -> bool {
     for (index, rule) in policy.rules.iter().enumerate() {
         let mut missed = |place: Place<'_>| observer.missed(index, place);
-        if rule_matches(rule, policy.action, facts, &mut missed) {
+        let matched = match (request, policy.action, rule.needs_request.first()) {
+            (None, Action::Allow, Some(field)) => {
+                missed(Place::NeedsRequest(field));
+                false
+            }
+            _ => rule_matches(rule, &|term| holds(term, facts, request), &mut missed),
+        };
+        if matched {
             observer.matched(index);
             return true;
         }
@@ -251,24 +315,30 @@ fn matches<O: Observer>(policy: &Arc<AuthorizationPolicy>, facts: &Facts<'_>, ob
     false
 }
 
-fn rule_matches(rule: &Rule, action: Action, facts: &Facts<'_>, missed: &mut impl FnMut(Place<'_>)) -> bool {
-    if let (Action::Allow, Some(field)) = (action, rule.needs_request.first()) {
-        missed(Place::NeedsRequest(field));
-        return false;
-    }
-    one_holds(&rule.from, facts, &mut |index, term| missed(Place::From(index, term)))
-        && one_holds(&rule.to, facts, &mut |index, term| missed(Place::To(index, term)))
-        && all_hold(&rule.when, facts, &mut |term| missed(Place::When(term)))
+fn rule_matches(rule: &Rule, holds: &dyn Fn(&Term) -> bool, missed: &mut impl FnMut(Place<'_>)) -> bool {
+    one_holds(&rule.from, holds, &mut |index, term| missed(Place::From(index, term)))
+        && one_holds(&rule.to, holds, &mut |index, term| missed(Place::To(index, term)))
+        && all_hold(&rule.when, holds, &mut |term| missed(Place::When(term)))
 }
 
-fn one_holds(alternatives: &[Clause], facts: &Facts<'_>, missed: &mut impl FnMut(usize, &Term)) -> bool {
+fn one_holds(alternatives: &[Clause], holds: &dyn Fn(&Term) -> bool, missed: &mut impl FnMut(usize, &Term)) -> bool {
     let mut numbered = alternatives.iter().enumerate();
-    alternatives.is_empty() || numbered.any(|(index, clause)| all_hold(clause, facts, &mut |term| missed(index, term)))
+    alternatives.is_empty() || numbered.any(|(index, clause)| all_hold(clause, holds, &mut |term| missed(index, term)))
 }
 
-fn all_hold(clause: &Clause, facts: &Facts<'_>, missed: &mut impl FnMut(&Term)) -> bool {
-    let failing = clause.iter().find(|term| tested(&term.test, facts) == term.negated);
+fn all_hold(clause: &Clause, holds: &dyn Fn(&Term) -> bool, missed: &mut impl FnMut(&Term)) -> bool {
+    let failing = clause.iter().find(|term| !holds(term));
     failing.inspect(|term| missed(term)).is_none()
+}
+
+/// Whether a term holds. What is asked of a request is left out where there is none.
+fn holds(term: &Term, facts: &Facts<'_>, request: Option<Reading<'_>>) -> bool {
+    let tested = match (&term.test, request) {
+        (Test::Request(_), None) => return true,
+        (Test::Request(test), Some(reading)) => test.holds(reading),
+        (test, _) => tested(test, facts),
+    };
+    tested != term.negated
 }
 
 fn tested(test: &Test, facts: &Facts<'_>) -> bool {
@@ -282,5 +352,6 @@ fn tested(test: &Test, facts: &Facts<'_>) -> bool {
         Test::SourceIp(blocks) | Test::RemoteIp(blocks) => blocks.contain(facts.client),
         Test::DestinationIp(blocks) => blocks.contain(facts.destination.ip()),
         Test::DestinationPort(ports) => ports.binary_search(&facts.destination.port()).is_ok(),
+        Test::Request(_) => false,
     }
 }

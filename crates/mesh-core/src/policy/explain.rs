@@ -127,7 +127,7 @@ fn field(place: Place<'_>) -> String {
                 Test::ServiceAccount(_) => not(term, "serviceAccounts", "notServiceAccounts"),
                 Test::SourceIp(_) => not(term, "ipBlocks", "notIpBlocks"),
                 Test::RemoteIp(_) => not(term, "remoteIpBlocks", "notRemoteIpBlocks"),
-                Test::DestinationIp(_) | Test::DestinationPort(_) => term.test.key(),
+                Test::DestinationIp(_) | Test::DestinationPort(_) | Test::Request(_) => term.test.key(),
             };
             format!("from[{index}].source.{name}")
         }
@@ -151,5 +151,7 @@ fn found(place: Place<'_>, facts: &Facts<'_>) -> String {
         Test::SourceIp(_) | Test::RemoteIp(_) => facts.client.to_canonical().to_string(),
         Test::DestinationIp(_) => facts.destination.ip().to_canonical().to_string(),
         Test::DestinationPort(_) => facts.destination.port().to_string(),
+        // Left out where there is none, and so never the reason.
+        Test::Request(_) => "no request".to_owned(),
     }
 }

@@ -13,26 +13,34 @@ mod ip_blocks;
 mod pattern;
 mod peer_authentication;
 mod ports;
+pub mod request;
 mod selector;
+mod targeted;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use authorization::{Action, AuthorizationPolicy, Clause, Rule, ServiceAccounts, Term, Test};
-pub use authorize::{Authorization, Basis, Denial, Facts, Peer, Permit, Shadow, authorize};
+pub use authorize::{
+    Authorization, Basis, Denial, Facts, Peer, Permit, Shadow, authorize, authorize_connection, authorize_request,
+};
 pub use client_tls::{ClientTls, ClientTlsRule, HostPattern};
 pub use explain::{Considered, Explanation, Miss, RuleOutcome, explain};
 pub use ip_blocks::{IpBlock, IpBlockError, IpBlocks};
 pub use pattern::{Pattern, PatternError, Patterns};
 pub use peer_authentication::{EffectiveMode, Level, Mode, PeerAuthentication, effective_mode};
 pub use ports::{mentioned_ports, unmentioned_port};
+pub use request::{PathPatterns, RequestFacts, RequestTest};
 pub use selector::{Scope, Selector};
+pub use targeted::{PolicyTarget, TargetedPolicy};
 
 use client_tls::ClientTlsRules;
 use index::{Indexed, Scoped};
+use targeted::Targeted;
 
+use crate::l7::Waypoint;
 use crate::label_set::LabelSet;
-use crate::model::Workload;
+use crate::model::{Service, Workload};
 
 /// Istio's default root namespace, whose policies are the whole mesh's.
 pub const ROOT_NAMESPACE: &str = "istio-system";
@@ -59,6 +67,7 @@ pub struct Policies {
     authorization: Indexed<AuthorizationPolicy>,
     peer_authentication: Indexed<PeerAuthentication>,
     client_tls: ClientTlsRules,
+    targeted: Targeted,
 }
 
 impl Default for Policies {
@@ -82,7 +91,27 @@ impl Policies {
             authorization: Indexed::build(authorization),
             peer_authentication: Indexed::build(peer_authentication),
             client_tls: ClientTlsRules::build(client_tls),
+            targeted: Targeted::default(),
         }
+    }
+
+    /// The same with policies for waypoints, the oldest first.
+    #[must_use]
+    pub fn with_targeted(mut self, targeted: Vec<Arc<TargetedPolicy>>) -> Self {
+        self.targeted = Targeted::build(targeted);
+        self
+    }
+
+    /// All policies for waypoints, in the order given.
+    #[must_use]
+    pub fn targeted(&self) -> &[Arc<TargetedPolicy>] {
+        self.targeted.all()
+    }
+
+    /// The AuthorizationPolicies about what goes by a waypoint, to a Service if one is asked for, in the order given.
+    #[must_use]
+    pub fn for_waypoint(&self, waypoint: &Waypoint, service: Option<&Service>) -> Vec<&Arc<AuthorizationPolicy>> {
+        self.targeted.of(waypoint, service)
     }
 
     /// The namespace whose policies are the whole mesh's.

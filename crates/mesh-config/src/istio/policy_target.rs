@@ -1,0 +1,46 @@
+//! What a policy for waypoints is attached to (`targetRefs`).
+
+use std::sync::Arc;
+
+use mesh_core::PolicyName;
+use mesh_core::policy::PolicyTarget;
+use serde::Deserialize;
+
+use super::Flaw;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TargetRef {
+    group: Option<String>,
+    kind: String,
+    name: String,
+    namespace: Option<String>,
+}
+
+/// Reads the targets of a policy in `namespace`.
+pub(super) fn targets(given: Vec<TargetRef>, namespace: &Arc<str>) -> Result<Vec<PolicyTarget>, Flaw> {
+    let numbered = given.into_iter().enumerate();
+    numbered.map(|(index, target)| target.read(&format!("spec.targetRefs[{index}]"), namespace)).collect()
+}
+
+impl TargetRef {
+    fn read(self, field: &str, namespace: &Arc<str>) -> Result<PolicyTarget, Flaw> {
+        if self.namespace.is_some_and(|other| *other != **namespace) {
+            return Err(Flaw::value(format!("{field}.namespace"), "a policy's targets are in its own namespace"));
+        }
+        if self.name.is_empty() {
+            return Err(Flaw::value(format!("{field}.name"), "it names nothing"));
+        }
+        let name: Arc<str> = self.name.into();
+        let named = || Arc::new(PolicyName { namespace: Arc::clone(namespace), name: Arc::clone(&name) });
+        match (self.group.as_deref().unwrap_or_default(), self.kind.as_str()) {
+            ("gateway.networking.k8s.io", "Gateway") => Ok(PolicyTarget::Gateway(named())),
+            ("gateway.networking.k8s.io", "GatewayClass") => Ok(PolicyTarget::GatewayClass(name)),
+            ("" | "core", "Service") => Ok(PolicyTarget::Service(named())),
+            (group, kind) => {
+                let message = format!("{kind} of group {group:?} is neither Gateway, GatewayClass nor Service");
+                Err(Flaw::value(format!("{field}.kind"), message))
+            }
+        }
+    }
+}
