@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 use crate::authority::RemoteSettings;
-use crate::connector::Connector;
+use crate::connector::{ClockOff, Connector};
 use crate::proto::{
     CREATE_CERTIFICATE, CreateCertificateRequest, CreateCertificateResponse, TrustBundleMessage, WATCH_TRUST_BUNDLE,
     WatchTrustBundleRequest,
@@ -126,7 +126,10 @@ impl CaClient {
         let answer = answer.map_err(|_| unreachable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))?;
         let answer = answer.map_err(|status| match status.code() {
             Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
-                unreachable(explain(&status))
+                match ClockOff::among(status.source()) {
+                    Some(ClockOff { behind }) => SignError::Clock { address: self.address.clone(), behind: *behind },
+                    None => unreachable(explain(&status)),
+                }
             }
             _ => SignError::Refused(explain(&status)),
         })?;

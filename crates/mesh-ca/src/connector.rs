@@ -11,7 +11,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use mesh_transport::TrustFeed;
 use mesh_transport::tls::provider;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -23,6 +23,44 @@ use crate::wire;
 
 /// From the first SYN to the end of the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The CA's certificate is not valid by this machine's clock. It may be the CA's clock that is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("its certificate is not valid by this node's clock, which is at least {behind} s behind (ahead, if negative)")]
+pub(crate) struct ClockOff {
+    /// By how many seconds at least.
+    pub(crate) behind: i64,
+}
+
+impl ClockOff {
+    /// The error, or this in its place where it is about time.
+    fn or(error: io::Error) -> io::Error {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        let (earlier, later, sign) = match cause {
+            Some(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { time, not_before })) => {
+                (time, not_before, 1)
+            }
+            Some(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after })) => {
+                (not_after, time, -1)
+            }
+            _ => return error,
+        };
+        let seconds = i64::try_from(later.as_secs().saturating_sub(earlier.as_secs())).unwrap_or(i64::MAX);
+        io::Error::other(Self { behind: sign * seconds })
+    }
+
+    /// Finds it among an error's causes.
+    pub(crate) fn among<'a>(mut cause: Option<&'a (dyn std::error::Error + 'static)>) -> Option<&'a Self> {
+        while let Some(error) = cause {
+            let inner = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
+            if let Some(found) = inner.and_then(|inner| inner.downcast_ref()) {
+                return Some(found);
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
 
 /// Connects to the CA. What it trusts is read anew for each connection.
 #[derive(Debug, Clone)]
@@ -59,7 +97,8 @@ impl Connector {
         let connector = TlsConnector::from(Arc::new(self.config()?));
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
-        Ok(TokioIo::new(connector.connect(self.name, stream).await?))
+        let connected = connector.connect(self.name, stream).await;
+        Ok(TokioIo::new(connected.map_err(ClockOff::or)?))
     }
 }
 

@@ -26,6 +26,17 @@ pub enum SignError {
         /// What happened instead.
         problem: String,
     },
+    /// The authority's own certificate is not valid now, by this machine's clock.
+    #[error(
+        "the certificate of the CA at {address} is not valid by this node's clock, which is at least {behind} s behind (ahead, if \
+         negative): set the clock"
+    )]
+    Clock {
+        /// Where it is.
+        address: String,
+        /// By how many seconds the clock is behind at least.
+        behind: i64,
+    },
 }
 
 /// A certificate on its way.

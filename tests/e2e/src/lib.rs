@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod clock;
 mod collector;
 mod ctl;
 mod inside;
@@ -18,6 +19,7 @@ mod waypoint;
 use std::time::Duration;
 
 pub use client::{Answer, Connect, Held, traffic};
+pub use clock::Clock;
 pub use collector::{Collector, Otlp, attribute};
 pub use ctl::{ctl, ctl_json, keys};
 pub use inside::{Syn, inside};

@@ -93,6 +93,9 @@ impl Tally {
 
     pub(super) fn failed(&self, error: &IdentityFetchError) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+        if let IdentityFetchError::Sign { source: SignError::Clock { behind, .. }, .. } = error {
+            self.clock_is_behind(*behind);
+        }
         let is_reachable = !matches!(error, IdentityFetchError::Sign { source: SignError::Unreachable { .. }, .. });
         if self.reached(is_reachable) != Some(is_reachable) && !is_reachable {
             tracing::warn!(%error, "the CA does not answer: certificates that are held serve until they expire");
