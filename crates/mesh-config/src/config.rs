@@ -9,8 +9,7 @@ use mesh_core::{Snapshot, TrustDomain};
 use crate::directory::{DirectoryError, Tree};
 use crate::finding::Finding;
 use crate::limits::Limits;
-use crate::object::ObjectSet;
-use crate::translate::translate;
+use crate::translate::{Changes, Translator};
 
 /// What translation needs to know of the cluster beyond its manifests.
 #[derive(Debug, Clone)]
@@ -42,6 +41,8 @@ pub struct Config {
     pub findings: Arc<[Finding]>,
     /// Counts from 1; one more for each change of the snapshot or the findings.
     pub generation: u64,
+    /// What is different from the generation before. Who has missed one cannot go by this.
+    pub changes: Arc<Changes>,
 }
 
 /// Reads a directory, or a single file, once.
@@ -58,69 +59,28 @@ pub fn load(dir: &Path, options: &Options) -> Result<Config, DirectoryError> {
 #[derive(Debug)]
 pub(crate) struct Loader {
     tree: Tree,
-    publication: Publication,
-}
-
-/// The configuration in force, and what comes to be in its place.
-#[derive(Debug)]
-pub(crate) struct Publication {
-    options: Options,
-    current: Option<Arc<Config>>,
-}
-
-impl Publication {
-    pub(crate) fn new(options: Options) -> Self {
-        Self { options, current: None }
-    }
-
-    pub(crate) fn current(&self) -> Option<Arc<Config>> {
-        self.current.clone()
-    }
-
-    /// What `objects` mean, as a new generation if that is something else than before.
-    pub(crate) fn publish(&mut self, objects: &ObjectSet, mut findings: Vec<Finding>) -> Arc<Config> {
-        let (snapshot, more) = translate(objects, &self.options);
-        findings.extend(more);
-        findings.sort();
-        let generation = match &self.current {
-            None => 1,
-            Some(now) if now.findings[..] == findings[..] && *now.snapshot == snapshot => {
-                return Arc::clone(now);
-            }
-            Some(now) => now.generation + 1,
-        };
-        let config = Arc::new(Config { snapshot: Arc::new(snapshot), findings: findings.into(), generation });
-        self.current = Some(Arc::clone(&config));
-        config
-    }
+    translator: Translator,
 }
 
 impl Loader {
     pub(crate) fn new(dir: PathBuf, options: Options) -> Self {
-        Self { tree: Tree::new(dir, Limits::default()), publication: Publication::new(options) }
+        Self { tree: Tree::new(dir, Limits::default()), translator: Translator::new(options) }
     }
 
     /// Reads for the first time; the directory has to be there. See [`Tree::refresh`] for `enter`.
     pub(crate) fn load(&mut self, enter: &mut dyn FnMut(&Path)) -> Result<Arc<Config>, DirectoryError> {
         self.tree.check()?;
-        self.tree.refresh(enter);
-        Ok(self.publish())
+        self.tree.refresh(enter, &mut self.translator);
+        Ok(self.translator.publish())
     }
 
     /// Reads what changed. Gives the new configuration if it means something else; what cannot be read any more
     /// stays in force.
     pub(crate) fn reload(&mut self, enter: &mut dyn FnMut(&Path)) -> Option<Arc<Config>> {
-        if !self.tree.refresh(enter) {
-            return None;
-        }
-        let before = self.publication.current.clone();
-        let now = self.publish();
-        (before.map(|config| config.generation) != Some(now.generation)).then_some(now)
-    }
-
-    fn publish(&mut self) -> Arc<Config> {
-        let (objects, findings) = self.tree.objects();
-        self.publication.publish(&objects, findings)
+        self.tree.refresh(enter, &mut self.translator);
+        let before = self.translator.current().map(|config| config.generation);
+        let now = self.translator.publish();
+        (before != Some(now.generation)).then_some(now)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::document::Format;
 use crate::finding::{Finding, Origin};
 use crate::last_good::Contents;
 use crate::limits::Limits;
-use crate::object::ObjectSet;
+use crate::translate::Translator;
 
 /// Why a directory cannot be a source at all.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +50,6 @@ pub(crate) struct Tree {
     root: PathBuf,
     limits: Limits,
     files: BTreeMap<PathBuf, ReadFile>,
-    /// About directories, as opposed to what stands in files.
-    findings: Vec<Finding>,
 }
 
 #[derive(Debug)]
@@ -84,7 +82,7 @@ struct Walk {
 
 impl Tree {
     pub(crate) fn new(root: PathBuf, limits: Limits) -> Self {
-        Self { root, limits, files: BTreeMap::new(), findings: Vec::new() }
+        Self { root, limits, files: BTreeMap::new() }
     }
 
     /// Checks that the root can be read at all.
@@ -96,44 +94,26 @@ impl Tree {
     }
 
     /// Looks at the tree again and reads what changed. `enter` is called for every directory whose changes matter,
-    /// before it is looked at. Gives whether anything is said that was not said before.
-    pub(crate) fn refresh(&mut self, enter: &mut dyn FnMut(&Path)) -> bool {
+    /// before it is looked at. The translator is told what is said that was not said before.
+    pub(crate) fn refresh(&mut self, enter: &mut dyn FnMut(&Path), translator: &mut Translator) {
         let mut walk = Walk::default();
         walk.root(&self.root, &self.limits, enter);
-        let mut changed = self.findings != walk.findings;
-        self.findings = std::mem::take(&mut walk.findings);
-        let before = self.files.len();
-        self.files.retain(|path, _| walk.files.contains_key(path) || walk.obscured.iter().any(|o| path.starts_with(o)));
-        changed |= before != self.files.len();
+        translator.set_tree_findings(std::mem::take(&mut walk.findings));
+        let is_gone = |path: &Path| {
+            !walk.files.contains_key(path) && !walk.obscured.iter().any(|obscured| path.starts_with(obscured))
+        };
+        for (path, file) in self.files.extract_if(.., |path, _| is_gone(path)) {
+            translator.update(&path, &file.contents, &Contents::default());
+        }
         for (path, stamp) in &walk.files {
             let unchanged = |read: &ReadFile| read.stamp == Some(*stamp);
-            if self.files.get(path).is_some_and(unchanged) {
-                continue;
+            if !self.files.get(path).is_some_and(unchanged) {
+                self.read(path, translator);
             }
-            changed |= self.read(path);
         }
-        changed
     }
 
-    /// All objects in force, and what is wrong with the files.
-    pub(crate) fn objects(&self) -> (ObjectSet, Vec<Finding>) {
-        let mut objects = ObjectSet::default();
-        let mut findings = self.findings.clone();
-        let contents = || self.files.values().map(|file| &file.contents);
-        let entries = |kept: bool| {
-            let entries = contents().flat_map(|contents| &contents.entries);
-            entries.filter(move |entry| entry.kept == kept)
-        };
-        findings.extend(contents().flat_map(|contents| contents.findings.iter().cloned()));
-        findings.extend(entries(false).filter_map(|entry| objects.insert(entry)));
-        for entry in entries(true) {
-            // Where it stands elsewhere by now, that is the newer word.
-            let _superseded = objects.insert(entry);
-        }
-        (objects, findings)
-    }
-
-    fn read(&mut self, path: &Path) -> bool {
+    fn read(&mut self, path: &Path, translator: &mut Translator) {
         let absolute = absolute(&self.root, path);
         let old = self.files.remove(path);
         let previous = old.map_or_else(Contents::default, |file| file.contents);
@@ -148,9 +128,8 @@ impl Tree {
                 (None, Contents::unreadable(&previous, finding))
             }
         };
-        let changed = contents != previous;
+        translator.update(path, &previous, &contents);
         self.files.insert(path.to_owned(), ReadFile { stamp, contents });
-        changed
     }
 }
 
@@ -298,6 +277,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::config::Options;
 
     fn namespace(name: &str) -> String {
         format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n")
@@ -305,14 +285,13 @@ mod tests {
 
     /// What a fresh tree of these limits reads: the namespaces and the findings' codes.
     fn read(root: &Path, limits: Limits) -> (Vec<String>, Vec<Code>) {
-        let mut tree = Tree::new(root.to_owned(), limits);
-        tree.refresh(&mut |_| {});
-        said(&tree)
+        said(&mut Tree::new(root.to_owned(), limits), &mut Translator::new(Options::default()))
     }
 
-    fn said(tree: &Tree) -> (Vec<String>, Vec<Code>) {
-        let (objects, findings) = tree.objects();
-        (objects.namespaces.into_keys().collect(), findings.iter().map(|f| f.code).collect())
+    fn said(tree: &mut Tree, translator: &mut Translator) -> (Vec<String>, Vec<Code>) {
+        tree.refresh(&mut |_| {}, translator);
+        let findings = translator.publish().findings.iter().map(|finding| finding.code).collect();
+        (translator.objects().namespaces.keys().map(ToString::to_string).collect(), findings)
     }
 
     #[test]
@@ -345,17 +324,15 @@ mod tests {
         let file = dir.path().join("some.yaml");
         fs::write(&file, namespace("a") + &namespace("b")).unwrap();
         let limits = Limits { documents: 2, entries: 1, file_bytes: 1000, ..Limits::default() };
-        let mut tree = Tree::new(dir.path().to_owned(), limits);
-        tree.refresh(&mut |_| {});
-        assert_eq!(said(&tree), (vec!["a".to_owned(), "b".to_owned()], vec![]));
+        let (mut tree, mut translator) =
+            (Tree::new(dir.path().to_owned(), limits), Translator::new(Options::default()));
+        assert_eq!(said(&mut tree, &mut translator), (vec!["a".to_owned(), "b".to_owned()], vec![]));
         fs::write(&file, namespace("c") + &namespace("d") + &namespace("e")).unwrap();
-        assert!(tree.refresh(&mut |_| {}));
-        let (namespaces, findings) = said(&tree);
+        let (namespaces, findings) = said(&mut tree, &mut translator);
         assert_eq!(namespaces, ["a", "b", "c", "d"]);
         assert_eq!(findings, [Code::TooManyDocuments, Code::LastGood]);
         fs::write(&file, "#".repeat(1001)).unwrap();
-        assert!(tree.refresh(&mut |_| {}));
-        let (namespaces, findings) = said(&tree);
+        let (namespaces, findings) = said(&mut tree, &mut translator);
         assert_eq!(namespaces, ["a", "b", "c", "d"]);
         assert_eq!(findings, [Code::FileTooLarge, Code::LastGood]);
     }

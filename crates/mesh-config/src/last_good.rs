@@ -10,7 +10,7 @@ use crate::document::{Document, Format, documents};
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::istio::stand_in_of_text;
 use crate::limits::Limits;
-use crate::object::{Entry, Reading, read};
+use crate::object::{Entry, ObjectId, Reading, read};
 
 /// What a file says: its objects in force and what is wrong with it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -82,7 +82,7 @@ impl Parsed {
                 if let Some(name) = &origin.object
                     && let Some((object, effect)) = stand_in_of_text(name)
                 {
-                    self.stand_ins.push(Entry::in_place_of(name.clone(), &origin, object, effect));
+                    self.stand_ins.push(Entry::in_place_of(name, &origin, object, effect));
                 }
                 self.add_broken(Finding::new(Code::Syntax, origin, broken.message));
             }
@@ -132,26 +132,27 @@ impl Parsed {
     }
 
     fn keep_last_good(&mut self, previous: &Contents) {
-        let said: HashSet<&ObjectName> = self.contents.entries.iter().map(|e| &e.name).collect();
-        let gone = |entry: &&Entry| !said.contains(&entry.name) && entry.stands_in.is_none();
+        let said: HashSet<&ObjectId> = self.contents.entries.iter().map(|e| &e.id).collect();
+        let gone = |entry: &&Entry| !said.contains(&entry.id) && entry.stands_in.is_none();
         let mut kept: Vec<Entry> = previous.entries.iter().filter(gone).cloned().collect();
+        let is_broken = |entry: &Entry| entry.name().is_some_and(|name| self.broken.contains(name));
         if self.unnamed.is_none() {
-            kept.retain(|entry| self.broken.contains(&entry.name));
+            kept.retain(is_broken);
         }
         for entry in &mut kept {
             entry.kept = true;
         }
-        let (named, unnamed): (Vec<_>, Vec<_>) = kept.iter().partition(|entry| self.broken.contains(&entry.name));
+        let (named, unnamed): (Vec<_>, Vec<_>) = kept.iter().partition(|entry| is_broken(entry));
         let findings = &mut self.contents.findings;
         for entry in named {
             let mut at = findings.iter().map(|finding| &finding.origin);
-            let origin = at.find(|origin| origin.object.as_ref() == Some(&entry.name));
+            let origin = at.find(|origin| origin.object.as_ref() == entry.name());
             let origin = origin.unwrap_or(&entry.origin).clone();
             let message = "the object is in force as it last was";
             findings.push(Finding::new(Code::LastGood, origin, message));
         }
         if let (Some(origin), false) = (&self.unnamed, unnamed.is_empty()) {
-            let names: Vec<String> = unnamed.iter().map(|e| e.name.to_string()).collect();
+            let names: Vec<String> = unnamed.iter().filter_map(|e| e.name()).map(ToString::to_string).collect();
             let shown = names.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
             let more = if names.len() > 3 { " and others" } else { "" };
             let message = format!("{} of the file in force as last read: {shown}{more}", names.len());
@@ -162,12 +163,12 @@ impl Parsed {
     }
 
     fn add_stand_ins(&mut self) {
-        let mut named: HashSet<ObjectName> = self.contents.entries.iter().map(|entry| entry.name.clone()).collect();
+        let mut named: HashSet<ObjectId> = self.contents.entries.iter().map(|entry| entry.id.clone()).collect();
         for stand_in in std::mem::take(&mut self.stand_ins) {
-            if !named.insert(stand_in.name.clone()) {
+            if !named.insert(stand_in.id.clone()) {
                 continue;
             }
-            let effect = stand_in.stands_in.clone().unwrap_or_default();
+            let effect = stand_in.stands_in.as_deref().unwrap_or_default().to_owned();
             let origin = (*stand_in.origin).clone();
             self.contents.findings.push(Finding::new(Code::StrictestStandsIn, origin, effect));
             self.contents.entries.push(stand_in);

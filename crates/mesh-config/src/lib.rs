@@ -13,11 +13,13 @@ mod finding;
 mod gateway_api;
 mod istio;
 mod kind;
+mod kubernetes;
 mod last_good;
 mod limits;
 mod live;
 mod object;
 mod probes;
+mod texts;
 mod translate;
 mod watch;
 
@@ -30,5 +32,5 @@ pub use istio::{Age, AuthorizationPolicy, DestinationRule, HttpRule, PeerAuthent
 pub use kind::{ReadKind, read_kinds};
 pub use live::LiveObjects;
 pub use object::{Located, ObjectSet};
-pub use translate::translate;
+pub use translate::{Change, Changes};
 pub use watch::watch;

@@ -1,16 +1,16 @@
 //! Objects that are told of one by one, as a watch of a cluster's API server tells of them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::config::{Config, Options, Publication};
+use crate::config::{Config, Options};
 use crate::finding::ObjectName;
 use crate::last_good::Contents;
 use crate::limits::Limits;
-use crate::object::ObjectSet;
+use crate::translate::Translator;
 
 /// What stands for a file in findings.
 const SOURCE: &str = "kubernetes";
@@ -20,20 +20,14 @@ const SOURCE: &str = "kubernetes";
 pub struct LiveObjects {
     contents: BTreeMap<ObjectName, Contents>,
     limits: Limits,
-    publication: Publication,
-    changed: bool,
+    translator: Translator,
 }
 
 impl LiveObjects {
     /// None yet.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self {
-            contents: BTreeMap::new(),
-            limits: Limits::default(),
-            publication: Publication::new(options),
-            changed: true,
-        }
+        Self { contents: BTreeMap::new(), limits: Limits::default(), translator: Translator::new(options) }
     }
 
     /// Takes an object, or a new version of it.
@@ -42,39 +36,36 @@ impl LiveObjects {
         let previous = self.contents.get(&name).unwrap_or(&nothing);
         let contents = Contents::of_object(previous, value, Path::new(SOURCE), &self.limits);
         if contents != *previous {
+            self.translator.update(&source(&name), previous, &contents);
             self.contents.insert(name, contents);
-            self.changed = true;
         }
     }
 
     /// Forgets an object that is gone.
     pub fn remove(&mut self, name: &ObjectName) {
-        self.changed |= self.contents.remove(name).is_some();
+        if let Some(contents) = self.contents.remove(name) {
+            self.translator.update(&source(name), &contents, &Contents::default());
+        }
     }
 
     /// Forgets the objects of a kind that are not among `names`: a whole list of them has been read anew.
     pub fn retain(&mut self, kind: &str, names: &HashSet<ObjectName>) {
-        let before = self.contents.len();
-        self.contents.retain(|name, _| name.kind != kind || names.contains(name));
-        self.changed |= before != self.contents.len();
+        let gone = self.contents.keys().filter(|name| name.kind == kind && !names.contains(name));
+        for name in gone.cloned().collect::<Vec<_>>() {
+            self.remove(&name);
+        }
     }
 
     /// What the objects mean now: the same configuration as before if nothing of its meaning changed.
     #[must_use]
     pub fn publish(&mut self) -> Arc<Config> {
-        if !std::mem::take(&mut self.changed)
-            && let Some(current) = self.publication.current()
-        {
-            return current;
-        }
-        let mut objects = ObjectSet::default();
-        let mut findings = Vec::new();
-        for contents in self.contents.values() {
-            findings.extend(contents.findings.iter().cloned());
-            findings.extend(contents.entries.iter().filter_map(|entry| objects.insert(entry)));
-        }
-        self.publication.publish(&objects, findings)
+        self.translator.publish()
     }
+}
+
+/// What stands for a file among sources.
+fn source(name: &ObjectName) -> PathBuf {
+    PathBuf::from(name.to_string())
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::{Namespace, Pod as KubePod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice as KubeSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -13,7 +15,8 @@ use crate::finding::{Finding, ObjectName, Origin};
 use crate::gateway_api::{Gateway, ReferenceGrant, Route, grpc_route, http_route};
 use crate::istio::{AuthorizationPolicy, DestinationRule, Flaw, PeerAuthentication, VirtualService, stand_in};
 use crate::kind::{Kind, Treatment, treatment};
-use crate::probes::ProbePorts;
+use crate::kubernetes::{EndpointSlice, Pod};
+use crate::texts;
 
 /// An object and where it stands.
 #[derive(Debug, PartialEq)]
@@ -22,63 +25,71 @@ pub struct Located<T> {
     pub origin: Arc<Origin>,
     /// What.
     pub object: Arc<T>,
+    /// Whether it stays in force although its file no longer says it.
+    pub(crate) kept: bool,
 }
 
 impl<T> Clone for Located<T> {
     fn clone(&self) -> Self {
-        Self { origin: Arc::clone(&self.origin), object: Arc::clone(&self.object) }
+        Self { origin: Arc::clone(&self.origin), object: Arc::clone(&self.object), kept: self.kept }
     }
 }
 
-/// A Pod without what is never looked at, and where kubelet knocks at it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrimmedPod {
-    /// The Pod, without its containers.
-    pub pod: Pod,
-    /// What of its containers matters.
-    pub probes: ProbePorts,
+/// The namespace and name of an object.
+pub type Key = (Arc<str>, Arc<str>);
+
+/// What names an object among all that are translated.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ObjectId {
+    pub(crate) kind: Kind,
+    /// The namespace is empty for kinds of the whole cluster.
+    pub(crate) key: Key,
 }
+
+/// An object that says something by being there alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Presence {}
 
 /// All objects that are translated, by namespace and name, each name once.
 #[derive(Debug, Clone, Default)]
 pub struct ObjectSet {
     /// Namespaces, by name.
-    pub namespaces: BTreeMap<String, Located<Namespace>>,
+    pub namespaces: BTreeMap<Arc<str>, Located<Namespace>>,
     /// Nodes, by name.
-    pub nodes: BTreeMap<String, Located<Node>>,
+    pub nodes: BTreeMap<Arc<str>, Located<Presence>>,
     /// Service accounts.
-    pub service_accounts: BTreeMap<(String, String), Located<ServiceAccount>>,
+    pub service_accounts: BTreeMap<Key, Located<Presence>>,
     /// Pods.
-    pub pods: BTreeMap<(String, String), Located<TrimmedPod>>,
+    pub pods: BTreeMap<Key, Located<Pod>>,
     /// Services.
-    pub services: BTreeMap<(String, String), Located<Service>>,
+    pub services: BTreeMap<Key, Located<Service>>,
     /// EndpointSlices.
-    pub endpoint_slices: BTreeMap<(String, String), Located<EndpointSlice>>,
+    pub endpoint_slices: BTreeMap<Key, Located<EndpointSlice>>,
     /// AuthorizationPolicies.
-    pub authorization_policies: BTreeMap<(String, String), Located<AuthorizationPolicy>>,
+    pub authorization_policies: BTreeMap<Key, Located<AuthorizationPolicy>>,
     /// PeerAuthentications.
-    pub peer_authentications: BTreeMap<(String, String), Located<PeerAuthentication>>,
+    pub peer_authentications: BTreeMap<Key, Located<PeerAuthentication>>,
     /// DestinationRules.
-    pub destination_rules: BTreeMap<(String, String), Located<DestinationRule>>,
+    pub destination_rules: BTreeMap<Key, Located<DestinationRule>>,
     /// Gateways of the Gateway API.
-    pub gateways: BTreeMap<(String, String), Located<Gateway>>,
+    pub gateways: BTreeMap<Key, Located<Gateway>>,
     /// VirtualServices.
-    pub virtual_services: BTreeMap<(String, String), Located<VirtualService>>,
+    pub virtual_services: BTreeMap<Key, Located<VirtualService>>,
     /// HTTPRoutes.
-    pub http_routes: BTreeMap<(String, String), Located<Route>>,
+    pub http_routes: BTreeMap<Key, Located<Route>>,
     /// GRPCRoutes.
-    pub grpc_routes: BTreeMap<(String, String), Located<Route>>,
+    pub grpc_routes: BTreeMap<Key, Located<Route>>,
     /// ReferenceGrants.
-    pub reference_grants: BTreeMap<(String, String), Located<ReferenceGrant>>,
+    pub reference_grants: BTreeMap<Key, Located<ReferenceGrant>>,
 }
 
 /// A typed object of one document or list item.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Object {
     Namespace(Arc<Namespace>),
-    Node(Arc<Node>),
-    ServiceAccount(Arc<ServiceAccount>),
-    Pod(Arc<TrimmedPod>),
+    Node(Arc<Presence>),
+    ServiceAccount(Arc<Presence>),
+    Pod(Arc<Pod>),
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
@@ -91,57 +102,106 @@ pub(crate) enum Object {
     ReferenceGrant(Arc<ReferenceGrant>),
 }
 
-/// A typed object, its name and its place.
+/// A typed object and its place.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Entry {
-    pub(crate) name: ObjectName,
+    pub(crate) id: ObjectId,
     pub(crate) origin: Arc<Origin>,
     pub(crate) object: Object,
     /// Whether it stays in force although its file no longer says it.
     pub(crate) kept: bool,
     /// What it does, if it is there in the place of a broken object of which no good version is known.
-    pub(crate) stands_in: Option<String>,
+    pub(crate) stands_in: Option<Box<str>>,
+}
+
+impl Entry {
+    /// Its name as findings say it.
+    pub(crate) fn name(&self) -> Option<&ObjectName> {
+        self.origin.object.as_ref()
+    }
 }
 
 impl ObjectSet {
-    /// Adds an object unless its name is taken; then gives the finding about it.
-    pub(crate) fn insert(&mut self, entry: &Entry) -> Option<Finding> {
-        fn put<K: Ord, T>(
-            map: &mut BTreeMap<K, Located<T>>,
-            key: K,
-            origin: &Arc<Origin>,
-            object: &Arc<T>,
-        ) -> Option<Finding> {
-            if let Some(first) = map.get(&key) {
-                let message = format!("the first definition is at {}", place(&first.origin));
-                return Some(Finding::new(Code::DefinedTwice, Origin::clone(origin), message));
+    /// Puts an object in force. Gives what was in its place.
+    pub(crate) fn put(&mut self, entry: Entry) -> Option<Entry> {
+        let Entry { id, origin, object, kept, stands_in: _ } = entry;
+        let (key, place) = (id.key.clone(), (origin, kept));
+        match object {
+            Object::Namespace(it) => swap(&mut self.namespaces, id, key.1, Some((place, it)), Object::Namespace),
+            Object::Node(it) => swap(&mut self.nodes, id, key.1, Some((place, it)), Object::Node),
+            Object::ServiceAccount(it) => {
+                swap(&mut self.service_accounts, id, key, Some((place, it)), Object::ServiceAccount)
             }
-            map.insert(key, Located { origin: Arc::clone(origin), object: Arc::clone(object) });
-            None
+            Object::Pod(it) => swap(&mut self.pods, id, key, Some((place, it)), Object::Pod),
+            Object::Service(it) => swap(&mut self.services, id, key, Some((place, it)), Object::Service),
+            Object::EndpointSlice(it) => {
+                swap(&mut self.endpoint_slices, id, key, Some((place, it)), Object::EndpointSlice)
+            }
+            Object::AuthorizationPolicy(it) => {
+                swap(&mut self.authorization_policies, id, key, Some((place, it)), Object::AuthorizationPolicy)
+            }
+            Object::PeerAuthentication(it) => {
+                swap(&mut self.peer_authentications, id, key, Some((place, it)), Object::PeerAuthentication)
+            }
+            Object::DestinationRule(it) => {
+                swap(&mut self.destination_rules, id, key, Some((place, it)), Object::DestinationRule)
+            }
+            Object::Gateway(it) => swap(&mut self.gateways, id, key, Some((place, it)), Object::Gateway),
+            Object::VirtualService(it) => {
+                swap(&mut self.virtual_services, id, key, Some((place, it)), Object::VirtualService)
+            }
+            Object::HttpRoute(it) => swap(&mut self.http_routes, id, key, Some((place, it)), Object::HttpRoute),
+            Object::GrpcRoute(it) => swap(&mut self.grpc_routes, id, key, Some((place, it)), Object::GrpcRoute),
+            Object::ReferenceGrant(it) => {
+                swap(&mut self.reference_grants, id, key, Some((place, it)), Object::ReferenceGrant)
+            }
         }
-        let name = entry.name.name.clone();
-        let namespace = entry.name.namespace.clone().unwrap_or_default();
-        let (key, at) = ((namespace, name.clone()), &entry.origin);
-        match &entry.object {
-            Object::Namespace(object) => put(&mut self.namespaces, name, at, object),
-            Object::Node(object) => put(&mut self.nodes, name, at, object),
-            Object::ServiceAccount(object) => put(&mut self.service_accounts, key, at, object),
-            Object::Pod(object) => put(&mut self.pods, key, at, object),
-            Object::Service(object) => put(&mut self.services, key, at, object),
-            Object::EndpointSlice(object) => put(&mut self.endpoint_slices, key, at, object),
-            Object::AuthorizationPolicy(object) => put(&mut self.authorization_policies, key, at, object),
-            Object::PeerAuthentication(object) => put(&mut self.peer_authentications, key, at, object),
-            Object::DestinationRule(object) => put(&mut self.destination_rules, key, at, object),
-            Object::Gateway(object) => put(&mut self.gateways, key, at, object),
-            Object::VirtualService(object) => put(&mut self.virtual_services, key, at, object),
-            Object::HttpRoute(object) => put(&mut self.http_routes, key, at, object),
-            Object::GrpcRoute(object) => put(&mut self.grpc_routes, key, at, object),
-            Object::ReferenceGrant(object) => put(&mut self.reference_grants, key, at, object),
+    }
+
+    /// Takes an object out of force.
+    pub(crate) fn take(&mut self, id: &ObjectId) -> Option<Entry> {
+        let (id, key) = (id.clone(), id.key.clone());
+        match id.kind {
+            Kind::Namespace => swap(&mut self.namespaces, id, key.1, None, Object::Namespace),
+            Kind::Node => swap(&mut self.nodes, id, key.1, None, Object::Node),
+            Kind::ServiceAccount => swap(&mut self.service_accounts, id, key, None, Object::ServiceAccount),
+            Kind::Pod => swap(&mut self.pods, id, key, None, Object::Pod),
+            Kind::Service => swap(&mut self.services, id, key, None, Object::Service),
+            Kind::EndpointSlice => swap(&mut self.endpoint_slices, id, key, None, Object::EndpointSlice),
+            Kind::AuthorizationPolicy => {
+                swap(&mut self.authorization_policies, id, key, None, Object::AuthorizationPolicy)
+            }
+            Kind::PeerAuthentication => swap(&mut self.peer_authentications, id, key, None, Object::PeerAuthentication),
+            Kind::DestinationRule => swap(&mut self.destination_rules, id, key, None, Object::DestinationRule),
+            Kind::Gateway => swap(&mut self.gateways, id, key, None, Object::Gateway),
+            Kind::VirtualService => swap(&mut self.virtual_services, id, key, None, Object::VirtualService),
+            Kind::HttpRoute => swap(&mut self.http_routes, id, key, None, Object::HttpRoute),
+            Kind::GrpcRoute => swap(&mut self.grpc_routes, id, key, None, Object::GrpcRoute),
+            Kind::ReferenceGrant => swap(&mut self.reference_grants, id, key, None, Object::ReferenceGrant),
         }
     }
 }
 
-fn place(origin: &Origin) -> String {
+/// An object with its place and whether it is kept.
+type Placed<T> = ((Arc<Origin>, bool), Arc<T>);
+
+/// Puts what is given in the place of what is there, or takes that out.
+fn swap<K: Ord, T>(
+    map: &mut BTreeMap<K, Located<T>>,
+    id: ObjectId,
+    key: K,
+    given: Option<Placed<T>>,
+    object: fn(Arc<T>) -> Object,
+) -> Option<Entry> {
+    let old = match given {
+        Some(((origin, kept), object)) => map.insert(key, Located { origin, object, kept }),
+        None => map.remove(&key),
+    };
+    old.map(|old| Entry { id, origin: old.origin, object: object(old.object), kept: old.kept, stands_in: None })
+}
+
+/// File and line.
+pub(crate) fn place(origin: &Origin) -> String {
     let file = origin.file.display();
     match origin.line {
         Some(line) => format!("{file}:{line}"),
@@ -246,7 +306,7 @@ fn typed(kind: Kind, value: Value, mut name: ObjectName, mut origin: Origin) -> 
     let stand_in = stand_in_for(kind, &value, &name, &origin);
     match object(kind, value, &name) {
         Ok(object) => {
-            let entry = Entry { name, origin: Arc::new(origin), object, kept: false, stands_in: None };
+            let entry = Entry { id: name.id(kind), origin: Arc::new(origin), object, kept: false, stands_in: None };
             Reading::Object(Box::new(entry))
         }
         Err(flaw) => {
@@ -256,14 +316,24 @@ fn typed(kind: Kind, value: Value, mut name: ObjectName, mut origin: Origin) -> 
     }
 }
 
+impl ObjectName {
+    fn id(&self, kind: Kind) -> ObjectId {
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        ObjectId { kind, key: (texts::text(namespace), texts::text(&self.name)) }
+    }
+}
+
 fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
     Ok(match kind {
-        Kind::Namespace => Object::Namespace(decode(value)?),
-        Kind::Node => Object::Node(decode(value)?),
-        Kind::ServiceAccount => Object::ServiceAccount(decode(value)?),
-        Kind::Pod => Object::Pod(Arc::new(TrimmedPod::of(Arc::unwrap_or_clone(decode::<Pod>(value)?)))),
-        Kind::Service => Object::Service(decode(value)?),
-        Kind::EndpointSlice => Object::EndpointSlice(decode(value)?),
+        Kind::Namespace => Object::Namespace(trimmed_namespace(decode(value)?).into()),
+        Kind::Node => Object::Node(decode::<Presence>(value)?.into()),
+        Kind::ServiceAccount => Object::ServiceAccount(decode::<Presence>(value)?.into()),
+        Kind::Pod => Object::Pod(Pod::of(&decode::<KubePod>(value)?, &name.name).into()),
+        Kind::Service => Object::Service(trimmed_service(decode(value)?).into()),
+        Kind::EndpointSlice => {
+            let namespace = name.namespace.as_deref().unwrap_or_default();
+            Object::EndpointSlice(EndpointSlice::of(&decode::<KubeSlice>(value)?, namespace).into())
+        }
         Kind::AuthorizationPolicy => Object::AuthorizationPolicy(AuthorizationPolicy::read(value, name)?.into()),
         Kind::PeerAuthentication => Object::PeerAuthentication(PeerAuthentication::read(value, name)?.into()),
         Kind::DestinationRule => Object::DestinationRule(DestinationRule::read(value, name)?.into()),
@@ -277,42 +347,55 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
 
 fn stand_in_for(kind: Kind, value: &Value, name: &ObjectName, origin: &Origin) -> Option<Box<Entry>> {
     let (object, effect) = stand_in(kind, value, name)?;
-    Some(Box::new(Entry::in_place_of(name.clone(), origin, object, effect)))
+    Some(Box::new(Entry::in_place_of(name, origin, object, effect)))
 }
 
 impl Entry {
     /// What is in force in the place of the broken object at `origin`.
-    pub(crate) fn in_place_of(name: ObjectName, origin: &Origin, object: Object, effect: String) -> Self {
-        Self { name, origin: Arc::new(origin.clone()), object, kept: true, stands_in: Some(effect) }
+    pub(crate) fn in_place_of(name: &ObjectName, origin: &Origin, object: Object, effect: String) -> Self {
+        let origin = Origin { object: Some(name.clone()), ..origin.clone() };
+        let id = name.id(object.kind());
+        Self { id, origin: Arc::new(origin), object, kept: true, stands_in: Some(effect.into()) }
     }
 }
 
-fn decode<T: DeserializeOwned>(value: Value) -> Result<Arc<T>, Flaw> {
-    serde_path_to_error::deserialize(value).map(Arc::new).map_err(|error| Flaw {
+impl Object {
+    const fn kind(&self) -> Kind {
+        match self {
+            Self::Namespace(_) => Kind::Namespace,
+            Self::Node(_) => Kind::Node,
+            Self::ServiceAccount(_) => Kind::ServiceAccount,
+            Self::Pod(_) => Kind::Pod,
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+            Self::DestinationRule(_) => Kind::DestinationRule,
+            Self::Gateway(_) => Kind::Gateway,
+            Self::VirtualService(_) => Kind::VirtualService,
+            Self::HttpRoute(_) => Kind::HttpRoute,
+            Self::GrpcRoute(_) => Kind::GrpcRoute,
+            Self::ReferenceGrant(_) => Kind::ReferenceGrant,
+        }
+    }
+}
+
+fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Flaw> {
+    serde_path_to_error::deserialize(value).map_err(|error| Flaw {
         code: Code::WrongField,
         field: error.path().to_string(),
         message: error.inner().to_string(),
     })
 }
 
-impl TrimmedPod {
-    /// Drops what is never looked at: a Pod's containers are most of it.
-    fn of(mut whole: Pod) -> Self {
-        whole.metadata.managed_fields = None;
-        whole.metadata.annotations = None;
-        let probes = whole.spec.as_ref().map(ProbePorts::of).unwrap_or_default();
-        if let Some(spec) = &mut whole.spec {
-            *spec = k8s_openapi::api::core::v1::PodSpec {
-                node_name: spec.node_name.take(),
-                service_account_name: spec.service_account_name.take(),
-                host_network: spec.host_network,
-                ..Default::default()
-            };
-        }
-        if let Some(status) = &mut whole.status {
-            status.container_statuses = None;
-            status.init_container_statuses = None;
-        }
-        Self { pod: whole, probes }
-    }
+/// Without what is never looked at.
+fn trimmed_namespace(whole: Namespace) -> Namespace {
+    let metadata = ObjectMeta { labels: whole.metadata.labels, ..Default::default() };
+    Namespace { metadata, ..Default::default() }
+}
+
+/// Without what is never looked at.
+fn trimmed_service(whole: Service) -> Service {
+    let metadata = ObjectMeta { labels: whole.metadata.labels, ..Default::default() };
+    Service { metadata, spec: whole.spec, status: None }
 }

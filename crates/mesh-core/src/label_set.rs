@@ -19,6 +19,12 @@ impl LabelSet {
         self.0.iter().map(|(key, value)| (&**key, &**value))
     }
 
+    /// Whether it has copies.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// How many labels there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -2,10 +2,29 @@
 
 use std::collections::BTreeMap;
 
+use crate::label_set::LabelSet;
 use crate::model::{Enrolment, OutsideReason};
 
 /// Labels of a Kubernetes object.
 pub type Labels = BTreeMap<String, String>;
+
+/// Labels in any form.
+pub trait Lookup {
+    /// The value of a label.
+    fn value(&self, key: &str) -> Option<&str>;
+}
+
+impl Lookup for Labels {
+    fn value(&self, key: &str) -> Option<&str> {
+        self.get(key).map(String::as_str)
+    }
+}
+
+impl Lookup for LabelSet {
+    fn value(&self, key: &str) -> Option<&str> {
+        self.get(key)
+    }
+}
 
 /// Our own label for enrolment: `enabled` or `disabled`.
 pub const JOIN: &str = "mesh.dev/join";
@@ -30,7 +49,7 @@ pub enum Wish {
 
 /// Whether a Pod is part of the mesh: its own labels come before its namespace's.
 #[must_use]
-pub fn enrolment(namespace: &Labels, pod: &Labels, host_network: bool) -> Enrolment {
+pub fn enrolment(namespace: &impl Lookup, pod: &impl Lookup, host_network: bool) -> Enrolment {
     if host_network {
         return Enrolment::Outside(OutsideReason::HostNetwork);
     }
@@ -43,13 +62,13 @@ pub fn enrolment(namespace: &Labels, pod: &Labels, host_network: bool) -> Enrolm
 
 /// What the labels of one object ask for. [`JOIN`] comes before [`DATAPLANE_MODE`]; an unknown value asks for nothing.
 #[must_use]
-pub fn wish(labels: &Labels) -> Wish {
-    match labels.get(JOIN).map(String::as_str) {
+pub fn wish(labels: &impl Lookup) -> Wish {
+    match labels.value(JOIN) {
         Some("enabled") => return Wish::Join,
         Some("disabled") => return Wish::StayOut,
         _ => {}
     }
-    match labels.get(DATAPLANE_MODE).map(String::as_str) {
+    match labels.value(DATAPLANE_MODE) {
         Some("ambient") => Wish::Join,
         Some("none") => Wish::StayOut,
         _ => Wish::Silent,
@@ -58,14 +77,14 @@ pub fn wish(labels: &Labels) -> Wish {
 
 /// Istio's canonical service of a workload.
 #[must_use]
-pub fn canonical_service<'a>(labels: &'a Labels, workload_name: &'a str) -> &'a str {
+pub fn canonical_service<'a>(labels: &'a impl Lookup, workload_name: &'a str) -> &'a str {
     const KEYS: [&str; 3] = ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"];
     first(labels, &KEYS).unwrap_or(workload_name)
 }
 
 /// Istio's canonical revision of a workload.
 #[must_use]
-pub fn canonical_revision(labels: &Labels) -> &str {
+pub fn canonical_revision(labels: &impl Lookup) -> &str {
     const KEYS: [&str; 3] = ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"];
     first(labels, &KEYS).unwrap_or("latest")
 }
@@ -74,12 +93,12 @@ pub fn canonical_revision(labels: &Labels) -> &str {
 ///
 /// A ReplicaSet stands for its Deployment when its name ends in the Pod's `pod-template-hash`.
 #[must_use]
-pub fn workload_name<'a>(owner: Option<(&str, &'a str)>, labels: &Labels, pod_name: &'a str) -> &'a str {
+pub fn workload_name<'a>(owner: Option<(&str, &'a str)>, labels: &impl Lookup, pod_name: &'a str) -> &'a str {
     match owner {
         None => pod_name,
         Some(("ReplicaSet", name)) => labels
-            .get("pod-template-hash")
-            .and_then(|hash| name.strip_suffix(hash.as_str())?.strip_suffix('-'))
+            .value("pod-template-hash")
+            .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'))
             .filter(|deployment| !deployment.is_empty())
             .unwrap_or(name),
         Some((_, name)) => name,
@@ -87,6 +106,6 @@ pub fn workload_name<'a>(owner: Option<(&str, &'a str)>, labels: &Labels, pod_na
 }
 
 /// The first label that is there and not empty.
-fn first<'a>(labels: &'a Labels, keys: &[&str]) -> Option<&'a str> {
-    keys.iter().filter_map(|key| labels.get(*key)).map(String::as_str).find(|value| !value.is_empty())
+fn first<'a>(labels: &'a impl Lookup, keys: &[&str]) -> Option<&'a str> {
+    keys.iter().filter_map(|key| labels.value(key)).find(|value| !value.is_empty())
 }

@@ -16,7 +16,7 @@ use crate::object::{Located, ObjectSet};
 /// The routes of Services; rules of several routes for one Service are one table, those of the oldest route first.
 pub(super) fn routes(
     objects: &ObjectSet,
-    services: &[Service],
+    services: &[Arc<Service>],
     waypoints: &L7,
     of_virtual_services: &[ServiceRoutes],
     findings: &mut Vec<Finding>,
@@ -24,7 +24,7 @@ pub(super) fn routes(
     if objects.http_routes.is_empty() && objects.grpc_routes.is_empty() {
         return Vec::new();
     }
-    let by_name = services.iter().map(|service| ((&*service.namespace, &*service.name), service)).collect();
+    let by_name = services.iter().map(|service| ((&*service.namespace, &*service.name), &**service)).collect();
     let mut translation = Translation {
         objects,
         by_name,
@@ -206,7 +206,7 @@ impl Translation<'_> {
     }
 
     fn granted(&self, route: &Route, namespace: &str, service: &str) -> bool {
-        let in_namespace = self.objects.reference_grants.iter().filter(|((place, _), _)| place == namespace);
+        let in_namespace = self.objects.reference_grants.iter().filter(|((place, _), _)| **place == *namespace);
         in_namespace.into_iter().any(|(_, grant)| grant.object.allows(route.kind, &route.name.namespace, service))
     }
 

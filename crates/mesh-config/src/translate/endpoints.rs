@@ -1,31 +1,24 @@
-//! EndpointSlices to the ready endpoints of Services' ports.
+//! EndpointSlices to the ready endpoints of one Service's ports.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointPort, EndpointSlice};
-use mesh_core::{Endpoint, Protocol, Workload};
+use mesh_core::{Endpoint, Protocol, Snapshot, Workload};
 
-use super::pods::Workloads;
-use super::{port_number, protocol, unicast};
+use super::{port_number, protocol};
 use crate::code::Code;
 use crate::finding::{Finding, Origin};
-use crate::object::{Located, ObjectSet};
+use crate::kubernetes::{EndpointSlice, SERVICE_NAME, SlicePort as GivenPort};
+use crate::object::{Key, Located};
 
-/// The label that names a slice's Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// Ready endpoints by Service.
+/// Ready endpoints of a Service, by its slices' ports.
 #[derive(Debug, Default)]
-pub(super) struct Endpoints {
-    by_service: HashMap<(String, String), Vec<SlicePort>>,
-}
+pub(super) struct Endpoints(Vec<SlicePort>);
 
 /// One port of one slice, with what is ready behind it.
 #[derive(Debug)]
 struct SlicePort {
-    name: String,
+    name: Arc<str>,
     protocol: Protocol,
     endpoints: Vec<Endpoint>,
     origin: Arc<Origin>,
@@ -34,89 +27,71 @@ struct SlicePort {
 }
 
 impl Endpoints {
-    /// The ready endpoints of a Service's port, by address, each once.
-    pub(super) fn take(&mut self, service: &(String, String), port: &str, protocol: Protocol) -> Vec<Endpoint> {
+    /// The ready endpoints of a port, by address, each once.
+    pub(super) fn take(&mut self, port: &str, protocol: Protocol) -> Vec<Endpoint> {
         let mut endpoints = Vec::new();
-        for slice in self.by_service.get_mut(service).into_iter().flatten() {
-            if slice.name == port && slice.protocol == protocol {
+        for slice in &mut self.0 {
+            if *slice.name == *port && slice.protocol == protocol {
                 slice.taken = true;
-                endpoints.extend(slice.endpoints.iter().cloned());
+                endpoints.append(&mut slice.endpoints.clone());
             }
         }
         endpoints.sort_by_key(|endpoint| endpoint.address);
         endpoints.dedup_by_key(|endpoint| endpoint.address);
+        endpoints.shrink_to_fit();
         endpoints
     }
 
-    /// Says which slices' ports no Service asked for.
-    pub(super) fn report_unmatched(&self, objects: &ObjectSet, findings: &mut Vec<Finding>) {
-        for (service, ports) in &self.by_service {
-            if !objects.services.contains_key(service) {
+    /// Says which slices' ports the Service did not ask for.
+    pub(super) fn report_unmatched(&self, (namespace, name): &Key, findings: &mut Vec<Finding>) {
+        for port in self.0.iter().filter(|port| !port.taken) {
+            let message = format!("{namespace}/{name} has no {} port named {:?}", port.protocol, port.name);
+            let finding = Finding::new(Code::NoSuchServicePort, Origin::clone(&port.origin), message);
+            findings.push(finding.at(port.field.clone()));
+        }
+    }
+
+    /// Collects the endpoints of a Service's slices, which come in the order of their names.
+    pub(super) fn of(
+        (namespace, _): &Key,
+        slices: &[Located<EndpointSlice>],
+        snapshot: &Snapshot,
+        findings: &mut Vec<Finding>,
+    ) -> Self {
+        let mut endpoints = Vec::new();
+        for slice in slices {
+            let Some(ready) = ready_addresses(namespace, slice, snapshot, findings) else {
                 continue;
-            }
-            for port in ports.iter().filter(|port| !port.taken) {
-                let (namespace, name) = service;
-                let message = format!("{namespace}/{name} has no {} port named {:?}", port.protocol, port.name);
-                let origin = Origin::clone(&port.origin);
-                let finding = Finding::new(Code::NoSuchServicePort, origin, message);
-                findings.push(finding.at(port.field.clone()));
-            }
-        }
-    }
-}
-
-/// Collects the endpoints of all slices.
-pub(super) fn collect(objects: &ObjectSet, workloads: &Workloads, findings: &mut Vec<Finding>) -> Endpoints {
-    let mut endpoints = Endpoints::default();
-    for ((namespace, _), slice) in &objects.endpoint_slices {
-        let Some(service) = service_of(objects, namespace, slice, findings) else {
-            continue;
-        };
-        let Some(ready) = ready_addresses(namespace, slice, workloads, findings) else {
-            continue;
-        };
-        let ports = slice.object.ports.iter().flatten().enumerate();
-        for (index, port) in ports {
-            let field = format!("ports[{index}]");
-            match slice_port(port, &ready, slice, field.clone()) {
-                Ok(port) => {
-                    let ports = endpoints.by_service.entry(service.clone());
-                    ports.or_default().push(port);
-                }
-                Err((sub, message)) => {
-                    let origin = Origin::clone(&slice.origin);
-                    let finding = Finding::new(Code::BadPort, origin, message);
-                    findings.push(finding.at(format!("{field}.{sub}")));
+            };
+            for (index, port) in slice.object.ports.iter().enumerate() {
+                let field = format!("ports[{index}]");
+                match slice_port(port, &ready, slice, field.clone()) {
+                    Ok(port) => endpoints.push(port),
+                    Err((sub, message)) => {
+                        let finding = Finding::new(Code::BadPort, Origin::clone(&slice.origin), message);
+                        findings.push(finding.at(format!("{field}.{sub}")));
+                    }
                 }
             }
         }
+        Self(endpoints)
     }
-    endpoints
 }
 
-fn service_of(
-    objects: &ObjectSet,
-    namespace: &str,
-    slice: &Located<EndpointSlice>,
+/// Says of slices that no Service has them; those of an empty name name none.
+pub(super) fn report_without_service(
+    (namespace, name): &Key,
+    slices: &[Located<EndpointSlice>],
     findings: &mut Vec<Finding>,
-) -> Option<(String, String)> {
-    let labels = slice.object.metadata.labels.as_ref();
-    let field = format!("metadata.labels[{SERVICE_NAME:?}]");
-    let name = labels.and_then(|labels| labels.get(SERVICE_NAME));
-    let Some(name) = name.filter(|name| !name.is_empty()) else {
-        let message = "its endpoints are not used";
-        let finding = Finding::new(Code::SliceWithoutService, Origin::clone(&slice.origin), message);
-        findings.push(finding.at(field));
-        return None;
-    };
-    let service = (namespace.to_owned(), name.clone());
-    if !objects.services.contains_key(&service) {
-        let message = format!("{namespace}/{name} does not exist");
-        let finding = Finding::new(Code::NoService, Origin::clone(&slice.origin), message);
-        findings.push(finding.at(field));
-        return None;
+) {
+    for slice in slices {
+        let (code, message) = match &**name {
+            "" => (Code::SliceWithoutService, "its endpoints are not used".to_owned()),
+            name => (Code::NoService, format!("{namespace}/{name} does not exist")),
+        };
+        let finding = Finding::new(code, Origin::clone(&slice.origin), message);
+        findings.push(finding.at(format!("metadata.labels[{SERVICE_NAME:?}]")));
     }
-    Some(service)
 }
 
 type Ready = (IpAddr, Option<Arc<Workload>>);
@@ -125,77 +100,70 @@ type Ready = (IpAddr, Option<Arc<Workload>>);
 fn ready_addresses(
     namespace: &str,
     slice: &Located<EndpointSlice>,
-    workloads: &Workloads,
+    snapshot: &Snapshot,
     findings: &mut Vec<Finding>,
 ) -> Option<Vec<Ready>> {
-    let object = &slice.object;
-    let ipv6 = match object.address_type.as_str() {
+    let kind = &slice.object.address_type;
+    let ipv6 = match &**kind {
         "IPv4" => false,
         "IPv6" => true,
         other => {
             let message = format!("{other:?} is not carried; the slice's endpoints are not used");
-            let origin = Origin::clone(&slice.origin);
-            let finding = Finding::new(Code::AddressTypeNotSupported, origin, message);
+            let finding = Finding::new(Code::AddressTypeNotSupported, Origin::clone(&slice.origin), message);
             findings.push(finding.at("addressType"));
             return None;
         }
     };
-    let mut ready = Vec::new();
-    for (index, endpoint) in object.endpoints.iter().flatten().enumerate() {
-        for (position, text) in endpoint.addresses.iter().enumerate() {
-            let address = unicast(text).and_then(|address| {
-                let fits = address.is_ipv6() == ipv6;
-                fits.then_some(address).ok_or_else(|| format!("{text} is not of type {}", object.address_type))
-            });
-            match address {
-                Ok(address) if is_ready(endpoint) => {
-                    let workload = workloads.find(pod_of(endpoint, namespace), address);
-                    ready.push((address, workload.cloned()));
-                }
-                Ok(_) => {}
-                Err(message) => {
-                    let origin = Origin::clone(&slice.origin);
-                    let finding = Finding::new(Code::BadEndpointAddress, origin, message);
-                    findings.push(finding.at(format!("endpoints[{index}].addresses[{position}]")));
-                }
+    let mut ready = Vec::with_capacity(slice.object.endpoints.len());
+    for endpoint in &slice.object.endpoints {
+        let address = endpoint.address.unicast().and_then(|address| {
+            let fits = address.is_ipv6() == ipv6;
+            fits.then_some(address).ok_or_else(|| format!("{} is not of type {kind}", endpoint.address))
+        });
+        match address {
+            Ok(address) if endpoint.ready => {
+                ready.push((address, workload(snapshot, namespace, endpoint.pod.as_deref(), address).cloned()));
+            }
+            Ok(_) => {}
+            Err(message) => {
+                let finding = Finding::new(Code::BadEndpointAddress, Origin::clone(&slice.origin), message);
+                let (index, position) = endpoint.at;
+                findings.push(finding.at(format!("endpoints[{index}].addresses[{position}]")));
             }
         }
     }
     Some(ready)
 }
 
+/// The Pod of that name that has `address`, else the one that has it.
+fn workload<'a>(
+    snapshot: &'a Snapshot,
+    namespace: &str,
+    pod: Option<&str>,
+    address: IpAddr,
+) -> Option<&'a Arc<Workload>> {
+    let named = pod.and_then(|name| snapshot.workload(namespace, name));
+    let named = named.filter(|workload| workload.addresses.contains(&address));
+    named.or_else(|| snapshot.workload_by_address(address))
+}
+
 fn slice_port(
-    port: &EndpointPort,
+    port: &GivenPort,
     ready: &[Ready],
     slice: &Located<EndpointSlice>,
     field: String,
 ) -> Result<SlicePort, (&'static str, String)> {
-    let number = port_number(port.port.unwrap_or(0)).map_err(|message| ("port", message))?;
+    let number = port_number(port.port).map_err(|message| ("port", message))?;
     let protocol = protocol(port.protocol.as_deref()).map_err(|message| ("protocol", message))?;
     let endpoints = ready
         .iter()
         .map(|(address, workload)| Endpoint { address: SocketAddr::new(*address, number), workload: workload.clone() });
     Ok(SlicePort {
-        name: port.name.clone().unwrap_or_default(),
+        name: Arc::clone(&port.name),
         protocol,
         endpoints: endpoints.collect(),
         origin: Arc::clone(&slice.origin),
         field,
         taken: false,
     })
-}
-
-/// Unknown counts as ready, as the API says.
-fn is_ready(endpoint: &SliceEndpoint) -> bool {
-    let conditions = endpoint.conditions.as_ref();
-    conditions.and_then(|conditions| conditions.ready) != Some(false)
-}
-
-fn pod_of<'a>(endpoint: &'a SliceEndpoint, namespace: &'a str) -> Option<(&'a str, &'a str)> {
-    let target = endpoint.target_ref.as_ref()?;
-    if target.kind.as_deref() != Some("Pod") {
-        return None;
-    }
-    let namespace = target.namespace.as_deref().unwrap_or(namespace);
-    Some((namespace, target.name.as_deref()?))
 }

@@ -16,7 +16,7 @@ pub(super) fn guards(
     l7: L7,
     objects: &ObjectSet,
     policies: &Policies,
-    services: &[Service],
+    services: &[Arc<Service>],
     workloads: &[Arc<Workload>],
     findings: &mut Vec<Finding>,
 ) -> L7 {
@@ -57,7 +57,13 @@ fn refuses(policies: &Policies, waypoint: &Waypoint, service: Option<&Service>) 
     policies.for_waypoint(waypoint, service).iter().any(enforced)
 }
 
-fn report_loose(l7: &L7, objects: &ObjectSet, policies: &Policies, services: &[Service], findings: &mut Vec<Finding>) {
+fn report_loose(
+    l7: &L7,
+    objects: &ObjectSet,
+    policies: &Policies,
+    services: &[Arc<Service>],
+    findings: &mut Vec<Finding>,
+) {
     let is = |name: &Arc<str>, given: &Arc<str>| name == given;
     let taken: HashSet<(&str, &str)> = services
         .iter()

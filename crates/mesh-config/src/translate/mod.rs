@@ -1,55 +1,224 @@
-//! Objects to the model. Pure, and never fails as a whole: what cannot be used is left out, with a finding.
+//! Objects to the model, and only those again that a change concerns. Pure, and never fails as a whole: what cannot be used is
+//! left out, with a finding.
 
 mod attached_routes;
+mod changes;
+mod claims;
+mod definitions;
 mod destination_rules;
 mod endpoints;
+mod finding_set;
+mod groups;
 mod guards;
-mod label_interner;
+mod missing;
 mod pods;
 mod policies;
 mod services;
+mod slices;
+#[cfg(test)]
+mod tests;
 mod virtual_services;
 mod waypoints;
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::str::FromStr;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
 
-use mesh_core::{Protocol, Snapshot};
+use mesh_core::{Protocol, Snapshot, SpiffeId, WorkloadUid};
 
-use crate::config::Options;
+use crate::config::{Config, Options};
 use crate::finding::Finding;
-use crate::object::ObjectSet;
+use crate::kind::Kind;
+use crate::last_good::Contents;
+use crate::object::{Entry, Key, Object, ObjectSet};
+use changes::Before;
+pub use changes::{Change, Changes};
+use claims::Claims;
+use definitions::{Definitions, Step};
+use finding_set::{FindingSet, Owner};
+use missing::Missing;
+use slices::Slices;
 
-/// Translates a set of objects. The same objects give the same snapshot and findings, in the same order.
-#[must_use]
-pub fn translate(objects: &ObjectSet, options: &Options) -> (Snapshot, Vec<Finding>) {
-    let mut findings = Vec::new();
-    let workloads = pods::workloads(objects, options, &mut findings);
-    let mut endpoints = endpoints::collect(objects, &workloads, &mut findings);
-    let services = services::services(objects, options, &mut endpoints, &mut findings);
-    endpoints.report_unmatched(objects, &mut findings);
-    let policies = policies::policies(objects, options, &services, &mut findings);
-    let l7 = waypoints::waypoints(objects, options, &workloads.all, &services, &mut findings);
-    waypoints::report_missing(objects, &services, &policies, &l7, &mut findings);
-    let l7 = guards::guards(l7, objects, &policies, &services, &workloads.all, &mut findings);
-    let routes = virtual_services::routes(objects, options, &services, &policies, &l7, &mut findings);
-    let attached = attached_routes::routes(objects, &services, &l7, &routes, &mut findings);
-    let l7 = l7.with_routes(routes.into_iter().chain(attached).collect());
-    findings.sort();
-    (Snapshot::build(workloads.all, services).with_policies(policies).with_l7(l7), findings)
+/// The objects in force and what they mean. The same objects give the same snapshot and findings, in whatever steps they came.
+#[derive(Debug, Default)]
+pub(crate) struct Translator {
+    options: Options,
+    definitions: Definitions,
+    snapshot: Snapshot,
+    findings: FindingSet,
+    uids: Claims<WorkloadUid>,
+    addresses: Claims<IpAddr>,
+    vips: Claims<IpAddr>,
+    missing: Missing,
+    slices: Slices,
+    identities: HashMap<Key, SpiffeId>,
+    dirty: Dirty,
+    before: Before,
+    current: Option<Arc<Config>>,
 }
 
-/// Reads an address that a connection can be made to.
-fn unicast(text: &str) -> Result<IpAddr, String> {
-    let address = IpAddr::from_str(text).map_err(|_| format!("{text:?} is no IP address"))?.to_canonical();
-    let usable = match address {
-        IpAddr::V4(v4) => v4 != Ipv4Addr::BROADCAST,
-        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
-    };
-    if !usable || address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-        return Err(format!("{text} is no unicast address of one host"));
+/// What has to be looked at again.
+#[derive(Debug, Default)]
+struct Dirty {
+    pods: BTreeSet<Key>,
+    /// Services, also those that only slices name.
+    services: BTreeSet<Key>,
+    policies: bool,
+    l7: bool,
+}
+
+impl Translator {
+    pub(crate) fn new(options: Options) -> Self {
+        let dirty = Dirty { policies: true, l7: true, ..Dirty::default() };
+        Self { options, dirty, ..Self::default() }
     }
-    Ok(address)
+
+    /// The objects in force.
+    #[cfg(test)]
+    pub(crate) const fn objects(&self) -> &ObjectSet {
+        &self.definitions.objects
+    }
+
+    /// What is in force.
+    pub(crate) fn current(&self) -> Option<Arc<Config>> {
+        self.current.clone()
+    }
+
+    /// What is wrong with the directories.
+    pub(crate) fn set_tree_findings(&mut self, findings: Vec<Finding>) {
+        self.findings.set(Owner::Tree, findings);
+    }
+
+    /// A source says something else: a file, or an object of a cluster.
+    pub(crate) fn update(&mut self, source: &Path, old: &Contents, new: &Contents) {
+        self.findings.set(Owner::Source(source.to_owned()), new.findings.clone());
+        let mut gone: HashMap<_, &Entry> = old.entries.iter().map(|entry| (place(entry), entry)).collect();
+        let mut come = Vec::new();
+        for entry in &new.entries {
+            match gone.get(&place(entry)) {
+                Some(same) if *same == entry => {
+                    gone.remove(&place(entry));
+                }
+                _ => come.push(entry),
+            }
+        }
+        for entry in gone.into_values() {
+            let step = self.definitions.remove(entry, &mut self.findings);
+            self.take(&step);
+        }
+        for entry in come {
+            let step = self.definitions.add(entry, &mut self.findings);
+            self.take(&step);
+        }
+    }
+
+    /// Notes whom a step concerns.
+    fn take(&mut self, step: &Step) {
+        let (before, now) = (step.before.as_ref(), step.now.as_ref());
+        let Some(entry) = now.or(before) else { return };
+        let key = &entry.id.key;
+        let came_or_went = before.is_some() != now.is_some();
+        match entry.id.kind {
+            Kind::Pod => {
+                self.dirty.pods.insert(key.clone());
+            }
+            Kind::Service => {
+                self.dirty.services.insert(key.clone());
+                self.dirty.l7 = true;
+            }
+            Kind::EndpointSlice => self.take_slice(key, before, now),
+            Kind::Namespace => self.take_namespace(&key.1),
+            Kind::Node if came_or_went => self.take_node(&key.1),
+            Kind::ServiceAccount if came_or_went => self.take_account(key),
+            Kind::Node | Kind::ServiceAccount => {}
+            Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::DestinationRule => self.dirty.policies = true,
+            Kind::Gateway | Kind::VirtualService | Kind::HttpRoute | Kind::GrpcRoute | Kind::ReferenceGrant => {
+                self.dirty.l7 = true
+            }
+        }
+    }
+
+    fn take_slice(&mut self, key: &Key, before: Option<&Entry>, now: Option<&Entry>) {
+        if let Some(Object::EndpointSlice(slice)) = before.map(|entry| &entry.object) {
+            self.slices.remove(key, slice);
+            self.dirty.services.insert((Arc::clone(&key.0), Arc::clone(&slice.service)));
+        }
+        if let Some(Object::EndpointSlice(slice)) = now.map(|entry| &entry.object) {
+            self.slices.add(key, slice);
+            self.dirty.services.insert((Arc::clone(&key.0), Arc::clone(&slice.service)));
+        }
+    }
+
+    fn take_namespace(&mut self, name: &Arc<str>) {
+        self.dirty.l7 = true;
+        let objects = &self.definitions.objects;
+        let mut findings = Vec::new();
+        if let Some(namespace) = objects.namespaces.get(name)
+            && let Some(labels) = &namespace.object.metadata.labels
+        {
+            pods::check_labels(&namespace.origin, labels, &mut findings);
+        }
+        self.findings.set(Owner::Namespace(Arc::clone(name)), findings);
+        self.dirty.pods.extend(pods_in(objects, name));
+    }
+
+    fn take_node(&mut self, name: &Arc<str>) {
+        let objects = &self.definitions.objects;
+        // With the first Node, and without the last, all Pods' nodes are looked at otherwise.
+        let all = objects.nodes.len() <= 1;
+        let concerned = objects.pods.iter().filter(|(_, pod)| all || pod.object.node == *name);
+        self.dirty.pods.extend(concerned.map(|(key, _)| key.clone()));
+    }
+
+    fn take_account(&mut self, key: &Key) {
+        let objects = &self.definitions.objects;
+        let concerned = pods_in(objects, &key.0);
+        let pods = concerned.filter(|pod| objects.pods.get(pod).is_some_and(|pod| pod.object.account == key.1));
+        self.dirty.pods.extend(pods);
+    }
+
+    /// What the objects mean now: the same configuration as before if nothing of its meaning changed.
+    pub(crate) fn publish(&mut self) -> Arc<Config> {
+        let changes = self.settle();
+        let findings = self.findings.all();
+        let generation = match &self.current {
+            None => 1,
+            Some(now) if changes.is_empty() && now.findings[..] == findings[..] => return Arc::clone(now),
+            Some(now) => now.generation + 1,
+        };
+        let snapshot = Arc::new(self.snapshot.clone());
+        let config = Arc::new(Config { snapshot, findings, generation, changes: Arc::new(changes) });
+        self.current = Some(Arc::clone(&config));
+        config
+    }
+
+    fn settle(&mut self) -> Changes {
+        let pods = std::mem::take(&mut self.dirty.pods);
+        self.settle_pods(pods);
+        let mut changes = Changes { workloads: self.before.take_workloads(&self.snapshot), ..Changes::default() };
+        for change in &changes.workloads {
+            let both = [&change.before, &change.now].into_iter().flatten();
+            for address in both.flat_map(|workload| &workload.addresses) {
+                self.dirty.services.extend(self.slices.services_at(*address).cloned());
+            }
+        }
+        let services = std::mem::take(&mut self.dirty.services);
+        self.settle_services(services);
+        changes.services = self.before.take_services(&self.snapshot);
+        self.settle_groups(&mut changes);
+        changes
+    }
+}
+
+/// What tells an entry from others of its source.
+fn place(entry: &Entry) -> (Kind, &Key, Option<usize>, Option<usize>) {
+    (entry.id.kind, &entry.id.key, entry.origin.document, entry.origin.item)
+}
+
+fn pods_in(objects: &ObjectSet, namespace: &Arc<str>) -> impl Iterator<Item = Key> {
+    let from = (Arc::clone(namespace), Arc::from(""));
+    objects.pods.range(from..).map(|(key, _)| key.clone()).take_while(|key| key.0 == *namespace)
 }
 
 /// Reads a port number.

@@ -1,294 +1,238 @@
 //! Pods to workloads.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec, PodStatus};
-use mesh_core::labels::{self, Labels, Wish};
-use mesh_core::{Enrolment, OutsideReason, SpiffeId, Workload, WorkloadUid};
+use mesh_core::labels::{self, Lookup, Wish};
+use mesh_core::{Enrolment, LabelSet, OutsideReason, SpiffeId, Workload, WorkloadUid};
 
-use super::label_interner::LabelInterner;
-use super::unicast;
+use super::Translator;
+use super::finding_set::Owner;
 use crate::code::Code;
-use crate::config::Options;
 use crate::finding::{Finding, Origin};
-use crate::object::{Located, ObjectSet, TrimmedPod};
-use crate::probes::ProbePorts;
+use crate::kubernetes::Pod;
+use crate::object::{Key, Located};
+use crate::texts;
 
-/// The workloads, and which Pod is which.
-#[derive(Debug, Default)]
-pub(super) struct Workloads {
-    pub(super) all: Vec<Arc<Workload>>,
-    by_name: HashMap<(Arc<str>, Arc<str>), usize>,
-    by_address: HashMap<IpAddr, usize>,
+/// Distinct accounts' identities that are kept for the next Pod.
+const MAX_IDENTITIES: usize = 100_000;
+
+/// What is said of a Pod while it is looked at.
+struct Said<'a> {
+    key: &'a Key,
+    origin: &'a Origin,
+    findings: Vec<Finding>,
 }
 
-impl Workloads {
-    /// The Pod of that name that has `address`, else the one that has it.
-    pub(super) fn find(&self, pod: Option<(&str, &str)>, address: IpAddr) -> Option<&Arc<Workload>> {
-        let named = pod.and_then(|(namespace, name)| {
-            let index = self.by_name.get(&(namespace.into(), name.into()))?;
-            let workload = self.all.get(*index)?;
-            workload.addresses.contains(&address).then_some(workload)
-        });
-        named.or_else(|| self.all.get(*self.by_address.get(&address)?))
+impl Said<'_> {
+    fn add(&mut self, code: Code, field: impl Into<String>, message: impl Into<String>) {
+        self.findings.push(Finding::new(code, self.origin.clone(), message).at(field));
     }
 }
 
-/// Translates all Pods, in the order of namespace and name.
-pub(super) fn workloads(objects: &ObjectSet, options: &Options, findings: &mut Vec<Finding>) -> Workloads {
-    let mut translation = Translation {
-        objects,
-        options,
-        findings,
-        workloads: Workloads::default(),
-        uids: HashMap::new(),
-        reported: HashSet::new(),
-        labels: LabelInterner::default(),
-    };
-    for namespace in objects.namespaces.values() {
-        let labels = namespace.object.metadata.labels.as_ref();
-        check_labels(&namespace.origin, labels, translation.findings);
-    }
-    for ((namespace, name), pod) in &objects.pods {
-        if let Some(workload) = translation.workload(namespace, name, pod) {
-            translation.add(workload);
+impl Translator {
+    /// Looks at all Pods of the queue again, and at those that this concerns: in order, so that what an earlier one gives up
+    /// or takes is known when a later one is looked at.
+    pub(super) fn settle_pods(&mut self, mut queue: BTreeSet<Key>) {
+        while let Some(key) = queue.pop_first() {
+            self.withdraw_pod(&key, &mut queue);
+            let Some(located) = self.definitions.objects.pods.get(&key).cloned() else {
+                self.findings.set(Owner::Pod(key), Vec::new());
+                continue;
+            };
+            let mut said = Said { key: &key, origin: &located.origin, findings: Vec::new() };
+            let workload = self.workload(&located, &mut said, &mut queue);
+            let findings = said.findings;
+            if let Some(workload) = workload {
+                let before = self.before.workload_before(&key).filter(|before| **before == workload);
+                self.snapshot.put_workload(before.unwrap_or_else(|| Arc::new(workload)));
+            }
+            self.findings.set(Owner::Pod(key), findings);
         }
+        self.missing.tell(&self.definitions.objects, &mut self.findings);
     }
-    translation.workloads
-}
 
-struct Translation<'a> {
-    objects: &'a ObjectSet,
-    options: &'a Options,
-    findings: &'a mut Vec<Finding>,
-    workloads: Workloads,
-    uids: HashMap<WorkloadUid, usize>,
-    /// What is absent is said once, not for every Pod.
-    reported: HashSet<(Code, String)>,
-    labels: LabelInterner,
-}
-
-impl Translation<'_> {
-    fn workload(&mut self, namespace: &str, name: &str, located: &Located<TrimmedPod>) -> Option<Workload> {
-        let (pod, origin) = (&located.object.pod, &*located.origin);
-        let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
-        let spec = pod.spec.as_ref().unwrap_or(&no_spec);
-        let status = pod.status.as_ref().unwrap_or(&no_status);
-        if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
-            return None; // Its address may belong to another Pod by now.
+    /// Takes out what the Pod was, and has those looked at who wanted what it had: they come after it.
+    fn withdraw_pod(&mut self, key: &Key, queue: &mut BTreeSet<Key>) {
+        self.missing.forget(key);
+        self.uids.forget(key);
+        self.addresses.forget(key);
+        let workload = self.snapshot.remove_workload(&key.0, &key.1);
+        if let Some(workload) = &workload {
+            self.uids.given_up(&workload.uid, queue);
+            workload.addresses.iter().for_each(|address| self.addresses.given_up(address, queue));
         }
-        let uid = self.uid(pod, origin)?;
-        let node = spec.node_name.as_deref().filter(|node| !node.is_empty());
-        let Some(node) = node else {
-            let finding = Finding::new(Code::PodNotPlaced, origin.clone(), "the Pod has no node");
-            self.findings.push(finding.at("spec.nodeName"));
+        self.before.note_workload(key, workload);
+    }
+
+    fn workload(&mut self, located: &Located<Pod>, said: &mut Said<'_>, queue: &mut BTreeSet<Key>) -> Option<Workload> {
+        let (pod, key) = (&*located.object, said.key);
+        let (namespace, name) = (&key.0, &key.1);
+        if pod.ended {
             return None;
-        };
-        self.check_node(node, origin);
-        let identity = self.identity(namespace, spec, origin)?;
-        let pod_labels = pod.metadata.labels.as_ref();
-        let namespace_labels = self.namespace_labels(namespace, origin);
-        check_labels(origin, pod_labels, self.findings);
-        let nothing = Labels::new();
-        let pod_labels = pod_labels.unwrap_or(&nothing);
-        let host_network = spec.host_network.unwrap_or(false);
-        let enrolment = labels::enrolment(&namespace_labels, pod_labels, host_network);
-        self.check_host_network(enrolment, pod_labels, origin);
-        let addresses = self.addresses(status, host_network, origin);
-        let owner = controller(pod);
-        let workload_name = labels::workload_name(owner, pod_labels, name);
-        let service = labels::canonical_service(pod_labels, workload_name);
-        let revision = labels::canonical_revision(pod_labels);
-        let label = |key: &str| pod_labels.get(key).map(String::as_str);
+        }
+        let uid = uid(pod, said)?;
+        if pod.node.is_empty() {
+            said.add(Code::PodNotPlaced, "spec.nodeName", "the Pod has no node");
+            return None;
+        }
+        self.check_references(pod, key);
+        let identity = self.identity(namespace, &pod.account, said)?;
+        // Only who would be a workload has a claim to what another may want.
+        self.claim_uid(&uid, said, queue)?;
+        let found = self.definitions.objects.namespaces.get(&**namespace);
+        let of_namespace = texts::labels(found.and_then(|found| found.object.metadata.labels.as_ref()));
+        if found.is_none() {
+            self.missing.add(key, Code::NoNamespace, Arc::clone(namespace));
+        }
+        check_labels(said.origin, &pod.labels, &mut said.findings);
+        let enrolment = labels::enrolment(&of_namespace, &pod.labels, pod.host_network);
+        check_host_network(enrolment, &pod.labels, said);
+        for (field, message) in pod.probes.iter().flat_map(|probes| &probes.unknown) {
+            said.add(Code::ProbePortUnknown, field.clone(), message.clone());
+        }
+        let service = labels::canonical_service(&pod.labels, &pod.workload_name);
+        let revision = labels::canonical_revision(&pod.labels);
         Some(Workload {
             uid,
-            name: name.into(),
-            namespace: namespace.into(),
+            name: Arc::clone(name),
+            namespace: Arc::clone(namespace),
             identity,
-            node: node.into(),
-            addresses,
+            node: Arc::clone(&pod.node).into(),
+            addresses: self.pod_addresses(pod, said, queue),
             enrolment,
-            ready: is_ready(status),
-            probe_ports: self.probe_ports(&located.object.probes, origin),
-            labels: self.labels.intern(pod_labels),
-            workload_name: workload_name.into(),
-            canonical_service: service.into(),
-            canonical_revision: revision.into(),
-            app: label("app").unwrap_or(service).into(),
-            version: label("version").unwrap_or(revision).into(),
+            ready: pod.ready,
+            probe_ports: pod.probes.as_ref().map(|probes| probes.ports.to_vec()).unwrap_or_default(),
+            labels: pod.labels.clone(),
+            workload_name: Arc::clone(&pod.workload_name),
+            canonical_service: texts::text(service),
+            canonical_revision: texts::text(revision),
+            app: texts::text(pod.labels.get("app").unwrap_or(service)),
+            version: texts::text(pod.labels.get("version").unwrap_or(revision)),
         })
     }
 
-    fn add(&mut self, workload: Workload) {
-        let index = self.workloads.all.len();
-        self.uids.insert(workload.uid.clone(), index);
-        let name = (Arc::clone(&workload.namespace), Arc::clone(&workload.name));
-        self.workloads.by_name.insert(name, index);
-        if !workload.is_on_host_network() {
-            for address in &workload.addresses {
-                self.workloads.by_address.insert(*address, index);
-            }
-        }
-        self.workloads.all.push(Arc::new(workload));
-    }
-
-    fn uid(&mut self, pod: &Pod, origin: &Origin) -> Option<WorkloadUid> {
-        let text = pod.metadata.uid.as_deref().unwrap_or_default();
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        if text.is_empty() || text.len() > 64 || !text.bytes().all(allowed) {
-            let message = match text {
-                "" => "the Pod is left out".to_owned(),
-                _ => format!("{text:?} is no uid; the Pod is left out"),
-            };
-            let finding = Finding::new(Code::PodWithoutUid, origin.clone(), message);
-            self.findings.push(finding.at("metadata.uid"));
+    fn claim_uid(&mut self, uid: &WorkloadUid, said: &mut Said<'_>, queue: &mut BTreeSet<Key>) -> Option<()> {
+        let Some(holder) = self.snapshot.workload_by_uid(uid).map(|holder| key_of(holder)) else {
+            return Some(());
+        };
+        if holder < *said.key {
+            said.add(Code::SharedPodUid, "metadata.uid", format!("{uid} is {}/{}'s already", holder.0, holder.1));
+            self.uids.lose(said.key, uid);
             return None;
         }
-        let uid = WorkloadUid::from(text);
-        if let Some(first) = self.uids.get(&uid).and_then(|i| self.workloads.all.get(*i)) {
-            let message = format!("{uid} is {}/{}'s already", first.namespace, first.name);
-            let finding = Finding::new(Code::SharedPodUid, origin.clone(), message);
-            self.findings.push(finding.at("metadata.uid"));
-            return None;
-        }
-        Some(uid)
+        self.withdraw_pod(&holder, queue);
+        queue.insert(holder);
+        Some(())
     }
 
-    fn identity(&mut self, namespace: &str, spec: &PodSpec, origin: &Origin) -> Option<SpiffeId> {
-        const FIELD: &str = "spec.serviceAccountName";
-        let account = spec.service_account_name.as_deref();
-        let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
-        let key = (namespace.to_owned(), account.to_owned());
-        // Kubernetes makes `default` in every namespace.
-        if account != "default" && !self.objects.service_accounts.contains_key(&key) {
-            let name = format!("{namespace}/{account}");
-            self.report_once(Code::NoServiceAccount, name, FIELD, origin);
+    fn identity(&mut self, namespace: &Arc<str>, account: &Arc<str>, said: &mut Said<'_>) -> Option<SpiffeId> {
+        let key = (Arc::clone(namespace), Arc::clone(account));
+        if let Some(known) = self.identities.get(&key) {
+            return Some(known.clone());
         }
         match SpiffeId::new(&self.options.trust_domain, namespace, account) {
-            Ok(identity) => Some(identity),
+            Ok(identity) => {
+                if self.identities.len() >= MAX_IDENTITIES {
+                    self.identities.clear();
+                }
+                self.identities.insert(key, identity.clone());
+                Some(identity)
+            }
             Err(error) => {
-                let message = format!("{error}; the Pod is left out");
-                let finding = Finding::new(Code::BadIdentity, origin.clone(), message);
-                self.findings.push(finding.at(FIELD));
+                said.add(Code::BadIdentity, "spec.serviceAccountName", format!("{error}; the Pod is left out"));
                 None
             }
         }
     }
 
-    fn namespace_labels(&mut self, namespace: &str, origin: &Origin) -> Labels {
-        let Some(found) = self.objects.namespaces.get(namespace) else {
-            let name = namespace.to_owned();
-            self.report_once(Code::NoNamespace, name, "metadata.namespace", origin);
-            return Labels::new();
-        };
-        let found: &Namespace = &found.object;
-        found.metadata.labels.clone().unwrap_or_default()
-    }
-
-    fn check_node(&mut self, node: &str, origin: &Origin) {
+    fn check_references(&mut self, pod: &Pod, key: &Key) {
+        let objects = &self.definitions.objects;
         // Where no Nodes are given at all, they are not missed.
-        if !self.objects.nodes.is_empty() && !self.objects.nodes.contains_key(node) {
-            self.report_once(Code::NoNode, node.to_owned(), "spec.nodeName", origin);
+        if !objects.nodes.is_empty() && !objects.nodes.contains_key(&pod.node) {
+            self.missing.add(key, Code::NoNode, Arc::clone(&pod.node));
+        }
+        // Kubernetes makes `default` in every namespace.
+        let account = (Arc::clone(&key.0), Arc::clone(&pod.account));
+        if *pod.account != *"default" && !objects.service_accounts.contains_key(&account) {
+            self.missing.add(key, Code::NoServiceAccount, format!("{}/{}", account.0, account.1).into());
         }
     }
 
-    fn check_host_network(&mut self, enrolment: Enrolment, pod: &Labels, origin: &Origin) {
-        let outside = enrolment == Enrolment::Outside(OutsideReason::HostNetwork);
-        if outside && labels::wish(pod) == Wish::Join {
-            let message = "the Pod asks to join and shares its node's network";
-            let finding = Finding::new(Code::HostNetworkCannotJoin, origin.clone(), message);
-            self.findings.push(finding.at("spec.hostNetwork"));
+    fn pod_addresses(&mut self, pod: &Pod, said: &mut Said<'_>, queue: &mut BTreeSet<Key>) -> Vec<IpAddr> {
+        if pod.addresses.is_empty() {
+            said.add(Code::PodNotPlaced, "status.podIPs", "the Pod has no address");
         }
-    }
-
-    fn addresses(&mut self, status: &PodStatus, host: bool, origin: &Origin) -> Vec<IpAddr> {
-        let listed = status.pod_ips.iter().flatten().enumerate();
-        let mut given: Vec<(String, &str)> =
-            listed.map(|(index, entry)| (format!("status.podIPs[{index}].ip"), entry.ip.as_str())).collect();
-        if let Some(single) = status.pod_ip.as_deref().filter(|ip| !ip.is_empty())
-            && given.is_empty()
-        {
-            given.push(("status.podIP".to_owned(), single));
-        }
-        if given.is_empty() {
-            let message = "the Pod has no address";
-            let finding = Finding::new(Code::PodNotPlaced, origin.clone(), message);
-            self.findings.push(finding.at("status.podIPs"));
-        }
-        let mut addresses = Vec::new();
-        for (field, text) in given {
-            match self.address(text, host) {
+        let mut addresses = Vec::with_capacity(pod.addresses.len());
+        for (index, given) in pod.addresses.iter().enumerate() {
+            match given.unicast() {
+                Err(message) => said.add(Code::BadPodAddress, pod.address_field(index), message),
                 Ok(address) if addresses.contains(&address) => {}
-                Ok(address) => addresses.push(address),
-                Err((code, message)) => {
-                    let finding = Finding::new(code, origin.clone(), message);
-                    self.findings.push(finding.at(field));
-                }
+                Ok(address) if pod.host_network => addresses.push(address),
+                Ok(address) => match self.holder(address, said.key, queue) {
+                    None => addresses.push(address),
+                    Some(holder) => {
+                        let message = format!("{address} is {}/{}'s already", holder.0, holder.1);
+                        said.add(Code::SharedPodAddress, pod.address_field(index), message);
+                    }
+                },
             }
         }
         addresses
     }
 
-    fn address(&self, text: &str, host: bool) -> Result<IpAddr, (Code, String)> {
-        let address = unicast(text).map_err(|message| (Code::BadPodAddress, message))?;
-        let holder = self.workloads.by_address.get(&address);
-        match holder.and_then(|index| self.workloads.all.get(*index)) {
-            Some(first) if !host => {
-                let message = format!("{address} is {}/{}'s already", first.namespace, first.name);
-                Err((Code::SharedPodAddress, message))
-            }
-            _ => Ok(address),
+    /// Who has the address, if not `key` is to have it.
+    fn holder(&mut self, address: IpAddr, key: &Key, queue: &mut BTreeSet<Key>) -> Option<Key> {
+        let holder = key_of(self.snapshot.workload_by_address(address)?);
+        if holder < *key {
+            self.addresses.lose(key, &address);
+            return Some(holder);
         }
-    }
-
-    fn probe_ports(&mut self, probes: &ProbePorts, origin: &Origin) -> Vec<u16> {
-        for (field, message) in &probes.unknown {
-            let finding = Finding::new(Code::ProbePortUnknown, origin.clone(), message.clone());
-            self.findings.push(finding.at(field.clone()));
-        }
-        probes.ports.to_vec()
-    }
-
-    fn report_once(&mut self, code: Code, name: String, field: &str, origin: &Origin) {
-        if self.reported.insert((code, name.clone())) {
-            let message = format!("{name} does not exist");
-            let finding = Finding::new(code, origin.clone(), message);
-            self.findings.push(finding.at(field));
-        }
+        self.withdraw_pod(&holder, queue);
+        queue.insert(holder);
+        None
     }
 }
 
-fn check_labels(origin: &Origin, labels: Option<&Labels>, findings: &mut Vec<Finding>) {
+fn uid(pod: &Pod, said: &mut Said<'_>) -> Option<WorkloadUid> {
+    let text = &*pod.uid;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(allowed) {
+        let message = match text {
+            "" => "the Pod is left out".to_owned(),
+            _ => format!("{text:?} is no uid; the Pod is left out"),
+        };
+        said.add(Code::PodWithoutUid, "metadata.uid", message);
+        return None;
+    }
+    Some(WorkloadUid::from(Arc::clone(&pod.uid)))
+}
+
+fn key_of(workload: &Workload) -> Key {
+    (Arc::clone(&workload.namespace), Arc::clone(&workload.name))
+}
+
+fn check_host_network(enrolment: Enrolment, pod: &LabelSet, said: &mut Said<'_>) {
+    let outside = enrolment == Enrolment::Outside(OutsideReason::HostNetwork);
+    if outside && labels::wish(pod) == Wish::Join {
+        let message = "the Pod asks to join and shares its node's network";
+        said.add(Code::HostNetworkCannotJoin, "spec.hostNetwork", message);
+    }
+}
+
+/// Says which labels of an object mean nothing.
+pub(super) fn check_labels(origin: &Origin, labels: &impl Lookup, findings: &mut Vec<Finding>) {
     let known: [(&str, &[&str]); 2] =
         [(labels::JOIN, &["enabled", "disabled"]), (labels::DATAPLANE_MODE, &["ambient", "none"])];
     for (key, values) in known {
-        let Some(value) = labels.and_then(|labels| labels.get(key)) else {
+        let Some(value) = labels.value(key) else {
             continue;
         };
-        if !values.contains(&value.as_str()) {
+        if !values.contains(&value) {
             let message = format!("{value:?} means nothing");
             let finding = Finding::new(Code::BadJoinLabel, origin.clone(), message);
             findings.push(finding.at(format!("metadata.labels[{key:?}]")));
         }
-    }
-}
-
-/// The kind and name of the owner that manages the Pod.
-fn controller(pod: &Pod) -> Option<(&str, &str)> {
-    let owners = pod.metadata.owner_references.as_deref()?;
-    let controller = owners.iter().find(|owner| owner.controller == Some(true));
-    let owner = controller.or(owners.first())?;
-    (!owner.name.is_empty()).then_some((owner.kind.as_str(), owner.name.as_str()))
-}
-
-/// By the Ready condition. A hand-written Pod without conditions is ready unless its phase says otherwise.
-fn is_ready(status: &PodStatus) -> bool {
-    match &status.conditions {
-        Some(conditions) if !conditions.is_empty() => {
-            conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        }
-        _ => matches!(status.phase.as_deref(), None | Some("Running")),
     }
 }

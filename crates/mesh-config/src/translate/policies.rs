@@ -11,13 +11,13 @@ use crate::code::Code;
 use crate::config::Options;
 use crate::finding::Finding;
 use crate::istio::{Age, Remark};
-use crate::object::{Located, ObjectSet};
+use crate::object::{Key, Located, ObjectSet};
 
 /// Translates all policies.
 pub(super) fn policies(
     objects: &ObjectSet,
     options: &Options,
-    services: &[Service],
+    services: &[Arc<Service>],
     findings: &mut Vec<Finding>,
 ) -> Policies {
     let authorization = by_age(&objects.authorization_policies, |read| &read.age);
@@ -63,10 +63,7 @@ pub(super) fn policies(
 }
 
 /// The oldest first, and among equals by namespace and name.
-pub(super) fn by_age<T>(
-    objects: &BTreeMap<(String, String), Located<T>>,
-    age: impl Fn(&T) -> &Age,
-) -> Vec<&Located<T>> {
+pub(super) fn by_age<T>(objects: &BTreeMap<Key, Located<T>>, age: impl Fn(&T) -> &Age) -> Vec<&Located<T>> {
     let mut objects: Vec<_> = objects.values().collect();
     objects.sort_by(|a, b| age(&a.object).cmp(age(&b.object)));
     objects

@@ -1,115 +1,154 @@
 //! Services to the model.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service as KubeService, ServiceSpec};
 use mesh_core::{Protocol, Service, ServicePort};
 
-use super::endpoints::Endpoints;
-use super::{port_number, protocol, unicast};
+use super::endpoints::{self, Endpoints};
+use super::finding_set::Owner;
+use super::{Translator, port_number, protocol};
 use crate::code::Code;
-use crate::config::Options;
 use crate::finding::{Finding, Origin};
-use crate::object::{Located, ObjectSet};
-
-/// Translates all Services, in the order of namespace and name.
-pub(super) fn services(
-    objects: &ObjectSet,
-    options: &Options,
-    endpoints: &mut Endpoints,
-    findings: &mut Vec<Finding>,
-) -> Vec<Service> {
-    let mut vips = HashMap::new();
-    let mut services = Vec::with_capacity(objects.services.len());
-    for (key, located) in &objects.services {
-        let origin = &*located.origin;
-        let mut report = |code, field: String, message: String| {
-            findings.push(Finding::new(code, origin.clone(), message).at(field));
-        };
-        if let Some(service) = service(key, located, options, endpoints, &mut vips, &mut report) {
-            report_empty(&service, origin, findings);
-            services.push(service);
-        }
-    }
-    services
-}
+use crate::kubernetes::{Address, EndpointSlice};
+use crate::object::{Key, Located};
+use crate::texts;
 
 /// Takes a finding's code, field and message.
 type Report<'a> = dyn FnMut(Code, String, String) + 'a;
 
-fn service(
-    key: &(String, String),
-    located: &Located<KubeService>,
-    options: &Options,
-    endpoints: &mut Endpoints,
-    taken: &mut HashMap<IpAddr, String>,
-    report: &mut Report<'_>,
-) -> Option<Service> {
-    let (namespace, name) = key;
-    let nothing = ServiceSpec::default();
-    let spec = located.object.spec.as_ref().unwrap_or(&nothing);
-    if spec.type_.as_deref() == Some("ExternalName") {
-        let target = spec.external_name.as_deref().unwrap_or_default();
-        let message = format!("it stands for {target:?} in DNS only");
-        report(Code::NoClusterAddress, "spec.type".to_owned(), message);
-        return None;
+impl Translator {
+    /// Looks at all Services of the queue again, with their slices, and at those that this concerns: in order, as Pods are.
+    pub(super) fn settle_services(&mut self, mut queue: BTreeSet<Key>) {
+        while let Some(key) = queue.pop_first() {
+            self.withdraw_service(&key, &mut queue);
+            let objects = &self.definitions.objects;
+            let slices = self.slices.of(&key).map(|name| (Arc::clone(&key.0), Arc::clone(name)));
+            let slices: Vec<_> = slices.filter_map(|slice| objects.endpoint_slices.get(&slice).cloned()).collect();
+            let located = objects.services.get(&key).cloned();
+            let mut findings = Vec::new();
+            match located {
+                None => endpoints::report_without_service(&key, &slices, &mut findings),
+                Some(located) => self.settle_service(&key, &located, &slices, &mut findings, &mut queue),
+            }
+            self.findings.set(Owner::Service(key), findings);
+        }
     }
-    report_not_honoured(spec, report);
-    let hostname = format!("{name}.{namespace}.svc.{}", options.cluster_domain);
-    Some(Service {
-        namespace: namespace.as_str().into(),
-        name: name.as_str().into(),
-        hostname: hostname.into(),
-        vips: addresses(key, spec, taken, report),
-        ports: ports(key, spec, endpoints, report),
-    })
-}
 
-fn addresses(
-    (namespace, name): &(String, String),
-    spec: &ServiceSpec,
-    taken: &mut HashMap<IpAddr, String>,
-    report: &mut Report<'_>,
-) -> Vec<IpAddr> {
-    let listed = spec.cluster_ips.iter().flatten().enumerate();
-    let mut given: Vec<(String, &str)> =
-        listed.map(|(index, ip)| (format!("spec.clusterIPs[{index}]"), ip.as_str())).collect();
-    if let Some(single) = spec.cluster_ip.as_deref()
-        && given.is_empty()
-    {
-        given.push(("spec.clusterIP".to_owned(), single));
+    fn withdraw_service(&mut self, key: &Key, queue: &mut BTreeSet<Key>) {
+        self.vips.forget(key);
+        let service = self.snapshot.remove_service(&key.0, &key.1);
+        if let Some(service) = &service {
+            service.vips.iter().for_each(|vip| self.vips.given_up(vip, queue));
+        }
+        self.before.note_service(key, service);
     }
-    given.retain(|(_, ip)| !matches!(*ip, "" | "None"));
-    let mut addresses = Vec::new();
-    for (field, text) in given {
-        let address = match unicast(text) {
-            Ok(address) => address,
-            Err(message) => {
-                report(Code::BadServiceAddress, field, message);
+
+    fn settle_service(
+        &mut self,
+        key: &Key,
+        located: &Located<KubeService>,
+        slices: &[Located<EndpointSlice>],
+        findings: &mut Vec<Finding>,
+        queue: &mut BTreeSet<Key>,
+    ) {
+        let origin = &*located.origin;
+        let mut endpoints = Endpoints::of(key, slices, &self.snapshot, findings);
+        let mut report = |code, field: String, message: String| {
+            findings.push(Finding::new(code, origin.clone(), message).at(field));
+        };
+        let service = self.service(key, located, &mut endpoints, &mut report, queue);
+        endpoints.report_unmatched(key, findings);
+        if let Some(service) = service {
+            report_empty(&service, origin, findings);
+            let before = self.before.service_before(key).filter(|before| **before == service);
+            self.snapshot.put_service(before.unwrap_or_else(|| Arc::new(service)));
+        }
+    }
+
+    fn service(
+        &mut self,
+        key: &Key,
+        located: &Located<KubeService>,
+        endpoints: &mut Endpoints,
+        report: &mut Report<'_>,
+        queue: &mut BTreeSet<Key>,
+    ) -> Option<Service> {
+        let (namespace, name) = key;
+        let nothing = ServiceSpec::default();
+        let spec = located.object.spec.as_ref().unwrap_or(&nothing);
+        if spec.type_.as_deref() == Some("ExternalName") {
+            let target = spec.external_name.as_deref().unwrap_or_default();
+            let message = format!("it stands for {target:?} in DNS only");
+            report(Code::NoClusterAddress, "spec.type".to_owned(), message);
+            return None;
+        }
+        report_not_honoured(spec, report);
+        let hostname = format!("{name}.{namespace}.svc.{}", self.options.cluster_domain);
+        Some(Service {
+            namespace: Arc::clone(namespace),
+            name: Arc::clone(name),
+            hostname: hostname.into(),
+            vips: self.service_addresses(key, spec, report, queue),
+            ports: ports(spec, endpoints, report),
+        })
+    }
+
+    fn service_addresses(
+        &mut self,
+        key: &Key,
+        spec: &ServiceSpec,
+        report: &mut Report<'_>,
+        queue: &mut BTreeSet<Key>,
+    ) -> Vec<IpAddr> {
+        let listed = spec.cluster_ips.iter().flatten().enumerate();
+        let mut given: Vec<(String, &str)> =
+            listed.map(|(index, ip)| (format!("spec.clusterIPs[{index}]"), ip.as_str())).collect();
+        if let Some(single) = spec.cluster_ip.as_deref()
+            && given.is_empty()
+        {
+            given.push(("spec.clusterIP".to_owned(), single));
+        }
+        given.retain(|(_, ip)| !matches!(*ip, "" | "None"));
+        let mut addresses = Vec::with_capacity(given.len());
+        for (field, text) in given {
+            let address = match Address::read(text).unicast() {
+                Ok(address) => address,
+                Err(message) => {
+                    report(Code::BadServiceAddress, field, message);
+                    continue;
+                }
+            };
+            if addresses.contains(&address) {
                 continue;
             }
-        };
-        if addresses.contains(&address) {
-            continue;
+            if let Some((namespace, name)) = self.vip_holder(address, key, queue) {
+                let message = format!("{address} is {namespace}/{name}'s already");
+                report(Code::SharedServiceAddress, field, message);
+                continue;
+            }
+            addresses.push(address);
         }
-        if let Some(first) = taken.get(&address) {
-            let message = format!("{address} is {first}'s already");
-            report(Code::SharedServiceAddress, field, message);
-            continue;
-        }
-        taken.insert(address, format!("{namespace}/{name}"));
-        addresses.push(address);
+        addresses
     }
-    addresses
+
+    /// Who has the address, if not `key` is to have it.
+    fn vip_holder(&mut self, address: IpAddr, key: &Key, queue: &mut BTreeSet<Key>) -> Option<Key> {
+        let holder = self.snapshot.service_by_vip(address)?;
+        let holder = (Arc::clone(&holder.namespace), Arc::clone(&holder.name));
+        if holder < *key {
+            self.vips.lose(key, &address);
+            return Some(holder);
+        }
+        self.withdraw_service(&holder, queue);
+        queue.insert(holder);
+        None
+    }
 }
 
-fn ports(
-    key: &(String, String),
-    spec: &ServiceSpec,
-    endpoints: &mut Endpoints,
-    report: &mut Report<'_>,
-) -> Vec<ServicePort> {
+fn ports(spec: &ServiceSpec, endpoints: &mut Endpoints, report: &mut Report<'_>) -> Vec<ServicePort> {
     let mut ports: Vec<ServicePort> = Vec::new();
     for (index, given) in spec.ports.iter().flatten().enumerate() {
         let field = format!("spec.ports[{index}]");
@@ -133,10 +172,10 @@ fn ports(
         }
         let name = given.name.as_deref().filter(|name| !name.is_empty());
         ports.push(ServicePort {
-            name: name.map(Into::into),
+            name: name.map(texts::text),
             port,
             protocol,
-            endpoints: endpoints.take(key, name.unwrap_or_default(), protocol),
+            endpoints: endpoints.take(name.unwrap_or_default(), protocol),
         });
     }
     ports

@@ -18,7 +18,7 @@ use crate::object::{Located, ObjectSet};
 pub(super) fn routes(
     objects: &ObjectSet,
     options: &Options,
-    services: &[Service],
+    services: &[Arc<Service>],
     policies: &Policies,
     waypoints: &L7,
     findings: &mut Vec<Finding>,
@@ -26,7 +26,7 @@ pub(super) fn routes(
     if objects.virtual_services.is_empty() {
         return Vec::new();
     }
-    let by_hostname = services.iter().map(|service| (&*service.hostname, service)).collect();
+    let by_hostname = services.iter().map(|service| (&*service.hostname, &**service)).collect();
     let mut translation = Translation { options, by_hostname, policies, waypoints, findings, taken: HashMap::new() };
     let mut routes = Vec::new();
     for located in by_age(&objects.virtual_services, |read| &read.age) {

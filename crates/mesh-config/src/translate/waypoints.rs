@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use mesh_core::l7::{GATEWAY_NAME, L7, Served, Waypoint};
-use mesh_core::labels::{Labels, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE};
+use mesh_core::labels::{Labels, Lookup, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE};
 use mesh_core::policy::HostPattern;
 use mesh_core::{LabelSet, Policies, Service, SpiffeId, Workload};
 
@@ -12,14 +12,15 @@ use crate::code::Code;
 use crate::config::Options;
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::gateway_api::{AllowedNamespaces, Gateway};
-use crate::object::{Located, ObjectSet};
+use crate::object::{Key, Located, ObjectSet};
+use crate::texts;
 
 /// The waypoints, and what is reached by them.
 pub(super) fn waypoints(
     objects: &ObjectSet,
     options: &Options,
     workloads: &[Arc<Workload>],
-    services: &[Service],
+    services: &[Arc<Service>],
     findings: &mut Vec<Finding>,
 ) -> L7 {
     let mut known = BTreeMap::new();
@@ -58,7 +59,7 @@ pub(super) fn waypoints(
 /// Says which DestinationRules ask for what only a waypoint does, of a Service that has none.
 pub(super) fn report_missing(
     objects: &ObjectSet,
-    services: &[Service],
+    services: &[Arc<Service>],
     policies: &Policies,
     l7: &L7,
     findings: &mut Vec<Finding>,
@@ -66,7 +67,7 @@ pub(super) fn report_missing(
     let without: HashSet<&str> =
         services.iter().filter(|service| l7.waypoint_of(service).is_none()).map(|service| &*service.hostname).collect();
     for rule in policies.client_tls() {
-        let key = (rule.name.namespace.to_string(), rule.name.name.to_string());
+        let key = (Arc::clone(&rule.name.namespace), Arc::clone(&rule.name.name));
         let Some(located) = objects.destination_rules.get(&key) else {
             continue;
         };
@@ -126,11 +127,11 @@ fn anybody_asks(objects: &ObjectSet) -> bool {
     let asks = |labels: Option<&Labels>| labels.is_some_and(|labels| labels.contains_key(USE_WAYPOINT));
     objects.namespaces.values().any(|located| asks(located.object.metadata.labels.as_ref()))
         || objects.services.values().any(|located| asks(located.object.metadata.labels.as_ref()))
-        || objects.pods.values().any(|located| asks(located.object.pod.metadata.labels.as_ref()))
+        || objects.pods.values().any(|located| located.object.labels.get(USE_WAYPOINT).is_some())
 }
 
 /// The waypoints by namespace and name, with the Gateways that they are.
-type Known<'a> = BTreeMap<(String, String), (Arc<Waypoint>, &'a Gateway)>;
+type Known<'a> = BTreeMap<Key, (Arc<Waypoint>, &'a Gateway)>;
 
 struct Choice<'a> {
     objects: &'a ObjectSet,
@@ -142,33 +143,28 @@ struct Choice<'a> {
 
 impl Choice<'_> {
     fn of_service(&mut self, service: &Service) -> Option<Arc<Waypoint>> {
-        let key = (service.namespace.to_string(), service.name.to_string());
+        let key = (Arc::clone(&service.namespace), Arc::clone(&service.name));
         let located = self.objects.services.get(&key)?;
         self.chosen(&service.namespace, located.object.metadata.labels.as_ref(), &located.origin)
     }
 
     fn of_workload(&mut self, workload: &Workload) -> Option<Arc<Waypoint>> {
-        let key = (workload.namespace.to_string(), workload.name.to_string());
+        let key = (Arc::clone(&workload.namespace), Arc::clone(&workload.name));
         let located = self.objects.pods.get(&key)?;
-        self.chosen(&workload.namespace, located.object.pod.metadata.labels.as_ref(), &located.origin)
+        self.chosen(&workload.namespace, Some(&located.object.labels), &located.origin)
     }
 
     /// By the object's own labels, else by its namespace's.
-    fn chosen(&mut self, namespace: &str, own: Option<&Labels>, origin: &Arc<Origin>) -> Option<Arc<Waypoint>> {
+    fn chosen(&mut self, namespace: &str, own: Option<&impl Lookup>, origin: &Arc<Origin>) -> Option<Arc<Waypoint>> {
         let of_namespace = self.objects.namespaces.get(namespace);
-        let named = |labels: Option<&Labels>| {
-            let name = labels?.get(USE_WAYPOINT)?.clone();
-            let at = labels?.get(USE_WAYPOINT_NAMESPACE).cloned().unwrap_or_else(|| namespace.to_owned());
-            Some((at, name))
-        };
-        let (key, origin) = match named(own) {
+        let (key, origin) = match named(namespace, own) {
             Some(key) => (key, origin),
             None => {
                 let located = of_namespace?;
-                (named(located.object.metadata.labels.as_ref())?, &located.origin)
+                (named(namespace, located.object.metadata.labels.as_ref())?, &located.origin)
             }
         };
-        if key.1 == "none" {
+        if *key.1 == *"none" {
             return None;
         }
         let Some((waypoint, gateway)) = self.known.get(&key) else {
@@ -191,6 +187,14 @@ impl Choice<'_> {
             self.findings.push(finding.at(format!("metadata.labels[{USE_WAYPOINT}]")));
         }
     }
+}
+
+/// The waypoint that labels name.
+fn named(namespace: &str, labels: Option<&impl Lookup>) -> Option<Key> {
+    let labels = labels?;
+    let name = labels.value(USE_WAYPOINT)?;
+    let at = labels.value(USE_WAYPOINT_NAMESPACE).unwrap_or(namespace);
+    Some((texts::text(at), texts::text(name)))
 }
 
 fn admits(gateway: &Gateway, namespace: &str, labels: Option<&Labels>) -> bool {

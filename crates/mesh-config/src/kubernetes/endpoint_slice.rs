@@ -1,0 +1,82 @@
+//! An EndpointSlice.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice as KubeSlice};
+
+use super::Address;
+use crate::texts;
+
+/// The label that names a slice's Service.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// What matters of an EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// The name of its Service; empty for none.
+    pub service: Arc<str>,
+    /// `addressType`.
+    pub address_type: Arc<str>,
+    /// Its endpoints, each address on its own.
+    pub endpoints: Box<[SliceEndpoint]>,
+    /// Its ports.
+    pub ports: Box<[SlicePort]>,
+}
+
+/// An address of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// The address.
+    pub address: Address,
+    /// The name of the Pod that it is said to be, of the slice's namespace.
+    pub pod: Option<Arc<str>>,
+    /// The index of the endpoint, and that of the address in it.
+    pub at: (u32, u32),
+    /// Whether it is ready; unknown counts as ready, as the API says.
+    pub ready: bool,
+}
+
+/// A port of all endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Its name; empty for none.
+    pub name: Arc<str>,
+    /// Its number, as it is written.
+    pub port: i32,
+    /// Its protocol, as it is written.
+    pub protocol: Option<Arc<str>>,
+}
+
+impl EndpointSlice {
+    pub(crate) fn of(slice: &KubeSlice, namespace: &str) -> Self {
+        let labels = slice.metadata.labels.as_ref();
+        let service = labels.and_then(|labels| labels.get(SERVICE_NAME)).map_or("", String::as_str);
+        let endpoints = (0u32..).zip(slice.endpoints.iter().flatten());
+        let ports = slice.ports.iter().flatten().map(|port| SlicePort {
+            name: texts::text(port.name.as_deref().unwrap_or_default()),
+            port: port.port.unwrap_or(0),
+            protocol: port.protocol.as_deref().map(texts::text),
+        });
+        Self {
+            service: texts::text(service),
+            address_type: texts::text(&slice.address_type),
+            endpoints: endpoints.flat_map(|(index, endpoint)| addresses(index, endpoint, namespace)).collect(),
+            ports: ports.collect(),
+        }
+    }
+}
+
+fn addresses(index: u32, endpoint: &Endpoint, namespace: &str) -> impl Iterator<Item = SliceEndpoint> {
+    let conditions = endpoint.conditions.as_ref();
+    let ready = conditions.and_then(|conditions| conditions.ready) != Some(false);
+    let target = endpoint.target_ref.as_ref().filter(|target| {
+        target.kind.as_deref() == Some("Pod") && target.namespace.as_deref().is_none_or(|other| other == namespace)
+    });
+    let pod = target.and_then(|target| target.name.as_deref()).map(texts::text);
+    (0u32..).zip(&endpoint.addresses).map(move |(position, text)| SliceEndpoint {
+        address: Address::read(text),
+        pod: pod.clone(),
+        at: (index, position),
+        ready,
+    })
+}

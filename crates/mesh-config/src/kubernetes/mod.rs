@@ -1,0 +1,10 @@
+//! Kubernetes' own kinds, without what is never looked at: of a Pod that is nearly all.
+
+mod address;
+mod endpoint_slice;
+mod pod;
+
+pub use address::Address;
+pub(crate) use endpoint_slice::SERVICE_NAME;
+pub use endpoint_slice::{EndpointSlice, SlicePort};
+pub use pod::Pod;

@@ -1,0 +1,88 @@
+//! A Pod.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod as KubePod, PodStatus};
+use mesh_core::LabelSet;
+use mesh_core::labels::{self, Labels};
+
+use super::Address;
+use crate::probes::ProbePorts;
+use crate::texts;
+
+/// What matters of a Pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// `metadata.uid`, as it is written.
+    pub uid: Arc<str>,
+    /// Its labels.
+    pub labels: LabelSet,
+    /// The node that runs it; empty for none.
+    pub node: Arc<str>,
+    /// The service account.
+    pub account: Arc<str>,
+    /// The name of the Deployment, StatefulSet and so on; its own without an owner.
+    pub workload_name: Arc<str>,
+    /// Its addresses.
+    pub addresses: Box<[Address]>,
+    /// Whether these are `status.podIPs`, and not `status.podIP`.
+    pub lists_addresses: bool,
+    /// Whether it is on the host's network.
+    pub host_network: bool,
+    /// Whether it has ended: its address may belong to another by now.
+    pub ended: bool,
+    /// Whether it is ready to serve.
+    pub ready: bool,
+    /// Where kubelet knocks; boxed, since few Pods have more than a port or two.
+    pub probes: Option<Box<ProbePorts>>,
+}
+
+impl Pod {
+    pub(crate) fn of(pod: &KubePod, name: &str) -> Self {
+        let (spec, nothing) = (pod.spec.as_ref(), PodStatus::default());
+        let status = pod.status.as_ref().unwrap_or(&nothing);
+        let listed: Vec<&str> = status.pod_ips.iter().flatten().map(|entry| entry.ip.as_str()).collect();
+        let single = status.pod_ip.as_deref().filter(|ip| !ip.is_empty());
+        let lists_addresses = !listed.is_empty();
+        let given = if lists_addresses { listed } else { single.into_iter().collect() };
+        let (no_labels, own_labels) = (Labels::new(), pod.metadata.labels.as_ref());
+        let account = spec.and_then(|spec| spec.service_account_name.as_deref()).filter(|name| !name.is_empty());
+        let probes = spec.map(ProbePorts::of).filter(|probes| *probes != ProbePorts::default());
+        Self {
+            uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
+            labels: texts::labels(own_labels),
+            node: texts::text(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()),
+            account: texts::text(account.unwrap_or("default")),
+            workload_name: texts::text(labels::workload_name(controller(pod), own_labels.unwrap_or(&no_labels), name)),
+            addresses: given.into_iter().map(Address::read).collect(),
+            lists_addresses,
+            host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
+            ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            ready: is_ready(status),
+            probes: probes.map(Box::new),
+        }
+    }
+
+    /// The field that has the address of that index.
+    pub(crate) fn address_field(&self, index: usize) -> String {
+        if self.lists_addresses { format!("status.podIPs[{index}].ip") } else { "status.podIP".to_owned() }
+    }
+}
+
+/// The kind and name of the owner that manages the Pod.
+fn controller(pod: &KubePod) -> Option<(&str, &str)> {
+    let owners = pod.metadata.owner_references.as_deref()?;
+    let controller = owners.iter().find(|owner| owner.controller == Some(true));
+    let owner = controller.or(owners.first())?;
+    (!owner.name.is_empty()).then_some((owner.kind.as_str(), owner.name.as_str()))
+}
+
+/// By the Ready condition. A hand-written Pod without conditions is ready unless its phase says otherwise.
+fn is_ready(status: &PodStatus) -> bool {
+    match &status.conditions {
+        Some(conditions) if !conditions.is_empty() => {
+            conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        }
+        _ => matches!(status.phase.as_deref(), None | Some("Running")),
+    }
+}

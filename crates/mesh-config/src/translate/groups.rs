@@ -1,0 +1,72 @@
+//! What is translated as a whole, when something of it changes or something that it names comes or goes: policies and the
+//! application layer. Policies do not care for a Pod's change, nor does the application layer where nobody uses it.
+
+use std::sync::Arc;
+
+use mesh_core::labels::{Labels, USE_WAYPOINT};
+use mesh_core::{Service, Workload};
+
+use super::changes::Changes;
+use super::finding_set::Owner;
+use super::{Translator, attached_routes, guards, policies, virtual_services, waypoints};
+
+impl Translator {
+    pub(super) fn settle_groups(&mut self, changes: &mut Changes) {
+        let names_changed = changes.services.iter().any(|change| change.before.is_some() != change.now.is_some());
+        let policies = std::mem::take(&mut self.dirty.policies) || names_changed;
+        let l7 = std::mem::take(&mut self.dirty.l7) || policies || self.concerns_l7(changes);
+        if !policies && !l7 {
+            return;
+        }
+        let services: Vec<Arc<Service>> = self.snapshot.services().cloned().collect();
+        if policies {
+            changes.policies = self.settle_policies(&services);
+        }
+        if l7 {
+            changes.l7 = self.settle_l7(&services);
+        }
+    }
+
+    fn settle_policies(&mut self, services: &[Arc<Service>]) -> bool {
+        let mut findings = Vec::new();
+        let policies = policies::policies(&self.definitions.objects, &self.options, services, &mut findings);
+        self.findings.set(Owner::Policies, findings);
+        let changed = policies != *self.snapshot.policies();
+        if changed {
+            self.snapshot.set_policies(policies);
+        }
+        changed
+    }
+
+    fn settle_l7(&mut self, services: &[Arc<Service>]) -> bool {
+        let workloads: Vec<Arc<Workload>> = self.snapshot.workloads().cloned().collect();
+        let mut findings = Vec::new();
+        let (objects, policies) = (&self.definitions.objects, self.snapshot.policies());
+        let l7 = waypoints::waypoints(objects, &self.options, &workloads, services, &mut findings);
+        waypoints::report_missing(objects, services, policies, &l7, &mut findings);
+        let l7 = guards::guards(l7, objects, policies, services, &workloads, &mut findings);
+        let routes = virtual_services::routes(objects, &self.options, services, policies, &l7, &mut findings);
+        let attached = attached_routes::routes(objects, services, &l7, &routes, &mut findings);
+        let l7 = l7.with_routes(routes.into_iter().chain(attached).collect());
+        self.findings.set(Owner::L7, findings);
+        let changed = l7 != *self.snapshot.l7();
+        if changed {
+            self.snapshot.set_l7(l7);
+        }
+        changed
+    }
+
+    /// Whether Pods and Services that changed are the application layer's business: routes name ports and subsets, guards are
+    /// of endpoints, and waypoints have Pods. Where nobody uses it, nothing is.
+    fn concerns_l7(&self, changes: &Changes) -> bool {
+        let objects = &self.definitions.objects;
+        let routes = objects.virtual_services.len() + objects.http_routes.len() + objects.grpc_routes.len();
+        let asks = |labels: Option<&Labels>| labels.is_some_and(|labels| labels.contains_key(USE_WAYPOINT));
+        let used = routes > 0
+            || !objects.gateways.is_empty()
+            || objects.namespaces.values().any(|namespace| asks(namespace.object.metadata.labels.as_ref()));
+        let mut both = changes.workloads.iter().flat_map(|change| [&change.before, &change.now]).flatten();
+        used && !(changes.workloads.is_empty() && changes.services.is_empty())
+            || both.any(|workload| workload.labels.get(USE_WAYPOINT).is_some())
+    }
+}

@@ -1,0 +1,168 @@
+//! Whatever steps lead to a set of objects, they mean the same: compared with a translation that begins with nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::document::Format;
+use crate::limits::Limits;
+
+/// Names, addresses and uids come from so few that objects meet: they share what only one may have, name each other, and
+/// are defined in several files.
+fn document() -> impl Strategy<Value = String> {
+    let namespace = (0..2u8, prop::option::of(prop::sample::select(vec!["enabled", "disabled", "perhaps"]))).prop_map(
+        |(name, join)| {
+            let labels = join.map_or_else(String::new, |join| format!(", labels: {{mesh.dev/join: {join}}}"));
+            format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: n{name}{labels}}}}}")
+        },
+    );
+    let node = (0..2u8).prop_map(|name| format!("{{apiVersion: v1, kind: Node, metadata: {{name: node{name}}}}}"));
+    let account = (0..2u8, 0..2u8).prop_map(|(namespace, name)| {
+        format!("{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: a{name}, namespace: n{namespace}}}}}")
+    });
+    prop_oneof![1 => namespace, 1 => node, 1 => account, 6 => pod(), 3 => service(), 3 => slice(), 2 => policy(), 1 => rules()]
+}
+
+fn pod() -> impl Strategy<Value = String> {
+    let names = (0..2u8, 0..4u8, 0..5u8, 0..3u8, 0..3u8);
+    let states =
+        (prop::collection::vec(0..4u8, 0..3), any::<bool>(), prop::sample::select(vec!["Running", "Succeeded"]));
+    (names, states, 0..6u8).prop_map(|((namespace, name, uid, node, account), (addresses, ready, phase), odd)| {
+        let node = if odd == 0 { String::new() } else { format!("nodeName: node{node}, ") };
+        let uid = if odd == 1 { "'no uid'".to_owned() } else { format!("u{uid}") };
+        let host = odd == 2;
+        let broken = if odd == 3 { ", x: [" } else { "" };
+        let ips: Vec<String> = addresses.iter().map(|last| format!("{{ip: 10.0.0.{last}}}")).collect();
+        format!(
+            "kind: Pod\napiVersion: v1\nmetadata:\n  name: p{name}\n  namespace: n{namespace}\n  uid: {uid}\n  \
+             labels: {{app: x{name}, version: v{account}}}\nspec: {{{node}serviceAccountName: a{account}, hostNetwork: {host}}}\n\
+             status: {{phase: {phase}, podIPs: [{}], conditions: [{{type: Ready, status: '{}'}}]{broken}}}",
+            ips.join(", "),
+            if ready { "True" } else { "False" },
+        )
+    })
+}
+
+fn service() -> impl Strategy<Value = String> {
+    let names = (0..2u8, 0..3u8, prop::collection::vec(0..4u8, 0..3));
+    (names, prop::sample::select(vec!["ClusterIP", "ExternalName"]), 80..82u16).prop_map(|((namespace, name, vips), kind, port)| {
+        let vips: Vec<String> = vips.iter().map(|last| format!("10.96.0.{last}")).collect();
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: s{name}, namespace: n{namespace}}}, spec: {{type: {kind}, \
+             clusterIPs: [{}], ports: [{{name: http, port: {port}}}]}}}}",
+            vips.join(", ")
+        )
+    })
+}
+
+fn slice() -> impl Strategy<Value = String> {
+    let endpoint = (0..4u8, prop::option::of(0..4u8), any::<bool>());
+    let names = (0..2u8, 0..3u8, prop::option::of(0..3u8));
+    (names, prop::collection::vec(endpoint, 0..4), any::<bool>()).prop_map(|((namespace, name, service), endpoints, named)| {
+        let labels = service.map_or_else(String::new, |of| format!(", labels: {{kubernetes.io/service-name: s{of}}}"));
+        let endpoints: Vec<String> = endpoints
+            .iter()
+            .map(|(last, pod, ready)| {
+                let target = pod.map_or_else(String::new, |pod| format!(", targetRef: {{kind: Pod, name: p{pod}}}"));
+                format!("{{addresses: [10.0.0.{last}], conditions: {{ready: {ready}}}{target}}}")
+            })
+            .collect();
+        let port = if named { "http" } else { "other" };
+        format!(
+            "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{name: e{name}, namespace: n{namespace}{labels}}}, \
+             addressType: IPv4, ports: [{{name: {port}, port: 8080}}], endpoints: [{}]}}",
+            endpoints.join(", ")
+        )
+    })
+}
+
+fn policy() -> impl Strategy<Value = String> {
+    (0..2u8, 0..2u8, prop::sample::select(vec!["ALLOW", "DENY", "PERHAPS"])).prop_map(|(namespace, name, action)| {
+        format!(
+            "{{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {{name: z{name}, namespace: n{namespace}}}, \
+             spec: {{action: {action}}}}}"
+        )
+    })
+}
+
+/// DestinationRules, VirtualServices and waypoints, which name Services and Pods.
+fn rules() -> impl Strategy<Value = String> {
+    (0..2u8, 0..3u8, 0..4u8).prop_map(|(namespace, of, kind)| match kind {
+        0 => format!(
+            "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: d{of}, namespace: n{namespace}}}, \
+             spec: {{host: s{of}, subsets: [{{name: v1, labels: {{version: v1}}}}]}}}}"
+        ),
+        1 => format!(
+            "{{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {{name: v{of}, namespace: n{namespace}}}, \
+             spec: {{hosts: [s{of}], http: [{{route: [{{destination: {{host: s{of}, subset: v1, port: {{number: 80}}}}}}]}}]}}}}"
+        ),
+        2 => format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: h{of}, namespace: n{namespace}}}, \
+             spec: {{parentRefs: [{{kind: Service, group: '', name: s{of}}}], rules: [{{backendRefs: [{{name: s0, port: 80}}]}}]}}}}"
+        ),
+        _ => format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {{name: w{of}, namespace: n{namespace}}}, \
+             spec: {{gatewayClassName: mesh-waypoint, listeners: [{{name: mesh, port: 15008, protocol: HBONE}}]}}}}"
+        ),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 400 } else { 4000 }))]
+
+    #[test]
+    fn steps_mean_what_their_result_means(
+        steps in prop::collection::vec((0..4usize, prop::collection::vec(document(), 0..8), any::<bool>()), 1..12)
+    ) {
+        let limits = Limits::default();
+        let mut translator = Translator::new(Options::default());
+        let mut files: BTreeMap<PathBuf, Contents> = BTreeMap::new();
+        for (file, documents, look) in steps {
+            let path = PathBuf::from(format!("{file}.yaml"));
+            let old = files.get(&path).cloned().unwrap_or_default();
+            let new = Contents::update(&old, &path, &documents.join("\n---\n"), Format::Yaml, &limits);
+            translator.update(&path, &old, &new);
+            files.insert(path, new);
+            if !look {
+                continue;
+            }
+            let before = translator.current();
+            let config = translator.publish();
+            let mut afresh = Translator::new(Options::default());
+            for (path, contents) in files.iter().rev() {
+                afresh.update(path, &Contents::default(), contents);
+            }
+            let expected = afresh.publish();
+            prop_assert_eq!(&config.findings, &expected.findings);
+            prop_assert_eq!(&config.snapshot, &expected.snapshot);
+            tells_what_changed(before.as_deref(), &config)?;
+        }
+    }
+}
+
+/// What is told to have changed is what differs.
+fn tells_what_changed(before: Option<&Config>, now: &Config) -> Result<(), TestCaseError> {
+    let Some(before) = before.filter(|before| before.generation != now.generation) else { return Ok(()) };
+    let told: BTreeMap<_, _> = now
+        .changes
+        .workloads
+        .iter()
+        .map(|change| {
+            let either = change.now.as_ref().or(change.before.as_ref()).unwrap();
+            ((either.namespace.to_string(), either.name.to_string()), (change.before.clone(), change.now.clone()))
+        })
+        .collect();
+    let names = |config: &Config| {
+        config.snapshot.workloads().map(|it| (it.namespace.to_string(), it.name.to_string())).collect::<BTreeSet<_>>()
+    };
+    for name in names(before).union(&names(now)) {
+        let (old, new) = (before.snapshot.workload(&name.0, &name.1), now.snapshot.workload(&name.0, &name.1));
+        let expected = (old != new).then(|| (old.cloned(), new.cloned()));
+        prop_assert_eq!(told.get(name), expected.as_ref());
+    }
+    prop_assert_eq!(now.changes.policies, before.snapshot.policies() != now.snapshot.policies());
+    prop_assert_eq!(now.changes.l7, before.snapshot.l7() != now.snapshot.l7());
+    Ok(())
+}
