@@ -197,7 +197,7 @@ async fn plaintext(pod: &EnrolledPod, endpoint: SocketAddr) -> Result<Far, Failu
 }
 
 enum TunnelFailure {
-    /// The destination's node does not listen there, or not yet.
+    /// The destination's daemon is not there, or not yet, or was replaced.
     NotYet(Failure),
     Final(Failure),
 }
@@ -253,7 +253,7 @@ fn classify(worker: &Worker, error: &ConnectError) -> TunnelFailure {
         worker.shared.telemetry.metrics.tunnel_rejected(reason);
     }
     let failure = |reason| Failure { reason, error: error.to_string() };
-    if listens_nobody(error) {
+    if error.is_passing() {
         return TunnelFailure::NotYet(failure(Refused::Unreachable));
     }
     TunnelFailure::Final(failure(match error {
@@ -261,9 +261,4 @@ fn classify(worker: &Worker, error: &ConnectError) -> TunnelFailure {
         ConnectError::Dial { .. } | ConnectError::Refused(_) => Refused::Unreachable,
         _ => Refused::TunnelFailed,
     }))
-}
-
-/// Whether the destination's host answered that its tunnel port is closed.
-fn listens_nobody(error: &ConnectError) -> bool {
-    matches!(error, ConnectError::Dial { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused)
 }

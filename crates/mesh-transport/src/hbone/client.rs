@@ -35,7 +35,7 @@ pub(super) struct Target<'a> {
 pub(super) async fn dialled(
     peer: SocketAddr,
     limits: &Limits,
-    dial: impl AsyncFnOnce() -> io::Result<TcpStream>,
+    dial: &impl AsyncFn() -> io::Result<TcpStream>,
 ) -> Result<TcpStream, ConnectError> {
     let limit = limits.handshake_timeout;
     timeout(limit, dial())

@@ -78,6 +78,21 @@ impl ConnectError {
         }
     }
 
+    /// Whether the far side's mesh was not there, or went away before it answered, as when its daemon is replaced: another
+    /// try may succeed, and no byte of the application has gone out.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
+        match self {
+            Self::Dial { source, .. } => {
+                let went = [ConnectionRefused, ConnectionReset, ConnectionAborted, BrokenPipe, UnexpectedEof];
+                went.contains(&source.kind())
+            }
+            Self::Broken { source, .. } => source.is_departure(),
+            _ => false,
+        }
+    }
+
     /// The reason for metrics, when it was a matter of who or what the peer is.
     #[must_use]
     pub fn reason(&self) -> Option<RejectReason> {
@@ -102,4 +117,14 @@ pub enum Breakage {
     /// A direct tunnel's connection.
     #[error(transparent)]
     Direct(#[from] TunnelError),
+}
+
+impl Breakage {
+    /// Whether the peer went away, as opposed to having said something wrong.
+    fn is_departure(&self) -> bool {
+        match self {
+            Self::Http2(error) => error.is_io() || (error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)),
+            Self::Direct(error) => matches!(error, TunnelError::Io(_) | TunnelError::Closed),
+        }
+    }
 }

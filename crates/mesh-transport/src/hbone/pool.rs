@@ -92,7 +92,8 @@ impl Pool {
     ///
     /// Callers with the same key share a dial for HTTP/2; a direct tunnel has its connection to itself, and no more
     /// than a bound are open at once ([`Limits::direct_per_destination`]).
-    /// A pooled connection that turns out to be dead is replaced once.
+    /// A pooled connection that turns out to be dead is replaced, and a new one whose peer goes away before it has looked
+    /// at the request once more: its daemon may just have been replaced.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -101,7 +102,7 @@ impl Pool {
         key: PoolKey,
         tls: &TlsIdentity,
         request: TunnelRequest,
-        dial: impl AsyncFnOnce() -> io::Result<TcpStream>,
+        dial: impl AsyncFn() -> io::Result<TcpStream>,
     ) -> Result<Tunnel, ConnectError> {
         let lane = self.lanes.borrow_mut().entry(key.clone()).or_default().clone();
         let berth = || Berth::new(self.clone(), key.clone(), lane.clone(), tls.generation);
@@ -115,7 +116,13 @@ impl Pool {
                 Ok(tunnel) => return Ok(tunnel),
             }
         }
-        let ready = self.fresh(&lane, &key, &target, dial).await?;
+        let ready = self.fresh(&lane, &key, &target, &dial).await?;
+        match self.open(ready, berth(), &target, &request).await {
+            Err(OpenError::Unprocessed(_)) => {}
+            Err(OpenError::Settled(error)) => return Err(error),
+            Ok(tunnel) => return Ok(tunnel),
+        }
+        let ready = self.fresh(&lane, &key, &target, &dial).await?;
         self.open(ready, berth(), &target, &request).await.map_err(|error| match error {
             OpenError::Settled(error) | OpenError::Unprocessed(error) => error,
         })
@@ -183,7 +190,7 @@ impl Pool {
         lane: &Rc<Lane>,
         key: &PoolKey,
         target: &Target<'_>,
-        dial: impl AsyncFnOnce() -> io::Result<TcpStream>,
+        dial: &impl AsyncFn() -> io::Result<TcpStream>,
     ) -> Result<Ready, ConnectError> {
         let failures = lane.failures.get();
         let mut place = lane.place(&self.limits);

@@ -253,3 +253,16 @@ fn nodes_agree_on_http_2_when_one_of_them_has_nothing_else() {
         });
     }
 }
+
+#[test]
+fn a_draining_server_serves_the_one_request_that_a_new_connection_was_made_for() {
+    run_once(async || {
+        let world = World::new(Carriers::DirectOrH2).await;
+        world.server.drain.send_replace(true);
+        finish(world.connect().await).await;
+        // After that it closes: the next tunnel needs another connection.
+        world.server.until(|server| server.results.borrow().len() == 1).await;
+        world.tunnel().await.expect("a second tunnel");
+        assert_eq!(world.dials(), 2);
+    });
+}
