@@ -1,7 +1,7 @@
 //! `mesh-ctl status`: how a node's daemon is.
 
 use clap::Args;
-use mesh_admin::{Certificates, EnrolmentEvent, Status, path};
+use mesh_admin::{Certificates, EnrolmentEvent, Handover, Status, path};
 
 use crate::Outcome;
 use crate::daemon::Daemon;
@@ -51,6 +51,7 @@ fn for_people(status: &Status) -> String {
     let lines = [
         ("node", status.node.clone()),
         ("mesh-node", format!("{}, process {}, up {}", status.version, status.pid, age(status.uptime_seconds))),
+        ("handover", handover(&status.handover)),
         ("kernel", status.kernel.clone()),
         ("data path", format!("{hooks}; {} on pods' interfaces", status.data_path.pod_hooks)),
         ("same node", status.data_path.same_node.clone()),
@@ -119,6 +120,20 @@ fn older(count: usize) -> String {
     }
 }
 
+fn handover(handover: &Handover) -> String {
+    let mut text = match handover.generation {
+        0 | 1 => "started without another daemon".to_owned(),
+        generation => format!("number {generation} of a chain of daemons"),
+    };
+    for draining in &handover.draining {
+        text += &format!("; process {} drains since {}", draining.pid, age(draining.for_seconds));
+    }
+    if let Some(successor) = handover.successor {
+        text += &format!("; process {successor} prepares to take over");
+    }
+    text
+}
+
 fn certificates(certificates: &Certificates) -> String {
     let held = format!("{} held", certificates.held);
     let Some(soonest) = &certificates.soonest else { return held };
@@ -157,6 +172,7 @@ mod tests {
             certificates: Certificates::default(),
             workers: 2,
             connections: 5,
+            handover: Handover::default(),
             events: Vec::new(),
         }
     }

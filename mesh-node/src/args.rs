@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use mesh_ca::IdentityArgs;
@@ -57,7 +57,7 @@ pub struct Machine {
 ///
 /// Exit codes: 0 stopped as asked, 1 failed, 2 cannot run on this machine or with these arguments.
 /// `mesh-node precheck` says what this machine lacks.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
     /// Name of this node, as in the pods' spec.nodeName.
@@ -137,6 +137,13 @@ pub struct Args {
     /// How pods of this node are connected to each other, where policy allows it.
     #[arg(long, value_enum, default_value_t = SameNode::Direct)]
     pub same_node: SameNode,
+    /// How long established connections may go on here after a successor has taken over; what is left then is reset.
+    /// A second SIGTERM ends the wait.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = mesh_ca::time)]
+    pub drain_timeout: Duration,
+    /// The same after a SIGTERM while there is no successor: new connections wait meanwhile, for one that may come.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = mesh_ca::time)]
+    pub stop_timeout: Duration,
     /// What to log: a level, or directives such as `info,access=off`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use mesh_abi::ports;
+use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -65,6 +66,19 @@ impl Role {
         }
     }
 
+    /// What a listener is for, by its address; `None` where it is none of a pod's, or does not listen.
+    #[must_use]
+    pub fn of(listener: &TcpListener) -> Option<Self> {
+        let address = listener.local_addr().ok().filter(|_| sockopt::socket_acceptconn(listener).unwrap_or(false))?;
+        match (address.port(), address.ip()) {
+            (ports::OUTBOUND, ip) if ip == Ipv4Addr::LOCALHOST => Some(Self::OutboundV4),
+            (ports::OUTBOUND, ip) if ip == Ipv6Addr::LOCALHOST => Some(Self::OutboundV6),
+            (ports::PLAINTEXT_INBOUND, ip) if ip.is_unspecified() => Some(Self::Plaintext),
+            (ports::HBONE, ip) if ip.is_unspecified() => Some(Self::Hbone),
+            _ => None,
+        }
+    }
+
     /// Opens the listener in the calling thread's namespace; `None` where the namespace has no IPv6 and it is for that.
     ///
     /// # Errors
@@ -82,16 +96,19 @@ impl Role {
     }
 }
 
-/// Opens the listeners of every role in the calling thread's namespace.
+/// Opens the listeners in the calling thread's namespace of those roles that none was `inherited` for, and returns all.
 ///
 /// # Errors
 /// One of the ports is taken.
-pub fn open_all() -> Result<Vec<(Role, TcpListener)>, ListenError> {
-    let opened = Role::ALL.into_iter().filter_map(|role| match role.open() {
-        Ok(listener) => Some(Ok((role, listener?))),
-        Err(error) => Some(Err(error)),
-    });
-    opened.collect()
+pub fn open_all(mut inherited: Vec<(Role, TcpListener)>) -> Result<Vec<(Role, TcpListener)>, ListenError> {
+    for role in Role::ALL {
+        if !inherited.iter().any(|(known, _)| *known == role)
+            && let Some(listener) = role.open()?
+        {
+            inherited.push((role, listener));
+        }
+    }
+    Ok(inherited)
 }
 
 /// Dual-stack, or IPv4 alone where the namespace has no IPv6.

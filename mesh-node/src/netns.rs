@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
@@ -96,14 +96,21 @@ impl Drop for Return<'_> {
     }
 }
 
-fn move_to(namespace: &impl std::os::fd::AsFd) -> io::Result<()> {
+fn move_to(namespace: &impl AsFd) -> io::Result<()> {
     let kind = Some(LinkNameSpaceType::Network);
     move_into_link_name_space(namespace.as_fd(), kind).map_err(io::Error::from)
 }
 
 /// Cookie of the calling thread's namespace.
 fn read_cookie() -> io::Result<u64> {
-    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
+    cookie_of(&std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?)
+}
+
+/// Cookie of the namespace that a socket is in.
+///
+/// # Errors
+/// It is no socket, or the kernel knows no cookies.
+pub fn cookie_of(socket: &impl AsFd) -> io::Result<u64> {
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the option is eight bytes, and `cookie` has room for `length` of them.

@@ -12,18 +12,17 @@ use mesh_config::{Config, Options};
 use mesh_core::{NodeName, Snapshot};
 use mesh_transport::{Identities, IdentitySettings, Limits, hbone::Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     admin::{Admin, AdminSocket},
     args::{Args, SameNode},
-    bpf::{self, Datapath, LoadOptions},
+    bpf::{self, Datapath, DirectEvents, DropEvents, LoadOptions},
     direct::DirectPath,
     drops,
+    handover::{self, HandoverState, Predecessor, Succession},
     kubelet::{HostNetns, Kubelet},
+    lifecycle::{self, Patience, Signals},
     memory,
     netns::NetNamespace,
     pods::{Enrolment, EnrolmentSettings},
@@ -50,6 +49,8 @@ pub struct Shared {
     pub hbone: Server,
     /// Connections between pods of this node, which the kernel makes.
     pub direct: DirectPath,
+    /// How this daemon came to be in charge.
+    pub handover: Arc<HandoverState>,
     config: watch::Receiver<Arc<Config>>,
 }
 
@@ -78,16 +79,18 @@ pub struct Prepared {
     authority: Authority,
     collector: Option<Collector>,
     config: watch::Receiver<Arc<Config>>,
+    succession: Option<Succession>,
     endpoints: Endpoints,
     admin: AdminSocket,
     cgroup_root: PathBuf,
     datapath: Datapath,
 }
 
-/// Checks the machine and the arguments, and then puts the data path in force: what can fail for their sake.
+/// Checks the machine and the arguments, asks a daemon that runs whether it hands over, and then puts the data path in force
+/// beside that one's: what can fail for their sake.
 ///
-/// The data path is last, so that a start that fails changes nothing: an earlier daemon's hooks, and a running one's,
-/// stay as they are.
+/// The data path is last, and goes again where something fails later: an earlier daemon's hooks, and a running one's, stay
+/// as they are.
 ///
 /// # Errors
 /// One sentence that says what is missing.
@@ -103,12 +106,14 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     let config = configuration(args, options).await?;
     let collector = args.otlp_endpoint.as_deref().map(|url| Collector::new(url, args.otlp_protocol));
     let collector = collector.transpose().map_err(of_flag("--otlp-endpoint"))?;
-    let endpoints = Endpoints::bind(args.metrics_addr, args.readiness_addr).await?;
+    let mut succession = Succession::begin(&handover::socket_path(&args.admin_socket), &args.node).await;
+    let lent = succession.as_mut().map(Succession::take_endpoints).unwrap_or_default();
+    let endpoints = Endpoints::open(args.metrics_addr, args.readiness_addr, lent).await?;
     let admin = AdminSocket::open(&args.admin_socket)?;
     let options =
         LoadOptions { bpf_dir: &args.bpf_dir, cgroup_root: &cgroup_root, proc: &args.proc, log: args.bpf_log };
     let datapath = Datapath::load(&options)?;
-    Ok(Prepared { authority, collector, config, endpoints, admin, cgroup_root, datapath })
+    Ok(Prepared { authority, collector, config, succession, endpoints, admin, cgroup_root, datapath })
 }
 
 /// What the mesh is configured with, as it is now and as it changes.
@@ -123,7 +128,7 @@ async fn configuration(args: &Args, options: Options) -> anyhow::Result<watch::R
 }
 
 /// Resolves when the mesh is being uninstalled.
-async fn uninstalled(args: &Args) {
+async fn uninstalled(args: Args) {
     if let Some((namespace, name)) = &args.daemon_set {
         match mesh_kube::client(args.kubeconfig.as_deref()).await {
             Ok(client) => return mesh_kube::daemon_set_deleted(client, namespace, name).await,
@@ -157,13 +162,14 @@ fn limits(args: &Args) -> Limits {
     Limits { direct_per_destination, ..Limits::default() }
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Takes over from a daemon that runs, if one does, and carries connections until another takes over, or until SIGTERM or
+/// SIGINT.
 ///
 /// # Errors
 /// What could not be started.
 pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Result<()> {
     let started = Instant::now();
-    let Prepared { authority, collector, config, endpoints, admin, cgroup_root, mut datapath } = prepared;
+    let Prepared { authority, collector, config, succession, endpoints, admin, cgroup_root, mut datapath } = prepared;
     let metrics = Arc::new(Metrics::new(args.cluster.clone(), datapath.counters()?)?);
     if args.bpf_log {
         bpf::forward_logs(datapath.ebpf_mut())?;
@@ -171,8 +177,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let (spans, exporter) = spans(collector, &args);
     let limits = limits(&args);
     let telemetry = Arc::new(Telemetry::new(metrics.clone(), spans));
-    let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(&args))?;
-    let (direct_events, drop_events) = (datapath.direct_events()?, datapath.drop_events()?);
+    let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(&args));
     let identities = identities(&authority, &args, &metrics)?;
     let shared = Arc::new(Shared {
         cluster: args.cluster.clone(),
@@ -182,14 +187,36 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         enrolment_events: EnrolmentEvents::default(),
         limits,
         direct,
+        handover: Arc::default(),
         config: config.clone(),
     });
     let workers = Workers::start(worker_count(&args), &shared, datapath.maps_dir())?;
     let host_netns = HostNetns::own()?;
     let kubelet = Kubelet::new(args.kubelet_cgroup.as_deref(), &cgroup_root, &args.proc, host_netns);
-    let (kernel_settings, hooks) = (datapath.settings()?, datapath.hook_watch(&cgroup_root, &args.proc));
-    let enrolment =
+    let (kernel_settings, maps_dir) = (datapath.settings()?, datapath.maps_dir().to_owned());
+    let hooks = datapath.hook_watch(&cgroup_root, &args.proc);
+    let mut enrolment =
         Enrolment::new(enrolment_settings(&args, host_netns.inode), datapath, workers.clone(), shared.clone())?;
+    let mut signals = Signals::catch()?;
+    // What established connections need, until the last of them has ended.
+    let upkeep = {
+        let (config, shared, args, workers) = (config.clone(), shared.clone(), args.clone(), workers.clone());
+        async move {
+            tokio::select! {
+                () = rejudge(config.clone(), &workers) => {}
+                () = follow_config(config, metrics.clone()) => {}
+                () = export_spans(exporter, &args, metrics) => {}
+                () = follow_authority(&shared.identities, &authority) => {}
+            }
+        }
+    };
+    let mut upkeep: lifecycle::Upkeep = Box::pin(upkeep);
+    let lifelines = tokio::select! {
+        () = &mut upkeep => anyhow::bail!("the configuration's watcher ended"),
+        () = signals.next() => return Ok(()),
+        taken = lifecycle::take_over(succession, &mut enrolment, &shared) => taken?,
+    };
+    workers.open();
     let (ready, is_ready) = watch::channel(false);
     let api = Admin {
         node: NodeName::from(args.node.as_str()),
@@ -200,36 +227,33 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         hooks,
         log: Arc::new(log),
     };
+    let (orders, ordered) = mpsc::channel(1);
+    let heir = Predecessor::new(
+        &args.node,
+        endpoints.duplicates()?,
+        orders.clone(),
+        shared.handover.clone(),
+        shared.telemetry.metrics.clone(),
+        lifelines,
+    );
+    let (direct_events, drop_events) = (DirectEvents::open(&maps_dir)?, DropEvents::open(&maps_dir)?);
+    let successors = Predecessor::listen(&handover::socket_path(&args.admin_socket))?;
     let listener = admin.publish()?;
     tracing::info!(node = args.node, admin_socket = %args.admin_socket.display(), "mesh-node started");
-    let stop = asked_to_stop()?;
-    tokio::select! {
-        () = enrolment.run(config.clone(), ready, uninstalled(&args)) => anyhow::bail!("the configuration's watcher ended"),
-        () = endpoints.serve(metrics.clone(), is_ready) => {}
-        () = Arc::new(api).serve(listener) => {}
-        () = rejudge(config.clone(), &workers) => {}
-        () = follow_config(config, metrics.clone()) => {}
-        () = export_spans(exporter, &args, metrics) => {}
-        () = follow_authority(&shared.identities, &authority) => {}
-        () = kubelet.follow(kernel_settings) => {}
-        () = drops::tell(drop_events, &shared) => anyhow::bail!("the kernel's events of drops ended"),
-        () = shared.direct.run(direct_events) => anyhow::bail!("the kernel's events of direct connections ended"),
-        () = stop => {}
-    }
-    tracing::info!("stopping: hooks that are in force stay, and refuse connections until the next start");
-    workers.stop();
-    Ok(())
-}
-
-/// Resolves at SIGTERM or SIGINT, which are caught from now on.
-fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
+    let uninstalled = uninstalled(args.clone());
+    let service = async move {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            released = heir.serve(successors) => Ok(released),
+            () = enrolment.run(config, ready, ordered, uninstalled) => anyhow::bail!("the configuration's watcher ended"),
+            () = endpoints.serve(shared.telemetry.metrics.clone(), is_ready) => anyhow::bail!("the endpoints ended"),
+            () = Arc::new(api).serve(listener) => anyhow::bail!("the admin API ended"),
+            () = kubelet.follow(kernel_settings) => anyhow::bail!("kubelet is followed no more"),
+            () = drops::tell(drop_events, &shared) => anyhow::bail!("the kernel's events of drops ended"),
+            () = shared.direct.run(direct_events) => anyhow::bail!("the kernel's events of direct connections ended"),
         }
-    })
+    };
+    let limits = Patience { handed_over: args.drain_timeout, stopped: args.stop_timeout };
+    lifecycle::live(Box::pin(service), upkeep, signals, orders, workers, limits).await
 }
 
 /// Keeps certificates and the trust bundle current.

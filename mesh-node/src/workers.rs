@@ -22,7 +22,7 @@ use rustix::{
 };
 use tokio::{
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::LocalSet,
 };
 
@@ -60,6 +60,9 @@ pub struct Workers {
     queues: Vec<mpsc::Sender<Job>>,
     next: AtomicUsize,
     threads: Vec<JoinHandle<()>>,
+    permits: Permits,
+    /// Whether listeners are accepted from.
+    gate: watch::Sender<bool>,
 }
 
 /// What one worker thread has.
@@ -87,6 +90,8 @@ struct Accept {
     listener: std::net::TcpListener,
     /// Gone when the task has ended.
     alive: Arc<()>,
+    /// Turns true when connections may be accepted.
+    gate: watch::Receiver<bool>,
 }
 
 /// The task that takes the connections of one listener.
@@ -141,7 +146,7 @@ impl Workers {
                 runtime.block_on(LocalSet::new().run_until(run(worker, jobs, Rc::new(dispatcher))));
             })?);
         }
-        Ok(Arc::new(Self { queues, next: AtomicUsize::new(0), threads }))
+        Ok(Arc::new(Self { queues, next: AtomicUsize::new(0), threads, permits, gate: watch::Sender::new(false) }))
     }
 
     /// How many there are.
@@ -150,12 +155,24 @@ impl Workers {
         self.queues.len()
     }
 
+    /// Lets connections be accepted. Until then they wait in the listeners' backlogs.
+    pub fn open(&self) {
+        self.gate.send_replace(true);
+    }
+
+    /// Waits until nothing is carried any more; nothing new may be accepted meanwhile.
+    pub async fn drained(&self) {
+        let Permits { applications, tunnels, each } = &self.permits;
+        // The semaphores are never closed.
+        let _all = tokio::join!(applications.acquire_many(*each), tunnels.acquire_many(*each));
+    }
+
     /// Begins to take the connections of one of a pod's listeners.
     pub fn accept(&self, pod: &Arc<EnrolledPod>, kind: Kind, listener: std::net::TcpListener) -> Acceptor {
         let alive = Arc::new(());
         let acceptor = Acceptor(Arc::downgrade(&alive));
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
-        self.send(index, Job::Accept(Accept { pod: pod.clone(), kind, listener, alive }));
+        self.send(index, Job::Accept(Accept { pod: pod.clone(), kind, listener, alive, gate: self.gate.subscribe() }));
         acceptor
     }
 
@@ -236,6 +253,8 @@ struct Dispatcher {
 struct Permits {
     applications: Arc<Semaphore>,
     tunnels: Arc<Semaphore>,
+    /// Of each, all in all.
+    each: u32,
 }
 
 impl Permits {
@@ -243,7 +262,8 @@ impl Permits {
         let descriptors = getrlimit(Resource::Nofile).current.map(usize::try_from);
         // A connection takes two, its own and that of its other side.
         let each = descriptors.and_then(Result::ok).map_or(MAX_CONNECTIONS, |all| MAX_CONNECTIONS.min(all / 4));
-        Self { applications: Arc::new(Semaphore::new(each)), tunnels: Arc::new(Semaphore::new(each)) }
+        let all = u32::try_from(each).unwrap_or(u32::MAX);
+        Self { applications: Arc::new(Semaphore::new(each)), tunnels: Arc::new(Semaphore::new(each)), each: all }
     }
 
     fn of(&self, kind: Kind) -> Arc<Semaphore> {
@@ -279,7 +299,7 @@ async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, dispatcher: Rc<D
 
 /// Accepts until the pod leaves the mesh.
 async fn accept(worker: Rc<Worker>, dispatcher: Rc<Dispatcher>, accept: Accept) {
-    let Accept { pod, kind, listener, alive: _alive } = accept;
+    let Accept { pod, kind, listener, alive: _alive, mut gate } = accept;
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -291,6 +311,8 @@ async fn accept(worker: Rc<Worker>, dispatcher: Rc<Dispatcher>, accept: Accept) 
     let mut turn = dispatcher.own;
     loop {
         let accepting = async {
+            // Its sender lives as long as the workers do.
+            gate.wait_for(|is_open| *is_open).await.ok()?;
             let permit = dispatcher.permits.of(kind).acquire_owned().await.ok()?;
             Some((permit, listener.accept().await))
         };

@@ -25,8 +25,8 @@ pub use precheck::{Found, Precheck, Requirement};
 pub use refusal::Refusal;
 pub use service::{Endpoint, MAX_ENDPOINTS, Port, Service};
 pub use status::{
-    CertificateError, Certificates, Config, DataPath, EnrolmentEvent, Expiry, Hook, MAX_FINDINGS, MAX_WAITING, Pods,
-    Status, WaitingPod,
+    CertificateError, Certificates, Config, DataPath, Draining, EnrolmentEvent, Expiry, Handover, Hook, MAX_FINDINGS,
+    MAX_WAITING, Pods, Status, WaitingPod,
 };
 pub use why::{Considered, Miss, Mode, NodeView, Peer, Way, Why};
 pub use workload::Workload;

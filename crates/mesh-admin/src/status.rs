@@ -33,9 +33,35 @@ pub struct Status {
     pub workers: usize,
     /// Connections that they carry now.
     pub connections: usize,
+    /// How this daemon came to be in charge.
+    #[serde(default)]
+    pub handover: Handover,
     /// What happened lately to the node's pods and to what holds them in the mesh, oldest first.
     #[serde(default)]
     pub events: Vec<EnrolmentEvent>,
+}
+
+/// One daemon in a chain of those that took over from each other while connections went on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Handover {
+    /// How many there have been in the chain, this one included: 1 after a start without another daemon.
+    pub generation: u64,
+    /// Earlier daemons that carry connections still.
+    pub draining: Vec<Draining>,
+    /// The process id of a successor that prepares to take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<u32>,
+}
+
+/// A daemon that takes nothing new any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Draining {
+    /// Its process id, in its own pid namespace.
+    pub pid: u32,
+    /// Seconds since it was taken over from.
+    pub for_seconds: u64,
 }
 
 /// Something that happened to a pod of the node, or to the hooks of all.

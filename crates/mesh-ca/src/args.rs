@@ -59,8 +59,17 @@ impl IdentityArgs {
     }
 }
 
-/// A time such as 24h, 90m or 20s, of at least 2 s.
+/// A time of at least 2 s.
 fn lifetime(text: &str) -> Result<Duration, String> {
+    let enough = |time: &Duration| time.as_secs() >= 2;
+    time(text).and_then(|time| Some(time).filter(enough).ok_or_else(|| "less than 2s".to_owned()))
+}
+
+/// A time such as 24h, 90m or 20s, as flags have it.
+///
+/// # Errors
+/// It is none.
+pub fn time(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
     let seconds = match unit {
         "s" => Some(1),
@@ -69,10 +78,7 @@ fn lifetime(text: &str) -> Result<Duration, String> {
         _ => None,
     };
     let whole = number.parse::<u32>().ok().zip(seconds).map(|(number, seconds)| u64::from(number) * seconds);
-    whole
-        .filter(|seconds| *seconds >= 2)
-        .map(Duration::from_secs)
-        .ok_or_else(|| "not a time such as 24h, 90m or 20s".to_owned())
+    whole.map(Duration::from_secs).ok_or_else(|| "not a time such as 24h, 90m or 20s".to_owned())
 }
 
 #[cfg(test)]

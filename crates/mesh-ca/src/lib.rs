@@ -16,7 +16,7 @@ mod server;
 mod service;
 mod wire;
 
-pub use args::IdentityArgs;
+pub use args::{IdentityArgs, time};
 pub use authority::{Authority, AuthorityError, RemoteSettings};
 pub use client::CaClient;
 pub use gatekeeper::{Denial, Gatekeeper};

@@ -3,13 +3,13 @@
 use std::time::{Instant, SystemTime};
 
 use mesh_admin::{
-    CertificateError, Certificates, Config, DataPath, EnrolmentEvent, Expiry, Hook, MAX_FINDINGS, MAX_WAITING, Pods,
-    Status, WaitingPod,
+    CertificateError, Certificates, Config, DataPath, Draining, EnrolmentEvent, Expiry, Handover, Hook, MAX_FINDINGS,
+    MAX_WAITING, Pods, Status, WaitingPod,
 };
 use mesh_config::Severity;
 
 use super::{Admin, lists::seconds_until};
-use crate::{pods::Roster, repairs};
+use crate::{handover::HandoverState, pods::Roster, repairs};
 
 impl Admin {
     /// How the daemon is now.
@@ -32,6 +32,7 @@ impl Admin {
             certificates: self.certificate_summary(),
             workers: workers.map_or(0, |workers| workers.count()),
             connections: connections + self.shared.direct.views().len(),
+            handover: handover(&self.shared.handover),
             events: self.shared.enrolment_events.recent().iter().map(event).collect(),
         }
     }
@@ -58,6 +59,15 @@ impl Admin {
             Some(CertificateError { identity: held.identity.to_string(), error })
         });
         Certificates { held: ends.count(), soonest, errors: failed.collect() }
+    }
+}
+
+fn handover(state: &HandoverState) -> Handover {
+    let draining = state.draining().into_iter();
+    Handover {
+        generation: state.generation(),
+        draining: draining.map(|(pid, time)| Draining { pid, for_seconds: time.as_secs() }).collect(),
+        successor: state.lending_to(),
     }
 }
 

@@ -137,6 +137,16 @@ impl PinnedLinks {
         self.remove_files(|stem, suffix| suffix != generation && ours(stem))
     }
 
+    /// Takes a link out, which stays in force for as long as it is held, whatever becomes of its file.
+    pub(super) fn take(&mut self, name: &str) -> Option<PinnedLink> {
+        self.held.remove(name)
+    }
+
+    /// Lets go of every link, without their files: those are another daemon's to remove.
+    pub(super) fn let_go(&mut self) {
+        self.held.clear();
+    }
+
     /// Undoes this daemon's pins: for a start that failed half way.
     pub(super) fn abandon(&mut self) {
         self.held.clear();

@@ -10,7 +10,7 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader,
     programs::{
         CgroupAttachMode, Program, ProgramError, SchedClassifier,
-        links::{FdLink, LinkError},
+        links::{FdLink, LinkError, PinnedLink},
     },
 };
 use mesh_abi::{ABI_VERSION, DAEMON_CGROUP_GLOBAL, map_names};
@@ -18,8 +18,6 @@ use mesh_abi::{ABI_VERSION, DAEMON_CGROUP_GLOBAL, map_names};
 use super::{
     cgroup::{self, CgroupError},
     direct::DirectMaps,
-    direct_events::DirectEvents,
-    drop_events::DropEvents,
     existing::ExistingMap,
     hooks::{CGROUP_HOOKS, HookWatch},
     interfaces::{self, Direction, Interface, InterfaceError},
@@ -130,10 +128,24 @@ pub struct Datapath {
     pub(super) pods: PodMap,
     maps_dir: PathBuf,
     cgroup_root: PathBuf,
+    /// Whether what other daemons have attached is this one's to remove, and its own stays when it ends.
+    is_in_charge: bool,
+}
+
+/// The hook by which the sockets of a daemon that has handed over are known, for as long as this is held.
+pub struct KeptHook(#[expect(dead_code, reason = "held, so that the kernel keeps the hook")] Option<PinnedLink>);
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        if !self.is_in_charge {
+            self.links.abandon();
+        }
+    }
 }
 
 impl Datapath {
-    /// Loads, attaches and pins; then detaches what an earlier daemon left, so that no hook is ever missing.
+    /// Loads, attaches and pins, beside what an earlier daemon left: no hook is ever missing. [`Self::take_charge`] detaches
+    /// the earlier ones; where this is dropped before, its own go.
     ///
     /// # Errors
     /// Says what the machine lacks. What this call had attached is detached again.
@@ -152,9 +164,36 @@ impl Datapath {
                 return Err(error.into());
             }
         }
-        links.supersede(|name| cgroup_programs().any(|ours| ours == name))?;
-        let pods = PodMap::open(&maps_dir)?;
-        Ok(Self { ebpf, links, pods, maps_dir, cgroup_root: options.cgroup_root.to_owned() })
+        let pods = match PodMap::open(&maps_dir) {
+            Ok(pods) => pods,
+            Err(error) => {
+                links.abandon();
+                return Err(error.into());
+            }
+        };
+        let cgroup_root = options.cgroup_root.to_owned();
+        Ok(Self { ebpf, links, pods, maps_dir, cgroup_root, is_in_charge: false })
+    }
+
+    /// Detaches what other daemons have attached to the cgroup, and for the pods of these namespaces. Those of other pods
+    /// stay until this daemon enrols them, or withdraws them.
+    ///
+    /// # Errors
+    /// The BPF file system cannot be changed.
+    pub fn take_charge(&mut self, cookies: &[u64]) -> Result<(), EnrolError> {
+        self.is_in_charge = true;
+        let prefixes: Vec<_> = cookies.iter().map(|cookie| interface_prefix(*cookie)).collect();
+        self.links.supersede(|name| {
+            cgroup_programs().any(|ours| ours == name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
+        })?;
+        Ok(())
+    }
+
+    /// Detaches everything but the hook by which the sockets of this daemon are known: a successor's hooks are in force.
+    pub fn release(&mut self) -> KeptHook {
+        let kept = KeptHook(self.links.take("sock_create"));
+        self.links.let_go();
+        kept
     }
 
     /// Directory of the pinned maps, for [`super::FlowTable::open`].
@@ -207,22 +246,6 @@ impl Datapath {
         ExistingMap::open(&self.maps_dir)
     }
 
-    /// The kernel's events of direct connections; in a runtime, and once.
-    ///
-    /// # Errors
-    /// The ring buffer could not be opened.
-    pub fn direct_events(&self) -> Result<DirectEvents, RingError> {
-        DirectEvents::open(&self.maps_dir)
-    }
-
-    /// The kernel's events of drops; in a runtime, and once.
-    ///
-    /// # Errors
-    /// The ring buffer could not be opened.
-    pub fn drop_events(&self) -> Result<DropEvents, RingError> {
-        DropEvents::open(&self.maps_dir)
-    }
-
     /// The programs, for the log reader.
     pub fn ebpf_mut(&mut self) -> &mut Ebpf {
         &mut self.ebpf
@@ -243,8 +266,10 @@ impl Datapath {
                 self.hook(netns, interface, direction)?;
             }
         }
-        let prefix = interface_prefix(netns.cookie());
-        self.links.supersede(|other| other.starts_with(&prefix))?;
+        if self.is_in_charge {
+            let prefix = interface_prefix(netns.cookie());
+            self.links.supersede(|other| other.starts_with(&prefix))?;
+        }
         Ok(())
     }
 

@@ -28,7 +28,7 @@ pub use drop_events::{DropEvent, DropEvents};
 pub use existing::ExistingMap;
 pub use flows::FlowTable;
 pub use hooks::{HookWatch, foreign_connect_hooks, pod_hooks};
-pub use loader::{Datapath, EnrolError, LoadOptions};
+pub use loader::{Datapath, EnrolError, KeptHook, LoadOptions};
 pub use log::forward_logs;
 pub use maps::{CounterReader, MapAccessError};
 pub use precheck::{precheck, requirements};

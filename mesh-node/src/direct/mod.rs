@@ -54,13 +54,11 @@ struct State {
 }
 
 impl DirectPath {
-    /// Takes the maps over from an earlier daemon. Where it is not `enabled`, nothing is ever permitted.
-    ///
-    /// # Errors
-    /// The maps cannot be used.
-    pub fn new(mut maps: DirectMaps, telemetry: Arc<Telemetry>, enabled: bool) -> Result<Self, MapAccessError> {
-        maps.clear()?;
-        Ok(Self(Mutex::new(State {
+    /// Takes the maps over from an earlier daemon, when [`Self::apply`] is called first: until then they are that one's. Where
+    /// it is not `enabled`, nothing is ever permitted.
+    #[must_use]
+    pub fn new(maps: DirectMaps, telemetry: Arc<Telemetry>, enabled: bool) -> Self {
+        Self(Mutex::new(State {
             maps,
             tables: Tables::default(),
             made_of: None,
@@ -69,7 +67,7 @@ impl DirectPath {
             live: Live::new(telemetry),
             adopted: false,
             enabled,
-        })))
+        }))
     }
 
     /// Makes the kernel's tables what the snapshot wants for the pods that are in the mesh now, and ends the connections
@@ -162,6 +160,9 @@ impl State {
         let members: Members = self.pods.iter().filter_map(of_pod).collect();
         if self.is_made_of(snapshot, &members) {
             return Ok(());
+        }
+        if !self.adopted {
+            self.maps.clear()?;
         }
         let next = if self.enabled { Tables::of(snapshot, &members) } else { Tables::of_addresses(&members) };
         self.tables.change_to(&next, &mut self.maps)?;

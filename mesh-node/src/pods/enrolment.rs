@@ -18,10 +18,12 @@ use super::{
     existing::{ExistingOfPods, Telling},
     joined::{Joined, LinkWatch, ServeError},
     sandbox::SandboxWatch,
+    succession::Order,
 };
 use crate::{
     args::ExistingConnections,
     bpf::{Datapath, EnrolError, MapAccessError, ProbePorts},
+    handover::Inheritance,
     listeners::{self, ListenError},
     netns::{NetNamespace, NetnsError},
     node::Shared,
@@ -79,6 +81,8 @@ pub struct Enrolment {
     pub(super) unrepaired: BTreeMap<Option<WorkloadUid>, String>,
     existing: ExistingOfPods,
     probe_ports: ProbePorts,
+    /// Listeners of the daemon before, for the pods that are joined first.
+    pub(super) inheritance: Inheritance,
     ended: (mpsc::Sender<WorkloadUid>, mpsc::Receiver<WorkloadUid>),
 }
 
@@ -105,6 +109,7 @@ impl Enrolment {
             failures: BTreeMap::new(),
             roster: watch::Sender::default(),
             unrepaired: BTreeMap::new(),
+            inheritance: Inheritance::default(),
             ended: mpsc::channel(64),
         })
     }
@@ -115,25 +120,52 @@ impl Enrolment {
         self.roster.subscribe()
     }
 
-    /// Runs until the configuration's sender is gone. `ready` becomes true after the first comparison. Once `uninstalled`
+    /// Runs until the configuration's sender is gone. `ready` is true from the first comparison until connections are taken
+    /// no more. While a successor has the listeners, and after [`Order::Stop`], nothing is compared. Once `uninstalled`
     /// resolves, all pods leave, the data path is removed, and nothing more is done.
     pub async fn run(
         mut self,
         mut config: watch::Receiver<Arc<Config>>,
         ready: watch::Sender<bool>,
+        mut orders: mpsc::Receiver<Order>,
         uninstalled: impl Future<Output = ()>,
     ) {
         let mut uninstalled = pin!(uninstalled);
+        let (mut is_lent, mut is_stopping) = (false, false);
         loop {
-            let current = config.borrow_and_update().clone();
-            let pending = self.reconcile(&current);
-            ready.send_replace(true);
-            let interval = if pending { PENDING_INTERVAL } else { AUDIT_INTERVAL };
+            let works = !is_lent && !is_stopping;
+            let mut interval = AUDIT_INTERVAL;
+            if works {
+                let current = config.borrow_and_update().clone();
+                let pending = self.reconcile(&current);
+                ready.send_replace(true);
+                interval = if pending { PENDING_INTERVAL } else { AUDIT_INTERVAL };
+            }
             tokio::select! {
-                changed = config.changed() => if changed.is_err() { return },
-                Some(uid) = self.ended.1.recv() => self.sandbox_ended(&uid),
-                () = &mut uninstalled => return self.uninstall().await,
-                () = tokio::time::sleep(interval) => {}
+                Some(order) = orders.recv() => match order {
+                    Order::Lend(answer) => {
+                        is_lent = true;
+                        // A successor that does not wait is gone.
+                        let _ = answer.send(self.lend());
+                    }
+                    Order::Resume => {
+                        is_lent = false;
+                        self.resume();
+                    }
+                    Order::Stop => {
+                        is_stopping = true;
+                        ready.send_replace(false);
+                        self.drain();
+                    }
+                    Order::Release(answer) => {
+                        let _ = answer.send(self.release());
+                        return std::future::pending().await;
+                    }
+                },
+                changed = config.changed(), if works => if changed.is_err() { return },
+                Some(uid) = self.ended.1.recv(), if works => self.sandbox_ended(&uid),
+                () = tokio::time::sleep(interval), if works => {}
+                () = &mut uninstalled, if !is_lent => return self.uninstall().await,
             }
         }
     }
@@ -150,17 +182,34 @@ impl Enrolment {
         std::future::pending().await
     }
 
+    /// The pods of this node that should be in.
+    pub(super) fn desired(&self, config: &Config) -> BTreeMap<WorkloadUid, Arc<Workload>> {
+        let own = config.snapshot.workloads_on(&self.settings.node).filter(|workload| workload.is_enrolled());
+        own.map(|workload| (workload.uid.clone(), workload.clone())).collect()
+    }
+
     /// Makes the actual state the desired one. True when a pod is still missing.
     fn reconcile(&mut self, config: &Config) -> bool {
-        let desired: BTreeMap<_, _> = config
-            .snapshot
-            .workloads_on(&self.settings.node)
-            .filter(|workload| workload.is_enrolled())
-            .map(|workload| (workload.uid.clone(), workload.clone()))
-            .collect();
+        let desired = self.desired(config);
         self.withdraw_undesired(&desired);
         self.follow_addresses(&desired);
         self.repair();
+        self.join_missing(&desired);
+        self.connect_directly(&config.snapshot);
+        self.let_probes_in(&desired);
+        let shared = self.shared.clone();
+        self.existing.follow(self.joined.values().map(|joined| &joined.pod), &config.snapshot, telling(&shared));
+        let pending = desired.len() > self.joined.len();
+        self.forget_strangers(&desired);
+        self.hold_certificates();
+        self.failures.retain(|uid, _| desired.contains_key(uid));
+        self.shared.telemetry.metrics.set_enrolment(desired.len(), self.joined.len(), self.failures.len());
+        self.publish(&desired);
+        pending
+    }
+
+    /// Joins those that are not in and have a sandbox.
+    pub(super) fn join_missing(&mut self, desired: &BTreeMap<WorkloadUid, Arc<Workload>>) {
         let missing: HashSet<&str> =
             desired.keys().filter(|uid| !self.joined.contains_key(*uid)).map(WorkloadUid::as_str).collect();
         let found = discovery::find(&self.settings.proc, &missing, self.settings.host_netns);
@@ -175,19 +224,11 @@ impl Enrolment {
                 Err(error) => self.note_failure(workload, &error.to_string()),
             }
         }
-        self.connect_directly(&config.snapshot);
-        self.let_probes_in(&desired);
-        let shared = self.shared.clone();
-        self.existing.follow(self.joined.values().map(|joined| &joined.pod), &config.snapshot, telling(&shared));
-        let pending = desired.len() > self.joined.len();
-        self.forget_strangers(&desired);
-        // Certificates for the accounts of this node's pods, and for no other.
-        let identities = self.joined.values().map(|joined| joined.pod.identity.clone()).collect();
-        self.shared.identities.hold(&identities);
-        self.failures.retain(|uid, _| desired.contains_key(uid));
-        self.shared.telemetry.metrics.set_enrolment(desired.len(), self.joined.len(), self.failures.len());
-        self.publish(&desired);
-        pending
+    }
+
+    /// Certificates for the accounts of this node's pods, and for no other.
+    pub(super) fn hold_certificates(&self) {
+        self.shared.identities.hold(&self.identities());
     }
 
     /// Tells those who ask which pods are not in, and since when.
@@ -281,7 +322,8 @@ impl Enrolment {
         let watch = SandboxWatch::start(sandbox.pid, workload.uid.clone(), self.ended.0.clone())?;
         // Before the hooks, so that no interface comes unseen after them.
         let links = LinkWatch::start(&netns)?;
-        let listeners = netns.enter(listeners::open_all)?;
+        let inherited = self.inheritance.take(netns.cookie());
+        let listeners = netns.enter(|| listeners::open_all(inherited))?;
         let was_enrolled = self.datapath.is_enrolled(netns.cookie());
         // The hooks come into force even when a listener could not be opened: refused, not leaked.
         self.datapath.enrol(&netns, &workload.addresses).map_err(Box::new)?;

@@ -66,6 +66,12 @@ impl Joined {
         self.links.0.take_heard()
     }
 
+    /// Duplicates of the listeners, with the connections that wait in them.
+    pub(super) fn duplicates(&self) -> impl Iterator<Item = TcpListener> {
+        // Without descriptors left there is one less to pass on: the successor opens it anew.
+        self.served.iter().filter_map(|served| served.listener.try_clone().ok())
+    }
+
     /// Opens the listeners again that somebody closed, and lets a worker take the connections of those that none serves.
     pub(super) fn repair_listeners(&mut self, workers: &Workers) -> Result<Vec<Repair>, ServeError> {
         let mut repairs = Vec::new();

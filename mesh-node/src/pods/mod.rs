@@ -7,6 +7,7 @@ mod joined;
 mod repair;
 mod roster;
 mod sandbox;
+mod succession;
 
 use std::{
     net::IpAddr,
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 pub use discovery::each_namespace;
 pub use enrolment::{Enrolment, EnrolmentSettings};
 pub use roster::{Roster, Waiting};
+pub use succession::Order;
 
 use crate::netns::NetNamespace;
 

@@ -1,6 +1,14 @@
 //! The HTTP endpoints for people and machines that watch the daemon: metrics and readiness.
 
-use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -40,15 +48,27 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Opens both listeners in the node's own namespace.
+    /// Opens both listeners in the node's own namespace, or takes them from those that an earlier daemon `lent`.
     ///
     /// # Errors
     /// An address is taken or not the node's.
-    pub async fn bind(metrics: SocketAddr, readiness: SocketAddr) -> Result<Self, EndpointsError> {
+    pub async fn open(
+        metrics: SocketAddr,
+        readiness: SocketAddr,
+        mut lent: Vec<std::net::TcpListener>,
+    ) -> Result<Self, EndpointsError> {
         Ok(Self {
-            metrics: bind("metrics", "--metrics-addr", metrics).await?,
-            readiness: bind("readiness", "--readiness-addr", readiness).await?,
+            metrics: open("metrics", "--metrics-addr", metrics, &mut lent).await?,
+            readiness: open("readiness", "--readiness-addr", readiness, &mut lent).await?,
         })
+    }
+
+    /// Duplicates of both, for a successor.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn duplicates(&self) -> io::Result<[OwnedFd; 2]> {
+        Ok([self.metrics.as_fd().try_clone_to_owned()?, self.readiness.as_fd().try_clone_to_owned()?])
     }
 
     /// Serves until dropped.
@@ -74,8 +94,18 @@ impl Endpoints {
     }
 }
 
-async fn bind(what: &'static str, flag: &'static str, address: SocketAddr) -> Result<TcpListener, EndpointsError> {
-    TcpListener::bind(address).await.map_err(|source| EndpointsError { what, flag, address, source })
+async fn open(
+    what: &'static str,
+    flag: &'static str,
+    address: SocketAddr,
+    lent: &mut Vec<std::net::TcpListener>,
+) -> Result<TcpListener, EndpointsError> {
+    let found = lent.iter().position(|listener| listener.local_addr().is_ok_and(|known| known == address));
+    let opened = match found.map(|place| lent.swap_remove(place)) {
+        Some(listener) => TcpListener::from_std(listener),
+        None => TcpListener::bind(address).await,
+    };
+    opened.map_err(|source| EndpointsError { what, flag, address, source })
 }
 
 type Answer = Response<Full<Bytes>>;

@@ -16,7 +16,7 @@ use super::{
     report::{Bytes, CutReason, Ending, Refused, Report},
     series::{TcpMetrics, TcpSeries},
 };
-use crate::{bpf::CounterReader, repairs::Part};
+use crate::{bpf::CounterReader, handover::HandoverOutcome, repairs::Part};
 
 /// The response_flags label of a connection that nothing went wrong with.
 const NO_FLAGS: &str = "-";
@@ -38,6 +38,7 @@ pub struct Metrics {
     /// Connections from before their pods joined.
     pub existing: ExistingMetrics,
     repairs: IntCounterVec,
+    handovers: IntCounterVec,
     generation: IntGauge,
     findings: IntGaugeVec,
     kernel: CounterReader,
@@ -94,6 +95,11 @@ impl Metrics {
                 "Parts of what holds pods in the mesh that had vanished and were put back",
                 &["what"],
             )?,
+            handovers: ours(
+                "mesh_handovers_total",
+                "Successors that this daemon declined or that went away before they took over, and daemons that it took over from",
+                &["result"],
+            )?,
             generation: register(
                 &registry,
                 IntGauge::new("mesh_config_generation", "Generation of the configuration in force")?,
@@ -129,6 +135,9 @@ impl Metrics {
         }
         for reason in [CutReason::CertificateUntrusted, CutReason::WorkloadGone] {
             self.ended.with_label_values(&[reason.as_str()]);
+        }
+        for outcome in HandoverOutcome::ALL {
+            self.handovers.with_label_values(&[outcome.as_str()]);
         }
         for part in Part::ALL {
             self.repairs.with_label_values(&[part.as_str()]);
@@ -190,6 +199,11 @@ impl Metrics {
     /// Spans were sent, or lost.
     pub fn spans(&self, fate: SpanFate, count: u64) {
         self.spans.with_label_values(&[fate.as_str()]).inc_by(count);
+    }
+
+    /// A handover has come to this.
+    pub fn handover(&self, outcome: HandoverOutcome) {
+        self.handovers.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// Something that holds a pod in the mesh was put back.

@@ -147,11 +147,14 @@ pub enum CutReason {
     CertificateUntrusted,
     /// The other end is no workload of the mesh any more.
     WorkloadGone,
+    /// The daemon ends, and has waited for it long enough.
+    DaemonEnding,
 }
 
 impl CutReason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::PolicyDenied, Self::RuleNotMet, Self::CertificateUntrusted, Self::WorkloadGone];
+    pub const ALL: [Self; 5] =
+        [Self::PolicyDenied, Self::RuleNotMet, Self::CertificateUntrusted, Self::WorkloadGone, Self::DaemonEnding];
 
     /// Why the connection of a tunnel was ended.
     #[must_use]
@@ -170,6 +173,7 @@ impl CutReason {
             Self::RuleNotMet => "rule_not_met",
             Self::CertificateUntrusted => "certificate_untrusted",
             Self::WorkloadGone => "workload_gone",
+            Self::DaemonEnding => "daemon_ending",
         }
     }
 }

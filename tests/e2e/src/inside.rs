@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
-use mesh_lab::{Place, Pod};
+use mesh_lab::Place;
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::PATIENCE;
 
-/// Runs `work` on a thread of this process that is in the pod's network namespace.
-pub fn inside<T: Send>(pod: &Pod, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+/// Runs `work` on a thread of this process that is in the network namespace of a pod, or of a machine.
+pub fn inside<T: Send>(pod: &impl Place, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let mut guest = pod.spawn(&["sh", "-c", "echo inside; exec sleep infinity"])?;
     guest.wait_for_line("inside", PATIENCE)?;
     let path = format!("/proc/{}/ns/net", guest.id());

@@ -91,6 +91,16 @@ impl Mesh {
         Ok(())
     }
 
+    /// Starts a node's next daemon while this one runs, and waits until it has taken over; the one before, which drains.
+    pub fn upgrade(&mut self, node: &str) -> Result<Daemon> {
+        let before = self.take_daemon(node)?;
+        self.start_daemon(node)?;
+        let next = self.daemons.get_mut(node).with_context(|| format!("{node} has no daemon"))?;
+        next.wait_for_line("taken over: the daemon before drains", PATIENCE)?;
+        next.wait_for_line("mesh-node started", PATIENCE)?;
+        Ok(before)
+    }
+
     /// Takes a node's daemon out, to be ended; it goes on until it is.
     pub fn take_daemon(&mut self, node: &str) -> Result<Daemon> {
         self.daemons.remove(node).with_context(|| format!("{node} has no daemon"))

@@ -6,7 +6,7 @@ use std::thread;
 
 use anyhow::Result;
 use mesh_e2e::{Connect, Held, Mesh, NODES, PATIENCE, Verdict, client, echo, generations, port, server};
-use mesh_lab::{DaemonOptions, Place, Pod, wait_until};
+use mesh_lab::{Place, Pod, wait_until};
 
 /// Links at the root of cgroup v2, and those on a pod's one interface.
 const CGROUP_LINKS: usize = 8;
@@ -184,23 +184,6 @@ fn restarts_leave_one_generation_of_links() -> Verdict {
     wait_until("the pod's links to go", PATIENCE, || {
         Ok((generations(&mesh.lab, "node-a")?.1 == CGROUP_LINKS).then_some(()))
     })?;
-    Ok(())
-}
-
-#[test]
-fn a_second_daemon_on_a_node_changes_nothing() -> Verdict {
-    let mesh = Mesh::start()?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let pod = mesh.join(client("client", "node-a"))?;
-    all_goes_on(&pod, &far)?;
-    let before = generations(&mesh.lab, "node-a")?;
-    let unready = DaemonOptions { ready_within: None, ..DaemonOptions::default() };
-    let second = mesh.lab.start_daemon("node-a", unready)?.process().wait(PATIENCE)?;
-    assert_eq!(second.code, Some(2), "its ports are taken: {second}");
-    assert_eq!(generations(&mesh.lab, "node-a")?, before);
-    all_goes_on(&pod, &far)?;
-    let outside = mesh.lab.outside("outside")?;
-    Connect::to(echoes(&far)[0]).answered(&outside)?;
     Ok(())
 }
 
