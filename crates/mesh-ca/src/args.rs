@@ -8,7 +8,7 @@ use mesh_core::TrustDomain;
 use crate::authority::{Authority, AuthorityError, RemoteSettings};
 
 /// Who signs, for whose trust domain, and for how long; the same for every program that has certificates.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct IdentityArgs {
     /// Directory with the certificate authority: ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem
     /// (`mesh-control ca init` makes one); it is followed. Without it, --ca-address says who signs.
