@@ -47,12 +47,12 @@ impl Scene {
     }
 
     /// Dials the server from the pod and from outside all the while that `work` runs.
-    fn under_load<T>(&mut self, work: impl FnOnce(&mut Mesh) -> Result<T>) -> Result<(T, [Dialled; 2])> {
+    fn under_load<T>(&mut self, work: impl FnOnce(&mut Mesh, &Pod) -> Result<T>) -> Result<(T, [Dialled; 2])> {
         let (inner, outer) = (Dialler::new(self.target(), NEEDLE), Dialler::new(self.target(), "from outside"));
         let Self { mesh, pod, outside, .. } = self;
         thread::scope(|scope| {
             let threads = (scope.spawn(|| inner.run(&*pod)), scope.spawn(|| outer.run(&*outside)));
-            let done = work(mesh);
+            let done = work(mesh, pod);
             inner.stop();
             outer.stop();
             let dialled = [threads.0.join(), threads.1.join()].map(|joined| joined.expect("no panic"));
@@ -78,7 +78,7 @@ fn an_upgrade_under_load_fails_no_connection_and_cuts_none() -> Verdict {
     let mut scene = Scene::start(&[])?;
     let to = scene.target();
     let mut held = [Held::open(&scene.pod, to)?, Held::open(&scene.outside, to)?];
-    let (old, dialled) = scene.under_load(|mesh| NODES.into_iter().map(|node| mesh.upgrade(node)).collect())?;
+    let (old, dialled) = scene.under_load(|mesh, _| NODES.into_iter().map(|node| mesh.upgrade(node)).collect())?;
     let mut old: Vec<_> = old;
     assert_none_failed(&dialled, 50);
     for held in &mut held {
@@ -115,7 +115,7 @@ fn an_upgrade_under_load_fails_no_connection_and_cuts_none() -> Verdict {
 fn an_upgrade_under_load_over_http2_fails_no_connection() -> Verdict {
     let mut scene = Scene::start(&["--tunnels", "h2"])?;
     let (_old, dialled) =
-        scene.under_load(|mesh| NODES.into_iter().map(|node| mesh.upgrade(node)).collect::<Result<Vec<_>>>())?;
+        scene.under_load(|mesh, _| NODES.into_iter().map(|node| mesh.upgrade(node)).collect::<Result<Vec<_>>>())?;
     assert_none_failed(&dialled, 50);
     Ok(())
 }
@@ -125,9 +125,9 @@ fn in_a_chain_of_upgrades_each_daemon_drains_to_its_limit() -> Verdict {
     let mut scene = Scene::start(&["--drain-timeout", "8s"])?;
     let to = scene.target();
     let mut first = Held::open(&scene.pod, to)?;
-    let ((mut one, mut two, mut second), dialled) = scene.under_load(|mesh| {
+    let ((mut one, mut two, mut second), dialled) = scene.under_load(|mesh, pod| {
         let one = mesh.upgrade("node-a")?;
-        let second = Held::open(&scene.pod, to);
+        let second = Held::open(pod, to);
         Ok((one, mesh.upgrade("node-a")?, second?))
     })?;
     assert_none_failed(&dialled, 20);
@@ -178,7 +178,7 @@ fn a_successor_that_dies_before_it_has_taken_over_changes_nothing() -> Verdict {
     let argument = |path: &Path| path.display().to_string();
     let args = ["--ca-address", "127.0.0.1:9", "--ca-root", &argument(&root), "--ca-token", &argument(&token)];
     let args: Vec<_> = args.into_iter().map(str::to_owned).collect();
-    let ((), dialled) = scene.under_load(|mesh| {
+    let ((), dialled) = scene.under_load(|mesh, _| {
         // One that is no daemon at all.
         let mut one = Peer::connect(&socket)?;
         ensure!(one.ask(&hello(mesh_abi_version(mesh)?))?["type"] == "welcome");
@@ -237,7 +237,8 @@ fn daemons_of_different_versions_do_not_hand_over() -> Verdict {
     scene.mesh.kill9("node-a")?;
     std::fs::remove_file(&socket).context("removing the socket that the daemon left")?;
     let other = packet_socket()?;
-    other.bind(&SockAddr::unix(&socket)?).context("binding the handover's socket")?;
+    let address = SockAddr::unix(&socket).context("naming the handover's socket")?;
+    other.bind(&address).context("binding the handover's socket")?;
     other.listen(1).context("listening")?;
     let declining = thread::spawn(move || -> Result<Value> {
         let mut peer = Peer(other.accept()?.0);
@@ -309,7 +310,7 @@ fn no_byte_is_in_the_clear_while_daemons_are_killed_stopped_and_replaced() -> Ve
                 Ok(())
             })
         });
-        let done = scene.under_load(|mesh| {
+        let done = scene.under_load(|mesh, _| {
             for node in NODES {
                 drop(mesh.upgrade(node)?);
                 mesh.kill9(node)?;
