@@ -134,3 +134,23 @@ fn value(mut object: DynamicObject, resource: &ApiResource) -> (ObjectName, Valu
     // An object that was read can be written.
     (name, serde_json::to_value(object).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: &str = include_str!("../../../charts/mesh/templates/_names.tpl");
+
+    /// A kind that may not be read is waited for without end.
+    #[test]
+    fn the_chart_lets_every_kind_be_read_that_is_watched() {
+        for kind in mesh_config::read_kinds() {
+            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group, "v1", kind.kind));
+            let group = if kind.group.is_empty() { "[\"\"]".to_owned() } else { format!("[{}]", kind.group) };
+            let rule = RULES.split("- apiGroups: ").find(|rule| rule.starts_with(&group)).unwrap_or_default();
+            let resources = rule.lines().find_map(|line| line.trim().strip_prefix("resources: [")).unwrap_or_default();
+            let mut listed = resources.trim_end_matches(']').split(", ");
+            assert!(listed.any(|listed| listed == resource.plural), "{} of {group}: {rule}", resource.plural);
+        }
+    }
+}
