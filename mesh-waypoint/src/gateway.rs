@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::GatewayArgs;
+use crate::args::{GatewayArgs, MalformedName};
 
 /// Connections carried at once; others wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -25,14 +25,6 @@ const MAX_CONNECTIONS: usize = 16_384;
 const HBONE_PORT: u16 = 15_008;
 /// How long a connection to an endpoint outside the mesh may take.
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// A value of the command line that names something in the cluster is not of its form.
-#[derive(Debug, thiserror::Error)]
-#[error("{value:?} is not of the form {form}")]
-pub struct MalformedName {
-    value: String,
-    form: &'static str,
-}
 
 /// `NAME.NAMESPACE:PORT`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,27 +46,6 @@ impl FromStr for ServiceTarget {
             whole.then(|| Self { name: name.to_owned(), namespace: namespace.to_owned(), port })
         };
         parse().ok_or_else(|| MalformedName { value: text.to_owned(), form: "NAME.NAMESPACE:PORT" })
-    }
-}
-
-/// `NAMESPACE/SERVICE-ACCOUNT`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    namespace: String,
-    name: String,
-}
-
-impl FromStr for Account {
-    type Err = MalformedName;
-
-    fn from_str(text: &str) -> Result<Self, MalformedName> {
-        let parts = text
-            .split_once('/')
-            .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/'));
-        match parts {
-            Some((namespace, name)) => Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() }),
-            None => Err(MalformedName { value: text.to_owned(), form: "NAMESPACE/SERVICE-ACCOUNT" }),
-        }
     }
 }
 
@@ -173,7 +144,8 @@ impl Gateway {
         let tls = self.identities.fetch(&self.identity).await?;
         let peer = SocketAddr::new(endpoint.ip(), HBONE_PORT);
         let key = PoolKey { source: WorkloadUid::from("gateway"), identity: self.identity.clone(), peer, expected };
-        let request = TunnelRequest { authority: endpoint, forwarded: Some(client), baggage: None, traceparent: None };
+        let request =
+            TunnelRequest { authority: endpoint.into(), forwarded: Some(client), baggage: None, traceparent: None };
         let tunnel = self.pool.connect(key, &tls, request, async || TcpStream::connect(peer).await).await?;
         Ok((endpoint, tunnel.into()))
     }
@@ -199,14 +171,6 @@ mod tests {
         assert_eq!((target.name.as_str(), target.namespace.as_str(), target.port), ("frontend", "shop", 8080));
         for text in ["frontend:80", "frontend.shop", "frontend.shop:0", ".shop:1", "a.:1", "a.b.svc:1", "a.b:70000"] {
             assert!(text.parse::<ServiceTarget>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn accounts_are_taken_whole_or_not_at_all() {
-        assert!("shop/gateway".parse::<Account>().is_ok());
-        for text in ["shop", "/gateway", "shop/", "a/b/c"] {
-            assert!(text.parse::<Account>().is_err(), "{text}");
         }
     }
 }

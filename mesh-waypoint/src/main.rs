@@ -1,62 +1,43 @@
-//! The ingress gateway: brings connections from outside into the mesh under an identity of its own.
+//! The mesh's L7 proxy.
 //!
-//! So far it carries TCP to one Service (`mesh-waypoint gateway`). The waypoint's L7 work builds on the
-//! same parts: the snapshot, `resolve`, and tunnels.
+//! `mesh-waypoint serve` is a waypoint: nodes bring it what their pods send to the Services that it stands before, by tunnels
+//! (`inbound/`); it routes each request (`exchange/`) to an endpoint, by a tunnel again (`upstream/`).
+//! `mesh-waypoint gateway` brings TCP connections from outside to one Service; the ingress gateway will take its place.
 #![forbid(unsafe_code)]
 
+mod args;
+mod duplex;
+mod exchange;
 mod gateway;
+mod inbound;
+mod readiness;
+mod serve;
+mod upstream;
+mod worker;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use mesh_ca::IdentityArgs;
+use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
-/// The mesh's proxy for what no node can do alone.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Carries TCP connections from outside to a Service of the mesh.
-    Gateway(GatewayArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct GatewayArgs {
-    /// Where to accept connections from outside.
-    #[arg(long, value_name = "ADDR")]
-    listen: SocketAddr,
-    /// The Service to carry them to.
-    #[arg(long, value_name = "NAME.NAMESPACE:PORT")]
-    to: gateway::ServiceTarget,
-    /// The gateway's own identity.
-    #[arg(long, value_name = "NAMESPACE/SERVICE-ACCOUNT")]
-    identity: gateway::Account,
-    /// Directory of manifests (YAML or JSON); it is watched.
-    #[arg(long, value_name = "DIR")]
-    config: PathBuf,
-    /// Its certificate.
-    #[command(flatten)]
-    certificate: IdentityArgs,
-    /// DNS suffix of Services.
-    #[arg(long, default_value = "cluster.local")]
-    cluster_domain: String,
-}
+use crate::args::{Args, Command};
 
 fn main() -> ExitCode {
-    let Command::Gateway(args) = Args::parse().command;
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(EnvFilter::new("info")).init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(tokio::task::LocalSet::new().run_until(gateway::run(args))),
-        Err(error) => Err(error.into()),
+    let command = Args::parse().command;
+    let filter = match &command {
+        Command::Serve(args) => EnvFilter::try_new(&args.log).map_err(|error| anyhow::anyhow!("--log: {error}")),
+        Command::Gateway(_) => Ok(EnvFilter::new("info")),
     };
-    match result {
+    let run = || {
+        tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter?).init();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let tasks = tokio::task::LocalSet::new();
+        match command {
+            Command::Serve(args) => tasks.block_on(&runtime, serve::run(*args)),
+            Command::Gateway(args) => tasks.block_on(&runtime, gateway::run(*args)),
+        }
+    };
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mesh-waypoint: {error:#}");

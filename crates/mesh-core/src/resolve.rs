@@ -139,7 +139,7 @@ pub fn resolve(
         if let Some(waypoint) = between(client, of_workload().or_else(of_service)) {
             return by_waypoint(snapshot, waypoint, named.map(|(service, _)| service), dst, random);
         }
-        let (transport, rule) = transport(snapshot, client, named, workload.as_deref())?;
+        let (transport, rule) = transport_to(snapshot, client, named, workload.as_deref())?;
         return Ok(Destination { endpoint: dst, service: None, workload, transport, rule });
     };
     let Some(port) = service.port(dst.port(), Protocol::Tcp) else {
@@ -151,7 +151,7 @@ pub fn resolve(
     let Some(endpoint) = pick(of_family(&port.endpoints, dst.is_ipv6()), random) else {
         return Err(Refusal::ServiceWithoutEndpoints { service: Arc::clone(service) });
     };
-    let (transport, rule) = transport(snapshot, client, Some((service, port.port)), endpoint.workload.as_deref())?;
+    let (transport, rule) = transport_to(snapshot, client, Some((service, port.port)), endpoint.workload.as_deref())?;
     Ok(Destination {
         endpoint: endpoint.address,
         service: Some(Arc::clone(service)),
@@ -210,7 +210,10 @@ pub fn forbids_plaintext(
 }
 
 /// How to reach a workload that was asked for as a port of a Service, and the DestinationRule that is about it.
-fn transport(
+///
+/// # Errors
+/// When a DestinationRule asks for what cannot be done.
+pub fn transport_to(
     snapshot: &Snapshot,
     client: Option<&Workload>,
     named: Option<(&Arc<Service>, u16)>,

@@ -113,6 +113,11 @@ impl Chunk {
         Self::Copied(Bytes::new())
     }
 
+    /// A copy of `bytes`.
+    pub(crate) fn copied(bytes: &[u8]) -> Self {
+        Self::Copied(Bytes::copy_from_slice(bytes))
+    }
+
     /// The first `len` bytes of `buffer`.
     pub(crate) fn new(buffer: Buffer, len: usize) -> Self {
         if len <= COPY_BELOW {

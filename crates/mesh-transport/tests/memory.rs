@@ -60,7 +60,8 @@ async fn bytes_a_connection(carriers: Carriers) -> usize {
             let (server, tls, drain) = (server.clone(), pay.clone(), draining.subscribe());
             spawn_local(async move {
                 let handler = |request: mesh_transport::hbone::ConnectRequest| async move {
-                    let app = TcpStream::connect(request.authority).await.expect("backend");
+                    let app =
+                        TcpStream::connect(request.authority.address().expect("an address")).await.expect("backend");
                     let tunnel = request.accept().await.expect("accepted");
                     relay(app, tunnel, &RelayCounters::default()).await;
                 };
@@ -77,7 +78,7 @@ async fn bytes_a_connection(carriers: Carriers) -> usize {
         if number == 1 {
             before = ALLOCATED.load(Ordering::Relaxed);
         }
-        let request = TunnelRequest { authority, forwarded: None, baggage: None, traceparent: None };
+        let request = TunnelRequest { authority: authority.into(), forwarded: None, baggage: None, traceparent: None };
         let key =
             PoolKey { source: WorkloadUid::from("uid"), identity: account("cart"), peer, expected: account("pay") };
         let dialled = Box::pin(pool.connect(key, &cart, request, async || TcpStream::connect(peer).await));

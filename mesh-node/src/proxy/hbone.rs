@@ -60,8 +60,11 @@ fn note(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, error: &ServeError
 
 /// Carries one CONNECT.
 async fn carry(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, request: ConnectRequest) {
+    // The server takes no names for a pod.
+    let Some(target) = request.authority.address().map(canonical) else {
+        return request.refuse(StatusCode::BAD_REQUEST).await;
+    };
     let (snapshot, workload) = admission::awaited(worker, pod).await;
-    let target = canonical(request.authority);
     let client = client(peer, request.forwarded);
     let source = Party {
         address: Some(client),

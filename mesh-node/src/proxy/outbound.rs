@@ -215,7 +215,7 @@ async fn tunnel(
     let key = PoolKey { source: pod.uid.clone(), identity: pod.identity.clone(), peer, expected: expected.clone() };
     let cluster = &worker.shared.cluster;
     let request = TunnelRequest {
-        authority,
+        authority: authority.into(),
         forwarded: report.source.address,
         baggage: report.source.workload.as_deref().map(|source| baggage::of(source, cluster)),
         traceparent,

@@ -92,7 +92,8 @@ impl Knock {
         let tls = TlsIdentity::new(certificate, peers.clone(), &trust_domain, Carriers::H2)?;
         let peer = SocketAddr::new(self.target.ip(), HBONE);
         let key = PoolKey { source: WorkloadUid::from("stranger"), identity, peer, expected };
-        let request = TunnelRequest { authority: self.target, forwarded: None, baggage: None, traceparent: None };
+        let request =
+            TunnelRequest { authority: self.target.into(), forwarded: None, baggage: None, traceparent: None };
         let pool = Pool::new(Limits::default(), watch::channel(peers).1);
         Ok(match pool.connect(key, &tls, request, async || TcpStream::connect(peer).await).await {
             Ok(_tunnel) => Answer { opened: true, error: String::new(), reason: String::new() },

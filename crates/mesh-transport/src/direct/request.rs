@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use http::StatusCode;
 
 use super::TunnelError;
-use crate::hbone::{TunnelRequest, forwarded_header, parse_authority, parse_forwarded};
+use crate::hbone::{Authority, TunnelRequest, forwarded_header, parse_forwarded};
 
 /// The target, then the headers, a line each. A value with a control character is left out.
 pub(crate) fn encode_request(request: &TunnelRequest) -> Vec<u8> {
@@ -26,8 +26,8 @@ pub(crate) fn encode_request(request: &TunnelRequest) -> Vec<u8> {
 pub(crate) fn parse_request(payload: &[u8]) -> Result<TunnelRequest, TunnelError> {
     let text = str::from_utf8(payload).map_err(|_| TunnelError::Malformed("REQUEST: not text"))?;
     let mut lines = text.split('\n');
-    let authority = parse_authority(lines.next().unwrap_or(""))
-        .map_err(|_| TunnelError::Malformed("REQUEST: the target is no IP:PORT"))?;
+    let authority = Authority::parse(lines.next().unwrap_or(""))
+        .map_err(|_| TunnelError::Malformed("REQUEST: the target is neither IP:PORT nor HOST:PORT"))?;
     let mut request = TunnelRequest { authority, forwarded: None, baggage: None, traceparent: None };
     for line in lines {
         let (name, value) = line.split_once(": ").ok_or(TunnelError::Malformed("REQUEST: a header without a value"))?;
@@ -61,7 +61,7 @@ mod tests {
             baggage in option::of("[ -~]{0,200}"), traceparent in option::of("[0-9a-f-]{55}"),
         ) {
             let request =
-                TunnelRequest { authority: (ip, port).into(), forwarded: forwarded.map(Into::into), baggage, traceparent };
+                TunnelRequest { authority: std::net::SocketAddr::new(ip, port).into(), forwarded: forwarded.map(Into::into), baggage, traceparent };
             let parsed = parse_request(&encode_request(&request)).expect("own text");
             prop_assert_eq!(parsed, request);
         }
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn a_value_cannot_smuggle_a_line() {
         let request = TunnelRequest {
-            authority: "10.1.0.5:80".parse().expect("valid"),
+            authority: Authority::parse("10.1.0.5:80").expect("valid"),
             forwarded: None,
             baggage: Some("a\ntraceparent: forged".to_owned()),
             traceparent: None,
@@ -85,8 +85,8 @@ mod tests {
     }
 
     #[test]
-    fn targets_that_are_no_address_are_malformed() {
-        for bad in ["", "cart.shop:80", "10.1.0.5", "10.1.0.5:0", "10.1.0.5:80\nbaggage", "10.1.0.5:80\n"] {
+    fn targets_that_are_neither_address_nor_name_are_malformed() {
+        for bad in ["", "cart.shop", "10.1.0.5", "10.1.0.5:0", "10.1.0.5:80\nbaggage", "10.1.0.5:80\n"] {
             assert!(parse_request(bad.as_bytes()).is_err(), "{bad:?}");
         }
     }

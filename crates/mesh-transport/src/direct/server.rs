@@ -11,8 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::frame::{Frame, receive, send};
 use super::{CloseOnDrop, Closing, TunnelError, parse_request};
-use crate::hbone::{ConnectRequest, ServeError};
-use crate::limits::Limits;
+use crate::hbone::{ConnectRequest, ServeError, Server};
 use crate::reject::RejectReason;
 use crate::session::Session;
 use crate::socket::write_all;
@@ -26,7 +25,7 @@ pub(crate) async fn serve<H>(
     mut session: Box<Session>,
     peer: SpiffeId,
     mut drain: watch::Receiver<bool>,
-    limits: &Limits,
+    server: &Server,
     closing: Rc<Closing>,
     mut handler: impl FnMut(ConnectRequest) -> H,
     mut on_reject: impl FnMut(RejectReason),
@@ -42,7 +41,7 @@ where
             biased;
             () = draining(&mut drain, grace) => None,
             // Longer than the client's time, which so gets to close first.
-            next = timeout(limits.idle_timeout * 2, receive(&mut session)) => next.unwrap_or(Ok(None))?,
+            next = timeout(server.limits().idle_timeout * 2, receive(&mut session)) => next.unwrap_or(Ok(None))?,
         };
         let Some((frame, payload)) = next else { return close(&session).await };
         grace = Duration::ZERO;
@@ -52,7 +51,8 @@ where
             Frame::Reset => return Ok(()),
             other => return Err(TunnelError::Frame(other as u8).into()),
         }
-        let Ok(request) = parse_request(&payload) else {
+        let request = parse_request(&payload).ok().filter(|request| server.takes(&request.authority));
+        let Some(request) = request else {
             on_reject(RejectReason::Authority);
             send(&session, Frame::Response, StatusCode::BAD_REQUEST.as_str().as_bytes()).await?;
             continue;

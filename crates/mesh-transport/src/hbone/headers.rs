@@ -1,22 +1,6 @@
-//! The text of a CONNECT: its target and the headers that travel with it.
+//! The headers that travel with a CONNECT.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-
-/// The target of a CONNECT is not an address and a port. The sender has to change it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("CONNECT target {0:?} is not of the form IP:PORT or [IPv6]:PORT with a port from 1 to 65535")]
-pub struct AuthorityError(pub String);
-
-/// Reads `:authority` (RFC 9113, section 8.5): `10.1.0.5:80` or `[fd00::1]:80`, nothing else.
-///
-/// # Errors
-/// When the text is anything else, has a zone, or the port is 0.
-pub fn parse_authority(text: &str) -> Result<SocketAddr, AuthorityError> {
-    let failed = || AuthorityError(text.chars().take(64).collect());
-    let address: SocketAddr = text.parse().map_err(|_| failed())?;
-    let zoned = matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0);
-    if zoned || address.port() == 0 { Err(failed()) } else { Ok(address) }
-}
 
 /// The client's address in a `Forwarded` header (RFC 7239): the first element's `for`, quoted or not.
 ///
@@ -66,29 +50,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_that_are_no_address_and_port_are_refused() {
-        for bad in [
-            "",
-            "10.1.0.5",
-            "10.1.0.5:",
-            ":80",
-            "10.1.0.5:0",
-            "10.1.0.5:65536",
-            "cart.shop:80",
-            "fd00::1:80",
-            "[fd00::1]",
-            "[fe80::1%2]:80",
-            " 10.1.0.5:80",
-            "10.1.0.5:80/",
-            "http://10.1.0.5:80",
-            "user@10.1.0.5:80",
-            "010.1.0.5:80",
-        ] {
-            assert!(parse_authority(bad).is_err(), "{bad:?} was accepted");
-        }
-    }
-
-    #[test]
     fn forwarded_is_read_in_the_forms_that_proxies_write() {
         let v4 = Some("10.1.0.5:4321".parse().expect("valid"));
         let v6 = Some("[fd00::5]:4321".parse().expect("valid"));
@@ -111,27 +72,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_address_with_a_port_survives_the_authority(ip: IpAddr, port in 1_u16..) {
-            let address = SocketAddr::new(ip, port);
-            prop_assert_eq!(parse_authority(&address.to_string()), Ok(address));
-        }
-
-        #[test]
         fn every_address_survives_the_forwarded_header(ip: IpAddr, port: u16) {
             let address = SocketAddr::new(ip, port);
             prop_assert_eq!(parse_forwarded(&forwarded_header(address)), Some(address));
         }
 
         #[test]
-        fn no_text_makes_the_parsers_panic(text in "\\PC*") {
-            let _ = (parse_authority(&text), parse_forwarded(&text));
-        }
-
-        #[test]
-        fn an_accepted_target_means_what_it_says(text in "[0-9a-f:.\\[\\]]{0,24}") {
-            if let Ok(address) = parse_authority(&text) {
-                prop_assert_eq!(text.parse::<SocketAddr>(), Ok(address));
-            }
+        fn no_text_makes_the_parser_panic(text in "\\PC*") {
+            let _ = parse_forwarded(&text);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! With other meshes' nodes as HBONE, one HTTP/2 CONNECT stream per connection, wire compatible with Istio's ztunnel;
 //! between two of ours by what [`crate::direct`] describes, behind the same interface.
 
+mod authority;
 mod client;
 mod connect_error;
 mod headers;
@@ -11,14 +12,17 @@ mod lane;
 mod pool;
 mod request;
 mod server;
+mod stream;
 mod tunnel;
 
+pub use authority::{Authority, AuthorityError};
 pub use connect_error::{Breakage, ConnectError};
-pub use headers::{AuthorityError, forwarded_header, parse_authority, parse_forwarded};
+pub use headers::{forwarded_header, parse_forwarded};
 pub(crate) use lane::Berth;
 pub use pool::{Pool, PoolKey};
 pub use request::{ConnectRequest, TunnelRequest};
 pub use server::{ServeError, Server};
+pub use stream::TunnelStream;
 pub(crate) use tunnel::Place;
 pub use tunnel::{H2Tunnel, Tunnel};
 

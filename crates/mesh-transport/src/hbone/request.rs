@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::buffer::Chunk;
 use crate::direct::{Closing, DirectTunnel, Frame, Home, TunnelError, send};
+use crate::hbone::authority::Authority;
 use crate::hbone::headers::{forwarded_header, parse_forwarded};
 use crate::hbone::server::ServeError;
 use crate::hbone::tunnel::{H2Tunnel, Place, Tunnel};
@@ -24,7 +25,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelRequest {
     /// The application to connect.
-    pub authority: SocketAddr,
+    pub authority: Authority,
     /// Who connects, for the far side's application to see.
     pub forwarded: Option<SocketAddr>,
     /// What the client's workload is called (W3C Baggage, with Istio's keys). Left out when it is no valid header value.
@@ -56,7 +57,7 @@ pub struct ConnectRequest {
     /// Who asks, by certificate.
     pub peer: SpiffeId,
     /// What the peer wants to be connected with.
-    pub authority: SocketAddr,
+    pub authority: Authority,
     /// Whom the peer says it asks for: advice from the peer, not proof.
     pub forwarded: Option<SocketAddr>,
     /// What the peer says its workload is called.
@@ -76,7 +77,7 @@ impl std::fmt::Debug for ConnectRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConnectRequest")
             .field("peer", &self.peer.as_str())
-            .field("authority", &self.authority)
+            .field("authority", &self.authority.to_string())
             .field("forwarded", &self.forwarded)
             .finish_non_exhaustive()
     }
@@ -85,7 +86,7 @@ impl std::fmt::Debug for ConnectRequest {
 impl ConnectRequest {
     pub(super) fn from_h2(
         peer: SpiffeId,
-        authority: SocketAddr,
+        authority: Authority,
         request: Request<h2::RecvStream>,
         respond: SendResponse<Chunk>,
         place: Place,

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::buffer::Chunk;
 use crate::direct::{self, Closing, TunnelEnd, TunnelError};
 use crate::gate::Gate;
-use crate::hbone::headers::parse_authority;
+use crate::hbone::authority::Authority;
 use crate::hbone::keepalive::{until_idle, until_silent};
 use crate::hbone::request::{ConnectRequest, answer};
 use crate::hbone::tunnel::Places;
@@ -87,18 +87,32 @@ pub struct Server {
     /// HTTP/2 connections that are open, on all threads.
     connections: Arc<AtomicUsize>,
     trust: TrustFeed,
+    /// Whether Services may be asked for by name.
+    names: bool,
 }
 
 impl Server {
     /// A server within `limits`. Its connections end when `trust` accepts their peers' certificates no more.
     #[must_use]
     pub fn new(limits: Limits, trust: TrustFeed) -> Self {
-        Self { handshakes: Gate::new(&limits), limits: Arc::new(limits), connections: Arc::default(), trust }
+        Self {
+            handshakes: Gate::new(&limits),
+            limits: Arc::new(limits),
+            connections: Arc::default(),
+            trust,
+            names: false,
+        }
+    }
+
+    /// The same server for a waypoint, which may be asked for Services by name.
+    #[must_use]
+    pub fn taking_names(self) -> Self {
+        Self { names: true, ..self }
     }
 
     /// Serves one accepted connection until it ends.
     ///
-    /// Each CONNECT goes to `handler`, whose future is spawned on this thread. A request that is no CONNECT to an address is answered here and told to `on_reject`. When `drain` turns true the peer
+    /// Each CONNECT goes to `handler`, whose future is spawned on this thread. A request that is no CONNECT to what may be asked for is answered here and told to `on_reject`. When `drain` turns true the peer
     /// is told to open no more (GOAWAY), and the call returns when its tunnels are done; dropping the future cuts them.
     /// `watch` is asked once the peer is known, and ends the connection when what it returns resolves.
     ///
@@ -134,11 +148,12 @@ impl Server {
         let served = async {
             match accepted {
                 Accepted::Direct(session) => {
-                    Box::pin(direct::serve(session, peer, drain, &self.limits, closing, handler, on_reject)).await
+                    Box::pin(direct::serve(session, peer, drain, self, closing, handler, on_reject)).await
                 }
                 Accepted::H2(connection, _open) => {
-                    let streams = Streams { peer, tunnels: Places::default(), closing, handler, on_reject };
-                    Box::pin(streams.run(*connection, drain, &self.limits)).await
+                    let server = self;
+                    let streams = Streams { server, peer, tunnels: Places::default(), closing, handler, on_reject };
+                    Box::pin(streams.run(*connection, drain)).await
                 }
             }
         };
@@ -152,6 +167,15 @@ impl Server {
             }
             result = served => result,
         }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether such a target may be asked for.
+    pub(crate) const fn takes(&self, authority: &Authority) -> bool {
+        self.names || authority.address().is_some()
     }
 
     async fn shake_hands(&self, stream: TcpStream, tls: Arc<ServerConfig>) -> Result<Shaken, ServeError> {
@@ -231,7 +255,8 @@ impl Drop for Open {
 type H2Connection = Connection<TlsStream, Chunk>;
 
 /// One authenticated HTTP/2 connection.
-struct Streams<F, R> {
+struct Streams<'a, F, R> {
+    server: &'a Server,
     peer: SpiffeId,
     tunnels: Places,
     closing: Rc<Closing>,
@@ -239,19 +264,15 @@ struct Streams<F, R> {
     on_reject: R,
 }
 
-impl<F, R, H> Streams<F, R>
+impl<F, R, H> Streams<'_, F, R>
 where
     F: FnMut(ConnectRequest) -> H,
     R: FnMut(RejectReason),
     H: Future<Output = ()> + 'static,
 {
-    async fn run(
-        mut self,
-        mut connection: H2Connection,
-        mut drain: watch::Receiver<bool>,
-        limits: &Limits,
-    ) -> Result<(), ServeError> {
-        let silent = until_silent(connection.ping_pong(), limits);
+    async fn run(mut self, mut connection: H2Connection, mut drain: watch::Receiver<bool>) -> Result<(), ServeError> {
+        let limits = self.server.limits.clone();
+        let silent = until_silent(connection.ping_pong(), &limits);
         let tunnels = self.tunnels.clone();
         // Longer than the client's, which so gets to close first.
         let idle = until_idle(limits.idle_timeout * 2, move || tunnels.taken());
@@ -288,8 +309,8 @@ where
         let (status, reason) = if request.method() != Method::CONNECT {
             (StatusCode::METHOD_NOT_ALLOWED, RejectReason::Method)
         } else {
-            match parse_authority(authority) {
-                Ok(authority) => {
+            match Authority::parse(authority) {
+                Ok(authority) if self.server.takes(&authority) => {
                     let peer = self.peer.clone();
                     let place = self.tunnels.take();
                     let connect =
@@ -297,7 +318,7 @@ where
                     spawn_local((self.handler)(connect));
                     return;
                 }
-                Err(_) => (StatusCode::BAD_REQUEST, RejectReason::Authority),
+                _ => (StatusCode::BAD_REQUEST, RejectReason::Authority),
             }
         };
         answer(respond, status);

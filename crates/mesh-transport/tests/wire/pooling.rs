@@ -156,7 +156,7 @@ fn an_application_that_is_not_there_is_503() {
         let world = World::new(carriers).await;
         let closed = crate::world::listen().await.local_addr().expect("address");
         let mut request = world.request();
-        request.authority = closed;
+        request.authority = closed.into();
         let error = world.tunnel_with(world.key(), request).await.expect_err("refused");
         assert_eq!(error.status(), Some(StatusCode::SERVICE_UNAVAILABLE));
     });

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use mesh_core::{SpiffeId, TrustDomain, WorkloadUid};
 use mesh_transport::hbone::{
-    ConnectError, ConnectRequest, Pool, PoolKey, ServeError, Server, Tunnel, TunnelEnd, TunnelRequest,
+    Authority, ConnectError, ConnectRequest, Pool, PoolKey, ServeError, Server, Tunnel, TunnelEnd, TunnelRequest,
 };
 use mesh_transport::{
     Carriers, CertificateAuthority, Identities, IdentitySettings, Limits, LocalAuthority, Outcome, RejectReason,
@@ -91,7 +91,7 @@ pub(crate) struct ServerNode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) peer: SpiffeId,
-    pub(crate) authority: SocketAddr,
+    pub(crate) authority: Authority,
     pub(crate) forwarded: Option<SocketAddr>,
     pub(crate) baggage: Option<String>,
     pub(crate) traceparent: Option<String>,
@@ -166,7 +166,7 @@ impl World {
 
     pub(crate) fn request(&self) -> TunnelRequest {
         TunnelRequest {
-            authority: self.backend.local_addr().expect("address"),
+            authority: self.backend.local_addr().expect("address").into(),
             forwarded: Some("10.1.0.5:4321".parse().expect("valid")),
             baggage: Some("k8s.pod.name=cart-1".to_owned()),
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
@@ -256,7 +256,7 @@ impl ServerNode {
     async fn handle(self, request: ConnectRequest) {
         self.seen.borrow_mut().push(Seen {
             peer: request.peer.clone(),
-            authority: request.authority,
+            authority: request.authority.clone(),
             forwarded: request.forwarded,
             baggage: request.baggage.clone(),
             traceparent: request.traceparent.clone(),
@@ -264,7 +264,7 @@ impl ServerNode {
         if let Policy::Refuse(status) = self.policy.get() {
             return request.refuse(status).await;
         }
-        match TcpStream::connect(request.authority).await {
+        match TcpStream::connect(request.authority.address().expect("an address")).await {
             Ok(app) => {
                 if let Ok(tunnel) = request.accept().await {
                     let outcome = relay(app, tunnel, &RelayCounters::default()).await;

@@ -1,0 +1,160 @@
+//! The command line.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Parser, Subcommand};
+use mesh_ca::IdentityArgs;
+
+/// The mesh's proxy for what no node can do alone.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Is a waypoint: takes what nodes send to the Services and workloads that it stands before.
+    Serve(Box<ServeArgs>),
+    /// Carries TCP connections from outside to a Service of the mesh.
+    Gateway(Box<GatewayArgs>),
+}
+
+/// A waypoint's arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// The Gateway that this is a replica of.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub(crate) name: GatewayName,
+    /// The waypoint's own identity.
+    #[arg(long, value_name = "NAMESPACE/SERVICE-ACCOUNT")]
+    pub(crate) identity: Account,
+    /// Where nodes' tunnels come in.
+    #[arg(long, value_name = "ADDR", default_value = "[::]:15008")]
+    pub(crate) listen: SocketAddr,
+    /// The port at which nodes take tunnels for their pods.
+    #[arg(long, value_name = "PORT", default_value_t = 15_008)]
+    pub(crate) tunnel_port: u16,
+    /// Directory of manifests (YAML or JSON); it is watched.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config: PathBuf,
+    /// Its certificate.
+    #[command(flatten)]
+    pub(crate) certificate: IdentityArgs,
+    /// DNS suffix of Services.
+    #[arg(long, default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+    /// Namespace whose policies are the whole mesh's.
+    #[arg(long, default_value = "istio-system")]
+    pub(crate) root_namespace: String,
+    /// Address for readiness probes.
+    #[arg(long, value_name = "ADDR", default_value = "[::]:15021")]
+    pub(crate) readiness_addr: SocketAddr,
+    /// Threads that carry requests; one a core by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: Option<u16>,
+    /// How long requests have to end after SIGTERM.
+    #[arg(long, value_name = "SECONDS", default_value = "25", value_parser = seconds)]
+    pub(crate) drain_time: Duration,
+    /// What to log: a level, or directives such as `info,access=off`.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub(crate) log: String,
+}
+
+/// A TCP gateway's arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GatewayArgs {
+    /// Where to accept connections from outside.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// The Service to carry them to.
+    #[arg(long, value_name = "NAME.NAMESPACE:PORT")]
+    pub(crate) to: crate::gateway::ServiceTarget,
+    /// The gateway's own identity.
+    #[arg(long, value_name = "NAMESPACE/SERVICE-ACCOUNT")]
+    pub(crate) identity: Account,
+    /// Directory of manifests (YAML or JSON); it is watched.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config: PathBuf,
+    /// Its certificate.
+    #[command(flatten)]
+    pub(crate) certificate: IdentityArgs,
+    /// DNS suffix of Services.
+    #[arg(long, default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+}
+
+/// A value of the command line that names something in the cluster is not of its form.
+#[derive(Debug, thiserror::Error)]
+#[error("{value:?} is not of the form {form}")]
+pub struct MalformedName {
+    pub(crate) value: String,
+    pub(crate) form: &'static str,
+}
+
+/// `NAMESPACE/SERVICE-ACCOUNT`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl FromStr for Account {
+    type Err = MalformedName;
+
+    fn from_str(text: &str) -> Result<Self, MalformedName> {
+        let (namespace, name) = pair(text, "NAMESPACE/SERVICE-ACCOUNT")?;
+        Ok(Self { namespace, name })
+    }
+}
+
+/// `NAMESPACE/NAME`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GatewayName {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl FromStr for GatewayName {
+    type Err = MalformedName;
+
+    fn from_str(text: &str) -> Result<Self, MalformedName> {
+        let (namespace, name) = pair(text, "NAMESPACE/NAME")?;
+        Ok(Self { namespace, name })
+    }
+}
+
+impl fmt::Display for GatewayName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+fn pair(text: &str, form: &'static str) -> Result<(String, String), MalformedName> {
+    let parts = text
+        .split_once('/')
+        .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/'));
+    parts
+        .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
+        .ok_or_else(|| MalformedName { value: text.to_owned(), form })
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<u32>()
+        .map(|seconds| Duration::from_secs(seconds.into()))
+        .map_err(|_| "not a number of seconds".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_are_taken_whole_or_not_at_all() {
+        assert!("shop/gateway".parse::<Account>().is_ok());
+        for text in ["shop", "/gateway", "shop/", "a/b/c"] {
+            assert!(text.parse::<Account>().is_err(), "{text}");
+        }
+    }
+}

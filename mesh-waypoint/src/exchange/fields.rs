@@ -1,0 +1,115 @@
+//! Header fields: those of one hop, which do not go on (RFC 9110, section 7.6.1), and those that a mesh adds.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONNECTION, CONTENT_TYPE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE},
+    request, response,
+};
+
+use crate::inbound::Arrival;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// Whether a message is gRPC's.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Makes a request's fields those that go on to an endpoint.
+pub(super) fn prepare_request(parts: &mut request::Parts, arrival: &Arrival, upgrades: bool) {
+    let headers = &mut parts.headers;
+    let has_trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    remove_hop_by_hop(headers, upgrades);
+    if has_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    // The client has been told to go on by the one who reads its body: us.
+    headers.remove(EXPECT);
+    // Who the client is says its certificate, and never the client.
+    headers.insert(CLIENT_CERTIFICATE, arrival.client_certificate.clone());
+    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    headers.entry(REQUEST_ID).or_insert_with(request_id);
+}
+
+/// Makes a response's fields those that go on to the client.
+pub(super) fn prepare_response(parts: &mut response::Parts, upgrades: bool) {
+    remove_hop_by_hop(&mut parts.headers, upgrades);
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap, upgrades: bool) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+            .collect();
+        for name in named {
+            if name != UPGRADE {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING] {
+        headers.remove(name);
+    }
+    if upgrades && headers.contains_key(UPGRADE) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    } else {
+        headers.remove(CONNECTION);
+        headers.remove(UPGRADE);
+    }
+}
+
+/// A random UUID (RFC 9562, section 5.4), which is what people's log queries expect.
+fn request_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let random = (fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let mut text = [b'-'; 36];
+    let places = (0..36).filter(|place| ![8, 13, 18, 23].contains(place));
+    for (index, place) in places.enumerate() {
+        text[place] = DIGITS[(random >> (124 - 4 * index) & 0xf) as usize];
+    }
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_a_random_uuid() {
+        let (one, other) = (request_id(), request_id());
+        assert_ne!(one, other);
+        let text = one.to_str().unwrap();
+        assert_eq!((text.len(), &text[14..15]), (36, "4"), "{text}");
+        assert!(matches!(&text[19..20], "8" | "9" | "a" | "b"), "{text}");
+        assert_eq!(text.matches('-').count(), 4, "{text}");
+    }
+
+    #[test]
+    fn fields_of_one_hop_do_not_go_on() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, X-Own"),
+            ("keep-alive", "timeout=5"),
+            ("x-own", "1"),
+            ("te", "gzip"),
+            ("upgrade", "websocket"),
+            ("x-kept", "2"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let mut upgraded = headers.clone();
+        remove_hop_by_hop(&mut headers, false);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+        remove_hop_by_hop(&mut upgraded, true);
+        assert_eq!(upgraded.get(UPGRADE).unwrap(), "websocket");
+        assert_eq!(upgraded.get(CONNECTION).unwrap(), "upgrade");
+    }
+}

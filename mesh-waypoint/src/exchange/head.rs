@@ -1,0 +1,185 @@
+//! The head of a request: read with one meaning, or refused.
+
+use std::{borrow::Cow, sync::Arc};
+
+use http::{
+    HeaderMap, HeaderValue, Method, Uri, Version as HttpVersion,
+    header::HOST,
+    request::Parts,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use mesh_core::{
+    Workload,
+    l7::{RequestView, path::normalised},
+};
+
+use super::reply::{Flag, Refusal};
+use crate::{
+    inbound::{Arrival, Target},
+    upstream::Version,
+};
+
+/// A request's head.
+pub(super) struct Head {
+    /// As it came, and as it is changed on its way.
+    pub(super) parts: Parts,
+    /// Whom it asks, as it is written.
+    pub(super) authority: Authority,
+    host: String,
+    port: u16,
+    client: Option<Arc<Workload>>,
+}
+
+impl Head {
+    /// Reads a request of a tunnel.
+    ///
+    /// # Errors
+    /// It names no host, or more than one.
+    pub(super) fn read(mut parts: Parts, arrival: &Arrival) -> Result<Self, Refusal> {
+        normalise(&mut parts)?;
+        let authority = authority_of(&parts, &arrival.target)?;
+        let host = authority.host().to_ascii_lowercase();
+        Ok(Self { host, authority, parts, port: arrival.target.port(), client: arrival.client.workload.clone() })
+    }
+
+    /// The head that goes to an endpoint by that version of HTTP.
+    pub(super) fn for_upstream(&self, version: Version) -> Parts {
+        let mut parts = http::Request::new(()).into_parts().0;
+        parts.method = self.parts.method.clone();
+        parts.headers = self.parts.headers.clone();
+        let target = self.parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let is_connect = parts.method == Method::CONNECT;
+        match version {
+            Version::Http1 => {
+                parts.version = HttpVersion::HTTP_11;
+                if let Ok(host) = HeaderValue::from_str(self.authority.as_str()) {
+                    parts.headers.insert(HOST, host);
+                }
+                parts.uri = if is_connect { authority_form(&self.authority) } else { Uri::from(target) };
+            }
+            Version::Http2 => {
+                parts.version = HttpVersion::HTTP_2;
+                parts.headers.remove(HOST);
+                let protocol = self.parts.extensions.get::<hyper::ext::Protocol>().cloned();
+                let plain_connect = is_connect && protocol.is_none();
+                if let Some(protocol) = protocol {
+                    parts.extensions.insert(protocol);
+                }
+                let mut uri = http::uri::Parts::default();
+                uri.authority = Some(self.authority.clone());
+                if !plain_connect {
+                    uri.scheme = Some(Scheme::HTTP);
+                    uri.path_and_query = Some(target);
+                }
+                parts.uri = Uri::from_parts(uri).unwrap_or_default();
+            }
+        }
+        parts
+    }
+}
+
+/// Writes the path in its normal form: what rules and policies see is what the endpoint gets.
+fn normalise(parts: &mut Parts) -> Result<(), Refusal> {
+    // CONNECT has no path, and `*` of OPTIONS is none.
+    if parts.method == Method::CONNECT || parts.uri.path() == "*" {
+        return Ok(());
+    }
+    let path = parts.uri.path();
+    let normal = normalised(path).map_err(|error| Refusal::new(400, error.to_string(), Flag::DownstreamProtocol))?;
+    if *normal == *path {
+        return Ok(());
+    }
+    let mut target = normal.into_owned();
+    if let Some(query) = parts.uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    let malformed = |_| Refusal::new(400, "malformed path", Flag::DownstreamProtocol);
+    let mut uri = std::mem::take(&mut parts.uri).into_parts();
+    uri.path_and_query = Some(PathAndQuery::try_from(target).map_err(malformed)?);
+    parts.uri = Uri::from_parts(uri).unwrap_or_default();
+    Ok(())
+}
+
+fn authority_form(authority: &Authority) -> Uri {
+    let mut parts = http::uri::Parts::default();
+    parts.authority = Some(authority.clone());
+    Uri::from_parts(parts).unwrap_or_default()
+}
+
+/// RFC 9112, section 3.2: exactly one Host; in absolute form the target says it instead.
+fn authority_of(parts: &Parts, target: &Target) -> Result<Authority, Refusal> {
+    let bad = |text| Refusal::new(400, text, Flag::DownstreamProtocol);
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(bad("more than one Host"));
+    }
+    if let Some(authority) = parts.uri.authority() {
+        let contradicts = parts.version == HttpVersion::HTTP_2
+            && first.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
+        // RFC 9113, section 8.3.1.
+        return if contradicts { Err(bad("Host is not :authority")) } else { Ok(authority.clone()) };
+    }
+    match first {
+        Some(host) => Authority::try_from(host.as_bytes()).map_err(|_| bad("malformed Host")),
+        None if parts.version == HttpVersion::HTTP_11 => Err(bad("no Host")),
+        None => {
+            let host = match target {
+                Target::Service(service, _) => service.hostname.to_string(),
+                Target::Workload(address) => address.to_string(),
+            };
+            Authority::try_from(host).map_err(|_| bad("no Host"))
+        }
+    }
+}
+
+impl RequestView for Head {
+    fn method(&self) -> &str {
+        self.parts.method.as_str()
+    }
+
+    fn scheme(&self) -> &str {
+        "http"
+    }
+
+    fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn path(&self) -> &str {
+        self.parts.uri.path()
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.parts.uri.query()
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        joined(&self.parts.headers, name)
+    }
+
+    fn client(&self) -> Option<&Workload> {
+        self.client.as_deref()
+    }
+}
+
+/// All lines of a field, joined by commas. Octets that are no UTF-8 become replacement characters, which nothing is written with.
+fn joined<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+    let mut values = headers.get_all(name).iter();
+    let first = String::from_utf8_lossy(values.next()?.as_bytes());
+    let mut rest = values.peekable();
+    if rest.peek().is_none() {
+        return Some(first);
+    }
+    let mut all = first.into_owned();
+    for value in rest {
+        all.push(',');
+        all.push_str(&String::from_utf8_lossy(value.as_bytes()));
+    }
+    Some(Cow::Owned(all))
+}

@@ -1,0 +1,106 @@
+//! What one exchange came to, told once at its end.
+
+use std::{
+    cell::{Cell, OnceCell},
+    rc::Rc,
+    time::Instant,
+};
+
+use http::{Method, request::Parts};
+
+use super::reply::Flag;
+use crate::{
+    inbound::{Beat, Connection},
+    upstream::Endpoint,
+};
+
+/// The account of one exchange. Both bodies and the exchange itself hold it, and the last of them to go is the end.
+pub(crate) struct Ledger {
+    connection: Rc<Connection>,
+    /// The client's connection is in use.
+    _beat: Beat,
+    began: Instant,
+    method: Method,
+    path: String,
+    /// The endpoint that was asked last.
+    endpoint: OnceCell<Rc<Endpoint>>,
+    /// Zero until there is a response.
+    status: Cell<u16>,
+    flag: Cell<Flag>,
+    /// Bytes of the request's body.
+    pub(super) sent: Cell<u64>,
+    /// Bytes of the response's body.
+    pub(super) received: Cell<u64>,
+    /// The request's body is not done with.
+    pub(super) uploading: Cell<bool>,
+}
+
+impl Ledger {
+    /// An exchange begins.
+    pub(super) fn open(connection: &Rc<Connection>, request: &Parts) -> Rc<Self> {
+        Rc::new(Self {
+            _beat: connection.begin(),
+            connection: connection.clone(),
+            began: Instant::now(),
+            method: request.method.clone(),
+            path: request.uri.path().to_owned(),
+            endpoint: OnceCell::new(),
+            status: Cell::new(0),
+            flag: Cell::new(Flag::None),
+            sent: Cell::default(),
+            received: Cell::default(),
+            uploading: Cell::default(),
+        })
+    }
+
+    /// What the client is answered.
+    pub(super) fn note_status(&self, status: u16) {
+        self.status.set(status);
+    }
+
+    /// Who answered.
+    pub(super) fn note_endpoint(&self, endpoint: &Rc<Endpoint>) {
+        // One answers, or none.
+        let _ = self.endpoint.set(endpoint.clone());
+    }
+
+    /// Why the response is what it is. The first reason stays.
+    pub(super) fn note_flag(&self, flag: Flag) {
+        if self.flag.get() == Flag::None {
+            self.flag.set(flag);
+        }
+    }
+
+    fn tell(&self) {
+        if !tracing::enabled!(target: "access", tracing::Level::INFO) {
+            return;
+        }
+        let client = &self.connection.arrival.client;
+        let endpoint = self.endpoint.get();
+        tracing::info!(
+            target: "access",
+            client = %client.address,
+            identity = %client.identity,
+            method = %self.method,
+            path = self.path,
+            status = self.status.get(),
+            response_flags = self.flag.get().as_str(),
+            upstream = endpoint.map(|endpoint| tracing::field::display(endpoint.address())),
+            workload = endpoint.and_then(|endpoint| endpoint.workload.as_ref()).map(|workload| &*workload.name),
+            bytes_received = self.sent.get(),
+            bytes_sent = self.received.get(),
+            duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "request"
+        );
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        // A client that goes away shows by nothing but its exchange being dropped.
+        if self.status.get() == 0 {
+            self.note_flag(Flag::DownstreamTermination);
+        }
+        self.tell();
+    }
+}

@@ -1,0 +1,143 @@
+//! Answers of our own: by HTTP's statuses and by gRPC's, with the reason in Envoy's words, which people search for.
+
+use std::{borrow::Cow, rc::Rc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+
+use mesh_core::policy::Denial;
+
+use super::{body::ReplyBody, ledger::Ledger};
+use crate::upstream::UpstreamError;
+
+/// Why a response is what it is, by Envoy's response flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flag {
+    /// `-`: as the upstream gave it.
+    None,
+    /// `NC`: a route to what is not there.
+    NoCluster,
+    /// `UH`: no healthy upstream.
+    NoHealthyUpstream,
+    /// `UF`: the upstream cannot be connected.
+    UpstreamFailure,
+    /// `UO`: a bound is reached.
+    Overflow,
+    /// `UC`: the upstream closed the connection.
+    UpstreamTermination,
+    /// `UPE`: the upstream broke its protocol.
+    UpstreamProtocol,
+    /// `DC`: the client went away.
+    DownstreamTermination,
+    /// `DPE`: the client broke its protocol.
+    DownstreamProtocol,
+}
+
+impl Flag {
+    /// As Istio's metrics and logs have it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "-",
+            Self::NoCluster => "NC",
+            Self::NoHealthyUpstream => "UH",
+            Self::UpstreamFailure => "UF",
+            Self::Overflow => "UO",
+            Self::UpstreamTermination => "UC",
+            Self::UpstreamProtocol => "UPE",
+            Self::DownstreamTermination => "DC",
+            Self::DownstreamProtocol => "DPE",
+        }
+    }
+}
+
+/// An answer that no upstream gave.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: u16,
+    text: Cow<'static, str>,
+    flag: Flag,
+}
+
+impl Refusal {
+    pub(super) fn new(status: u16, text: impl Into<Cow<'static, str>>, flag: Flag) -> Self {
+        Self { status, text: text.into(), flag }
+    }
+
+    /// What policies refuse. Who is refused is not told which of them it was.
+    pub(super) fn of_denial(denial: &Denial) -> Self {
+        tracing::info!(%denial, "request denied");
+        Self::new(403, "RBAC: access denied", Flag::None)
+    }
+
+    /// The response: to a client of gRPC 200 with gRPC's status, since it looks at no other (gRPC over HTTP/2, Responses).
+    pub(super) fn into_response(self, is_grpc: bool, ledger: Rc<Ledger>) -> Response<ReplyBody> {
+        ledger.note_flag(self.flag);
+        let body = if is_grpc { Bytes::new() } else { Bytes::from(self.text.clone().into_owned()) };
+        let has_body = !body.is_empty();
+        let mut response = Response::new(ReplyBody::text(body, ledger));
+        let headers = response.headers_mut();
+        if is_grpc {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
+            if let Ok(message) = HeaderValue::try_from(percent_encoded(&self.text)) {
+                headers.insert("grpc-message", message);
+            }
+            return response;
+        }
+        if has_body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response
+    }
+}
+
+/// What a client is told of an upstream that cannot be asked.
+pub(super) fn of_upstream(error: &UpstreamError) -> Refusal {
+    let (flag, text) = match error {
+        UpstreamError::NoEndpoint => (Flag::NoHealthyUpstream, error.to_string()),
+        UpstreamError::NoCluster(_) => (Flag::NoCluster, error.to_string()),
+        UpstreamError::Overflow(_) => {
+            let text = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
+            (Flag::Overflow, text.to_owned())
+        }
+        UpstreamError::Refused(refusal) => (Flag::UpstreamFailure, refusal.to_string()),
+        UpstreamError::Denied(denial) => return Refusal::of_denial(denial),
+        UpstreamError::Connect(_) | UpstreamError::ConnectTimeout => {
+            tracing::debug!(%error, "endpoint not connected");
+            let reason = if matches!(error, UpstreamError::ConnectTimeout) {
+                "connection timeout"
+            } else {
+                "connection failure"
+            };
+            let text = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
+            (Flag::UpstreamFailure, text)
+        }
+    };
+    Refusal::new(503, text, flag)
+}
+
+/// By gRPC's table of HTTP statuses (doc/http-grpc-status-mapping.md).
+const fn grpc_status(status: u16) -> u16 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+/// `grpc-message` is percent-encoded (gRPC over HTTP/2, Status-Message).
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (0x20..=0x7e).contains(&byte) && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}

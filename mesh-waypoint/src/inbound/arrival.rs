@@ -1,0 +1,161 @@
+//! What a tunnel is for: who sends, and to what.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use ::http::HeaderValue;
+use mesh_core::{Protocol, Service, Snapshot, SpiffeId, Workload};
+use mesh_transport::hbone::{Authority, ConnectRequest};
+
+use crate::{args::GatewayName, worker::Worker};
+
+/// Why a tunnel's target is none of this waypoint's. The client's node has another view of the cluster, or is none of ours.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotOurs {
+    /// Nobody has it.
+    #[error("no Service and no workload is at {0}")]
+    Unknown(Authority),
+    /// The Service does not declare the port.
+    #[error("service {namespace}/{name} declares no TCP port {port}")]
+    Port {
+        /// The Service's namespace.
+        namespace: Arc<str>,
+        /// The Service's name.
+        name: Arc<str>,
+        /// The port asked for.
+        port: u16,
+    },
+    /// It is reached by another waypoint, or by none: what this one may, others' clients shall not.
+    #[error("{target} is not reached by waypoint {waypoint}")]
+    OtherWaypoint {
+        /// What was asked for.
+        target: Authority,
+        /// This waypoint.
+        waypoint: GatewayName,
+    },
+}
+
+/// Who sends.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    /// By certificate.
+    pub(crate) identity: SpiffeId,
+    /// The client's address, by the word of its node where the address is the tunnel's own.
+    pub(crate) address: SocketAddr,
+    /// The workload of that address and identity, where known.
+    pub(crate) workload: Option<Arc<Workload>>,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// A port of a Service.
+    Service(Arc<Service>, u16),
+    /// A workload's own address.
+    Workload(SocketAddr),
+}
+
+/// What a Service's port is declared to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Declared {
+    /// HTTP of some version.
+    Http,
+    /// Nothing that can be looked into.
+    Tcp,
+    /// Nothing is said.
+    Unknown,
+}
+
+/// One tunnel's purpose.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    /// Who sends.
+    pub(crate) client: Client,
+    /// To what.
+    pub(crate) target: Target,
+    /// Speaking what.
+    pub(crate) declared: Declared,
+    /// The `x-forwarded-client-cert` that its requests carry on.
+    pub(crate) client_certificate: HeaderValue,
+}
+
+impl Arrival {
+    /// What a CONNECT is for.
+    ///
+    /// # Errors
+    /// Its target is none of this waypoint's.
+    pub(super) fn of(worker: &Worker, peer: SocketAddr, request: &ConnectRequest) -> Result<Self, NotOurs> {
+        let (shared, (snapshot, _)) = (&worker.shared, worker.snapshot());
+        let target = Target::find(&snapshot, &shared.name, &request.authority)?;
+        let declared = target.declared();
+        let client = Client::of(&snapshot, peer, request);
+        let chain = format!("By={};URI={}", shared.identity, client.identity);
+        let client_certificate = HeaderValue::try_from(chain).unwrap_or(HeaderValue::from_static(""));
+        Ok(Self { client, target, declared, client_certificate })
+    }
+}
+
+impl Client {
+    fn of(snapshot: &Snapshot, peer: SocketAddr, request: &ConnectRequest) -> Self {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), 0);
+        // The node dials under its pod's own address; what it says beside that is the port.
+        let said = request.forwarded.filter(|forwarded| forwarded.ip().to_canonical() == peer.ip());
+        let address = said.map_or(peer, |said| SocketAddr::new(peer.ip(), said.port()));
+        let workload = snapshot.workload_by_address(address.ip());
+        let workload = workload.filter(|workload| workload.identity == request.peer).cloned();
+        Self { identity: request.peer.clone(), address, workload }
+    }
+}
+
+impl Target {
+    fn find(snapshot: &Snapshot, waypoint: &GatewayName, authority: &Authority) -> Result<Self, NotOurs> {
+        let found = match authority {
+            Authority::Name(host, port) => snapshot.service_by_hostname(host).map(|service| (service, *port)),
+            Authority::Address(address) => {
+                snapshot.service_by_vip(address.ip()).map(|service| (service, address.port()))
+            }
+        };
+        let l7 = snapshot.l7();
+        let is_this = |found: Option<&Arc<mesh_core::l7::Waypoint>>| {
+            found.is_some_and(|found| *found.namespace == *waypoint.namespace && *found.name == *waypoint.name)
+        };
+        let others = || NotOurs::OtherWaypoint { target: authority.clone(), waypoint: waypoint.clone() };
+        if let Some((service, port)) = found {
+            if !is_this(l7.waypoint_of(service)) {
+                return Err(others());
+            }
+            if service.port(port, Protocol::Tcp).is_none() {
+                let (namespace, name) = (service.namespace.clone(), service.name.clone());
+                return Err(NotOurs::Port { namespace, name, port });
+            }
+            return Ok(Self::Service(service.clone(), port));
+        }
+        let unknown = || NotOurs::Unknown(authority.clone());
+        let address = authority.address().ok_or_else(unknown)?;
+        let workload = snapshot.workload_by_address(address.ip()).ok_or_else(unknown)?;
+        if !is_this(l7.waypoint_of_workload(workload)) {
+            return Err(others());
+        }
+        Ok(Self::Workload(SocketAddr::new(address.ip().to_canonical(), address.port())))
+    }
+
+    /// By the Service's name for the port, as Istio has it: `http`, `grpc-web`, `tcp-metrics`. Of a workload's own port nothing is
+    /// said.
+    fn declared(&self) -> Declared {
+        let Self::Service(service, port) = self else { return Declared::Unknown };
+        let name = service.port(*port, Protocol::Tcp).and_then(|port| port.name.as_deref()).unwrap_or("");
+        let protocol = name.split('-').next().unwrap_or("");
+        match protocol.to_ascii_lowercase().as_str() {
+            "http" | "http2" | "grpc" => Declared::Http,
+            "tcp" | "tls" | "https" | "mongo" | "mysql" | "redis" | "udp" => Declared::Tcp,
+            _ => Declared::Unknown,
+        }
+    }
+
+    /// The port that was asked for.
+    pub(crate) fn port(&self) -> u16 {
+        match self {
+            Self::Service(_, port) => *port,
+            Self::Workload(address) => address.port(),
+        }
+    }
+}

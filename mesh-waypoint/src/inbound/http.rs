@@ -1,0 +1,183 @@
+//! A client's HTTP connection: served within bounds, drained, and handed over when it becomes something else.
+
+use std::{cell::RefCell, convert::Infallible, pin::pin, rc::Rc, time::Duration};
+
+use ::http::Request;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_transport::hbone::TunnelStream;
+use tokio::{io::copy_bidirectional, task::spawn_local};
+
+use super::{
+    Arrival,
+    pulse::{Beat, Felt, Pulse},
+};
+use crate::{
+    duplex::{Duplex, Prefixed, Upgrade},
+    exchange,
+    worker::Worker,
+};
+
+/// Bytes of a request's head. Envoy's default is 60 KiB.
+const MAX_HEAD: usize = 64 << 10;
+/// Fields of a request's header.
+const MAX_FIELDS: usize = 200;
+/// Requests under way on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+/// Streams that a client may reset before they were looked at (RFC 9113, section 10.5; CVE-2023-44487).
+const MAX_RESET: usize = 50;
+/// Bytes that one HTTP/2 stream may have under way to us.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Bytes of responses that may wait on an HTTP/2 stream.
+const MAX_SEND: usize = 256 << 10;
+/// How often a silent HTTP/2 client is asked whether it is there, and how long it may stay silent.
+const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
+
+/// What the requests of one client's connection share.
+pub(crate) struct Connection {
+    /// This thread.
+    pub(crate) worker: Rc<Worker>,
+    /// What the tunnel is for.
+    pub(crate) arrival: Arrival,
+    /// Set where an HTTP/1.1 connection becomes something else after the response.
+    upgrade: RefCell<Option<Upgrade>>,
+    pulse: Rc<Pulse>,
+}
+
+impl Connection {
+    fn new(worker: Rc<Worker>, arrival: Arrival, pulse: &Rc<Pulse>) -> Rc<Self> {
+        Rc::new(Self { worker, arrival, upgrade: RefCell::default(), pulse: pulse.clone() })
+    }
+
+    /// A request begins.
+    pub(crate) fn begin(&self) -> Beat {
+        self.pulse.begin()
+    }
+
+    /// After this response the connection is no longer HTTP's.
+    pub(crate) fn upgrade_to(&self, upgrade: Upgrade) {
+        self.upgrade.replace(Some(upgrade));
+    }
+
+    /// Resolves when no more requests shall begin.
+    async fn draining(&self) {
+        let mut draining = self.worker.shared.draining.subscribe();
+        // A sender that is gone means that nobody will ever drain.
+        if draining.wait_for(|draining| *draining).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Serves a client of HTTP/1.
+pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Prefixed<TunnelStream>) {
+    let pulse = Rc::<Pulse>::default();
+    let connection = Connection::new(worker, arrival, &pulse);
+    let stream = TokioIo::new(Felt { stream, pulse: pulse.clone() });
+    let service = service_fn(|request: Request<Incoming>| {
+        let connection = connection.clone();
+        Box::pin(async move { Ok::<_, Infallible>(exchange::serve(connection, request).await) })
+    });
+    let mut served =
+        http1::Builder::new().max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS).serve_connection(stream, service);
+    let mut draining = pin!(connection.draining());
+    let mut stopped = pin!(pulse.stopped());
+    let mut drained = false;
+    let ended = loop {
+        tokio::select! {
+            ended = std::future::poll_fn(|cx| served.poll_without_shutdown(cx)) => break ended,
+            () = &mut draining, if !drained => {
+                drained = true;
+                std::pin::Pin::new(&mut served).graceful_shutdown();
+            }
+            () = &mut stopped => return,
+        }
+    };
+    let upgrade = connection.upgrade.take();
+    match (ended, upgrade) {
+        (Ok(()), Some(upgrade)) => {
+            let parts = served.into_parts();
+            become_other(upgrade, Prefixed::new(parts.read_buf, parts.io.into_inner())).await;
+        }
+        (Ok(()), None) => {
+            let mut stream = served.into_parts().io.into_inner();
+            // Whoever has gone already needs no end of stream.
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+        }
+        (Err(error), _) => {
+            tracing::debug!(%error, "client's connection ended");
+            if error.is_parse() {
+                // The answer that says so is on its way already; a reset would overtake it.
+                let _ = tokio::io::AsyncWriteExt::shutdown(&mut served.into_parts().io.into_inner()).await;
+            }
+        }
+    }
+}
+
+/// Serves a client of HTTP/2.
+pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Prefixed<TunnelStream>) {
+    let pulse = Rc::<Pulse>::default();
+    let connection = Connection::new(worker, arrival, &pulse);
+    let service = service_fn(|request: Request<Incoming>| {
+        let connection = connection.clone();
+        async move { Ok::<_, Infallible>(exchange::serve(connection, request).await) }
+    });
+    let head = u32::try_from(MAX_HEAD).unwrap_or(u32::MAX);
+    let served = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(head)
+        .max_pending_accept_reset_streams(MAX_RESET)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(MAX_SEND)
+        .keep_alive_interval(PING.0)
+        .keep_alive_timeout(PING.1)
+        .enable_connect_protocol()
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = pin!(served);
+    let mut draining = pin!(connection.draining());
+    let mut drained = false;
+    loop {
+        tokio::select! {
+            ended = &mut served => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "client's connection ended");
+                }
+                return;
+            }
+            () = &mut draining, if !drained => {
+                drained = true;
+                served.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// Passes bytes on both ways, once the upstream has agreed.
+async fn become_other(upgrade: Upgrade, mut client: impl Duplex) {
+    if let Ok(mut upstream) = upgrade.await {
+        let _ = copy_bidirectional(&mut client, &mut upstream).await;
+    }
+}
+
+/// Runs what HTTP/2 spawns on this thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+{
+    fn execute(&self, future: F) {
+        spawn_local(async move {
+            future.await;
+        });
+    }
+}

@@ -1,0 +1,95 @@
+//! What nodes bring: tunnels, and in them HTTP or plain TCP.
+
+pub(crate) mod admission;
+mod arrival;
+mod http;
+mod pulse;
+mod sniff;
+mod tcp;
+
+use std::{net::SocketAddr, rc::Rc, sync::atomic::Ordering};
+
+use ::http::StatusCode;
+use mesh_core::SpiffeId;
+use mesh_transport::hbone::{ConnectRequest, ServeError, Tunnel, TunnelEnd, TunnelStream};
+use tokio::net::TcpStream;
+
+pub(crate) use self::arrival::{Arrival, Target};
+pub(crate) use self::http::{Connection, LocalExecutor};
+pub(crate) use self::pulse::Beat;
+use self::{arrival::Declared, sniff::Sniffed};
+use crate::{duplex::Prefixed, worker::Worker};
+
+/// Serves one accepted tunnel connection until its end.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let shared = worker.shared.clone();
+    let tls = match shared.identities.fetch(&shared.identity).await {
+        Ok(tls) => tls,
+        Err(error) => {
+            tracing::error!(%peer, %error, "tunnel refused: no certificate");
+            return;
+        }
+    };
+    shared.connections.fetch_add(1, Ordering::Relaxed);
+    let handler = {
+        let worker = worker.clone();
+        move |request: ConnectRequest| carry(worker.clone(), peer, request)
+    };
+    let rejected = |reason| tracing::info!(%peer, ?reason, "tunnel rejected");
+    let served = shared.server.serve(stream, &tls, shared.draining.subscribe(), never, handler, rejected).await;
+    shared.connections.fetch_sub(1, Ordering::Relaxed);
+    if let Err(error) = served {
+        note(peer, &error);
+    }
+}
+
+/// The waypoint ends no connection by who its peer is; each request is judged.
+async fn never(_: &SpiffeId) -> TunnelEnd {
+    std::future::pending().await
+}
+
+fn note(peer: SocketAddr, error: &ServeError) {
+    match error.reason() {
+        Some(reason) => tracing::info!(%peer, reason = reason.as_str(), %error, "tunnel connection rejected"),
+        None => tracing::debug!(%peer, %error, "tunnel connection ended"),
+    }
+}
+
+/// Carries one CONNECT.
+async fn carry(worker: Rc<Worker>, peer: SocketAddr, request: ConnectRequest) {
+    let arrival = match Arrival::of(&worker, peer, &request) {
+        Ok(arrival) => arrival,
+        Err(error) => {
+            tracing::info!(%peer, client = %request.peer, target = %request.authority, %error, "connection refused");
+            return request.refuse(StatusCode::BAD_REQUEST).await;
+        }
+    };
+    match arrival.declared {
+        // Whoever speaks first, and whatever: the destination is there before the client hears that it is connected.
+        Declared::Tcp => tcp::connect_first(&worker, &arrival, request).await,
+        Declared::Http | Declared::Unknown => {
+            let Ok(tunnel) = request.accept().await else { return };
+            let Some(stream) = stream_of(tunnel) else { return };
+            speak(worker, arrival, stream).await;
+        }
+    }
+}
+
+/// Finds out what the client speaks, and takes part.
+async fn speak(worker: Rc<Worker>, arrival: Arrival, mut stream: TunnelStream) {
+    let Ok((sniffed, read)) = sniff::sniff(&mut stream, arrival.declared).await else { return };
+    let stream = Prefixed::new(read, stream);
+    match sniffed {
+        Sniffed::Http1 => http::serve_http1(worker, arrival, stream).await,
+        Sniffed::Http2 => http::serve_http2(worker, arrival, stream).await,
+        Sniffed::Other => tcp::carry(&worker, &arrival, stream).await,
+    }
+}
+
+/// The tunnel's bytes. The server offers HTTP/2 alone, and no other kind of tunnel comes of that.
+fn stream_of(tunnel: Tunnel) -> Option<TunnelStream> {
+    match tunnel {
+        Tunnel::H2(tunnel) => Some(tunnel.into()),
+        Tunnel::Direct(_) => None,
+    }
+}

@@ -1,0 +1,74 @@
+//! What is no HTTP: bytes, passed on as they come.
+
+use std::rc::Rc;
+
+use ::http::StatusCode;
+use mesh_transport::hbone::ConnectRequest;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+
+use super::{Arrival, admission, stream_of};
+use crate::{
+    upstream::{self, Cluster, Stream, UpstreamError},
+    worker::Worker,
+};
+
+/// Connects the destination, and only then accepts the client's tunnel.
+pub(super) async fn connect_first(worker: &Rc<Worker>, arrival: &Arrival, mut request: ConnectRequest) {
+    let connected = tokio::select! {
+        connected = connect(worker, arrival) => connected,
+        () = request.withdrawn() => return,
+    };
+    match connected {
+        Ok(upstream) => {
+            let Ok(tunnel) = request.accept().await else { return };
+            if let Some(stream) = stream_of(tunnel) {
+                relay(arrival, stream, upstream).await;
+            }
+        }
+        Err(error) => {
+            refused(arrival, &error);
+            let denied = matches!(error, UpstreamError::Denied(_));
+            request.refuse(if denied { StatusCode::UNAUTHORIZED } else { StatusCode::SERVICE_UNAVAILABLE }).await;
+        }
+    }
+}
+
+/// Carries what a client has begun to say already.
+pub(super) async fn carry(worker: &Rc<Worker>, arrival: &Arrival, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    match connect(worker, arrival).await {
+        Ok(upstream) => relay(arrival, stream, upstream).await,
+        Err(error) => refused(arrival, &error),
+    }
+}
+
+async fn connect(worker: &Rc<Worker>, arrival: &Arrival) -> Result<Stream, UpstreamError> {
+    admission::of_connection(&worker.snapshot().0, arrival).map_err(Box::new)?;
+    let cluster = Cluster::of_target(worker, &arrival.target)?;
+    let endpoint = cluster.pick(&upstream::Wish::default())?;
+    upstream::connect(worker, &endpoint, Some(arrival.client.address)).await
+}
+
+fn refused(arrival: &Arrival, error: &UpstreamError) {
+    let client = &arrival.client;
+    tracing::info!(
+        target: "access", client = %client.address, identity = %client.identity, port = arrival.target.port(), %error,
+        "connection refused"
+    );
+}
+
+/// Half-close stays half-close; whatever breaks one side resets the other.
+async fn relay(arrival: &Arrival, mut stream: impl AsyncRead + AsyncWrite + Unpin, mut upstream: Stream) {
+    let relayed = copy_bidirectional(&mut stream, &mut upstream).await;
+    let client = &arrival.client;
+    match relayed {
+        Ok((sent, received)) => tracing::info!(
+            target: "access", client = %client.address, identity = %client.identity, sent, received, "connection"
+        ),
+        Err(error) => {
+            upstream.reset();
+            tracing::info!(
+                target: "access", client = %client.address, identity = %client.identity, %error, "connection reset"
+            );
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The waypoint: its listener, its threads, and how it ends.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use mesh_config::{Config, Options};
+use mesh_core::SpiffeId;
+use mesh_transport::{Carriers, Identities, IdentitySettings, Limits, hbone::Server};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    args::{GatewayName, ServeArgs},
+    readiness::Readiness,
+    upstream::SharedClusters,
+    worker::Workers,
+};
+
+/// Tunnel connections served at once; others wait in the listener's backlog.
+const MAX_CONNECTIONS: usize = 16_384;
+/// Pause after accept() failed for lack of memory or descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often the end of the last tunnel is looked for while draining.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+
+/// What all threads share.
+pub(crate) struct Shared {
+    /// The Gateway that this is.
+    pub(crate) name: GatewayName,
+    /// Under which it dials.
+    pub(crate) identity: SpiffeId,
+    /// Its certificate.
+    pub(crate) identities: Identities,
+    /// The configuration in force.
+    pub(crate) config: watch::Receiver<Arc<Config>>,
+    /// What serves tunnels.
+    pub(crate) server: Server,
+    /// Where endpoints' nodes take tunnels.
+    pub(crate) tunnel_port: u16,
+    /// Bounds on tunnels.
+    pub(crate) limits: Limits,
+    /// What is known of upstreams, over all threads.
+    pub(crate) clusters: SharedClusters,
+    /// True once no more shall begin.
+    pub(crate) draining: watch::Sender<bool>,
+    /// Tunnel connections being served.
+    pub(crate) connections: AtomicUsize,
+}
+
+/// Serves until SIGTERM or SIGINT, then lets what is under way end within the time that it has for it.
+///
+/// # Errors
+/// What could not be started.
+pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let authority = args.certificate.authority().context(args.certificate.authority_flag())?;
+    let trust_domain = args.certificate.trust_domain.clone();
+    let identity = SpiffeId::new(&trust_domain, &args.identity.namespace, &args.identity.name)?;
+    let options = Options {
+        trust_domain: trust_domain.clone(),
+        cluster_domain: args.cluster_domain,
+        root_namespace: args.root_namespace,
+    };
+    let config = mesh_config::watch(args.config, options).await.context("--config")?;
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
+    let readiness = Readiness::bind(args.readiness_addr).await.context("--readiness-addr")?;
+    let settings = IdentitySettings {
+        lifetime: args.certificate.certificate_lifetime,
+        carriers: Carriers::H2,
+        ..IdentitySettings::new(trust_domain)
+    };
+    let identities = Identities::new(authority.source(), settings);
+    identities.hold(&HashSet::from([identity.clone()]));
+    let limits = Limits::default();
+    let shared = Arc::new(Shared {
+        name: args.name,
+        server: Server::new(limits.clone(), identities.trust()).taking_names(),
+        identity,
+        identities,
+        config,
+        limits,
+        tunnel_port: args.tunnel_port,
+        clusters: SharedClusters::default(),
+        draining: watch::Sender::new(false),
+        connections: AtomicUsize::new(0),
+    });
+    let count = args.workers.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), usize::from);
+    let workers = Workers::start(&shared, count).context("--workers")?;
+    let address = listener.local_addr()?;
+    tracing::info!(%address, waypoint = %shared.name, identity = %shared.identity, workers = count, "waypoint listening");
+    let background = async {
+        tokio::join!(shared.identities.run(), authority.follow(), readiness.serve(&shared));
+    };
+    tokio::pin!(background);
+    tokio::select! {
+        () = accept(listener, &shared, &workers) => {}
+        () = &mut background => {}
+        stopped = told_to_stop() => stopped?,
+    }
+    tokio::select! {
+        () = drain(&shared, args.drain_time) => {}
+        () = &mut background => {}
+    }
+    workers.stop();
+    Ok(())
+}
+
+async fn told_to_stop() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+    }
+}
+
+async fn accept(listener: TcpListener, shared: &Shared, workers: &Workers) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                if shared.connections.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
+                    tracing::warn!(%peer, limit = MAX_CONNECTIONS, "too many tunnel connections: refused");
+                    continue;
+                }
+                hand_over(stream, peer, workers);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn hand_over(stream: TcpStream, peer: SocketAddr, workers: &Workers) {
+    match stream.into_std() {
+        Ok(stream) => workers.carry(stream, peer),
+        Err(error) => tracing::warn!(%peer, %error, "connection not handed over"),
+    }
+}
+
+/// The listener is closed already, so that nodes turn to other replicas; tunnels get to end.
+async fn drain(shared: &Shared, patience: Duration) {
+    shared.draining.send_replace(true);
+    let deadline = Instant::now() + patience;
+    tracing::info!(connections = shared.connections.load(Ordering::Relaxed), "waypoint draining");
+    while shared.connections.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+        sleep_until((Instant::now() + DRAIN_LOOK).min(deadline)).await;
+    }
+    let cut = shared.connections.load(Ordering::Relaxed);
+    tracing::info!(cut, "waypoint drained");
+}

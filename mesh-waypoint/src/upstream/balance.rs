@@ -1,0 +1,100 @@
+//! Which endpoint a request gets.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    net::SocketAddr,
+    rc::Rc,
+};
+
+use mesh_core::l7::traffic::{Algorithm, TrafficPolicy};
+
+use super::endpoint::Endpoint;
+
+/// The least share of its time's end that a new endpoint has (Envoy's slow start).
+const LEAST_SHARE: f64 = 0.1;
+
+/// What a request asks of the choice.
+#[derive(Debug, Default)]
+pub(crate) struct Wish {
+    /// What consistent hashing goes by.
+    pub(crate) hash: Option<u64>,
+    /// Endpoints that it was with already.
+    pub(crate) avoid: Vec<SocketAddr>,
+}
+
+/// Picks one of `endpoints` by the policy. `turn` is where round robin is. None where there are none.
+pub(super) fn pick(
+    endpoints: &[Rc<Endpoint>],
+    policy: &TrafficPolicy,
+    wish: &Wish,
+    turn: &mut usize,
+    now: u64,
+) -> Option<Rc<Endpoint>> {
+    let first = endpoints.first()?;
+    if endpoints.len() == 1 {
+        return Some(first.clone());
+    }
+    if wish.avoid.is_empty() && !first.cluster.has_ejected() {
+        return by_algorithm(endpoints, policy, wish, turn, now);
+    }
+    let healthy: Vec<_> = endpoints.iter().filter(|endpoint| !endpoint.state.is_ejected(now)).cloned().collect();
+    let least = policy.outlier.as_ref().map_or(0, |outlier| outlier.min_health_percent as usize);
+    // Too few are left to carry the load of all: better ill ones than none.
+    let panics = healthy.is_empty() || healthy.len() * 100 < endpoints.len() * least;
+    let candidates = if panics { endpoints } else { &healthy[..] };
+    let fresh: Vec<_> =
+        candidates.iter().filter(|endpoint| !wish.avoid.contains(&endpoint.address())).cloned().collect();
+    by_algorithm(if fresh.is_empty() { candidates } else { &fresh }, policy, wish, turn, now)
+}
+
+fn by_algorithm(
+    endpoints: &[Rc<Endpoint>],
+    policy: &TrafficPolicy,
+    wish: &Wish,
+    turn: &mut usize,
+    now: u64,
+) -> Option<Rc<Endpoint>> {
+    let balancer = policy.load_balancer.as_ref();
+    let algorithm = balancer.map_or(&Algorithm::LeastRequest, |balancer| &balancer.algorithm);
+    let picked = match algorithm {
+        Algorithm::ConsistentHash(_) => {
+            let hash = wish.hash.unwrap_or_else(|| fastrand::u64(..));
+            return endpoints.iter().max_by_key(|endpoint| rendezvous(hash, endpoint)).cloned();
+        }
+        Algorithm::RoundRobin => {
+            *turn = turn.wrapping_add(1);
+            &endpoints[*turn % endpoints.len()]
+        }
+        Algorithm::Random | Algorithm::Passthrough => &endpoints[fastrand::usize(..endpoints.len())],
+        Algorithm::LeastRequest => less_busy(endpoints),
+    };
+    let Some(warmup) = balancer.and_then(|balancer| balancer.warmup) else { return Some(picked.clone()) };
+    let share = |endpoint: &Endpoint| {
+        let age = endpoint.state.age(now) as f64 / warmup.as_millis().max(1) as f64;
+        age.clamp(LEAST_SHARE, 1.0)
+    };
+    if fastrand::f64() < share(picked) {
+        return Some(picked.clone());
+    }
+    // A new endpoint gives the rest of its share away.
+    let warm: Vec<_> = endpoints.iter().filter(|endpoint| share(endpoint) >= 1.0).collect();
+    let other = if warm.is_empty() { picked } else { warm[fastrand::usize(..warm.len())] };
+    Some(other.clone())
+}
+
+/// Of two at random the one with fewer requests under way.
+fn less_busy(endpoints: &[Rc<Endpoint>]) -> &Rc<Endpoint> {
+    let first = fastrand::usize(..endpoints.len());
+    // Never the same twice.
+    let others = endpoints.len().saturating_sub(1).max(1);
+    let second = (first + 1 + fastrand::usize(..others)) % endpoints.len();
+    let (first, second) = (&endpoints[first], &endpoints[second]);
+    if second.active() < first.active() { second } else { first }
+}
+
+/// The endpoint with the highest of these has the key: where one goes, only its own keys move.
+fn rendezvous(hash: u64, endpoint: &Endpoint) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (hash, endpoint.address()).hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,198 @@
+//! A port of a Service, or some of its endpoints: what is picked from. What is known of it outlives changes of the configuration.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+};
+
+use mesh_core::{Protocol, Service, Snapshot, Transport, Workload, l7::TrafficPolicy, transport_to};
+use tokio::sync::Notify;
+
+use super::{
+    UpstreamError,
+    balance::{self, Wish},
+    endpoint::{Endpoint, EndpointKey},
+    state::ClusterState,
+};
+use crate::{inbound::Target, worker::Worker};
+
+/// What a cluster is called.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum ClusterKey {
+    /// A port of a Service, perhaps a subset's endpoints alone.
+    Service {
+        /// The full host name.
+        hostname: Arc<str>,
+        /// The Service's port.
+        port: u16,
+        /// The subset.
+        subset: Option<Arc<str>>,
+    },
+    /// A workload's own address.
+    Address(SocketAddr),
+}
+
+impl fmt::Display for ClusterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service { hostname, port, subset: None } => write!(f, "{hostname}:{port}"),
+            Self::Service { hostname, port, subset: Some(subset) } => write!(f, "{hostname}:{port} subset {subset}"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// This thread's clusters.
+#[derive(Default)]
+pub(crate) struct Upstreams {
+    clusters: RefCell<HashMap<ClusterKey, Rc<Cluster>>>,
+}
+
+impl Upstreams {
+    /// Closes connections that nobody has used for long.
+    pub(crate) fn sweep(&self) {
+        for cluster in self.clusters.borrow().values() {
+            for endpoint in cluster.endpoints.borrow().iter() {
+                endpoint.lines.sweep(&cluster.policy.borrow());
+            }
+        }
+    }
+}
+
+/// A cluster, as this thread has it.
+pub(crate) struct Cluster {
+    /// What it is called.
+    pub(crate) key: ClusterKey,
+    /// What all threads know of it.
+    pub(crate) state: Arc<ClusterState>,
+    endpoints: RefCell<Rc<[Rc<Endpoint>]>>,
+    policy: RefCell<Rc<TrafficPolicy>>,
+    refusal: RefCell<Option<Box<mesh_core::Refusal>>>,
+    /// The snapshot that it is of.
+    generation: Cell<u64>,
+    turn: Cell<usize>,
+    /// Told when a connection of this thread is free again.
+    pub(crate) freed: Notify,
+}
+
+impl Cluster {
+    /// The cluster of what a tunnel is for.
+    ///
+    /// # Errors
+    /// There is nothing, or a DestinationRule asks for what is not done here.
+    pub(crate) fn of_target(worker: &Worker, target: &Target) -> Result<Rc<Self>, UpstreamError> {
+        let key = match target {
+            Target::Service(service, port) => {
+                ClusterKey::Service { hostname: service.hostname.clone(), port: *port, subset: None }
+            }
+            Target::Workload(address) => ClusterKey::Address(*address),
+        };
+        Self::get(worker, &key)
+    }
+
+    /// The cluster of that name, up to date.
+    ///
+    /// # Errors
+    /// There is nothing, or a DestinationRule asks for what is not done here.
+    pub(crate) fn get(worker: &Worker, key: &ClusterKey) -> Result<Rc<Self>, UpstreamError> {
+        let (snapshot, generation) = worker.snapshot();
+        let clusters = &worker.upstreams.clusters;
+        let known = clusters.borrow().get(key).cloned();
+        let cluster = known.unwrap_or_else(|| {
+            let new = Rc::new(Self {
+                key: key.clone(),
+                state: worker.shared.clusters.state(key),
+                endpoints: RefCell::new(Rc::new([])),
+                policy: RefCell::default(),
+                refusal: RefCell::default(),
+                generation: Cell::new(0),
+                turn: Cell::new(fastrand::usize(..1 << 16)),
+                freed: Notify::new(),
+            });
+            clusters.borrow_mut().insert(key.clone(), new.clone());
+            new
+        });
+        if cluster.generation.get() != generation && cluster.renew(&snapshot).is_none() {
+            clusters.borrow_mut().remove(key);
+            return Err(UpstreamError::NoCluster(key.clone()));
+        }
+        cluster.generation.set(generation);
+        match &*cluster.refusal.borrow() {
+            Some(refusal) => Err(UpstreamError::Refused(refusal.clone())),
+            None => Ok(cluster.clone()),
+        }
+    }
+
+    /// How requests are spread over it, and what is kept from it.
+    pub(crate) fn policy(&self) -> Rc<TrafficPolicy> {
+        self.policy.borrow().clone()
+    }
+
+    /// An endpoint for a request.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn pick(&self, wish: &Wish) -> Result<Rc<Endpoint>, UpstreamError> {
+        let (endpoints, policy) = (self.endpoints.borrow(), self.policy.borrow());
+        let mut turn = self.turn.get();
+        let picked = balance::pick(&endpoints, &policy, wish, &mut turn, self.state.now());
+        self.turn.set(turn);
+        picked.ok_or(UpstreamError::NoEndpoint)
+    }
+
+    /// Takes over what a snapshot says, and keeps the endpoints that stay. None when there is no such cluster any more.
+    fn renew(&self, snapshot: &Snapshot) -> Option<()> {
+        let found = match &self.key {
+            ClusterKey::Address(address) => {
+                let workload = snapshot.workload_by_address(address.ip())?;
+                let transport = transport_to(snapshot, None, None, Some(workload));
+                transport.map(|(transport, _)| vec![(*address, Some(workload.clone()), transport)])
+            }
+            ClusterKey::Service { hostname, port, .. } => {
+                let service = snapshot.service_by_hostname(hostname)?;
+                service.port(*port, Protocol::Tcp)?;
+                endpoints_of(snapshot, service, *port)
+            }
+        };
+        match found {
+            Ok(found) => {
+                self.replace(found);
+                self.refusal.replace(None);
+            }
+            Err(refusal) => drop(self.refusal.replace(Some(Box::new(refusal)))),
+        }
+        Some(())
+    }
+
+    fn replace(&self, found: Vec<Found>) {
+        let old = self.endpoints.borrow().clone();
+        let old: HashMap<&EndpointKey, &Rc<Endpoint>> = old.iter().map(|endpoint| (&endpoint.key, endpoint)).collect();
+        let endpoints = found.into_iter().map(|(address, workload, transport)| {
+            let key = EndpointKey::new(address, workload.as_deref(), &transport);
+            let kept = old.get(&key).map(|kept| Rc::clone(kept));
+            kept.unwrap_or_else(|| Endpoint::new(key, workload, &self.state))
+        });
+        let endpoints = endpoints.collect();
+        self.endpoints.replace(endpoints);
+    }
+}
+
+type Found = (SocketAddr, Option<Arc<Workload>>, Transport);
+
+/// A Service's endpoints, of one family: where both are there, they are the same pods twice.
+fn endpoints_of(snapshot: &Snapshot, service: &Arc<Service>, port: u16) -> Result<Vec<Found>, mesh_core::Refusal> {
+    let all = service.port(port, Protocol::Tcp).map_or(&[][..], |port| &port.endpoints);
+    let has_ipv4 = all.iter().any(|endpoint| endpoint.address.is_ipv4());
+    let of_family = all.iter().filter(|endpoint| endpoint.address.is_ipv4() == has_ipv4);
+    of_family
+        .map(|endpoint| {
+            let workload = endpoint.workload.clone();
+            let (transport, _) = transport_to(snapshot, None, Some((service, port)), workload.as_deref())?;
+            Ok((endpoint.address, workload, transport))
+        })
+        .collect()
+}

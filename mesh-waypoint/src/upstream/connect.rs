@@ -1,0 +1,124 @@
+//! A stream to an endpoint: in a tunnel where it is part of the mesh, else plain.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use mesh_core::WorkloadUid;
+use mesh_transport::hbone::{ConnectError, PoolKey, Tunnel, TunnelRequest, TunnelStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{Endpoint, UpstreamError};
+use crate::worker::Worker;
+
+/// How long a connection may take where nothing is said; Istio's default.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A stream to an endpoint.
+pub(crate) enum Stream {
+    /// Through a tunnel.
+    Tunnel(TunnelStream),
+    /// As it is.
+    Plain(TcpStream),
+}
+
+/// Connects an endpoint. `client` is shown to it where the connection is that client's alone.
+///
+/// # Errors
+/// It cannot be reached, is not who it should be, or does not admit this waypoint.
+pub(crate) async fn connect(
+    worker: &Rc<Worker>,
+    endpoint: &Endpoint,
+    client: Option<SocketAddr>,
+) -> Result<Stream, UpstreamError> {
+    let address = endpoint.address();
+    let Some(expected) = endpoint.identity() else {
+        let stream = TcpStream::connect(address).await.map_err(|error| failed(address, &error))?;
+        // Failing costs latency, and nothing else.
+        let _ = stream.set_nodelay(true);
+        return Ok(Stream::Plain(stream));
+    };
+    let shared = &worker.shared;
+    let tls = shared.identities.fetch(&shared.identity).await.map_err(|error| failed(address, &error))?;
+    let peer = SocketAddr::new(address.ip(), worker.shared.tunnel_port);
+    let key = PoolKey {
+        source: WorkloadUid::from("waypoint"),
+        identity: shared.identity.clone(),
+        peer,
+        expected: expected.clone(),
+    };
+    let request = TunnelRequest { authority: address.into(), forwarded: client, baggage: None, traceparent: None };
+    let tunnel = worker.pool.connect(key, &tls, request, async || TcpStream::connect(peer).await).await;
+    match tunnel.map_err(|error: ConnectError| failed(address, &error))? {
+        Tunnel::H2(tunnel) => Ok(Stream::Tunnel(tunnel.into())),
+        // The waypoint offers HTTP/2 alone.
+        Tunnel::Direct(_) => Err(UpstreamError::Connect(format!("{address} offers no HTTP/2"))),
+    }
+}
+
+/// The same within a time.
+///
+/// # Errors
+/// As [`connect`], or the time is over.
+pub(super) async fn connect_within(
+    worker: &Rc<Worker>,
+    endpoint: &Endpoint,
+    limit: Duration,
+) -> Result<Stream, UpstreamError> {
+    timeout(limit, connect(worker, endpoint, None)).await.map_err(|_| UpstreamError::ConnectTimeout)?
+}
+
+fn failed(address: SocketAddr, error: &dyn std::error::Error) -> UpstreamError {
+    UpstreamError::Connect(format!("{address}: {error}"))
+}
+
+impl Stream {
+    /// Makes a reset the end of the stream.
+    pub(crate) fn reset(&self) {
+        if let Self::Plain(stream) = self {
+            // What fails here makes an end less exact.
+            let _ = stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tunnel(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tunnel(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

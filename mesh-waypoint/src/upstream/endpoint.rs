@@ -1,0 +1,73 @@
+//! One endpoint: where it is, how it is reached, and this thread's connections to it.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
+
+use mesh_core::{SpiffeId, Transport, Workload, WorkloadUid};
+
+use super::{
+    line::Lines,
+    state::{ClusterState, EndpointState},
+};
+
+/// What makes an endpoint the same as before. An address that another pod has taken is another endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct EndpointKey {
+    address: SocketAddr,
+    workload: Option<WorkloadUid>,
+    identity: Option<SpiffeId>,
+}
+
+impl EndpointKey {
+    pub(super) fn new(address: SocketAddr, workload: Option<&Workload>, transport: &Transport) -> Self {
+        let identity = match transport {
+            Transport::Hbone { identity } => Some(identity.clone()),
+            _ => None,
+        };
+        Self { address, workload: workload.map(|workload| workload.uid.clone()), identity }
+    }
+
+    /// An endpoint of which nothing but the address is known.
+    #[cfg(test)]
+    pub(super) fn plain(address: SocketAddr) -> Self {
+        Self { address, workload: None, identity: None }
+    }
+}
+
+/// One endpoint of a cluster.
+pub(crate) struct Endpoint {
+    pub(super) key: EndpointKey,
+    /// The workload that it is, where known.
+    pub(crate) workload: Option<Arc<Workload>>,
+    /// What all threads know of it.
+    pub(crate) state: Arc<EndpointState>,
+    /// Its cluster.
+    pub(crate) cluster: Arc<ClusterState>,
+    /// This thread's connections to it.
+    pub(crate) lines: Lines,
+}
+
+impl Endpoint {
+    pub(super) fn new(key: EndpointKey, workload: Option<Arc<Workload>>, cluster: &Arc<ClusterState>) -> Rc<Self> {
+        let state = cluster.endpoint(&key);
+        Rc::new(Self { key, workload, state, cluster: cluster.clone(), lines: Lines::default() })
+    }
+
+    /// Where it listens.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.key.address
+    }
+
+    /// Who has to be there, where it is reached by a tunnel.
+    pub(crate) const fn identity(&self) -> Option<&SpiffeId> {
+        self.key.identity.as_ref()
+    }
+
+    /// Requests under way, over all threads.
+    pub(super) fn active(&self) -> u32 {
+        self.state.active.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,238 @@
+//! A thread's HTTP connections to one endpoint: kept for the next request, or shared by many.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_core::l7::TrafficPolicy;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::{Mutex, oneshot},
+    task::spawn_local,
+    time::timeout,
+};
+
+use super::{
+    Endpoint, UpstreamError,
+    connect::{CONNECT_TIMEOUT, Stream, connect_within},
+    state::{ClusterState, Count},
+};
+use crate::{
+    duplex::{Duplex, Prefixed},
+    exchange::RequestBody,
+    inbound::LocalExecutor,
+    worker::Worker,
+};
+
+/// Connections without a request that are kept for one endpoint.
+const MAX_IDLE: usize = 1024;
+/// How long a connection without a request is kept where nothing is said.
+const IDLE: Duration = Duration::from_secs(300);
+/// Requests that share an HTTP/2 connection before there is another one.
+const STREAMS: usize = 100;
+/// Bytes of a response's head.
+const MAX_HEAD: usize = 64 << 10;
+/// Fields of a response's header.
+const MAX_FIELDS: usize = 200;
+/// Bytes that one HTTP/2 stream of an endpoint may have under way to us, and all of a connection.
+const WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
+/// How long an endpoint may take to close its side of a connection that is done with.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Which HTTP a request goes on by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// One endpoint's connections.
+#[derive(Default)]
+pub(crate) struct Lines {
+    idle: RefCell<Vec<Http1Line>>,
+    shared: RefCell<Vec<Rc<Http2Line>>>,
+    dialling: Mutex<()>,
+}
+
+type Connections = Count<ClusterState>;
+/// Who wants a connection's stream, if anybody does.
+type Wanted = Rc<Cell<Option<oneshot::Sender<Box<dyn Duplex>>>>>;
+
+/// An HTTP/1.1 connection; one request at a time has it.
+pub(crate) struct Http1Line {
+    /// What takes the next request.
+    pub(crate) sender: http1::SendRequest<RequestBody>,
+    /// Who wants the stream, where it stops being HTTP's.
+    upgrade: Wanted,
+    served: u32,
+    used: Instant,
+    _counted: Connections,
+}
+
+/// An HTTP/2 connection; many requests share it.
+pub(crate) struct Http2Line {
+    /// What takes requests.
+    pub(crate) sender: http2::SendRequest<RequestBody>,
+    active: Cell<usize>,
+    served: Cell<u32>,
+    used: Cell<Instant>,
+    _counted: Connections,
+}
+
+/// A request on an HTTP/2 connection, until it is dropped.
+pub(crate) struct Http2Place(pub(crate) Rc<Http2Line>);
+
+impl Drop for Http2Place {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+        self.0.used.set(Instant::now());
+    }
+}
+
+impl Http1Line {
+    /// Asks for the stream, should it stop being HTTP's.
+    pub(crate) fn await_upgrade(&self) -> oneshot::Receiver<Box<dyn Duplex>> {
+        let (sender, receiver) = oneshot::channel();
+        self.upgrade.set(Some(sender));
+        receiver
+    }
+}
+
+impl Lines {
+    /// A connection that waits for a request, if there is one.
+    pub(crate) async fn take_http1(&self) -> Option<Http1Line> {
+        loop {
+            let mut line = self.idle.borrow_mut().pop()?;
+            // The last response may still be being put away; then it is ready in a moment.
+            if !line.sender.is_closed() && line.sender.ready().await.is_ok() {
+                return Some(line);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request, unless it has served enough.
+    pub(crate) fn give_back(&self, mut line: Http1Line, policy: &TrafficPolicy) {
+        line.served += 1;
+        let most = policy.pool.as_ref().and_then(|pool| pool.max_requests_per_connection);
+        let spent = most.is_some_and(|most| most > 0 && line.served >= most);
+        let mut idle = self.idle.borrow_mut();
+        if !spent && !line.sender.is_closed() && idle.len() < MAX_IDLE {
+            line.used = Instant::now();
+            idle.push(line);
+        }
+    }
+
+    /// A place on a connection that has room, if there is one.
+    pub(crate) fn take_http2(&self, policy: &TrafficPolicy) -> Option<Http2Place> {
+        let most = policy.pool.as_ref().and_then(|pool| pool.max_requests_per_connection).filter(|most| *most > 0);
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|line| !line.sender.is_closed() && most.is_none_or(|most| line.served.get() < most));
+        let line = shared.iter().find(|line| line.active.get() < STREAMS)?;
+        Some(line.place())
+    }
+
+    /// Closes what nobody has used for long.
+    pub(super) fn sweep(&self, policy: &TrafficPolicy) {
+        let limit = policy.pool.as_ref().and_then(|pool| pool.idle_timeout).unwrap_or(IDLE);
+        self.idle.borrow_mut().retain(|line| line.used.elapsed() < limit && !line.sender.is_closed());
+        self.shared
+            .borrow_mut()
+            .retain(|line| (line.active.get() > 0 || line.used.get().elapsed() < limit) && !line.sender.is_closed());
+    }
+}
+
+impl Http2Line {
+    fn place(self: &Rc<Self>) -> Http2Place {
+        self.active.set(self.active.get() + 1);
+        self.served.set(self.served.get() + 1);
+        Http2Place(self.clone())
+    }
+}
+
+/// Connects an endpoint for one request at a time.
+///
+/// # Errors
+/// It cannot be connected.
+pub(crate) async fn dial_http1(
+    worker: &Rc<Worker>,
+    endpoint: &Endpoint,
+    policy: &TrafficPolicy,
+    counted: Connections,
+) -> Result<Http1Line, UpstreamError> {
+    let stream = connect_within(worker, endpoint, connect_timeout(policy)).await?;
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
+    let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.map_err(|error| UpstreamError::Connect(error.to_string()))?;
+    let upgrade = Rc::new(Cell::new(None));
+    spawn_local(drive(connection, upgrade.clone()));
+    Ok(Http1Line { sender, upgrade, served: 0, used: Instant::now(), _counted: counted })
+}
+
+/// Drives a connection until its end, and hands its stream over where it becomes something else.
+async fn drive(mut connection: http1::Connection<TokioIo<Stream>, RequestBody>, upgrade: Wanted) {
+    if let Err(error) = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
+        tracing::debug!(%error, "endpoint's connection ended");
+        return;
+    }
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    if let Some(wanted) = upgrade.take() {
+        // Whoever wanted it may have gone.
+        let _ = wanted.send(Box::new(Prefixed::new(parts.read_buf, stream)));
+        return;
+    }
+    let goodbye = async {
+        stream.shutdown().await?;
+        while stream.read(&mut [0; 256]).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    // A connection that is done with ends in order where the endpoint lets it.
+    let _ = timeout(GOODBYE, goodbye).await;
+}
+
+/// A place on an HTTP/2 connection to an endpoint, perhaps a new one; who comes meanwhile waits for the same.
+///
+/// # Errors
+/// It cannot be connected.
+pub(crate) async fn dial_http2(
+    worker: &Rc<Worker>,
+    endpoint: &Endpoint,
+    policy: &TrafficPolicy,
+    counted: Connections,
+) -> Result<Http2Place, UpstreamError> {
+    let _one = endpoint.lines.dialling.lock().await;
+    if let Some(place) = endpoint.lines.take_http2(policy) {
+        return Ok(place);
+    }
+    let stream = connect_within(worker, endpoint, connect_timeout(policy)).await?;
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_secs(60))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.map_err(|error| UpstreamError::Connect(error.to_string()))?;
+    spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "endpoint's connection ended");
+        }
+    });
+    let (active, served, used) = (Cell::new(0), Cell::new(0), Cell::new(Instant::now()));
+    let line = Rc::new(Http2Line { sender, active, served, used, _counted: counted });
+    endpoint.lines.shared.borrow_mut().push(line.clone());
+    Ok(line.place())
+}
+
+fn connect_timeout(policy: &TrafficPolicy) -> Duration {
+    policy.pool.as_ref().and_then(|pool| pool.connect_timeout).unwrap_or(CONNECT_TIMEOUT)
+}

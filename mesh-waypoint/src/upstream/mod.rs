@@ -1,0 +1,48 @@
+//! Where requests go: clusters of endpoints, which of them a request gets, and the connections to them.
+
+mod balance;
+mod cluster;
+mod connect;
+mod endpoint;
+mod line;
+mod state;
+
+pub(crate) use self::balance::Wish;
+pub(crate) use self::cluster::{Cluster, ClusterKey, Upstreams};
+pub(crate) use self::connect::{Stream, connect};
+pub(crate) use self::endpoint::Endpoint;
+pub(crate) use self::line::{Http1Line, Http2Place, Version, dial_http1, dial_http2};
+pub(crate) use self::state::{Answer, ClusterState, Count, EndpointState, SharedClusters};
+
+/// Why no endpoint answers a request.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    /// There is none, or none that may be used.
+    #[error("no healthy upstream")]
+    NoEndpoint,
+    /// The cluster does not exist: a route names what is not there.
+    #[error("no Service {0}")]
+    NoCluster(ClusterKey),
+    /// A bound on connections or requests is reached.
+    #[error("upstream overflow: {0}")]
+    Overflow(&'static str),
+    /// A DestinationRule asks for what is not done here.
+    #[error(transparent)]
+    Refused(#[from] Box<mesh_core::Refusal>),
+    /// Policies refuse it.
+    #[error(transparent)]
+    Denied(#[from] Box<mesh_core::policy::Denial>),
+    /// The endpoint cannot be connected.
+    #[error("upstream connection failure: {0}")]
+    Connect(String),
+    /// It took too long.
+    #[error("upstream connection timeout")]
+    ConnectTimeout,
+}
+
+impl UpstreamError {
+    /// Whether another endpoint may do better.
+    pub(crate) const fn is_worth_another_endpoint(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::ConnectTimeout)
+    }
+}

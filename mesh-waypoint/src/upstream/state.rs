@@ -1,0 +1,265 @@
+//! What is known of clusters and endpoints over all threads: counts, failures and ejections. No lock but to find them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use mesh_core::l7::traffic::OutlierDetection;
+
+use super::{cluster::ClusterKey, endpoint::EndpointKey};
+
+/// The clusters of all threads.
+#[derive(Debug)]
+pub(crate) struct SharedClusters {
+    clusters: Mutex<HashMap<ClusterKey, Weak<ClusterState>>>,
+    began: Instant,
+}
+
+impl Default for SharedClusters {
+    fn default() -> Self {
+        Self { clusters: Mutex::default(), began: Instant::now() }
+    }
+}
+
+impl SharedClusters {
+    /// The state of a cluster; it lives as long as some thread has it.
+    pub(super) fn state(&self, key: &ClusterKey) -> Arc<ClusterState> {
+        let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = clusters.get(key).and_then(Weak::upgrade) {
+            return state;
+        }
+        clusters.retain(|_, state| state.strong_count() > 0);
+        let state = Arc::new(ClusterState::new(self.began));
+        clusters.insert(key.clone(), Arc::downgrade(&state));
+        state
+    }
+}
+
+/// What is known of a cluster.
+#[derive(Debug)]
+pub(crate) struct ClusterState {
+    /// Requests under way.
+    pub(crate) requests: AtomicU32,
+    /// Requests that wait for a connection.
+    pub(crate) pending: AtomicU32,
+    /// Connections.
+    pub(crate) connections: AtomicU32,
+    /// Ejections ever; zero spares looking for them.
+    ejections: AtomicU64,
+    endpoints: Mutex<HashMap<EndpointKey, Weak<EndpointState>>>,
+    began: Instant,
+}
+
+impl ClusterState {
+    fn new(began: Instant) -> Self {
+        Self {
+            requests: AtomicU32::new(0),
+            pending: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
+            ejections: AtomicU64::new(0),
+            endpoints: Mutex::default(),
+            began,
+        }
+    }
+
+    /// The state of an endpoint; it lives as long as some thread has it.
+    pub(super) fn endpoint(&self, key: &EndpointKey) -> Arc<EndpointState> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = endpoints.get(key).and_then(Weak::upgrade) {
+            return state;
+        }
+        endpoints.retain(|_, state| state.strong_count() > 0);
+        let state = Arc::new(EndpointState { since: self.now(), ..EndpointState::default() });
+        endpoints.insert(key.clone(), Arc::downgrade(&state));
+        state
+    }
+
+    /// Milliseconds since the program began.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether any endpoint was ever ejected.
+    pub(super) fn has_ejected(&self) -> bool {
+        self.ejections.load(Ordering::Relaxed) > 0
+    }
+
+    fn ejected_now(&self, now: u64) -> (usize, usize) {
+        let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let live: Vec<_> = endpoints.values().filter_map(Weak::upgrade).collect();
+        (live.iter().filter(|endpoint| endpoint.is_ejected(now)).count(), live.len())
+    }
+
+    /// Notes what an endpoint answered, and ejects it where that was once too often. True when it was ejected.
+    pub(crate) fn note(&self, endpoint: &EndpointState, answer: Answer, rule: Option<&OutlierDetection>) -> bool {
+        let Some(rule) = rule else { return false };
+        let (errors, gateway) = endpoint.count(answer);
+        let over = |limit: Option<u32>, count: u32| limit.is_some_and(|limit| limit > 0 && count >= limit);
+        let due = over(rule.consecutive_5xx, errors) || over(rule.consecutive_gateway_errors, gateway);
+        due && self.eject(endpoint, rule)
+    }
+
+    /// One may always go, others while no more than their share are out.
+    fn eject(&self, endpoint: &EndpointState, rule: &OutlierDetection) -> bool {
+        let now = self.now();
+        let (out, all) = self.ejected_now(now);
+        let allowed = (all * rule.max_ejection_percent as usize / 100).max(usize::from(rule.max_ejection_percent > 0));
+        if endpoint.is_ejected(now) || out >= allowed {
+            return false;
+        }
+        let times = endpoint.ejections.fetch_add(1, Ordering::Relaxed) + 1;
+        let duration = rule.base_ejection.saturating_mul(times).min(MAX_EJECTION.max(rule.base_ejection));
+        let until = now + u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2);
+        endpoint.ejected_until.store(until.max(1), Ordering::Relaxed);
+        endpoint.errors.store(0, Ordering::Relaxed);
+        endpoint.gateway_errors.store(0, Ordering::Relaxed);
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+}
+
+/// The longest that an endpoint stays out, unless the first ejection is longer (Envoy's `max_ejection_time`).
+const MAX_EJECTION: Duration = Duration::from_secs(300);
+
+/// What an endpoint answered, as far as its health goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// No 5xx.
+    Well,
+    /// A 5xx that is none of the next.
+    Error,
+    /// 502, 503 or 504, or none at all.
+    Gateway,
+}
+
+impl Answer {
+    /// By the status.
+    pub(crate) const fn of_status(status: u16) -> Self {
+        match status {
+            502..=504 => Self::Gateway,
+            500..=599 => Self::Error,
+            _ => Self::Well,
+        }
+    }
+}
+
+/// What is known of an endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct EndpointState {
+    /// Requests under way.
+    pub(crate) active: AtomicU32,
+    errors: AtomicU32,
+    gateway_errors: AtomicU32,
+    /// Milliseconds since the program began; zero for not ejected.
+    ejected_until: AtomicU64,
+    ejections: AtomicU32,
+    /// When it was first seen, likewise.
+    since: u64,
+}
+
+impl EndpointState {
+    /// Whether it is left out now.
+    pub(super) fn is_ejected(&self, now: u64) -> bool {
+        self.ejected_until.load(Ordering::Relaxed) > now
+    }
+
+    /// How long it has been known, in milliseconds.
+    pub(super) const fn age(&self, now: u64) -> u64 {
+        now.saturating_sub(self.since)
+    }
+
+    /// Counts an answer; returns how many errors, and gateway errors, there were in a row.
+    fn count(&self, answer: Answer) -> (u32, u32) {
+        let next = |counter: &AtomicU32, is_error: bool| {
+            if is_error {
+                counter.fetch_add(1, Ordering::Relaxed) + 1
+            } else {
+                // A plain load first: most answers are well, and a store would take the line from other cores.
+                if counter.load(Ordering::Relaxed) != 0 {
+                    counter.store(0, Ordering::Relaxed);
+                }
+                0
+            }
+        };
+        let errors = next(&self.errors, answer != Answer::Well);
+        (errors, next(&self.gateway_errors, answer == Answer::Gateway))
+    }
+}
+
+/// One more of something that is counted, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Count<T>(Arc<T>, fn(&T) -> &AtomicU32);
+
+impl<T> Count<T> {
+    /// Counts one more.
+    pub(crate) fn one(of: &Arc<T>, counter: fn(&T) -> &AtomicU32) -> Self {
+        counter(of).fetch_add(1, Ordering::Relaxed);
+        Self(of.clone(), counter)
+    }
+
+    /// Counts one more, unless there are `limit` already.
+    pub(crate) fn within(of: &Arc<T>, limit: Option<u32>, counter: fn(&T) -> &AtomicU32) -> Option<Self> {
+        let count = Self::one(of, counter);
+        let now = counter(of).load(Ordering::Relaxed);
+        limit.is_none_or(|limit| now <= limit).then_some(count)
+    }
+}
+
+impl<T> Drop for Count<T> {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(endpoints: usize) -> (Arc<ClusterState>, Vec<Arc<EndpointState>>) {
+        let state = Arc::new(ClusterState::new(Instant::now()));
+        let key = |index: usize| EndpointKey::plain(([10, 0, 0, u8::try_from(index).expect("few")], 80).into());
+        let endpoints = (0..endpoints).map(|index| state.endpoint(&key(index))).collect();
+        (state, endpoints)
+    }
+
+    #[test]
+    fn an_endpoint_is_ejected_after_its_errors_in_a_row_and_no_sooner() {
+        let rule = OutlierDetection { consecutive_5xx: Some(3), ..OutlierDetection::default() };
+        let (cluster, endpoints) = cluster(10);
+        for answer in [Answer::Error, Answer::Gateway, Answer::Well, Answer::Error, Answer::Error] {
+            assert!(!cluster.note(&endpoints[0], answer, Some(&rule)));
+        }
+        assert!(cluster.note(&endpoints[0], Answer::Error, Some(&rule)));
+        assert!(endpoints[0].is_ejected(cluster.now()));
+        assert!(!endpoints[0].is_ejected(cluster.now() + 30_001), "it comes back");
+    }
+
+    #[test]
+    fn no_more_endpoints_are_out_than_their_share() {
+        let rule =
+            OutlierDetection { consecutive_5xx: Some(1), max_ejection_percent: 20, ..OutlierDetection::default() };
+        let (cluster, endpoints) = cluster(10);
+        let out = endpoints.iter().filter(|one| cluster.note(one, Answer::Error, Some(&rule))).count();
+        assert_eq!(out, 2);
+        let rule = OutlierDetection { max_ejection_percent: 1, ..rule };
+        let (cluster, endpoints) = self::cluster(3);
+        let out = endpoints.iter().filter(|one| cluster.note(one, Answer::Error, Some(&rule))).count();
+        assert_eq!(out, 1, "one may always go");
+    }
+
+    #[test]
+    fn a_bound_counts_what_is_under_way() {
+        let (cluster, _) = cluster(0);
+        let counter: fn(&ClusterState) -> &AtomicU32 = |state| &state.requests;
+        let first = Count::within(&cluster, Some(1), counter);
+        assert!(first.is_some() && Count::within(&cluster, Some(1), counter).is_none());
+        drop(first);
+        assert!(Count::within(&cluster, Some(1), counter).is_some());
+        assert_eq!(cluster.requests.load(Ordering::Relaxed), 0);
+    }
+}

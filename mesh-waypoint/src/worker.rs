@@ -1,0 +1,147 @@
+//! The threads that carry requests: one current-thread runtime each, with pools of its own, and no work stealing.
+
+use std::{
+    cell::RefCell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use mesh_config::Config;
+use mesh_core::Snapshot;
+use mesh_transport::hbone::Pool;
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+    task::{LocalSet, spawn_local},
+    time::{Duration, MissedTickBehavior, interval},
+};
+
+use crate::{inbound, serve::Shared, upstream::Upstreams};
+
+/// Connections that may wait for one thread.
+const QUEUE: usize = 1024;
+/// How often connections that nobody has used for long are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// What one thread has.
+pub(crate) struct Worker {
+    /// What all threads share.
+    pub(crate) shared: Arc<Shared>,
+    /// This thread's tunnels to endpoints.
+    pub(crate) pool: Pool,
+    /// This thread's connections to endpoints, in tunnels or plain.
+    pub(crate) upstreams: Upstreams,
+    view: RefCell<View>,
+}
+
+/// The configuration as this thread has last seen it.
+struct View {
+    config: watch::Receiver<Arc<Config>>,
+    snapshot: Arc<Snapshot>,
+    generation: u64,
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>) -> Self {
+        let mut config = shared.config.clone();
+        let snapshot = config.borrow_and_update().snapshot.clone();
+        let view = RefCell::new(View { config, snapshot, generation: 1 });
+        let pool = Pool::new(shared.limits.clone(), shared.identities.trust());
+        Self { pool, upstreams: Upstreams::default(), shared, view }
+    }
+
+    /// The cluster as it is now, and a number that no other state of it has had on this thread.
+    pub(crate) fn snapshot(&self) -> (Arc<Snapshot>, u64) {
+        let mut view = self.view.borrow_mut();
+        // A number is compared; the lock is taken for changes alone. What is no longer followed does not change.
+        if view.config.has_changed().unwrap_or(false) {
+            let snapshot = view.config.borrow_and_update().snapshot.clone();
+            view.snapshot = snapshot;
+            view.generation += 1;
+        }
+        (view.snapshot.clone(), view.generation)
+    }
+}
+
+/// The running threads.
+pub(crate) struct Workers {
+    queues: Vec<mpsc::Sender<(std::net::TcpStream, SocketAddr)>>,
+    next: AtomicUsize,
+    threads: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Workers {
+    /// Starts `count` threads.
+    ///
+    /// # Errors
+    /// A thread, or its runtime, cannot be had.
+    pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> io::Result<Self> {
+        let stop = watch::Sender::new(false);
+        let (mut queues, mut threads) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let (queue, jobs) = mpsc::channel(QUEUE);
+            let (shared, stopped) = (shared.clone(), stop.subscribe());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            threads.push(thread.spawn(move || {
+                let worker = Rc::new(Worker::new(shared));
+                LocalSet::new().block_on(&runtime, run(worker, jobs, stopped));
+            })?);
+            queues.push(queue);
+        }
+        Ok(Self { queues, next: AtomicUsize::new(0), threads, stop })
+    }
+
+    /// Gives a connection to the next thread. A tunnel connection carries many streams, and nodes make few of them: by turns
+    /// they are spread evenly.
+    pub(crate) fn carry(&self, stream: std::net::TcpStream, peer: SocketAddr) {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
+        if self.queues[turn].try_send((stream, peer)).is_err() {
+            tracing::warn!(%peer, "connection refused: its thread has too many waiting");
+        }
+    }
+
+    /// Ends what still runs and waits for the threads.
+    pub(crate) fn stop(self) {
+        self.stop.send_replace(true);
+        drop(self.queues);
+        for thread in self.threads {
+            // A thread that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn run(
+    worker: Rc<Worker>,
+    mut jobs: mpsc::Receiver<(std::net::TcpStream, SocketAddr)>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let pool = worker.pool.clone();
+    spawn_local(async move { pool.follow_trust().await });
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            job = jobs.recv() => {
+                let Some((stream, peer)) = job else { return };
+                match TcpStream::from_std(stream) {
+                    Ok(stream) => {
+                        spawn_local(inbound::serve(worker.clone(), stream, peer));
+                    }
+                    Err(error) => tracing::warn!(%peer, %error, "connection not registered"),
+                }
+            }
+            _ = sweep.tick() => worker.upstreams.sweep(),
+            // A sender that is gone stops as well.
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The waypoint as a program, between a client's node, endpoints' nodes and real servers, each test in a network namespace of
+//! its own. Needs root.
+
+mod endings;
+mod requests;
+mod server;
+mod world;

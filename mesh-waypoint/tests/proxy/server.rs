@@ -1,0 +1,199 @@
+//! Servers behind the waypoint, and clients before it.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use mesh_transport::hbone::TunnelStream;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+
+/// What a server is asked to do by `x-do`.
+pub(crate) struct Backend {
+    /// Heads as they came.
+    pub(crate) seen: RefCell<Vec<http::request::Parts>>,
+    /// TCP connections accepted.
+    pub(crate) connections: Cell<usize>,
+    name: &'static str,
+    /// The status of what is answered; 200 at first.
+    pub(crate) status: Cell<u16>,
+    /// Ends a body that is under way before its end.
+    pub(crate) break_off: Notify,
+}
+
+type Body = BoxBody<Bytes, std::io::Error>;
+
+/// A server of HTTP/1.1 or HTTP/2 at an address.
+pub(crate) async fn serve(address: &'static str, port: u16, http2: bool) -> Rc<Backend> {
+    let listener = TcpListener::bind((address, port)).await.expect("listen");
+    let backend = Rc::new(Backend {
+        seen: RefCell::default(),
+        connections: Cell::new(0),
+        name: address,
+        status: Cell::new(200),
+        break_off: Notify::new(),
+    });
+    let serving = backend.clone();
+    spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            serving.connections.set(serving.connections.get() + 1);
+            let backend = serving.clone();
+            spawn_local(async move {
+                let service = service_fn(move |request| answer(backend.clone(), request));
+                let io = TokioIo::new(stream);
+                if http2 {
+                    let _ = hyper::server::conn::http2::Builder::new(Local).serve_connection(io, service).await;
+                } else {
+                    let builder = hyper::server::conn::http1::Builder::new();
+                    let _ = builder.serve_connection(io, service).with_upgrades().await;
+                }
+            });
+        }
+    });
+    backend
+}
+
+async fn answer(backend: Rc<Backend>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let upgrade = request.headers().contains_key("upgrade").then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    backend.seen.borrow_mut().push(parts);
+    if let Some(upgrade) = upgrade {
+        spawn_local(async move {
+            let upgraded = upgrade.await.expect("upgraded");
+            let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        });
+        let switching = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+        let switching = switching.header("connection", "upgrade").header("upgrade", "echo");
+        return Ok(switching.body(full("")).expect("valid"));
+    }
+    let (name, response) = (backend.name, Response::builder().status(backend.status.get()));
+    let body = match path.as_str() {
+        "/echo" => body.map_err(std::io::Error::other).boxed(),
+        "/trailers" => {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().expect("valid"));
+            Full::new(Bytes::from("message")).map_err(never).with_trailers(async { Some(Ok(trailers)) }).boxed()
+        }
+        "/break" => {
+            let (sender, frames) = tokio::sync::mpsc::channel(2);
+            let _ = sender.try_send(Ok(Frame::data(Bytes::from("half"))));
+            spawn_local(async move {
+                backend.break_off.notified().await;
+                let _ = sender.send(Err(std::io::Error::other("broken off"))).await;
+            });
+            Frames(frames).boxed()
+        }
+        "/never" => std::future::pending().await,
+        _ => full(name),
+    };
+    Ok(response.header("x-backend", name).header("keep-alive", "timeout=5").body(body).expect("valid"))
+}
+
+fn full(text: &'static str) -> Body {
+    Full::new(Bytes::from(text)).map_err(never).boxed()
+}
+
+fn never(never: Infallible) -> std::io::Error {
+    match never {}
+}
+
+struct Frames(tokio::sync::mpsc::Receiver<Result<Frame<Bytes>, std::io::Error>>);
+
+impl http_body::Body for Frames {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Local;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// A client's connection.
+pub(crate) enum Client {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+/// A response, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
+impl Client {
+    pub(crate) async fn http1(tunnel: TunnelStream) -> Self {
+        let (sender, connection) = http1::handshake(TokioIo::new(tunnel)).await.expect("handshake");
+        spawn_local(connection);
+        Self::Http1(sender)
+    }
+
+    pub(crate) async fn http2(tunnel: TunnelStream) -> Self {
+        let (sender, connection) = http2::handshake(Local, TokioIo::new(tunnel)).await.expect("handshake");
+        spawn_local(connection);
+        Self::Http2(sender)
+    }
+
+    pub(crate) async fn of(http2: bool, tunnel: TunnelStream) -> Self {
+        if http2 { Self::http2(tunnel).await } else { Self::http1(tunnel).await }
+    }
+
+    /// Sends a request; `path` for HTTP/2 becomes a whole URI.
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
+        match self {
+            Self::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Self::Http2(sender) => {
+                let (mut parts, body) = request.into_parts();
+                parts.uri = format!("http://cart.shop{}", parts.uri).parse().expect("valid");
+                parts.headers.remove("host");
+                sender.ready().await?;
+                sender.send_request(Request::from_parts(parts, body)).await
+            }
+        }
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
+        let request = Request::get(path).header("host", "cart.shop").body(Full::default()).expect("valid");
+        self.ask(request).await
+    }
+
+    pub(crate) async fn ask(&mut self, request: Request<Full<Bytes>>) -> Answer {
+        read(self.send(request).await.expect("a response")).await.expect("a whole body")
+    }
+}
+
+pub(crate) async fn read(response: Response<Incoming>) -> Result<Answer, hyper::Error> {
+    let (parts, body) = response.into_parts();
+    let collected = body.collect().await?;
+    let trailers = collected.trailers().cloned();
+    Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: collected.to_bytes(), trailers })
+}
