@@ -6,6 +6,7 @@
 
 mod client;
 mod hold;
+mod http;
 mod many;
 mod outcome;
 mod probe;

@@ -54,6 +54,18 @@ pub(crate) enum Server {
     Refuse(Listen),
     /// Sends back UDP datagrams
     UdpEcho(Listen),
+    /// Speaks HTTP/1.1 and does what a request's path asks for
+    Http {
+        /// Address and port; [::]:PORT takes IPv4 too
+        #[arg(long)]
+        listen: SocketAddr,
+        /// What every response names it
+        #[arg(long)]
+        name: String,
+        /// Answers everything with this status, whatever is asked for
+        #[arg(long)]
+        status: Option<u16>,
+    },
 }
 
 /// What serves a connection.
@@ -72,6 +84,7 @@ pub(crate) async fn run(server: Server) -> Result<()> {
     let slow = |chunk, pause| Pace { chunk, pause: Duration::from_millis(pause) };
     let (listen, service) = match server {
         Server::UdpEcho(listen) => return echo_datagrams(listen).await,
+        Server::Http { listen, name, status } => return crate::http::run(listen, &name, status).await,
         Server::Echo(listen) => (listen, Service::Echo),
         Server::Sink(listen) => (listen, Service::Sink),
         Server::Source { listen, bytes } => (listen, Service::Source(bytes)),
