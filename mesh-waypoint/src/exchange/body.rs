@@ -1,6 +1,7 @@
 //! Bodies: passed on frame by frame, counted, and never held.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -10,25 +11,82 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{lease::Lease, ledger::Ledger, reply::Flag};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{
+    lease::Lease,
+    ledger::Ledger,
+    reply::{Flag, Refusal},
+};
 
 /// The body of a request on its way to an endpoint.
 pub(crate) struct RequestBody {
-    incoming: Incoming,
+    source: Sent,
     ledger: Rc<Ledger>,
 }
+
+enum Sent {
+    /// As it comes; gone once it was given away.
+    Live(Option<Incoming>),
+    /// Held in memory, to be sent as often as needed: what there is of it, and how much of that is sent.
+    Held { data: Bytes, sent: bool },
+}
+
+/// The longest body that is held to be sent again. A longer one is passed on as it comes, and sent once.
+pub(super) const MAX_HELD: u64 = 64 << 10;
 
 impl RequestBody {
     /// The client's, as it comes.
     pub(super) fn live(incoming: Incoming, ledger: Rc<Ledger>) -> Self {
         ledger.uploading.set(!incoming.is_end_stream());
-        Self { incoming, ledger }
+        Self { source: Sent::Live(Some(incoming)), ledger }
+    }
+
+    /// The same, held in memory where it says that it has no more octets than that.
+    ///
+    /// # Errors
+    /// The client broke off.
+    pub(super) async fn held(mut self, most: u64) -> Result<Self, Refusal> {
+        let Sent::Live(Some(incoming)) = &mut self.source else { return Ok(self) };
+        let length = incoming.size_hint().exact();
+        if length.is_none_or(|length| length > most) {
+            return Ok(self);
+        }
+        let mut data = Vec::with_capacity(usize::try_from(length.unwrap_or_default()).unwrap_or_default());
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx)).await {
+            let broke_off = |_| Refusal::new(400, "the request broke off", Flag::DownstreamTermination);
+            match frame.map_err(broke_off)?.into_data() {
+                Ok(part) => data.extend_from_slice(&part),
+                // Trailers of a request with a length say nothing that an application waits for.
+                Err(_trailers) => break,
+            }
+        }
+        self.ledger.uploading.set(false);
+        self.source = Sent::Held { data: data.into(), sent: false };
+        Ok(self)
+    }
+
+    /// What one attempt sends. A live body goes with it, and is only there again if it comes back unsent.
+    pub(super) fn take(&mut self) -> Self {
+        let source = match &mut self.source {
+            Sent::Live(incoming) => Sent::Live(incoming.take()),
+            Sent::Held { data, .. } => Sent::Held { data: data.clone(), sent: false },
+        };
+        Self { source, ledger: self.ledger.clone() }
+    }
+
+    /// Whether there is anything to send.
+    pub(super) const fn is_there(&self) -> bool {
+        matches!(self.source, Sent::Held { .. } | Sent::Live(Some(_)))
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.ledger.uploading.set(false);
+        // One that was given away is another's to tell of.
+        if matches!(self.source, Sent::Live(Some(_))) {
+            self.ledger.uploading.set(false);
+        }
     }
 }
 
@@ -37,7 +95,14 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let frame = match &mut self.source {
+            Sent::Live(Some(incoming)) => ready!(Pin::new(incoming).poll_frame(cx)),
+            Sent::Live(None) => None,
+            Sent::Held { data, sent } => {
+                let first = !std::mem::replace(sent, true);
+                (first && !data.is_empty()).then(|| Ok(Frame::data(data.clone())))
+            }
+        };
         if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
             self.ledger.sent.set(self.ledger.sent.get() + data.len() as u64);
         }
@@ -45,12 +110,30 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.source {
+            Sent::Live(incoming) => incoming.as_ref().is_none_or(Body::is_end_stream),
+            Sent::Held { data, sent } => *sent || data.is_empty(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.source {
+            Sent::Live(Some(incoming)) => incoming.size_hint(),
+            Sent::Live(None) => SizeHint::with_exact(0),
+            Sent::Held { data, sent } => SizeHint::with_exact(if *sent { 0 } else { data.len() as u64 }),
+        }
     }
+}
+
+/// Why a response ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplyError {
+    /// The endpoint's connection failed.
+    #[error(transparent)]
+    Upstream(hyper::Error),
+    /// It took longer than the rule lets it.
+    #[error("the response took too long")]
+    Timeout,
 }
 
 /// The body of a response on its way to the client.
@@ -59,6 +142,8 @@ pub(crate) struct ReplyBody {
     ledger: Rc<Ledger>,
     /// The connection that it comes by, until it has all come.
     lease: Option<Lease>,
+    /// When all of it has to be there.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 enum Source {
@@ -69,13 +154,19 @@ enum Source {
 impl ReplyBody {
     /// An endpoint's, as it comes.
     pub(super) fn upstream(incoming: Incoming, ledger: Rc<Ledger>, lease: Lease) -> Self {
-        Self { source: Source::Upstream(incoming), ledger, lease: Some(lease) }
+        Self { source: Source::Upstream(incoming), ledger, lease: Some(lease), deadline: None }
+    }
+
+    /// The same, cut off then.
+    pub(super) fn until(mut self, deadline: Option<Instant>) -> Self {
+        self.deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
+        self
     }
 
     /// A short text of our own.
     pub(super) fn text(text: Bytes, ledger: Rc<Ledger>) -> Self {
         let text = Some(text).filter(|text| !text.is_empty());
-        Self { source: Source::Text(text), ledger, lease: None }
+        Self { source: Source::Text(text), ledger, lease: None, deadline: None }
     }
 
     /// All has come: the connection is the next request's, unless this one's body is still on its way.
@@ -90,11 +181,19 @@ impl ReplyBody {
 
 impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ReplyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            self.ledger.note_flag(Flag::UpstreamTimeout);
+            return Poll::Ready(Some(Err(ReplyError::Timeout)));
+        }
         let frame = match &mut self.source {
-            Source::Upstream(incoming) => ready!(Pin::new(incoming).poll_frame(cx)),
+            Source::Upstream(incoming) => {
+                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(ReplyError::Upstream))
+            }
             Source::Text(text) => text.take().map(|text| Ok(Frame::data(text))),
         };
         match &frame {

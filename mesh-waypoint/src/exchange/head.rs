@@ -25,6 +25,8 @@ pub(super) struct Head {
     pub(super) parts: Parts,
     /// Whom it asks, as it is written.
     pub(super) authority: Authority,
+    /// What it asks for there: the path in normal form, and the query.
+    pub(super) target: PathAndQuery,
     host: String,
     port: u16,
     client: Option<Arc<Workload>>,
@@ -39,7 +41,15 @@ impl Head {
         normalise(&mut parts)?;
         let authority = authority_of(&parts, &arrival.target)?;
         let host = authority.host().to_ascii_lowercase();
-        Ok(Self { host, authority, parts, port: arrival.target.port(), client: arrival.client.workload.clone() })
+        let target = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        Ok(Self {
+            host,
+            authority,
+            target,
+            parts,
+            port: arrival.target.port(),
+            client: arrival.client.workload.clone(),
+        })
     }
 
     /// The head that goes to an endpoint by that version of HTTP.
@@ -47,7 +57,7 @@ impl Head {
         let mut parts = http::Request::new(()).into_parts().0;
         parts.method = self.parts.method.clone();
         parts.headers = self.parts.headers.clone();
-        let target = self.parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let target = self.target.clone();
         let is_connect = parts.method == Method::CONNECT;
         match version {
             Version::Http1 => {
@@ -152,11 +162,11 @@ impl RequestView for Head {
     }
 
     fn path(&self) -> &str {
-        self.parts.uri.path()
+        self.target.path()
     }
 
     fn query(&self) -> Option<&str> {
-        self.parts.uri.query()
+        self.target.query()
     }
 
     fn header(&self, name: &str) -> Option<Cow<'_, str>> {

@@ -3,10 +3,13 @@
 use std::{
     cell::{Cell, OnceCell},
     rc::Rc,
+    sync::Arc,
     time::Instant,
 };
 
 use http::{Method, request::Parts};
+
+use mesh_core::l7::Rule;
 
 use super::reply::Flag;
 use crate::{
@@ -27,6 +30,8 @@ pub(crate) struct Ledger {
     /// Zero until there is a response.
     status: Cell<u16>,
     flag: Cell<Flag>,
+    /// The rule that it belongs to.
+    rule: OnceCell<Arc<Rule>>,
     /// Bytes of the request's body.
     pub(super) sent: Cell<u64>,
     /// Bytes of the response's body.
@@ -45,6 +50,7 @@ impl Ledger {
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
             endpoint: OnceCell::new(),
+            rule: OnceCell::new(),
             status: Cell::new(0),
             flag: Cell::new(Flag::None),
             sent: Cell::default(),
@@ -62,6 +68,17 @@ impl Ledger {
     pub(super) fn note_endpoint(&self, endpoint: &Rc<Endpoint>) {
         // One answers, or none.
         let _ = self.endpoint.set(endpoint.clone());
+    }
+
+    /// The rule that it belongs to.
+    pub(super) fn note_rule(&self, rule: &Arc<Rule>) {
+        // It belongs to one.
+        let _ = self.rule.set(rule.clone());
+    }
+
+    /// It was made to wait.
+    pub(super) fn note_delay(&self) {
+        self.note_flag(Flag::DelayInjected);
     }
 
     /// Why the response is what it is. The first reason stays.
@@ -85,6 +102,7 @@ impl Ledger {
             path = self.path,
             status = self.status.get(),
             response_flags = self.flag.get().as_str(),
+            route = self.rule.get().map(|rule| tracing::field::display(&rule.at)),
             upstream = endpoint.map(|endpoint| tracing::field::display(endpoint.address())),
             workload = endpoint.and_then(|endpoint| endpoint.workload.as_ref()).map(|workload| &*workload.name),
             bytes_received = self.sent.get(),

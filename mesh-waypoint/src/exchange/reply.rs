@@ -17,6 +17,18 @@ pub(crate) enum Flag {
     None,
     /// `NC`: a route to what is not there.
     NoCluster,
+    /// `NR`: no rule of a route matches.
+    NoRoute,
+    /// `UT`: the upstream took too long.
+    UpstreamTimeout,
+    /// `URX`: it was tried as often as it may.
+    RetriesExhausted,
+    /// `FI`: a fault was injected.
+    FaultInjected,
+    /// `DI`: a delay was injected.
+    DelayInjected,
+    /// `RBAC`: a policy refuses it.
+    Denied,
     /// `UH`: no healthy upstream.
     NoHealthyUpstream,
     /// `UF`: the upstream cannot be connected.
@@ -39,6 +51,12 @@ impl Flag {
         match self {
             Self::None => "-",
             Self::NoCluster => "NC",
+            Self::NoRoute => "NR",
+            Self::UpstreamTimeout => "UT",
+            Self::RetriesExhausted => "URX",
+            Self::FaultInjected => "FI",
+            Self::DelayInjected => "DI",
+            Self::Denied => "RBAC",
             Self::NoHealthyUpstream => "UH",
             Self::UpstreamFailure => "UF",
             Self::Overflow => "UO",
@@ -56,29 +74,42 @@ pub(super) struct Refusal {
     status: u16,
     text: Cow<'static, str>,
     flag: Flag,
+    /// gRPC's status, where it is not that of HTTP's.
+    grpc: Option<u32>,
 }
 
 impl Refusal {
     pub(super) fn new(status: u16, text: impl Into<Cow<'static, str>>, flag: Flag) -> Self {
-        Self { status, text: text.into(), flag }
+        Self { status, text: text.into(), flag, grpc: None }
+    }
+
+    /// One by gRPC's status, whoever asks.
+    pub(super) fn of_grpc(status: u32, text: impl Into<Cow<'static, str>>, flag: Flag) -> Self {
+        Self { grpc: Some(status), ..Self::new(200, text, flag) }
+    }
+
+    /// The same for another reason.
+    pub(super) fn because(self, flag: Flag) -> Self {
+        Self { flag, ..self }
     }
 
     /// What policies refuse. Who is refused is not told which of them it was.
     pub(super) fn of_denial(denial: &Denial) -> Self {
         tracing::info!(%denial, "request denied");
-        Self::new(403, "RBAC: access denied", Flag::None)
+        Self::new(403, "RBAC: access denied", Flag::Denied)
     }
 
     /// The response: to a client of gRPC 200 with gRPC's status, since it looks at no other (gRPC over HTTP/2, Responses).
     pub(super) fn into_response(self, is_grpc: bool, ledger: Rc<Ledger>) -> Response<ReplyBody> {
         ledger.note_flag(self.flag);
+        let is_grpc = is_grpc || self.grpc.is_some();
         let body = if is_grpc { Bytes::new() } else { Bytes::from(self.text.clone().into_owned()) };
         let has_body = !body.is_empty();
         let mut response = Response::new(ReplyBody::text(body, ledger));
         let headers = response.headers_mut();
         if is_grpc {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
+            headers.insert("grpc-status", HeaderValue::from(self.grpc.unwrap_or_else(|| grpc_status(self.status))));
             if let Ok(message) = HeaderValue::try_from(percent_encoded(&self.text)) {
                 headers.insert("grpc-message", message);
             }
@@ -117,8 +148,13 @@ pub(super) fn of_upstream(error: &UpstreamError) -> Refusal {
     Refusal::new(503, text, flag)
 }
 
+/// What a client is told of an upstream that takes too long.
+pub(super) fn timed_out() -> Refusal {
+    Refusal::new(504, "upstream request timeout", Flag::UpstreamTimeout)
+}
+
 /// By gRPC's table of HTTP statuses (doc/http-grpc-status-mapping.md).
-const fn grpc_status(status: u16) -> u16 {
+const fn grpc_status(status: u16) -> u32 {
     match status {
         400 => 13,
         401 => 16,

@@ -9,7 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use mesh_core::{Protocol, Service, Snapshot, Transport, Workload, l7::TrafficPolicy, transport_to};
+use mesh_core::{
+    LabelSet, Protocol, Service, Snapshot, Transport, Workload,
+    l7::TrafficPolicy,
+    policy::{ClientTlsRule, Selector},
+    transport_to,
+};
 use tokio::sync::Notify;
 
 use super::{
@@ -42,6 +47,18 @@ impl fmt::Display for ClusterKey {
             Self::Service { hostname, port, subset: None } => write!(f, "{hostname}:{port}"),
             Self::Service { hostname, port, subset: Some(subset) } => write!(f, "{hostname}:{port} subset {subset}"),
             Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl ClusterKey {
+    /// The cluster of what a tunnel is for.
+    pub(crate) fn of_target(target: &Target) -> Self {
+        match target {
+            Target::Service(service, port) => {
+                Self::Service { hostname: service.hostname.clone(), port: *port, subset: None }
+            }
+            Target::Workload(address) => Self::Address(*address),
         }
     }
 }
@@ -85,13 +102,7 @@ impl Cluster {
     /// # Errors
     /// There is nothing, or a DestinationRule asks for what is not done here.
     pub(crate) fn of_target(worker: &Worker, target: &Target) -> Result<Rc<Self>, UpstreamError> {
-        let key = match target {
-            Target::Service(service, port) => {
-                ClusterKey::Service { hostname: service.hostname.clone(), port: *port, subset: None }
-            }
-            Target::Workload(address) => ClusterKey::Address(*address),
-        };
-        Self::get(worker, &key)
+        Self::get(worker, &ClusterKey::of_target(target))
     }
 
     /// The cluster of that name, up to date.
@@ -116,7 +127,7 @@ impl Cluster {
             clusters.borrow_mut().insert(key.clone(), new.clone());
             new
         });
-        if cluster.generation.get() != generation && cluster.renew(&snapshot).is_none() {
+        if cluster.generation.get() != generation && cluster.renew(&snapshot, &worker.shared.name.namespace).is_none() {
             clusters.borrow_mut().remove(key);
             return Err(UpstreamError::NoCluster(key.clone()));
         }
@@ -145,17 +156,25 @@ impl Cluster {
     }
 
     /// Takes over what a snapshot says, and keeps the endpoints that stay. None when there is no such cluster any more.
-    fn renew(&self, snapshot: &Snapshot) -> Option<()> {
+    fn renew(&self, snapshot: &Snapshot, own_namespace: &str) -> Option<()> {
         let found = match &self.key {
             ClusterKey::Address(address) => {
                 let workload = snapshot.workload_by_address(address.ip())?;
                 let transport = transport_to(snapshot, None, None, Some(workload));
                 transport.map(|(transport, _)| vec![(*address, Some(workload.clone()), transport)])
             }
-            ClusterKey::Service { hostname, port, .. } => {
+            ClusterKey::Service { hostname, port, subset } => {
                 let service = snapshot.service_by_hostname(hostname)?;
                 service.port(*port, Protocol::Tcp)?;
-                endpoints_of(snapshot, service, *port)
+                let rule = rule_for(snapshot, own_namespace, service);
+                let traffic = rule.map(|rule| &*rule.traffic);
+                let labels = match subset {
+                    None => None,
+                    Some(subset) => traffic?.subsets.get(subset)?.labels.as_ref(),
+                };
+                let policy = traffic.map(|traffic| traffic.effective(subset.as_deref(), *port));
+                self.policy.replace(Rc::new(policy.unwrap_or_default()));
+                endpoints_of(snapshot, service, *port, labels)
             }
         };
         match found {
@@ -181,13 +200,27 @@ impl Cluster {
     }
 }
 
+/// The DestinationRule about a Service, for a waypoint of that namespace.
+fn rule_for<'a>(snapshot: &'a Snapshot, own_namespace: &str, service: &Service) -> Option<&'a Arc<ClientTlsRule>> {
+    let nobody = LabelSet::default();
+    snapshot.policies().client_tls_for(Some((own_namespace, &nobody)), &service.hostname, &service.namespace)
+}
+
 type Found = (SocketAddr, Option<Arc<Workload>>, Transport);
 
 /// A Service's endpoints, of one family: where both are there, they are the same pods twice.
-fn endpoints_of(snapshot: &Snapshot, service: &Arc<Service>, port: u16) -> Result<Vec<Found>, mesh_core::Refusal> {
+fn endpoints_of(
+    snapshot: &Snapshot,
+    service: &Arc<Service>,
+    port: u16,
+    labels: Option<&Selector>,
+) -> Result<Vec<Found>, mesh_core::Refusal> {
     let all = service.port(port, Protocol::Tcp).map_or(&[][..], |port| &port.endpoints);
     let has_ipv4 = all.iter().any(|endpoint| endpoint.address.is_ipv4());
-    let of_family = all.iter().filter(|endpoint| endpoint.address.is_ipv4() == has_ipv4);
+    let of_subset = |endpoint: &&mesh_core::Endpoint| {
+        labels.is_none_or(|labels| endpoint.workload.as_ref().is_some_and(|workload| labels.selects(&workload.labels)))
+    };
+    let of_family = all.iter().filter(|endpoint| endpoint.address.is_ipv4() == has_ipv4).filter(of_subset);
     of_family
         .map(|endpoint| {
             let workload = endpoint.workload.clone();

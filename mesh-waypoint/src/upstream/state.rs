@@ -47,6 +47,8 @@ pub(crate) struct ClusterState {
     pub(crate) requests: AtomicU32,
     /// Requests that wait for a connection.
     pub(crate) pending: AtomicU32,
+    /// Retries under way.
+    pub(crate) retries: AtomicU32,
     /// Connections.
     pub(crate) connections: AtomicU32,
     /// Ejections ever; zero spares looking for them.
@@ -60,6 +62,7 @@ impl ClusterState {
         Self {
             requests: AtomicU32::new(0),
             pending: AtomicU32::new(0),
+            retries: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             ejections: AtomicU64::new(0),
             endpoints: Mutex::default(),

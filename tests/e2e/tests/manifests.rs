@@ -20,8 +20,10 @@ fn guide(name: &str) -> Result<String> {
 fn application(namespace: &str, app: &str, version: &str, more: &[&str]) -> PodSpec {
     let name = format!("{app}-{version}");
     let listen = format!("[::]:{PORT}");
-    let command: Vec<&str> =
-        ["mesh-traffic", "http", "--listen", &listen, "--name", &name].into_iter().chain(more.iter().copied()).collect();
+    let command: Vec<&str> = ["mesh-traffic", "http", "--listen", &listen, "--name", &name]
+        .into_iter()
+        .chain(more.iter().copied())
+        .collect();
     let spec = PodSpec::new(namespace, &name).on("node-b").service_account(app).label("app", app);
     spec.label("version", version).command(command).port("http", PORT)
 }
@@ -48,7 +50,7 @@ impl Scene {
             mesh.lab.apply(file, &guide(file)?)?;
         }
         let waypoint = Waypoint::declare_in(&mesh, DEFAULT, "waypoint")?;
-        mesh.lab.label_namespace(DEFAULT, "istio.io/use-waypoint", "waypoint")?;
+        waypoint.serve_namespace(&mesh)?;
         // It is ready once it has read all of that.
         waypoint.replica(&mesh, "waypoint-1", "node-a")?;
         mesh.settle()?;
@@ -102,11 +104,8 @@ fn a_canary_gets_its_share() -> Verdict {
 
 #[test]
 fn a_timeout_ends_what_takes_longer() -> Verdict {
-    let scene = Scene::set(
-        "inventory",
-        vec![application(DEFAULT, "inventory", "v1", &[])],
-        &["virtualservice-timeout.yaml"],
-    )?;
+    let scene =
+        Scene::set("inventory", vec![application(DEFAULT, "inventory", "v1", &[])], &["virtualservice-timeout.yaml"])?;
     let (status, _, seconds) = scene.one("/slow/1000/fast-enough")?;
     assert!(status == 200 && seconds >= 1.0, "{status} after {seconds} s");
     let (status, _, seconds) = scene.one("/slow/20000/too-slow")?;
@@ -144,10 +143,8 @@ fn a_fault_delays_its_share() -> Verdict {
 
 #[test]
 fn a_circuit_opens_for_an_endpoint_that_fails() -> Verdict {
-    let pods = vec![
-        application(DEFAULT, "payment", "v1", &[]),
-        application(DEFAULT, "payment", "v2", &["--status", "503"]),
-    ];
+    let pods =
+        vec![application(DEFAULT, "payment", "v1", &[]), application(DEFAULT, "payment", "v2", &["--status", "503"])];
     let scene = Scene::set("payment", pods, &["destinationrule-circuit-breaker.yaml"])?;
     let before = scene.get("/item/[1-100]", &[])?;
     let failed = before.iter().filter(|(status, ..)| *status == 503).count();

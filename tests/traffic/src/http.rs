@@ -84,7 +84,8 @@ async fn answer(application: Application, request: Request<Incoming>) -> Result<
     };
     let status = application.always.map_or(status, u32::from);
     let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = u16::try_from(status).ok().and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or_default();
+    *response.status_mut() =
+        u16::try_from(status).ok().and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or_default();
     if let Ok(name) = hyper::header::HeaderValue::from_str(&application.name) {
         response.headers_mut().insert("x-served-by", name);
     }

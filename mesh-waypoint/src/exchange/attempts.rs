@@ -1,0 +1,215 @@
+//! A request to an endpoint, and to another one where that is asked for and does no harm.
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    rc::Rc,
+    time::Duration,
+};
+
+use http::HeaderValue;
+use hyper::Request;
+use mesh_core::l7::{
+    RequestView as _,
+    traffic::{Algorithm, HashKey},
+};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::{
+    RequestBody,
+    attempt::{Attempt, Failure, Sent},
+    head::Head,
+    reply::{self, Flag, Refusal},
+    route::{Plan, backoff},
+};
+use crate::{
+    inbound::Connection,
+    upstream::{Answer, Cluster, Count, Endpoint, UpstreamError, Version, Wish},
+};
+
+/// Retries under way, in percent of requests under way: more would make an outage of a slowdown.
+const RETRY_BUDGET: u32 = 20;
+/// Retries that are allowed however few requests there are.
+const LEAST_RETRIES: u32 = 3;
+
+/// A request on its way.
+pub(super) struct Attempts<'a> {
+    pub(super) connection: &'a Rc<Connection>,
+    pub(super) cluster: &'a Rc<Cluster>,
+    pub(super) plan: &'a Plan,
+    pub(super) head: &'a Head,
+    pub(super) version: Version,
+    /// When all has to be over.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// How one attempt ended.
+enum End {
+    Answered(Box<Sent>),
+    /// Nothing of it went out.
+    Unsent(UpstreamError),
+    /// It may have gone out; the refusal is what the client is told if that was the last.
+    Broken {
+        refusal: Refusal,
+        refused_stream: bool,
+        clients: bool,
+    },
+    TimedOut,
+}
+
+impl Attempts<'_> {
+    /// Sends it, as often as the plan allows.
+    pub(super) async fn send(&self, mut body: RequestBody) -> Result<Sent, Refusal> {
+        let whole = self.all(&mut body);
+        match self.deadline {
+            None => whole.await,
+            Some(deadline) => timeout_at(deadline, whole).await.unwrap_or_else(|_| Err(reply::timed_out())),
+        }
+    }
+
+    async fn all(&self, body: &mut RequestBody) -> Result<Sent, Refusal> {
+        let mut wish = Wish { hash: self.hash(), avoid: Vec::new() };
+        let mut retries = 0;
+        let mut under_way: Option<Count<_>> = None;
+        loop {
+            let endpoint = self.cluster.pick(&wish).map_err(|error| reply::of_upstream(&error))?;
+            let end = self.once(&endpoint, body).await;
+            self.note(&endpoint, &end);
+            let again = retries < self.plan.retry.attempts && self.is_worth_it(&end, body);
+            if !again {
+                return self.last(end, retries);
+            }
+            retries += 1;
+            drop(under_way.take());
+            let state = &self.cluster.state;
+            let most = self.cluster.policy().pool.as_ref().and_then(|pool| pool.max_retries);
+            let active = state.requests.load(std::sync::atomic::Ordering::Relaxed);
+            let budget = most.unwrap_or((active * RETRY_BUDGET / 100).max(LEAST_RETRIES));
+            under_way = Count::within(state, Some(budget), |state| &state.retries);
+            if under_way.is_none() {
+                return self.last(end, retries);
+            }
+            wish.avoid.push(endpoint.address());
+            // A connection that could not be made costs the endpoint nothing.
+            if !matches!(end, End::Unsent(_)) {
+                drop(end);
+                sleep(backoff(&self.plan.retry, retries)).await;
+            }
+        }
+    }
+
+    async fn once(&self, endpoint: &Rc<Endpoint>, body: &mut RequestBody) -> End {
+        let worker = &self.connection.worker;
+        let attempt = Attempt { worker, cluster: self.cluster, endpoint, version: self.version };
+        let request = Request::from_parts(self.head.for_upstream(self.version), body.take());
+        let sending = attempt.send(request);
+        let limits = [self.plan.retry.per_try_timeout, self.plan.timeouts.backend_request];
+        let sent = match limits.into_iter().flatten().min() {
+            None => sending.await,
+            Some(limit) => match timeout(limit, sending).await {
+                Ok(sent) => sent,
+                Err(_) => return End::TimedOut,
+            },
+        };
+        match sent {
+            Ok(sent) => End::Answered(Box::new(sent)),
+            Err(Failure::Unsent(error, request)) => {
+                *body = request.into_body();
+                End::Unsent(error)
+            }
+            Err(Failure::Broken(broken)) => End::Broken {
+                refused_stream: broken.is_refused_stream,
+                clients: broken.is_clients,
+                refusal: broken.into_refusal(),
+            },
+        }
+    }
+
+    /// What the endpoint's health is told.
+    fn note(&self, endpoint: &Endpoint, end: &End) {
+        let answer = match end {
+            End::Answered(sent) => Answer::of_status(sent.response.status().as_u16()),
+            End::Unsent(UpstreamError::Overflow(_)) | End::Broken { clients: true, .. } => return,
+            End::Unsent(_) | End::Broken { .. } | End::TimedOut => Answer::Gateway,
+        };
+        let outlier = self.cluster.policy().outlier.clone();
+        if self.cluster.state.note(&endpoint.state, answer, outlier.as_ref()) {
+            tracing::info!(cluster = %self.cluster.key, endpoint = %endpoint.address(), "endpoint ejected");
+        }
+    }
+
+    /// Whether the plan has such an end tried again, and the request is still there to be sent.
+    fn is_worth_it(&self, end: &End, body: &RequestBody) -> bool {
+        let on = &self.plan.retry.on;
+        let wanted = match end {
+            End::Answered(sent) => {
+                let grpc = sent.response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
+                let grpc = grpc.and_then(|status| status.parse().ok());
+                on.status(sent.response.status().as_u16()) || grpc.is_some_and(|status| on.grpc.contains(&status))
+            }
+            End::Unsent(error) => {
+                let connected = on.connect_failure || on.reset_before_request || on.server_error || on.gateway_error;
+                error.is_worth_another_endpoint() && connected
+            }
+            End::Broken { clients: true, .. } => false,
+            End::Broken { refused_stream: true, .. } if on.refused_stream => true,
+            End::Broken { .. } => on.reset || on.server_error,
+            End::TimedOut => on.per_try_timeout,
+        };
+        wanted && body.is_there()
+    }
+
+    fn last(&self, end: End, retries: u32) -> Result<Sent, Refusal> {
+        match end {
+            End::Answered(sent) => Ok(*sent),
+            End::Unsent(error) => Err(reply::of_upstream(&error)),
+            End::Broken { refusal, .. } => Err(refusal),
+            End::TimedOut if retries > 0 => Err(reply::timed_out().because(Flag::RetriesExhausted)),
+            End::TimedOut => Err(reply::timed_out()),
+        }
+    }
+
+    /// What consistent hashing goes by.
+    fn hash(&self) -> Option<u64> {
+        let policy = self.cluster.policy();
+        let Some(Algorithm::ConsistentHash(key)) = policy.load_balancer.as_ref().map(|balancer| &balancer.algorithm)
+        else {
+            return None;
+        };
+        let mut hasher = DefaultHasher::new();
+        match key {
+            HashKey::Header(name) => self.head.header(name)?.hash(&mut hasher),
+            HashKey::QueryParameter(name) => self.head.query_parameter(name)?.hash(&mut hasher),
+            HashKey::SourceAddress => self.connection.arrival.client.address.ip().hash(&mut hasher),
+            HashKey::Cookie { name, .. } => self.cookie(name)?.hash(&mut hasher),
+        }
+        Some(hasher.finish())
+    }
+
+    fn cookie(&self, name: &str) -> Option<String> {
+        let cookies = self.head.header("cookie")?;
+        let mut pairs = cookies.split([';', ',']).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find_map(|(known, value)| (known == name).then(|| value.to_owned()))
+    }
+
+    /// A cookie for a client that has none, by which its requests stay with one endpoint.
+    pub(super) fn new_cookie(cluster: &Cluster, head: &mut Head) -> Option<HeaderValue> {
+        let policy = cluster.policy();
+        let Some(Algorithm::ConsistentHash(HashKey::Cookie { name, path, ttl: Some(ttl) })) =
+            policy.load_balancer.as_ref().map(|balancer| &balancer.algorithm)
+        else {
+            return None;
+        };
+        let held = head.header("cookie").is_some_and(|cookies| {
+            cookies.split([';', ',']).any(|pair| pair.trim().split_once('=').is_some_and(|(known, _)| *known == **name))
+        });
+        if held {
+            return None;
+        }
+        let value = format!("{:016x}", fastrand::u64(..));
+        let pair = HeaderValue::try_from(format!("{name}={value}")).ok()?;
+        head.parts.headers.append(http::header::COOKIE, pair);
+        let path = path.as_deref().map_or_else(String::new, |path| format!("; Path={path}"));
+        let age = if *ttl > Duration::ZERO { format!("; Max-Age={}", ttl.as_secs()) } else { String::new() };
+        HeaderValue::try_from(format!("{name}={value}{path}{age}; HttpOnly")).ok()
+    }
+}

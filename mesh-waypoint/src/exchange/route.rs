@@ -1,0 +1,207 @@
+//! What becomes of a request: the rule that it belongs to, and what the rule asks for.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header::LOCATION};
+use mesh_core::{
+    Snapshot,
+    l7::{
+        Abort, Action, Backend, BackendTarget, PathMatch, Retry, RetryOn, Rule, Timeouts,
+        cors::{Crossing, Field},
+        split,
+    },
+};
+use tokio::time::sleep;
+
+use super::{
+    body::ReplyBody,
+    edits,
+    head::Head,
+    ledger::Ledger,
+    reply::{Flag, Refusal},
+};
+use crate::{
+    inbound::{Connection, Target},
+    upstream::ClusterKey,
+};
+
+/// Where a request goes, and how.
+pub(super) struct Plan {
+    /// The endpoints that it may go to.
+    pub(super) cluster: ClusterKey,
+    /// When it is tried again.
+    pub(super) retry: Retry,
+    /// Whether a rule has it tried again after it was sent.
+    pub(super) repeats: bool,
+    /// How long it may take.
+    pub(super) timeouts: Timeouts,
+    rule: Option<Arc<Rule>>,
+    backend: usize,
+    cors: Vec<Field>,
+}
+
+/// What becomes of it.
+pub(super) enum Course {
+    /// It goes on.
+    Forward(Plan),
+    /// It is answered here.
+    Answer(Response<ReplyBody>),
+}
+
+/// What Istio tries again where nobody has said anything: what the endpoint has certainly not begun to serve.
+fn default_retry() -> Retry {
+    let on = RetryOn { connect_failure: true, refused_stream: true, reset_before_request: true, ..RetryOn::default() };
+    Retry { attempts: 2, per_try_timeout: None, on, backoff: Retry::DEFAULT_BACKOFF }
+}
+
+impl Plan {
+    fn of_target(target: &Target) -> Self {
+        Self {
+            cluster: ClusterKey::of_target(target),
+            retry: default_retry(),
+            repeats: false,
+            timeouts: Timeouts::default(),
+            rule: None,
+            backend: 0,
+            cors: Vec::new(),
+        }
+    }
+
+    fn backend(&self) -> Option<&Backend> {
+        match &self.rule.as_ref()?.action {
+            Action::Forward(backends) => backends.get(self.backend),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
+    }
+
+    /// Changes a response's header as the backend, and then the rule, ask for.
+    pub(super) fn edit_response(&self, headers: &mut http::HeaderMap) {
+        if let Some(backend) = self.backend() {
+            edits::apply(&backend.response_headers, headers);
+        }
+        if let Some(rule) = &self.rule {
+            edits::apply(&rule.response_headers, headers);
+        }
+        edits::set(&self.cors, headers);
+    }
+}
+
+/// Decides; a delay that a rule injects passes here.
+pub(super) async fn course(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    head: &mut Head,
+    ledger: &Rc<Ledger>,
+) -> Result<Course, Refusal> {
+    let arrival = &connection.arrival;
+    let Target::Service(service, port) = &arrival.target else {
+        return Ok(Course::Forward(Plan::of_target(&arrival.target)));
+    };
+    let client = arrival.client.identity.namespace();
+    let Some(table) = snapshot.l7().service_routes(Some(client), &service.hostname, *port) else {
+        return Ok(Course::Forward(Plan::of_target(&arrival.target)));
+    };
+    let Some(found) = table.find(head) else {
+        return Err(Refusal::new(404, "no route matches the request", Flag::NoRoute));
+    };
+    let (rule, matched) = (Arc::clone(found.rule), found.path().clone());
+    ledger.note_rule(&rule);
+    let cors = match rule.cors.as_ref().map(|cors| cors.judge(head)) {
+        Some(Crossing::Preflight(fields)) => {
+            let mut response = answered(200, None, ledger);
+            edits::set(&fields, response.headers_mut());
+            return Ok(Course::Answer(response));
+        }
+        Some(Crossing::Allowed(fields)) => fields,
+        Some(Crossing::Silent) | None => Vec::new(),
+    };
+    injected(&rule, ledger).await?;
+    let answer = match &rule.action {
+        Action::Forward(backends) => {
+            return forward(&rule, backends, &matched, head, &arrival.target, cors).map(Course::Forward);
+        }
+        Action::Redirect(redirect) => {
+            let location = redirect.location(head, &matched);
+            let mut response = answered(redirect.status, None, ledger);
+            let location = HeaderValue::try_from(location)
+                .map_err(|_| Refusal::new(500, "the redirect leads to no reference", Flag::NoRoute))?;
+            response.headers_mut().insert(LOCATION, location);
+            response
+        }
+        Action::Respond(direct) => answered(direct.status, direct.body.as_deref(), ledger),
+    };
+    let mut answer = answer;
+    edits::apply(&rule.response_headers, answer.headers_mut());
+    edits::set(&cors, answer.headers_mut());
+    Ok(Course::Answer(answer))
+}
+
+fn answered(status: u16, body: Option<&[u8]>, ledger: &Rc<Ledger>) -> Response<ReplyBody> {
+    let body = body.map_or_else(Bytes::new, Bytes::copy_from_slice);
+    let mut response = Response::new(ReplyBody::text(body, ledger.clone()));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}
+
+/// Faults: a delay first, then perhaps an answer in place of the upstream's.
+async fn injected(rule: &Rule, ledger: &Rc<Ledger>) -> Result<(), Refusal> {
+    if let Some((percent, delay)) = rule.fault.delay
+        && percent.includes(fastrand::u64(..))
+    {
+        ledger.note_delay();
+        sleep(delay).await;
+    }
+    let Some((percent, abort)) = rule.fault.abort else { return Ok(()) };
+    if !percent.includes(fastrand::u64(..)) {
+        return Ok(());
+    }
+    Err(match abort {
+        Abort::Http(status) => Refusal::new(status, "fault filter abort", Flag::FaultInjected),
+        Abort::Grpc(status) => Refusal::of_grpc(status, "fault filter abort", Flag::FaultInjected),
+    })
+}
+
+fn forward(
+    rule: &Arc<Rule>,
+    backends: &[Backend],
+    matched: &PathMatch,
+    head: &mut Head,
+    target: &Target,
+    cors: Vec<Field>,
+) -> Result<Plan, Refusal> {
+    let chosen = split::pick(backends, fastrand::u64(..));
+    let chosen = chosen.ok_or_else(|| Refusal::new(500, "no destination has a weight", Flag::NoCluster))?;
+    let cluster = match &chosen.target {
+        BackendTarget::Service { hostname, port, subset } => ClusterKey::Service {
+            hostname: hostname.clone(),
+            port: port.unwrap_or(target.port()),
+            subset: subset.clone(),
+        },
+        BackendTarget::Unresolved { status, reason } => {
+            return Err(Refusal::new(*status, reason.to_string(), Flag::NoCluster));
+        }
+    };
+    edits::apply_to_request(&rule.request_headers, head);
+    edits::apply_to_request(&chosen.request_headers, head);
+    let own = &chosen.rewrite;
+    let authority = own.authority.as_ref().or(rule.rewrite.authority.as_ref());
+    edits::rewrite(head, authority.map(|text| &**text), own.path.as_ref().or(rule.rewrite.path.as_ref()), matched)?;
+    let backend = backends.iter().position(|backend| std::ptr::eq(backend, chosen)).unwrap_or_default();
+    Ok(Plan {
+        cluster,
+        repeats: rule.retry.as_ref().is_some_and(|retry| retry.attempts > 0),
+        retry: rule.retry.clone().unwrap_or_else(default_retry),
+        timeouts: rule.timeouts,
+        rule: Some(rule.clone()),
+        backend,
+        cors,
+    })
+}
+
+/// The pause before the n-th retry, from 1: it doubles up to ten times itself, and is anything below that, so that clients that
+/// failed together do not come back together.
+pub(super) fn backoff(retry: &Retry, times: u32) -> Duration {
+    let most = retry.backoff.saturating_mul(1 << times.saturating_sub(1).min(4)).min(retry.backoff.saturating_mul(10));
+    most.mul_f64(fastrand::f64())
+}
