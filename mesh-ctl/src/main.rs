@@ -11,6 +11,7 @@ mod manifests;
 mod output;
 mod precheck;
 mod resolve;
+mod route;
 mod status;
 mod version;
 mod why;
@@ -23,8 +24,8 @@ use mesh_admin::{Certificate, Connection, Policy, Service, Workload};
 /// Exit codes, for scripts.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; status: nothing wants attention, precheck: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, why and authz: it is allowed
-  1  status: something wants attention, precheck: something is missing, analyze: errors among the findings, resolve: the connection is refused, why and authz: it is refused
+  0  done; status: nothing wants attention, precheck: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, why and authz: it is allowed
+  1  status: something wants attention, precheck: something is missing, analyze: errors among the findings, resolve: the connection is refused, route: nobody answers the request, why and authz: it is refused
   2  wrong usage, no daemon is reached, or something cannot be read or written";
 
 #[derive(Debug, Parser)]
@@ -68,6 +69,8 @@ enum Command {
     Analyze(analyze::Analyze),
     /// Says where a connection to an address goes, and how.
     Resolve(resolve::Resolve),
+    /// Says which rule a request belongs to, and what becomes of it, without sending it.
+    Route(route::Route),
     /// Says what this machine has of what a node daemon needs, and what to do about what it lacks.
     Precheck(precheck::PrecheckArguments),
     /// Prints this program's version, and the daemon's.
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Command::Log(log) => log.run(),
         Command::Analyze(analyze) => analyze.run(),
         Command::Resolve(resolve) => resolve.run(),
+        Command::Route(route) => route.run(),
         Command::Precheck(precheck) => precheck.run(),
         Command::Version(version) => version.run(),
         Command::Completion(completion) => completion.run(),

@@ -189,6 +189,10 @@ codes! {
         "Create a ReferenceGrant in the other namespace; its share of requests is answered with 500 until then."
     FilterNotHonoured = "MESH0411" Error "filter is not known here"
         "Remove the filter; requests of its rule are answered with 500 until then."
+    RuleShadowed = "MESH0412" Warning "rule's requests are another rule's already"
+        "Put the rule first if it is to have them, or take it out."
+    SubsetWithoutPods = "MESH0413" Warning "subset has no ready pods"
+        "Start pods with the subset's labels, or correct the labels; its share of requests is answered with 503 until then."
 }
 
 impl fmt::Display for Code {

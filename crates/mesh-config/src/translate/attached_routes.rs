@@ -1,13 +1,14 @@
 //! HTTPRoutes and GRPCRoutes that attach themselves to Services.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use mesh_core::l7::rule::Mirror;
-use mesh_core::l7::{Action, BackendTarget, L7, Precedence, RouteTable, Rule, ServiceRoutes};
+use mesh_core::l7::{Action, BackendTarget, L7, Precedence, RequestMatch, RouteTable, Rule, ServiceRoutes};
 use mesh_core::{Protocol, Service};
 
 use super::policies::{by_age, report};
+use super::shadows::Matches;
 use crate::code::Code;
 use crate::finding::Finding;
 use crate::gateway_api::{BackendRef, Parent, Route, RouteRule};
@@ -32,6 +33,7 @@ pub(super) fn routes(
         findings,
         taken: of_virtual_services.iter().map(|routes| &*routes.hostname).collect(),
         attached: BTreeMap::new(),
+        everything: RequestMatch::default(),
     };
     let mut all: Vec<&Located<Route>> = by_age(&objects.http_routes, |route| &route.age);
     all.extend(by_age(&objects.grpc_routes, |route| &route.age));
@@ -40,6 +42,7 @@ pub(super) fn routes(
         report(located, &located.object.remarks, translation.findings);
         translation.route(located);
     }
+    translation.report_shadows();
     translation.attached.into_iter().flat_map(|(subject, rules)| rules.tables(&subject)).collect()
 }
 
@@ -82,6 +85,8 @@ struct Translation<'a> {
     /// Hosts that VirtualServices route.
     taken: HashSet<&'a str>,
     attached: BTreeMap<Subject, Attached>,
+    /// The match of a rule that names none.
+    everything: RequestMatch,
 }
 
 impl Translation<'_> {
@@ -208,6 +213,35 @@ impl Translation<'_> {
     fn granted(&self, route: &Route, namespace: &str, service: &str) -> bool {
         let in_namespace = self.objects.reference_grants.iter().filter(|((place, _), _)| **place == *namespace);
         in_namespace.into_iter().any(|(_, grant)| grant.object.allows(route.kind, &route.name.namespace, service))
+    }
+
+    /// Says of which requests an older route, or an earlier rule, is in force (HTTPRouteRule, `matches`).
+    fn report_shadows(&mut self) {
+        let mut found = BTreeSet::new();
+        for ((hostname, _), attached) in &self.attached {
+            let mut matches = Matches::default();
+            for (port, rule) in &attached.rules {
+                let holders = match rule.matches.as_slice() {
+                    [] => vec![(0, matches.take(*port, &self.everything, &rule.at))],
+                    all => all.iter().map(|matched| matches.take(*port, matched, &rule.at)).enumerate().collect(),
+                };
+                for (index, holder) in holders {
+                    if let Some(holder) = holder {
+                        let field = format!("spec.rules[{}].matches[{index}]", rule.at.index);
+                        found.insert((&rule.at, field, format!("{holder} has the same match of {hostname}")));
+                    }
+                }
+            }
+        }
+        for (at, field, message) in found {
+            let key = (at.namespace.to_string(), at.object.to_string());
+            let objects = self.objects;
+            let routes = if at.kind == "GRPCRoute" { &objects.grpc_routes } else { &objects.http_routes };
+            if let Some(located) = routes.get(&key) {
+                let finding = Finding::new(Code::RuleShadowed, (*located.origin).clone(), message);
+                self.findings.push(finding.at(field));
+            }
+        }
     }
 
     fn report(&mut self, code: Code, located: &Located<Route>, field: String, message: String) {

@@ -14,6 +14,7 @@ mod missing;
 mod pods;
 mod policies;
 mod services;
+mod shadows;
 mod slices;
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use mesh_core::l7::traffic::Subset;
 use mesh_core::l7::{Action, BackendTarget, L7, Precedence, RouteTable, Rule, ServiceRoutes};
 use mesh_core::policy::HostPattern;
-use mesh_core::{LabelSet, Policies, Service};
+use mesh_core::{LabelSet, Policies, Service, Workload};
 
 use super::policies::{by_age, report};
+use super::shadows::{Matches, is_everything};
 use crate::code::Code;
 use crate::config::Options;
 use crate::finding::Finding;
@@ -59,6 +61,7 @@ impl Translation<'_> {
         }
         let rules: Vec<Arc<Rule>> =
             read.http.iter().filter_map(|http| self.rule(http, located)).map(Arc::new).collect();
+        self.report_shadows(&rules, located);
         let table = Arc::new(RouteTable::of_any_host(rules, Precedence::AsWritten));
         for (hostname, index) in hosts {
             let clients: Vec<Option<Arc<str>>> = match &read.exported_to {
@@ -88,6 +91,30 @@ impl Translation<'_> {
             let message = format!("requests that come by gateway {gateway} are not routed yet");
             let finding = Finding::new(Code::FieldNotHonoured, (*located.origin).clone(), message);
             self.findings.push(finding.at("spec.gateways"));
+        }
+    }
+
+    /// Says which rules get no request, for those before them have all.
+    fn report_shadows(&mut self, rules: &[Arc<Rule>], located: &Located<VirtualService>) {
+        let (mut matches, mut whole) = (Matches::default(), None);
+        for rule in rules {
+            let holder = match whole {
+                Some(holder) => Some(holder),
+                None if rule.matches.is_empty() => None,
+                None => {
+                    // Every match is taken, whether or not those before it were free.
+                    let holders: Vec<_> =
+                        rule.matches.iter().map(|matched| matches.take(None, matched, &rule.at)).collect();
+                    holders.into_iter().collect::<Option<Vec<_>>>().and_then(|holders| holders.last().copied())
+                }
+            };
+            if let Some(holder) = holder {
+                let message = format!("no request gets here: {holder} has them all");
+                let finding = Finding::new(Code::RuleShadowed, (*located.origin).clone(), message);
+                self.findings.push(finding.at(format!("spec.http[{}]", rule.at.index)));
+            } else if rule.matches.is_empty() || rule.matches.iter().any(is_everything) {
+                whole = Some(&rule.at);
+            }
         }
     }
 
@@ -178,15 +205,29 @@ impl Translation<'_> {
         if let Some(name) = subset {
             let nobody = LabelSet::default();
             let rule = self.policies.client_tls_for(Some((namespace, &nobody)), &host, &service.namespace);
-            let known = rule.is_some_and(|rule| rule.traffic.subsets.contains_key(name));
-            if !known {
+            let Some(defined) = rule.and_then(|rule| rule.traffic.subsets.get(name)) else {
                 let message = format!("no DestinationRule defines subset {name} of {host}");
                 *target = unresolved(Code::SubsetNotDefined, format!("{field}.subset"), message);
                 return;
+            };
+            if !has_pods(service, defined) {
+                let message = format!("of the pods of {host}, none has the labels of subset {name}");
+                let finding = Finding::new(Code::SubsetWithoutPods, (*located.origin).clone(), message);
+                self.findings.push(finding.at(format!("{field}.subset")));
             }
         }
         *hostname = host;
     }
+}
+
+/// Whether any endpoint is of the subset. Of a Service without endpoints that is said already.
+fn has_pods(service: &Service, subset: &Subset) -> bool {
+    let Some(labels) = &subset.labels else {
+        return true;
+    };
+    let mut workloads = service.ports.iter().flat_map(|port| &port.endpoints).map(|endpoint| &endpoint.workload);
+    let selected = |workload: &Option<Arc<Workload>>| workload.as_ref().is_some_and(|pod| labels.selects(&pod.labels));
+    workloads.clone().next().is_none() || workloads.any(selected)
 }
 
 /// A host in full: one without a dot is a Service of the object's own namespace.

@@ -1,5 +1,6 @@
 //! Which requests a rule is about.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::RequestView;
@@ -108,8 +109,14 @@ impl PartialEq for Regex {
 
 impl Eq for Regex {}
 
+impl Hash for Regex {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.source.hash(state);
+    }
+}
+
 /// A match on one text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TextMatch {
     /// The whole text.
     Exact(Arc<str>),
@@ -135,7 +142,7 @@ impl TextMatch {
 }
 
 /// A match on one header field or parameter of the query.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FieldMatch {
     /// The name; a header's in lower case.
     pub name: Arc<str>,
@@ -144,7 +151,7 @@ pub struct FieldMatch {
 }
 
 /// A match on the path, without its query.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// Every path.
     Any,
@@ -200,7 +207,7 @@ fn begins_by_elements(path: &str, prefix: &str) -> bool {
 }
 
 /// Who sends a request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ClientMatch {
     /// The namespace of the client.
     pub namespace: Option<Arc<str>>,
@@ -209,7 +216,7 @@ pub struct ClientMatch {
 }
 
 /// A match on a request: all that is given has to hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RequestMatch {
     /// The path.
     pub path: PathMatch,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::label_set::LabelSet;
 
 /// Labels that a workload must have, all of them. Never empty: a policy without labels to match is about all.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Selector(Box<[(Arc<str>, Arc<str>)]>);
 
 impl Selector {
