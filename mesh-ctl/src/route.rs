@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use hyper::Uri;
 use mesh_config::load;
-use mesh_core::l7::{Abort, Action, Backend, BackendTarget, Fault, Found, RequestView, Rule};
+use mesh_core::l7::{Abort, Action, Backend, BackendTarget, Fault, Found, RequestView, Rule, path};
 use mesh_core::{Snapshot, Workload};
 use serde::Serialize;
 
@@ -51,6 +51,8 @@ struct Request<'a> {
     route: &'a Route,
     host: String,
     port: u16,
+    /// In normal form, as a waypoint reads it.
+    path: Cow<'a, str>,
     client: Option<Arc<Workload>>,
 }
 
@@ -72,7 +74,7 @@ impl RequestView for Request<'_> {
     }
 
     fn path(&self) -> &str {
-        self.route.url.path()
+        &self.path
     }
 
     fn query(&self) -> Option<&str> {
@@ -155,8 +157,16 @@ impl Route {
             return Ok(answer);
         };
         answer.waypoint = Some(waypoint.to_string());
+        let path = match path::normalised(self.url.path()) {
+            Ok(path) => path,
+            Err(error) => {
+                answer.outcome = format!("answered with 400: {error}");
+                answer.lost = true;
+                return Ok(answer);
+            }
+        };
         let host = authority.host().to_ascii_lowercase();
-        let request = Request { route: self, host, port: address.port(), client: client.clone() };
+        let request = Request { route: self, host, port: address.port(), path, client: client.clone() };
         let Some(table) = snapshot.l7().service_routes(namespace, &service.hostname, address.port()) else {
             "forwarded as it is: the Service has no routes".clone_into(&mut answer.outcome);
             return Ok(answer);
@@ -184,7 +194,7 @@ impl Answer {
                 let resolved =
                     |backend: &Backend| backend.weight > 0 && matches!(backend.target, BackendTarget::Service { .. });
                 self.lost = !backends.iter().any(resolved);
-                let rewritten = rule.rewrite.path.as_ref().map(|path| path.apply(request.path(), found.path()));
+                let rewritten = rule.rewrite.path.as_ref().map(|rewrite| rewrite.apply(request.path(), found.path()));
                 self.path = rewritten.filter(|path| path != request.path());
             }
             Action::Redirect(redirect) => {

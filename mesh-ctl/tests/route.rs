@@ -94,6 +94,8 @@ fn shares_follow_the_weights() {
 fn a_request_that_no_backend_gets_is_told_by_the_exit_code_unless_the_rule_answers() {
     let cases = [
         ("http://cart.shop/api/items", 1, "answered with 404"),
+        ("http://cart.shop/x/%2e%2e/%6cost", 1, "VirtualService shop/cart rule 2"),
+        ("http://cart.shop/%00", 1, "answered with 400"),
         ("http://cart.shop/lost", 1, "nobody, answered with 503: absent.shop.svc.cluster.local is no Service's"),
         ("http://cart.shop/old/page?x=1", 0, "answered with 308: go to http://cart.shop/new?x=1"),
         ("http://bare.shop/", 0, "forwarded as it is: the Service has no waypoint"),

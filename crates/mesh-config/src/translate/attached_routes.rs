@@ -7,6 +7,7 @@ use mesh_core::l7::rule::Mirror;
 use mesh_core::l7::{Action, BackendTarget, L7, Precedence, RequestMatch, RouteTable, Rule, ServiceRoutes};
 use mesh_core::{Protocol, Service};
 
+use super::not_yet;
 use super::policies::{by_age, report};
 use super::shadows::Matches;
 use crate::code::Code;
@@ -171,6 +172,9 @@ impl Translation<'_> {
         for (reference, percent) in &written.mirrors {
             let target = self.resolve(reference, located, &format!("{place}.filters"));
             rule.mirrors.push(Mirror { target, percent: *percent });
+        }
+        for message in not_yet::parts(&rule) {
+            self.report(Code::FieldNotHonoured, located, place.clone(), message);
         }
         rule
     }

@@ -11,6 +11,7 @@ mod finding_set;
 mod groups;
 mod guards;
 mod missing;
+mod not_yet;
 mod pods;
 mod policies;
 mod services;

@@ -8,6 +8,7 @@ use mesh_core::l7::{Action, BackendTarget, L7, Precedence, RouteTable, Rule, Ser
 use mesh_core::policy::HostPattern;
 use mesh_core::{LabelSet, Policies, Service, Workload};
 
+use super::not_yet;
 use super::policies::{by_age, report};
 use super::shadows::{Matches, is_everything};
 use crate::code::Code;
@@ -173,6 +174,10 @@ impl Translation<'_> {
         }
         for (index, mirror) in rule.mirrors.iter_mut().enumerate() {
             self.resolve(&mut mirror.target, located, &format!("{place}.mirrors[{index}]"));
+        }
+        for message in not_yet::parts(&rule) {
+            let finding = Finding::new(Code::FieldNotHonoured, (*located.origin).clone(), message);
+            self.findings.push(finding.at(place.clone()));
         }
         Some(rule)
     }

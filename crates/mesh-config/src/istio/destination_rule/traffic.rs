@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::duration::duration;
 use super::super::{Flaw, Remark};
 use super::remark_ignored;
+use crate::code::Code;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -149,7 +150,11 @@ impl RawLoadBalancer {
             }
             (Some(RawSimple::RoundRobin), None) => Algorithm::RoundRobin,
             (Some(RawSimple::Random), None) => Algorithm::Random,
-            (Some(RawSimple::Passthrough), None) => Algorithm::Passthrough,
+            (Some(RawSimple::Passthrough), None) => {
+                let message = "a Service's address is nobody's own: an endpoint is chosen at random";
+                remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.simple"), message));
+                Algorithm::Passthrough
+            }
         };
         let mut warmup = self.warmup_duration_secs.map(|text| (text, format!("{field}.warmupDurationSecs")));
         if let Some(raw) = self.warmup {
