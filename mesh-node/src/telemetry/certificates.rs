@@ -13,6 +13,7 @@ use prometheus::{
 pub(super) struct CertificateMetrics {
     identities: Identities,
     expiry: IntGaugeVec,
+    lifetime: IntGaugeVec,
     renewals: IntCounterVec,
     reachable: IntGauge,
     clock: IntGauge,
@@ -22,11 +23,14 @@ impl CertificateMetrics {
     pub(super) fn new(identities: Identities) -> Result<Self, prometheus::Error> {
         let expiry =
             Opts::new("mesh_certificate_expiry_seconds", "Seconds until a certificate ends; negative after it");
+        let lifetime =
+            Opts::new("mesh_certificate_lifetime_seconds", "Seconds from a certificate's beginning to its end");
         let renewals =
             Opts::new("mesh_certificate_renewals_total", "Attempts to obtain or renew certificates, by result");
         Ok(Self {
             identities,
             expiry: IntGaugeVec::new(expiry, &["identity"])?,
+            lifetime: IntGaugeVec::new(lifetime, &["identity"])?,
             renewals: IntCounterVec::new(renewals, &["result"])?,
             reachable: IntGauge::new(
                 "mesh_ca_reachable",
@@ -39,10 +43,13 @@ impl CertificateMetrics {
     fn read(&self) {
         let now = SystemTime::now();
         self.expiry.reset();
+        self.lifetime.reset();
         for certificate in self.identities.certificates() {
             if let Some(end) = certificate.not_after {
                 let left = end.duration_since(now).map_or_else(|late| -seconds(late.duration()), seconds);
                 self.expiry.with_label_values(&[certificate.identity.as_str()]).set(left);
+                let whole = certificate.not_before.and_then(|begin| end.duration_since(begin).ok());
+                self.lifetime.with_label_values(&[certificate.identity.as_str()]).set(whole.map_or(0, seconds));
             }
         }
         let authority = self.identities.authority();
@@ -61,13 +68,13 @@ fn seconds(duration: Duration) -> i64 {
 
 impl Collector for CertificateMetrics {
     fn desc(&self) -> Vec<&Desc> {
-        let all: [&dyn Collector; 4] = [&self.expiry, &self.renewals, &self.reachable, &self.clock];
+        let all: [&dyn Collector; 5] = [&self.expiry, &self.lifetime, &self.renewals, &self.reachable, &self.clock];
         all.into_iter().flat_map(Collector::desc).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         self.read();
-        let all: [&dyn Collector; 4] = [&self.expiry, &self.renewals, &self.reachable, &self.clock];
+        let all: [&dyn Collector; 5] = [&self.expiry, &self.lifetime, &self.renewals, &self.reachable, &self.clock];
         all.into_iter().flat_map(Collector::collect).collect()
     }
 }

@@ -6,11 +6,12 @@ use mesh_abi::Counter;
 use mesh_config::Config;
 use mesh_core::policy::Authorization;
 use mesh_transport::{Identities, RejectReason};
-use prometheus::{Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector};
+use prometheus::{Encoder as _, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector};
 
 use super::{
     SpanFate,
     certificates::CertificateMetrics,
+    configuration::ConfigMetrics,
     decisions::Decisions,
     existing::ExistingMetrics,
     report::{Bytes, CutReason, Ending, Refused, Report},
@@ -39,8 +40,7 @@ pub struct Metrics {
     pub existing: ExistingMetrics,
     repairs: IntCounterVec,
     handovers: IntCounterVec,
-    generation: IntGauge,
-    findings: IntGaugeVec,
+    config: ConfigMetrics,
     kernel: CounterReader,
 }
 
@@ -100,11 +100,7 @@ impl Metrics {
                 "Successors that this daemon declined or that went away before they took over, and daemons that it took over from",
                 &["result"],
             )?,
-            generation: register(
-                &registry,
-                IntGauge::new("mesh_config_generation", "Generation of the configuration in force")?,
-            )?,
-            findings: gauge("mesh_config_findings", "Findings in the configuration by severity", &["severity"])?,
+            config: ConfigMetrics::register(&registry)?,
             registry,
             cluster,
             kernel,
@@ -227,11 +223,7 @@ impl Metrics {
 
     /// The configuration that is in force now.
     pub fn set_config(&self, config: &Config) {
-        self.generation.set(i64::try_from(config.generation).unwrap_or(i64::MAX));
-        self.findings.reset();
-        for finding in config.findings.iter() {
-            self.findings.with_label_values(&[finding.severity.to_string().as_str()]).inc();
-        }
+        self.config.set(config);
     }
 
     /// Everything in Prometheus' text format (version 0.0.4).

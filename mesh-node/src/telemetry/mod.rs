@@ -2,6 +2,7 @@
 
 mod access_log;
 mod certificates;
+mod configuration;
 mod decisions;
 mod endpoints;
 mod existing;

@@ -2,6 +2,7 @@
 //! the kernel and the wire say of their traffic.
 #![forbid(unsafe_code)]
 
+mod browser;
 mod client;
 mod clock;
 mod collector;
@@ -12,13 +13,17 @@ mod journal;
 mod kubelet;
 mod mesh;
 mod pins;
+mod prometheus;
 mod queues;
+mod remote;
 mod server;
+mod shop;
 mod verdict;
 mod waypoint;
 
 use std::time::Duration;
 
+pub use browser::Browser;
 pub use client::{Answer, Connect, Held, traffic};
 pub use clock::Clock;
 pub use collector::{Collector, Otlp, attribute};
@@ -29,8 +34,11 @@ pub use journal::{connections, lines};
 pub use kubelet::kubelet;
 pub use mesh::{Mesh, NAMESPACE, NODES};
 pub use pins::generations;
+pub use prometheus::{Prometheus, chart_files};
 pub use queues::unread;
+pub use remote::Remote;
 pub use server::{client, echo, port, server};
+pub use shop::Shop;
 pub use verdict::{Failure, Verdict};
 pub use waypoint::Waypoint;
 

@@ -1,80 +1,12 @@
 //! The authority over the network: nodes that hold no key of it, and what happens while it is away.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use mesh_e2e::{Connect, Mesh, NODES, PATIENCE, Verdict, client, ctl_json, echo, port};
-use mesh_lab::{Place as _, Pod, PodSpec, Process, ServiceSpec, binary, wait_until};
-
-const PORT: u16 = 15012;
-
-/// A mesh whose authority runs in node-a's network namespace.
-struct Remote {
-    // Before the mesh, so that it ends first.
-    authority: Option<Process>,
-    mesh: Mesh,
-    tokens: PathBuf,
-}
-
-impl Remote {
-    fn start(lifetime: &str) -> Result<Self> {
-        let mesh = Mesh::without_daemons()?;
-        let tokens = mesh.lab.home().join("tokens");
-        for node in NODES {
-            let argv = ["ca", "token", "--dir", &tokens.display().to_string(), node];
-            let made = Command::new(binary("mesh-control")?).args(argv).output().context("starting mesh-control")?;
-            ensure!(made.status.success(), "{made:?}");
-        }
-        let mut remote = Self { authority: None, mesh, tokens };
-        remote.start_authority()?;
-        for node in NODES {
-            remote.start_daemon(node, node, lifetime)?;
-        }
-        remote.mesh.label()?;
-        Ok(remote)
-    }
-
-    fn start_authority(&mut self) -> Result<()> {
-        let lab = &self.mesh.lab;
-        let (ca, config) = (lab.ca_dir()?.display().to_string(), lab.config_dir().display().to_string());
-        let (tokens, listen) = (self.tokens.display().to_string(), format!("0.0.0.0:{PORT}"));
-        let argv = ["mesh-control", "serve", "--listen", &listen, "--ca", &ca, "--config", &config];
-        let mut process = lab.node("node-a")?.spawn(&[&argv[..], &["--node-tokens", &tokens]].concat())?;
-        process.wait_for_line("certificate authority listening", PATIENCE)?;
-        self.authority = Some(process);
-        Ok(())
-    }
-
-    /// Starts a node's daemon with the token of `bearer`.
-    fn start_daemon(&mut self, node: &str, bearer: &str, lifetime: &str) -> Result<()> {
-        let flags = self.flags(bearer, lifetime)?;
-        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-        self.mesh.start_daemon_with(node, &flags)
-    }
-
-    /// By which a program has its certificates signed there, with the token of `bearer`.
-    fn flags(&self, bearer: &str, lifetime: &str) -> Result<[String; 8]> {
-        let home = self.mesh.lab.node("node-a")?;
-        let ip = home.addresses().into_iter().find(IpAddr::is_ipv4).unwrap_or(Ipv4Addr::LOCALHOST.into());
-        let address = SocketAddr::new(ip, PORT).to_string();
-        let root = self.mesh.lab.ca_dir()?.join("root-cert.pem").display().to_string();
-        let token = self.tokens.join(bearer).display().to_string();
-        let flags =
-            ["--ca-address", &address, "--ca-root", &root, "--ca-token", &token, "--certificate-lifetime", lifetime];
-        Ok(flags.map(str::to_owned))
-    }
-
-    fn authority(&self) -> Result<&Process> {
-        self.authority.as_ref().context("the authority is away")
-    }
-
-    fn metric(&self, node: &str, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
-        Ok(self.mesh.metrics(node)?.sum(name, labels))
-    }
-}
+use mesh_e2e::{Connect, PATIENCE, Remote, Verdict, client, ctl_json, echo, port};
+use mesh_lab::{Place as _, Pod, PodSpec, ServiceSpec, binary, wait_until};
 
 fn at(pod: &Pod) -> SocketAddr {
     SocketAddr::new(pod.ipv4(), port::ECHO)

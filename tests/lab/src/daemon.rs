@@ -32,13 +32,22 @@ pub struct DaemonOptions {
     pub ready_within: Option<Duration>,
     /// The CA's directory; the lab's own without one. None is passed where the arguments have a --ca-address.
     pub ca: Option<PathBuf>,
+    /// The directory of its configuration; the lab's own without one.
+    pub config: Option<PathBuf>,
     /// The program; the `mesh-node` of [`crate::binary`] without one.
     pub program: Option<PathBuf>,
 }
 
 impl Default for DaemonOptions {
     fn default() -> Self {
-        Self { args: Vec::new(), env: Vec::new(), ready_within: Some(Duration::from_secs(20)), ca: None, program: None }
+        Self {
+            args: Vec::new(),
+            env: Vec::new(),
+            ready_within: Some(Duration::from_secs(20)),
+            ca: None,
+            config: None,
+            program: None,
+        }
     }
 }
 
@@ -58,7 +67,7 @@ impl Lab {
         let program = options.program.map_or_else(|| binary("mesh-node"), Ok)?.display().to_string();
         let ca = options.ca.map_or_else(|| self.ca_dir(), Ok)?.display().to_string();
         let bpf = self.bpf_dir(node.name())?;
-        let config = self.config_dir().display().to_string();
+        let config = options.config.unwrap_or_else(|| self.config_dir().to_owned()).display().to_string();
         let socket = self.admin_socket(node.name()).display().to_string();
         let mut argv = vec![&*program, "--node", node.name(), "--config", &config];
         if !options.args.iter().any(|argument| argument == "--ca-address") {

@@ -98,6 +98,8 @@ const NEEDS: &[Need] = &[
     program("socat", "socat", Purpose::Lab, "an unmodified TCP client and server"),
     program("ping", "iputils-ping", Purpose::Lab, "checks the lab's routes"),
     program("nghttp", "nghttp2-client", Purpose::Lab, "an HTTP/2 client"),
+    program("prometheus", "prometheus", Purpose::Lab, "scrapes the daemons; its promtool tests the rules"),
+    program("chromium", "chromium", Purpose::Lab, "shows the dashboard's page"),
     program("h2load", "nghttp2-client", Purpose::Bench, "HTTP load"),
     program("iperf3", "iperf3", Purpose::Bench, "TCP throughput"),
     program("wrk", "wrk", Purpose::Bench, "HTTP load"),

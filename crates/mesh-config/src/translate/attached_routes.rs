@@ -238,7 +238,7 @@ impl Translation<'_> {
             }
         }
         for (at, field, message) in found {
-            let key = (at.namespace.to_string(), at.object.to_string());
+            let key = (Arc::clone(&at.namespace), Arc::clone(&at.object));
             let objects = self.objects;
             let routes = if at.kind == "GRPCRoute" { &objects.grpc_routes } else { &objects.http_routes };
             if let Some(located) = routes.get(&key) {

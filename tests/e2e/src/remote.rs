@@ -1,0 +1,85 @@
+//! The authority over the network, as a program on the first node.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_lab::{Place as _, Process, binary};
+
+use crate::{Mesh, NODES, PATIENCE};
+
+/// Where the authority listens.
+const PORT: u16 = 15012;
+
+/// A mesh whose authority runs in node-a's network namespace.
+pub struct Remote {
+    // Before the mesh, so that it ends first.
+    /// The authority, while it runs.
+    pub authority: Option<Process>,
+    /// The machines and their daemons.
+    pub mesh: Mesh,
+    /// The nodes' tokens, a file each.
+    pub tokens: PathBuf,
+}
+
+impl Remote {
+    /// Starts the authority, and a daemon on each node with certificates of this life.
+    pub fn start(lifetime: &str) -> Result<Self> {
+        let mesh = Mesh::without_daemons()?;
+        let tokens = mesh.lab.home().join("tokens");
+        for node in NODES {
+            let argv = ["ca", "token", "--dir", &tokens.display().to_string(), node];
+            let made = Command::new(binary("mesh-control")?).args(argv).output().context("starting mesh-control")?;
+            ensure!(made.status.success(), "{made:?}");
+        }
+        let mut remote = Self { authority: None, mesh, tokens };
+        remote.start_authority()?;
+        for node in NODES {
+            remote.start_daemon(node, node, lifetime)?;
+        }
+        remote.mesh.label()?;
+        Ok(remote)
+    }
+
+    /// Starts the authority, again where it was away.
+    pub fn start_authority(&mut self) -> Result<()> {
+        let lab = &self.mesh.lab;
+        let (ca, config) = (lab.ca_dir()?.display().to_string(), lab.config_dir().display().to_string());
+        let (tokens, listen) = (self.tokens.display().to_string(), format!("0.0.0.0:{PORT}"));
+        let argv = ["mesh-control", "serve", "--listen", &listen, "--ca", &ca, "--config", &config];
+        let mut process = lab.node("node-a")?.spawn(&[&argv[..], &["--node-tokens", &tokens]].concat())?;
+        process.wait_for_line("certificate authority listening", PATIENCE)?;
+        self.authority = Some(process);
+        Ok(())
+    }
+
+    /// Starts a node's daemon with the token of `bearer`.
+    pub fn start_daemon(&mut self, node: &str, bearer: &str, lifetime: &str) -> Result<()> {
+        let flags = self.flags(bearer, lifetime)?;
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        self.mesh.start_daemon_with(node, &flags)
+    }
+
+    /// By which a program has its certificates signed there, with the token of `bearer`.
+    pub fn flags(&self, bearer: &str, lifetime: &str) -> Result<[String; 8]> {
+        let home = self.mesh.lab.node("node-a")?;
+        let ip = home.addresses().into_iter().find(IpAddr::is_ipv4).unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let address = SocketAddr::new(ip, PORT).to_string();
+        let root = self.mesh.lab.ca_dir()?.join("root-cert.pem").display().to_string();
+        let token = self.tokens.join(bearer).display().to_string();
+        let flags =
+            ["--ca-address", &address, "--ca-root", &root, "--ca-token", &token, "--certificate-lifetime", lifetime];
+        Ok(flags.map(str::to_owned))
+    }
+
+    /// The authority's process.
+    pub fn authority(&self) -> Result<&Process> {
+        self.authority.as_ref().context("the authority is away")
+    }
+
+    /// The sum of a node's samples of this name that have these labels.
+    pub fn metric(&self, node: &str, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        Ok(self.mesh.metrics(node)?.sum(name, labels))
+    }
+}
