@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod check;
+mod dashboards;
 mod demo;
 mod ebpf;
 mod fuzz;
@@ -29,6 +30,7 @@ cargo xtask <command>
   demo bank [options]    eight services with policies between them: each pair tried, a refusal explained
   test [filter]          everything: check, unit tests, lab tests, fuzzing in short, the eBPF tests on other kernels
   check                  the architecture's rules, formatting, dependencies, clippy
+  dashboards             writes Grafana's dashboards: charts/mesh/files/dashboards
   bench [options]        raw, the mesh and Envoy, compared; `bench --help` lists the options
   fuzz [--seconds N] [TARGET]
                          every fuzz target in turn, or one of them; a minute each unless said otherwise
@@ -84,6 +86,7 @@ fn plain(words: &[&str]) -> Result<()> {
             setup::ensure(&[Purpose::Build, Purpose::Check])?;
             check::run()
         }
+        ["dashboards"] => dashboards::write(),
         ["kernels"] => {
             setup::ensure(&[Purpose::Build, Purpose::Lab, Purpose::Kernels])?;
             build::build(Profile::Release)?;

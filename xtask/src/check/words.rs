@@ -143,7 +143,7 @@ mod tests {
             ("crates/mesh-core/src/a.rs", "use std::net::IpAddr; use std::time::Duration;\n"),
         ];
         for (path, text) in cases {
-            assert_eq!(lines(path, text), [], "{path}: {text}");
+            assert_eq!(lines(path, text), [0_usize; 0], "{path}: {text}");
         }
     }
 }

@@ -1,0 +1,252 @@
+//! Grafana's dashboards of the chart: every query of every panel, over the shop's traffic, in a real Prometheus; and the
+//! labels that other tools rely on.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_e2e::{Connect, Mesh, NODES, Prometheus, Shop, Verdict, chart_files, ctl};
+use mesh_lab::{Place as _, Pod};
+use serde_json::Value;
+
+/// What a reader chooses in the dashboards' lists.
+const CHOSEN: [(&str, &str); 3] = [("namespace", "shop"), ("service", "payment"), ("workload", "order-v1")];
+
+/// The shopper has no business with the payment service, nor has anybody outside with the order service.
+const POLICIES: &str = "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: payment, namespace: shop}
+spec:
+  selector: {matchLabels: {app: payment}}
+  rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/order]}}]}]
+";
+
+/// Label sets of Istio's standard TCP metrics, as its documentation lists them.
+const ISTIO: [&str; 20] = [
+    "reporter",
+    "source_workload",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "source_canonical_service",
+    "source_canonical_revision",
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_cluster",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+    "destination_service",
+    "destination_service_name",
+    "destination_service_namespace",
+];
+/// Those that say something of the connection itself.
+const OF_CONNECTION: [&str; 3] = ["request_protocol", "response_flags", "connection_security_policy"];
+
+/// The shop in a Prometheus, with something of everything in its traffic.
+struct Watched {
+    prometheus: Prometheus,
+    shop: Shop,
+    _mesh: Mesh,
+}
+
+impl Watched {
+    fn start() -> Result<Self> {
+        let mesh = Mesh::start()?;
+        mesh.lab.apply("policies.yaml", POLICIES)?;
+        let shop = Shop::open(&mesh)?;
+        let rules = chart_files("rules").join("recording.yaml");
+        let prometheus = Prometheus::start(&mesh, &[("recording.yaml", fs::read_to_string(rules)?)])?;
+        let outside = mesh.lab.outside("laptop")?;
+        let pod = |name: &str| shop.pods.iter().find(|pod| pod.name() == name).with_context(|| name.to_owned());
+        let at = |pod: &Pod, port| std::net::SocketAddr::new(pod.ipv4(), port);
+        let (payment, order, shopper) = (pod("payment-v1")?, pod("order-v1")?, pod("shopper")?);
+        // Twice, with scrapes between: a rate is of two values.
+        let mut denied = 0;
+        let seen = "count(sum by (reporter) (rate(istio_tcp_connections_opened_total{response_flags=\"DENY\"}[20s] offset 3s)) > 0) == 2";
+        mesh_lab::wait_until("denied connections in both reporters' rates", mesh_e2e::PATIENCE, || {
+            let service = "http://payment.shop:9090/";
+            shopper.exec(&["curl", "-s", "-m", "5", service])?;
+            assert!(Connect::to(at(payment, 9090)).run(shopper)?.was_refused());
+            Connect::to(at(order, 8080)).saying("GET / HTTP/1.0\r\n\r").run(&outside)?;
+            denied += 1;
+            Ok((denied > 1 && !prometheus.query(seen)?.is_empty()).then_some(()))
+        })?;
+        for node in NODES {
+            ctl(&mesh, node, &["status"])?;
+        }
+        Ok(Self { prometheus, shop, _mesh: mesh })
+    }
+}
+
+fn boards() -> Result<Vec<(String, Value)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(chart_files("dashboards"))? {
+        let path = entry?.path();
+        let board = serde_json::from_str(&fs::read_to_string(&path)?).with_context(|| path.display().to_string())?;
+        found.push((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), board));
+    }
+    ensure!(!found.is_empty(), "no dashboards");
+    Ok(found)
+}
+
+fn items<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    value[name].as_array().into_iter().flatten()
+}
+
+/// What Grafana puts in for the variables.
+fn filled_in(text: &str, instance: &str) -> String {
+    let text = text.replace("$__rate_interval", "20s").replace("$instance", instance);
+    CHOSEN.iter().fold(text, |text, (name, value)| text.replace(&format!("${name}"), value))
+}
+
+/// The names between double braces.
+fn labels_of(legend: &str) -> Vec<&str> {
+    legend.split("{{").skip(1).filter_map(|rest| rest.split_once("}}").map(|(name, _)| name.trim())).collect()
+}
+
+/// Whether a panel's query gives what the panel shows.
+fn check(prometheus: &Prometheus, panel: &Value, target: &Value, instance: &str) -> Result<()> {
+    let query = filled_in(target["expr"].as_str().context("no expression")?, instance);
+    ensure!(!query.contains('$'), "a variable is left in {query}");
+    let kind = panel["type"].as_str().unwrap_or_default();
+    let found = match kind {
+        "timeseries" => prometheus.range(&query, 20)?,
+        _ => prometheus.query(&query)?,
+    };
+    ensure!(!found.is_empty(), "no data: {query}");
+    let number = |value: &Value| value[1].as_str().and_then(|text| text.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    for series in &found {
+        let mut values: Vec<_> = items(series, "values").map(number).collect();
+        values.extend(series.get("value").map(number));
+        ensure!(values.iter().any(|value| value.is_finite()), "no number in {series}: {query}");
+    }
+    match kind {
+        "stat" => ensure!(found.len() == 1, "one number is shown, of {}: {query}: {found:?}", found.len()),
+        "timeseries" => {
+            let legend = target["legendFormat"].as_str().unwrap_or_default();
+            let names: BTreeSet<_> = found.iter().map(|series| named(legend, &series["metric"])).collect();
+            ensure!(names.len() == found.len(), "two lines of one name: {query}: {names:?}");
+            for label in labels_of(legend) {
+                ensure!(
+                    found.iter().all(|series| series["metric"][label].is_string()),
+                    "no {label} in {query}: {found:?}"
+                );
+            }
+        }
+        "table" => {
+            let columns = panel["transformations"][0]["options"]["indexByName"].as_object().context("no columns")?;
+            for column in columns.keys() {
+                ensure!(found.iter().all(|row| row["metric"][column].is_string()), "no {column}: {found:?}");
+            }
+        }
+        other => anyhow::bail!("a panel of type {other} is not known here"),
+    }
+    Ok(())
+}
+
+fn named(legend: &str, labels: &Value) -> String {
+    labels_of(legend).into_iter().fold(legend.to_owned(), |text, label| {
+        text.replace(&format!("{{{{{label}}}}}"), labels[label].as_str().unwrap_or_default())
+    })
+}
+
+#[test]
+fn every_panel_of_every_dashboard_shows_the_shops_traffic() -> Verdict {
+    let watched = Watched::start()?;
+    let prometheus = &watched.prometheus;
+    let instance = prometheus.query("max by (instance) (mesh_config_generation)")?;
+    let instance = instance[0]["metric"]["instance"].as_str().context("no instance")?;
+    let (mut failures, mut checked) = (Vec::new(), 0);
+    for (file, board) in boards()? {
+        for panel in items(&board, "panels").filter(|panel| panel["type"] != "row") {
+            for target in items(panel, "targets") {
+                checked += 1;
+                if let Err(error) = check(prometheus, panel, target, instance) {
+                    failures.push(format!("{file}, {}: {error:#}", panel["title"]));
+                }
+            }
+        }
+        for variable in items(&board["templating"], "list").filter(|variable| variable["type"] == "query") {
+            let query = filled_in(variable["definition"].as_str().context("no definition")?, instance);
+            let inner = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
+            let (selector, label) = inner.and_then(|inner| inner.rsplit_once(", ")).context("no label_values")?;
+            let name = variable["name"].as_str().unwrap_or_default();
+            let chosen = CHOSEN.iter().find(|(chosen, _)| *chosen == name).map_or(instance, |(_, value)| value);
+            let values = prometheus.label_values(selector, label)?;
+            if !values.iter().any(|value| value == chosen) {
+                failures.push(format!("{file}, ${name}: {chosen} is not among {values:?}"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of {checked} queries:\n{}", failures.len(), failures.join("\n"));
+    assert!(checked > 60 && watched.shop.sold() > 0, "{checked} queries, {} sold", watched.shop.sold());
+    Ok(())
+}
+
+#[test]
+fn links_between_dashboards_lead_to_one_that_has_their_variables() -> Verdict {
+    let boards = boards()?;
+    let mut links = 0;
+    for (file, board) in &boards {
+        assert_eq!(board["uid"], **file);
+        for panel in items(board, "panels") {
+            for link in items(&panel["fieldConfig"]["defaults"], "links") {
+                let url = link["url"].as_str().context("no address")?;
+                let (uid, query) = url.strip_prefix("/d/").and_then(|rest| rest.split_once('?')).context("no board")?;
+                let (_, target) =
+                    boards.iter().find(|(uid_of, _)| uid_of == uid).with_context(|| format!("no {uid}"))?;
+                for variable in query.split('&').filter_map(|part| part.strip_prefix("var-")?.split('=').next()) {
+                    let known = items(&target["templating"], "list").any(|known| known["name"] == variable);
+                    assert!(known, "{file}: {uid} has no variable {variable}");
+                }
+                links += 1;
+            }
+        }
+    }
+    assert!(links >= 6, "{links} links");
+    Ok(())
+}
+
+/// Kiali draws its graph by these labels, of either reporter.
+#[test]
+fn both_reporters_have_every_label_of_istios_tcp_metrics_and_no_other() -> Verdict {
+    let watched = Watched::start()?;
+    let expected: BTreeSet<_> = ISTIO.into_iter().chain(OF_CONNECTION).collect();
+    let of_prometheus = ["__name__", "instance", "job", "node"];
+    for metric in ["connections_opened", "connections_closed", "sent_bytes", "received_bytes"] {
+        for reporter in ["source", "destination"] {
+            let query = format!(
+                "istio_tcp_{metric}_total{{reporter=\"{reporter}\",source_workload=\"frontend-v1\",destination_workload=\"cart-v1\"}}"
+            );
+            let found = watched.prometheus.query(&query)?;
+            assert!(!found.is_empty(), "{query}");
+            for series in &found {
+                let labels = series["metric"].as_object().context("no labels")?;
+                let names: BTreeSet<_> =
+                    labels.keys().map(String::as_str).filter(|name| !of_prometheus.contains(name)).collect();
+                assert_eq!(names, expected, "{query}");
+                for (label, value) in [
+                    ("connection_security_policy", "mutual_tls"),
+                    ("source_principal", "spiffe://cluster.local/ns/shop/sa/frontend"),
+                    ("destination_principal", "spiffe://cluster.local/ns/shop/sa/cart"),
+                    ("source_canonical_service", "frontend"),
+                    ("source_canonical_revision", "v1"),
+                    ("destination_canonical_service", "cart"),
+                    ("destination_canonical_revision", "v1"),
+                    ("destination_workload_namespace", "shop"),
+                    ("request_protocol", "tcp"),
+                ] {
+                    assert_eq!(labels[label], value, "{label} of {query}");
+                }
+                let unknown: Vec<_> = labels.iter().filter(|(_, value)| **value == "unknown").collect();
+                assert!(unknown.is_empty(), "{query}: {unknown:?}");
+            }
+        }
+    }
+    Ok(())
+}
