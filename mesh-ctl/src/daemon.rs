@@ -54,7 +54,27 @@ impl Daemon {
         self.ask(Method::PUT, path, &[], serde_json::to_vec(value)?)
     }
 
+    /// The daemon with this socket.
+    pub(crate) fn at(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
     fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: Query<'_>,
+        body: Vec<u8>,
+    ) -> anyhow::Result<T> {
+        runtime()?.block_on(self.exchange(method, path, query, body))
+    }
+
+    /// Asks for a resource, in a program that asks several daemons at once.
+    pub(crate) async fn fetch<T: DeserializeOwned>(&self, path: &str, query: Query<'_>) -> anyhow::Result<T> {
+        self.exchange(Method::GET, path, query, Vec::new()).await
+    }
+
+    async fn exchange<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -66,10 +86,8 @@ impl Daemon {
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             Ok::<_, anyhow::Error>(body.map_err(|error| anyhow!("{}: {error}", self.name()))?.to_bytes())
         };
-        let answer = runtime()?.block_on(async {
-            let late = || format!("{} has not answered within {} s", self.name(), PATIENCE.as_secs());
-            tokio::time::timeout(PATIENCE, answer).await.with_context(late)?
-        })?;
+        let late = || format!("{} has not answered within {} s", self.name(), PATIENCE.as_secs());
+        let answer = tokio::time::timeout(PATIENCE, answer).await.with_context(late)??;
         serde_json::from_slice(&answer).with_context(|| {
             format!("{} says what this mesh-ctl does not understand; are both of one version?", self.name())
         })
@@ -83,25 +101,9 @@ impl Daemon {
         query: Query<'_>,
         limit: Option<Duration>,
         begun: impl FnOnce() -> anyhow::Result<()>,
-        mut on_line: impl FnMut(&str) -> anyhow::Result<Next>,
+        on_line: impl FnMut(&str) -> anyhow::Result<Next>,
     ) -> anyhow::Result<()> {
-        let lines = async {
-            let mut body = self.send(Method::GET, path, query, Vec::new()).await?.into_body();
-            begun()?;
-            let mut unread = Vec::new();
-            while let Some(frame) = body.frame().await {
-                let frame = frame.with_context(|| format!("{} broke off", self.name()))?;
-                unread.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-                while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = unread.drain(..=end).collect();
-                    if on_line(std::str::from_utf8(&line)?)? == Next::Stop {
-                        return Ok(());
-                    }
-                }
-                anyhow::ensure!(unread.len() <= MAX_LINE, "{} sends lines without an end", self.name());
-            }
-            bail!("{} has ended", self.name())
-        };
+        let lines = self.lines(path, query, begun, on_line);
         runtime()?.block_on(async {
             match limit {
                 // Time is up.
@@ -109,6 +111,31 @@ impl Daemon {
                 None => lines.await,
             }
         })
+    }
+
+    /// As [`Self::follow`], without a limit, in a program that follows several daemons at once.
+    pub(crate) async fn lines(
+        &self,
+        path: &str,
+        query: Query<'_>,
+        begun: impl FnOnce() -> anyhow::Result<()>,
+        mut on_line: impl FnMut(&str) -> anyhow::Result<Next>,
+    ) -> anyhow::Result<()> {
+        let mut body = self.send(Method::GET, path, query, Vec::new()).await?.into_body();
+        begun()?;
+        let mut unread = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.with_context(|| format!("{} broke off", self.name()))?;
+            unread.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = unread.drain(..=end).collect();
+                if on_line(std::str::from_utf8(&line)?)? == Next::Stop {
+                    return Ok(());
+                }
+            }
+            anyhow::ensure!(unread.len() <= MAX_LINE, "{} sends lines without an end", self.name());
+        }
+        bail!("{} has ended", self.name())
     }
 
     /// Sends a request; an answer that is no success becomes an error.
@@ -143,7 +170,7 @@ impl Daemon {
         }
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("the daemon at {}", self.socket.display())
     }
 

@@ -4,6 +4,7 @@
 mod analyze;
 mod completion;
 mod daemon;
+mod dashboard;
 mod flows;
 mod list;
 mod log;
@@ -57,6 +58,8 @@ enum Command {
     /// Shows connections as they open, end and are refused, from now on.
     #[command(visible_alias = "flow")]
     Flows(flows::Flows),
+    /// Serves a page on loopback: the live graph of services, certificates, what is denied and why.
+    Dashboard(dashboard::Dashboard),
     /// Says what becomes of a connection: where it goes, how, which policies are asked, and what stops it.
     Why(why::Question),
     /// Asks the policies alone.
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         Command::Certificate(verb) => verb.run::<Certificate>(),
         Command::Connection(verb) => verb.run::<Connection>(),
         Command::Flows(flows) => flows.run(),
+        Command::Dashboard(dashboard) => dashboard.run(),
         Command::Why(question) => question.run(),
         Command::Authz(authz) => authz.run(),
         Command::Log(log) => log.run(),

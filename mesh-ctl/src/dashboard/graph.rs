@@ -1,0 +1,352 @@
+//! Who talks to whom: flows and connections of several daemons, added up by pairs of workloads. No clock, no I/O.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use mesh_admin::{Connection, Flow, Party, Talk};
+
+use super::view::{EdgeView, GraphView, NodeView, Trouble};
+
+/// Seconds over which rates are told.
+const WINDOW: u64 = 10;
+/// Seconds after which an edge without traffic is left out.
+const FORGET: u64 = 300;
+/// Edges that are kept.
+const MAX_EDGES: usize = 4_000;
+/// Troubles that an edge remembers.
+const TROUBLES: usize = 5;
+
+/// Reporters, of which each end of a connection is one.
+const SOURCE: usize = 0;
+const DESTINATION: usize = 1;
+
+/// A pair of ends, by their names.
+type Pair = (String, String);
+
+/// What happened in one second.
+#[derive(Debug, Clone, Copy, Default)]
+struct Second {
+    at: u64,
+    opened: u64,
+    errors: u64,
+    denied: u64,
+    bytes: u64,
+}
+
+/// What one end's daemon tells of an edge.
+#[derive(Debug, Default)]
+struct Told {
+    seconds: VecDeque<Second>,
+    /// Connections that are open, by the daemon that carries them.
+    open: BTreeMap<usize, usize>,
+    last: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Edge {
+    told: [Told; 2],
+    service: Option<String>,
+    way: &'static str,
+    policy: Option<String>,
+    source: String,
+    destination: String,
+    troubles: VecDeque<Trouble>,
+}
+
+/// The graph.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    edges: BTreeMap<Pair, Edge>,
+    nodes: BTreeMap<String, NodeView>,
+    /// Bytes that were told of connections that are open: by daemon and connection.
+    carried: HashMap<(usize, u64), u64>,
+    /// Who came to whom in plaintext, by the namespace that it came to.
+    plaintext: BTreeMap<String, BTreeSet<Pair>>,
+    lost: u64,
+    crowded_out: bool,
+}
+
+impl Graph {
+    /// A daemon tells of a flow. `now` is in seconds.
+    pub(super) fn flow(&mut self, daemon: usize, flow: &Flow, now: u64) {
+        let bytes = match &*flow.event {
+            "opened" => 0,
+            _ => (flow.talk.bytes_from_client + flow.talk.bytes_to_client)
+                .saturating_sub(self.carried.remove(&(daemon, flow.id)).unwrap_or(0)),
+        };
+        let Some(edge) = self.edge(&flow.talk) else { return };
+        let second = edge.told[reporter(&flow.talk)].second(now);
+        second.bytes += bytes;
+        let end = flow.end.as_deref().unwrap_or_default();
+        let denied = matches!(end, "policy_denied" | "plaintext_under_strict" | "rule_not_met");
+        match &*flow.event {
+            "opened" => second.opened += 1,
+            "refused" | "cut" if denied => second.denied += 1,
+            "refused" => (second.opened, second.errors) = (second.opened + 1, second.errors + 1),
+            "cut" => second.errors += 1,
+            _ => {}
+        }
+        if matches!(&*flow.event, "refused" | "cut" | "dropped") {
+            edge.troubles.push_front(Trouble {
+                at: flow.at_milliseconds,
+                end: end.to_owned(),
+                detail: flow.detail.clone(),
+            });
+            edge.troubles.truncate(TROUBLES);
+        }
+        if denied {
+            edge.policy = flow.talk.policy.clone().or_else(|| edge.policy.take());
+        }
+    }
+
+    /// A daemon has lost events.
+    pub(super) fn lost(&mut self, count: u64) {
+        self.lost += count;
+    }
+
+    /// All connections that a daemon carries now.
+    pub(super) fn connections(&mut self, daemon: usize, connections: &[Connection], now: u64) {
+        for edge in self.edges.values_mut() {
+            for told in &mut edge.told {
+                told.open.remove(&daemon);
+            }
+        }
+        let mut carried = HashMap::new();
+        for connection in connections.iter().filter(|connection| connection.open) {
+            let talk = &connection.talk;
+            let total = talk.bytes_from_client + talk.bytes_to_client;
+            let before = self.carried.get(&(daemon, connection.id)).copied().unwrap_or(0);
+            carried.insert((daemon, connection.id), total);
+            if let Some(edge) = self.edge(talk) {
+                let told = &mut edge.told[reporter(talk)];
+                *told.open.entry(daemon).or_default() += 1;
+                told.second(now).bytes += total.saturating_sub(before);
+            }
+        }
+        self.carried.retain(|(of, _), _| *of != daemon);
+        self.carried.extend(carried);
+    }
+
+    /// Who came in plaintext to a namespace.
+    pub(super) fn plaintext_into(&self, namespace: &str) -> impl Iterator<Item = &Pair> {
+        self.plaintext.get(namespace).into_iter().flatten()
+    }
+
+    /// The graph as it is now; what has had no traffic for long is forgotten.
+    pub(super) fn view(&mut self, now: u64) -> GraphView {
+        self.edges.retain(|_, edge| edge.is_alive(now));
+        let edges: Vec<_> = self.edges.iter().map(|((from, to), edge)| edge.view(from, to, now)).collect();
+        let used: BTreeSet<&String> = self.edges.keys().flat_map(|(from, to)| [from, to]).collect();
+        self.nodes.retain(|id, _| used.contains(id));
+        GraphView {
+            nodes: self.nodes.values().cloned().collect(),
+            edges,
+            lost: self.lost,
+            crowded_out: self.crowded_out,
+        }
+    }
+
+    /// The edge of a connection; none when there are too many.
+    fn edge(&mut self, talk: &Talk) -> Option<&mut Edge> {
+        let from = node(&talk.source, None);
+        let to = node(&talk.destination, talk.service.as_deref());
+        let pair = (from.id.clone(), to.id.clone());
+        if !self.edges.contains_key(&pair) && self.edges.len() >= MAX_EDGES {
+            self.crowded_out = true;
+            return None;
+        }
+        if talk.security == "none" && reporter(talk) == DESTINATION && talk.source.principal.is_none() {
+            let pairs = self.plaintext.entry(to.namespace.clone()).or_default();
+            if pairs.len() < MAX_EDGES {
+                pairs.insert(pair.clone());
+            }
+        }
+        self.nodes.entry(from.id.clone()).or_insert(from);
+        self.nodes.entry(to.id.clone()).or_insert(to);
+        let edge = self.edges.entry(pair).or_default();
+        edge.remember(talk);
+        Some(edge)
+    }
+}
+
+impl Told {
+    fn second(&mut self, now: u64) -> &mut Second {
+        self.last = Some(now);
+        if self.seconds.back().is_none_or(|last| last.at != now) {
+            self.seconds.push_back(Second { at: now, ..Second::default() });
+        }
+        while self.seconds.front().is_some_and(|first| first.at + WINDOW <= now) {
+            self.seconds.pop_front();
+        }
+        let last = self.seconds.len() - 1;
+        &mut self.seconds[last]
+    }
+
+    fn sum(&self, now: u64, of: impl Fn(&Second) -> u64) -> f64 {
+        let recent = self.seconds.iter().filter(|second| second.at + WINDOW > now);
+        recent.map(of).sum::<u64>() as f64
+    }
+}
+
+impl Edge {
+    fn remember(&mut self, talk: &Talk) {
+        self.way = match &*talk.security {
+            "mutual_tls" => "hbone",
+            "kernel_attested" => "direct",
+            // A connection that was refused has no way; one that was carried before keeps its own.
+            _ if !self.way.is_empty() => self.way,
+            _ => "plaintext",
+        };
+        if talk.service.is_some() {
+            self.service.clone_from(&talk.service);
+        }
+        self.source = match (&talk.source.namespace, &talk.source.pod, talk.source.address) {
+            (Some(namespace), Some(pod), _) => format!("{namespace}/{pod}"),
+            (_, _, Some(address)) => address.ip().to_string(),
+            _ => std::mem::take(&mut self.source),
+        };
+        // The client's word for it is the Service's address.
+        let asked = talk.original_destination.or(talk.destination.address);
+        if let Some(asked) = asked
+            && (reporter(talk) == SOURCE || self.destination.is_empty())
+        {
+            self.destination = asked.to_string();
+        }
+    }
+
+    /// Both ends tell of one connection: the client's word is taken where it has any.
+    fn told(&self) -> &Told {
+        let [source, destination] = &self.told;
+        if source.last.is_some() { source } else { destination }
+    }
+
+    fn is_alive(&self, now: u64) -> bool {
+        self.told.iter().any(|told| !told.open.is_empty() || told.last.is_some_and(|last| last + FORGET > now))
+    }
+
+    fn view(&self, from: &str, to: &str, now: u64) -> EdgeView {
+        let told = self.told();
+        let window = WINDOW as f64;
+        let (opened, errors) = (told.sum(now, |second| second.opened), told.sum(now, |second| second.errors));
+        let denied = self.told.iter().map(|told| told.sum(now, |second| second.denied)).fold(0.0, f64::max);
+        EdgeView {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            service: self.service.clone(),
+            way: self.way,
+            rate: opened / window,
+            bytes: told.sum(now, |second| second.bytes) / window,
+            errors: if opened > 0.0 { (errors / opened).min(1.0) } else { 0.0 },
+            denied: denied / window,
+            open: told.open.values().sum(),
+            policy: self.policy.clone(),
+            source: self.source.clone(),
+            destination: self.destination.clone(),
+            troubles: self.troubles.iter().cloned().collect(),
+        }
+    }
+}
+
+fn reporter(talk: &Talk) -> usize {
+    if talk.reporter == "destination" { DESTINATION } else { SOURCE }
+}
+
+/// A workload by its name; else the Service that was asked for, or the address without its port.
+fn node(party: &Party, service: Option<&str>) -> NodeView {
+    if let (Some(namespace), Some(workload)) = (&party.namespace, &party.workload) {
+        return NodeView {
+            id: format!("{namespace}/{workload}"),
+            namespace: namespace.clone(),
+            name: workload.clone(),
+        };
+    }
+    let address = || party.address.map_or_else(|| "unknown".to_owned(), |address| address.ip().to_string());
+    let name = service.map_or_else(address, str::to_owned);
+    NodeView { id: name.clone(), namespace: String::new(), name }
+}
+
+/// Whether a connection is of an edge.
+pub(super) fn is_of(talk: &Talk, from: &str, to: &str) -> bool {
+    node(&talk.source, None).id == from && node(&talk.destination, talk.service.as_deref()).id == to
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn party(workload: &str) -> Party {
+        let text = |text: &str| Some(text.to_owned());
+        Party { namespace: text("shop"), workload: text(workload), pod: text(workload), ..Party::default() }
+    }
+
+    fn talk(reporter: &str, from: &str, to: &str) -> Talk {
+        Talk {
+            reporter: reporter.into(),
+            source: party(from),
+            destination: party(to),
+            service: None,
+            original_destination: None,
+            security: "mutual_tls".into(),
+            policy: None,
+            bytes_from_client: 0,
+            bytes_to_client: 0,
+        }
+    }
+
+    fn flow(event: &str, id: u64, talk: Talk, end: Option<&str>) -> Flow {
+        Flow { at_milliseconds: 1, event: event.into(), id, talk, end: end.map(str::to_owned), detail: None }
+    }
+
+    #[test]
+    fn a_connection_that_both_ends_tell_of_is_counted_once() {
+        let mut graph = Graph::default();
+        for id in 0..20 {
+            graph.flow(0, &flow("opened", id, talk("source", "a", "b"), None), 5);
+            graph.flow(1, &flow("opened", id, talk("destination", "a", "b"), None), 5);
+        }
+        let view = graph.view(6);
+        assert_eq!((view.nodes.len(), view.edges.len()), (2, 1));
+        assert_eq!((view.edges[0].rate, view.edges[0].way), (2.0, "hbone"));
+        // Out of the window, and then forgotten.
+        assert_eq!(graph.view(5 + WINDOW).edges[0].rate, 0.0);
+        assert_eq!(graph.view(5 + FORGET), GraphView::default());
+    }
+
+    #[test]
+    fn what_policy_denied_is_no_error_and_names_the_policy_of_either_end() {
+        let mut graph = Graph::default();
+        graph.flow(0, &flow("opened", 1, talk("source", "a", "b"), None), 1);
+        graph.flow(0, &flow("refused", 2, talk("source", "a", "b"), Some("policy_denied")), 1);
+        let mut by = talk("destination", "a", "b");
+        by.policy = Some("AuthorizationPolicy shop/b".into());
+        graph.flow(1, &flow("refused", 3, by, Some("policy_denied")), 1);
+        graph.flow(0, &flow("refused", 4, talk("source", "a", "b"), Some("unreachable")), 1);
+        let edge = &graph.view(2).edges[0];
+        assert_eq!((edge.denied, edge.errors, edge.rate), (0.1, 0.5, 0.2));
+        assert_eq!(edge.policy.as_deref(), Some("AuthorizationPolicy shop/b"));
+        let ends: Vec<_> = edge.troubles.iter().map(|trouble| trouble.end.as_str()).collect();
+        assert_eq!(ends, ["unreachable", "policy_denied", "policy_denied"]);
+    }
+
+    #[test]
+    fn bytes_are_told_while_a_connection_is_open_and_not_again_at_its_end() {
+        let mut graph = Graph::default();
+        let carried = |bytes| Talk { bytes_to_client: bytes, ..talk("source", "a", "b") };
+        let open = |bytes| [Connection { id: 7, open: true, age_seconds: 1, talk: carried(bytes) }];
+        graph.connections(0, &open(100), 1);
+        graph.connections(0, &open(250), 3);
+        assert_eq!((graph.view(3).edges[0].bytes, graph.view(3).edges[0].open), (25.0, 1));
+        graph.flow(0, &flow("closed", 7, carried(300), Some("closed")), 4);
+        graph.connections(0, &[], 4);
+        assert_eq!((graph.view(4).edges[0].bytes, graph.view(4).edges[0].open), (30.0, 0));
+    }
+
+    #[test]
+    fn ever_new_edges_fill_no_memory() {
+        let mut graph = Graph::default();
+        for number in 0..MAX_EDGES + 10 {
+            graph.flow(0, &flow("opened", 1, talk("source", &number.to_string(), "b"), None), 1);
+        }
+        let view = graph.view(1);
+        assert_eq!((view.edges.len(), view.nodes.len(), view.crowded_out), (MAX_EDGES, MAX_EDGES + 1, true));
+    }
+}

@@ -1,0 +1,166 @@
+// The page: views, the list of edges, what is selected.
+
+import { Graph } from "./graph.js";
+import { edgeDetails, element, flowsOf, nodesView, strictView, whyOf } from "./details.js";
+import { follow } from "./stream.js";
+
+const find = (id) => document.getElementById(id);
+// The lock of `hbone` is drawn by the style.
+const SIGNS = { hbone: "", direct: "⇉", plaintext: "⚠︎" };
+const known = { graph: { nodes: [], edges: [] }, mesh: { nodes: [], namespaces: [] } };
+let selected = null;
+
+const graph = new Graph(find("graph"), select);
+// For who drives the page: where an edge is drawn.
+globalThis.meshMiddleOf = (from, to) => graph.middleOf(from, to);
+
+function visible() {
+  const [namespace, words] = [find("namespace").value, find("find").value.trim().toLowerCase()];
+  const matches = (edge) =>
+    (!namespace || edge.from.startsWith(`${namespace}/`) || edge.to.startsWith(`${namespace}/`)) &&
+    (!words || `${edge.from} ${edge.to} ${edge.service ?? ""}`.toLowerCase().includes(words));
+  const edges = known.graph.edges.filter(matches);
+  const used = new Set(edges.flatMap((edge) => [edge.from, edge.to]));
+  return { edges, nodes: known.graph.nodes.filter((node) => used.has(node.id)) };
+}
+
+function show() {
+  const data = visible();
+  graph.show(data, selected);
+  showEdges(data.edges);
+  showDetails();
+}
+
+// Denied first, then by rate. Buttons are kept while their edges are, so that the keyboard's focus stays where it is.
+function showEdges(edges) {
+  const place = find("edges");
+  const old = new Map([...place.children].map((item) => [item.firstChild.dataset.key, item]));
+  const order = [...edges].sort((one, other) => other.denied - one.denied || other.rate - one.rate || (one.key < other.key ? -1 : 1));
+  const focused = document.activeElement?.dataset?.key;
+  const items = order.slice(0, 600).map((edge) => {
+    const item = old.get(edge.key) ?? element("li", {}, edgeButton(edge));
+    fill(item.firstChild, edge);
+    return item;
+  });
+  const settled = items.length === place.children.length && items.every((item, index) => item === place.children[index]);
+  // The order changes only while nobody is in the list.
+  if (settled || (focused && items.length === place.children.length)) return;
+  place.replaceChildren(...items);
+  if (focused) old.get(focused)?.firstChild.focus();
+}
+
+function edgeButton(edge) {
+  const button = element("button", { type: "button" }, element("span", { class: "sign" }), element("span", { class: "name" }), element("span", { class: "rate" }));
+  button.dataset.key = edge.key;
+  button.dataset.from = edge.from;
+  button.dataset.to = edge.to;
+  button.addEventListener("click", () => select(edge.key));
+  return button;
+}
+
+function fill(button, edge) {
+  const denied = edge.denied > 0;
+  const [sign, name, rate] = button.children;
+  button.dataset.way = denied ? "denied" : edge.way;
+  button.setAttribute("aria-pressed", String(selected === edge.key));
+  sign.className = `sign ${denied ? "denied" : edge.way}`;
+  sign.textContent = denied ? "✕" : SIGNS[edge.way];
+  name.textContent = `${edge.from} → ${edge.to}${denied && edge.policy ? `: denied by ${edge.policy}` : ""}`;
+  rate.textContent = `${edge.rate.toFixed(1)}/s${edge.errors > 0 ? `, ${(100 * edge.errors).toFixed(0)}% failed` : ""}`;
+}
+
+function select(key) {
+  selected = selected === key ? null : key;
+  find("details").replaceChildren();
+  show();
+  const edge = known.graph.edges.find((it) => it.key === selected);
+  if (edge) askAbout(edge);
+}
+
+function showDetails() {
+  const [place, edge] = [find("details"), known.graph.edges.find((it) => it.key === selected)];
+  place.hidden = !edge;
+  if (!edge) return;
+  const close = element("button", { type: "button" }, "Close");
+  close.addEventListener("click", () => select(selected));
+  const told = place.querySelector(".told") ?? element("div", { class: "told" });
+  told.replaceChildren(...edgeDetails(edge));
+  if (!told.parentNode) {
+    const answers = ["Flows now", "Why"].map((title) => [element("h3", {}, title), element("div", { "data-answer": title }, "asking")]);
+    place.append(told, ...answers.flat(), close);
+  }
+}
+
+async function askAbout(edge) {
+  for (const [title, question] of [["Flows now", flowsOf], ["Why", whyOf]]) {
+    const answer = await question(edge).catch((error) => [element("p", { class: "bad" }, error.message)]);
+    if (selected === edge.key) find("details").querySelector(`[data-answer="${title}"]`)?.replaceChildren(...answer);
+  }
+}
+
+function showMesh() {
+  find("view-nodes").replaceChildren(...nodesView(known.mesh));
+  find("view-strict").replaceChildren(...strictView(known.mesh));
+  const choice = find("namespace");
+  const names = [...new Set(known.graph.nodes.map((node) => node.namespace).filter(Boolean))].sort();
+  if (names.join() === choice.dataset.names) return;
+  choice.dataset.names = names.join();
+  const before = choice.value;
+  choice.replaceChildren(element("option", { value: "" }, "all"), ...names.map((name) => element("option", { value: name }, name)));
+  choice.value = names.includes(before) ? before : "";
+}
+
+function open(tab) {
+  for (const other of document.querySelectorAll("[role=tab]")) {
+    const chosen = other === tab;
+    other.setAttribute("aria-selected", String(chosen));
+    other.tabIndex = chosen ? 0 : -1;
+    find(other.getAttribute("aria-controls")).hidden = !chosen;
+  }
+  tab.focus();
+  graph.redraw();
+}
+
+const tabs = [...document.querySelectorAll("[role=tab]")];
+for (const [index, tab] of tabs.entries()) {
+  tab.addEventListener("click", () => open(tab));
+  tab.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (step) open(tabs[(index + step + tabs.length) % tabs.length]);
+  });
+}
+find("edges").addEventListener("keydown", (event) => {
+  const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
+  const next = step && event.target.parentElement[step]?.firstChild;
+  if (next) { next.focus(); event.preventDefault(); }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && selected) select(selected);
+  if (event.key === "/" && document.activeElement !== find("find")) { find("find").focus(); event.preventDefault(); }
+});
+find("namespace").addEventListener("change", show);
+find("find").addEventListener("input", show);
+find("theme").addEventListener("click", () => {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  graph.redraw();
+});
+
+follow({
+  state(sentence, bad) {
+    find("state").textContent = sentence;
+    find("state").classList.toggle("bad", bad);
+  },
+  graph(data) {
+    for (const edge of data.edges) edge.key = `${edge.from} ${edge.to}`;
+    known.graph = data;
+    if (data.lost) find("state").textContent = `live; ${data.lost} events were not read in time`;
+    show();
+    showMesh();
+  },
+  mesh(data) {
+    known.mesh = data;
+    showMesh();
+  },
+});
