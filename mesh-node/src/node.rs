@@ -175,21 +175,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         bpf::forward_logs(datapath.ebpf_mut())?;
     }
     let (spans, exporter) = spans(collector, &args);
-    let limits = limits(&args);
-    let telemetry = Arc::new(Telemetry::new(metrics.clone(), spans));
-    let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(&args));
-    let identities = identities(&authority, &args, &metrics)?;
-    let shared = Arc::new(Shared {
-        cluster: args.cluster.clone(),
-        hbone: Server::new(limits.clone(), identities.trust()),
-        identities,
-        telemetry,
-        enrolment_events: EnrolmentEvents::default(),
-        limits,
-        direct,
-        handover: Arc::default(),
-        config: config.clone(),
-    });
+    let shared = share(&args, &datapath, &authority, Arc::new(Telemetry::new(metrics, spans)), config.clone())?;
     let workers = Workers::start(worker_count(&args), &shared, datapath.maps_dir())?;
     let host_netns = HostNetns::own()?;
     let kubelet = Kubelet::new(args.kubelet_cgroup.as_deref(), &cgroup_root, &args.proc, host_netns);
@@ -198,18 +184,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let mut enrolment =
         Enrolment::new(enrolment_settings(&args, host_netns.inode), datapath, workers.clone(), shared.clone())?;
     let mut signals = Signals::catch()?;
-    // What established connections need, until the last of them has ended.
-    let upkeep = {
-        let (config, shared, args, workers) = (config.clone(), shared.clone(), args.clone(), workers.clone());
-        async move {
-            tokio::select! {
-                () = rejudge(config.clone(), &workers) => {}
-                () = follow_config(config, metrics.clone()) => {}
-                () = export_spans(exporter, &args, metrics) => {}
-                () = follow_authority(&shared.identities, &authority) => {}
-            }
-        }
-    };
+    let upkeep = upkeep(shared.clone(), workers.clone(), authority, exporter, args.clone());
     let mut upkeep: lifecycle::Upkeep = Box::pin(upkeep);
     let lifelines = tokio::select! {
         () = &mut upkeep => anyhow::bail!("the configuration's watcher ended"),
@@ -228,14 +203,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         log: Arc::new(log),
     };
     let (orders, ordered) = mpsc::channel(1);
-    let heir = Predecessor::new(
-        &args.node,
-        endpoints.duplicates()?,
-        orders.clone(),
-        shared.handover.clone(),
-        shared.telemetry.metrics.clone(),
-        lifelines,
-    );
+    let heir = Predecessor::new(&args.node, endpoints.duplicates()?, orders.clone(), &shared, lifelines);
     let (direct_events, drop_events) = (DirectEvents::open(&maps_dir)?, DropEvents::open(&maps_dir)?);
     let successors = Predecessor::listen(&handover::socket_path(&args.admin_socket))?;
     let listener = admin.publish()?;
@@ -254,6 +222,47 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     };
     let limits = Patience { handed_over: args.drain_timeout, stopped: args.stop_timeout };
     lifecycle::live(Box::pin(service), upkeep, signals, orders, workers, limits).await
+}
+
+/// What all of the daemon shares.
+fn share(
+    args: &Args,
+    datapath: &Datapath,
+    authority: &Authority,
+    telemetry: Arc<Telemetry>,
+    config: watch::Receiver<Arc<Config>>,
+) -> anyhow::Result<Arc<Shared>> {
+    let limits = limits(args);
+    let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(args));
+    let identities = identities(authority, args, &telemetry.metrics)?;
+    Ok(Arc::new(Shared {
+        cluster: args.cluster.clone(),
+        hbone: Server::new(limits.clone(), identities.trust()),
+        identities,
+        telemetry,
+        enrolment_events: EnrolmentEvents::default(),
+        limits,
+        direct,
+        handover: Arc::default(),
+        config,
+    }))
+}
+
+/// What established connections need, until the last of them has ended.
+async fn upkeep(
+    shared: Arc<Shared>,
+    workers: Arc<Workers>,
+    authority: Authority,
+    exporter: Option<Exporter>,
+    args: Args,
+) {
+    let (config, metrics) = (shared.config_changes(), shared.telemetry.metrics.clone());
+    tokio::select! {
+        () = rejudge(config.clone(), &workers) => {}
+        () = follow_config(config, metrics.clone()) => {}
+        () = export_spans(exporter, &args, metrics) => {}
+        () = follow_authority(&shared.identities, &authority) => {}
+    }
 }
 
 /// Keeps certificates and the trust bundle current.

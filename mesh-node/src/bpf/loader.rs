@@ -24,7 +24,6 @@ use super::{
     links::{PinError, PinnedLinks},
     maps::{CounterReader, MapAccessError, PodMap},
     probe_ports::ProbePorts,
-    ring::RingError,
     settings::Settings,
 };
 use crate::netns::{NetNamespace, NetnsError};

@@ -20,7 +20,7 @@ use super::{
     message::{Hello, Message},
     successor::Lifeline,
 };
-use crate::{bpf::KeptHook, pods::Order, telemetry::Metrics};
+use crate::{bpf::KeptHook, node::Shared, pods::Order, telemetry::Metrics};
 
 /// How long a successor may take to introduce itself.
 const HELLO_TIME: Duration = Duration::from_secs(5);
@@ -71,10 +71,10 @@ impl Predecessor {
         node: &str,
         endpoints: [OwnedFd; 2],
         orders: mpsc::Sender<Order>,
-        state: Arc<HandoverState>,
-        metrics: Arc<Metrics>,
+        shared: &Shared,
         lifelines: Vec<Lifeline>,
     ) -> Self {
+        let (state, metrics) = (shared.handover.clone(), shared.telemetry.metrics.clone());
         Self { hello: Hello::of(node), endpoints, orders, state, metrics, lifelines }
     }
 

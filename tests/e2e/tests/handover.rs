@@ -310,16 +310,7 @@ fn no_byte_is_in_the_clear_while_daemons_are_killed_stopped_and_replaced() -> Ve
                 Ok(())
             })
         });
-        let done = scene.under_load(|mesh, _| {
-            for node in NODES {
-                drop(mesh.upgrade(node)?);
-                mesh.kill9(node)?;
-                mesh.start_daemon(node)?;
-                mesh.take_daemon(node)?.terminate(PATIENCE)?.success()?;
-                mesh.start_daemon(node)?;
-            }
-            Ok(())
-        });
+        let done = scene.under_load(|mesh, _| replace_in_every_way(mesh));
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         forger.join().expect("no panic")?;
         done
@@ -339,6 +330,17 @@ fn no_byte_is_in_the_clear_while_daemons_are_killed_stopped_and_replaced() -> Ve
         let own = |address: SocketAddr| address.ip() == source.ip();
         let leaked = packets.at_port(port::ECHO).filter(|packet| own(packet.source) || own(packet.destination)).count();
         assert_eq!(leaked, 0, "packets between the pod and the server's own port");
+    }
+    Ok(())
+}
+
+fn replace_in_every_way(mesh: &mut Mesh) -> Result<()> {
+    for node in NODES {
+        drop(mesh.upgrade(node)?);
+        mesh.kill9(node)?;
+        mesh.start_daemon(node)?;
+        mesh.take_daemon(node)?.terminate(PATIENCE)?.success()?;
+        mesh.start_daemon(node)?;
     }
     Ok(())
 }
