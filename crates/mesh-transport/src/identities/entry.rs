@@ -56,6 +56,7 @@ impl Entry {
         // A clock that was set may have left the attempt far in the future.
         match (state.next, expires) {
             (Some(next), Some(expires)) if state.failures == 0 => Some(next.min(expires)),
+            (Some(next), _) if state.failures > 0 && next > now + LONGEST_PAUSE => None,
             (next, _) => next,
         }
         .filter(|next| *next > now)
@@ -129,5 +130,25 @@ impl State {
             let spread = life.mul_f64(SPREAD).min(LONGEST_SPREAD).mul_f64(fastrand::f64());
             self.next = Some(self.next.map_or(now, |next| next.min(now + spread)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::TrustBundle;
+
+    #[test]
+    fn a_failed_attempt_is_made_again_soon_though_the_clock_is_set_back() {
+        let (entry, now) = (Entry::default(), SystemTime::now());
+        let authority =
+            crate::ca::CertificateAuthority::generate(&mesh_core::TrustDomain::default(), now).expect("made");
+        let bundle = TrustBundle::of_roots(authority.roots().into());
+        let peers = Arc::new(PeerVerifier::new(bundle).expect("usable"));
+        entry.failed("by a clock that is a year ahead", now + Duration::from_secs(365 * 24 * 3600));
+        assert_eq!(entry.next_due(&peers, now), None, "now");
+        entry.failed("by the right one", now);
+        let next = entry.next_due(&peers, now).expect("after a pause");
+        assert!(next <= now + LONGEST_PAUSE);
     }
 }
