@@ -72,7 +72,7 @@ impl Attempts<'_> {
         let mut under_way: Option<Count<_>> = None;
         loop {
             let endpoint = self.cluster.pick(&wish).map_err(|error| reply::of_upstream(&error))?;
-            let end = self.once(&endpoint, body).await;
+            let end = self.once(&endpoint, body, retries).await;
             self.note(&endpoint, &end);
             let again = retries < self.plan.retry.attempts && self.is_worth_it(&end, body);
             if !again {
@@ -97,10 +97,12 @@ impl Attempts<'_> {
         }
     }
 
-    async fn once(&self, endpoint: &Rc<Endpoint>, body: &mut RequestBody) -> End {
+    async fn once(&self, endpoint: &Rc<Endpoint>, body: &mut RequestBody, before: u32) -> End {
         let worker = &self.connection.worker;
         let attempt = Attempt { worker, cluster: self.cluster, endpoint, version: self.version };
-        let request = Request::from_parts(self.head.for_upstream(self.version), body.take());
+        let mut parts = self.head.for_upstream(self.version);
+        parts.headers.insert("x-envoy-attempt-count", HeaderValue::from(before + 1));
+        let request = Request::from_parts(parts, body.take());
         let sending = attempt.send(request);
         let limits = [self.plan.retry.per_try_timeout, self.plan.timeouts.backend_request];
         let sent = match limits.into_iter().flatten().min() {

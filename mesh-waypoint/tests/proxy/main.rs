@@ -3,5 +3,6 @@
 
 mod endings;
 mod requests;
+mod routes;
 mod server;
 mod world;

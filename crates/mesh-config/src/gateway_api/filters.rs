@@ -133,8 +133,6 @@ impl RawFilter {
                 edits.response = raw.read(&format!("{field}.responseHeaderModifier"))?;
             }
             "RequestMirror" => {
-                let message = "requests are not mirrored";
-                remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.requestMirror"), message));
                 let raw = self.request_mirror.ok_or_else(|| absent("requestMirror"))?;
                 edits.mirrors.push(raw.read(&format!("{field}.requestMirror"), namespace, remarks)?);
             }

@@ -173,10 +173,6 @@ impl RawHttp {
         let headers = self.headers.map_or(Ok((HeaderEdits::default(), HeaderEdits::default())), |headers| {
             headers.read(&format!("{field}.headers"), remarks)
         })?;
-        if self.mirror.is_some() || self.mirrors.is_some() {
-            let message = "requests are not mirrored";
-            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.mirror"), message));
-        }
         let mirrors =
             action::mirrors((self.mirror, self.mirrors), (self.mirror_percentage, self.mirror_percent), &field)?;
         let mut timeouts = mesh_core::l7::Timeouts::default();
