@@ -126,6 +126,8 @@ fn what_the_hooks_do_is_counted_under_a_closed_set_of_reasons() -> Verdict {
         ("drop", "forged_flow"),
         ("drop", "unattestable_syn"),
         ("lost", "direct_event"),
+        ("lost", "drop_event"),
+        ("lost", "drop_event_limit"),
         ("pass", "kubelet_probe"),
     ];
     let metrics = mesh.metrics("node-a")?;
