@@ -73,7 +73,10 @@ impl Lab {
         if !options.args.iter().any(|argument| argument == "--ca-address") {
             argv.extend(["--ca", &ca]);
         }
-        argv.extend(["--bpf-dir", &bpf, "--admin-socket", &socket]);
+        argv.extend(["--bpf-dir", &bpf]);
+        if !options.args.iter().any(|argument| argument == "--admin-socket") {
+            argv.extend(["--admin-socket", &socket]);
+        }
         argv.extend(options.args.iter().map(String::as_str));
         let number = self.shared.next_number();
         let mut context = node.state().context(&self.shared, &format!("mesh-system/mesh-node-{number}"))?;
