@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh_ca::{Denial, Gatekeeper};
+use mesh_ca::{Caller, Denial, Gatekeeper};
 use mesh_config::Config;
 use mesh_core::{NodeName, SpiffeId};
 use tokio::sync::watch;
@@ -16,11 +16,11 @@ pub(crate) struct DirectoryGatekeeper {
 }
 
 impl Gatekeeper for DirectoryGatekeeper {
-    async fn authenticate(&self, token: &str) -> Result<NodeName, Denial> {
-        self.tokens.node_of(token).ok_or(Denial::UnknownCaller)
+    async fn authenticate(&self, token: &str) -> Result<Caller, Denial> {
+        self.tokens.node_of(token).map(Caller::Node).ok_or(Denial::UnknownCaller)
     }
 
-    async fn authorize(&self, node: &NodeName, identity: &SpiffeId) -> Result<(), Denial> {
+    async fn placed(&self, node: &NodeName, identity: &SpiffeId) -> Result<(), Denial> {
         let snapshot = self.config.borrow().snapshot.clone();
         let is_placed = snapshot.workloads_on(node).any(|workload| workload.identity == *identity);
         if is_placed { Ok(()) } else { Err(Denial::NotPlaced { identity: identity.clone(), node: node.clone() }) }

@@ -5,6 +5,8 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 use clap::{Parser, Subcommand};
 use mesh_ca::IdentityArgs;
 
+use crate::source::SourceArgs;
+
 /// The mesh's proxy for what no node can do alone.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -36,9 +38,9 @@ pub(crate) struct ServeArgs {
     /// The port at which nodes take tunnels for their pods.
     #[arg(long, value_name = "PORT", default_value_t = 15_008)]
     pub(crate) tunnel_port: u16,
-    /// Directory of manifests (YAML or JSON); it is watched.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) config: PathBuf,
+    /// What it is configured with.
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Its certificate.
     #[command(flatten)]
     pub(crate) certificate: IdentityArgs,

@@ -12,6 +12,7 @@ mod gateway;
 mod inbound;
 mod readiness;
 mod serve;
+mod source;
 mod upstream;
 mod worker;
 

@@ -75,7 +75,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         cluster_domain: args.cluster_domain,
         root_namespace: args.root_namespace,
     };
-    let config = mesh_config::watch(args.config, options).await.context("--config")?;
+    let config = args.source.watch(options).await?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
     let readiness = Readiness::bind(args.readiness_addr).await.context("--readiness-addr")?;
     let settings = IdentitySettings {

@@ -16,9 +16,10 @@ struct Image {
     programs: &'static [&'static str],
 }
 
-const IMAGES: [Image; 3] = [
+const IMAGES: [Image; 4] = [
     Image { name: "mesh-node", programs: &["mesh-node", "mesh-ctl"] },
     Image { name: "mesh-control", programs: &["mesh-control"] },
+    Image { name: "mesh-waypoint", programs: &["mesh-waypoint", "mesh-ctl"] },
     Image { name: "mesh-traffic", programs: &["mesh-traffic"] },
 ];
 

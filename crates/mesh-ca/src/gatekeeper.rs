@@ -1,12 +1,32 @@
 //! Who may have a certificate for whom.
 
+use std::fmt;
+
 use mesh_core::{NodeName, SpiffeId};
+
+/// Who asks for certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Caller {
+    /// A node's agent: it asks for the accounts of the pods that are placed there.
+    Node(NodeName),
+    /// A proxy that runs in a pod of its own: it asks for its own account alone.
+    Proxy(SpiffeId),
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "node {node}"),
+            Self::Proxy(identity) => write!(f, "proxy {identity}"),
+        }
+    }
+}
 
 /// Why a caller gets nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// The token is nobody's.
-    #[error("the bearer token is not of a node known here")]
+    #[error("the bearer token is of no node and of no proxy known here")]
     UnknownCaller,
     /// Who holds the token cannot be found out now. Worth a retry.
     #[error("whose token this is cannot be found out now: {0}")]
@@ -19,21 +39,43 @@ pub enum Denial {
         /// The caller's node.
         node: NodeName,
     },
+    /// A proxy asks for another account than its own.
+    #[error("proxy {caller} may not have a certificate for {identity}")]
+    NotItsOwn {
+        /// The account asked for.
+        identity: SpiffeId,
+        /// The caller's own.
+        caller: SpiffeId,
+    },
 }
 
 /// Knows callers by their tokens, and where pods are placed.
 ///
 /// A directory of tokens and manifests answers from memory; Kubernetes' TokenReview and its Pods can answer in the same place.
 pub trait Gatekeeper: Send + Sync + 'static {
-    /// The node whose agent holds `token`.
+    /// Who holds `token`.
     ///
     /// # Errors
     /// [`Denial::UnknownCaller`], [`Denial::Unavailable`].
-    fn authenticate(&self, token: &str) -> impl Future<Output = Result<NodeName, Denial>> + Send;
+    fn authenticate(&self, token: &str) -> impl Future<Output = Result<Caller, Denial>> + Send;
 
     /// Whether the agent of `node` may have a certificate for `identity`.
     ///
     /// # Errors
     /// [`Denial::NotPlaced`].
-    fn authorize(&self, node: &NodeName, identity: &SpiffeId) -> impl Future<Output = Result<(), Denial>> + Send;
+    fn placed(&self, node: &NodeName, identity: &SpiffeId) -> impl Future<Output = Result<(), Denial>> + Send;
+
+    /// Whether the caller may have a certificate for `identity`.
+    ///
+    /// # Errors
+    /// [`Denial::NotPlaced`], [`Denial::NotItsOwn`].
+    fn authorize(&self, caller: &Caller, identity: &SpiffeId) -> impl Future<Output = Result<(), Denial>> + Send {
+        async move {
+            match caller {
+                Caller::Node(node) => self.placed(node, identity).await,
+                Caller::Proxy(own) if own == identity => Ok(()),
+                Caller::Proxy(own) => Err(Denial::NotItsOwn { identity: identity.clone(), caller: own.clone() }),
+            }
+        }
+    }
 }

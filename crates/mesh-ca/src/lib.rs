@@ -19,7 +19,7 @@ mod wire;
 pub use args::{IdentityArgs, time};
 pub use authority::{Authority, AuthorityError, RemoteSettings};
 pub use client::CaClient;
-pub use gatekeeper::{Denial, Gatekeeper};
+pub use gatekeeper::{Caller, Denial, Gatekeeper};
 pub use proto::{CreateCertificateRequest, CreateCertificateResponse};
 pub use server::{ServeError, ServerIdentity, serve};
 pub use service::{CaService, Outcome, Outcomes};

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use mesh_core::{NodeName, SpiffeId, TrustDomain};
+use mesh_core::{SpiffeId, TrustDomain};
 use mesh_transport::csr::{CertificateRequest, MAX_REQUEST};
 use mesh_transport::{CaError, CertificateSource, LocalAuthority};
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,7 +18,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower_service::Service;
 
-use crate::gatekeeper::{Denial, Gatekeeper};
+use crate::gatekeeper::{Caller, Denial, Gatekeeper};
 use crate::proto::{
     CREATE_CERTIFICATE, CreateCertificateRequest, CreateCertificateResponse, TrustBundleMessage, WATCH_TRUST_BUNDLE,
     WatchTrustBundleRequest,
@@ -134,9 +134,9 @@ impl<G: Gatekeeper> CaService<G> {
         let result = self.0.create(request).await;
         let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
         match &result {
-            Ok((node, _)) => {
+            Ok((caller, _)) => {
                 self.0.outcomes.add(Outcome::Signed);
-                tracing::info!(peer, %node, identity = wanted, "certificate signed");
+                tracing::info!(peer, %caller, identity = wanted, "certificate signed");
             }
             Err(status) => {
                 let outcome = Outcome::of(status.code());
@@ -170,24 +170,24 @@ impl<G: Gatekeeper> CaService<G> {
 }
 
 impl<G: Gatekeeper> Shared<G> {
-    /// Which node asks, if it may ask now.
-    async fn caller<T>(&self, request: &Request<T>) -> Result<NodeName, Status> {
+    /// Who asks, if it may ask now.
+    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")));
         let token = token.ok_or_else(|| Status::unauthenticated("there is no header `authorization: Bearer TOKEN`"))?;
-        let node = self.gatekeeper.authenticate(token.trim()).await.map_err(|denial| refusal(&denial))?;
-        if self.rates.take(&node, Instant::now()) {
-            Ok(node)
+        let caller = self.gatekeeper.authenticate(token.trim()).await.map_err(|denial| refusal(&denial))?;
+        if self.rates.take(&caller, Instant::now()) {
+            Ok(caller)
         } else {
-            Err(Status::resource_exhausted(format!("node {node} asks too often; wait a second")))
+            Err(Status::resource_exhausted(format!("{caller} asks too often; wait a second")))
         }
     }
 
     async fn create(
         &self,
         request: Request<CreateCertificateRequest>,
-    ) -> Result<(NodeName, CreateCertificateResponse), Status> {
-        let node = self.caller(&request).await?;
+    ) -> Result<(Caller, CreateCertificateResponse), Status> {
+        let caller = self.caller(&request).await?;
         let request = request.into_inner();
         let wanted = request.impersonated().ok_or_else(|| {
             Status::invalid_argument("metadata has no text ImpersonatedIdentity: for which account is the certificate?")
@@ -197,7 +197,7 @@ impl<G: Gatekeeper> Shared<G> {
             let own = &self.trust_domain;
             return Err(Status::permission_denied(format!("{identity} is not of trust domain {own}")));
         }
-        self.gatekeeper.authorize(&node, &identity).await.map_err(|denial| refusal(&denial))?;
+        self.gatekeeper.authorize(&caller, &identity).await.map_err(|denial| refusal(&denial))?;
         let lifetime = self.lifetime(request.validity_duration)?;
         let authority = self.authority.current();
         let csr = CertificateRequest::from_pem(&request.csr).map_err(CaError::from);
@@ -206,7 +206,7 @@ impl<G: Gatekeeper> Shared<G> {
             CaError::Request(error) => Status::invalid_argument(error.to_string()),
             other => Status::unavailable(other.to_string()),
         })?;
-        Ok((node, wire::response(&signed, authority.trust())))
+        Ok((caller, wire::response(&signed, authority.trust())))
     }
 
     /// Longer lives than are granted are shortened, as Istio's CA refuses them only by its own flag.
@@ -223,7 +223,7 @@ fn refusal(denial: &Denial) -> Status {
     match denial {
         Denial::Unavailable(_) => Status::unavailable(denial.to_string()),
         Denial::UnknownCaller => Status::unauthenticated(denial.to_string()),
-        Denial::NotPlaced { .. } => Status::permission_denied(denial.to_string()),
+        Denial::NotPlaced { .. } | Denial::NotItsOwn { .. } => Status::permission_denied(denial.to_string()),
     }
 }
 

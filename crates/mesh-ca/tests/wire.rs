@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use http::uri::PathAndQuery;
 use mesh_ca::{
-    Authority, CaService, CreateCertificateRequest, CreateCertificateResponse, Denial, Gatekeeper, Outcome, Outcomes,
-    RemoteSettings, SERVER_NAME, ServerIdentity, serve,
+    Authority, CaService, Caller, CreateCertificateRequest, CreateCertificateResponse, Denial, Gatekeeper, Outcome,
+    Outcomes, RemoteSettings, SERVER_NAME, ServerIdentity, serve,
 };
 use mesh_core::{NodeName, SpiffeId, TrustDomain};
 use mesh_transport::ca::rotation;
@@ -25,17 +25,22 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 const TOKEN: &str = "the-token-of-node-a";
+const PROXY_TOKEN: &str = "the-token-of-a-waypoint";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Node a runs cart, node b runs pay.
+/// Node a runs cart, node b runs pay; a waypoint runs by itself.
 struct Two;
 
 impl Gatekeeper for Two {
-    async fn authenticate(&self, token: &str) -> Result<NodeName, Denial> {
-        if token == TOKEN { Ok(NodeName::from("a")) } else { Err(Denial::UnknownCaller) }
+    async fn authenticate(&self, token: &str) -> Result<Caller, Denial> {
+        match token {
+            TOKEN => Ok(Caller::Node(NodeName::from("a"))),
+            PROXY_TOKEN => Ok(Caller::Proxy(account("waypoint"))),
+            _ => Err(Denial::UnknownCaller),
+        }
     }
 
-    async fn authorize(&self, node: &NodeName, identity: &SpiffeId) -> Result<(), Denial> {
+    async fn placed(&self, node: &NodeName, identity: &SpiffeId) -> Result<(), Denial> {
         if *identity == account("cart") {
             Ok(())
         } else {
@@ -161,6 +166,16 @@ async fn a_node_gets_a_certificate_that_verifies_for_a_pod_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_proxy_gets_a_certificate_for_itself() {
+    let world = World::new().await;
+    std::fs::write(world.path("token"), PROXY_TOKEN).expect("written");
+    let own = account("waypoint");
+    let csr = NewKey::generate(&own).expect("key").request;
+    assert!(sign(&world.remote(), &csr, &own).await.is_ok());
+    assert_eq!(world.count(Outcome::Signed), 1);
+}
+
+#[tokio::test]
 async fn each_refusal_has_its_status_its_reason_and_its_count() {
     let world = World::new().await;
     let good = NewKey::generate(&account("cart")).expect("key").request;
@@ -172,6 +187,7 @@ async fn each_refusal_has_its_status_its_reason_and_its_count() {
         (request(&good, &cart), "wrong-token", Code::Unauthenticated, "bearer token", Outcome::Unauthenticated),
         (request(&good, &cart), "", Code::Unauthenticated, "Bearer TOKEN", Outcome::Unauthenticated),
         (request(&other, account("pay").as_str()), TOKEN, Code::PermissionDenied, "placed on node a", Outcome::Denied),
+        (request(&good, &cart), PROXY_TOKEN, Code::PermissionDenied, "proxy spiffe://", Outcome::Denied),
         (request(&good, foreign), TOKEN, Code::PermissionDenied, "trust domain", Outcome::Denied),
         (request(&other, &cart), TOKEN, Code::InvalidArgument, "names spiffe://", Outcome::Invalid),
         (request("nonsense", &cart), TOKEN, Code::InvalidArgument, "PEM", Outcome::Invalid),

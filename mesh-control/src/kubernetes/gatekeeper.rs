@@ -1,7 +1,8 @@
 //! Who may have which certificate in a cluster.
 //!
 //! A node agent shows the token of its pod, which the API server judges and which names the pod's node. It gets certificates for
-//! the accounts of pods that are placed there, and for no others.
+//! the accounts of pods that are placed there, and for no others. A waypoint or gateway, which no node agent serves, shows the token
+//! of its own pod, and gets certificates for that pod's account alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::api::{Api, PostParams};
-use mesh_ca::{Denial, Gatekeeper};
+use mesh_ca::{Caller, Denial, Gatekeeper};
 use mesh_config::Config;
+use mesh_core::l7::GATEWAY_NAME;
 use mesh_core::{NodeName, SpiffeId, WorkloadUid};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -39,7 +41,7 @@ impl KubernetesGatekeeper {
         Self {
             reviews: Api::all(client),
             config,
-            agent: format!("system:serviceaccount:{}:{}", args.namespace(), args.node_account),
+            agent: account(args.namespace(), &args.node_account),
             audience: args.token_audience.clone(),
         }
     }
@@ -56,29 +58,56 @@ impl KubernetesGatekeeper {
     }
 
     /// The node of the pod that a token is bound to.
-    fn node(&self, extra: &BTreeMap<String, Vec<String>>) -> Option<NodeName> {
-        let value = |key| extra.get(key).and_then(|values| values.first()).map(String::as_str);
+    fn node(&self, extra: &Extra) -> Option<NodeName> {
         // API servers before 1.30 name the pod alone.
-        value(NODE_NAME).map(NodeName::from).or_else(|| {
-            let uid = WorkloadUid::from(value(POD_UID)?);
+        first(extra, NODE_NAME).map(NodeName::from).or_else(|| {
+            let uid = WorkloadUid::from(first(extra, POD_UID)?);
             Some(self.config.borrow().snapshot.workload_by_uid(&uid)?.node.clone())
         })
     }
+
+    /// Who the pod is that a token is bound to, if it is a Gateway's. Any other pod has its certificates held by its node.
+    async fn proxy(&self, user: &str, extra: &Extra) -> Option<SpiffeId> {
+        let uid = WorkloadUid::from(first(extra, POD_UID)?);
+        let mut config = self.config.clone();
+        let known = config.wait_for(|config| config.snapshot.workload_by_uid(&uid).is_some());
+        let config = timeout(PLACEMENT, known).await.ok()?.ok()?;
+        let pod = config.snapshot.workload_by_uid(&uid)?;
+        let is_its_own = user == account(pod.identity.namespace(), pod.identity.service_account());
+        (is_its_own && pod.labels.get(GATEWAY_NAME).is_some()).then(|| pod.identity.clone())
+    }
+}
+
+type Extra = BTreeMap<String, Vec<String>>;
+
+fn first<'a>(extra: &'a Extra, key: &str) -> Option<&'a str> {
+    extra.get(key).and_then(|values| values.first()).map(String::as_str)
+}
+
+/// The user name of a service account.
+fn account(namespace: &str, name: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{name}")
 }
 
 impl Gatekeeper for KubernetesGatekeeper {
-    async fn authenticate(&self, token: &str) -> Result<NodeName, Denial> {
+    async fn authenticate(&self, token: &str) -> Result<Caller, Denial> {
         let status = self.review(token).await?;
         // A server that knows no audiences leaves them out; it must not pass for one that has checked them.
         let is_for_us = status.audiences.is_some_and(|audiences| audiences.contains(&self.audience));
         let user = status.user.unwrap_or_default();
-        if status.authenticated != Some(true) || !is_for_us || user.username.as_deref() != Some(&self.agent) {
+        if status.authenticated != Some(true) || !is_for_us {
             return Err(Denial::UnknownCaller);
         }
-        self.node(&user.extra.unwrap_or_default()).ok_or(Denial::UnknownCaller)
+        let (name, extra) = (user.username.unwrap_or_default(), user.extra.unwrap_or_default());
+        let caller = if name == self.agent {
+            self.node(&extra).map(Caller::Node)
+        } else {
+            self.proxy(&name, &extra).await.map(Caller::Proxy)
+        };
+        caller.ok_or(Denial::UnknownCaller)
     }
 
-    async fn authorize(&self, node: &NodeName, identity: &SpiffeId) -> Result<(), Denial> {
+    async fn placed(&self, node: &NodeName, identity: &SpiffeId) -> Result<(), Denial> {
         let is_placed =
             |config: &Arc<Config>| config.snapshot.workloads_on(node).any(|workload| workload.identity == *identity);
         let mut config = self.config.clone();
