@@ -9,6 +9,7 @@ mod knock;
 mod processes;
 mod scene;
 mod screen;
+mod shop;
 mod stage;
 mod steps;
 mod table;
@@ -23,6 +24,7 @@ use bank::Bank;
 use clap::{Parser, Subcommand};
 use knock::Knock;
 use screen::Screen;
+use shop::Shop;
 use stage::Stage;
 
 /// Exit code where the demonstration cannot run at all.
@@ -49,6 +51,12 @@ struct Cli {
 enum Part {
     /// A bank of eight services: who may talk to whom, each pair tried
     Bank {
+        /// Leave everything up at the end, and say what to try.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// The shop behind a waypoint: canary, retries, circuit breaking, faults, authorization, each by numbers
+    Shop {
         /// Leave everything up at the end, and say what to try.
         #[arg(long)]
         keep: bool,
@@ -92,6 +100,7 @@ fn run(cli: &Cli) -> Result<bool> {
     mesh_lab::on_interrupt(move || screen.write("interrupted; everything was removed again"))?;
     match &cli.part {
         Some(Part::Bank { keep }) => tour::run::<Bank>(&screen, cli.keep || *keep),
+        Some(Part::Shop { keep }) => tour::run::<Shop>(&screen, cli.keep || *keep),
         _ => tour::run::<Stage>(&screen, cli.keep),
     }
 }

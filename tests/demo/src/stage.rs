@@ -44,7 +44,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    fn furnish(lab: Lab) -> Result<Self> {
+    /// Makes what is there before anything is deployed.
+    pub fn furnish(lab: Lab) -> Result<Self> {
         lab.namespace(NAMESPACE)?;
         let outside = lab.outside(LAPTOP)?;
         let (purchase, daemons) = (Purchase::new()?, [None, None]);

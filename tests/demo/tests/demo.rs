@@ -52,6 +52,12 @@ fn every_step_holds_and_nothing_stays() {
 }
 
 #[test]
+fn the_shop_behind_a_waypoint_holds_and_nothing_stays() {
+    let text = text(&demo(&["shop"]));
+    assert!(text.contains("All 6 steps held") && text.contains("Nothing was left behind"), "{text}");
+}
+
+#[test]
 fn a_kept_demonstration_can_be_tried_and_removed() {
     let _kept = Kept;
     let output = demo(&["--keep"]);

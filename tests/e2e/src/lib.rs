@@ -19,7 +19,6 @@ mod remote;
 mod server;
 mod shop;
 mod verdict;
-mod waypoint;
 
 use std::time::Duration;
 
@@ -33,6 +32,7 @@ pub use inside::{Syn, inside};
 pub use journal::{connections, lines};
 pub use kubelet::kubelet;
 pub use mesh::{Mesh, NAMESPACE, NODES};
+pub use mesh_lab::Waypoint;
 pub use pins::generations;
 pub use prometheus::{Prometheus, chart_files};
 pub use queues::unread;
@@ -40,7 +40,6 @@ pub use remote::Remote;
 pub use server::{client, echo, port, server};
 pub use shop::Shop;
 pub use verdict::{Failure, Verdict};
-pub use waypoint::Waypoint;
 
 /// How long anything may take that is awaited by its event. Generous: it bounds a failure, not a success.
 pub const PATIENCE: Duration = Duration::from_secs(120);

@@ -25,6 +25,12 @@ pub struct Mesh {
     barriers: AtomicUsize,
 }
 
+impl AsRef<Lab> for Mesh {
+    fn as_ref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
 impl Mesh {
     /// Builds the lab, labels [`NAMESPACE`] and starts a daemon on each node.
     pub fn start() -> Result<Self> {

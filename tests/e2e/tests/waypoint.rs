@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mesh_e2e::{Connect, Mesh, PATIENCE, Verdict, Waypoint, client, connections, port, server};
+use mesh_e2e::{Connect, Mesh, NAMESPACE, PATIENCE, Verdict, Waypoint, client, connections, port, server};
 use mesh_lab::{Place as _, Pod, Service, ServiceSpec, wait_until};
 
 /// A mesh with a server on node b, behind a Service at port 80, and a client on node a.
@@ -22,7 +22,7 @@ fn a_services_traffic_goes_by_its_waypoint_each_way_over_mtls() -> Verdict {
     let mesh = Mesh::start()?;
     // On one node, where the kernel would connect them with nothing between.
     let (_, service, client) = served(&mesh, "node-a")?;
-    let waypoint = Waypoint::declare(&mesh, "waypoint")?;
+    let waypoint = Waypoint::declare_in(&mesh, NAMESPACE, "waypoint")?;
     waypoint.replica(&mesh, "waypoint-1", "node-b")?;
     waypoint.serve_namespace(&mesh)?;
     mesh.settle()?;
@@ -49,7 +49,7 @@ fn connections_are_spread_over_the_replicas() -> Verdict {
     const CONNECTIONS: usize = 60;
     let mesh = Mesh::start()?;
     let (_, service, client) = served(&mesh, "node-b")?;
-    let waypoint = Waypoint::declare(&mesh, "waypoint")?;
+    let waypoint = Waypoint::declare_in(&mesh, NAMESPACE, "waypoint")?;
     for (name, node) in [("waypoint-1", "node-a"), ("waypoint-2", "node-b")] {
         waypoint.replica(&mesh, name, node)?;
     }
@@ -76,7 +76,7 @@ fn connections_are_spread_over_the_replicas() -> Verdict {
 fn without_a_replica_connections_wait_a_while_and_are_then_reset() -> Verdict {
     let mesh = Mesh::start()?;
     let (_, service, client) = served(&mesh, "node-b")?;
-    let waypoint = Waypoint::declare(&mesh, "waypoint")?;
+    let waypoint = Waypoint::declare_in(&mesh, NAMESPACE, "waypoint")?;
     waypoint.serve_namespace(&mesh)?;
     mesh.settle()?;
     let begun = Instant::now();
@@ -105,7 +105,7 @@ spec:
 fn where_policies_are_attached_to_the_waypoint_nobody_goes_around_it() -> Verdict {
     let mesh = Mesh::start()?;
     let (server, service, client) = served(&mesh, "node-b")?;
-    let waypoint = Waypoint::declare(&mesh, "waypoint")?;
+    let waypoint = Waypoint::declare_in(&mesh, NAMESPACE, "waypoint")?;
     waypoint.replica(&mesh, "waypoint-1", "node-b")?;
     waypoint.serve_namespace(&mesh)?;
     mesh.settle()?;
@@ -157,7 +157,7 @@ spec:
 fn a_waypoint_judges_each_request_by_who_sends_it_and_what_it_asks_for() -> Verdict {
     let mesh = Mesh::start()?;
     let (product, client, other) = product(&mesh)?;
-    let waypoint = Waypoint::declare(&mesh, "waypoint")?;
+    let waypoint = Waypoint::declare_in(&mesh, NAMESPACE, "waypoint")?;
     waypoint.replica(&mesh, "waypoint-1", "node-b")?;
     waypoint.serve_namespace(&mesh)?;
     mesh.settle()?;

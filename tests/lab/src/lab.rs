@@ -26,6 +26,12 @@ pub struct Lab {
     pub(crate) shared: Arc<Shared>,
 }
 
+impl AsRef<Self> for Lab {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl Lab {
     /// Begins a lab.
     pub fn builder() -> LabBuilder {

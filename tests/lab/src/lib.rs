@@ -55,6 +55,7 @@ mod state;
 mod stream;
 mod tls;
 mod wait;
+mod waypoint;
 mod yaml;
 
 pub use binaries::binary;
@@ -74,3 +75,4 @@ pub use service::{Protocol, Service, ServicePort, ServiceSpec};
 pub use stream::Stream;
 pub use tls::{TlsRecord, TlsSession};
 pub use wait::wait_until;
+pub use waypoint::Waypoint;
