@@ -227,16 +227,19 @@ async fn tunnel(
     };
     match worker.pool.connect(key, &tls, request, dial).await {
         Ok(tunnel) => Ok(tunnel.into()),
-        // Another replica of the waypoint may do.
         Err(error) => Err(match (classify(worker, &error), &destination.transport) {
-            (TunnelFailure::Final(failure), Transport::Waypoint { .. })
-                if matches!(error, ConnectError::Dial { .. }) =>
-            {
+            (TunnelFailure::Final(failure), Transport::Waypoint { .. }) if may_pass_at_a_waypoint(&error) => {
                 TunnelFailure::NotYet(failure)
             }
             (failure, _) => failure,
         }),
     }
+}
+
+/// Another replica of the waypoint may answer; and of what a waypoint stands before it hears at another moment than this node
+/// does, be it that it came or that it went.
+fn may_pass_at_a_waypoint(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::Dial { .. } | ConnectError::Refused(StatusCode::BAD_REQUEST))
 }
 
 async fn certificate(worker: &Worker, identity: &SpiffeId) -> Result<Arc<TlsIdentity>, Failure> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mesh_e2e::{Connect, Mesh, NAMESPACE, PATIENCE, Verdict, Waypoint, client, connections, port, server};
@@ -184,5 +185,38 @@ fn a_waypoint_judges_each_request_by_who_sends_it_and_what_it_asks_for() -> Verd
     ] {
         assert_eq!(status(from, method, &product, target)?, expected, "{method} {target}");
     }
+    Ok(())
+}
+
+/// Brings a directory to what another one holds.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_waypoint_that_hears_of_its_service_later_than_the_node_loses_no_connection() -> Verdict {
+    let mesh = Mesh::start()?;
+    let (_, service, client) = served(&mesh, "node-b")?;
+    let waypoint = Waypoint::declare_in(&mesh, NAMESPACE, "waypoint")?;
+    let late = mesh.lab.home().join("late");
+    copy(mesh.lab.config_dir(), &late)?;
+    let replica = waypoint.replica_that_reads(&mesh, "waypoint-1", "node-b", &late)?;
+    waypoint.serve_namespace(&mesh)?;
+    mesh.settle()?;
+    let answer = std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| Connect::to(service.at(80)).run(&client));
+        replica.wait_for_line("is not reached by waypoint app/waypoint", PATIENCE)?;
+        copy(mesh.lab.config_dir(), &late)?;
+        connecting.join().expect("the client's thread")
+    })?;
+    assert_eq!(answer.peer, Some(service.at(80)), "{answer:?}");
+    assert_eq!(mesh.refused("node-a", "unreachable")?, 0);
     Ok(())
 }

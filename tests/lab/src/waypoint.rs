@@ -1,5 +1,7 @@
 //! Waypoints in a lab.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use crate::{Lab, Pod, PodSpec, ServiceSpec};
@@ -36,9 +38,14 @@ impl Waypoint {
 
     /// Starts a replica and waits until it is ready.
     pub fn replica(&self, lab: &impl AsRef<Lab>, pod: &str, node: &str) -> Result<Pod> {
+        self.replica_that_reads(lab, pod, node, lab.as_ref().config_dir())
+    }
+
+    /// The same, with a directory of manifests of its own.
+    pub fn replica_that_reads(&self, lab: &impl AsRef<Lab>, pod: &str, node: &str, config: &Path) -> Result<Pod> {
         let lab = lab.as_ref();
         let own = format!("{}/{}", self.namespace, self.name);
-        let (config, ca) = (lab.config_dir().display().to_string(), lab.ca_dir()?.display().to_string());
+        let (config, ca) = (config.display().to_string(), lab.ca_dir()?.display().to_string());
         let command = ["mesh-waypoint", "serve", "--name", &own, "--identity", &own, "--config", &config, "--ca", &ca];
         let spec = PodSpec::new(&self.namespace, pod).on(node).service_account(&self.name).command(command);
         let spec = spec.label(GATEWAY_NAME, &self.name).label("istio.io/dataplane-mode", "none");
