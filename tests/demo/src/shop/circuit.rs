@@ -1,16 +1,14 @@
 //! Outlier detection: after five failures in a row an endpoint is left alone.
 
 use anyhow::Result;
-use mesh_lab::wait_until;
 
 use super::{Shop, retries, rule, visits};
 use crate::claim::claim;
 use crate::screen::Screen;
-use crate::stage::PATIENCE;
 
 /// Requests for each count.
 const REQUESTS: usize = 100;
-/// Five in a row, and at most one more for each of the waypoint's threads while the fifth is under way.
+/// Five in a row, of which the question whether the rule is in force may have had some; requests follow one another.
 const UNTIL_OPEN: std::ops::RangeInclusive<usize> = 1..=20;
 
 const RULE: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: product, namespace: shop}\n\
@@ -18,17 +16,12 @@ const RULE: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nm
     baseEjectionTime: 300s\n      maxEjectionPercent: 50\n";
 
 pub(super) fn show(shop: &mut Shop, screen: &Screen) -> Result<String> {
-    rule::apply(shop, screen, "alone", "  - route: [{destination: {host: product}}]\n    retries: {attempts: 0}\n")?;
     screen.say("DestinationRule product: consecutive5xxErrors 5, baseEjectionTime 300s, maxEjectionPercent 50");
     shop.stage.lab.apply("destinationrule.product.yaml", RULE)?;
-    let (mut failed, mut rounds) = (0, 0);
-    wait_until("the circuit to open", PATIENCE, || {
-        let visits = visits::ask(shop.shopper()?, REQUESTS, &[])?;
-        failed = visits::by_status(&visits, 503);
-        rounds += 1;
-        // The rule comes into force at some moment of the first rounds.
-        Ok(UNTIL_OPEN.contains(&failed).then_some(()))
-    })?;
+    // In force no earlier than the rule above, and seen to be.
+    rule::apply(shop, screen, "alone", "  - route: [{destination: {host: product}}]\n    retries: {attempts: 0}\n")?;
+    let failed = visits::by_status(&visits::ask(shop.shopper()?, REQUESTS, &[])?, 503);
+    claim(UNTIL_OPEN.contains(&failed), "a few failures until the circuit opens", failed)?;
     let before = retries::asked(shop)?;
     let visits = visits::ask(shop.shopper()?, REQUESTS, &[])?;
     let (served, asked) = (visits::by_status(&visits, 200), retries::asked(shop)? - before);
