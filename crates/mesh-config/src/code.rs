@@ -193,6 +193,16 @@ codes! {
         "Put the rule first if it is to have them, or take it out."
     SubsetWithoutPods = "MESH0413" Warning "subset has no ready pods"
         "Start pods with the subset's labels, or correct the labels; its share of requests is answered with 503 until then."
+
+    // Gateways.
+    ListenerConflict = "MESH0414" Warning "listener asks for what another one has"
+        "Give it another port, or another hostname; it is not opened until then."
+    NoCertificate = "MESH0415" Error "certificate cannot be used"
+        "Create a Secret of type kubernetes.io/tls with tls.crt and tls.key; handshakes fail until then."
+    RouteNotAllowed = "MESH0416" Error "no listener admits the route"
+        "Let a listener's allowedRoutes and hostname admit the route, or correct the route."
+    NoSuchGateway = "MESH0417" Warning "gateway does not exist"
+        "Create the Gateway of networking.istio.io that is named, or correct the name."
 }
 
 impl fmt::Display for Code {

@@ -20,6 +20,8 @@ pub struct Options {
     pub cluster_domain: String,
     /// The namespace whose policies are the whole mesh's.
     pub root_namespace: String,
+    /// Whether Secrets are read. Gateways need them; nobody else should hold keys.
+    pub credentials: bool,
 }
 
 impl Default for Options {
@@ -28,6 +30,7 @@ impl Default for Options {
             trust_domain: TrustDomain::default(),
             cluster_domain: "cluster.local".to_owned(),
             root_namespace: ROOT_NAMESPACE.to_owned(),
+            credentials: false,
         }
     }
 }
@@ -64,7 +67,7 @@ pub(crate) struct Loader {
 
 impl Loader {
     pub(crate) fn new(dir: PathBuf, options: Options) -> Self {
-        Self { tree: Tree::new(dir, Limits::default()), translator: Translator::new(options) }
+        Self { tree: Tree::new(dir, Limits::of(&options)), translator: Translator::new(options) }
     }
 
     /// Reads for the first time; the directory has to be there. See [`Tree::refresh`] for `enter`.

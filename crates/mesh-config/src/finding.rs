@@ -44,6 +44,8 @@ pub struct Origin {
 /// What names an object in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ObjectName {
+    /// The API group; empty for Kubernetes' core. Two groups may have kinds of one name.
+    pub group: String,
     /// The kind, such as `Pod`.
     pub kind: String,
     /// The namespace; none for kinds of the whole cluster.
@@ -139,7 +141,12 @@ mod tests {
     #[test]
     fn a_finding_is_one_line_whatever_a_manifest_calls_its_objects() {
         let mut origin = Origin::file(Path::new("a.yaml"));
-        origin.object = Some(ObjectName { kind: "Po\nd".into(), namespace: None, name: "x\u{1b}[31m".into() });
+        origin.object = Some(ObjectName {
+            group: String::new(),
+            kind: "Po\nd".into(),
+            namespace: None,
+            name: "x\u{1b}[31m".into(),
+        });
         let text = Finding::new(Code::UnknownKind, origin, "a\tb").to_string();
         assert!(!text.contains(char::is_control), "{text:?}");
         assert!(text.contains("Po\\nd x\\u{1b}[31m: a\\tb."), "{text}");

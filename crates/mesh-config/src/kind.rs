@@ -30,10 +30,14 @@ pub(crate) enum Kind {
     PeerAuthentication,
     DestinationRule,
     Gateway,
+    IstioGateway,
     VirtualService,
     HttpRoute,
     GrpcRoute,
+    TlsRoute,
+    TcpRoute,
     ReferenceGrant,
+    Secret,
 }
 
 impl Kind {
@@ -43,7 +47,7 @@ impl Kind {
     }
 }
 
-const READ: [(&str, &str, Kind); 23] = [
+const READ: [(&str, &str, Kind); 32] = [
     ("v1", "Namespace", Kind::Namespace),
     ("v1", "Node", Kind::Node),
     ("v1", "ServiceAccount", Kind::ServiceAccount),
@@ -63,10 +67,19 @@ const READ: [(&str, &str, Kind); 23] = [
     ("gateway.networking.k8s.io/v1", "HTTPRoute", Kind::HttpRoute),
     ("gateway.networking.k8s.io/v1beta1", "HTTPRoute", Kind::HttpRoute),
     ("gateway.networking.k8s.io/v1", "GRPCRoute", Kind::GrpcRoute),
+    ("gateway.networking.k8s.io/v1", "TLSRoute", Kind::TlsRoute),
+    ("gateway.networking.k8s.io/v1alpha3", "TLSRoute", Kind::TlsRoute),
+    ("gateway.networking.k8s.io/v1alpha2", "TLSRoute", Kind::TlsRoute),
+    ("gateway.networking.k8s.io/v1", "TCPRoute", Kind::TcpRoute),
+    ("gateway.networking.k8s.io/v1alpha2", "TCPRoute", Kind::TcpRoute),
     ("gateway.networking.k8s.io/v1", "ReferenceGrant", Kind::ReferenceGrant),
     ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", Kind::ReferenceGrant),
     ("gateway.networking.k8s.io/v1", "Gateway", Kind::Gateway),
     ("gateway.networking.k8s.io/v1beta1", "Gateway", Kind::Gateway),
+    ("networking.istio.io/v1", "Gateway", Kind::IstioGateway),
+    ("networking.istio.io/v1beta1", "Gateway", Kind::IstioGateway),
+    ("networking.istio.io/v1alpha3", "Gateway", Kind::IstioGateway),
+    ("v1", "Secret", Kind::Secret),
 ];
 
 /// A kind that is translated, as a cluster's API server knows it.
@@ -80,11 +93,11 @@ pub struct ReadKind {
     pub kind: &'static str,
 }
 
-/// Every kind that is translated.
+/// Every kind that is translated; Secrets only where `credentials` are.
 #[must_use]
-pub fn read_kinds() -> Vec<ReadKind> {
+pub fn read_kinds(credentials: bool) -> Vec<ReadKind> {
     let mut kinds: Vec<ReadKind> = Vec::new();
-    for (api_version, kind, _) in READ {
+    for (api_version, kind, _) in READ.into_iter().filter(|(.., kind)| credentials || *kind != Kind::Secret) {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         match kinds.iter_mut().find(|known| known.group == group && known.kind == kind) {
             Some(known) => known.versions.push(version),
@@ -133,9 +146,8 @@ const NOT_ENFORCED: [Group; 5] = [
     ("extensions.istio.io", &["v1alpha1"], &["WasmPlugin"]),
 ];
 
-const IGNORED_CORE: [&str; 12] = [
+const IGNORED_CORE: [&str; 11] = [
     "ConfigMap",
-    "Secret",
     "Endpoints",
     "Event",
     "PersistentVolume",
@@ -210,7 +222,7 @@ mod tests {
             ("v1", "List", Treatment::List),
             ("discovery.k8s.io/v1", "EndpointSlice", Treatment::Read(Kind::EndpointSlice)),
             ("discovery.k8s.io/v1beta1", "EndpointSlice", Treatment::UnknownVersion(&["v1"])),
-            ("networking.istio.io/v1alpha3", "Gateway", Treatment::NotEnforced),
+            ("networking.istio.io/v1alpha3", "Gateway", Treatment::Read(Kind::IstioGateway)),
             ("gateway.networking.k8s.io/v1", "Gateway", Treatment::Read(Kind::Gateway)),
             ("networking.istio.io/v1", "VirtualServiceList", Treatment::List),
             ("security.istio.io/v2", "PeerAuthentication", Treatment::UnknownVersion(&["v1", "v1beta1"])),

@@ -90,7 +90,7 @@ impl Parsed {
     }
 
     fn add_value(&mut self, value: Value, origin: Origin, file: &Path, limits: &Limits) {
-        match read(value, origin.clone()) {
+        match read(value, origin.clone(), limits) {
             Reading::Object(entry) => self.contents.entries.push(*entry),
             Reading::Nothing(finding) => self.contents.findings.extend(finding.map(|f| *f)),
             Reading::Broken(finding, stand_in) => {
@@ -184,7 +184,7 @@ fn name_in_text(text: &str) -> Option<ObjectName> {
         let rest = rest.split(" #").next()?.trim().trim_matches(['"', '\'']);
         (!rest.is_empty()).then(|| rest.to_owned())
     };
-    let (mut kind, mut namespace, mut name) = (None, None, None);
+    let (mut group, mut kind, mut namespace, mut name) = (String::new(), None, None, None);
     let mut indent = None;
     let mut in_metadata = false;
     for line in text.lines() {
@@ -193,6 +193,9 @@ fn name_in_text(text: &str) -> Option<ObjectName> {
         if depth == 0 && !inner.starts_with('#') && !inner.trim().is_empty() {
             in_metadata = inner.trim_end() == "metadata:";
             kind = kind.or_else(|| value(line, "kind:"));
+            if let Some((before, _)) = value(line, "apiVersion:").as_deref().and_then(|text| text.split_once('/')) {
+                before.clone_into(&mut group);
+            }
         } else if in_metadata && depth == *indent.get_or_insert(depth) {
             name = name.or_else(|| value(inner, "name:"));
             namespace = namespace.or_else(|| value(inner, "namespace:"));
@@ -201,6 +204,7 @@ fn name_in_text(text: &str) -> Option<ObjectName> {
     let kind: String = kind?;
     let cluster_wide = matches!(kind.as_str(), "Namespace" | "Node");
     Some(ObjectName {
+        group,
         namespace: (!cluster_wide).then(|| namespace.unwrap_or_else(|| "default".to_owned())),
         name: name?,
         kind,

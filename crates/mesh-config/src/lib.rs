@@ -7,6 +7,7 @@
 
 mod code;
 mod config;
+mod credential;
 mod directory;
 mod document;
 mod finding;
@@ -25,10 +26,17 @@ mod watch;
 
 pub use code::{Code, Severity};
 pub use config::{Config, Options, load};
+pub use credential::Secret;
 pub use directory::DirectoryError;
 pub use finding::{Finding, ObjectName, Origin};
-pub use gateway_api::{AllowedNamespaces, BackendRef, Gateway, Parent, ReferenceGrant, Route, RouteRule};
-pub use istio::{Age, AuthorizationPolicy, DestinationRule, HttpRule, PeerAuthentication, Remark, VirtualService};
+pub use gateway_api::{
+    AllowedNamespaces, BackendRef, ConnectionRoute, Gateway, GatewayRef, Listener, ListenerProtocol, Parent,
+    ReferenceGrant, Role, Route, RouteRule, SecretRef,
+};
+pub use istio::{
+    Age, AuthorizationPolicy, Carries, Clients, ConnectionMatch, ConnectionRule, DestinationRule, HttpRule,
+    IstioGateway, PeerAuthentication, Remark, Server, ServerTls, VirtualService,
+};
 pub use kind::{ReadKind, read_kinds};
 pub use live::LiveObjects;
 pub use object::{Located, ObjectSet};

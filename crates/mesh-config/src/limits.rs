@@ -1,4 +1,6 @@
-//! How much is read, so that a wrong directory or a hostile file cannot take the program down.
+//! What and how much is read, so that a wrong directory or a hostile file cannot take the program down.
+
+use crate::config::Options;
 
 /// Bounds on what is read; what is over is a finding.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +17,15 @@ pub(crate) struct Limits {
     pub(crate) nodes: usize,
     /// Events that aliases may repeat in one YAML document.
     pub(crate) alias_events: usize,
+    /// Whether Secrets are read at all.
+    pub(crate) credentials: bool,
+}
+
+impl Limits {
+    /// The usual ones, for that program.
+    pub(crate) fn of(options: &Options) -> Self {
+        Self { credentials: options.credentials, ..Self::default() }
+    }
 }
 
 impl Default for Limits {
@@ -26,6 +37,7 @@ impl Default for Limits {
             depth: 16,
             nodes: 8_000_000,
             alias_events: 100_000,
+            credentials: false,
         }
     }
 }

@@ -27,7 +27,7 @@ impl LiveObjects {
     /// None yet.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { contents: BTreeMap::new(), limits: Limits::default(), translator: Translator::new(options) }
+        Self { contents: BTreeMap::new(), limits: Limits::of(&options), translator: Translator::new(options) }
     }
 
     /// Takes an object, or a new version of it.
@@ -49,8 +49,9 @@ impl LiveObjects {
     }
 
     /// Forgets the objects of a kind that are not among `names`: a whole list of them has been read anew.
-    pub fn retain(&mut self, kind: &str, names: &HashSet<ObjectName>) {
-        let gone = self.contents.keys().filter(|name| name.kind == kind && !names.contains(name));
+    pub fn retain(&mut self, group: &str, kind: &str, names: &HashSet<ObjectName>) {
+        let gone =
+            self.contents.keys().filter(|name| name.group == group && name.kind == kind && !names.contains(name));
         for name in gone.cloned().collect::<Vec<_>>() {
             self.remove(&name);
         }
@@ -65,7 +66,7 @@ impl LiveObjects {
 
 /// What stands for a file among sources.
 fn source(name: &ObjectName) -> PathBuf {
-    PathBuf::from(name.to_string())
+    PathBuf::from(format!("{} {name}", name.group))
 }
 
 #[cfg(test)]
@@ -77,7 +78,7 @@ mod tests {
 
     fn name(kind: &str, name: &str) -> ObjectName {
         let namespace = (kind != "Namespace").then(|| "shop".to_owned());
-        ObjectName { kind: kind.to_owned(), namespace, name: name.to_owned() }
+        ObjectName { group: String::new(), kind: kind.to_owned(), namespace, name: name.to_owned() }
     }
 
     fn with_pod() -> LiveObjects {
@@ -121,9 +122,9 @@ mod tests {
     #[test]
     fn a_list_that_is_read_anew_takes_away_what_it_does_not_say() {
         let mut live = with_pod();
-        live.retain("Pod", &HashSet::from([name("Pod", "cart")]));
+        live.retain("", "Pod", &HashSet::from([name("Pod", "cart")]));
         assert_eq!(live.publish().snapshot.workloads().count(), 1);
-        live.retain("Pod", &HashSet::new());
+        live.retain("", "Pod", &HashSet::new());
         assert_eq!(live.publish().snapshot.workloads().count(), 0);
     }
 

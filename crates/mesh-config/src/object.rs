@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod as KubePod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod as KubePod, Secret as KubeSecret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice as KubeSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
@@ -11,11 +11,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::code::Code;
+use crate::credential::Secret;
 use crate::finding::{Finding, ObjectName, Origin};
-use crate::gateway_api::{Gateway, ReferenceGrant, Route, grpc_route, http_route};
-use crate::istio::{AuthorizationPolicy, DestinationRule, Flaw, PeerAuthentication, VirtualService, stand_in};
+use crate::gateway_api::{ConnectionRoute, Gateway, ReferenceGrant, Route, connection_route, grpc_route, http_route};
+use crate::istio::{
+    AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, PeerAuthentication, VirtualService, stand_in,
+};
 use crate::kind::{Kind, Treatment, treatment};
 use crate::kubernetes::{EndpointSlice, Pod};
+use crate::limits::Limits;
 use crate::texts;
 
 /// An object and where it stands.
@@ -81,6 +85,14 @@ pub struct ObjectSet {
     pub grpc_routes: BTreeMap<Key, Located<Route>>,
     /// ReferenceGrants.
     pub reference_grants: BTreeMap<Key, Located<ReferenceGrant>>,
+    /// Gateways of Istio's.
+    pub istio_gateways: BTreeMap<Key, Located<IstioGateway>>,
+    /// TLSRoutes.
+    pub tls_routes: BTreeMap<Key, Located<ConnectionRoute>>,
+    /// TCPRoutes.
+    pub tcp_routes: BTreeMap<Key, Located<ConnectionRoute>>,
+    /// Secrets.
+    pub secrets: BTreeMap<Key, Located<Secret>>,
 }
 
 /// A typed object of one document or list item.
@@ -100,6 +112,10 @@ pub(crate) enum Object {
     HttpRoute(Arc<Route>),
     GrpcRoute(Arc<Route>),
     ReferenceGrant(Arc<ReferenceGrant>),
+    IstioGateway(Arc<IstioGateway>),
+    TlsRoute(Arc<ConnectionRoute>),
+    TcpRoute(Arc<ConnectionRoute>),
+    Secret(Arc<Secret>),
 }
 
 /// A typed object and its place.
@@ -155,6 +171,12 @@ impl ObjectSet {
             Object::ReferenceGrant(it) => {
                 swap(&mut self.reference_grants, id, key, Some((place, it)), Object::ReferenceGrant)
             }
+            Object::IstioGateway(it) => {
+                swap(&mut self.istio_gateways, id, key, Some((place, it)), Object::IstioGateway)
+            }
+            Object::TlsRoute(it) => swap(&mut self.tls_routes, id, key, Some((place, it)), Object::TlsRoute),
+            Object::TcpRoute(it) => swap(&mut self.tcp_routes, id, key, Some((place, it)), Object::TcpRoute),
+            Object::Secret(it) => swap(&mut self.secrets, id, key, Some((place, it)), Object::Secret),
         }
     }
 
@@ -178,6 +200,10 @@ impl ObjectSet {
             Kind::HttpRoute => swap(&mut self.http_routes, id, key, None, Object::HttpRoute),
             Kind::GrpcRoute => swap(&mut self.grpc_routes, id, key, None, Object::GrpcRoute),
             Kind::ReferenceGrant => swap(&mut self.reference_grants, id, key, None, Object::ReferenceGrant),
+            Kind::IstioGateway => swap(&mut self.istio_gateways, id, key, None, Object::IstioGateway),
+            Kind::TlsRoute => swap(&mut self.tls_routes, id, key, None, Object::TlsRoute),
+            Kind::TcpRoute => swap(&mut self.tcp_routes, id, key, None, Object::TcpRoute),
+            Kind::Secret => swap(&mut self.secrets, id, key, None, Object::Secret),
         }
     }
 }
@@ -222,13 +248,14 @@ pub(crate) enum Reading {
 }
 
 /// Reads one value. `origin` has the place; the object's name is added here.
-pub(crate) fn read(value: Value, origin: Origin) -> Reading {
+pub(crate) fn read(value: Value, origin: Origin, limits: &Limits) -> Reading {
     let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
     let (Some(api_version), Some(kind)) = (text("/apiVersion"), text("/kind")) else {
         return no_header(&value, origin);
     };
     let treatment = treatment(api_version, kind);
     let name = ObjectName {
+        group: api_version.split_once('/').map(|(group, _)| group.to_owned()).unwrap_or_default(),
         kind: kind.to_owned(),
         namespace: text("/metadata/namespace").map(str::to_owned),
         name: text("/metadata/name").unwrap_or_default().to_owned(),
@@ -240,6 +267,7 @@ pub(crate) fn read(value: Value, origin: Origin) -> Reading {
     };
     match treatment {
         Treatment::Ignored => Reading::Nothing(None),
+        Treatment::Read(Kind::Secret) if !limits.credentials => Reading::Nothing(None),
         Treatment::NotEnforced => {
             let message = format!("{kind} of {api_version} has no effect yet");
             Reading::Nothing(Some(finding(Code::NotEnforced, message)))
@@ -342,6 +370,10 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
         Kind::HttpRoute => Object::HttpRoute(http_route::read(value, name)?.into()),
         Kind::GrpcRoute => Object::GrpcRoute(grpc_route::read(value, name)?.into()),
         Kind::ReferenceGrant => Object::ReferenceGrant(ReferenceGrant::read(value)?.into()),
+        Kind::IstioGateway => Object::IstioGateway(IstioGateway::read(value, name)?.into()),
+        Kind::TlsRoute => Object::TlsRoute(connection_route::read("TLSRoute", value, name)?.into()),
+        Kind::TcpRoute => Object::TcpRoute(connection_route::read("TCPRoute", value, name)?.into()),
+        Kind::Secret => Object::Secret(secret(value, name)?.into()),
     })
 }
 
@@ -376,6 +408,10 @@ impl Object {
             Self::HttpRoute(_) => Kind::HttpRoute,
             Self::GrpcRoute(_) => Kind::GrpcRoute,
             Self::ReferenceGrant(_) => Kind::ReferenceGrant,
+            Self::IstioGateway(_) => Kind::IstioGateway,
+            Self::TlsRoute(_) => Kind::TlsRoute,
+            Self::TcpRoute(_) => Kind::TcpRoute,
+            Self::Secret(_) => Kind::Secret,
         }
     }
 }
@@ -386,6 +422,13 @@ fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Flaw> {
         field: error.path().to_string(),
         message: error.inner().to_string(),
     })
+}
+
+/// What an error would quote of a Secret is nobody's to read.
+fn secret(value: Value, name: &ObjectName) -> Result<Secret, Flaw> {
+    let read = decode::<KubeSecret>(value);
+    let read = read.map_err(|flaw| Flaw { message: "it is not of the form that the API has".to_owned(), ..flaw })?;
+    Ok(Secret::of(read, name))
 }
 
 /// Without what is never looked at.

@@ -122,7 +122,7 @@ fn message(event: watcher::Event<DynamicObject>, resource: &ApiResource) -> Told
 }
 
 fn name(object: &DynamicObject, resource: &ApiResource) -> ObjectName {
-    ObjectName { kind: resource.kind.clone(), namespace: object.namespace(), name: object.name_any() }
+    ObjectName { group: resource.group.clone(), kind: resource.kind.clone(), namespace: object.namespace(), name: object.name_any() }
 }
 
 fn value(mut object: DynamicObject, resource: &ApiResource) -> (ObjectName, Value) {
@@ -144,7 +144,7 @@ mod tests {
     /// A kind that may not be read is waited for without end.
     #[test]
     fn the_chart_lets_every_kind_be_read_that_is_watched() {
-        for kind in mesh_config::read_kinds() {
+        for kind in mesh_config::read_kinds(false) {
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group, "v1", kind.kind));
             let group = if kind.group.is_empty() { "[\"\"]".to_owned() } else { format!("[{}]", kind.group) };
             let rule = RULES.split("- apiGroups: ").find(|rule| rule.starts_with(&group)).unwrap_or_default();

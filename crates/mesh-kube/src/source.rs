@@ -72,7 +72,7 @@ impl Follower {
     fn start(client: &Client, options: Options) -> Self {
         let (sender, told) = mpsc::channel(QUEUE);
         let mut watches = JoinSet::new();
-        let kinds: Vec<_> = read_kinds().into_iter().map(|kind| (kind, Progress::default())).collect();
+        let kinds: Vec<_> = read_kinds(options.credentials).into_iter().map(|kind| (kind, Progress::default())).collect();
         for (index, (kind, _)) in kinds.iter().enumerate() {
             watches.spawn(kind_watch::run(client.clone(), index, kind.clone(), sender.clone()));
         }
@@ -101,7 +101,7 @@ impl Follower {
             }
             Told::Complete => {
                 if let Some(listed) = progress.listed.take() {
-                    objects.retain(kind.kind, &listed);
+                    objects.retain(kind.group, kind.kind, &listed);
                 }
                 progress.settled = true;
             }
@@ -112,7 +112,7 @@ impl Follower {
                     tracing::info!(kind = kind.kind, group = kind.group, "the cluster does not know this kind yet");
                 }
             }
-            Told::AllGone => objects.retain(kind.kind, &HashSet::new()),
+            Told::AllGone => objects.retain(kind.group, kind.kind, &HashSet::new()),
         }
     }
 

@@ -1,19 +1,22 @@
-//! Gateway of gateway.networking.k8s.io, as far as it stands for a waypoint.
+//! Gateway of gateway.networking.k8s.io.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_core::PolicyName;
-use mesh_core::policy::Selector;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::listener::{AllowedNamespaces, Listener, RawListener};
 use crate::code::Code;
 use crate::finding::ObjectName;
 use crate::istio::{Age, Flaw, Remark, decode, policy_name};
 
 /// The classes whose Gateways are waypoints: ours, and Istio's, whose manifests people have.
 const WAYPOINT_CLASSES: [&str; 2] = ["mesh-waypoint", "istio-waypoint"];
+/// The classes whose Gateways let traffic in from outside, likewise.
+const INGRESS_CLASSES: [&str; 2] = ["mesh", "istio"];
+/// Listeners of one Gateway; the API itself allows 64.
+const MAX_LISTENERS: usize = 64;
 
 /// A Gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,29 +25,28 @@ pub struct Gateway {
     pub name: Arc<PolicyName>,
     /// Its class.
     pub class: Arc<str>,
-    /// Whether it is a waypoint.
-    pub waypoint: bool,
+    /// What it is.
+    pub role: Role,
     /// The label `istio.io/waypoint-for`.
     pub waypoint_for: Option<String>,
-    /// The namespaces whose Services and workloads may name it as their waypoint.
-    pub allowed: AllowedNamespaces,
     /// When it was made.
     pub age: Age,
     /// What is worth a finding.
     pub remarks: Vec<Remark>,
 }
 
-/// Namespaces that may attach something to a Gateway (`allowedRoutes.namespaces`).
+/// What a Gateway is, by its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AllowedNamespaces {
-    /// The Gateway's own.
-    Same,
-    /// All.
-    All,
-    /// Those with the labels; none stands for any labels.
-    Selected(Option<Selector>),
-    /// None.
-    Nobody,
+pub enum Role {
+    /// A waypoint.
+    Waypoint {
+        /// The namespaces whose Services and workloads may name it as theirs.
+        allowed: AllowedNamespaces,
+    },
+    /// Lets traffic in from outside.
+    Ingress(Vec<Listener>),
+    /// Another program's.
+    Foreign,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,48 +60,6 @@ struct Spec {
     tls: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawListener {
-    name: String,
-    #[serde(rename = "port")]
-    _port: u16,
-    protocol: String,
-    hostname: Option<String>,
-    tls: Option<Value>,
-    allowed_routes: Option<RawAllowedRoutes>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawAllowedRoutes {
-    namespaces: Option<RawNamespaces>,
-    #[serde(rename = "kinds")]
-    _kinds: Option<Value>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawNamespaces {
-    from: Option<RawFrom>,
-    selector: Option<RawSelector>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-enum RawFrom {
-    All,
-    Same,
-    Selector,
-    None,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawSelector {
-    match_labels: Option<BTreeMap<String, String>>,
-    match_expressions: Option<Value>,
-}
-
 impl Gateway {
     pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
         let label = value.pointer("/metadata/labels/istio.io~1waypoint-for").and_then(Value::as_str);
@@ -109,30 +69,36 @@ impl Gateway {
         let Some(spec) = resource.spec else {
             return Err(Flaw::value("spec.gatewayClassName", "the Gateway is of no class"));
         };
-        let waypoint = WAYPOINT_CLASSES.contains(&spec.gateway_class_name.as_str());
         let class: Arc<str> = spec.gateway_class_name.as_str().into();
+        let name = policy_name(name);
         let mut remarks = Vec::new();
-        if !waypoint {
-            let message = format!("Gateways of class {:?} carry nothing yet", spec.gateway_class_name);
+        let role = if WAYPOINT_CLASSES.contains(&&*class) {
+            spec.waypoint(&mut remarks)?
+        } else if INGRESS_CLASSES.contains(&&*class) {
+            spec.ingress(&name.namespace, &mut remarks)?
+        } else {
+            let message = format!("Gateways of class {class:?} are another program's");
             remarks.push(Remark::new(Code::NotEnforced, "spec.gatewayClassName", message));
-            let allowed = AllowedNamespaces::Nobody;
-            return Ok(Self { name: policy_name(name), class, waypoint, waypoint_for, allowed, age, remarks });
-        }
+            Role::Foreign
+        };
+        Ok(Self { name, class, role, waypoint_for, age, remarks })
+    }
+}
+
+impl Spec {
+    fn waypoint(self, remarks: &mut Vec<Remark>) -> Result<Role, Flaw> {
         let not_honoured = [
-            ("addresses", &spec.addresses),
-            ("infrastructure", &spec.infrastructure),
-            ("allowedListeners", &spec.allowed_listeners),
-            ("tls", &spec.tls),
+            ("addresses", self.addresses.is_some()),
+            ("infrastructure", self.infrastructure.is_some()),
+            ("allowedListeners", self.allowed_listeners.is_some()),
+            ("tls", self.tls.is_some()),
         ];
-        for (field, _) in not_honoured.iter().filter(|(_, value)| value.is_some()) {
-            remarks.push(Remark::new(
-                Code::FieldNotHonoured,
-                format!("spec.{field}"),
-                "it means nothing to a waypoint",
-            ));
+        for (field, _) in not_honoured.iter().filter(|(_, given)| *given) {
+            let message = "it means nothing to a waypoint";
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("spec.{field}"), message));
         }
         let mut allowed = AllowedNamespaces::Same;
-        for (index, listener) in spec.listeners.into_iter().enumerate() {
+        for (index, mut listener) in self.listeners.into_iter().enumerate() {
             let field = format!("spec.listeners[{index}]");
             if listener.protocol != "HBONE" {
                 let message =
@@ -146,31 +112,26 @@ impl Gateway {
                     remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{inner}"), message));
                 }
             }
-            let namespaces = listener.allowed_routes.and_then(|routes| routes.namespaces);
-            if let Some(namespaces) = namespaces {
-                allowed = namespaces.read(&format!("{field}.allowedRoutes.namespaces"))?;
-            }
+            allowed = listener.allowed(&field)?.unwrap_or(allowed);
         }
-        Ok(Self { name: policy_name(name), class, waypoint, waypoint_for, allowed, age, remarks })
+        Ok(Role::Waypoint { allowed })
     }
-}
 
-impl RawNamespaces {
-    fn read(self, field: &str) -> Result<AllowedNamespaces, Flaw> {
-        match (self.from.unwrap_or(RawFrom::Same), self.selector) {
-            (RawFrom::All, _) => Ok(AllowedNamespaces::All),
-            (RawFrom::Same, _) => Ok(AllowedNamespaces::Same),
-            (RawFrom::None, _) => Ok(AllowedNamespaces::Nobody),
-            (RawFrom::Selector, None) => {
-                Err(Flaw::value(format!("{field}.selector"), "from: Selector needs a selector"))
-            }
-            (RawFrom::Selector, Some(selector)) if selector.match_expressions.is_some() => {
-                let message = "expressions are not read here; write matchLabels";
-                Err(Flaw::value(format!("{field}.selector.matchExpressions"), message))
-            }
-            (RawFrom::Selector, Some(selector)) => {
-                Ok(AllowedNamespaces::Selected(Selector::new(selector.match_labels.unwrap_or_default())))
+    fn ingress(self, namespace: &str, remarks: &mut Vec<Remark>) -> Result<Role, Flaw> {
+        for (field, given) in [("allowedListeners", self.allowed_listeners.is_some()), ("tls", self.tls.is_some())] {
+            if given {
+                let message = "it is not honoured";
+                remarks.push(Remark::new(Code::FieldNotHonoured, format!("spec.{field}"), message));
             }
         }
+        if self.listeners.len() > MAX_LISTENERS {
+            let message = format!("{} listeners are more than {MAX_LISTENERS}", self.listeners.len());
+            return Err(Flaw::value("spec.listeners", message));
+        }
+        let mut listeners = Vec::with_capacity(self.listeners.len());
+        for (index, raw) in self.listeners.into_iter().enumerate() {
+            listeners.extend(raw.read(&format!("spec.listeners[{index}]"), namespace, remarks)?);
+        }
+        Ok(Role::Ingress(listeners))
     }
 }

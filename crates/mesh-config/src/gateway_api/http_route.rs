@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::filters::RawFilter;
 use super::reference::{RawBackendRef, RawParentRef};
-use super::route::{MAX_RULES, RawParts, Route};
+use super::route::{MAX_RULES, RawParts, Route, hostnames, hostnames_mean_nothing};
 use crate::code::Code;
 use crate::finding::ObjectName;
 use crate::istio::{Age, Flaw, Remark, decode, duration, policy_name};
@@ -115,20 +115,18 @@ pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
         return Err(Flaw::value("spec.rules", format!("{} rules are more than {MAX_RULES}", spec.rules.len())));
     }
     let mut remarks = Vec::new();
-    let ignored = [
-        ("hostnames", spec.hostnames.is_some_and(|hostnames| !hostnames.is_empty())),
-        ("useDefaultGateways", spec.use_default_gateways.is_some()),
-    ];
-    for (field, _) in ignored.iter().filter(|(_, given)| *given) {
-        let message = "a Service's requests are told by its address, whatever host they name";
-        remarks.push(Remark::new(Code::FieldNotHonoured, format!("spec.{field}"), message));
+    if spec.use_default_gateways.is_some() {
+        let message = "there are no default gateways";
+        remarks.push(Remark::new(Code::FieldNotHonoured, "spec.useDefaultGateways", message));
     }
     let mut rules = Vec::with_capacity(spec.rules.len());
     for (index, raw) in spec.rules.into_iter().enumerate() {
         rules.push(raw.parts(&format!("spec.rules[{index}]"), &mut remarks)?.read(KIND, &name, index, &mut remarks)?);
     }
-    let parents = spec.parent_refs.into_iter().map(|parent| parent.read(&name.namespace)).collect();
-    Ok(Route { kind: KIND, name, parents, rules, age, remarks })
+    let parents: Vec<_> = spec.parent_refs.into_iter().map(|parent| parent.read(&name.namespace)).collect();
+    let hostnames = hostnames(spec.hostnames)?;
+    remarks.extend(hostnames_mean_nothing(&parents, &hostnames));
+    Ok(Route { kind: KIND, name, parents, hostnames, rules, age, remarks })
 }
 
 impl RawRule {

@@ -1,14 +1,18 @@
 //! Kinds of gateway.networking.k8s.io.
 
+pub(crate) mod connection_route;
 mod filters;
 mod gateway;
 pub(crate) mod grpc_route;
 pub(crate) mod http_route;
+mod listener;
 mod reference;
 mod reference_grant;
 mod route;
 
-pub use gateway::{AllowedNamespaces, Gateway};
-pub use reference::{BackendRef, Parent};
+pub use connection_route::ConnectionRoute;
+pub use gateway::{Gateway, Role};
+pub use listener::{AllowedNamespaces, Listener, ListenerProtocol, SecretRef};
+pub use reference::{BackendRef, GatewayRef, Parent};
 pub use reference_grant::ReferenceGrant;
 pub use route::{Route, RouteRule};

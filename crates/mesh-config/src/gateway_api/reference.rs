@@ -32,14 +32,22 @@ pub enum Parent {
         port_name: Option<String>,
     },
     /// A Gateway.
-    Gateway {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
+    Gateway(GatewayRef),
     /// Something else, which is not read.
     Other(String),
+}
+
+/// A Gateway, or some of its listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The listener's name; none for all.
+    pub listener: Option<String>,
+    /// The listener's port; none for all.
+    pub port: Option<u16>,
 }
 
 impl RawParentRef {
@@ -52,7 +60,9 @@ impl RawParentRef {
             ("" | "core", "Service") => {
                 Parent::Service { namespace, name, port: self.port, port_name: self.section_name }
             }
-            ("gateway.networking.k8s.io", "Gateway") => Parent::Gateway { namespace, name },
+            ("gateway.networking.k8s.io", "Gateway") => {
+                Parent::Gateway(GatewayRef { namespace, name, listener: self.section_name, port: self.port })
+            }
             _ => Parent::Other(format!("{kind} of {group:?}")),
         }
     }

@@ -45,11 +45,15 @@ impl ReferenceGrant {
 
     /// Whether a route of that kind and namespace may send requests to a Service of the grant's namespace.
     pub(crate) fn allows(&self, kind: &str, namespace: &str, service: &str) -> bool {
+        self.allows_kind((kind, namespace), ("Service", service))
+    }
+
+    /// Whether an object of a kind and namespace may refer to one of the core's of that kind and name in the grant's namespace.
+    pub(crate) fn allows_kind(&self, (kind, namespace): (&str, &str), (of_kind, named): (&str, &str)) -> bool {
         let from =
             |from: &From| from.group == "gateway.networking.k8s.io" && from.kind == kind && from.namespace == namespace;
-        let to = |to: &To| {
-            to.group.is_empty() && to.kind == "Service" && to.name.as_ref().is_none_or(|name| name == service)
-        };
+        let to =
+            |to: &To| to.group.is_empty() && to.kind == of_kind && to.name.as_ref().is_none_or(|name| name == named);
         self.from.iter().any(from) && self.to.iter().any(to)
     }
 }

@@ -8,6 +8,7 @@ use mesh_core::l7::{Action, Percent, RequestMatch, Retry, Rule, RuleRef, Timeout
 
 use super::filters::{Edits, RawFilter};
 use super::reference::{BackendRef, Parent, RawBackendRef};
+use crate::code::Code;
 use crate::istio::{Age, Flaw, Remark};
 
 /// Rules of one route; the API itself allows 16.
@@ -22,6 +23,8 @@ pub struct Route {
     pub name: Arc<PolicyName>,
     /// What it attaches itself to.
     pub parents: Vec<Parent>,
+    /// The hosts that it is for, perhaps with `*.` before them; all where it names none.
+    pub hostnames: Vec<String>,
     /// Its rules.
     pub rules: Vec<RouteRule>,
     /// When it was made.
@@ -106,4 +109,26 @@ impl RawParts {
         };
         Ok(RouteRule { rule, backends: references, mirrors: edits.mirrors })
     }
+}
+
+/// A route's hosts, in lower case.
+pub(super) fn hostnames(written: Option<Vec<String>>) -> Result<Vec<String>, Flaw> {
+    let written = written.unwrap_or_default();
+    for (index, host) in written.iter().enumerate() {
+        let name = host.strip_prefix("*.").unwrap_or(host);
+        let label = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if !name.split('.').all(label) {
+            return Err(Flaw::value(format!("spec.hostnames[{index}]"), format!("{host:?} is no host name")));
+        }
+    }
+    Ok(written.into_iter().map(|host| host.to_ascii_lowercase()).collect())
+}
+
+/// What is said of hosts to a route that is attached to Services alone.
+pub(super) fn hostnames_mean_nothing(parents: &[Parent], hostnames: &[String]) -> Option<Remark> {
+    let to_gateways = parents.iter().any(|parent| matches!(parent, Parent::Gateway(_)));
+    (!hostnames.is_empty() && !to_gateways).then(|| {
+        let message = "a Service's requests are told by its address, whatever host they name";
+        Remark::new(Code::FieldNotHonoured, "spec.hostnames", message)
+    })
 }

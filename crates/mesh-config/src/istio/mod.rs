@@ -4,6 +4,7 @@
 mod authorization_policy;
 mod destination_rule;
 mod duration;
+mod gateway;
 mod peer_authentication;
 mod policy_target;
 mod request_rule;
@@ -21,10 +22,11 @@ use serde_json::Value;
 pub use authorization_policy::AuthorizationPolicy;
 pub use destination_rule::DestinationRule;
 pub(crate) use duration::duration;
+pub use gateway::{Carries, Clients, IstioGateway, Server, ServerTls};
 pub use peer_authentication::PeerAuthentication;
 pub(crate) use stand_in::{stand_in, stand_in_of_text};
 pub(crate) use virtual_service::MESH;
-pub use virtual_service::{HttpRule, VirtualService};
+pub use virtual_service::{ConnectionMatch, ConnectionRule, HttpRule, VirtualService};
 
 use crate::code::Code;
 use crate::finding::ObjectName;

@@ -1,30 +1,36 @@
-//! HTTPRoutes and GRPCRoutes that attach themselves to Services.
+//! Routes of the Gateway API: to the Services that they attach themselves to, and to listeners of Gateways.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use mesh_core::l7::rule::Mirror;
-use mesh_core::l7::{Action, BackendTarget, L7, Precedence, RequestMatch, RouteTable, Rule, ServiceRoutes};
-use mesh_core::{Protocol, Service};
+use mesh_core::l7::{
+    self, Action, Backend, BackendTarget, L7, Precedence, RequestMatch, RouteTable, Rule, ServiceRoutes,
+};
+use mesh_core::{PolicyName, Protocol, Service};
 
+use super::gateways::{Attachment, ListenerRoutes, attach};
 use super::not_yet;
 use super::policies::{by_age, report};
 use super::shadows::Matches;
 use crate::code::Code;
 use crate::finding::Finding;
-use crate::gateway_api::{BackendRef, Parent, Route, RouteRule};
+use crate::gateway_api::{BackendRef, ConnectionRoute, Parent, Route, RouteRule};
 use crate::object::{Located, ObjectSet};
 
-/// The routes of Services; rules of several routes for one Service are one table, those of the oldest route first.
+/// The routes of Services, and those of listeners; rules of several routes for one Service are one table, those of the oldest
+/// route first.
 pub(super) fn routes(
     objects: &ObjectSet,
     services: &[Arc<Service>],
     waypoints: &L7,
     of_virtual_services: &[ServiceRoutes],
     findings: &mut Vec<Finding>,
-) -> Vec<ServiceRoutes> {
-    if objects.http_routes.is_empty() && objects.grpc_routes.is_empty() {
-        return Vec::new();
+) -> (Vec<ServiceRoutes>, ListenerRoutes) {
+    if [objects.http_routes.len(), objects.grpc_routes.len(), objects.tls_routes.len(), objects.tcp_routes.len()]
+        == [0; 4]
+    {
+        return Default::default();
     }
     let by_name = services.iter().map(|service| ((&*service.namespace, &*service.name), &**service)).collect();
     let mut translation = Translation {
@@ -34,6 +40,7 @@ pub(super) fn routes(
         findings,
         taken: of_virtual_services.iter().map(|routes| &*routes.hostname).collect(),
         attached: BTreeMap::new(),
+        listeners: ListenerRoutes::default(),
         everything: RequestMatch::default(),
     };
     let mut all: Vec<&Located<Route>> = by_age(&objects.http_routes, |route| &route.age);
@@ -43,8 +50,15 @@ pub(super) fn routes(
         report(located, &located.object.remarks, translation.findings);
         translation.route(located);
     }
+    let mut connections: Vec<_> = by_age(&objects.tls_routes, |route| &route.age);
+    connections.extend(by_age(&objects.tcp_routes, |route| &route.age));
+    for located in connections {
+        report(located, &located.object.remarks, translation.findings);
+        translation.connection_route(located);
+    }
     translation.report_shadows();
-    translation.attached.into_iter().flat_map(|(subject, rules)| rules.tables(&subject)).collect()
+    let of_services = translation.attached.into_iter().flat_map(|(subject, rules)| rules.tables(&subject)).collect();
+    (of_services, translation.listeners)
 }
 
 /// A Service's host name, and the namespace whose clients alone are meant.
@@ -86,6 +100,7 @@ struct Translation<'a> {
     /// Hosts that VirtualServices route.
     taken: HashSet<&'a str>,
     attached: BTreeMap<Subject, Attached>,
+    listeners: ListenerRoutes,
     /// The match of a rule that names none.
     everything: RequestMatch,
 }
@@ -93,7 +108,9 @@ struct Translation<'a> {
 impl Translation<'_> {
     fn route(&mut self, located: &Located<Route>) {
         let subjects = self.subjects(located);
-        if subjects.is_empty() {
+        let route = &*located.object;
+        let at_gateways = self.attachments(located, &route.parents, (route.kind, &route.name), &route.hostnames);
+        if subjects.is_empty() && at_gateways.is_empty() {
             return; // What is wrong with its backends matters to nobody.
         }
         let mut rules = Vec::with_capacity(located.object.rules.len());
@@ -103,6 +120,52 @@ impl Translation<'_> {
         for (subject, port) in subjects {
             let attached = self.attached.entry(subject).or_default();
             attached.rules.extend(rules.iter().map(|rule| (port, Arc::clone(rule))));
+        }
+        for Attachment { listener, hosts } in at_gateways {
+            self.listeners.rules.entry(listener).or_default().push((hosts, rules.clone()));
+        }
+    }
+
+    /// The listeners that a route is attached to.
+    fn attachments<T>(
+        &mut self,
+        located: &Located<T>,
+        parents: &[Parent],
+        (kind, name): (&str, &PolicyName),
+        hostnames: &[String],
+    ) -> Vec<Attachment> {
+        let mut found = Vec::new();
+        for (index, parent) in parents.iter().enumerate() {
+            let Parent::Gateway(reference) = parent else { continue };
+            match attach(self.objects, reference, (kind, &name.namespace), hostnames) {
+                Ok(attachments) => found.extend(attachments),
+                Err((code, message)) => self.report(code, located, format!("spec.parentRefs[{index}]"), message),
+            }
+        }
+        found
+    }
+
+    fn connection_route(&mut self, located: &Located<ConnectionRoute>) {
+        let route = &*located.object;
+        let at_gateways = self.attachments(located, &route.parents, (route.at.kind, &route.name), &route.hostnames);
+        if at_gateways.is_empty() {
+            let none = route.parents.iter().all(|parent| !matches!(parent, Parent::Gateway(_)));
+            if none {
+                let message = "connections are routed at Gateways alone".to_owned();
+                self.report(Code::ParentNotFound, located, "spec.parentRefs".to_owned(), message);
+            }
+            return;
+        }
+        let mut backends = Vec::with_capacity(route.backends.len());
+        for (index, (reference, backend)) in route.backends.iter().enumerate() {
+            let field = format!("spec.rules[0].backendRefs[{index}]");
+            let target = self.resolve(reference, located, (route.at.kind, &route.name), &field);
+            backends.push(Backend { target, ..backend.clone() });
+        }
+        for Attachment { listener, hosts } in at_gateways {
+            let hosts = if route.hostnames.is_empty() { Vec::new() } else { hosts };
+            let route = l7::gateway::ConnectionRoute { at: route.at.clone(), hosts, backends: backends.clone() };
+            self.listeners.connections.entry(listener).or_default().push(route);
         }
     }
 
@@ -114,11 +177,7 @@ impl Translation<'_> {
             let field = format!("spec.parentRefs[{index}]");
             let (namespace, name, port, port_name) = match parent {
                 Parent::Service { namespace, name, port, port_name } => (namespace, name, port, port_name),
-                Parent::Gateway { namespace, name } => {
-                    let message = format!("requests that come by Gateway {namespace}/{name} are not routed yet");
-                    self.report(Code::FieldNotHonoured, located, field, message);
-                    continue;
-                }
+                Parent::Gateway(_) => continue,
                 Parent::Other(other) => {
                     self.report(
                         Code::ParentNotFound,
@@ -166,11 +225,17 @@ impl Translation<'_> {
         let place = format!("spec.rules[{}]", rule.at.index);
         if let Action::Forward(backends) = &mut rule.action {
             for (index, (backend, reference)) in backends.iter_mut().zip(&written.backends).enumerate() {
-                backend.target = self.resolve(reference, located, &format!("{place}.backendRefs[{index}]"));
+                backend.target = self.resolve(
+                    reference,
+                    located,
+                    (located.object.kind, &located.object.name),
+                    &format!("{place}.backendRefs[{index}]"),
+                );
             }
         }
         for (reference, percent) in &written.mirrors {
-            let target = self.resolve(reference, located, &format!("{place}.filters"));
+            let owner = (located.object.kind, &*located.object.name);
+            let target = self.resolve(reference, located, owner, &format!("{place}.filters"));
             rule.mirrors.push(Mirror { target, percent: *percent });
         }
         for message in not_yet::parts(&rule) {
@@ -180,16 +245,18 @@ impl Translation<'_> {
     }
 
     /// What a reference leads to; what leads nowhere has its share of requests answered with 500.
-    fn resolve(&mut self, reference: &BackendRef, located: &Located<Route>, field: &str) -> BackendTarget {
-        let route = &*located.object;
+    fn resolve<T>(
+        &mut self,
+        reference: &BackendRef,
+        located: &Located<T>,
+        (kind, own): (&str, &PolicyName),
+        field: &str,
+    ) -> BackendTarget {
         let BackendRef { namespace, name, port, impossible } = reference;
         let found = match impossible {
             Some(why) => Err((Code::BackendNotFound, why.clone())),
-            None if *route.name.namespace != **namespace && !self.granted(route, namespace, name) => {
-                let message = format!(
-                    "no ReferenceGrant of {namespace} lets {} of {} send to it",
-                    route.kind, route.name.namespace
-                );
+            None if *own.namespace != **namespace && !self.granted((kind, &own.namespace), namespace, name) => {
+                let message = format!("no ReferenceGrant of {namespace} lets {kind} of {} send to it", own.namespace);
                 Err((Code::ReferenceNotGranted, message))
             }
             None => match self.by_name.get(&(namespace.as_str(), name.as_str())).copied() {
@@ -214,9 +281,9 @@ impl Translation<'_> {
         }
     }
 
-    fn granted(&self, route: &Route, namespace: &str, service: &str) -> bool {
+    fn granted(&self, (kind, own): (&str, &str), namespace: &str, service: &str) -> bool {
         let in_namespace = self.objects.reference_grants.iter().filter(|((place, _), _)| **place == *namespace);
-        in_namespace.into_iter().any(|(_, grant)| grant.object.allows(route.kind, &route.name.namespace, service))
+        in_namespace.into_iter().any(|(_, grant)| grant.object.allows(kind, own, service))
     }
 
     /// Says of which requests an older route, or an earlier rule, is in force (HTTPRouteRule, `matches`).
@@ -248,7 +315,7 @@ impl Translation<'_> {
         }
     }
 
-    fn report(&mut self, code: Code, located: &Located<Route>, field: String, message: String) {
+    fn report<T>(&mut self, code: Code, located: &Located<T>, field: String, message: String) {
         self.findings.push(Finding::new(code, (*located.origin).clone(), message).at(field));
     }
 }

@@ -8,7 +8,7 @@ use mesh_core::{Service, Workload};
 
 use super::changes::Changes;
 use super::finding_set::Owner;
-use super::{Translator, attached_routes, guards, policies, virtual_services, waypoints};
+use super::{Translator, attached_routes, gateways, guards, policies, virtual_services, waypoints};
 
 impl Translator {
     pub(super) fn settle_groups(&mut self, changes: &mut Changes) {
@@ -45,9 +45,12 @@ impl Translator {
         let l7 = waypoints::waypoints(objects, &self.options, &workloads, services, &mut findings);
         waypoints::report_missing(objects, services, policies, &l7, &mut findings);
         let l7 = guards::guards(l7, objects, policies, services, &workloads, &mut findings);
-        let routes = virtual_services::routes(objects, &self.options, services, policies, &l7, &mut findings);
-        let attached = attached_routes::routes(objects, services, &l7, &routes, &mut findings);
-        let l7 = l7.with_routes(routes.into_iter().chain(attached).collect());
+        let (routes, at_gateways) =
+            virtual_services::routes(objects, &self.options, services, policies, &l7, &mut findings);
+        let (attached, at_listeners) = attached_routes::routes(objects, services, &l7, &routes, &mut findings);
+        let by = (&self.options, &*workloads);
+        let gateways = gateways::gateways(objects, by, at_listeners, at_gateways, &mut findings);
+        let l7 = l7.with_routes(routes.into_iter().chain(attached).collect()).with_gateways(gateways);
         self.findings.set(Owner::L7, findings);
         let changed = l7 != *self.snapshot.l7();
         if changed {
@@ -60,7 +63,10 @@ impl Translator {
     /// of endpoints, and waypoints have Pods. Where nobody uses it, nothing is.
     fn concerns_l7(&self, changes: &Changes) -> bool {
         let objects = &self.definitions.objects;
-        let routes = objects.virtual_services.len() + objects.http_routes.len() + objects.grpc_routes.len();
+        let routes = objects.virtual_services.len()
+            + objects.http_routes.len()
+            + objects.grpc_routes.len()
+            + objects.istio_gateways.len();
         let asks = |labels: Option<&Labels>| labels.is_some_and(|labels| labels.contains_key(USE_WAYPOINT));
         let used = routes > 0
             || !objects.gateways.is_empty()

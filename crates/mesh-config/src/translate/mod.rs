@@ -8,6 +8,7 @@ mod definitions;
 mod destination_rules;
 mod endpoints;
 mod finding_set;
+mod gateways;
 mod groups;
 mod guards;
 mod missing;
@@ -135,9 +136,15 @@ impl Translator {
             Kind::ServiceAccount if came_or_went => self.take_account(key),
             Kind::Node | Kind::ServiceAccount => {}
             Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::DestinationRule => self.dirty.policies = true,
-            Kind::Gateway | Kind::VirtualService | Kind::HttpRoute | Kind::GrpcRoute | Kind::ReferenceGrant => {
-                self.dirty.l7 = true
-            }
+            Kind::Gateway
+            | Kind::IstioGateway
+            | Kind::VirtualService
+            | Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::TlsRoute
+            | Kind::TcpRoute
+            | Kind::ReferenceGrant
+            | Kind::Secret => self.dirty.l7 = true,
         }
     }
 

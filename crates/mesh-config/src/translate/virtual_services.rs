@@ -1,23 +1,25 @@
-//! VirtualServices to the routes of Services.
+//! VirtualServices to the routes of Services, and of Istio's Gateways.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use mesh_core::l7::gateway::ConnectionRoute;
 use mesh_core::l7::traffic::Subset;
 use mesh_core::l7::{Action, BackendTarget, L7, Precedence, RouteTable, Rule, ServiceRoutes};
 use mesh_core::policy::HostPattern;
 use mesh_core::{LabelSet, Policies, Service, Workload};
 
+use super::gateways::{Routes, VirtualServiceRoutes, pattern};
 use super::not_yet;
 use super::policies::{by_age, report};
 use super::shadows::{Matches, is_everything};
 use crate::code::Code;
 use crate::config::Options;
 use crate::finding::Finding;
-use crate::istio::{HttpRule, MESH, VirtualService};
-use crate::object::{Located, ObjectSet};
+use crate::istio::{ConnectionMatch, ConnectionRule, HttpRule, MESH, VirtualService};
+use crate::object::{Key, Located, ObjectSet};
 
-/// The routes of Services, the oldest VirtualService first.
+/// The routes of Services, and those of gateways, the oldest VirtualService first.
 pub(super) fn routes(
     objects: &ObjectSet,
     options: &Options,
@@ -25,21 +27,32 @@ pub(super) fn routes(
     policies: &Policies,
     waypoints: &L7,
     findings: &mut Vec<Finding>,
-) -> Vec<ServiceRoutes> {
+) -> (Vec<ServiceRoutes>, VirtualServiceRoutes) {
     if objects.virtual_services.is_empty() {
-        return Vec::new();
+        return Default::default();
     }
     let by_hostname = services.iter().map(|service| (&*service.hostname, &**service)).collect();
-    let mut translation = Translation { options, by_hostname, policies, waypoints, findings, taken: HashMap::new() };
+    let mut translation = Translation {
+        objects,
+        options,
+        by_hostname,
+        policies,
+        waypoints,
+        findings,
+        taken: HashMap::new(),
+        gateways: VirtualServiceRoutes::default(),
+    };
     let mut routes = Vec::new();
     for located in by_age(&objects.virtual_services, |read| &read.age) {
         report(located, &located.object.remarks, translation.findings);
+        translation.at_gateways(located);
         translation.virtual_service(located, &mut routes);
     }
-    routes
+    (routes, translation.gateways)
 }
 
 struct Translation<'a> {
+    objects: &'a ObjectSet,
     options: &'a Options,
     by_hostname: HashMap<&'a str, &'a Service>,
     policies: &'a Policies,
@@ -47,12 +60,12 @@ struct Translation<'a> {
     findings: &'a mut Vec<Finding>,
     /// Who has the routes of a host for a namespace's clients.
     taken: HashMap<(Arc<str>, Option<Arc<str>>), String>,
+    gateways: VirtualServiceRoutes,
 }
 
 impl Translation<'_> {
     fn virtual_service(&mut self, located: &Located<VirtualService>, routes: &mut Vec<ServiceRoutes>) {
         let read = &*located.object;
-        self.report_gateways(located);
         if !read.http.iter().any(|http| http.gateways.iter().flatten().any(|gateway| gateway == MESH)) {
             return;
         }
@@ -61,7 +74,7 @@ impl Translation<'_> {
             return; // What is wrong with its destinations matters to nobody.
         }
         let rules: Vec<Arc<Rule>> =
-            read.http.iter().filter_map(|http| self.rule(http, located)).map(Arc::new).collect();
+            read.http.iter().filter_map(|http| self.rule(http, MESH, located)).map(Arc::new).collect();
         self.report_shadows(&rules, located);
         let table = Arc::new(RouteTable::of_any_host(rules, Precedence::AsWritten));
         for (hostname, index) in hosts {
@@ -84,14 +97,73 @@ impl Translation<'_> {
         }
     }
 
-    /// Rules for gateways of Istio's own kind are not in force.
-    fn report_gateways(&mut self, located: &Located<VirtualService>) {
-        let gateways = located.object.http.iter().flat_map(|http| http.gateways.iter().flatten());
-        let named: BTreeSet<&str> = gateways.map(String::as_str).filter(|gateway| *gateway != MESH).collect();
+    /// What it says of the traffic of gateways.
+    fn at_gateways(&mut self, located: &Located<VirtualService>) {
+        let read = &*located.object;
+        let of_requests = read.http.iter().flat_map(|http| http.gateways.iter().flatten());
+        let matches = read.connections.iter().flat_map(|rule| &rule.matches);
+        let of_connections = matches.flat_map(|matched| &matched.gateways);
+        let named: BTreeSet<&String> = of_requests.chain(of_connections).filter(|gateway| *gateway != MESH).collect();
+        let hosts: Vec<_> = read
+            .hosts
+            .iter()
+            .map(|host| full(&host.to_ascii_lowercase(), &read.name.namespace, self.options))
+            .collect();
+        let namespace = &read.name.namespace;
         for gateway in named {
-            let message = format!("requests that come by gateway {gateway} are not routed yet");
-            let finding = Finding::new(Code::FieldNotHonoured, (*located.origin).clone(), message);
-            self.findings.push(finding.at("spec.gateways"));
+            let key = gateway_key(gateway, namespace);
+            if !self.objects.istio_gateways.contains_key(&key) {
+                let message = format!("there is no Gateway {}/{} of networking.istio.io", key.0, key.1);
+                let finding = Finding::new(Code::NoSuchGateway, (*located.origin).clone(), message);
+                self.findings.push(finding.at("spec.gateways"));
+                continue;
+            }
+            let rules = read.http.iter().filter_map(|http| self.rule(http, gateway, located)).map(Arc::new).collect();
+            let routes = Routes { namespace: Arc::clone(namespace), hosts: hosts.clone(), said: rules };
+            self.gateways.rules.entry(key.clone()).or_default().push(routes);
+            let said = read.connections.iter().flat_map(|rule| self.connections(rule, gateway, located)).collect();
+            let routes = Routes { namespace: Arc::clone(namespace), hosts: hosts.clone(), said };
+            self.gateways.connections.entry(key).or_default().push(routes);
+        }
+    }
+
+    /// A rule of connections as a gateway has it: once for each match.
+    fn connections(
+        &mut self,
+        rule: &ConnectionRule,
+        gateway: &str,
+        located: &Located<VirtualService>,
+    ) -> Vec<(Option<u16>, ConnectionRoute)> {
+        let of_gateway = |matched: &&ConnectionMatch| matched.gateways.iter().any(|named| named == gateway);
+        let matches: Vec<_> = rule.matches.iter().filter(of_gateway).collect();
+        if matches.is_empty() {
+            return Vec::new();
+        }
+        let mut backends = rule.backends.clone();
+        let list = rule.at.name.as_deref().unwrap_or_default();
+        for (index, backend) in backends.iter_mut().enumerate() {
+            let field = format!("spec.{list}[{}].route[{index}].destination", rule.at.index);
+            self.resolve(&mut backend.target, located, &field);
+            self.give_port(&mut backend.target, located, &field);
+        }
+        let route = |matched: &ConnectionMatch| {
+            let hosts = matched.servers.iter().map(|server| pattern(server)).collect();
+            (matched.port, ConnectionRoute { at: rule.at.clone(), hosts, backends: backends.clone() })
+        };
+        matches.into_iter().map(route).collect()
+    }
+
+    /// At a gateway a port that is not named is the Service's only one, and never that of the gateway.
+    fn give_port(&mut self, target: &mut BackendTarget, located: &Located<VirtualService>, field: &str) {
+        let BackendTarget::Service { hostname, port: port @ None, .. } = target else { return };
+        match self.by_hostname.get(&**hostname).map(|service| &*service.ports) {
+            Some([only]) => *port = Some(only.port),
+            _ => {
+                let message = format!("{hostname} has several ports: say which");
+                let finding = Finding::new(Code::BackendNotFound, (*located.origin).clone(), message.clone());
+                self.findings.push(finding.at(format!("{field}.port")));
+                *target = BackendTarget::Unresolved { status: 503, reason: message.into() };
+            }
         }
     }
 
@@ -152,9 +224,9 @@ impl Translation<'_> {
         found
     }
 
-    /// The rule as it is in force for clients in the mesh; none where it is for gateways alone.
-    fn rule(&mut self, http: &HttpRule, located: &Located<VirtualService>) -> Option<Rule> {
-        let in_mesh = |gateways: &[String]| gateways.iter().any(|gateway| gateway == MESH);
+    /// The rule as it is in force at a gateway, or for clients in the mesh; none where it is for others alone.
+    fn rule(&mut self, http: &HttpRule, gateway: &str, located: &Located<VirtualService>) -> Option<Rule> {
+        let in_mesh = |gateways: &[String]| gateways.iter().any(|named| named == gateway);
         let mut rule = http.rule.clone();
         if rule.matches.is_empty() {
             http.gateways.iter().any(|gateways| in_mesh(gateways)).then_some(())?;
@@ -170,6 +242,9 @@ impl Translation<'_> {
             for (index, backend) in backends.iter_mut().enumerate() {
                 let field = format!("{place}.route[{index}].destination");
                 self.resolve(&mut backend.target, located, &field);
+                if gateway != MESH {
+                    self.give_port(&mut backend.target, located, &field);
+                }
             }
         }
         for (index, mirror) in rule.mirrors.iter_mut().enumerate() {
@@ -222,6 +297,15 @@ impl Translation<'_> {
             }
         }
         *hostname = host;
+    }
+}
+
+/// A gateway by the name that a VirtualService of that namespace gives it.
+fn gateway_key(written: &str, namespace: &Arc<str>) -> Key {
+    match written.split_once('/') {
+        Some((".", name)) => (Arc::clone(namespace), name.into()),
+        Some((namespace, name)) => (namespace.into(), name.into()),
+        None => (Arc::clone(namespace), written.into()),
     }
 }
 

@@ -11,7 +11,7 @@ use mesh_core::{LabelSet, Policies, Service, SpiffeId, Workload};
 use crate::code::Code;
 use crate::config::Options;
 use crate::finding::{Finding, ObjectName, Origin};
-use crate::gateway_api::{AllowedNamespaces, Gateway};
+use crate::gateway_api::{AllowedNamespaces, Gateway, Role};
 use crate::object::{Key, Located, ObjectSet};
 use crate::texts;
 
@@ -30,8 +30,9 @@ pub(super) fn waypoints(
             let finding = Finding::new(remark.code, (*gateway.origin).clone(), remark.message.clone());
             findings.push(finding.at(remark.field.clone()));
         }
-        if gateway.object.waypoint {
-            known.insert(key.clone(), (Arc::new(waypoint(gateway, options, &replicas, findings)), &*gateway.object));
+        if let Role::Waypoint { allowed } = &gateway.object.role {
+            let waypoint = Arc::new(waypoint(gateway, options, &replicas, findings));
+            known.insert(key.clone(), (waypoint, allowed));
         }
     }
     if objects.gateways.is_empty() && !anybody_asks(objects) {
@@ -130,8 +131,8 @@ fn anybody_asks(objects: &ObjectSet) -> bool {
         || objects.pods.values().any(|located| located.object.labels.get(USE_WAYPOINT).is_some())
 }
 
-/// The waypoints by namespace and name, with the Gateways that they are.
-type Known<'a> = BTreeMap<Key, (Arc<Waypoint>, &'a Gateway)>;
+/// The waypoints by namespace and name, with whom they take.
+type Known<'a> = BTreeMap<Key, (Arc<Waypoint>, &'a AllowedNamespaces)>;
 
 struct Choice<'a> {
     objects: &'a ObjectSet,
@@ -167,13 +168,13 @@ impl Choice<'_> {
         if *key.1 == *"none" {
             return None;
         }
-        let Some((waypoint, gateway)) = self.known.get(&key) else {
+        let Some((waypoint, allowed)) = self.known.get(&key) else {
             let message = format!("there is no waypoint {}/{}: traffic goes without one", key.0, key.1);
             self.report(Code::NoSuchWaypoint, origin, message);
             return None;
         };
         let labels = of_namespace.and_then(|located| located.object.metadata.labels.as_ref());
-        if !admits(gateway, namespace, labels) {
+        if !admits(allowed, &waypoint.namespace, namespace, labels) {
             let message = format!("waypoint {waypoint} takes nothing of namespace {namespace} (allowedRoutes)");
             self.report(Code::WaypointNotAllowed, origin, message);
             return None;
@@ -197,11 +198,12 @@ fn named(namespace: &str, labels: Option<&impl Lookup>) -> Option<Key> {
     Some((texts::text(at), texts::text(name)))
 }
 
-fn admits(gateway: &Gateway, namespace: &str, labels: Option<&Labels>) -> bool {
-    if *gateway.name.namespace == *namespace {
-        return gateway.allowed != AllowedNamespaces::Nobody;
+/// Whether a Gateway of the namespace `own` admits what is in another.
+pub(super) fn admits(allowed: &AllowedNamespaces, own: &str, namespace: &str, labels: Option<&Labels>) -> bool {
+    if *own == *namespace && !matches!(allowed, AllowedNamespaces::Selected(_)) {
+        return *allowed != AllowedNamespaces::Nobody;
     }
-    match &gateway.allowed {
+    match allowed {
         AllowedNamespaces::All | AllowedNamespaces::Selected(None) => true,
         AllowedNamespaces::Same | AllowedNamespaces::Nobody => false,
         AllowedNamespaces::Selected(Some(selector)) => {

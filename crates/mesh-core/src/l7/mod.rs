@@ -3,6 +3,7 @@
 //! Pure, and independent of any HTTP library: a request is a [`RequestView`], and chance and time are passed in.
 
 pub mod cors;
+pub mod gateway;
 pub mod matching;
 pub mod path;
 mod redirect;
@@ -17,6 +18,7 @@ pub mod waypoint;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use gateway::Gateway;
 pub use matching::{ClientMatch, FieldMatch, PathMatch, Regex, RegexError, RequestMatch, TextMatch};
 pub use request::RequestView;
 pub use resilience::{Abort, Fault, Percent, Retry, RetryOn, Timeouts};
@@ -49,6 +51,7 @@ pub struct L7 {
     service_waypoints: HashMap<Arc<str>, Arc<Waypoint>>,
     workload_waypoints: HashMap<WorkloadUid, Arc<Waypoint>>,
     guards: HashMap<WorkloadUid, Vec<Guard>>,
+    gateways: Vec<Arc<Gateway>>,
 }
 
 impl PartialEq for L7 {
@@ -58,6 +61,7 @@ impl PartialEq for L7 {
             && self.service_waypoints == other.service_waypoints
             && self.workload_waypoints == other.workload_waypoints
             && self.guards == other.guards
+            && self.gateways == other.gateways
     }
 }
 
@@ -94,6 +98,19 @@ impl L7 {
     pub fn with_guards(mut self, guards: HashMap<WorkloadUid, Vec<Guard>>) -> Self {
         self.guards = guards;
         self
+    }
+
+    /// The gateways.
+    #[must_use]
+    pub fn with_gateways(mut self, gateways: Vec<Arc<Gateway>>) -> Self {
+        self.gateways = gateways;
+        self
+    }
+
+    /// All gateways, the oldest first.
+    #[must_use]
+    pub fn gateways(&self) -> &[Arc<Gateway>] {
+        &self.gateways
     }
 
     /// The ports at which a workload takes connections from waypoints alone.

@@ -1,6 +1,7 @@
 //! VirtualService of networking.istio.io.
 
 mod action;
+mod connection;
 mod cors;
 mod matching;
 mod resilience;
@@ -13,6 +14,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::action::{RawDirectResponse, RawHeaders, RawRedirect, RawRewrite, RawRoute};
+use self::connection::RawConnection;
+pub use self::connection::{ConnectionMatch, ConnectionRule};
 use self::cors::RawCors;
 use self::matching::RawMatch;
 use self::resilience::{RawFault, RawRetries};
@@ -38,6 +41,8 @@ pub struct VirtualService {
     pub exported_to: Option<Vec<Arc<str>>>,
     /// Its rules, of HTTP.
     pub http: Vec<HttpRule>,
+    /// Its rules of connections: those of TLS, and then those of TCP.
+    pub connections: Vec<ConnectionRule>,
     /// When it was made.
     pub age: Age,
     /// What is worth a finding.
@@ -61,8 +66,10 @@ struct Spec {
     gateways: Option<Vec<String>>,
     #[serde(default)]
     http: Vec<RawHttp>,
-    tls: Option<Vec<Value>>,
-    tcp: Option<Vec<Value>>,
+    #[serde(default)]
+    tls: Vec<RawConnection>,
+    #[serde(default)]
+    tcp: Vec<RawConnection>,
     export_to: Option<Vec<String>>,
 }
 
@@ -100,19 +107,38 @@ impl VirtualService {
         let name = policy_name(name);
         check_hosts(&spec)?;
         let mut remarks = Vec::new();
-        for (field, given) in [("tls", spec.tls.is_some()), ("tcp", spec.tcp.is_some())] {
-            if given {
-                let message = "connections are not routed by it; requests are, by http";
-                remarks.push(Remark::new(Code::FieldNotHonoured, format!("spec.{field}"), message));
-            }
-        }
         let gateways = spec.gateways.filter(|gateways| !gateways.is_empty()).unwrap_or_else(|| vec![MESH.to_owned()]);
         let mut http = Vec::with_capacity(spec.http.len());
         for (index, raw) in spec.http.into_iter().enumerate() {
             http.push(raw.read(index, &name, &gateways, &mut remarks)?);
         }
+        let mut connections = Vec::with_capacity(spec.tls.len() + spec.tcp.len());
+        for (list, rules) in [("tls", spec.tls), ("tcp", spec.tcp)] {
+            for (index, raw) in rules.into_iter().enumerate() {
+                let at = RuleRef {
+                    kind: "VirtualService",
+                    namespace: Arc::clone(&name.namespace),
+                    object: Arc::clone(&name.name),
+                    index,
+                    name: Some(list.into()),
+                };
+                connections.push(raw.read(at, list, &gateways, &mut remarks)?);
+            }
+        }
+        report_connections_in_mesh(&connections, &mut remarks);
         let exported_to = exported_to(spec.export_to, &name.namespace)?;
-        Ok(Self { name, hosts: spec.hosts, exported_to, http, age, remarks })
+        Ok(Self { name, hosts: spec.hosts, exported_to, http, connections, age, remarks })
+    }
+}
+
+/// Connections are routed at gateways alone.
+fn report_connections_in_mesh(connections: &[ConnectionRule], remarks: &mut Vec<Remark>) {
+    for rule in connections {
+        if rule.matches.iter().any(|matched| matched.gateways.iter().any(|gateway| gateway == MESH)) {
+            let list = rule.at.name.as_deref().unwrap_or_default();
+            let message = "connections within the mesh are not routed by it; requests are, by http";
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("spec.{list}[{}]", rule.at.index), message));
+        }
     }
 }
 
@@ -132,8 +158,9 @@ fn check_hosts(spec: &Spec) -> Result<(), Flaw> {
             return Err(Flaw::value(format!("spec.hosts[{index}]"), format!("{host:?} is no host name")));
         }
     }
-    if spec.http.len() > MAX_RULES {
-        let message = format!("{} rules are more than {MAX_RULES}", spec.http.len());
+    let rules = spec.http.len() + spec.tls.len() + spec.tcp.len();
+    if rules > MAX_RULES {
+        let message = format!("{rules} rules are more than {MAX_RULES}");
         return Err(Flaw::value("spec.http", message));
     }
     Ok(())

@@ -1,0 +1,253 @@
+//! Gateway of networking.istio.io.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mesh_core::PolicyName;
+use mesh_core::policy::Selector;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Age, Flaw, Remark, decode, policy_name};
+use crate::code::Code;
+use crate::finding::ObjectName;
+
+/// Servers of one Gateway.
+const MAX_SERVERS: usize = 256;
+
+/// A Gateway of Istio's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IstioGateway {
+    /// Its namespace and name.
+    pub name: Arc<PolicyName>,
+    /// The pods that it is for; none for all.
+    pub selector: Option<Selector>,
+    /// Its servers.
+    pub servers: Vec<Server>,
+    /// When it was made.
+    pub age: Age,
+    /// What is worth a finding.
+    pub remarks: Vec<Remark>,
+}
+
+/// One server of a Gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its place in the object, from 0.
+    pub index: usize,
+    /// Its name, or its port's.
+    pub name: String,
+    /// The port.
+    pub port: u16,
+    /// What it carries.
+    pub carries: Carries,
+    /// The hosts, each with the namespace of the VirtualServices that may say something of it; none for any.
+    pub hosts: Vec<(Option<String>, String)>,
+    /// What becomes of TLS.
+    pub tls: ServerTls,
+    /// Whether requests are redirected to https.
+    pub to_https: bool,
+}
+
+/// What a server carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carries {
+    /// Requests.
+    Http,
+    /// Bytes.
+    Tcp,
+}
+
+/// What a server does with TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerTls {
+    /// There is none.
+    None,
+    /// It goes on to the backend.
+    Passthrough,
+    /// It ends here.
+    Terminate {
+        /// The Secrets of the Gateway's pods' namespace, by name.
+        credentials: Vec<String>,
+        /// Whether clients need a certificate, or may show one.
+        clients: Clients,
+        /// Whether TLS 1.2 is refused.
+        only_tls13: bool,
+    },
+}
+
+/// Whether clients show certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clients {
+    /// They are not asked (SIMPLE).
+    NotAsked,
+    /// They need one (MUTUAL).
+    Required,
+    /// They may show one (OPTIONAL_MUTUAL).
+    Optional,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Spec {
+    #[serde(default)]
+    selector: BTreeMap<String, String>,
+    #[serde(default)]
+    servers: Vec<RawServer>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawServer {
+    port: RawPort,
+    #[serde(default)]
+    hosts: Vec<String>,
+    tls: Option<RawTls>,
+    name: Option<String>,
+    bind: Option<Value>,
+    default_endpoint: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawPort {
+    number: u16,
+    protocol: String,
+    #[serde(default)]
+    name: String,
+    target_port: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawTls {
+    https_redirect: Option<bool>,
+    mode: Option<RawMode>,
+    credential_name: Option<String>,
+    credential_names: Option<Vec<String>>,
+    min_protocol_version: Option<RawVersion>,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum RawMode {
+    Passthrough,
+    Simple,
+    Mutual,
+    OptionalMutual,
+    AutoPassthrough,
+    IstioMutual,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum RawVersion {
+    #[serde(rename = "TLS_AUTO")]
+    Auto,
+    #[serde(rename = "TLSV1_0")]
+    V10,
+    #[serde(rename = "TLSV1_1")]
+    V11,
+    #[serde(rename = "TLSV1_2")]
+    V12,
+    #[serde(rename = "TLSV1_3")]
+    V13,
+}
+
+impl IstioGateway {
+    pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+        let resource = decode::<Spec>(value)?;
+        let age = Age::of(&resource.metadata);
+        let Some(spec) = resource.spec else {
+            return Err(Flaw::value("spec.servers", "the Gateway has no servers"));
+        };
+        if spec.servers.len() > MAX_SERVERS {
+            let message = format!("{} servers are more than {MAX_SERVERS}", spec.servers.len());
+            return Err(Flaw::value("spec.servers", message));
+        }
+        let mut remarks = Vec::new();
+        let mut servers = Vec::with_capacity(spec.servers.len());
+        for (index, raw) in spec.servers.into_iter().enumerate() {
+            servers.extend(raw.read(index, &mut remarks)?);
+        }
+        Ok(Self { name: policy_name(name), selector: Selector::new(spec.selector), servers, age, remarks })
+    }
+}
+
+impl RawServer {
+    fn read(self, index: usize, remarks: &mut Vec<Remark>) -> Result<Option<Server>, Flaw> {
+        let field = format!("spec.servers[{index}]");
+        let others = [
+            ("bind", self.bind.is_some()),
+            ("defaultEndpoint", self.default_endpoint.is_some()),
+            ("port.targetPort", self.port.target_port.is_some()),
+        ];
+        for (name, _) in others.iter().filter(|(_, given)| *given) {
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{name}"), "it is not honoured"));
+        }
+        if self.port.number == 0 {
+            return Err(Flaw::value(format!("{field}.port.number"), "0 is no port number"));
+        }
+        if self.hosts.is_empty() {
+            return Err(Flaw::value(format!("{field}.hosts"), "it is for no host: write \"*\" for all"));
+        }
+        let tls = self.tls.unwrap_or_default();
+        let to_https = tls.https_redirect.unwrap_or(false);
+        let (carries, wants_tls) = match self.port.protocol.to_ascii_uppercase().as_str() {
+            "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" => (Carries::Http, false),
+            "HTTPS" => (Carries::Http, true),
+            "TCP" | "MONGO" | "MYSQL" | "REDIS" => (Carries::Tcp, tls.mode.is_some()),
+            "TLS" => (Carries::Tcp, true),
+            other => return Err(Flaw::value(format!("{field}.port.protocol"), format!("{other:?} is no protocol"))),
+        };
+        let carries = if tls.mode == Some(RawMode::Passthrough) { Carries::Tcp } else { carries };
+        let tls = match wants_tls {
+            true => match tls.read(&format!("{field}.tls"), remarks)? {
+                Some(tls) => tls,
+                None => return Ok(None),
+            },
+            false => ServerTls::None,
+        };
+        let hosts = self.hosts.iter().map(|host| split_host(host)).collect();
+        let name = self.name.filter(|name| !name.is_empty()).unwrap_or(self.port.name);
+        Ok(Some(Server { index, name, port: self.port.number, carries, hosts, tls, to_https }))
+    }
+}
+
+impl RawTls {
+    /// None where a server of that mode cannot be.
+    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<Option<ServerTls>, Flaw> {
+        for name in self.others.keys() {
+            let message = "it is not honoured; certificates come from Secrets (credentialName)";
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{name}"), message));
+        }
+        let clients = match self.mode {
+            Some(RawMode::Passthrough) => return Ok(Some(ServerTls::Passthrough)),
+            Some(RawMode::AutoPassthrough | RawMode::IstioMutual) => {
+                let message = "servers of this mode are not opened";
+                remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.mode"), message));
+                return Ok(None);
+            }
+            None | Some(RawMode::Simple) => Clients::NotAsked,
+            Some(RawMode::Mutual) => Clients::Required,
+            Some(RawMode::OptionalMutual) => Clients::Optional,
+        };
+        let credentials: Vec<String> =
+            self.credential_names.unwrap_or_default().into_iter().chain(self.credential_name).collect();
+        if credentials.is_empty() {
+            return Err(Flaw::value(format!("{field}.credentialName"), "TLS cannot end here without a certificate"));
+        }
+        let only_tls13 = self.min_protocol_version == Some(RawVersion::V13);
+        Ok(Some(ServerTls::Terminate { credentials, clients, only_tls13 }))
+    }
+}
+
+/// `namespace/host`, where `*` stands for any namespace and `.` for the Gateway's own.
+fn split_host(written: &str) -> (Option<String>, String) {
+    let (namespace, host) = match written.split_once('/') {
+        None | Some(("*", _)) => (None, written.rsplit('/').next().unwrap_or(written)),
+        Some((namespace, host)) => (Some(namespace.to_owned()), host),
+    };
+    (namespace, host.to_ascii_lowercase())
+}

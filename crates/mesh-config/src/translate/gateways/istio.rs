@@ -1,0 +1,139 @@
+//! Istio's Gateways, with the VirtualServices that name them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mesh_core::Workload;
+use mesh_core::l7::gateway::{ClientCertificates, ConnectionRoute, GatewayPods, Listener, Serves, Termination, Tls};
+use mesh_core::l7::{Gateway, Precedence, Rule};
+use mesh_core::policy::HostPattern;
+
+use super::credentials::{client_roots, credential};
+use super::hosts::{common, pattern, patterns};
+use super::table;
+use crate::code::Code;
+use crate::config::Options;
+use crate::finding::Finding;
+use crate::istio::{Carries, Clients, IstioGateway, Server, ServerTls};
+use crate::object::{Key, Located, ObjectSet};
+
+/// A route of connections, with the port that it is for; none for all.
+pub(in crate::translate) type AtPort = (Option<u16>, ConnectionRoute);
+
+/// What VirtualServices say of the traffic of gateways, by the gateway, the oldest first.
+#[derive(Debug, Default)]
+pub(in crate::translate) struct VirtualServiceRoutes {
+    /// Rules of requests.
+    pub(in crate::translate) rules: BTreeMap<Key, Vec<Routes<Arc<Rule>>>>,
+    /// Routes of connections, with the port that each is for.
+    pub(in crate::translate) connections: BTreeMap<Key, Vec<Routes<AtPort>>>,
+}
+
+/// What one VirtualService says.
+#[derive(Debug)]
+pub(in crate::translate) struct Routes<T> {
+    /// The VirtualService's namespace.
+    pub(in crate::translate) namespace: Arc<str>,
+    /// Its hosts.
+    pub(in crate::translate) hosts: Vec<HostPattern>,
+    /// What it says.
+    pub(in crate::translate) said: Vec<T>,
+}
+
+pub(super) fn gateway(
+    located: &Located<IstioGateway>,
+    objects: &ObjectSet,
+    (options, workloads): (&Options, &[Arc<Workload>]),
+    routes: &mut VirtualServiceRoutes,
+    findings: &mut Vec<Finding>,
+) -> Gateway {
+    let IstioGateway { name, selector, servers, .. } = &*located.object;
+    let key: Key = (Arc::clone(&name.namespace), Arc::clone(&name.name));
+    let rules = routes.rules.remove(&key).unwrap_or_default();
+    let connections = routes.connections.remove(&key).unwrap_or_default();
+    let full_name: Arc<str> = name.to_string().into();
+    // Pods use Secrets of their own namespace.
+    let selected = |workload: &&Arc<Workload>| selector.as_ref().is_none_or(|own| own.selects(&workload.labels));
+    let pod = workloads.iter().find(selected);
+    let at = pod.map_or(&name.namespace, |pod| &pod.namespace);
+    let listener = |server: &Server| {
+        let tls = tls(&server.tls, at, objects, options, |message| {
+            let finding = Finding::new(Code::NoCertificate, (*located.origin).clone(), message);
+            findings.push(finding.at(format!("spec.servers[{}].tls.credentialName", server.index)));
+        });
+        let serves = match server.carries {
+            Carries::Http => {
+                let of_server = rules
+                    .iter()
+                    .filter_map(|routes| Some((common_of(server, &name.namespace, routes)?, routes.said.clone())));
+                Serves::Requests { table: table(of_server.collect(), Precedence::AsWritten), to_https: server.to_https }
+            }
+            Carries::Tcp => Serves::Connections(
+                connections
+                    .iter()
+                    .filter(|routes| common_of(server, &name.namespace, routes).is_some())
+                    .flat_map(|routes| &routes.said)
+                    .filter(|(port, _)| port.is_none_or(|port| port == server.port))
+                    .map(|(_, route)| route.clone())
+                    .collect(),
+            ),
+        };
+        Arc::new(Listener {
+            gateway: Arc::clone(&full_name),
+            name: server.name.as_str().into(),
+            port: server.port,
+            hosts: patterns(server.hosts.iter().map(|(_, host)| host)),
+            tls,
+            serves,
+        })
+    };
+    let listeners = servers.iter().map(listener).collect();
+    let (namespace, name) = key;
+    Gateway { namespace, name, pods: GatewayPods::Selected(selector.clone()), listeners }
+}
+
+/// The hosts that a server has in common with a VirtualService, among those of which it may say something.
+fn common_of<T>(server: &Server, own: &str, routes: &Routes<T>) -> Option<Vec<HostPattern>> {
+    let of_namespace = server.hosts.iter().filter(|(namespace, _)| match namespace.as_deref() {
+        None => true,
+        Some(".") => *routes.namespace == *own,
+        Some(namespace) => *routes.namespace == *namespace,
+    });
+    let ours: Vec<_> = of_namespace.map(|(_, host)| pattern(host)).collect();
+    common(&ours, &routes.hosts)
+}
+
+fn tls(
+    written: &ServerTls,
+    namespace: &str,
+    objects: &ObjectSet,
+    options: &Options,
+    mut tell: impl FnMut(String),
+) -> Tls {
+    let (names, clients, only_tls13) = match written {
+        ServerTls::None => return Tls::None,
+        ServerTls::Passthrough => return Tls::Passthrough,
+        ServerTls::Terminate { credentials, clients, only_tls13 } => (credentials, clients, *only_tls13),
+    };
+    let mut credentials = Vec::new();
+    let mut roots: Vec<Arc<[u8]>> = Vec::new();
+    // Whoever holds no Secrets knows nothing of them.
+    for name in names.iter().filter(|_| options.credentials) {
+        match credential(objects, namespace, name) {
+            Ok(credential) => credentials.push(credential),
+            Err(why) => tell(why),
+        }
+        if *clients != Clients::NotAsked {
+            match client_roots(objects, namespace, name) {
+                Ok(found) => roots.extend(found.iter().cloned()),
+                Err(why) => tell(why),
+            }
+        }
+    }
+    let clients = match clients {
+        Clients::NotAsked => ClientCertificates::NotAsked,
+        Clients::Required => ClientCertificates::Required(roots.into()),
+        Clients::Optional => ClientCertificates::Optional(roots.into()),
+    };
+    Tls::Terminate(Arc::new(Termination { credentials, clients, only_tls13 }))
+}

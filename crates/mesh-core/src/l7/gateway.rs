@@ -1,0 +1,262 @@
+//! Gateways: where traffic from outside the mesh comes in, and where it goes from there.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::rule::{Backend, RuleRef};
+use super::table::RouteTable;
+use crate::label_set::LabelSet;
+use crate::policy::{HostPattern, Selector};
+
+/// A Gateway of either API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// The object's namespace.
+    pub namespace: Arc<str>,
+    /// The object's name.
+    pub name: Arc<str>,
+    /// Whose listeners these are.
+    pub pods: GatewayPods,
+    /// Where it listens, in the order of the object.
+    pub listeners: Vec<Arc<Listener>>,
+}
+
+/// Which pods are a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GatewayPods {
+    /// Those that run for this object alone (Gateway API).
+    Own,
+    /// Those with the labels, in any namespace; none stands for any labels (Istio).
+    Selected(Option<Selector>),
+}
+
+/// A port, and what is served there to some hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The gateway, as `namespace/name`.
+    pub gateway: Arc<str>,
+    /// Its name among the gateway's.
+    pub name: Arc<str>,
+    /// The gateway's port, as its clients know it.
+    pub port: u16,
+    /// The hosts that it is for. Of several listeners of one port that are for a host, the most specific has it.
+    pub hosts: Vec<HostPattern>,
+    /// What becomes of TLS.
+    pub tls: Tls,
+    /// What is carried.
+    pub serves: Serves,
+}
+
+/// What a listener does with TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tls {
+    /// There is none.
+    None,
+    /// It ends here.
+    Terminate(Arc<Termination>),
+    /// It goes on to the backend, which is chosen by the server's name in the client's first message (SNI).
+    Passthrough,
+}
+
+/// How TLS ends at a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Termination {
+    /// The certificates to choose from, by their names. None where those that are named do not exist: handshakes fail then.
+    pub credentials: Vec<Arc<Credential>>,
+    /// Whether clients need certificates.
+    pub clients: ClientCertificates,
+    /// Whether TLS 1.2 is refused.
+    pub only_tls13: bool,
+}
+
+/// Whether clients show certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not asked.
+    NotAsked,
+    /// They need one, issued under one of these roots (DER). Without roots nobody has one.
+    Required(Arc<[Arc<[u8]>]>),
+    /// They may show one, issued under one of these roots (DER).
+    Optional(Arc<[Arc<[u8]>]>),
+}
+
+/// A certificate and its key, as a Secret has them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The Secret, as `namespace/name`.
+    pub name: Arc<str>,
+    /// The chain, the own certificate first (DER).
+    pub chain: Vec<Arc<[u8]>>,
+    /// The private key: PKCS #8, PKCS #1 or SEC 1 (DER).
+    pub key: Arc<[u8]>,
+    /// Roots of clients' certificates that stand beside it (`ca.crt`; DER).
+    pub roots: Arc<[Arc<[u8]>]>,
+}
+
+/// The key is nobody's to read.
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("name", &self.name).field("chain", &self.chain.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a listener carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serves {
+    /// Requests.
+    Requests {
+        /// Where they go.
+        table: Arc<RouteTable>,
+        /// Every request is redirected to the same place by https.
+        to_https: bool,
+    },
+    /// Connections; the first that is for the server's name has it.
+    Connections(Vec<ConnectionRoute>),
+}
+
+/// Where connections go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionRoute {
+    /// What says so.
+    pub at: RuleRef,
+    /// The servers' names that it is for; any, and connections without TLS, where it names none.
+    pub hosts: Vec<HostPattern>,
+    /// The destinations by weight.
+    pub backends: Vec<Backend>,
+}
+
+impl Gateway {
+    /// Whether the pod of these labels, that runs for the Gateway API's Gateway of that name, is one of its pods.
+    #[must_use]
+    pub fn runs_as(&self, namespace: &str, name: &str, labels: Option<&LabelSet>) -> bool {
+        match &self.pods {
+            GatewayPods::Own => *self.namespace == *namespace && *self.name == *name,
+            GatewayPods::Selected(None) => labels.is_some(),
+            GatewayPods::Selected(Some(selector)) => labels.is_some_and(|labels| selector.selects(labels)),
+        }
+    }
+}
+
+impl Listener {
+    /// Where a connection for the server of that name goes.
+    #[must_use]
+    pub fn connection_route(&self, server: Option<&str>) -> Option<&ConnectionRoute> {
+        let Serves::Connections(routes) = &self.serves else { return None };
+        routes.iter().find(|route| {
+            route.hosts.is_empty() || server.is_some_and(|server| route.hosts.iter().any(|host| host.matches(server)))
+        })
+    }
+}
+
+/// The listeners of one port.
+#[derive(Debug, Clone, Default)]
+pub struct PortListeners {
+    all: Vec<Arc<Listener>>,
+    exact: HashMap<Arc<str>, usize>,
+    /// The longest first.
+    suffixes: Vec<(Arc<str>, usize)>,
+}
+
+impl PortListeners {
+    /// Those for the same host: the first has it.
+    #[must_use]
+    pub fn new(all: Vec<Arc<Listener>>) -> Self {
+        let (mut exact, mut suffixes) = (HashMap::new(), Vec::new());
+        for (index, listener) in all.iter().enumerate() {
+            for host in &listener.hosts {
+                match host {
+                    HostPattern::Exact(host) => {
+                        exact.entry(Arc::clone(host)).or_insert(index);
+                    }
+                    HostPattern::Suffix(end) => suffixes.push((Arc::clone(end), index)),
+                }
+            }
+        }
+        // Stable: among equals the first stays first.
+        suffixes.sort_by_key(|(end, _)| Reverse(end.len()));
+        Self { all, exact, suffixes }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<Listener>] {
+        &self.all
+    }
+
+    /// Whether clients begin with TLS here. Listeners of one port agree, or the first has its way.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.all.first().is_some_and(|listener| listener.tls != Tls::None)
+    }
+
+    /// The listener for a host: what a request asks for, or the server's name in TLS, in lower case and without a port.
+    #[must_use]
+    pub fn for_host(&self, host: &str) -> Option<&Arc<Listener>> {
+        let by_suffix = || {
+            let found = self.suffixes.iter().find(|(end, _)| host.len() >= end.len() && host.ends_with(&**end));
+            found.map(|(_, index)| *index)
+        };
+        self.all.get(self.exact.get(host).copied().or_else(by_suffix)?)
+    }
+
+    /// The listener for a client that names no server.
+    #[must_use]
+    pub fn for_any_host(&self) -> Option<&Arc<Listener>> {
+        let any = HostPattern::Suffix("".into());
+        self.all.iter().find(|listener| listener.hosts.contains(&any))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(name: &str, hosts: &[&str]) -> Arc<Listener> {
+        let host = |host: &&str| match host.strip_prefix('*') {
+            Some(end) => HostPattern::Suffix(end.into()),
+            None => HostPattern::Exact((*host).into()),
+        };
+        Arc::new(Listener {
+            gateway: "shop/edge".into(),
+            name: name.into(),
+            port: 80,
+            hosts: hosts.iter().map(host).collect(),
+            tls: Tls::None,
+            serves: Serves::Connections(Vec::new()),
+        })
+    }
+
+    #[test]
+    fn the_most_specific_listener_has_a_host() {
+        let all = [
+            listener("any", &["*"]),
+            listener("wild", &["*.example.com"]),
+            listener("deep", &["*.a.example.com"]),
+            listener("exact", &["b.a.example.com", "example.org"]),
+            listener("late", &["example.org"]),
+        ];
+        let port = PortListeners::new(all.to_vec());
+        for (host, expected) in [
+            ("example.org", "exact"),
+            ("b.a.example.com", "exact"),
+            ("c.a.example.com", "deep"),
+            ("c.example.com", "wild"),
+            ("example.com", "any"),
+            ("", "any"),
+        ] {
+            assert_eq!(port.for_host(host).map(|found| &*found.name), Some(expected), "{host}");
+        }
+        assert_eq!(port.for_any_host().map(|found| &*found.name), Some("any"));
+        let without = PortListeners::new(all[1..].to_vec());
+        assert!(without.for_host("example.com").is_none() && without.for_any_host().is_none());
+    }
+
+    #[test]
+    fn a_key_is_not_told() {
+        let key: Arc<[u8]> = Arc::from(&b"secret"[..]);
+        let credential = Credential { name: "shop/cert".into(), chain: Vec::new(), key, roots: Arc::from([]) };
+        assert_eq!(format!("{credential:?}"), "Credential { name: \"shop/cert\", chain: 0, .. }");
+    }
+}
