@@ -26,6 +26,8 @@ impl Reading {
             trust_domain: self.trust_domain.clone(),
             cluster_domain: self.cluster_domain.clone(),
             root_namespace: self.root_namespace.clone(),
+            // Whoever asks can read the files.
+            credentials: true,
         }
     }
 }

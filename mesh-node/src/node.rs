@@ -102,6 +102,7 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         trust_domain: args.identity.trust_domain.clone(),
         cluster_domain: args.cluster_domain.clone(),
         root_namespace: args.root_namespace.clone(),
+        credentials: false,
     };
     let config = configuration(args, options).await?;
     let collector = args.otlp_endpoint.as_deref().map(|url| Collector::new(url, args.otlp_protocol));

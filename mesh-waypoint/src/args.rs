@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand};
 use mesh_ca::IdentityArgs;
@@ -17,19 +17,21 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Is a waypoint: takes what nodes send to the Services and workloads that it stands before.
+    /// Is a waypoint, which takes what nodes send to the Services and workloads that it stands before, or an ingress gateway, which
+    /// lets traffic in from outside: whatever the Gateway asks for that it is a replica of.
     Serve(Box<ServeArgs>),
-    /// Carries TCP connections from outside to a Service of the mesh.
-    Gateway(Box<GatewayArgs>),
 }
 
-/// A waypoint's arguments.
+/// The arguments of a Gateway's replica.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     /// The Gateway that this is a replica of.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub(crate) name: GatewayName,
-    /// The waypoint's own identity.
+    /// The pod that this runs in: Gateways of networking.istio.io select pods by their labels.
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "MESH_POD")]
+    pub(crate) pod: Option<GatewayName>,
+    /// Its own identity.
     #[arg(long, value_name = "NAMESPACE/SERVICE-ACCOUNT")]
     pub(crate) identity: Account,
     /// Where nodes' tunnels come in.
@@ -62,29 +64,6 @@ pub(crate) struct ServeArgs {
     /// What to log: a level, or directives such as `info,access=off`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub(crate) log: String,
-}
-
-/// A TCP gateway's arguments.
-#[derive(Debug, clap::Args)]
-pub(crate) struct GatewayArgs {
-    /// Where to accept connections from outside.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: SocketAddr,
-    /// The Service to carry them to.
-    #[arg(long, value_name = "NAME.NAMESPACE:PORT")]
-    pub(crate) to: crate::gateway::ServiceTarget,
-    /// The gateway's own identity.
-    #[arg(long, value_name = "NAMESPACE/SERVICE-ACCOUNT")]
-    pub(crate) identity: Account,
-    /// Directory of manifests (YAML or JSON); it is watched.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) config: PathBuf,
-    /// Its certificate.
-    #[command(flatten)]
-    pub(crate) certificate: IdentityArgs,
-    /// DNS suffix of Services.
-    #[arg(long, default_value = "cluster.local")]
-    pub(crate) cluster_domain: String,
 }
 
 /// A value of the command line that names something in the cluster is not of its form.

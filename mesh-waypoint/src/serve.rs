@@ -26,15 +26,16 @@ use tokio::{
 
 use crate::{
     args::{GatewayName, ServeArgs},
+    listeners::{self, Listeners, Own},
     readiness::Readiness,
     upstream::SharedClusters,
-    worker::Workers,
+    worker::{Door, Workers},
 };
 
-/// Tunnel connections served at once; others wait in the listener's backlog.
-const MAX_CONNECTIONS: usize = 16_384;
+/// Connections served at once, tunnels and a gateway's; others wait in the listener's backlog.
+pub(crate) const MAX_CONNECTIONS: usize = 16_384;
 /// Pause after accept() failed for lack of memory or descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the end of the last tunnel is looked for while draining.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
@@ -42,6 +43,10 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Shared {
     /// The Gateway that this is.
     pub(crate) name: GatewayName,
+    /// The pod that this is.
+    pub(crate) own: Own,
+    /// The gateway's listeners.
+    pub(crate) listeners: watch::Sender<Arc<Listeners>>,
     /// Under which it dials.
     pub(crate) identity: SpiffeId,
     /// Its certificate.
@@ -58,7 +63,7 @@ pub(crate) struct Shared {
     pub(crate) clusters: SharedClusters,
     /// True once no more shall begin.
     pub(crate) draining: watch::Sender<bool>,
-    /// Tunnel connections being served.
+    /// Connections being served.
     pub(crate) connections: AtomicUsize,
 }
 
@@ -74,6 +79,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         trust_domain: trust_domain.clone(),
         cluster_domain: args.cluster_domain,
         root_namespace: args.root_namespace,
+        credentials: args.source.has_credentials(),
     };
     let config = args.source.watch(options).await?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
@@ -87,6 +93,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     identities.hold(&HashSet::from([identity.clone()]));
     let limits = Limits::default();
     let shared = Arc::new(Shared {
+        own: Own { gateway: args.name.clone(), pod: args.pod },
+        listeners: watch::Sender::default(),
         name: args.name,
         server: Server::new(limits.clone(), identities.trust()).taking_names(),
         identity,
@@ -99,7 +107,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         connections: AtomicUsize::new(0),
     });
     let count = args.workers.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), usize::from);
-    let workers = Workers::start(&shared, count).context("--workers")?;
+    let workers = Arc::new(Workers::start(&shared, count).context("--workers")?);
     let address = listener.local_addr()?;
     tracing::info!(%address, waypoint = %shared.name, identity = %shared.identity, workers = count, "waypoint listening");
     let background = async {
@@ -108,6 +116,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     tokio::pin!(background);
     tokio::select! {
         () = accept(listener, &shared, &workers) => {}
+        () = listeners::follow(&shared, args.listen.ip(), &workers) => {}
         () = &mut background => {}
         stopped = told_to_stop() => stopped?,
     }
@@ -115,7 +124,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         () = drain(&shared, args.drain_time) => {}
         () = &mut background => {}
     }
-    workers.stop();
+    if let Some(workers) = Arc::into_inner(workers) {
+        workers.stop();
+    }
     Ok(())
 }
 
@@ -147,7 +158,7 @@ async fn accept(listener: TcpListener, shared: &Shared, workers: &Workers) {
 
 fn hand_over(stream: TcpStream, peer: SocketAddr, workers: &Workers) {
     match stream.into_std() {
-        Ok(stream) => workers.carry(stream, peer),
+        Ok(stream) => workers.carry(stream, peer, Door::Tunnel),
         Err(error) => tracing::warn!(%peer, %error, "connection not handed over"),
     }
 }

@@ -21,6 +21,11 @@ pub(crate) struct SourceArgs {
 }
 
 impl SourceArgs {
+    /// Whether Secrets can be read there.
+    pub(crate) const fn has_credentials(&self) -> bool {
+        self.config.is_some()
+    }
+
     /// The configuration in force, from the first on, which this waits for.
     ///
     /// # Errors

@@ -22,7 +22,24 @@ use tokio::{
     time::{Duration, MissedTickBehavior, interval},
 };
 
-use crate::{inbound, serve::Shared, upstream::Upstreams};
+use crate::{
+    inbound,
+    listeners::{self, Listeners},
+    serve::Shared,
+    upstream::Upstreams,
+};
+
+/// Where a connection came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// At the port for tunnels.
+    Tunnel,
+    /// At a port of the gateway.
+    Gateway(u16),
+}
+
+/// A connection on its way to a thread.
+type Job = (std::net::TcpStream, SocketAddr, Door);
 
 /// Connections that may wait for one thread.
 const QUEUE: usize = 1024;
@@ -38,6 +55,7 @@ pub(crate) struct Worker {
     /// This thread's connections to endpoints, in tunnels or plain.
     pub(crate) upstreams: Upstreams,
     view: RefCell<View>,
+    listeners: RefCell<(watch::Receiver<Arc<Listeners>>, Arc<Listeners>)>,
 }
 
 /// The configuration as this thread has last seen it.
@@ -53,7 +71,19 @@ impl Worker {
         let snapshot = config.borrow_and_update().snapshot.clone();
         let view = RefCell::new(View { config, snapshot, generation: 1 });
         let pool = Pool::new(shared.limits.clone(), shared.identities.trust());
-        Self { pool, upstreams: Upstreams::default(), shared, view }
+        let mut listeners = shared.listeners.subscribe();
+        let known = listeners.borrow_and_update().clone();
+        Self { pool, upstreams: Upstreams::default(), shared, view, listeners: RefCell::new((listeners, known)) }
+    }
+
+    /// The gateway's listeners as they are now.
+    pub(crate) fn listeners(&self) -> Arc<Listeners> {
+        let mut view = self.listeners.borrow_mut();
+        if view.0.has_changed().unwrap_or(false) {
+            let now = view.0.borrow_and_update().clone();
+            view.1 = now;
+        }
+        view.1.clone()
     }
 
     /// The cluster as it is now, and a number that no other state of it has had on this thread.
@@ -71,7 +101,7 @@ impl Worker {
 
 /// The running threads.
 pub(crate) struct Workers {
-    queues: Vec<mpsc::Sender<(std::net::TcpStream, SocketAddr)>>,
+    queues: Vec<mpsc::Sender<Job>>,
     next: AtomicUsize,
     threads: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
@@ -101,9 +131,9 @@ impl Workers {
 
     /// Gives a connection to the next thread. A tunnel connection carries many streams, and nodes make few of them: by turns
     /// they are spread evenly.
-    pub(crate) fn carry(&self, stream: std::net::TcpStream, peer: SocketAddr) {
+    pub(crate) fn carry(&self, stream: std::net::TcpStream, peer: SocketAddr, door: Door) {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
-        if self.queues[turn].try_send((stream, peer)).is_err() {
+        if self.queues[turn].try_send((stream, peer, door)).is_err() {
             tracing::warn!(%peer, "connection refused: its thread has too many waiting");
         }
     }
@@ -119,11 +149,7 @@ impl Workers {
     }
 }
 
-async fn run(
-    worker: Rc<Worker>,
-    mut jobs: mpsc::Receiver<(std::net::TcpStream, SocketAddr)>,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, mut stopped: watch::Receiver<bool>) {
     let pool = worker.pool.clone();
     spawn_local(async move { pool.follow_trust().await });
     let mut sweep = interval(SWEEP);
@@ -131,12 +157,15 @@ async fn run(
     loop {
         tokio::select! {
             job = jobs.recv() => {
-                let Some((stream, peer)) = job else { return };
-                match TcpStream::from_std(stream) {
-                    Ok(stream) => {
+                let Some((stream, peer, door)) = job else { return };
+                match (TcpStream::from_std(stream), door) {
+                    (Ok(stream), Door::Tunnel) => {
                         spawn_local(inbound::serve(worker.clone(), stream, peer));
                     }
-                    Err(error) => tracing::warn!(%peer, %error, "connection not registered"),
+                    (Ok(stream), Door::Gateway(port)) => {
+                        spawn_local(listeners::serve(worker.clone(), stream, peer, port));
+                    }
+                    (Err(error), _) => tracing::warn!(%peer, %error, "connection not registered"),
                 }
             }
             _ = sweep.tick() => worker.upstreams.sweep(),

@@ -18,7 +18,9 @@ pub mod why;
 
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub use label_set::LabelSet;
-pub use model::{Endpoint, Enrolment, NodeName, OutsideReason, Protocol, Service, ServicePort, Workload, WorkloadUid};
+pub use model::{
+    Endpoint, Enrolment, NodeName, OutsideReason, Protocol, Service, ServicePort, Speaks, Workload, WorkloadUid,
+};
 pub use policy::{Policies, PolicyName};
 pub use resolve::{Destination, PlaintextReason, Refusal, Transport, forbids_plaintext, resolve, transport_to};
 pub use snapshot::Snapshot;

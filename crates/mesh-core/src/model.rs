@@ -153,8 +153,39 @@ pub struct ServicePort {
     pub port: u16,
     /// The transport protocol.
     pub protocol: Protocol,
+    /// What it is declared to speak.
+    pub speaks: Speaks,
     /// The endpoints that are ready now.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// What a Service's port is declared to speak: by `appProtocol`, or by its name's beginning as Istio has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum Speaks {
+    /// Nothing is said.
+    #[default]
+    Unknown,
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/2 without TLS, gRPC among it.
+    Http2,
+    /// Nothing that can be looked into.
+    Opaque,
+}
+
+impl Speaks {
+    /// What a port with that name and `appProtocol` is declared to speak.
+    #[must_use]
+    pub fn of(name: Option<&str>, app_protocol: Option<&str>) -> Self {
+        let by_name = || name.and_then(|name| name.split('-').next());
+        let Some(said) = app_protocol.or_else(by_name) else { return Self::Unknown };
+        match said.to_ascii_lowercase().as_str() {
+            "http" | "kubernetes.io/ws" => Self::Http,
+            "http2" | "grpc" | "kubernetes.io/h2c" => Self::Http2,
+            "tcp" | "tls" | "https" | "kubernetes.io/wss" | "mongo" | "mysql" | "redis" | "udp" => Self::Opaque,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// A ready endpoint of a Service's port.

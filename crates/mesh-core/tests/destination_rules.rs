@@ -49,6 +49,7 @@ fn shop(rules: Vec<ClientTlsRule>) -> Snapshot {
         name: None,
         port,
         protocol: Protocol::Tcp,
+        speaks: Default::default(),
         endpoints: vec![Endpoint { address: socket(address), workload: workload.cloned() }],
     };
     let service = Service {

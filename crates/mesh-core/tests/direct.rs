@@ -47,7 +47,13 @@ fn snapshot(authorization: Vec<Arc<AuthorizationPolicy>>, tls: Vec<Arc<ClientTls
     let server = workload("server", &["10.0.0.2", "fd00::2"]);
     let service = |name: &str, vips: &[&str], port: u16| {
         let endpoint = Endpoint { address: SocketAddr::new(server.addresses[0], port), workload: Some(server.clone()) };
-        let port = ServicePort { name: None, port, protocol: Protocol::Tcp, endpoints: vec![endpoint] };
+        let port = ServicePort {
+            name: None,
+            port,
+            protocol: Protocol::Tcp,
+            speaks: Default::default(),
+            endpoints: vec![endpoint],
+        };
         Service {
             namespace: "shop".into(),
             name: name.into(),

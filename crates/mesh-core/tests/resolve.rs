@@ -34,7 +34,7 @@ fn endpoint(address: &str, workload: Option<&Arc<Workload>>) -> Endpoint {
 }
 
 fn port(port: u16, protocol: Protocol, endpoints: Vec<Endpoint>) -> ServicePort {
-    ServicePort { name: None, port, protocol, endpoints }
+    ServicePort { name: None, port, protocol, speaks: Default::default(), endpoints }
 }
 
 /// A shop: cart is enrolled, legacy is not, and the Service cart has both families.

@@ -47,7 +47,7 @@ fn service(name: &str, vip: &str, port: u16, endpoints: &[(&str, &Arc<Workload>)
         name: name.into(),
         hostname: format!("{name}.shop.svc.cluster.local").into(),
         vips: vec![vip.parse().unwrap()],
-        ports: vec![ServicePort { name: None, port, protocol: Protocol::Tcp, endpoints }],
+        ports: vec![ServicePort { name: None, port, protocol: Protocol::Tcp, speaks: Default::default(), endpoints }],
     }
 }
 

@@ -41,7 +41,13 @@ fn cluster() -> Snapshot {
     let endpoints = carts
         .iter()
         .map(|cart| Endpoint { address: SocketAddr::new(cart.addresses[0], 8080), workload: Some(Arc::clone(cart)) });
-    let port = |number, endpoints| ServicePort { name: None, port: number, protocol: Protocol::Tcp, endpoints };
+    let port = |number, endpoints| ServicePort {
+        name: None,
+        port: number,
+        protocol: Protocol::Tcp,
+        speaks: Default::default(),
+        endpoints,
+    };
     let service = |namespace: &str, name: &str, vips: &[&str], ports| Service {
         namespace: namespace.into(),
         name: name.into(),

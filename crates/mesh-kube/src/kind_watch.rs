@@ -122,7 +122,12 @@ fn message(event: watcher::Event<DynamicObject>, resource: &ApiResource) -> Told
 }
 
 fn name(object: &DynamicObject, resource: &ApiResource) -> ObjectName {
-    ObjectName { group: resource.group.clone(), kind: resource.kind.clone(), namespace: object.namespace(), name: object.name_any() }
+    ObjectName {
+        group: resource.group.clone(),
+        kind: resource.kind.clone(),
+        namespace: object.namespace(),
+        name: object.name_any(),
+    }
 }
 
 fn value(mut object: DynamicObject, resource: &ApiResource) -> (ObjectName, Value) {

@@ -6,12 +6,14 @@ use http::{
     request, response,
 };
 
-use crate::inbound::Arrival;
+use crate::inbound::{Arrival, Target};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// Whether a message is gRPC's.
@@ -30,9 +32,32 @@ pub(super) fn prepare_request(parts: &mut request::Parts, arrival: &Arrival, upg
     // The client has been told to go on by the one who reads its body: us.
     headers.remove(EXPECT);
     // Who the client is says its certificate, and never the client.
-    headers.insert(CLIENT_CERTIFICATE, arrival.client_certificate.clone());
-    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    match &arrival.client_certificate {
+        Some(certificate) => drop(headers.insert(CLIENT_CERTIFICATE, certificate.clone())),
+        None => drop(headers.remove(CLIENT_CERTIFICATE)),
+    }
+    match &arrival.target {
+        Target::Gateway(entrance) => from_outside(headers, arrival, entrance.tls),
+        Target::Service(..) | Target::Workload(_) => {
+            headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+        }
+    }
     headers.entry(REQUEST_ID).or_insert_with(request_id);
+}
+
+/// What a gateway says of who is outside. What the client itself says of it is not believed, but for the addresses before its
+/// own, which stay in front for whoever knows whom to trust.
+fn from_outside(headers: &mut HeaderMap, arrival: &Arrival, tls: bool) {
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if tls { "https" } else { "http" }));
+    let address = arrival.client.address.ip();
+    let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let chain = before.map(str::to_owned).chain([address.to_string()]).collect::<Vec<_>>().join(",");
+    if let Ok(chain) = HeaderValue::try_from(chain) {
+        headers.insert(FORWARDED_FOR, chain);
+    }
+    if let Ok(address) = HeaderValue::try_from(address.to_string()) {
+        headers.insert(EXTERNAL_ADDRESS, address);
+    }
 }
 
 /// Makes a response's fields those that go on to the client.

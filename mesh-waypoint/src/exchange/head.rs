@@ -29,6 +29,7 @@ pub(super) struct Head {
     pub(super) target: PathAndQuery,
     host: String,
     port: u16,
+    scheme: &'static str,
     client: Option<Arc<Workload>>,
 }
 
@@ -48,6 +49,7 @@ impl Head {
             target,
             parts,
             port: arrival.target.port(),
+            scheme: if matches!(&arrival.target, Target::Gateway(entrance) if entrance.tls) { "https" } else { "http" },
             client: arrival.client.workload.clone(),
         })
     }
@@ -138,6 +140,7 @@ fn authority_of(parts: &Parts, target: &Target) -> Result<Authority, Refusal> {
             let host = match target {
                 Target::Service(service, _) => service.hostname.to_string(),
                 Target::Workload(address) => address.to_string(),
+                Target::Gateway(_) => return Err(bad("no Host")),
             };
             Authority::try_from(host).map_err(|_| bad("no Host"))
         }
@@ -150,7 +153,7 @@ impl RequestView for Head {
     }
 
     fn scheme(&self) -> &str {
-        "http"
+        self.scheme
     }
 
     fn host(&self) -> &str {

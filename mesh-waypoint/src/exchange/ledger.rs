@@ -97,7 +97,7 @@ impl Ledger {
         tracing::info!(
             target: "access",
             client = %client.address,
-            identity = %client.identity,
+            identity = client.name(),
             method = %self.method,
             path = self.path,
             status = self.status.get(),

@@ -16,13 +16,14 @@ use std::rc::Rc;
 
 use http::request::Parts;
 use hyper::{Request, Response, body::Incoming};
+use mesh_core::Speaks;
 use tokio::time::Instant;
 
 use self::body::MAX_HELD;
 pub(crate) use self::body::{ReplyBody, RequestBody};
 use self::{attempts::Attempts, head::Head, ledger::Ledger, reply::Refusal, route::Course, upgrade::Upgrading};
 use crate::{
-    inbound::{Connection, admission},
+    inbound::{Connection, Target, admission},
     upstream::{Cluster, Version},
 };
 
@@ -50,7 +51,7 @@ async fn forward(
     let mut head = Head::read(parts, &connection.arrival)?;
     let worker = &connection.worker;
     let (snapshot, _) = worker.snapshot();
-    admission::of_request(&snapshot, &connection.arrival, &head).map_err(|denial| Refusal::of_denial(&denial))?;
+    admission::of_request(worker, &connection.arrival, &head).map_err(|denial| Refusal::of_denial(&denial))?;
     fields::prepare_request(&mut head.parts, &connection.arrival, upgrading.is_some());
     let plan = match route::course(connection, &snapshot, &mut head, ledger).await? {
         Course::Forward(plan) => plan,
@@ -59,8 +60,7 @@ async fn forward(
     let cluster = Cluster::get(worker, &plan.cluster).map_err(|error| reply::of_upstream(&error))?;
     let deadline = plan.timeouts.request.map(|limit| Instant::now() + limit);
     let cookie = Attempts::new_cookie(&cluster, &mut head);
-    let by_http2 = upgrading.is_none() && cluster.policy().pool.as_ref().is_some_and(|pool| pool.http2);
-    let version = if by_http2 { Version::Http2 } else { came_by };
+    let version = version(&cluster, &connection.arrival.target, came_by, &head, upgrading.is_some());
     let body = RequestBody::live(body, ledger.clone());
     // Only what is held can be sent again; where nobody asked for that, what is there to be held is nothing.
     let body = if upgrading.is_none() { body.held(if plan.repeats { MAX_HELD } else { 0 }).await? } else { body };
@@ -78,4 +78,22 @@ async fn forward(
     // Bytes of another protocol take as long as they take.
     let deadline = deadline.filter(|_| !becomes_other);
     Ok(Response::from_parts(parts, ReplyBody::upstream(body, ledger.clone(), sent.lease).until(deadline)))
+}
+
+/// Which version of HTTP goes on. In the mesh a client speaks what the server does; who is outside has agreed on one with the
+/// gateway, and knows nothing of the server.
+fn version(cluster: &Cluster, target: &Target, came_by: Version, head: &Head, upgrades: bool) -> Version {
+    if upgrades {
+        return came_by;
+    }
+    if cluster.policy().pool.as_ref().is_some_and(|pool| pool.http2) {
+        return Version::Http2;
+    }
+    match target {
+        Target::Service(..) | Target::Workload(_) => came_by,
+        Target::Gateway(_) if cluster.speaks() == Speaks::Http2 || fields::is_grpc(&head.parts.headers) => {
+            Version::Http2
+        }
+        Target::Gateway(_) => Version::Http1,
+    }
 }

@@ -5,10 +5,11 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::LOCATION};
 use mesh_core::{
-    Snapshot,
+    Snapshot, SpiffeId,
     l7::{
-        Abort, Action, Backend, BackendTarget, PathMatch, Retry, RetryOn, Rule, Timeouts,
+        Abort, Action, Backend, BackendTarget, PathMatch, RequestView as _, Retry, RetryOn, RouteTable, Rule, Timeouts,
         cors::{Crossing, Field},
+        gateway::Serves,
         split,
     },
 };
@@ -22,7 +23,7 @@ use super::{
     reply::{Flag, Refusal},
 };
 use crate::{
-    inbound::{Connection, Target},
+    inbound::{Connection, Entrance, Target},
     upstream::ClusterKey,
 };
 
@@ -56,9 +57,9 @@ fn default_retry() -> Retry {
 }
 
 impl Plan {
-    fn of_target(target: &Target) -> Self {
+    fn of_cluster(cluster: ClusterKey) -> Self {
         Self {
-            cluster: ClusterKey::of_target(target),
+            cluster,
             retry: default_retry(),
             repeats: false,
             timeouts: Timeouts::default(),
@@ -87,6 +88,51 @@ impl Plan {
     }
 }
 
+fn no_route() -> Refusal {
+    Refusal::new(404, "no route matches the request", Flag::NoRoute)
+}
+
+/// What there is for a request, by where it came in.
+enum Known {
+    Rules(Arc<RouteTable>),
+    /// Nobody has said anything.
+    Nothing,
+    /// The same by https, and nothing else.
+    ByHttps(HeaderValue),
+}
+
+fn at_arrival(connection: &Connection, snapshot: &Snapshot, head: &Head) -> Result<Known, Refusal> {
+    let arrival = &connection.arrival;
+    match &arrival.target {
+        Target::Service(service, port) => {
+            let client = arrival.client.identity.as_ref().map(SpiffeId::namespace);
+            let table = snapshot.l7().service_routes(client, &service.hostname, *port);
+            Ok(table.map_or(Known::Nothing, |table| Known::Rules(table.clone())))
+        }
+        Target::Workload(_) => Ok(Known::Nothing),
+        Target::Gateway(entrance) => at_gateway(connection, entrance, head),
+    }
+}
+
+/// The rules of the listener that a request's host belongs to.
+fn at_gateway(connection: &Connection, entrance: &Entrance, head: &Head) -> Result<Known, Refusal> {
+    let listeners = connection.worker.listeners();
+    let port = listeners.port(entrance.port).ok_or_else(no_route)?;
+    let listener = port.listeners.for_host(head.host()).ok_or_else(no_route)?;
+    // A certificate of one listener says nothing of another's hosts (RFC 9110, section 7.4).
+    let shown = entrance.server.as_deref().and_then(|server| port.listeners.for_host(server));
+    if entrance.tls && shown.is_some_and(|shown| !Arc::ptr_eq(shown, listener)) {
+        return Err(Refusal::new(421, "this connection is another host's", Flag::NoRoute));
+    }
+    let Serves::Requests { table, to_https } = &listener.serves else { return Err(no_route()) };
+    if *to_https && !entrance.tls {
+        let target = head.target.as_str();
+        let location = HeaderValue::try_from(format!("https://{}{target}", head.authority.host()));
+        return location.map(Known::ByHttps).map_err(|_| Refusal::new(400, "malformed target", Flag::NoRoute));
+    }
+    Ok(Known::Rules(table.clone()))
+}
+
 /// Decides; a delay that a rule injects passes here.
 pub(super) async fn course(
     connection: &Connection,
@@ -95,15 +141,21 @@ pub(super) async fn course(
     ledger: &Rc<Ledger>,
 ) -> Result<Course, Refusal> {
     let arrival = &connection.arrival;
-    let Target::Service(service, port) = &arrival.target else {
-        return Ok(Course::Forward(Plan::of_target(&arrival.target)));
+    let table = match at_arrival(connection, snapshot, head)? {
+        Known::Rules(table) => Some(table),
+        Known::Nothing => None,
+        Known::ByHttps(location) => {
+            let mut response = answered(301, None, ledger);
+            response.headers_mut().insert(LOCATION, location);
+            return Ok(Course::Answer(response));
+        }
     };
-    let client = arrival.client.identity.namespace();
-    let Some(table) = snapshot.l7().service_routes(Some(client), &service.hostname, *port) else {
-        return Ok(Course::Forward(Plan::of_target(&arrival.target)));
+    let Some(table) = table else {
+        let cluster = ClusterKey::of_target(&arrival.target).ok_or_else(no_route)?;
+        return Ok(Course::Forward(Plan::of_cluster(cluster)));
     };
     let Some(found) = table.find(head) else {
-        return Err(Refusal::new(404, "no route matches the request", Flag::NoRoute));
+        return Err(no_route());
     };
     let (rule, matched) = (Arc::clone(found.rule), found.path().clone());
     ledger.note_rule(&rule);

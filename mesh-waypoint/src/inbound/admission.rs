@@ -11,47 +11,53 @@ use mesh_core::{
 };
 
 use super::{Arrival, Target};
+use crate::{listeners::Own, worker::Worker};
 
 /// Judges one request.
 ///
 /// # Errors
 /// Why it may not go on.
-pub(crate) fn of_request(snapshot: &Snapshot, arrival: &Arrival, view: &dyn RequestView) -> Result<(), Denial> {
-    judge(snapshot, arrival, |policies, facts| authorize_request(policies, facts, &RequestFacts { view, token: None }))
+pub(crate) fn of_request(worker: &Worker, arrival: &Arrival, view: &dyn RequestView) -> Result<(), Denial> {
+    judge(worker, arrival, |policies, facts| authorize_request(policies, facts, &RequestFacts { view, token: None }))
 }
 
 /// Judges a connection in which nobody reads requests.
 ///
 /// # Errors
 /// Why it may not go on.
-pub(super) fn of_connection(snapshot: &Snapshot, arrival: &Arrival) -> Result<(), Denial> {
-    judge(snapshot, arrival, authorize_connection)
+pub(super) fn of_connection(worker: &Worker, arrival: &Arrival) -> Result<(), Denial> {
+    judge(worker, arrival, authorize_connection)
 }
 
 fn judge(
-    snapshot: &Snapshot,
+    worker: &Worker,
     arrival: &Arrival,
     authorize: impl FnOnce(&[&Arc<AuthorizationPolicy>], &Facts<'_>) -> Authorization,
 ) -> Result<(), Denial> {
-    let policies = policies_of(snapshot, &arrival.target);
+    let (snapshot, _) = worker.snapshot();
+    let policies = policies_of(&snapshot, &worker.shared.own, &arrival.target);
     if policies.is_empty() {
         return Ok(());
     }
     let client = &arrival.client;
     let facts = Facts {
-        peer: Peer::Certificate(&client.identity),
+        peer: client.identity.as_ref().map_or(Peer::Unproven, Peer::Certificate),
         client: client.address.ip(),
         destination: destination_of(&arrival.target),
     };
     let decided = authorize(&policies, &facts);
     for policy in &decided.audited {
-        tracing::info!(target: "access", identity = %client.identity, %policy, "audited");
+        tracing::info!(target: "access", identity = client.name(), %policy, "audited");
     }
     decided.verdict.map(drop)
 }
 
-fn policies_of<'a>(snapshot: &'a Snapshot, target: &Target) -> Vec<&'a Arc<AuthorizationPolicy>> {
+fn policies_of<'a>(snapshot: &'a Snapshot, own: &Own, target: &Target) -> Vec<&'a Arc<AuthorizationPolicy>> {
     let policies = snapshot.policies();
+    if let Target::Gateway(_) = target {
+        // What comes in at a gateway is for the gateway's own pod, whose policies see requests here.
+        return own.workload(snapshot).map_or_else(Vec::new, |workload| policies.authorization_of(workload));
+    }
     if policies.targeted().is_empty() {
         return Vec::new();
     }
@@ -61,6 +67,7 @@ fn policies_of<'a>(snapshot: &'a Snapshot, target: &Target) -> Vec<&'a Arc<Autho
             let workload = snapshot.workload_by_address(address.ip());
             (workload.and_then(|workload| snapshot.l7().waypoint_of_workload(workload)), None)
         }
+        Target::Gateway(_) => (None, None),
     };
     waypoint.map_or_else(Vec::new, |waypoint| policies.for_waypoint(waypoint, service))
 }
@@ -73,5 +80,6 @@ fn destination_of(target: &Target) -> SocketAddr {
             let vip = service.vips.first().copied().unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
             SocketAddr::new(vip, *port)
         }
+        Target::Gateway(entrance) => SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), entrance.port),
     }
 }

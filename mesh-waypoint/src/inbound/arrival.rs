@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use ::http::HeaderValue;
-use mesh_core::{Protocol, Service, Snapshot, SpiffeId, Workload};
+use mesh_core::{Protocol, Service, Snapshot, Speaks, SpiffeId, Workload};
 use mesh_transport::hbone::{Authority, ConnectRequest};
 
 use crate::{args::GatewayName, worker::Worker};
@@ -37,12 +37,23 @@ pub(crate) enum NotOurs {
 /// Who sends.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    /// By certificate.
-    pub(crate) identity: SpiffeId,
+    /// By certificate of the mesh; none for who comes from outside.
+    pub(crate) identity: Option<SpiffeId>,
     /// The client's address, by the word of its node where the address is the tunnel's own.
     pub(crate) address: SocketAddr,
     /// The workload of that address and identity, where known.
     pub(crate) workload: Option<Arc<Workload>>,
+}
+
+/// Where somebody came in at a gateway.
+#[derive(Debug, Clone)]
+pub(crate) struct Entrance {
+    /// The gateway's port.
+    pub(crate) port: u16,
+    /// The server that the client asked for in TLS.
+    pub(crate) server: Option<Arc<str>>,
+    /// Whether TLS ended here.
+    pub(crate) tls: bool,
 }
 
 /// What was asked for.
@@ -52,6 +63,8 @@ pub(crate) enum Target {
     Service(Arc<Service>, u16),
     /// A workload's own address.
     Workload(SocketAddr),
+    /// Whatever a gateway's listeners lead to.
+    Gateway(Entrance),
 }
 
 /// What a Service's port is declared to speak.
@@ -74,8 +87,8 @@ pub(crate) struct Arrival {
     pub(crate) target: Target,
     /// Speaking what.
     pub(crate) declared: Declared,
-    /// The `x-forwarded-client-cert` that its requests carry on.
-    pub(crate) client_certificate: HeaderValue,
+    /// The `x-forwarded-client-cert` that its requests carry on; none for clients without an identity.
+    pub(crate) client_certificate: Option<HeaderValue>,
 }
 
 impl Arrival {
@@ -88,9 +101,15 @@ impl Arrival {
         let target = Target::find(&snapshot, &shared.name, &request.authority)?;
         let declared = target.declared();
         let client = Client::of(&snapshot, peer, request);
-        let chain = format!("By={};URI={}", shared.identity, client.identity);
+        let chain = format!("By={};URI={}", shared.identity, request.peer);
         let client_certificate = HeaderValue::try_from(chain).unwrap_or(HeaderValue::from_static(""));
-        Ok(Self { client, target, declared, client_certificate })
+        Ok(Self { client, target, declared, client_certificate: Some(client_certificate) })
+    }
+
+    /// A connection from outside, at a gateway.
+    pub(crate) fn from_outside(peer: SocketAddr, entrance: Entrance) -> Self {
+        let client = Client { identity: None, address: peer, workload: None };
+        Self { client, target: Target::Gateway(entrance), declared: Declared::Http, client_certificate: None }
     }
 }
 
@@ -102,7 +121,12 @@ impl Client {
         let address = said.map_or(peer, |said| SocketAddr::new(peer.ip(), said.port()));
         let workload = snapshot.workload_by_address(address.ip());
         let workload = workload.filter(|workload| workload.identity == request.peer).cloned();
-        Self { identity: request.peer.clone(), address, workload }
+        Self { identity: Some(request.peer.clone()), address, workload }
+    }
+
+    /// The identity as logs have it.
+    pub(crate) fn name(&self) -> &str {
+        self.identity.as_ref().map_or("unknown", SpiffeId::as_str)
     }
 }
 
@@ -138,16 +162,13 @@ impl Target {
         Ok(Self::Workload(SocketAddr::new(address.ip().to_canonical(), address.port())))
     }
 
-    /// By the Service's name for the port, as Istio has it: `http`, `grpc-web`, `tcp-metrics`. Of a workload's own port nothing is
-    /// said.
+    /// As the Service declares the port. Of a workload's own port nothing is said.
     fn declared(&self) -> Declared {
         let Self::Service(service, port) = self else { return Declared::Unknown };
-        let name = service.port(*port, Protocol::Tcp).and_then(|port| port.name.as_deref()).unwrap_or("");
-        let protocol = name.split('-').next().unwrap_or("");
-        match protocol.to_ascii_lowercase().as_str() {
-            "http" | "http2" | "grpc" => Declared::Http,
-            "tcp" | "tls" | "https" | "mongo" | "mysql" | "redis" | "udp" => Declared::Tcp,
-            _ => Declared::Unknown,
+        match service.port(*port, Protocol::Tcp).map(|port| port.speaks) {
+            Some(Speaks::Http | Speaks::Http2) => Declared::Http,
+            Some(Speaks::Opaque) => Declared::Tcp,
+            Some(Speaks::Unknown) | None => Declared::Unknown,
         }
     }
 
@@ -156,6 +177,7 @@ impl Target {
         match self {
             Self::Service(_, port) => *port,
             Self::Workload(address) => address.port(),
+            Self::Gateway(entrance) => entrance.port,
         }
     }
 }

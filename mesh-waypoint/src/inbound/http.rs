@@ -9,7 +9,6 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_transport::hbone::TunnelStream;
 use tokio::{io::copy_bidirectional, task::spawn_local};
 
 use super::{
@@ -76,7 +75,7 @@ impl Connection {
 }
 
 /// Serves a client of HTTP/1.
-pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Prefixed<TunnelStream>) {
+pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Prefixed<impl Duplex + 'static>) {
     let pulse = Rc::<Pulse>::default();
     let connection = Connection::new(worker, arrival, &pulse);
     let stream = TokioIo::new(Felt { stream, pulse: pulse.clone() });
@@ -121,7 +120,7 @@ pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Pr
 }
 
 /// Serves a client of HTTP/2.
-pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Prefixed<TunnelStream>) {
+pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Prefixed<impl Duplex + 'static>) {
     let pulse = Rc::<Pulse>::default();
     let connection = Connection::new(worker, arrival, &pulse);
     let service = service_fn(|request: Request<Incoming>| {

@@ -5,7 +5,7 @@ mod arrival;
 mod http;
 mod pulse;
 mod sniff;
-mod tcp;
+pub(crate) mod tcp;
 
 use std::{net::SocketAddr, rc::Rc, sync::atomic::Ordering};
 
@@ -14,11 +14,14 @@ use mesh_core::SpiffeId;
 use mesh_transport::hbone::{ConnectRequest, ServeError, Tunnel, TunnelEnd, TunnelStream};
 use tokio::net::TcpStream;
 
-pub(crate) use self::arrival::{Arrival, Target};
+pub(crate) use self::arrival::{Arrival, Entrance, Target};
 pub(crate) use self::http::{Connection, LocalExecutor};
 pub(crate) use self::pulse::Beat;
 use self::{arrival::Declared, sniff::Sniffed};
-use crate::{duplex::Prefixed, worker::Worker};
+use crate::{
+    duplex::{Duplex, Prefixed},
+    worker::Worker,
+};
 
 /// Serves one accepted tunnel connection until its end.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
@@ -72,6 +75,17 @@ async fn carry(worker: Rc<Worker>, peer: SocketAddr, request: ConnectRequest) {
             let Some(stream) = stream_of(tunnel) else { return };
             speak(worker, arrival, stream).await;
         }
+    }
+}
+
+/// Serves a client that has to speak HTTP, of either version.
+pub(crate) async fn speak_http(worker: Rc<Worker>, arrival: Arrival, mut stream: impl Duplex + 'static) {
+    let Ok((sniffed, read)) = sniff::sniff(&mut stream, Declared::Http).await else { return };
+    let stream = Prefixed::new(read, stream);
+    match sniffed {
+        Sniffed::Http2 => http::serve_http2(worker, arrival, stream).await,
+        // What is none is answered by the parser.
+        Sniffed::Http1 | Sniffed::Other => http::serve_http1(worker, arrival, stream).await,
     }
 }
 

@@ -3,12 +3,13 @@
 use std::rc::Rc;
 
 use ::http::StatusCode;
+use mesh_core::l7::{Backend, BackendTarget, split};
 use mesh_transport::hbone::ConnectRequest;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 
 use super::{Arrival, admission, stream_of};
 use crate::{
-    upstream::{self, Cluster, Stream, UpstreamError},
+    upstream::{self, Cluster, ClusterKey, Stream, UpstreamError},
     worker::Worker,
 };
 
@@ -41,9 +42,38 @@ pub(super) async fn carry(worker: &Rc<Worker>, arrival: &Arrival, stream: impl A
     }
 }
 
+/// The same to one of several destinations, by weight.
+pub(crate) async fn carry_by(
+    worker: &Rc<Worker>,
+    arrival: &Arrival,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    backends: &[Backend],
+) {
+    let chosen = split::pick(backends, fastrand::u64(..)).map(|backend| &backend.target);
+    let key = match chosen {
+        Some(BackendTarget::Service { hostname, port: Some(port), subset }) => {
+            Ok(ClusterKey::Service { hostname: hostname.clone(), port: *port, subset: subset.clone() })
+        }
+        Some(BackendTarget::Unresolved { reason, .. }) => Err(UpstreamError::Connect(reason.to_string())),
+        Some(BackendTarget::Service { port: None, .. }) | None => Err(UpstreamError::NoEndpoint),
+    };
+    let connected = match key {
+        Ok(key) => connect_to(worker, arrival, Some(&key)).await,
+        Err(error) => Err(error),
+    };
+    match connected {
+        Ok(upstream) => relay(arrival, stream, upstream).await,
+        Err(error) => refused(arrival, &error),
+    }
+}
+
 async fn connect(worker: &Rc<Worker>, arrival: &Arrival) -> Result<Stream, UpstreamError> {
-    admission::of_connection(&worker.snapshot().0, arrival).map_err(Box::new)?;
-    let cluster = Cluster::of_target(worker, &arrival.target)?;
+    connect_to(worker, arrival, ClusterKey::of_target(&arrival.target).as_ref()).await
+}
+
+async fn connect_to(worker: &Rc<Worker>, arrival: &Arrival, key: Option<&ClusterKey>) -> Result<Stream, UpstreamError> {
+    admission::of_connection(worker, arrival).map_err(Box::new)?;
+    let cluster = Cluster::get(worker, key.ok_or(UpstreamError::NoEndpoint)?)?;
     let endpoint = cluster.pick(&upstream::Wish::default())?;
     upstream::connect(worker, &endpoint, Some(arrival.client.address)).await
 }
@@ -51,7 +81,7 @@ async fn connect(worker: &Rc<Worker>, arrival: &Arrival) -> Result<Stream, Upstr
 fn refused(arrival: &Arrival, error: &UpstreamError) {
     let client = &arrival.client;
     tracing::info!(
-        target: "access", client = %client.address, identity = %client.identity, port = arrival.target.port(), %error,
+        target: "access", client = %client.address, identity = client.name(), port = arrival.target.port(), %error,
         "connection refused"
     );
 }
@@ -62,12 +92,12 @@ async fn relay(arrival: &Arrival, mut stream: impl AsyncRead + AsyncWrite + Unpi
     let client = &arrival.client;
     match relayed {
         Ok((sent, received)) => tracing::info!(
-            target: "access", client = %client.address, identity = %client.identity, sent, received, "connection"
+            target: "access", client = %client.address, identity = client.name(), sent, received, "connection"
         ),
         Err(error) => {
             upstream.reset();
             tracing::info!(
-                target: "access", client = %client.address, identity = %client.identity, %error, "connection reset"
+                target: "access", client = %client.address, identity = client.name(), %error, "connection reset"
             );
         }
     }

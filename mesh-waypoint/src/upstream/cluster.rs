@@ -10,7 +10,7 @@ use std::{
 };
 
 use mesh_core::{
-    LabelSet, Protocol, Service, Snapshot, Transport, Workload,
+    LabelSet, Protocol, Service, Snapshot, Speaks, Transport, Workload,
     l7::TrafficPolicy,
     policy::{ClientTlsRule, Selector},
     transport_to,
@@ -52,13 +52,14 @@ impl fmt::Display for ClusterKey {
 }
 
 impl ClusterKey {
-    /// The cluster of what a tunnel is for.
-    pub(crate) fn of_target(target: &Target) -> Self {
+    /// The cluster of what a tunnel is for; none of a gateway's, which has rules instead.
+    pub(crate) fn of_target(target: &Target) -> Option<Self> {
         match target {
             Target::Service(service, port) => {
-                Self::Service { hostname: service.hostname.clone(), port: *port, subset: None }
+                Some(Self::Service { hostname: service.hostname.clone(), port: *port, subset: None })
             }
-            Target::Workload(address) => Self::Address(*address),
+            Target::Workload(address) => Some(Self::Address(*address)),
+            Target::Gateway(_) => None,
         }
     }
 }
@@ -89,6 +90,8 @@ pub(crate) struct Cluster {
     endpoints: RefCell<Rc<[Rc<Endpoint>]>>,
     policy: RefCell<Rc<TrafficPolicy>>,
     refusal: RefCell<Option<Box<mesh_core::Refusal>>>,
+    /// What the Service's port is declared to speak.
+    speaks: Cell<Speaks>,
     /// The snapshot that it is of.
     generation: Cell<u64>,
     turn: Cell<usize>,
@@ -97,14 +100,6 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster of what a tunnel is for.
-    ///
-    /// # Errors
-    /// There is nothing, or a DestinationRule asks for what is not done here.
-    pub(crate) fn of_target(worker: &Worker, target: &Target) -> Result<Rc<Self>, UpstreamError> {
-        Self::get(worker, &ClusterKey::of_target(target))
-    }
-
     /// The cluster of that name, up to date.
     ///
     /// # Errors
@@ -120,6 +115,7 @@ impl Cluster {
                 endpoints: RefCell::new(Rc::new([])),
                 policy: RefCell::default(),
                 refusal: RefCell::default(),
+                speaks: Cell::default(),
                 generation: Cell::new(0),
                 turn: Cell::new(fastrand::usize(..1 << 16)),
                 freed: Notify::new(),
@@ -141,6 +137,11 @@ impl Cluster {
     /// How requests are spread over it, and what is kept from it.
     pub(crate) fn policy(&self) -> Rc<TrafficPolicy> {
         self.policy.borrow().clone()
+    }
+
+    /// What its endpoints are declared to speak.
+    pub(crate) fn speaks(&self) -> Speaks {
+        self.speaks.get()
     }
 
     /// An endpoint for a request.
@@ -165,7 +166,7 @@ impl Cluster {
             }
             ClusterKey::Service { hostname, port, subset } => {
                 let service = snapshot.service_by_hostname(hostname)?;
-                service.port(*port, Protocol::Tcp)?;
+                self.speaks.set(service.port(*port, Protocol::Tcp)?.speaks);
                 let rule = rule_for(snapshot, own_namespace, service);
                 let traffic = rule.map(|rule| &*rule.traffic);
                 let labels = match subset {

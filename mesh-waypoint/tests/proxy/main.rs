@@ -2,6 +2,7 @@
 //! its own. Needs root.
 
 mod endings;
+mod gateway;
 mod requests;
 mod routes;
 mod server;

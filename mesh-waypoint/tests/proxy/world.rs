@@ -29,7 +29,7 @@ pub(crate) const CLIENT: &str = "10.1.0.1";
 /// A pod that no Service of the waypoint has to do with.
 pub(crate) const STRANGER: &str = "10.1.0.2";
 /// The waypoint's pod.
-const WAYPOINT: &str = "10.1.0.9";
+pub(crate) const WAYPOINT: &str = "10.1.0.9";
 /// The endpoints of `cart`: of version v1, and of version v2.
 pub(crate) const CARTS: [&str; 3] = ["10.1.0.11", "10.1.0.12", "10.1.0.13"];
 /// An endpoint outside the mesh.
@@ -55,6 +55,11 @@ pub(crate) fn run(test: impl AsyncFnOnce(World) + Send + 'static) {
 
 /// The same with further manifests.
 pub(crate) fn run_with(manifests: &str, test: impl AsyncFnOnce(World) + Send + 'static) {
+    run_as("waypoint", manifests, test);
+}
+
+/// The same for a replica of another Gateway than the waypoint.
+pub(crate) fn run_as(gateway: &'static str, manifests: &str, test: impl AsyncFnOnce(World) + Send + 'static) {
     let manifests = manifests.to_owned();
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, for which the test has to be root");
@@ -66,7 +71,7 @@ pub(crate) fn run_with(manifests: &str, test: impl AsyncFnOnce(World) + Send + '
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         LocalSet::new().block_on(&runtime, async {
             let steps = async {
-                let world = World::start(&manifests).await;
+                let world = World::start(gateway, &manifests).await;
                 test(world).await;
             };
             tokio::time::timeout(PATIENCE, steps).await.expect("the test hangs");
@@ -87,7 +92,7 @@ fn identity(account: &str) -> SpiffeId {
 }
 
 impl World {
-    async fn start(manifests: &str) -> Self {
+    async fn start(gateway: &str, manifests: &str) -> Self {
         let dir = tempfile::tempdir().expect("directory");
         let (config, ca) = (dir.path().join("config"), dir.path().join("ca"));
         std::fs::create_dir_all(&config).expect("directory");
@@ -104,13 +109,22 @@ impl World {
         for cart in CARTS {
             world.node(cart, "cart").await;
         }
-        world.start_waypoint(&config, &ca).await;
+        world.start_waypoint(gateway, &config, &ca).await;
         world
     }
 
-    async fn start_waypoint(&mut self, config: &Path, ca: &Path) {
+    async fn start_waypoint(&mut self, gateway: &str, config: &Path, ca: &Path) {
         let mut waypoint = Command::new(env!("CARGO_BIN_EXE_mesh-waypoint"))
-            .args(["serve", "--name", "shop/waypoint", "--identity", "shop/waypoint", "--workers", "2"])
+            .args([
+                "serve",
+                "--name",
+                &format!("shop/{gateway}"),
+                "--identity",
+                &format!("shop/{gateway}"),
+                "--workers",
+                "2",
+            ])
+            .args(["--pod", &format!("shop/{gateway}-1")])
             .args(["--listen", &format!("{WAYPOINT}:15008"), "--readiness-addr", &format!("{WAYPOINT}:15021")])
             .arg("--config")
             .arg(config)
@@ -197,6 +211,11 @@ impl World {
             Ok(Tunnel::Direct(_)) => panic!("a direct tunnel, which nobody offered"),
             Err(error) => Err(error.status()),
         }
+    }
+
+    /// A directory for the test's own files.
+    pub(crate) fn home(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Tells the waypoint to end; it drains.

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use mesh_e2e::{
     Connect, Held, Mesh, NODES, PATIENCE, Verdict, client, connections, ctl_json, echo, lines, port, traffic,
 };
-use mesh_lab::{Daemon, Place as _, Pod, PodSpec, binary, wait_until};
+use mesh_lab::{Daemon, Place as _, Pod, binary, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -148,11 +148,9 @@ fn a_root_is_replaced_under_traffic_and_afterwards_the_old_one_is_refused() -> V
 fn refuses_the_old_root(mesh: &Mesh, far: &Pod, old: &Path) -> Result<()> {
     let service = mesh_lab::ServiceSpec::new("app", "server").select("app", "server").port("tcp", 80, port::ECHO);
     mesh.lab.service(service)?;
-    let (config, old) = (mesh.lab.config_dir().display().to_string(), old.display().to_string());
-    let gateway = ["mesh-waypoint", "gateway", "--listen", "[::]:8000", "--to", "server.app:80"];
-    let options = ["--identity", "edge/gateway", "--config", &config, "--ca", &old];
-    let command = gateway.into_iter().chain(options);
-    let pod = mesh.lab.deploy(PodSpec::new("edge", "gateway").on("node-a").port("tcp", 8000).command(command))?;
+    let gateway = mesh_lab::Ingress::new("edge", "gateway").port(8000);
+    gateway.lead_tcp(&mesh.lab, "server", 80)?;
+    let pod = gateway.start(&mesh.lab, "node-a", &["--ca".to_owned(), old.display().to_string()])?;
     let outside = mesh.lab.outside("outside")?;
     let answer = Connect::to(SocketAddr::new(pod.ipv4(), 8000)).run(&outside)?;
     ensure!(answer.outcome != "ok", "{answer:?}");

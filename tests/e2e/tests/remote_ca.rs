@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_e2e::{Connect, PATIENCE, Remote, Verdict, client, ctl_json, echo, port};
-use mesh_lab::{Place as _, Pod, PodSpec, ServiceSpec, binary, wait_until};
+use mesh_lab::{Ingress, Place as _, Pod, ServiceSpec, binary, wait_until};
 
 fn at(pod: &Pod) -> SocketAddr {
     SocketAddr::new(pod.ipv4(), port::ECHO)
@@ -68,13 +68,10 @@ fn the_gateway_gets_its_certificate_over_the_network() -> Verdict {
     let mesh = &remote.mesh;
     let far = mesh.join(echo("server", "node-b"))?;
     mesh.lab.service(ServiceSpec::new("app", "server").select("app", "server").port("tcp", 80, port::ECHO))?;
-    let config = mesh.lab.config_dir().display().to_string();
-    let gateway = ["mesh-waypoint", "gateway", "--listen", "[::]:8000", "--to", "server.app:80"];
-    let options = ["--identity", "edge/gateway", "--config", &config].map(str::to_owned);
-    let command = gateway.map(str::to_owned).into_iter().chain(options).chain(remote.flags("node-a", "1h")?);
-    let command: Vec<_> = command.collect();
-    let spec = PodSpec::new("edge", "gateway").on("node-a").service_account("gateway").port("tcp", 8000);
-    let pod = mesh.lab.deploy(spec.command(command.iter().map(String::as_str)))?;
+    let gateway = Ingress::new("edge", "gateway").port(8000);
+    gateway.lead_tcp(&mesh.lab, "server", 80)?;
+    let flags: Vec<String> = remote.flags("node-a", "1h")?.into_iter().collect();
+    let pod = gateway.start(&mesh.lab, "node-a", &flags)?;
     let outside = mesh.lab.outside("outside")?;
     Connect::to(SocketAddr::new(pod.ipv4(), 8000)).answered(&outside)?;
     let told = mesh.told(&far.node()?, 1)?;

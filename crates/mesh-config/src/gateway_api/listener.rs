@@ -181,31 +181,11 @@ impl RawListener {
         let kinds = kinds.filter(|kinds| !kinds.is_empty());
         let hostname = self.hostname.filter(|hostname| !hostname.is_empty()).map(|name| name.to_ascii_lowercase());
         let wants_tls = matches!(protocol, ListenerProtocol::Https | ListenerProtocol::Tls);
-        let (mut passthrough, mut certificates) = (false, Vec::new());
-        match self.tls {
-            Some(_) if !wants_tls => {
-                return Err(Flaw::value(format!("{field}.tls"), "the protocol is none of TLS"));
-            }
-            Some(tls) => {
-                passthrough = tls.mode == Some(RawMode::Passthrough);
-                for (name, given) in
-                    [("options", tls.options.is_some()), ("frontendValidation", tls.frontend_validation.is_some())]
-                {
-                    if given {
-                        let message = "it is not honoured; Istio's Gateway has mode MUTUAL for clients' certificates";
-                        remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.tls.{name}"), message));
-                    }
-                }
-                certificates.extend(tls.certificate_refs.into_iter().map(|reference| reference.read(namespace)));
-                if passthrough && protocol == ListenerProtocol::Https {
-                    return Err(Flaw::value(
-                        format!("{field}.tls.mode"),
-                        "HTTPS ends at the Gateway: use protocol TLS",
-                    ));
-                }
-            }
-            None => {}
-        }
+        let (passthrough, certificates) = match self.tls {
+            None => (false, Vec::new()),
+            Some(_) if !wants_tls => return Err(Flaw::value(format!("{field}.tls"), "the protocol is none of TLS")),
+            Some(tls) => tls.read(protocol, &format!("{field}.tls"), namespace, remarks)?,
+        };
         if wants_tls && !passthrough && certificates.is_empty() {
             let message = "TLS cannot end here without a certificate";
             return Err(Flaw::value(format!("{field}.tls.certificateRefs"), message));
@@ -221,6 +201,31 @@ impl RawListener {
             allowed,
             kinds,
         }))
+    }
+}
+
+impl RawTls {
+    /// Whether TLS goes on, and the certificates that are shown where it does not.
+    fn read(
+        self,
+        protocol: ListenerProtocol,
+        field: &str,
+        namespace: &str,
+        remarks: &mut Vec<Remark>,
+    ) -> Result<(bool, Vec<SecretRef>), Flaw> {
+        let passthrough = self.mode == Some(RawMode::Passthrough);
+        for (name, given) in
+            [("options", self.options.is_some()), ("frontendValidation", self.frontend_validation.is_some())]
+        {
+            if given {
+                let message = "it is not honoured; Istio's Gateway has mode MUTUAL for clients' certificates";
+                remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{name}"), message));
+            }
+        }
+        if passthrough && protocol == ListenerProtocol::Https {
+            return Err(Flaw::value(format!("{field}.mode"), "HTTPS ends at the Gateway: use protocol TLS"));
+        }
+        Ok((passthrough, self.certificate_refs.into_iter().map(|reference| reference.read(namespace)).collect()))
     }
 }
 

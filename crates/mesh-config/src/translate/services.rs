@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service as KubeService, ServiceSpec};
-use mesh_core::{Protocol, Service, ServicePort};
+use mesh_core::{Protocol, Service, ServicePort, Speaks};
 
 use super::endpoints::{self, Endpoints};
 use super::finding_set::Owner;
@@ -175,6 +175,7 @@ fn ports(spec: &ServiceSpec, endpoints: &mut Endpoints, report: &mut Report<'_>)
             name: name.map(texts::text),
             port,
             protocol,
+            speaks: Speaks::of(name, given.app_protocol.as_deref()),
             endpoints: endpoints.take(name.unwrap_or_default(), protocol),
         });
     }

@@ -1,0 +1,56 @@
+//! The first message of a client of TLS, by which its listener is chosen. It is read, and not yet answered.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use rustls::server::Acceptor;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    time::timeout,
+};
+
+/// Bytes of it; a record of TLS has 16 KiB, and clients' lists of key shares take a few.
+const MAX_HELLO: usize = 32 << 10;
+/// How long it may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a client says of itself.
+#[derive(Debug)]
+pub(super) struct Hello {
+    /// The server that it asks for (RFC 6066, section 3), in lower case.
+    pub(super) server: Option<Arc<str>>,
+    /// What was read, for whoever answers.
+    pub(super) read: Bytes,
+}
+
+/// Reads it.
+///
+/// # Errors
+/// It is no such message, too long, or took too long.
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Hello> {
+    timeout(PATIENCE, whole(stream)).await?
+}
+
+async fn whole(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Hello> {
+    let (mut acceptor, mut read) = (Acceptor::default(), BytesMut::with_capacity(2048));
+    let mut seen = 0;
+    loop {
+        if read.len() > MAX_HELLO {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the client's first message is too long"));
+        }
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        while seen < read.len() {
+            seen += acceptor.read_tls(&mut &read[seen..])?;
+        }
+        match acceptor.accept() {
+            Ok(None) => {}
+            Ok(Some(accepted)) => {
+                let server = accepted.client_hello().server_name().map(|name| name.to_ascii_lowercase().into());
+                return Ok(Hello { server, read: read.freeze() });
+            }
+            Err((error, _)) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+}
