@@ -55,6 +55,12 @@ pub(crate) struct ServeArgs {
     /// Address for readiness probes.
     #[arg(long, value_name = "ADDR", default_value = "[::]:15021")]
     pub(crate) readiness_addr: SocketAddr,
+    /// Address for Prometheus: /metrics, and Envoy's /stats/prometheus.
+    #[arg(long, value_name = "ADDR", default_value = "[::]:15020")]
+    pub(crate) metrics_addr: SocketAddr,
+    /// Name of the cluster in metrics.
+    #[arg(long, default_value = "Kubernetes")]
+    pub(crate) cluster: String,
     /// Threads that carry requests; one a core by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) workers: Option<u16>,

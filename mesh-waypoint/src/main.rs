@@ -13,6 +13,7 @@ mod listeners;
 mod readiness;
 mod serve;
 mod source;
+mod telemetry;
 mod upstream;
 mod worker;
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use mesh_ca::Authority;
 use mesh_config::{Config, Options};
 use mesh_core::SpiffeId;
 use mesh_transport::{Carriers, Identities, IdentitySettings, Limits, hbone::Server};
@@ -28,6 +29,7 @@ use crate::{
     args::{GatewayName, ServeArgs},
     listeners::{self, Listeners, Own},
     readiness::Readiness,
+    telemetry::{Scrape, Telemetry},
     upstream::SharedClusters,
     worker::{Door, Workers},
 };
@@ -45,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) name: GatewayName,
     /// The pod that this is.
     pub(crate) own: Own,
+    /// What is measured.
+    pub(crate) telemetry: Arc<Telemetry>,
     /// The gateway's listeners.
     pub(crate) listeners: watch::Sender<Arc<Listeners>>,
     /// Under which it dials.
@@ -73,7 +77,44 @@ pub(crate) struct Shared {
 /// What could not be started.
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let authority = args.certificate.authority().context(args.certificate.authority_flag())?;
-    let trust_domain = args.certificate.trust_domain.clone();
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
+    let scrape =
+        Scrape::bind(args.metrics_addr).await.with_context(|| format!("--metrics-addr {}", args.metrics_addr))?;
+    let readiness = Readiness::bind(args.readiness_addr).await.context("--readiness-addr")?;
+    let (address, drain_time) = (args.listen.ip(), args.drain_time);
+    let count = args.workers.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), usize::from);
+    let shared = Arc::new(share(args, &authority).await?);
+    let workers = Arc::new(Workers::start(&shared, count).context("--workers")?);
+    tracing::info!(address = %listener.local_addr()?, waypoint = %shared.name, identity = %shared.identity, workers = count, "waypoint listening");
+    let background = async {
+        tokio::join!(
+            shared.identities.run(),
+            authority.follow(),
+            readiness.serve(&shared),
+            scrape.serve(shared.telemetry.clone()),
+            count_generations(&shared),
+        );
+    };
+    tokio::pin!(background);
+    tokio::select! {
+        () = accept(listener, &shared, &workers) => {}
+        () = listeners::follow(&shared, address, &workers) => {}
+        () = &mut background => {}
+        stopped = told_to_stop() => stopped?,
+    }
+    tokio::select! {
+        () = drain(&shared, drain_time) => {}
+        () = &mut background => {}
+    }
+    if let Some(workers) = Arc::into_inner(workers) {
+        workers.stop();
+    }
+    Ok(())
+}
+
+/// What all threads share, once there is a configuration.
+async fn share(args: ServeArgs, authority: &Authority) -> anyhow::Result<Shared> {
+    let trust_domain = args.certificate.trust_domain;
     let identity = SpiffeId::new(&trust_domain, &args.identity.namespace, &args.identity.name)?;
     let options = Options {
         trust_domain: trust_domain.clone(),
@@ -82,8 +123,6 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         credentials: args.source.has_credentials(),
     };
     let config = args.source.watch(options).await?;
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
-    let readiness = Readiness::bind(args.readiness_addr).await.context("--readiness-addr")?;
     let settings = IdentitySettings {
         lifetime: args.certificate.certificate_lifetime,
         carriers: Carriers::H2,
@@ -92,8 +131,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let identities = Identities::new(authority.source(), settings);
     identities.hold(&HashSet::from([identity.clone()]));
     let limits = Limits::default();
-    let shared = Arc::new(Shared {
+    Ok(Shared {
         own: Own { gateway: args.name.clone(), pod: args.pod },
+        telemetry: Arc::new(Telemetry::new(args.cluster)?),
         listeners: watch::Sender::default(),
         name: args.name,
         server: Server::new(limits.clone(), identities.trust()).taking_names(),
@@ -105,29 +145,20 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         clusters: SharedClusters::default(),
         draining: watch::Sender::new(false),
         connections: AtomicUsize::new(0),
-    });
-    let count = args.workers.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), usize::from);
-    let workers = Arc::new(Workers::start(&shared, count).context("--workers")?);
-    let address = listener.local_addr()?;
-    tracing::info!(%address, waypoint = %shared.name, identity = %shared.identity, workers = count, "waypoint listening");
-    let background = async {
-        tokio::join!(shared.identities.run(), authority.follow(), readiness.serve(&shared));
-    };
-    tokio::pin!(background);
-    tokio::select! {
-        () = accept(listener, &shared, &workers) => {}
-        () = listeners::follow(&shared, args.listen.ip(), &workers) => {}
-        () = &mut background => {}
-        stopped = told_to_stop() => stopped?,
+    })
+}
+
+/// Tells which configuration is in force.
+async fn count_generations(shared: &Shared) {
+    let mut config = shared.config.clone();
+    loop {
+        let generation = config.borrow_and_update().generation;
+        shared.telemetry.own.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        if config.changed().await.is_err() {
+            // The last good configuration stays in force.
+            return std::future::pending().await;
+        }
     }
-    tokio::select! {
-        () = drain(&shared, args.drain_time) => {}
-        () = &mut background => {}
-    }
-    if let Some(workers) = Arc::into_inner(workers) {
-        workers.stop();
-    }
-    Ok(())
 }
 
 async fn told_to_stop() -> io::Result<()> {

@@ -26,6 +26,7 @@ use crate::{
     inbound,
     listeners::{self, Listeners},
     serve::Shared,
+    telemetry::SeriesCache,
     upstream::Upstreams,
 };
 
@@ -54,6 +55,8 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     /// This thread's connections to endpoints, in tunnels or plain.
     pub(crate) upstreams: Upstreams,
+    /// The series that this thread counts with.
+    pub(crate) series: SeriesCache,
     view: RefCell<View>,
     listeners: RefCell<(watch::Receiver<Arc<Listeners>>, Arc<Listeners>)>,
 }
@@ -73,7 +76,14 @@ impl Worker {
         let pool = Pool::new(shared.limits.clone(), shared.identities.trust());
         let mut listeners = shared.listeners.subscribe();
         let known = listeners.borrow_and_update().clone();
-        Self { pool, upstreams: Upstreams::default(), shared, view, listeners: RefCell::new((listeners, known)) }
+        Self {
+            pool,
+            upstreams: Upstreams::default(),
+            series: SeriesCache::default(),
+            shared,
+            view,
+            listeners: RefCell::new((listeners, known)),
+        }
     }
 
     /// The gateway's listeners as they are now.

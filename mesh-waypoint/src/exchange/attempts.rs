@@ -85,9 +85,12 @@ impl Attempts<'_> {
             let active = state.requests.load(std::sync::atomic::Ordering::Relaxed);
             let budget = most.unwrap_or((active * RETRY_BUDGET / 100).max(LEAST_RETRIES));
             under_way = Count::within(state, Some(budget), |state| &state.retries);
+            let own = &self.connection.worker.shared.telemetry.own;
             if under_way.is_none() {
+                own.retries_refused.inc();
                 return self.last(end, retries);
             }
+            own.retries.inc();
             wish.avoid.push(endpoint.address());
             // A connection that could not be made costs the endpoint nothing.
             if !matches!(end, End::Unsent(_)) {
@@ -135,6 +138,7 @@ impl Attempts<'_> {
         };
         let outlier = self.cluster.policy().outlier.clone();
         if self.cluster.state.note(&endpoint.state, answer, outlier.as_ref()) {
+            self.connection.worker.shared.telemetry.own.ejections.inc();
             tracing::info!(cluster = %self.cluster.key, endpoint = %endpoint.address(), "endpoint ejected");
         }
     }

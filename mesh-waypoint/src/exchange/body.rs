@@ -200,6 +200,7 @@ impl Body for ReplyBody {
             Some(Ok(frame)) => {
                 let count = frame.data_ref().map_or(0, Bytes::len) as u64;
                 self.ledger.received.set(self.ledger.received.get() + count);
+                frame.trailers_ref().into_iter().for_each(|trailers| self.ledger.note_grpc(trailers));
             }
             Some(Err(_)) => self.ledger.note_flag(Flag::UpstreamTermination),
             None => self.finish(),

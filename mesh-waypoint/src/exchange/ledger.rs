@@ -7,14 +7,15 @@ use std::{
     time::Instant,
 };
 
-use http::{Method, request::Parts};
+use http::{HeaderMap, Method, request::Parts};
 
 use mesh_core::l7::Rule;
 
-use super::reply::Flag;
+use super::{fields::is_grpc, reply::Flag};
 use crate::{
-    inbound::{Beat, Connection},
-    upstream::Endpoint,
+    inbound::{Beat, Connection, Target},
+    telemetry::{Parties, Protocol},
+    upstream::{Cluster, Endpoint},
 };
 
 /// The account of one exchange. Both bodies and the exchange itself hold it, and the last of them to go is the end.
@@ -27,6 +28,11 @@ pub(crate) struct Ledger {
     path: String,
     /// The endpoint that was asked last.
     endpoint: OnceCell<Rc<Endpoint>>,
+    /// Where it was sent on to.
+    cluster: OnceCell<Rc<Cluster>>,
+    is_grpc: bool,
+    /// gRPC's status, once it has come.
+    grpc: Cell<Option<u16>>,
     /// Zero until there is a response.
     status: Cell<u16>,
     flag: Cell<Flag>,
@@ -50,6 +56,9 @@ impl Ledger {
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
             endpoint: OnceCell::new(),
+            cluster: OnceCell::new(),
+            is_grpc: is_grpc(&request.headers),
+            grpc: Cell::default(),
             rule: OnceCell::new(),
             status: Cell::new(0),
             flag: Cell::new(Flag::None),
@@ -62,6 +71,19 @@ impl Ledger {
     /// What the client is answered.
     pub(super) fn note_status(&self, status: u16) {
         self.status.set(status);
+    }
+
+    /// Where it is sent on to.
+    pub(super) fn note_cluster(&self, cluster: &Rc<Cluster>) {
+        // It is one.
+        let _ = self.cluster.set(cluster.clone());
+    }
+
+    /// gRPC's status, where a header or trailers have it.
+    pub(super) fn note_grpc(&self, fields: &HeaderMap) {
+        if let Some(status) = fields.get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok()) {
+            self.grpc.set(Some(status));
+        }
     }
 
     /// Who answered.
@@ -86,6 +108,28 @@ impl Ledger {
         if self.flag.get() == Flag::None {
             self.flag.set(flag);
         }
+    }
+
+    fn count(&self) {
+        let (arrival, worker) = (&self.connection.arrival, &self.connection.worker);
+        let listeners = worker.listeners();
+        let source = match &arrival.target {
+            Target::Gateway(_) => listeners.own.as_ref(),
+            Target::Service(..) | Target::Workload(_) => arrival.client.workload.as_ref(),
+        };
+        let (endpoint, cluster) = (self.endpoint.get(), self.cluster.get());
+        let parties = Parties {
+            arrival,
+            source,
+            endpoint: endpoint.map(|endpoint| &**endpoint),
+            cluster: cluster.map(|cluster| &**cluster),
+            protocol: if self.is_grpc { Protocol::Grpc } else { Protocol::Http },
+            status: self.status.get(),
+            grpc: self.grpc.get(),
+            flags: self.flag.get().as_str(),
+        };
+        let series = worker.series.of(&worker.shared.telemetry, &parties, endpoint, cluster);
+        series.count(self.began.elapsed(), self.sent.get(), self.received.get());
     }
 
     fn tell(&self) {
@@ -119,6 +163,7 @@ impl Drop for Ledger {
         if self.status.get() == 0 {
             self.note_flag(Flag::DownstreamTermination);
         }
+        self.count();
         self.tell();
     }
 }

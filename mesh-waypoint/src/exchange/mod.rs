@@ -37,6 +37,7 @@ pub(crate) async fn serve(connection: Rc<Connection>, request: Request<Incoming>
     let forwarded = forward(&connection, parts, body, upgrading, &ledger).await;
     let response = forwarded.unwrap_or_else(|refusal| refusal.into_response(is_grpc, ledger.clone()));
     ledger.note_status(response.status().as_u16());
+    ledger.note_grpc(response.headers());
     response
 }
 
@@ -58,6 +59,7 @@ async fn forward(
         Course::Answer(response) => return Ok(response),
     };
     let cluster = Cluster::get(worker, &plan.cluster).map_err(|error| reply::of_upstream(&error))?;
+    ledger.note_cluster(&cluster);
     let deadline = plan.timeouts.request.map(|limit| Instant::now() + limit);
     let cookie = Attempts::new_cookie(&cluster, &mut head);
     let version = version(&cluster, &connection.arrival.target, came_by, &head, upgrading.is_some());

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use mesh_core::{
-    Snapshot,
+    Snapshot, Workload,
     l7::RequestView,
     policy::{
         Authorization, AuthorizationPolicy, Denial, Facts, Peer, RequestFacts, authorize_connection, authorize_request,
@@ -11,7 +11,7 @@ use mesh_core::{
 };
 
 use super::{Arrival, Target};
-use crate::{listeners::Own, worker::Worker};
+use crate::worker::Worker;
 
 /// Judges one request.
 ///
@@ -35,7 +35,8 @@ fn judge(
     authorize: impl FnOnce(&[&Arc<AuthorizationPolicy>], &Facts<'_>) -> Authorization,
 ) -> Result<(), Denial> {
     let (snapshot, _) = worker.snapshot();
-    let policies = policies_of(&snapshot, &worker.shared.own, &arrival.target);
+    let listeners = worker.listeners();
+    let policies = policies_of(&snapshot, listeners.own.as_deref(), &arrival.target);
     if policies.is_empty() {
         return Ok(());
     }
@@ -52,11 +53,15 @@ fn judge(
     decided.verdict.map(drop)
 }
 
-fn policies_of<'a>(snapshot: &'a Snapshot, own: &Own, target: &Target) -> Vec<&'a Arc<AuthorizationPolicy>> {
+fn policies_of<'a>(
+    snapshot: &'a Snapshot,
+    own: Option<&Workload>,
+    target: &Target,
+) -> Vec<&'a Arc<AuthorizationPolicy>> {
     let policies = snapshot.policies();
     if let Target::Gateway(_) = target {
         // What comes in at a gateway is for the gateway's own pod, whose policies see requests here.
-        return own.workload(snapshot).map_or_else(Vec::new, |workload| policies.authorization_of(workload));
+        return own.map_or_else(Vec::new, |workload| policies.authorization_of(workload));
     }
     if policies.targeted().is_empty() {
         return Vec::new();

@@ -33,6 +33,8 @@ pub(crate) struct Own {
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     ports: HashMap<u16, Arc<Port>>,
+    /// The workload that this process is, whose policies hold for what comes in.
+    pub(crate) own: Option<Arc<Workload>>,
 }
 
 /// One port of the gateway.
@@ -49,8 +51,7 @@ pub(crate) struct Port {
 }
 
 impl Own {
-    /// The workload that it is, whose policies hold for what comes in.
-    pub(crate) fn workload<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Workload>> {
+    fn workload<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Workload>> {
         match &self.pod {
             Some(pod) => snapshot.workload(&pod.namespace, &pod.name),
             None => snapshot.workloads().find(|workload| {
@@ -77,7 +78,7 @@ impl Listeners {
             let bound = workload.and_then(|workload| target_port(snapshot, workload, number)).unwrap_or(number);
             (number, Arc::new(Port { number, bound, listeners: PortListeners::new(all), configs }))
         };
-        Self { ports: by_port.into_iter().map(port).collect() }
+        Self { ports: by_port.into_iter().map(port).collect(), own: workload.cloned() }
     }
 
     /// One port.

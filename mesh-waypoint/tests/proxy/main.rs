@@ -3,6 +3,7 @@
 
 mod endings;
 mod gateway;
+mod metrics;
 mod requests;
 mod routes;
 mod server;

@@ -12,6 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mesh_transport::hbone::TunnelStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
@@ -148,7 +149,7 @@ pub(crate) struct Answer {
 }
 
 impl Client {
-    pub(crate) async fn http1(tunnel: TunnelStream) -> Self {
+    pub(crate) async fn http1(tunnel: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Self {
         let (sender, connection) = http1::handshake(TokioIo::new(tunnel)).await.expect("handshake");
         spawn_local(connection);
         Self::Http1(sender)

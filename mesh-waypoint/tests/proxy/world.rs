@@ -126,6 +126,7 @@ impl World {
             ])
             .args(["--pod", &format!("shop/{gateway}-1")])
             .args(["--listen", &format!("{WAYPOINT}:15008"), "--readiness-addr", &format!("{WAYPOINT}:15021")])
+            .args(["--metrics-addr", &format!("{WAYPOINT}:15020")])
             .arg("--config")
             .arg(config)
             .arg("--ca")

@@ -1,0 +1,165 @@
+//! Istio's standard labels of requests (Istio "Standard Metrics").
+
+use std::sync::Arc;
+
+use mesh_core::{SpiffeId, Workload};
+
+use crate::{
+    inbound::{Arrival, Target},
+    upstream::{Cluster, ClusterKey, Endpoint},
+};
+
+/// What a label says when nothing is known.
+const UNKNOWN: &str = "unknown";
+
+/// Label names, in the order of [`Parties::values`].
+pub(super) const NAMES: [&str; 25] = [
+    "reporter",
+    "source_workload",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "source_canonical_service",
+    "source_canonical_revision",
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_cluster",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+    "destination_service",
+    "destination_service_name",
+    "destination_service_namespace",
+    "request_protocol",
+    "response_code",
+    "grpc_response_status",
+    "response_flags",
+    "connection_security_policy",
+];
+
+/// What a request speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Protocol {
+    /// HTTP.
+    Http,
+    /// gRPC.
+    Grpc,
+}
+
+/// Whom a request was between, and how it ended.
+pub(crate) struct Parties<'a> {
+    /// To what it was sent, and by whom.
+    pub(crate) arrival: &'a Arrival,
+    /// The workload that the metrics have as its source: a waypoint's client, and a gateway itself.
+    pub(crate) source: Option<&'a Arc<Workload>>,
+    /// Who answered.
+    pub(crate) endpoint: Option<&'a Endpoint>,
+    /// Where it was sent on to.
+    pub(crate) cluster: Option<&'a Cluster>,
+    /// What it speaks.
+    pub(crate) protocol: Protocol,
+    /// The status; 0 where there was no answer.
+    pub(crate) status: u16,
+    /// gRPC's status, where it is known.
+    pub(crate) grpc: Option<u16>,
+    /// The response flags.
+    pub(crate) flags: &'static str,
+}
+
+impl Parties<'_> {
+    /// The labels' values; `cluster` is the name of the cluster of both ends. Where not all may be `known`, the parties are not told.
+    pub(super) fn values(&self, cluster: &str, known: bool) -> [String; NAMES.len()] {
+        let at_gateway = matches!(self.arrival.target, Target::Gateway(_));
+        let source = self.source.map(|workload| &**workload).filter(|_| known);
+        let destination = self.endpoint.and_then(|endpoint| endpoint.workload.as_deref()).filter(|_| known);
+        let [service, name, namespace] = self.service().filter(|_| known).unwrap_or([UNKNOWN; 3].map(str::to_owned));
+        let identity = self.arrival.client.identity.as_ref().or(source.map(|workload| &workload.identity));
+        let identity = identity.filter(|_| known);
+        let source = Party::of(source, identity, cluster);
+        let destination = Party::of(destination, destination.map(|workload| &workload.identity), cluster);
+        let protocol = match self.protocol {
+            Protocol::Http => "http",
+            Protocol::Grpc => "grpc",
+        };
+        let by_tunnel = !at_gateway || self.endpoint.is_some_and(|endpoint| endpoint.identity().is_some());
+        let text = str::to_owned;
+        [
+            text(if at_gateway { "source" } else { "waypoint" }),
+            text(source.workload),
+            text(source.namespace),
+            text(source.principal),
+            text(source.app),
+            text(source.version),
+            text(source.cluster),
+            text(source.canonical_service),
+            text(source.canonical_revision),
+            text(destination.workload),
+            text(destination.namespace),
+            text(destination.principal),
+            text(destination.app),
+            text(destination.version),
+            text(destination.cluster),
+            text(destination.canonical_service),
+            text(destination.canonical_revision),
+            service,
+            name,
+            namespace,
+            text(protocol),
+            self.status.to_string(),
+            self.grpc.map_or_else(String::new, |status| status.to_string()),
+            text(self.flags),
+            text(if by_tunnel { "mutual_tls" } else { "none" }),
+        ]
+    }
+
+    /// The Service that it was sent on to, or that was asked for: its host name, name and namespace.
+    fn service(&self) -> Option<[String; 3]> {
+        let asked = match &self.arrival.target {
+            Target::Service(service, _) => Some(&*service.hostname),
+            Target::Workload(_) | Target::Gateway(_) => None,
+        };
+        let hostname = match self.cluster.map(|cluster| &cluster.key) {
+            Some(ClusterKey::Service { hostname, .. }) => Some(&**hostname),
+            _ => asked,
+        }?;
+        let mut labels = hostname.split('.');
+        let mut next = || labels.next().unwrap_or(UNKNOWN).to_owned();
+        Some([hostname.to_owned(), next(), next()])
+    }
+}
+
+/// One side's labels.
+struct Party<'a> {
+    workload: &'a str,
+    namespace: &'a str,
+    principal: &'a str,
+    app: &'a str,
+    version: &'a str,
+    cluster: &'a str,
+    canonical_service: &'a str,
+    canonical_revision: &'a str,
+}
+
+impl<'a> Party<'a> {
+    fn of(workload: Option<&'a Workload>, identity: Option<&'a SpiffeId>, cluster: &'a str) -> Self {
+        let field = |get: fn(&'a Workload) -> &'a str| match workload.map(get) {
+            None | Some("") => UNKNOWN,
+            Some(value) => value,
+        };
+        let namespace = workload.map(|workload| &*workload.namespace).or(identity.map(SpiffeId::namespace));
+        Self {
+            workload: field(|workload| &workload.workload_name),
+            namespace: namespace.unwrap_or(UNKNOWN),
+            principal: identity.map_or(UNKNOWN, SpiffeId::as_str),
+            app: field(|workload| &workload.app),
+            version: field(|workload| &workload.version),
+            cluster: workload.map_or(UNKNOWN, |_| cluster),
+            canonical_service: field(|workload| &workload.canonical_service),
+            canonical_revision: workload.map_or("latest", |workload| &workload.canonical_revision),
+        }
+    }
+}

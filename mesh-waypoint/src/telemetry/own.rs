@@ -1,0 +1,42 @@
+//! Metrics that are only ours.
+
+use prometheus::{IntCounter, IntGauge, Registry};
+
+/// Counters of what no request's own labels tell.
+pub(crate) struct OwnMetrics {
+    /// Requests that were sent again.
+    pub(crate) retries: IntCounter,
+    /// Retries that were wanted, and not made for want of budget.
+    pub(crate) retries_refused: IntCounter,
+    /// Endpoints that were left alone from then on.
+    pub(crate) ejections: IntCounter,
+    /// Sets of labels that were too many to be kept apart.
+    pub(crate) series_overflow: IntCounter,
+    /// The configuration's generation, as this process counts.
+    pub(crate) generation: IntGauge,
+}
+
+impl OwnMetrics {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let generation = IntGauge::new("mesh_waypoint_config_generation", "Configurations that came into force")?;
+        registry.register(Box::new(generation.clone()))?;
+        Ok(Self {
+            retries: counter("mesh_waypoint_retries_total", "Requests that were sent to an endpoint again")?,
+            retries_refused: counter(
+                "mesh_waypoint_retries_refused_total",
+                "Retries not made since the budget for them was used up",
+            )?,
+            ejections: counter("mesh_waypoint_ejections_total", "Endpoints ejected by outlier detection")?,
+            series_overflow: counter(
+                "mesh_waypoint_series_overflow_total",
+                "Sets of labels that were counted with unknown parties, since there were too many",
+            )?,
+            generation,
+        })
+    }
+}
