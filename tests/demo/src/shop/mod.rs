@@ -4,6 +4,7 @@ mod behind;
 mod canary;
 mod circuit;
 mod faults;
+mod ingress;
 mod retries;
 mod rule;
 mod verbs;
@@ -27,6 +28,7 @@ const BAD: &str = "product-v3";
 pub struct Shop {
     stage: Stage,
     waypoint: Option<(Waypoint, Pod)>,
+    gateway: Option<Pod>,
 }
 
 impl Shop {
@@ -63,7 +65,7 @@ impl Shop {
 
 impl Scene for Shop {
     const TITLE: &'static str =
-        "The shop behind a waypoint: canary, retries, circuit breaking, faults, who may do what";
+        "The shop behind a waypoint: canary, retries, circuit breaking, faults, who may do what, ingress";
     const STEPS: &'static [Step<Self>] = &[
         Step { title: "A waypoint for the namespace: every request passes it, under identities", show: behind::show },
         Step { title: "Canary: a tenth of the requests for the new version, then all", show: canary::show },
@@ -71,11 +73,12 @@ impl Scene for Shop {
         Step { title: "Circuit breaking: the bad release is asked no more", show: circuit::show },
         Step { title: "Faults on purpose: delays for some, refusals for who asks for them", show: faults::show },
         Step { title: "Who may do what: by identity, method and path", show: verbs::show },
+        Step { title: "Ingress: a machine outside buys by the gateway", show: ingress::show },
     ];
 
     fn build(keep: bool) -> Result<Self> {
         let stage = kept::build(&NODES, keep, Stage::furnish)?;
-        Ok(Self { stage, waypoint: None })
+        Ok(Self { stage, waypoint: None, gateway: None })
     }
 
     fn daemons(&self) -> Vec<&Daemon> {
@@ -91,7 +94,7 @@ impl Scene for Shop {
     }
 
     fn take_down(self) -> Result<()> {
-        drop(self.waypoint);
+        drop((self.waypoint, self.gateway));
         self.stage.take_down()
     }
 }
