@@ -10,6 +10,7 @@ mod duplex;
 mod exchange;
 mod inbound;
 mod listeners;
+mod log;
 mod readiness;
 mod serve;
 mod source;
@@ -22,18 +23,26 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Args, Command};
+use crate::{
+    args::{Args, Command},
+    log::Log,
+};
 
 fn main() -> ExitCode {
     let Command::Serve(args) = Args::parse().command;
     let filter = EnvFilter::try_new(&args.log).map_err(|error| anyhow::anyhow!("--log: {error}"));
+    let log = Log::stdout();
     let run = || {
-        tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter?).init();
+        log.flush_for_good()?;
+        let writer = log.clone();
+        tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter?).with_writer(writer).init();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tasks = tokio::task::LocalSet::new();
         tasks.block_on(&runtime, serve::run(*args))
     };
-    match run() {
+    let ended = run();
+    log.flush();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mesh-waypoint: {error:#}");

@@ -65,6 +65,26 @@ pub(crate) enum Inner {
     },
     /// Measures what a large cluster's manifests cost: memory, and the time until one pod's change is in force
     Snapshot(SnapshotArgs),
+    /// Compares the proxy of requests with Envoy, as gateways with the same routes on one core each
+    Gateway(GatewayArgs),
+}
+
+/// How long requests are sent.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GatewayArgs {
+    /// How often each case is measured with each subject
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) repeats: u32,
+    /// Seconds that each measurement takes
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) seconds: u32,
+}
+
+/// The directory of results and of Envoy: beside the programs.
+pub(crate) fn results() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("finding this program's own path")?;
+    let target = program.ancestors().nth(2).context("this program is not in target/<profile>: say --out")?;
+    Ok(target.join("bench"))
 }
 
 /// How large the cluster is.
@@ -124,9 +144,7 @@ impl Args {
         if let Some(out) = &self.out {
             return std::path::absolute(out).with_context(|| format!("--out {}", out.display()));
         }
-        let program = std::env::current_exe().context("finding this program's own path")?;
-        let target = program.ancestors().nth(2).context("this program is not in target/<profile>: say --out")?;
-        Ok(target.join("bench"))
+        results()
     }
 }
 

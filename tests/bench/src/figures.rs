@@ -82,7 +82,7 @@ pub(crate) fn of_one_node(samples: &Samples) -> Vec<Figure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cases::{Case, Reading};
+    use crate::cases::Reading;
 
     #[test]
     fn a_figure_is_met_by_all_repeats_or_by_their_median() {
@@ -110,8 +110,8 @@ mod tests {
     fn what_hooks_add_is_the_difference_to_a_plain_connect() {
         let mut samples = Samples::default();
         let connect = |metric, value| vec![Reading { metric, unit: "us", value }];
-        samples.add(Case::Connect, Raw, 0, connect("loopback", 30.0));
-        samples.add(Case::Connect, Mesh, 0, connect("remote", 33.5));
+        samples.add("connect", Raw, 0, connect("loopback", 30.0));
+        samples.add("connect", Mesh, 0, connect("remote", 33.5));
         let figures = all(&samples);
         let figure = figures.last().expect("figures");
         assert_eq!(figure.value.map(|it| it.median), Some(3.5));

@@ -6,6 +6,7 @@
 mod args;
 mod cases;
 mod figures;
+mod gateway;
 mod result;
 mod run;
 mod samples;
@@ -24,6 +25,7 @@ fn main() -> Result<()> {
     match args.inner {
         Some(args::Inner::Connecting { to, count }) => cases::connecting(to, count),
         Some(args::Inner::Snapshot(cluster)) => snapshot::run(&cluster),
+        Some(args::Inner::Gateway(gateway)) => gateway::run(&gateway, &args::results()?),
         None => run::run(&args),
     }
 }

@@ -87,7 +87,7 @@ fn measure(mut stage: Stage, args: &Args, cases: &[Case], subjects: &[Subject]) 
                         first.unit
                     );
                 }
-                samples.add(case, subject, repeat, readings);
+                samples.add(case.name(), subject, repeat, readings);
             }
         }
     }

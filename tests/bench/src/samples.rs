@@ -1,6 +1,6 @@
 //! Everything that one run measured, and what it comes to.
 
-use crate::cases::{Case, Reading};
+use crate::cases::Reading;
 use crate::result::Entry;
 use crate::statistics::Spread;
 use crate::subjects::Subject;
@@ -24,9 +24,9 @@ pub(crate) struct Samples {
 
 impl Samples {
     /// Adds what one measurement gave.
-    pub(crate) fn add(&mut self, case: Case, subject: Subject, repeat: u32, readings: Vec<Reading>) {
+    pub(crate) fn add(&mut self, case: &str, subject: Subject, repeat: u32, readings: Vec<Reading>) {
         for Reading { metric, unit, value } in readings {
-            self.samples.push(Sample { name: format!("{}/{metric}", case.name()), subject, repeat, unit, value });
+            self.samples.push(Sample { name: format!("{case}/{metric}"), subject, repeat, unit, value });
         }
     }
 
@@ -78,7 +78,7 @@ mod tests {
     fn run(values: &[(Subject, u32, f64)]) -> Samples {
         let mut samples = Samples::default();
         for &(subject, repeat, value) in values {
-            samples.add(Case::Http1, subject, repeat, vec![Reading { metric: "p50", unit: "us", value }]);
+            samples.add("http-1", subject, repeat, vec![Reading { metric: "p50", unit: "us", value }]);
         }
         samples
     }

@@ -264,7 +264,7 @@ fn start_servers(client: &Pod, server: &Pod, outside: &Outside) -> Result<Vec<Pr
 }
 
 /// A web server that answers from memory, with a worker for each of the proxy's, so that it is no bottleneck.
-fn nginx_config(home: &str, workers: u32) -> String {
+pub(crate) fn nginx_config(home: &str, workers: u32) -> String {
     let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("    {name}_temp_path {home}/nginx-{name};\n"))
         .concat();

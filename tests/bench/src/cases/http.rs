@@ -12,7 +12,7 @@ use crate::stage::{App, Stage};
 use crate::subjects::Subject;
 
 /// Prints wrk's own numbers, unrounded, at the end. wrk calls nothing else of it, so it costs nothing before.
-const SCRIPT: &str = r#"
+pub(crate) const SCRIPT: &str = r#"
 done = function(summary, latency)
   local e = summary.errors
   io.write(string.format('{"requests":%d,"microseconds":%d,"p50":%d,"p99":%d,"failed":%d}\n', summary.requests,
@@ -43,11 +43,11 @@ impl Load {
 
 /// What the script prints.
 #[derive(Debug, Deserialize)]
-struct Summary {
-    requests: f64,
-    microseconds: f64,
+pub(crate) struct Summary {
+    pub(crate) requests: f64,
+    pub(crate) microseconds: f64,
     p50: f64,
-    p99: f64,
+    pub(crate) p99: f64,
     failed: f64,
 }
 
@@ -77,7 +77,7 @@ pub(super) fn measure(stage: &mut Stage, subject: Subject, load: Load, seconds: 
     Ok(readings)
 }
 
-fn summary(printed: &str) -> Result<Summary> {
+pub(crate) fn summary(printed: &str) -> Result<Summary> {
     let line = printed.lines().find(|line| line.starts_with('{')).context("no summary")?;
     let summary: Summary = serde_json::from_str(line).with_context(|| line.to_owned())?;
     ensure!(summary.requests > 0.0 && summary.microseconds > 0.0, "no request was answered");

@@ -1,7 +1,7 @@
 //! What is measured.
 
 mod connect;
-mod http;
+pub(crate) mod http;
 mod memory;
 mod streams;
 
@@ -79,7 +79,7 @@ pub(crate) struct Reading {
 }
 
 /// A [`Reading`].
-const fn reading(metric: &'static str, unit: &'static str, value: f64) -> Reading {
+pub(crate) const fn reading(metric: &'static str, unit: &'static str, value: f64) -> Reading {
     Reading { metric, unit, value }
 }
 
