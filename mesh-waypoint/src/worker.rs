@@ -1,7 +1,7 @@
 //! The threads that carry requests: one current-thread runtime each, with pools of its own, and no work stealing.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     net::SocketAddr,
     rc::Rc,
@@ -55,6 +55,8 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     /// This thread's connections to endpoints, in tunnels or plain.
     pub(crate) upstreams: Upstreams,
+    /// Copies of requests under way.
+    pub(crate) mirrors: Cell<usize>,
     /// The series that this thread counts with.
     pub(crate) series: SeriesCache,
     view: RefCell<View>,
@@ -80,6 +82,7 @@ impl Worker {
             pool,
             upstreams: Upstreams::default(),
             series: SeriesCache::default(),
+            mirrors: Cell::new(0),
             shared,
             view,
             listeners: RefCell::new((listeners, known)),

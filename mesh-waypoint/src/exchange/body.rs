@@ -22,7 +22,8 @@ use super::{
 /// The body of a request on its way to an endpoint.
 pub(crate) struct RequestBody {
     source: Sent,
-    ledger: Rc<Ledger>,
+    /// Whose it is; none of a copy.
+    ledger: Option<Rc<Ledger>>,
 }
 
 enum Sent {
@@ -39,7 +40,7 @@ impl RequestBody {
     /// The client's, as it comes.
     pub(super) fn live(incoming: Incoming, ledger: Rc<Ledger>) -> Self {
         ledger.uploading.set(!incoming.is_end_stream());
-        Self { source: Sent::Live(Some(incoming)), ledger }
+        Self { source: Sent::Live(Some(incoming)), ledger: Some(ledger) }
     }
 
     /// The same, held in memory where it says that it has no more octets than that.
@@ -61,7 +62,7 @@ impl RequestBody {
                 Err(_trailers) => break,
             }
         }
-        self.ledger.uploading.set(false);
+        self.uploaded();
         self.source = Sent::Held { data: data.into(), sent: false };
         Ok(self)
     }
@@ -75,6 +76,18 @@ impl RequestBody {
         Self { source, ledger: self.ledger.clone() }
     }
 
+    /// A copy of what is held, of which nobody keeps an account.
+    pub(super) fn copy(&self) -> Option<Self> {
+        let Sent::Held { data, .. } = &self.source else { return None };
+        Some(Self { source: Sent::Held { data: data.clone(), sent: false }, ledger: None })
+    }
+
+    fn uploaded(&self) {
+        if let Some(ledger) = &self.ledger {
+            ledger.uploading.set(false);
+        }
+    }
+
     /// Whether there is anything to send.
     pub(super) const fn is_there(&self) -> bool {
         matches!(self.source, Sent::Held { .. } | Sent::Live(Some(_)))
@@ -85,7 +98,7 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         // One that was given away is another's to tell of.
         if matches!(self.source, Sent::Live(Some(_))) {
-            self.ledger.uploading.set(false);
+            self.uploaded();
         }
     }
 }
@@ -103,8 +116,9 @@ impl Body for RequestBody {
                 (first && !data.is_empty()).then(|| Ok(Frame::data(data.clone())))
             }
         };
-        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
-            self.ledger.sent.set(self.ledger.sent.get() + data.len() as u64);
+        let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
+        if let (Some(data), Some(ledger)) = (data, &self.ledger) {
+            ledger.sent.set(ledger.sent.get() + data.len() as u64);
         }
         Poll::Ready(frame)
     }

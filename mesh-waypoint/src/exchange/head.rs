@@ -54,6 +54,18 @@ impl Head {
         })
     }
 
+    /// The same for another host.
+    pub(super) fn with_authority(&self, authority: &Authority) -> Self {
+        Self {
+            parts: self.parts.clone(),
+            authority: authority.clone(),
+            target: self.target.clone(),
+            host: self.host.clone(),
+            client: self.client.clone(),
+            ..*self
+        }
+    }
+
     /// The head that goes to an endpoint by that version of HTTP.
     pub(super) fn for_upstream(&self, version: Version) -> Parts {
         let mut parts = http::Request::new(()).into_parts().0;

@@ -8,6 +8,7 @@ mod fields;
 mod head;
 mod lease;
 mod ledger;
+mod mirror;
 mod reply;
 mod route;
 mod upgrade;
@@ -64,8 +65,10 @@ async fn forward(
     let cookie = Attempts::new_cookie(&cluster, &mut head);
     let version = version(&cluster, &connection.arrival.target, came_by, &head, upgrading.is_some());
     let body = RequestBody::live(body, ledger.clone());
-    // Only what is held can be sent again; where nobody asked for that, what is there to be held is nothing.
-    let body = if upgrading.is_none() { body.held(if plan.repeats { MAX_HELD } else { 0 }).await? } else { body };
+    // Only what is held can be sent twice; where nobody asked for that, what is there to be held is nothing.
+    let most = if plan.repeats || !plan.mirrors().is_empty() { MAX_HELD } else { 0 };
+    let body = if upgrading.is_none() { body.held(most).await? } else { body };
+    mirror::send(connection, &plan, &head, version, &body);
     let attempts = Attempts { connection, cluster: &cluster, plan: &plan, head: &head, version, deadline };
     let sent = attempts.send(body).await?;
     ledger.note_endpoint(&sent.lease.endpoint);

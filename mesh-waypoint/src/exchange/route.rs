@@ -10,6 +10,7 @@ use mesh_core::{
         Abort, Action, Backend, BackendTarget, PathMatch, RequestView as _, Retry, RetryOn, RouteTable, Rule, Timeouts,
         cors::{Crossing, Field},
         gateway::Serves,
+        rule::Mirror,
         split,
     },
 };
@@ -74,6 +75,11 @@ impl Plan {
             Action::Forward(backends) => backends.get(self.backend),
             Action::Redirect(_) | Action::Respond(_) => None,
         }
+    }
+
+    /// Where copies go.
+    pub(super) fn mirrors(&self) -> &[Mirror] {
+        self.rule.as_ref().map_or(&[], |rule| &rule.mirrors)
     }
 
     /// Changes a response's header as the backend, and then the rule, ask for.

@@ -10,7 +10,7 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 
 pub(crate) use self::cache::SeriesCache;
 pub(crate) use self::labels::{Parties, Protocol};
-pub(crate) use self::own::OwnMetrics;
+pub(crate) use self::own::{MirrorOutcome, OwnMetrics};
 pub(crate) use self::scrape::Scrape;
 use self::series::RequestMetrics;
 

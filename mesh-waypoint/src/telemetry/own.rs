@@ -1,6 +1,27 @@
 //! Metrics that are only ours.
 
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// What became of a copy of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MirrorOutcome {
+    /// It was answered, and nobody looked how.
+    Answered,
+    /// It was not.
+    Failed,
+    /// It was not made: its body is too long, or too many are under way.
+    Dropped,
+}
+
+impl MirrorOutcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
 
 /// Counters of what no request's own labels tell.
 pub(crate) struct OwnMetrics {
@@ -8,6 +29,7 @@ pub(crate) struct OwnMetrics {
     pub(crate) retries: IntCounter,
     /// Retries that were wanted, and not made for want of budget.
     pub(crate) retries_refused: IntCounter,
+    mirrors: IntCounterVec,
     /// Endpoints that were left alone from then on.
     pub(crate) ejections: IntCounter,
     /// Sets of labels that were too many to be kept apart.
@@ -23,6 +45,9 @@ impl OwnMetrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
+        let options = Opts::new("mesh_waypoint_mirrors_total", "Copies of requests that rules asked for");
+        let mirrors = IntCounterVec::new(options, &["outcome"])?;
+        registry.register(Box::new(mirrors.clone()))?;
         let generation = IntGauge::new("mesh_waypoint_config_generation", "Configurations that came into force")?;
         registry.register(Box::new(generation.clone()))?;
         Ok(Self {
@@ -36,7 +61,13 @@ impl OwnMetrics {
                 "mesh_waypoint_series_overflow_total",
                 "Sets of labels that were counted with unknown parties, since there were too many",
             )?,
+            mirrors,
             generation,
         })
+    }
+
+    /// One copy of a request more.
+    pub(crate) fn mirror(&self, outcome: MirrorOutcome) {
+        self.mirrors.with_label_values(&[outcome.as_str()]).inc();
     }
 }

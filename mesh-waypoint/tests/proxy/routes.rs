@@ -252,3 +252,48 @@ fn a_change_of_routes_acts_on_open_connections() {
         }
     });
 }
+
+#[test]
+fn copies_go_where_they_are_asked_for_and_nobody_waits_for_them() {
+    let rules = "  - match: [{uri: {prefix: /half}}]\n    route: [{destination: {host: cart}}]\n    \
+                 mirror: {host: outside}\n    mirrorPercentage: {value: 50}\n\
+                 \x20 - route: [{destination: {host: cart}}]\n    mirrors: [{destination: {host: outside}, percentage: {value: 100}}]";
+    run_with(&virtual_service(rules), async |world| {
+        let copied = serve(OUTSIDE, 8080, false).await;
+        copied.status.set(500);
+        for cart in CARTS {
+            serve(cart, 8080, false).await;
+        }
+        let mut client = client(&world).await;
+        let request = Request::post("/echo").header("host", "cart.shop").body(Full::new(Bytes::from("body")));
+        let answer = client.ask(request.expect("valid")).await;
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"body"[..]), "the copy's answer is nobody's");
+        let seen = async |path: &str, count: usize| {
+            let by_path = || copied.seen.borrow().iter().filter(|head| head.uri.path() == path).count();
+            while by_path() < count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            by_path()
+        };
+        assert_eq!(seen("/echo", 1).await, 1);
+        assert_eq!(copied.seen.borrow()[0].headers["host"], "cart.shop-shadow");
+        // A copy that is never answered keeps nobody waiting.
+        copied.status.set(200);
+        assert_eq!(client.get("/name").await.status, 200);
+        for _ in 0..200 {
+            assert_eq!(client.get("/half").await.status, 200);
+        }
+        assert_eq!(client.get("/last").await.status, 200);
+        seen("/last", 1).await;
+        // Copies overtake one another: half of 200, five standard deviations to either side.
+        let half = seen("/half", 60).await;
+        assert!((60..=140).contains(&half), "{half} of 200");
+        // A body that is too long to be held is not copied.
+        let long = Full::new(Bytes::from(vec![0; 70_000]));
+        let request = Request::post("/echo").header("host", "cart.shop").body(long).expect("valid");
+        assert_eq!(client.ask(request).await.body.len(), 70_000);
+        assert_eq!(client.get("/end").await.status, 200);
+        seen("/end", 1).await;
+        assert_eq!(seen("/echo", 1).await, 1);
+    });
+}

@@ -10,7 +10,6 @@ use mesh_core::l7::{
 use mesh_core::{PolicyName, Protocol, Service};
 
 use super::gateways::{Attachment, ListenerRoutes, attach};
-use super::not_yet;
 use super::policies::{by_age, report};
 use super::shadows::Matches;
 use crate::code::Code;
@@ -237,9 +236,6 @@ impl Translation<'_> {
             let owner = (located.object.kind, &*located.object.name);
             let target = self.resolve(reference, located, owner, &format!("{place}.filters"));
             rule.mirrors.push(Mirror { target, percent: *percent });
-        }
-        for message in not_yet::parts(&rule) {
-            self.report(Code::FieldNotHonoured, located, place.clone(), message);
         }
         rule
     }

@@ -12,7 +12,6 @@ mod gateways;
 mod groups;
 mod guards;
 mod missing;
-mod not_yet;
 mod pods;
 mod policies;
 mod services;

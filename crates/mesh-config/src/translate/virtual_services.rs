@@ -10,7 +10,6 @@ use mesh_core::policy::HostPattern;
 use mesh_core::{LabelSet, Policies, Service, Workload};
 
 use super::gateways::{Routes, VirtualServiceRoutes, pattern};
-use super::not_yet;
 use super::policies::{by_age, report};
 use super::shadows::{Matches, is_everything};
 use crate::code::Code;
@@ -249,10 +248,6 @@ impl Translation<'_> {
         }
         for (index, mirror) in rule.mirrors.iter_mut().enumerate() {
             self.resolve(&mut mirror.target, located, &format!("{place}.mirrors[{index}]"));
-        }
-        for message in not_yet::parts(&rule) {
-            let finding = Finding::new(Code::FieldNotHonoured, (*located.origin).clone(), message);
-            self.findings.push(finding.at(place.clone()));
         }
         Some(rule)
     }
