@@ -112,7 +112,9 @@ fn at_arrival(connection: &Connection, snapshot: &Snapshot, head: &Head) -> Resu
     match &arrival.target {
         Target::Service(service, port) => {
             let client = arrival.client.identity.as_ref().map(SpiffeId::namespace);
-            let table = snapshot.l7().service_routes(client, &service.hostname, *port);
+            let l7 = snapshot.l7();
+            let by_host = l7.host_routes(client, &service.namespace, head.host());
+            let table = by_host.or_else(|| l7.service_routes(client, &service.hostname, *port));
             Ok(table.map_or(Known::Nothing, |table| Known::Rules(table.clone())))
         }
         Target::Workload(_) => Ok(Known::Nothing),

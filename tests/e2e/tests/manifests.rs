@@ -156,6 +156,24 @@ fn a_circuit_opens_for_an_endpoint_that_fails() -> Verdict {
 }
 
 #[test]
+fn a_host_of_the_outside_leads_to_the_service_that_it_is_routed_to() -> Verdict {
+    let pods = vec![application(DEFAULT, "frontend", "v1", &[]), application(DEFAULT, "checkout", "v1", &[])];
+    let scene = Scene::set("checkout", pods, &["virtualservice-frontend.yaml"])?;
+    scene.mesh.lab.service(ServiceSpec::new(DEFAULT, "frontend").select("app", "frontend").port("http", 80, PORT))?;
+    scene.mesh.settle()?;
+    let served = |host: &str| -> Result<String> {
+        let header = format!("host: {host}");
+        Ok(scene.get("/", &["--header", &header])?.pop().context("an answer")?.1)
+    };
+    wait_until("the route to be in force", PATIENCE, || {
+        Ok((served("frontend.example.com")? == "frontend-v1").then_some(()))
+    })?;
+    assert_eq!(served("checkout")?, "checkout-v1");
+    assert_eq!(served("other.example.com")?, "checkout-v1", "it is nobody's name: the Service that was asked answers");
+    Ok(())
+}
+
+#[test]
 fn mutual_tls_is_what_carries_it() -> Verdict {
     let pods = vec![application(DEFAULT, "checkout", "v1", &[])];
     let scene = Scene::set("checkout", pods, &["destinationrule-mtls.yaml"])?;

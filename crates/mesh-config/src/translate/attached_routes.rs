@@ -82,6 +82,7 @@ impl Attached {
             let rules: Vec<_> = applying.map(|(_, rule)| Arc::clone(rule)).collect();
             (!rules.is_empty()).then(|| ServiceRoutes {
                 hostname: Arc::clone(hostname),
+                of_host_in: None,
                 port,
                 clients: clients.clone(),
                 table: Arc::new(RouteTable::of_any_host(rules, Precedence::MostSpecific)),

@@ -91,7 +91,9 @@ impl Translation<'_> {
                 }
                 self.taken.insert(key, read.name.to_string());
                 let (hostname, table) = (Arc::clone(&hostname), Arc::clone(&table));
-                routes.push(ServiceRoutes { hostname, port: None, clients, table });
+                let is_service = self.by_hostname.contains_key(&*hostname);
+                let of_host_in = (!is_service).then(|| Arc::clone(&read.name.namespace));
+                routes.push(ServiceRoutes { hostname, of_host_in, port: None, clients, table });
             }
         }
     }
@@ -205,6 +207,10 @@ impl Translation<'_> {
                             let finding = Finding::new(Code::NoWaypoint, (*located.origin).clone(), message);
                             self.findings.push(finding.at(format!("spec.hosts[{index}]")));
                         }
+                    }
+                    // The name of something outside: it is in force for requests that name it.
+                    None if !host.ends_with(&format!(".svc.{}", self.options.cluster_domain)) => {
+                        found.push((host.to_ascii_lowercase().into(), index));
                     }
                     None => {
                         let message = format!("{host} is no Service's");

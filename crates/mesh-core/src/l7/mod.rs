@@ -32,8 +32,10 @@ use crate::model::{Service, Workload, WorkloadUid};
 /// The rules of one Service, for some of its ports and clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceRoutes {
-    /// The Service's full host name.
+    /// The Service's full host name; or a host that is none's, by which requests to Services may ask for these rules.
     pub hostname: Arc<str>,
+    /// Where the host is no Service's, the namespace whose Services' requests may ask so.
+    pub of_host_in: Option<Arc<str>>,
     /// The port that they are for; none for all that have none of their own.
     pub port: Option<u16>,
     /// The namespace whose clients they are for; none for all that have none of their own.
@@ -125,11 +127,23 @@ impl L7 {
     pub fn service_routes(&self, clients: Option<&str>, hostname: &str, port: u16) -> Option<&Arc<RouteTable>> {
         let candidates = self.by_hostname.get(hostname)?.iter().filter_map(|index| self.routes.get(*index));
         let fitting = candidates.filter(|routes| {
-            routes.port.is_none_or(|own| own == port)
+            routes.of_host_in.is_none()
+                && routes.port.is_none_or(|own| own == port)
                 && routes.clients.as_deref().is_none_or(|own| Some(own) == clients)
         });
         let best = fitting.min_by_key(|routes| (routes.clients.is_none(), routes.port.is_none()));
         best.map(|routes| &routes.table)
+    }
+
+    /// The rules of a host that is no Service's, for a request of it to a Service of that namespace.
+    #[must_use]
+    pub fn host_routes(&self, clients: Option<&str>, namespace: &str, host: &str) -> Option<&Arc<RouteTable>> {
+        let mut candidates = self.by_hostname.get(host)?.iter().filter_map(|index| self.routes.get(*index));
+        let found = candidates.find(|routes| {
+            routes.of_host_in.as_deref() == Some(namespace)
+                && routes.clients.as_deref().is_none_or(|own| Some(own) == clients)
+        });
+        found.map(|routes| &routes.table)
     }
 
     /// All routes of Services, in the order given.
