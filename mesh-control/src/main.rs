@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod authority;
+mod gateways;
 mod kubernetes;
 mod metrics;
 mod node_tokens;

@@ -14,10 +14,14 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::kubernetes::{CaSecret, ClusterArgs, KubernetesGatekeeper};
+use crate::gateways::{GatewayArgs, Gateways, Settings};
+use crate::kubernetes::{CaSecret, ClusterArgs, Election, KubernetesGatekeeper};
 use crate::metrics;
 use crate::node_tokens::NodeTokens;
 use crate::placement::DirectoryGatekeeper;
+
+/// By which replicas find out which of them writes.
+const LEASE: &str = "mesh-control";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
@@ -39,6 +43,8 @@ pub(crate) struct ServeArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArgs,
+    #[command(flatten)]
+    gateways: GatewayArgs,
     /// DNS name in the server's own certificate, which node agents ask for.
     #[arg(long, value_name = "NAME", default_value = mesh_ca::SERVER_NAME)]
     server_name: String,
@@ -57,7 +63,12 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    let options = Options { trust_domain: args.trust_domain.clone(), ..Options::default() };
+    let options = Options {
+        trust_domain: args.trust_domain.clone(),
+        cluster_domain: args.gateways.cluster_domain.clone(),
+        root_namespace: args.gateways.root_namespace.clone(),
+        credentials: false,
+    };
     match (&args.node_tokens, &args.config) {
         (Some(tokens), Some(config)) => {
             let tokens = NodeTokens::open(tokens).context("--node-tokens")?;
@@ -71,13 +82,42 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             let secret = CaSecret::unpack(client.clone(), &args.cluster, &args.ca, &args.trust_domain).await?;
             let authority = Arc::new(LocalAuthority::open(&args.ca, SystemTime::now()).context("--ca")?);
             let config = mesh_kube::watch(client.clone(), options).await;
-            let gatekeeper = KubernetesGatekeeper::new(client, &args.cluster, config);
-            tokio::select! {
+            let gatekeeper = KubernetesGatekeeper::new(client.clone(), &args.cluster, config.clone());
+            let made_up = || format!("mesh-control-{:08x}", fastrand::u32(..));
+            let holder = args.cluster.pod_name.clone().unwrap_or_else(made_up);
+            let election = Election::new(client.clone(), args.cluster.namespace(), LEASE, holder);
+            let gateways = settings(&args).map(|settings| Gateways::new(client, settings, config, authority.clone()));
+            let lead = async || match &gateways {
+                Some(gateways) => gateways.run().await,
+                None => std::future::pending().await,
+            };
+            let ended = tokio::select! {
                 ended = certify(&args, authority, gatekeeper) => ended,
                 () = secret.follow() => Ok(()),
-            }
+                () = election.lead(lead) => Ok(()),
+            };
+            election.release().await;
+            ended
         }
     }
+}
+
+/// How Gateways are run; none where no image says by what.
+fn settings(args: &ServeArgs) -> Option<Settings> {
+    let GatewayArgs { image, pull_policy, pull_secrets, cluster_domain, root_namespace } = args.gateways.clone();
+    Some(Settings {
+        image: image?,
+        pull_policy,
+        pull_secrets,
+        cluster_domain,
+        root_namespace,
+        trust_domain: args.trust_domain.clone(),
+        namespace: args.cluster.namespace().to_owned(),
+        service: args.cluster.service.clone(),
+        server_name: args.server_name.clone(),
+        audience: args.cluster.token_audience.clone(),
+        roots: args.ca.join("root-cert.pem"),
+    })
 }
 
 /// Signs for those whom `gatekeeper` lets, until it is asked to stop.

@@ -15,6 +15,8 @@ use crate::{image, repo, step};
 
 /// As tests/kube/kubernetes/go.mod has it.
 const VERSION: &str = "v1.36.3";
+/// The release whose definitions of the Gateway API are installed.
+const GATEWAY_API: &str = "sigs.k8s.io/gateway-api@v1.6.3";
 /// Names of the one program, which acts as what it is started as.
 const NAMES: [&str; 7] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"];
@@ -108,10 +110,37 @@ pub(crate) fn programs() -> Result<()> {
     if go_build("pause", "./pause", &pause)? || !directory.join("pause.tar").exists() {
         image::build("mesh.dev/pause:1", &[pause], &directory.join("pause.tar"))?;
     }
+    gateway_api(&directory.join("gateway-api"))?;
     for name in NAMES.map(|name| directory.join(name)).iter().filter(|name| !name.exists()) {
         symlink("kubernetes", name).with_context(|| format!("making {}", name.display()))?;
     }
     Ok(())
+}
+
+/// The Gateway API's own definitions, from its Go module.
+fn gateway_api(place: &Path) -> Result<()> {
+    if place.exists() {
+        return Ok(());
+    }
+    let mut download = Command::new("go");
+    // Outside any module: it is nobody's dependency.
+    download.args(["mod", "download", "-json", GATEWAY_API]).current_dir("/");
+    let output = download.output().context("starting go")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let told = text.lines().find_map(|line| line.trim().strip_prefix("\"Dir\": \"")?.split('"').next());
+    let Some(module) = told.filter(|_| output.status.success()) else {
+        bail!("{GATEWAY_API} cannot be had: {text}{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let draft = place.with_extension("draft");
+    fs::create_dir_all(&draft).with_context(|| format!("making {}", draft.display()))?;
+    let definitions = Path::new(module).join("config/crd/standard");
+    for entry in fs::read_dir(&definitions).with_context(|| format!("reading {}", definitions.display()))? {
+        let from = entry?.path();
+        let to = draft.join(from.file_name().unwrap_or_default());
+        let text = fs::read(&from).with_context(|| format!("reading {}", from.display()))?;
+        fs::write(&to, text).with_context(|| format!("writing {}", to.display()))?;
+    }
+    fs::rename(&draft, place).with_context(|| format!("moving {}", draft.display()))
 }
 
 /// Builds one program unless it is newer than the module; whether it was built.

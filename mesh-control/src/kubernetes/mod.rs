@@ -2,11 +2,13 @@
 
 mod ca_secret;
 mod gatekeeper;
+mod leader;
 
 use std::path::PathBuf;
 
 pub(crate) use ca_secret::CaSecret;
 pub(crate) use gatekeeper::KubernetesGatekeeper;
+pub(crate) use leader::Election;
 
 /// How the cluster is used.
 #[derive(Debug, clap::Args)]
@@ -29,14 +31,20 @@ pub(crate) struct ClusterArgs {
     /// Service account of the node agents.
     #[arg(long, value_name = "NAME", default_value = "mesh-node")]
     pub(crate) node_account: String,
-    /// Audience of the node agents' tokens.
+    /// Audience of the node agents' tokens, and the proxies'.
     #[arg(long, value_name = "NAME", default_value = "mesh-ca")]
     pub(crate) token_audience: String,
+    /// This program's Service.
+    #[arg(long, value_name = "NAME", default_value = "mesh-control")]
+    pub(crate) service: String,
+    /// This replica's name, as the others know it by the lease; one is made up where none is given.
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pub(crate) pod_name: Option<String>,
 }
 
 impl ClusterArgs {
     /// The parser has seen to it that there is one.
-    fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         self.namespace.as_deref().unwrap_or("default")
     }
 }

@@ -9,7 +9,11 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{io::copy_bidirectional, task::spawn_local};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    task::spawn_local,
+    time::timeout,
+};
 
 use super::{
     Arrival,
@@ -37,6 +41,9 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const MAX_SEND: usize = 256 << 10;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it may stay silent.
 const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
+
+/// How long a client may take to end its side of a connection that is over.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// What the requests of one client's connection share.
 pub(crate) struct Connection {
@@ -105,18 +112,29 @@ pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Pr
             become_other(upgrade, Prefixed::new(parts.read_buf, parts.io.into_inner())).await;
         }
         (Ok(()), None) => {
-            let mut stream = served.into_parts().io.into_inner();
-            // Whoever has gone already needs no end of stream.
-            let _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+            part(served.into_parts().io.into_inner()).await;
         }
         (Err(error), _) => {
             tracing::debug!(%error, "client's connection ended");
             if error.is_parse() {
                 // The answer that says so is on its way already; a reset would overtake it.
-                let _ = tokio::io::AsyncWriteExt::shutdown(&mut served.into_parts().io.into_inner()).await;
+                part(served.into_parts().io.into_inner()).await;
             }
         }
     }
+}
+
+/// Ends our side and waits for the client to end its own: a stream that is let go before is reset, and a reset overtakes what the
+/// client has yet to read (RFC 9112, section 9.6).
+async fn part(mut stream: impl Duplex) {
+    let parting = async {
+        stream.shutdown().await?;
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    // Whoever has gone already needs no end of stream.
+    let _ = timeout(PARTING, parting).await;
 }
 
 /// Serves a client of HTTP/2.

@@ -49,12 +49,16 @@ impl Apps {
     /// # Errors
     /// With what the pod's events say.
     pub fn deploy(&self, name: &str, node: &str) -> Result<()> {
-        let metadata = json!({"name": name, "namespace": self.namespace, "labels": {"app": name}});
         let listen = format!("[::]:{PORT}");
+        self.deploy_with(name, node, &["report-peer", "--listen", &listen], "")
+    }
+
+    fn deploy_with(&self, name: &str, node: &str, arguments: &[&str], port_name: &str) -> Result<()> {
+        let metadata = json!({"name": name, "namespace": self.namespace, "labels": {"app": name}});
         let items = json!([
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
             {"apiVersion": "v1", "kind": "Service", "metadata": metadata,
-             "spec": {"selector": {"app": name}, "ports": [{"port": SERVICE_PORT, "targetPort": PORT}]}},
+             "spec": {"selector": {"app": name}, "ports": [{"name": port_name, "port": SERVICE_PORT, "targetPort": PORT}]}},
             {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {
                 "nodeName": node,
                 "serviceAccountName": name,
@@ -63,7 +67,7 @@ impl Apps {
                     "name": "main",
                     "image": IMAGE,
                     "imagePullPolicy": "Never",
-                    "args": ["report-peer", "--listen", listen],
+                    "args": arguments,
                     "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
                 }],
             }},
@@ -74,6 +78,29 @@ impl Apps {
             let events = self.kubectl.run(&["-n", &self.namespace, "get", "events"]);
             events.unwrap_or_else(|error| error.to_string())
         })
+    }
+
+    /// Runs a pod that serves HTTP and says who it is, with a Service of its name; waits until it is ready.
+    ///
+    /// # Errors
+    /// With what the pod's events say.
+    pub fn deploy_http(&self, name: &str, node: &str) -> Result<()> {
+        let listen = format!("[::]:{PORT}");
+        self.deploy_with(name, node, &["http", "--listen", &listen, "--name", name], "http")
+    }
+
+    /// Asks for a path by HTTP from a pod; what came back, head and body.
+    ///
+    /// # Errors
+    /// When the pod cannot run it.
+    pub fn get(&self, pod: &str, to: SocketAddr, path: &str) -> Result<String> {
+        let (to, message) = (to.to_string(), format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"));
+        let client = ["mesh-traffic", "connect", "--to", &to, "--timeout", "10", "--whole", "--message", &message];
+        let words = [&["-n", self.namespace.as_str(), "exec", pod, "--"], &client[..]].concat();
+        let output = self.kubectl.command(&words).output().context("starting kubectl")?;
+        let said: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        Ok(said["text"].as_str().unwrap_or_default().to_owned())
     }
 
     /// A pod's address, at its port.

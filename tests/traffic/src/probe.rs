@@ -24,6 +24,9 @@ pub(crate) struct Connect {
     /// Do not read
     #[arg(long)]
     no_read: bool,
+    /// Read to the end of what the peer says, and not to that of a line
+    #[arg(long, conflicts_with = "no_read")]
+    whole: bool,
 }
 
 impl Connect {
@@ -59,7 +62,15 @@ impl Connect {
         if !self.message.is_empty() {
             stream.write_all(self.message.as_bytes()).await?;
         }
-        if self.no_read { Ok(String::new()) } else { read_line(stream).await }
+        if self.no_read {
+            return Ok(String::new());
+        }
+        if self.whole {
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await?;
+            return Ok(text);
+        }
+        read_line(stream).await
     }
 }
 

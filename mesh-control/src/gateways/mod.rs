@@ -1,0 +1,61 @@
+//! Runs what Gateways ask for: a proxy with its account, Service and configuration for each, and says in their status how they are.
+//!
+//! One replica at a time does this (`kubernetes/leader.rs`). What is made is owned by its Gateway, and goes with it.
+
+mod apply;
+mod classes;
+mod condition;
+mod deploy;
+mod manifest;
+mod object;
+mod readers;
+mod settings;
+mod status;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use kube::Client;
+use mesh_config::Config;
+use mesh_transport::LocalAuthority;
+use tokio::sync::watch;
+
+pub(crate) use settings::{GatewayArgs, Settings};
+
+use classes::Classes;
+
+/// The port of the authority's Service.
+const CA_PORT: u16 = 15_012;
+
+/// What all of it works with.
+pub(crate) struct Gateways {
+    client: Client,
+    settings: Settings,
+    config: watch::Receiver<Arc<Config>>,
+    authority: Arc<LocalAuthority>,
+    classes: Classes,
+}
+
+impl Gateways {
+    pub(crate) fn new(
+        client: Client,
+        settings: Settings,
+        config: watch::Receiver<Arc<Config>>,
+        authority: Arc<LocalAuthority>,
+    ) -> Arc<Self> {
+        Arc::new(Self { client, settings, config, authority, classes: Classes::default() })
+    }
+
+    /// Runs until dropped.
+    pub(crate) async fn run(self: &Arc<Self>) {
+        tokio::join!(classes::follow(self), readers::follow(self), deploy::follow(self));
+    }
+
+    /// Where certificates are signed, as a pod without DNS reaches it.
+    fn authority_address(&self) -> Option<String> {
+        let config = self.config.borrow();
+        let Settings { namespace, service, .. } = &self.settings;
+        let own = config.snapshot.services().find(|known| *known.namespace == **namespace && *known.name == **service);
+        own.and_then(|own| own.vips.first().copied()).map(|vip| SocketAddr::new(vip, CA_PORT).to_string())
+    }
+}

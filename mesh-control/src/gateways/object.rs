@@ -1,0 +1,101 @@
+//! Gateways as the API server has them, as far as they say how they are to be run.
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt as _;
+use kube::api::{ApiResource, GroupVersionKind};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The controller of our classes.
+pub(crate) const CONTROLLER: &str = "mesh.dev/gateway-controller";
+/// How many replicas run; without it one, or as many as somebody scales the Deployment to.
+const REPLICAS: &str = "mesh.dev/replicas";
+/// Up to how many replicas run, by the load on their processors.
+const MAX_REPLICAS: &str = "mesh.dev/max-replicas";
+/// The most replicas that are taken for meant.
+const MOST: u32 = 1000;
+
+/// A Gateway.
+pub(crate) type GatewayObject = kube::api::Object<GatewaySpec, Value>;
+
+/// The kind.
+pub(crate) fn gateways() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "Gateway"))
+}
+
+/// What a Gateway asks for.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct GatewaySpec {
+    pub(crate) gateway_class_name: String,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) infrastructure: Infrastructure,
+}
+
+/// One of its listeners.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Listener {
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    pub(crate) protocol: String,
+}
+
+/// What everything that is made for it gets.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Infrastructure {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// What a Gateway is run as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// For traffic inside the mesh.
+    Waypoint,
+}
+
+/// What classes of ours stand for, and those of Istio's whose manifests people have. The first of a role is ours.
+pub(crate) const CLASSES: [(&str, Role); 2] = [("mesh-waypoint", Role::Waypoint), ("istio-waypoint", Role::Waypoint)];
+
+/// What Gateways of a class are run as.
+pub(crate) fn role(class: &str) -> Option<Role> {
+    CLASSES.iter().find(|(name, _)| *name == class).map(|(_, role)| *role)
+}
+
+/// How many replicas are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Scale {
+    /// So many, or at least so many.
+    pub(crate) replicas: Option<u32>,
+    /// By load, up to so many.
+    pub(crate) most: Option<u32>,
+}
+
+impl Scale {
+    /// What the annotations say; what is no number of replicas says nothing.
+    pub(crate) fn of(gateway: &GatewayObject) -> Self {
+        let number = |key: &str| {
+            let text = gateway.annotations().get(key)?;
+            let number = text.parse().ok().filter(|number| (1..=MOST).contains(number));
+            if number.is_none() {
+                let name = gateway.name_any();
+                tracing::warn!(
+                    gateway = name,
+                    annotation = key,
+                    value = text,
+                    "no number from 1 to {MOST}: passed over"
+                );
+            }
+            number
+        };
+        Self { replicas: number(REPLICAS), most: number(MAX_REPLICAS) }
+    }
+
+    /// Whether one may be evicted while others serve.
+    pub(crate) fn is_several(self) -> bool {
+        self.replicas.unwrap_or(1) > 1
+    }
+}
