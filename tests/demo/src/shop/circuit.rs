@@ -8,8 +8,8 @@ use crate::screen::Screen;
 
 /// Requests for each count.
 const REQUESTS: usize = 100;
-/// Five in a row, of which the question whether the rule is in force may have had some; requests follow one another.
-const UNTIL_OPEN: std::ops::RangeInclusive<usize> = 1..=20;
+/// Five in a row open it; of these the question whether the rule is in force may have had some, or all.
+const UNTIL_OPEN: std::ops::RangeInclusive<usize> = 0..=20;
 
 const RULE: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: product, namespace: shop}\n\
     spec:\n  host: product\n  trafficPolicy:\n    outlierDetection:\n      consecutive5xxErrors: 5\n      interval: 10s\n      \
