@@ -3,7 +3,6 @@
 use std::{
     collections::HashSet,
     io,
-    net::SocketAddr,
     num::NonZeroUsize,
     sync::{
         Arc,
@@ -19,14 +18,14 @@ use mesh_config::{Config, Options};
 use mesh_core::SpiffeId;
 use mesh_transport::{Carriers, Identities, IdentitySettings, Limits, hbone::Server};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
     time::{Instant, sleep_until},
 };
 
 use crate::{
-    args::{GatewayName, ServeArgs},
+    args::ServeArgs,
     listeners::{self, Listeners, Own},
     readiness::Readiness,
     telemetry::{Scrape, Telemetry},
@@ -35,16 +34,14 @@ use crate::{
 };
 
 /// Connections served at once, tunnels and a gateway's; others wait in the listener's backlog.
-pub(crate) const MAX_CONNECTIONS: usize = 16_384;
+const MAX_CONNECTIONS: usize = 16_384;
 /// Pause after accept() failed for lack of memory or descriptors.
-pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the end of the last tunnel is looked for while draining.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// What all threads share.
 pub(crate) struct Shared {
-    /// The Gateway that this is.
-    pub(crate) name: GatewayName,
     /// The pod that this is.
     pub(crate) own: Own,
     /// What is measured.
@@ -68,7 +65,24 @@ pub(crate) struct Shared {
     /// True once no more shall begin.
     pub(crate) draining: watch::Sender<bool>,
     /// Connections being served.
-    pub(crate) connections: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+impl Shared {
+    /// Counts one connection for as long as what it returns is there.
+    pub(crate) fn count_connection(self: &Arc<Self>) -> Counted {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Counted(self.clone())
+    }
+}
+
+/// A connection that counts.
+pub(crate) struct Counted(Arc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Serves until SIGTERM or SIGINT, then lets what is under way end within the time that it has for it.
@@ -85,7 +99,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let count = args.workers.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), usize::from);
     let shared = Arc::new(share(args, &authority).await?);
     let workers = Arc::new(Workers::start(&shared, count).context("--workers")?);
-    tracing::info!(address = %listener.local_addr()?, waypoint = %shared.name, identity = %shared.identity, workers = count, "waypoint listening");
+    tracing::info!(address = %listener.local_addr()?, waypoint = %shared.own.gateway, identity = %shared.identity, workers = count, "waypoint listening");
     let background = async {
         tokio::join!(
             shared.identities.run(),
@@ -97,7 +111,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     };
     tokio::pin!(background);
     tokio::select! {
-        () = accept(listener, &shared, &workers) => {}
+        () = accept(listener, &shared, &workers, Door::Tunnel) => {}
         () = listeners::follow(&shared, address, &workers) => {}
         () = &mut background => {}
         stopped = told_to_stop() => stopped?,
@@ -132,10 +146,9 @@ async fn share(args: ServeArgs, authority: &Authority) -> anyhow::Result<Shared>
     identities.hold(&HashSet::from([identity.clone()]));
     let limits = Limits::default();
     Ok(Shared {
-        own: Own { gateway: args.name.clone(), pod: args.pod },
+        own: Own { gateway: args.name, pod: args.pod },
         telemetry: Arc::new(Telemetry::new(args.cluster)?),
         listeners: watch::Sender::default(),
-        name: args.name,
         server: Server::new(limits.clone(), identities.trust()).taking_names(),
         identity,
         identities,
@@ -169,28 +182,25 @@ async fn told_to_stop() -> io::Result<()> {
     }
 }
 
-async fn accept(listener: TcpListener, shared: &Shared, workers: &Workers) {
+/// Hands what comes in at a door over to the threads, as many at once as there may be.
+pub(crate) async fn accept(listener: TcpListener, shared: &Shared, workers: &Workers, door: Door) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 if shared.connections.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
-                    tracing::warn!(%peer, limit = MAX_CONNECTIONS, "too many tunnel connections: refused");
+                    tracing::warn!(%peer, limit = MAX_CONNECTIONS, "too many connections: refused");
                     continue;
                 }
-                hand_over(stream, peer, workers);
+                match stream.into_std() {
+                    Ok(stream) => workers.carry(stream, peer, door),
+                    Err(error) => tracing::warn!(%peer, %error, "connection not handed over"),
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-}
-
-fn hand_over(stream: TcpStream, peer: SocketAddr, workers: &Workers) {
-    match stream.into_std() {
-        Ok(stream) => workers.carry(stream, peer, Door::Tunnel),
-        Err(error) => tracing::warn!(%peer, %error, "connection not handed over"),
     }
 }
 

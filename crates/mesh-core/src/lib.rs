@@ -13,6 +13,7 @@ pub mod model;
 pub mod policy;
 pub mod resolve;
 pub mod snapshot;
+pub mod standard_labels;
 pub mod trace_context;
 pub mod why;
 

@@ -1,11 +1,8 @@
 //! Istio's standard TCP labels (Istio "Standard Metrics").
 
-use mesh_core::{SpiffeId, Workload};
+use mesh_core::standard_labels::{PartyLabels, UNKNOWN};
 
 use super::report::{Party, Report};
-
-/// What a label says when nothing is known.
-const UNKNOWN: &str = "unknown";
 
 /// Label names, in the order of [`values`].
 pub(super) const NAMES: [&str; 23] = [
@@ -48,8 +45,8 @@ pub(super) fn of_unknown_parties<'a>(report: &'a Report, response_flags: &'a str
 
 /// The labels' values for one connection. `cluster` is the name of the cluster, the same for both ends.
 pub(super) fn values<'a>(report: &'a Report, cluster: &'a str, response_flags: &'a str) -> Values<'a> {
-    let source = PartyLabels::of(&report.source, cluster);
-    let destination = PartyLabels::of(&report.destination, cluster);
+    let of = |party: &'a Party| PartyLabels::of(party.workload.as_deref(), party.principal.as_ref(), cluster);
+    let (source, destination) = (of(&report.source), of(&report.destination));
     let service = report.service.as_deref();
     let fallback = destination.canonical_service;
     [
@@ -77,36 +74,4 @@ pub(super) fn values<'a>(report: &'a Report, cluster: &'a str, response_flags: &
         response_flags,
         report.security.policy_label(),
     ]
-}
-
-struct PartyLabels<'a> {
-    workload: &'a str,
-    namespace: &'a str,
-    principal: &'a str,
-    app: &'a str,
-    version: &'a str,
-    cluster: &'a str,
-    canonical_service: &'a str,
-    canonical_revision: &'a str,
-}
-
-impl<'a> PartyLabels<'a> {
-    fn of(party: &'a Party, cluster: &'a str) -> Self {
-        let workload = party.workload.as_deref();
-        let field = |get: fn(&'a Workload) -> &'a str| match workload.map(get) {
-            None | Some("") => UNKNOWN,
-            Some(value) => value,
-        };
-        let principal = party.principal.as_ref().map_or(UNKNOWN, SpiffeId::as_str);
-        Self {
-            workload: field(|workload| &workload.workload_name),
-            namespace: field(|workload| &workload.namespace),
-            principal,
-            app: field(|workload| &workload.app),
-            version: field(|workload| &workload.version),
-            cluster: workload.map_or(UNKNOWN, |_| cluster),
-            canonical_service: field(|workload| &workload.canonical_service),
-            canonical_revision: workload.map_or("latest", |workload| &workload.canonical_revision),
-        }
-    }
 }

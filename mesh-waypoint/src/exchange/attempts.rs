@@ -103,7 +103,7 @@ impl Attempts<'_> {
     async fn once(&self, endpoint: &Rc<Endpoint>, body: &mut RequestBody, before: u32) -> End {
         let worker = &self.connection.worker;
         let attempt = Attempt { worker, cluster: self.cluster, endpoint, version: self.version };
-        let mut parts = self.head.for_upstream(self.version);
+        let mut parts = self.head.for_upstream(self.version, &self.head.authority);
         parts.headers.insert("x-envoy-attempt-count", HeaderValue::from(before + 1));
         let request = Request::from_parts(parts, body.take());
         let sending = attempt.send(request);

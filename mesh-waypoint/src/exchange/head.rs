@@ -54,20 +54,8 @@ impl Head {
         })
     }
 
-    /// The same for another host.
-    pub(super) fn with_authority(&self, authority: &Authority) -> Self {
-        Self {
-            parts: self.parts.clone(),
-            authority: authority.clone(),
-            target: self.target.clone(),
-            host: self.host.clone(),
-            client: self.client.clone(),
-            ..*self
-        }
-    }
-
-    /// The head that goes to an endpoint by that version of HTTP.
-    pub(super) fn for_upstream(&self, version: Version) -> Parts {
+    /// The head that goes to an endpoint by that version of HTTP, asking for that host.
+    pub(super) fn for_upstream(&self, version: Version, authority: &Authority) -> Parts {
         let mut parts = http::Request::new(()).into_parts().0;
         parts.method = self.parts.method.clone();
         parts.headers = self.parts.headers.clone();
@@ -76,10 +64,10 @@ impl Head {
         match version {
             Version::Http1 => {
                 parts.version = HttpVersion::HTTP_11;
-                if let Ok(host) = HeaderValue::from_str(self.authority.as_str()) {
+                if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
                     parts.headers.insert(HOST, host);
                 }
-                parts.uri = if is_connect { authority_form(&self.authority) } else { Uri::from(target) };
+                parts.uri = if is_connect { authority_form(authority) } else { Uri::from(target) };
             }
             Version::Http2 => {
                 parts.version = HttpVersion::HTTP_2;
@@ -90,7 +78,7 @@ impl Head {
                     parts.extensions.insert(protocol);
                 }
                 let mut uri = http::uri::Parts::default();
-                uri.authority = Some(self.authority.clone());
+                uri.authority = Some(authority.clone());
                 if !plain_connect {
                     uri.scheme = Some(Scheme::HTTP);
                     uri.path_and_query = Some(target);

@@ -112,9 +112,12 @@ impl Ledger {
 
     fn count(&self) {
         let (arrival, worker) = (&self.connection.arrival, &self.connection.worker);
-        let listeners = worker.listeners();
+        let listeners;
         let source = match &arrival.target {
-            Target::Gateway(_) => listeners.own.as_ref(),
+            Target::Gateway(_) => {
+                listeners = worker.listeners();
+                listeners.own.as_ref()
+            }
             Target::Service(..) | Target::Workload(_) => arrival.client.workload.as_ref(),
         };
         let (endpoint, cluster) = (self.endpoint.get(), self.cluster.get());

@@ -5,7 +5,7 @@ use std::{cell::Cell, future::poll_fn, pin::Pin, rc::Rc, time::Duration};
 use http::uri::Authority;
 use http_body::Body as _;
 use hyper::Request;
-use mesh_core::l7::{BackendTarget, rule::Mirror};
+use mesh_core::l7::rule::Mirror;
 use tokio::{task::spawn_local, time::timeout};
 
 use super::{RequestBody, attempt::Attempt, head::Head, route::Plan};
@@ -54,18 +54,13 @@ pub(super) fn send(connection: &Rc<Connection>, plan: &Plan, head: &Head, versio
 fn one(connection: &Rc<Connection>, mirror: &Mirror, head: &Head, version: Version, body: &RequestBody) {
     let worker = connection.worker.clone();
     let told = worker.shared.telemetry.clone();
-    let key = match &mirror.target {
-        BackendTarget::Service { hostname, port, subset } => ClusterKey::Service {
-            hostname: hostname.clone(),
-            port: port.unwrap_or(connection.arrival.target.port()),
-            subset: subset.clone(),
-        },
-        BackendTarget::Unresolved { .. } => return told.own.mirror(MirrorOutcome::Failed),
+    let Ok(key) = ClusterKey::of_backend(&mirror.target, connection.arrival.target.port()) else {
+        return told.own.mirror(MirrorOutcome::Failed);
     };
     let (Some(under_way), Some(body)) = (UnderWay::begin(&worker), body.copy()) else {
         return told.own.mirror(MirrorOutcome::Dropped);
     };
-    let parts = head.with_authority(&shadow(&head.authority)).for_upstream(version);
+    let parts = head.for_upstream(version, &shadow(&head.authority));
     spawn_local(async move {
         let copied = timeout(PATIENCE, copy(&worker, &key, version, Request::from_parts(parts, body))).await;
         told.own.mirror(if copied == Ok(true) { MirrorOutcome::Answered } else { MirrorOutcome::Failed });

@@ -53,7 +53,8 @@ async fn forward(
     let mut head = Head::read(parts, &connection.arrival)?;
     let worker = &connection.worker;
     let (snapshot, _) = worker.snapshot();
-    admission::of_request(worker, &connection.arrival, &head).map_err(|denial| Refusal::of_denial(&denial))?;
+    admission::of_request(worker, &snapshot, &connection.arrival, &head)
+        .map_err(|denial| Refusal::of_denial(&denial))?;
     fields::prepare_request(&mut head.parts, &connection.arrival, upgrading.is_some());
     let plan = match route::course(connection, &snapshot, &mut head, ledger).await? {
         Course::Forward(plan) => plan,

@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header::LOCATION};
 use mesh_core::{
     Snapshot, SpiffeId,
     l7::{
-        Abort, Action, Backend, BackendTarget, PathMatch, RequestView as _, Retry, RetryOn, RouteTable, Rule, Timeouts,
+        Abort, Action, Backend, PathMatch, RequestView as _, Retry, RetryOn, RouteTable, Rule, Timeouts,
         cors::{Crossing, Field},
         gateway::Serves,
         rule::Mirror,
@@ -232,16 +232,8 @@ fn forward(
 ) -> Result<Plan, Refusal> {
     let chosen = split::pick(backends, fastrand::u64(..));
     let chosen = chosen.ok_or_else(|| Refusal::new(500, "no destination has a weight", Flag::NoCluster))?;
-    let cluster = match &chosen.target {
-        BackendTarget::Service { hostname, port, subset } => ClusterKey::Service {
-            hostname: hostname.clone(),
-            port: port.unwrap_or(target.port()),
-            subset: subset.clone(),
-        },
-        BackendTarget::Unresolved { status, reason } => {
-            return Err(Refusal::new(*status, reason.to_string(), Flag::NoCluster));
-        }
-    };
+    let cluster = ClusterKey::of_backend(&chosen.target, target.port())
+        .map_err(|(status, reason)| Refusal::new(status, reason.to_owned(), Flag::NoCluster))?;
     edits::apply_to_request(&rule.request_headers, head);
     edits::apply_to_request(&chosen.request_headers, head);
     let own = &chosen.rewrite;

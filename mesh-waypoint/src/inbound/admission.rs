@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use mesh_core::{
-    Snapshot, Workload,
+    Snapshot,
     l7::RequestView,
     policy::{
         Authorization, AuthorizationPolicy, Denial, Facts, Peer, RequestFacts, authorize_connection, authorize_request,
@@ -17,8 +17,14 @@ use crate::worker::Worker;
 ///
 /// # Errors
 /// Why it may not go on.
-pub(crate) fn of_request(worker: &Worker, arrival: &Arrival, view: &dyn RequestView) -> Result<(), Denial> {
-    judge(worker, arrival, |policies, facts| authorize_request(policies, facts, &RequestFacts { view, token: None }))
+pub(crate) fn of_request(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    arrival: &Arrival,
+    view: &dyn RequestView,
+) -> Result<(), Denial> {
+    let request = RequestFacts { view, token: None };
+    judge(worker, snapshot, arrival, |policies, facts| authorize_request(policies, facts, &request))
 }
 
 /// Judges a connection in which nobody reads requests.
@@ -26,17 +32,16 @@ pub(crate) fn of_request(worker: &Worker, arrival: &Arrival, view: &dyn RequestV
 /// # Errors
 /// Why it may not go on.
 pub(super) fn of_connection(worker: &Worker, arrival: &Arrival) -> Result<(), Denial> {
-    judge(worker, arrival, authorize_connection)
+    judge(worker, &worker.snapshot().0, arrival, authorize_connection)
 }
 
 fn judge(
     worker: &Worker,
+    snapshot: &Snapshot,
     arrival: &Arrival,
     authorize: impl FnOnce(&[&Arc<AuthorizationPolicy>], &Facts<'_>) -> Authorization,
 ) -> Result<(), Denial> {
-    let (snapshot, _) = worker.snapshot();
-    let listeners = worker.listeners();
-    let policies = policies_of(&snapshot, listeners.own.as_deref(), &arrival.target);
+    let policies = policies_of(worker, snapshot, &arrival.target);
     if policies.is_empty() {
         return Ok(());
     }
@@ -53,15 +58,12 @@ fn judge(
     decided.verdict.map(drop)
 }
 
-fn policies_of<'a>(
-    snapshot: &'a Snapshot,
-    own: Option<&Workload>,
-    target: &Target,
-) -> Vec<&'a Arc<AuthorizationPolicy>> {
+fn policies_of<'a>(worker: &Worker, snapshot: &'a Snapshot, target: &Target) -> Vec<&'a Arc<AuthorizationPolicy>> {
     let policies = snapshot.policies();
     if let Target::Gateway(_) = target {
         // What comes in at a gateway is for the gateway's own pod, whose policies see requests here.
-        return own.map_or_else(Vec::new, |workload| policies.authorization_of(workload));
+        let listeners = worker.listeners();
+        return listeners.own.as_deref().map_or_else(Vec::new, |workload| policies.authorization_of(workload));
     }
     if policies.targeted().is_empty() {
         return Vec::new();

@@ -98,7 +98,7 @@ impl Arrival {
     /// Its target is none of this waypoint's.
     pub(super) fn of(worker: &Worker, peer: SocketAddr, request: &ConnectRequest) -> Result<Self, NotOurs> {
         let (shared, (snapshot, _)) = (&worker.shared, worker.snapshot());
-        let target = Target::find(&snapshot, &shared.name, &request.authority)?;
+        let target = Target::find(&snapshot, &shared.own.gateway, &request.authority)?;
         let declared = target.declared();
         let client = Client::of(&snapshot, peer, request);
         let chain = format!("By={};URI={}", shared.identity, request.peer);

@@ -7,7 +7,7 @@ mod pulse;
 mod sniff;
 pub(crate) mod tcp;
 
-use std::{net::SocketAddr, rc::Rc, sync::atomic::Ordering};
+use std::{net::SocketAddr, rc::Rc};
 
 use ::http::StatusCode;
 use mesh_core::SpiffeId;
@@ -33,14 +33,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
             return;
         }
     };
-    shared.connections.fetch_add(1, Ordering::Relaxed);
+    let counted = shared.count_connection();
     let handler = {
         let worker = worker.clone();
         move |request: ConnectRequest| carry(worker.clone(), peer, request)
     };
     let rejected = |reason| tracing::info!(%peer, ?reason, "tunnel rejected");
     let served = shared.server.serve(stream, &tls, shared.draining.subscribe(), never, handler, rejected).await;
-    shared.connections.fetch_sub(1, Ordering::Relaxed);
+    drop(counted);
     if let Err(error) = served {
         note(peer, &error);
     }
@@ -78,19 +78,8 @@ async fn carry(worker: Rc<Worker>, peer: SocketAddr, request: ConnectRequest) {
     }
 }
 
-/// Serves a client that has to speak HTTP, of either version.
-pub(crate) async fn speak_http(worker: Rc<Worker>, arrival: Arrival, mut stream: impl Duplex + 'static) {
-    let Ok((sniffed, read)) = sniff::sniff(&mut stream, Declared::Http).await else { return };
-    let stream = Prefixed::new(read, stream);
-    match sniffed {
-        Sniffed::Http2 => http::serve_http2(worker, arrival, stream).await,
-        // What is none is answered by the parser.
-        Sniffed::Http1 | Sniffed::Other => http::serve_http1(worker, arrival, stream).await,
-    }
-}
-
-/// Finds out what the client speaks, and takes part.
-async fn speak(worker: Rc<Worker>, arrival: Arrival, mut stream: TunnelStream) {
+/// Finds out what the client speaks, and takes part. Where HTTP is declared, its parser answers what is none.
+pub(crate) async fn speak(worker: Rc<Worker>, arrival: Arrival, mut stream: impl Duplex + 'static) {
     let Ok((sniffed, read)) = sniff::sniff(&mut stream, arrival.declared).await else { return };
     let stream = Prefixed::new(read, stream);
     match sniffed {

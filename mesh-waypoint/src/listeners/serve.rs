@@ -1,12 +1,6 @@
 //! One connection from outside.
 
-use std::{
-    io,
-    net::SocketAddr,
-    rc::Rc,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mesh_core::l7::gateway::{Listener, Serves, Tls};
@@ -17,7 +11,6 @@ use super::{Port, hello};
 use crate::{
     duplex::{Duplex, Prefixed},
     inbound::{self, Arrival, Entrance},
-    serve::Shared,
     worker::Worker,
 };
 
@@ -26,25 +19,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The fatal alert `unrecognized_name` (RFC 6066, section 3), in a record of TLS.
 const NO_SUCH_SERVER: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
-/// Counts a connection while it is there.
-struct Counted(Arc<Shared>);
-
-impl Counted {
-    fn new(shared: Arc<Shared>) -> Self {
-        shared.connections.fetch_add(1, Ordering::Relaxed);
-        Self(shared)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Serves what came in at a port of the gateway, until its end.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, number: u16) {
-    let _counted = Counted::new(worker.shared.clone());
+    let _counted = worker.shared.count_connection();
     // The configuration may have closed it meanwhile.
     let Some(port) = worker.listeners().port(number).cloned() else { return };
     // Small answers must not wait for acknowledgements.
@@ -106,7 +83,7 @@ async fn carry(
     let server = entrance.server.clone();
     let arrival = Arrival::from_outside(peer, entrance);
     match &listener.serves {
-        Serves::Requests { .. } => inbound::speak_http(worker, arrival, stream).await,
+        Serves::Requests { .. } => inbound::speak(worker, arrival, stream).await,
         Serves::Connections(_) => match listener.connection_route(server.as_deref()) {
             Some(route) => inbound::tcp::carry_by(&worker, &arrival, stream, &route.backends).await,
             None => tracing::info!(

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use tokio::{
 
 use super::Listeners;
 use crate::{
-    serve::{ACCEPT_PAUSE, MAX_CONNECTIONS, Shared},
+    serve::{Shared, accept},
     worker::{Door, Workers},
 };
 
@@ -49,7 +49,8 @@ pub(crate) async fn follow(shared: &Arc<Shared>, address: IpAddr, workers: &Arc<
             match TcpListener::bind(at).await {
                 Ok(listener) => {
                     tracing::info!(port = port.number, address = %at, "listener open");
-                    let task = spawn_local(accept(listener, port.number, shared.clone(), workers.clone()));
+                    let (shared, workers, door) = (shared.clone(), workers.clone(), Door::Gateway(port.number));
+                    let task = spawn_local(async move { accept(listener, &shared, &workers, door).await });
                     open.insert(port.bound, (port.number, Accepting(task.abort_handle())));
                 }
                 Err(error) => {
@@ -64,27 +65,6 @@ pub(crate) async fn follow(shared: &Arc<Shared>, address: IpAddr, workers: &Arc<
                 std::future::pending::<()>().await;
             },
             () = sleep(ASK_AGAIN), if waiting => {}
-        }
-    }
-}
-
-async fn accept(listener: TcpListener, number: u16, shared: Arc<Shared>, workers: Arc<Workers>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                if shared.connections.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
-                    tracing::warn!(%peer, limit = MAX_CONNECTIONS, "too many connections: refused");
-                    continue;
-                }
-                match stream.into_std() {
-                    Ok(stream) => workers.carry(stream, peer, Door::Gateway(number)),
-                    Err(error) => tracing::warn!(%peer, %error, "connection not handed over"),
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                sleep(ACCEPT_PAUSE).await;
-            }
         }
     }
 }

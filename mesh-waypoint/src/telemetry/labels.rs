@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
+use mesh_core::standard_labels::{PartyLabels, UNKNOWN};
 use mesh_core::{SpiffeId, Workload};
 
 use crate::{
     inbound::{Arrival, Target},
     upstream::{Cluster, ClusterKey, Endpoint},
 };
-
-/// What a label says when nothing is known.
-const UNKNOWN: &str = "unknown";
 
 /// Label names, in the order of [`Parties::values`].
 pub(super) const NAMES: [&str; 25] = [
@@ -74,13 +72,17 @@ impl Parties<'_> {
     /// The labels' values; `cluster` is the name of the cluster of both ends. Where not all may be `known`, the parties are not told.
     pub(super) fn values(&self, cluster: &str, known: bool) -> [String; NAMES.len()] {
         let at_gateway = matches!(self.arrival.target, Target::Gateway(_));
-        let source = self.source.map(|workload| &**workload).filter(|_| known);
+        let workload = self.source.map(|workload| &**workload).filter(|_| known);
         let destination = self.endpoint.and_then(|endpoint| endpoint.workload.as_deref()).filter(|_| known);
         let [service, name, namespace] = self.service().filter(|_| known).unwrap_or([UNKNOWN; 3].map(str::to_owned));
-        let identity = self.arrival.client.identity.as_ref().or(source.map(|workload| &workload.identity));
+        let identity = self.arrival.client.identity.as_ref().or(workload.map(|workload| &workload.identity));
         let identity = identity.filter(|_| known);
-        let source = Party::of(source, identity, cluster);
-        let destination = Party::of(destination, destination.map(|workload| &workload.identity), cluster);
+        let mut source = PartyLabels::of(workload, identity, cluster);
+        if workload.is_none() {
+            // Who is no workload that is known here has a namespace in the identity.
+            source.namespace = identity.map_or(UNKNOWN, SpiffeId::namespace);
+        }
+        let destination = PartyLabels::of(destination, destination.map(|workload| &workload.identity), cluster);
         let protocol = match self.protocol {
             Protocol::Http => "http",
             Protocol::Grpc => "grpc",
@@ -129,37 +131,5 @@ impl Parties<'_> {
         let mut labels = hostname.split('.');
         let mut next = || labels.next().unwrap_or(UNKNOWN).to_owned();
         Some([hostname.to_owned(), next(), next()])
-    }
-}
-
-/// One side's labels.
-struct Party<'a> {
-    workload: &'a str,
-    namespace: &'a str,
-    principal: &'a str,
-    app: &'a str,
-    version: &'a str,
-    cluster: &'a str,
-    canonical_service: &'a str,
-    canonical_revision: &'a str,
-}
-
-impl<'a> Party<'a> {
-    fn of(workload: Option<&'a Workload>, identity: Option<&'a SpiffeId>, cluster: &'a str) -> Self {
-        let field = |get: fn(&'a Workload) -> &'a str| match workload.map(get) {
-            None | Some("") => UNKNOWN,
-            Some(value) => value,
-        };
-        let namespace = workload.map(|workload| &*workload.namespace).or(identity.map(SpiffeId::namespace));
-        Self {
-            workload: field(|workload| &workload.workload_name),
-            namespace: namespace.unwrap_or(UNKNOWN),
-            principal: identity.map_or(UNKNOWN, SpiffeId::as_str),
-            app: field(|workload| &workload.app),
-            version: field(|workload| &workload.version),
-            cluster: workload.map_or(UNKNOWN, |_| cluster),
-            canonical_service: field(|workload| &workload.canonical_service),
-            canonical_revision: workload.map_or("latest", |workload| &workload.canonical_revision),
-        }
     }
 }

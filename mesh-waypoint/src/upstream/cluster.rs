@@ -11,7 +11,7 @@ use std::{
 
 use mesh_core::{
     LabelSet, Protocol, Service, Snapshot, Speaks, Transport, Workload,
-    l7::TrafficPolicy,
+    l7::{BackendTarget, TrafficPolicy},
     policy::{ClientTlsRule, Selector},
     transport_to,
 };
@@ -60,6 +60,19 @@ impl ClusterKey {
             }
             Target::Workload(address) => Some(Self::Address(*address)),
             Target::Gateway(_) => None,
+        }
+    }
+
+    /// The cluster of what a rule names; where it says no port, at `port`, the one that was asked for.
+    ///
+    /// # Errors
+    /// What the rule names is not there: the status to answer with, and why.
+    pub(crate) fn of_backend(target: &BackendTarget, port: u16) -> Result<Self, (u16, &str)> {
+        match target {
+            BackendTarget::Service { hostname, port: own, subset } => {
+                Ok(Self::Service { hostname: hostname.clone(), port: own.unwrap_or(port), subset: subset.clone() })
+            }
+            BackendTarget::Unresolved { status, reason } => Err((*status, reason)),
         }
     }
 }
@@ -123,7 +136,9 @@ impl Cluster {
             clusters.borrow_mut().insert(key.clone(), new.clone());
             new
         });
-        if cluster.generation.get() != generation && cluster.renew(&snapshot, &worker.shared.name.namespace).is_none() {
+        if cluster.generation.get() != generation
+            && cluster.renew(&snapshot, &worker.shared.own.gateway.namespace).is_none()
+        {
             clusters.borrow_mut().remove(key);
             return Err(UpstreamError::NoCluster(key.clone()));
         }

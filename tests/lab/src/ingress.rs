@@ -2,10 +2,8 @@
 
 use anyhow::Result;
 
+use crate::waypoint::GATEWAY_NAME;
 use crate::{Lab, Pod, PodSpec};
-
-/// The label by which a Gateway's pods name it.
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 /// An ingress gateway: a pod outside the mesh's capture that lets traffic in.
 #[derive(Clone, Debug)]

@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use crate::{Lab, Pod, PodSpec, ServiceSpec};
 
-/// The label by which a waypoint's pods name their Gateway.
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+/// The label by which a Gateway's pods name it.
+pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 /// The mesh's tunnel port.
 const HBONE: u16 = 15_008;
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::reference::{BackendRef, Parent, RawBackendRef, RawParentRef};
-use super::route::hostnames;
+use super::route::{hostnames, no_default_gateways};
 use crate::code::Code;
 use crate::finding::ObjectName;
 use crate::istio::{Age, Flaw, Remark, decode, policy_name};
@@ -59,11 +59,7 @@ pub(crate) fn read(kind: &'static str, value: Value, name: &ObjectName) -> Resul
     let Some(spec) = resource.spec else {
         return Err(Flaw::value("spec.parentRefs", "the route attaches itself to nothing"));
     };
-    let mut remarks = Vec::new();
-    if spec.use_default_gateways.is_some() {
-        let message = "there are no default gateways";
-        remarks.push(Remark::new(Code::FieldNotHonoured, "spec.useDefaultGateways", message));
-    }
+    let mut remarks: Vec<_> = no_default_gateways(spec.use_default_gateways.as_ref()).into_iter().collect();
     if spec.hostnames.is_some() && kind == "TCPRoute" {
         return Err(Flaw::value("spec.hostnames", "a connection without TLS names no host"));
     }

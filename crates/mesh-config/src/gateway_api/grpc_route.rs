@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::filters::RawFilter;
 use super::http_route::{RawField, fields, regex};
 use super::reference::{RawBackendRef, RawParentRef};
-use super::route::{MAX_RULES, RawParts, Route, hostnames, hostnames_mean_nothing};
+use super::route::{MAX_RULES, RawParts, Route, hostnames, hostnames_mean_nothing, no_default_gateways};
 use crate::code::Code;
 use crate::finding::ObjectName;
 use crate::istio::{Age, Flaw, Remark, decode, policy_name};
@@ -71,11 +71,7 @@ pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
     if spec.rules.len() > MAX_RULES {
         return Err(Flaw::value("spec.rules", format!("{} rules are more than {MAX_RULES}", spec.rules.len())));
     }
-    let mut remarks = Vec::new();
-    if spec.use_default_gateways.is_some() {
-        let message = "there are no default gateways";
-        remarks.push(Remark::new(Code::FieldNotHonoured, "spec.useDefaultGateways", message));
-    }
+    let mut remarks: Vec<_> = no_default_gateways(spec.use_default_gateways.as_ref()).into_iter().collect();
     let mut rules = Vec::with_capacity(spec.rules.len());
     for (index, raw) in spec.rules.into_iter().enumerate() {
         let field = format!("spec.rules[{index}]");

@@ -1,10 +1,11 @@
-//! What HTTPRoute and GRPCRoute have in common.
+//! What routes have in common.
 
 use std::sync::Arc;
 
 use mesh_core::PolicyName;
 use mesh_core::l7::rule::DirectResponse;
 use mesh_core::l7::{Action, Percent, RequestMatch, Retry, Rule, RuleRef, Timeouts};
+use serde_json::Value;
 
 use super::filters::{Edits, RawFilter};
 use super::reference::{BackendRef, Parent, RawBackendRef};
@@ -42,6 +43,12 @@ pub struct RouteRule {
     pub backends: Vec<BackendRef>,
     /// What the mirrors refer to.
     pub mirrors: Vec<(BackendRef, Percent)>,
+}
+
+/// What is worth saying of `useDefaultGateways`, where it is written.
+pub(super) fn no_default_gateways(written: Option<&Value>) -> Option<Remark> {
+    written?;
+    Some(Remark::new(Code::FieldNotHonoured, "spec.useDefaultGateways", "there are no default gateways"))
 }
 
 /// The parts of a rule that are read alike.

@@ -1,10 +1,9 @@
 //! Gateways: where traffic from outside the mesh comes in, and where it goes from there.
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::hosts::HostIndex;
 use super::rule::{Backend, RuleRef};
 use super::table::RouteTable;
 use crate::label_set::LabelSet;
@@ -154,29 +153,15 @@ impl Listener {
 #[derive(Debug, Clone, Default)]
 pub struct PortListeners {
     all: Vec<Arc<Listener>>,
-    exact: HashMap<Arc<str>, usize>,
-    /// The longest first.
-    suffixes: Vec<(Arc<str>, usize)>,
+    index: HostIndex,
 }
 
 impl PortListeners {
     /// Those for the same host: the first has it.
     #[must_use]
     pub fn new(all: Vec<Arc<Listener>>) -> Self {
-        let (mut exact, mut suffixes) = (HashMap::new(), Vec::new());
-        for (index, listener) in all.iter().enumerate() {
-            for host in &listener.hosts {
-                match host {
-                    HostPattern::Exact(host) => {
-                        exact.entry(Arc::clone(host)).or_insert(index);
-                    }
-                    HostPattern::Suffix(end) => suffixes.push((Arc::clone(end), index)),
-                }
-            }
-        }
-        // Stable: among equals the first stays first.
-        suffixes.sort_by_key(|(end, _)| Reverse(end.len()));
-        Self { all, exact, suffixes }
+        let index = HostIndex::build(all.iter().map(|listener| &*listener.hosts));
+        Self { all, index }
     }
 
     /// All of them.
@@ -194,11 +179,7 @@ impl PortListeners {
     /// The listener for a host: what a request asks for, or the server's name in TLS, in lower case and without a port.
     #[must_use]
     pub fn for_host(&self, host: &str) -> Option<&Arc<Listener>> {
-        let by_suffix = || {
-            let found = self.suffixes.iter().find(|(end, _)| host.len() >= end.len() && host.ends_with(&**end));
-            found.map(|(_, index)| *index)
-        };
-        self.all.get(self.exact.get(host).copied().or_else(by_suffix)?)
+        self.all.get(self.index.find(host)?)
     }
 
     /// The listener for a client that names no server.

@@ -4,6 +4,7 @@
 
 pub mod cors;
 pub mod gateway;
+mod hosts;
 pub mod matching;
 pub mod path;
 mod redirect;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::RequestView;
+use super::hosts::HostIndex;
 use super::matching::{PathMatch, RequestMatch};
 use super::rule::Rule;
 use crate::policy::HostPattern;
@@ -35,9 +36,7 @@ pub struct HostRules {
 pub struct RouteTable {
     hosts: Vec<HostRules>,
     lists: Vec<RuleList>,
-    exact: HashMap<Arc<str>, usize>,
-    /// The longest first.
-    suffixes: Vec<(Arc<str>, usize)>,
+    index: HostIndex,
 }
 
 impl PartialEq for RouteTable {
@@ -70,21 +69,8 @@ impl RouteTable {
     #[must_use]
     pub fn build(hosts: Vec<HostRules>) -> Self {
         let lists = hosts.iter().map(RuleList::build).collect();
-        let mut exact = HashMap::new();
-        let mut suffixes = Vec::new();
-        for (index, rules) in hosts.iter().enumerate() {
-            for host in &rules.hosts {
-                match host {
-                    HostPattern::Exact(host) => {
-                        exact.entry(Arc::clone(host)).or_insert(index);
-                    }
-                    HostPattern::Suffix(end) => suffixes.push((Arc::clone(end), index)),
-                }
-            }
-        }
-        // Stable: among equals the first stays first.
-        suffixes.sort_by_key(|(end, _)| Reverse(end.len()));
-        Self { hosts, lists, exact, suffixes }
+        let index = HostIndex::build(hosts.iter().map(|rules| &*rules.hosts));
+        Self { hosts, lists, index }
     }
 
     /// Rules for whatever host a request names: those of one Service.
@@ -102,13 +88,7 @@ impl RouteTable {
     /// The rule that counts for a request, if there is one.
     #[must_use]
     pub fn find(&self, request: &dyn RequestView) -> Option<Found<'_>> {
-        let host = request.host();
-        let by_suffix = || {
-            let found = self.suffixes.iter().find(|(end, _)| host.len() >= end.len() && host.ends_with(&**end));
-            found.map(|(_, index)| *index)
-        };
-        let index = self.exact.get(host).copied().or_else(by_suffix)?;
-        self.lists.get(index)?.find(request)
+        self.lists.get(self.index.find(request.host())?)?.find(request)
     }
 }
 
