@@ -27,8 +27,6 @@ use crate::{
 
 /// Bytes of a request's head. Envoy's default is 60 KiB.
 const MAX_HEAD: usize = 64 << 10;
-/// Fields of a request's header.
-const MAX_FIELDS: usize = 200;
 /// Requests under way on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 /// Streams that a client may reset before they were looked at (RFC 9113, section 10.5; CVE-2023-44487).
@@ -90,8 +88,7 @@ pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Pr
         let connection = connection.clone();
         Box::pin(async move { Ok::<_, Infallible>(exchange::serve(connection, request).await) })
     });
-    let mut served =
-        http1::Builder::new().max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS).serve_connection(stream, service);
+    let mut served = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(stream, service);
     let mut draining = pin!(connection.draining());
     let mut stopped = pin!(pulse.stopped());
     let mut drained = false;

@@ -36,8 +36,6 @@ const IDLE: Duration = Duration::from_secs(300);
 const STREAMS: usize = 100;
 /// Bytes of a response's head.
 const MAX_HEAD: usize = 64 << 10;
-/// Fields of a response's header.
-const MAX_FIELDS: usize = 200;
 /// Bytes that one HTTP/2 stream of an endpoint may have under way to us, and all of a connection.
 const WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
 /// How long an endpoint may take to close its side of a connection that is done with.
@@ -167,7 +165,7 @@ pub(crate) async fn dial_http1(
 ) -> Result<Http1Line, UpstreamError> {
     let stream = connect_within(worker, endpoint, connect_timeout(policy)).await?;
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
+    builder.max_buf_size(MAX_HEAD);
     let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| UpstreamError::Connect(error.to_string()))?;
     let upgrade = Rc::new(Cell::new(None));
