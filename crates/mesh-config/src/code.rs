@@ -203,6 +203,14 @@ codes! {
         "Let a listener's allowedRoutes and hostname admit the route, or correct the route."
     NoSuchGateway = "MESH0417" Warning "gateway does not exist"
         "Create the Gateway of networking.istio.io that is named, or correct the name."
+
+    // Delegates.
+    NoSuchDelegate = "MESH0418" Error "delegate cannot be used"
+        "Name a VirtualService without hosts whose exportTo admits the namespace; the rule is left out until then."
+    DelegateConflict = "MESH0419" Error "delegate's rule matches what its root does not"
+        "Let each match of the delegate be narrower than one of the root's; the rule is left out until then."
+    UnusedDelegate = "MESH0420" Warning "nobody delegates to it"
+        "Name it as delegate in a VirtualService with hosts, or give it hosts."
 }
 
 impl fmt::Display for Code {

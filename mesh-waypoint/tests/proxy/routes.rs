@@ -297,3 +297,44 @@ fn copies_go_where_they_are_asked_for_and_nobody_waits_for_them() {
         assert_eq!(seen("/echo", 1).await, 1);
     });
 }
+
+#[test]
+fn what_is_delegated_is_done_within_the_bounds_of_its_root() {
+    let root = "
+  - match: [{uri: {prefix: /api}, headers: {x-user: {prefix: j}}}]
+    headers: {request: {set: {x-root: \"1\"}}}
+    delegate: {name: api, namespace: team}
+  - directResponse: {status: 418}";
+    let delegate = "\n---\napiVersion: networking.istio.io/v1beta1\nkind: VirtualService\n\
+        metadata: {name: api, namespace: team}\nspec:\n  http:\n\
+        \x20 - match: [{uri: {prefix: /api/v2}, headers: {x-user: {exact: jason}}}]\n\
+        \x20   route: [{destination: {host: cart.shop.svc.cluster.local, subset: v2}}]\n\
+        \x20 - match: [{uri: {prefix: /other}}]\n    directResponse: {status: 299}\n\
+        \x20 - match: [{method: {exact: DELETE}}]\n    directResponse: {status: 204}\n";
+    run_with(&(SUBSETS.to_owned() + &virtual_service(root) + delegate), async |world| {
+        let backend = serve(CARTS[2], 8080, false).await;
+        let mut client = client(&world).await;
+        let ask = |method: &str, path: &str, user: &str| {
+            let request = Request::builder().method(method).uri(path).header("host", "cart").header("x-user", user);
+            request.body(Full::<Bytes>::default()).expect("valid")
+        };
+        let answer = client.ask(ask("GET", "/api/v2/items", "jason")).await;
+        assert_eq!((answer.status, &answer.body[..]), (200, CARTS[2].as_bytes()));
+        assert_eq!(backend.seen.borrow().last().expect("a request").headers["x-root"], "1", "what the root says");
+        for (method, path, user, status) in [
+            ("GET", "/api/v2/items", "jim", 418),    // the delegate's own match
+            ("DELETE", "/api/v1/items", "jim", 204), // the root's match, and the delegate's method
+            ("DELETE", "/api/v1/items", "ann", 418), // not the root's
+            ("DELETE", "/items", "jason", 418),
+            ("GET", "/other", "jason", 418), // the delegate asks for what the root has not
+        ] {
+            assert_eq!(client.ask(ask(method, path, user)).await.status, status, "{method} {path} {user}");
+        }
+        // A change of the delegate alone is a change of the root.
+        let changed = delegate.replace("204", "205");
+        world.configure(&(SUBSETS.to_owned() + &virtual_service(root) + &changed));
+        while client.ask(ask("DELETE", "/api/v1/items", "jim")).await.status != 205 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+}

@@ -5,6 +5,7 @@ mod attached_routes;
 mod changes;
 mod claims;
 mod definitions;
+mod delegates;
 mod destination_rules;
 mod endpoints;
 mod finding_set;

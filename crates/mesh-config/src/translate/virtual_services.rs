@@ -9,6 +9,7 @@ use mesh_core::l7::{Action, BackendTarget, L7, Precedence, RouteTable, Rule, Ser
 use mesh_core::policy::HostPattern;
 use mesh_core::{LabelSet, Policies, Service, Workload};
 
+use super::delegates::{Delegates, WrittenRule};
 use super::gateways::{Routes, VirtualServiceRoutes, pattern};
 use super::policies::{by_age, report};
 use super::shadows::{Matches, is_everything};
@@ -42,12 +43,19 @@ pub(super) fn routes(
         gateways: VirtualServiceRoutes::default(),
     };
     let mut routes = Vec::new();
+    let mut delegates = Delegates::of(&objects.virtual_services);
     for located in by_age(&objects.virtual_services, |read| &read.age) {
         report(located, &located.object.remarks, translation.findings);
-        translation.at_gateways(located);
-        translation.virtual_service(located, &mut routes);
+        if located.object.is_delegate() {
+            continue;
+        }
+        let rules = delegates.expand(located, translation.findings);
+        translation.at_gateways(located, &rules);
+        translation.virtual_service(located, &rules, &mut routes);
     }
-    (routes, translation.gateways)
+    delegates.report_unused(translation.findings);
+    let gateways = translation.gateways;
+    (routes, gateways)
 }
 
 struct Translation<'a> {
@@ -63,7 +71,12 @@ struct Translation<'a> {
 }
 
 impl Translation<'_> {
-    fn virtual_service(&mut self, located: &Located<VirtualService>, routes: &mut Vec<ServiceRoutes>) {
+    fn virtual_service(
+        &mut self,
+        located: &Located<VirtualService>,
+        written: &[WrittenRule<'_>],
+        routes: &mut Vec<ServiceRoutes>,
+    ) {
         let read = &*located.object;
         if !read.http.iter().any(|http| http.gateways.iter().flatten().any(|gateway| gateway == MESH)) {
             return;
@@ -72,9 +85,12 @@ impl Translation<'_> {
         if hosts.is_empty() {
             return; // What is wrong with its destinations matters to nobody.
         }
-        let rules: Vec<Arc<Rule>> =
-            read.http.iter().filter_map(|http| self.rule(http, MESH, located)).map(Arc::new).collect();
-        self.report_shadows(&rules, located);
+        let rules: Vec<(Arc<Rule>, &Located<VirtualService>)> = written
+            .iter()
+            .filter_map(|written| Some((Arc::new(self.rule(&written.http, MESH, written.by)?), written.by)))
+            .collect();
+        self.report_shadows(&rules);
+        let rules = rules.into_iter().map(|(rule, _)| rule).collect();
         let table = Arc::new(RouteTable::of_any_host(rules, Precedence::AsWritten));
         for (hostname, index) in hosts {
             let clients: Vec<Option<Arc<str>>> = match &read.exported_to {
@@ -99,7 +115,7 @@ impl Translation<'_> {
     }
 
     /// What it says of the traffic of gateways.
-    fn at_gateways(&mut self, located: &Located<VirtualService>) {
+    fn at_gateways(&mut self, located: &Located<VirtualService>, written: &[WrittenRule<'_>]) {
         let read = &*located.object;
         let of_requests = read.http.iter().flat_map(|http| http.gateways.iter().flatten());
         let matches = read.connections.iter().flat_map(|rule| &rule.matches);
@@ -119,7 +135,11 @@ impl Translation<'_> {
                 self.findings.push(finding.at("spec.gateways"));
                 continue;
             }
-            let rules = read.http.iter().filter_map(|http| self.rule(http, gateway, located)).map(Arc::new).collect();
+            let rules = written
+                .iter()
+                .filter_map(|written| self.rule(&written.http, gateway, written.by))
+                .map(Arc::new)
+                .collect();
             let routes = Routes { namespace: Arc::clone(namespace), hosts: hosts.clone(), said: rules };
             self.gateways.rules.entry(key.clone()).or_default().push(routes);
             let said = read.connections.iter().flat_map(|rule| self.connections(rule, gateway, located)).collect();
@@ -169,9 +189,9 @@ impl Translation<'_> {
     }
 
     /// Says which rules get no request, for those before them have all.
-    fn report_shadows(&mut self, rules: &[Arc<Rule>], located: &Located<VirtualService>) {
+    fn report_shadows(&mut self, rules: &[(Arc<Rule>, &Located<VirtualService>)]) {
         let (mut matches, mut whole) = (Matches::default(), None);
-        for rule in rules {
+        for (rule, located) in rules {
             let holder = match whole {
                 Some(holder) => Some(holder),
                 None if rule.matches.is_empty() => None,

@@ -24,6 +24,7 @@ use super::duration::duration;
 use super::{Age, Flaw, Remark, decode, policy_name};
 use crate::code::Code;
 use crate::finding::ObjectName;
+use crate::object::Key;
 
 /// Rules of one VirtualService; one request of thousands of rules is a mistake.
 const MAX_RULES: usize = 1_000;
@@ -35,7 +36,7 @@ pub(crate) const MESH: &str = "mesh";
 pub struct VirtualService {
     /// Its namespace and name.
     pub name: Arc<PolicyName>,
-    /// The hosts as they are written.
+    /// The hosts as they are written; none for a delegate, which others name.
     pub hosts: Vec<String>,
     /// The namespaces whose clients it is for; none for all.
     pub exported_to: Option<Vec<Arc<str>>>,
@@ -54,8 +55,19 @@ pub struct VirtualService {
 pub struct HttpRule {
     /// The rule.
     pub rule: Rule,
-    /// The gateways that it is for; for each match those of the match, and one entry for a rule without matches.
+    /// The gateways that it is for; for each match those of the match, and one entry for a rule without matches. Of a
+    /// delegate none where it names none: its root's.
     pub gateways: Vec<Vec<String>>,
+    /// The VirtualService whose rules say what becomes of its requests; the rule's own action is nothing then.
+    pub delegate: Option<Key>,
+}
+
+impl VirtualService {
+    /// Whether it says something only where another one names it.
+    #[must_use]
+    pub fn is_delegate(&self) -> bool {
+        self.hosts.is_empty()
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,7 +95,7 @@ struct RawHttp {
     route: Vec<RawRoute>,
     redirect: Option<RawRedirect>,
     direct_response: Option<RawDirectResponse>,
-    delegate: Option<Value>,
+    delegate: Option<RawDelegate>,
     rewrite: Option<RawRewrite>,
     timeout: Option<String>,
     retries: Option<RawRetries>,
@@ -97,6 +109,14 @@ struct RawHttp {
     headers: Option<RawHeaders>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDelegate {
+    #[serde(default)]
+    name: String,
+    namespace: Option<String>,
+}
+
 impl VirtualService {
     pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<Spec>(value)?;
@@ -106,8 +126,12 @@ impl VirtualService {
         };
         let name = policy_name(name);
         check_hosts(&spec)?;
+        if spec.hosts.is_empty() {
+            check_delegate(&spec)?;
+        }
         let mut remarks = Vec::new();
-        let gateways = spec.gateways.filter(|gateways| !gateways.is_empty()).unwrap_or_else(|| vec![MESH.to_owned()]);
+        let everywhere = if spec.hosts.is_empty() { Vec::new() } else { vec![MESH.to_owned()] };
+        let gateways = spec.gateways.filter(|gateways| !gateways.is_empty()).unwrap_or(everywhere);
         let mut http = Vec::with_capacity(spec.http.len());
         for (index, raw) in spec.http.into_iter().enumerate() {
             http.push(raw.read(index, &name, &gateways, &mut remarks)?);
@@ -143,12 +167,6 @@ fn report_connections_in_mesh(connections: &[ConnectionRule], remarks: &mut Vec<
 }
 
 fn check_hosts(spec: &Spec) -> Result<(), Flaw> {
-    if spec.hosts.is_empty() {
-        return Err(Flaw::value(
-            "spec.hosts",
-            "a VirtualService without hosts is only ever a delegate, and delegates are not read",
-        ));
-    }
     for (index, host) in spec.hosts.iter().enumerate() {
         let name = host.strip_prefix("*.").unwrap_or(host);
         let label = |label: &str| {
@@ -166,6 +184,38 @@ fn check_hosts(spec: &Spec) -> Result<(), Flaw> {
     Ok(())
 }
 
+/// What has no hosts is only ever a delegate, and says nothing of where it is in force.
+fn check_delegate(spec: &Spec) -> Result<(), Flaw> {
+    let has_gateways = spec.gateways.as_ref().is_some_and(|gateways| !gateways.is_empty());
+    for (name, given) in [("gateways", has_gateways), ("tls", !spec.tls.is_empty()), ("tcp", !spec.tcp.is_empty())] {
+        if given {
+            let message = "a VirtualService without hosts is a delegate, and has rules of http alone";
+            return Err(Flaw::value(format!("spec.{name}"), message));
+        }
+    }
+    if spec.http.is_empty() {
+        return Err(Flaw::value("spec.hosts", "the VirtualService is about no host, and has no rule to be a delegate"));
+    }
+    match spec.http.iter().position(|rule| rule.delegate.is_some()) {
+        None => Ok(()),
+        Some(index) => {
+            let message = "a VirtualService without hosts is a delegate, and a delegate delegates nothing";
+            Err(Flaw::value(format!("spec.http[{index}].delegate"), message))
+        }
+    }
+}
+
+impl RawDelegate {
+    fn read(self, namespace: &Arc<str>, field: &str) -> Result<Key, Flaw> {
+        if self.name.is_empty() {
+            return Err(Flaw::value(format!("{field}.name"), "it names no VirtualService"));
+        }
+        let namespace =
+            self.namespace.filter(|given| !given.is_empty()).map_or_else(|| Arc::clone(namespace), Into::into);
+        Ok((namespace, self.name.into()))
+    }
+}
+
 impl RawHttp {
     fn read(
         self,
@@ -175,10 +225,6 @@ impl RawHttp {
         remarks: &mut Vec<Remark>,
     ) -> Result<HttpRule, Flaw> {
         let field = format!("spec.http[{index}]");
-        if self.delegate.is_some() {
-            let message = "the VirtualService that it names is not read: the rule cannot be in force";
-            return Err(Flaw::value(format!("{field}.delegate"), message));
-        }
         let at = RuleRef {
             kind: "VirtualService",
             namespace: Arc::clone(&name.namespace),
@@ -196,7 +242,8 @@ impl RawHttp {
         if for_gateways.is_empty() {
             for_gateways.push(gateways.to_vec());
         }
-        let action = action(self.route, self.redirect, self.direct_response, &field)?;
+        let delegate = self.delegate.map(|raw| raw.read(&name.namespace, &format!("{field}.delegate"))).transpose()?;
+        let action = action((self.route, self.redirect, self.direct_response), delegate.is_some(), &field)?;
         let headers = self.headers.map_or(Ok((HeaderEdits::default(), HeaderEdits::default())), |headers| {
             headers.read(&format!("{field}.headers"), remarks)
         })?;
@@ -224,17 +271,21 @@ impl RawHttp {
             timeouts,
             cors: self.cors_policy.map(|cors| cors.read(&format!("{field}.corsPolicy"))).transpose()?,
         };
-        Ok(HttpRule { rule, gateways: for_gateways })
+        Ok(HttpRule { rule, gateways: for_gateways, delegate })
     }
 }
 
 fn action(
-    route: Vec<RawRoute>,
-    redirect: Option<RawRedirect>,
-    direct: Option<RawDirectResponse>,
+    (route, redirect, direct): (Vec<RawRoute>, Option<RawRedirect>, Option<RawDirectResponse>),
+    delegated: bool,
     field: &str,
 ) -> Result<Action, Flaw> {
     match (route.is_empty(), redirect, direct) {
+        (true, None, None) if delegated => Ok(Action::Forward(Vec::new())),
+        _ if delegated => {
+            let message = "a rule that delegates has no route, redirect or directResponse of its own";
+            Err(Flaw::value(format!("{field}.delegate"), message))
+        }
         (false, None, None) => action::forward(route, &format!("{field}.route")),
         (true, Some(redirect), None) => redirect.read(&format!("{field}.redirect")),
         (true, None, Some(direct)) => direct.read(&format!("{field}.directResponse")),
