@@ -2,17 +2,18 @@
 
 use std::{error::Error, rc::Rc, time::Duration};
 
-use hyper::{Request, Response, body::Incoming, client::conn::TrySendError};
+use hyper::{Request, Response, body::Incoming};
 use mesh_core::l7::TrafficPolicy;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    RequestBody,
+    RequestBody, framing,
     lease::{Hold, Lease},
     reply::{Flag, Refusal},
 };
 use crate::{
     duplex::Duplex,
+    telemetry::{BadInput, BadInputs, Sender},
     upstream::{Cluster, ClusterState, Count, Endpoint, Http1Line, UpstreamError, Version, dial_http1, dial_http2},
     worker::Worker,
 };
@@ -45,30 +46,59 @@ pub(super) enum Failure {
     Broken(Broken),
 }
 
-/// How a connection ended under a request.
+/// How a connection ended under a request, or why its answer is none.
 #[derive(Debug)]
 pub(super) struct Broken {
-    error: hyper::Error,
+    cause: Cause,
     /// The endpoint says that it has not looked at the request (RFC 9113, section 8.7).
     pub(super) is_refused_stream: bool,
     /// The client's own body broke off.
     pub(super) is_clients: bool,
 }
 
+#[derive(Debug)]
+enum Cause {
+    Connection(hyper::Error),
+    /// The answer breaks HTTP's rules.
+    Lie(BadInput),
+}
+
 impl Broken {
     fn new(error: hyper::Error) -> Self {
         let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
         let is_refused_stream = http2.and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM);
-        let is_clients = error.is_user() && error.is_body_write_aborted();
-        Self { error, is_refused_stream, is_clients }
+        // What is ours to do wrong is the body, and that is the client's.
+        let is_clients = error.is_user();
+        Self { cause: Cause::Connection(error), is_refused_stream, is_clients }
+    }
+
+    const fn lie(what: BadInput) -> Self {
+        Self { cause: Cause::Lie(what), is_refused_stream: false, is_clients: false }
+    }
+
+    /// Counts an answer that breaks HTTP's rules.
+    fn count(&self, counters: &BadInputs) {
+        match &self.cause {
+            Cause::Connection(error) => counters.count_error(Sender::Endpoint, error),
+            Cause::Lie(what) => counters.count(Sender::Endpoint, *what),
+        }
     }
 
     /// What the client is told.
     pub(super) fn into_refusal(self) -> Refusal {
-        let reason = if self.error.is_parse() { "protocol error" } else { "connection termination" };
-        let flag = if self.error.is_parse() { Flag::UpstreamProtocol } else { Flag::UpstreamTermination };
-        tracing::debug!(error = %self.error, refused = self.is_refused_stream, "endpoint gave no answer");
-        let status = if self.error.is_parse() { 502 } else { 503 };
+        if self.is_clients {
+            return Refusal::new(400, "the request's body broke off", Flag::DownstreamProtocol);
+        }
+        tracing::debug!(cause = ?self.cause, refused = self.is_refused_stream, "endpoint gave no answer");
+        let is_protocol = match &self.cause {
+            Cause::Connection(error) => error.is_parse(),
+            Cause::Lie(_) => true,
+        };
+        let (status, reason, flag) = if is_protocol {
+            (502, "protocol error", Flag::UpstreamProtocol)
+        } else {
+            (503, "connection termination", Flag::UpstreamTermination)
+        };
         let text = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
         Refusal::new(status, text, flag)
     }
@@ -83,6 +113,7 @@ impl Attempt<'_> {
             return Err(Failure::Unsent(UpstreamError::Overflow("max requests"), Box::new(request)));
         };
         let active = (of_cluster, Count::one(&self.endpoint.state, |state| &state.active));
+        let protocols = protocols(&request).filter(|_| self.version == Version::Http1);
         // A connection that turns out to be closed gives the request back; each is tried once.
         loop {
             let (hold, result, upgrade) = match self.version {
@@ -105,13 +136,23 @@ impl Attempt<'_> {
             };
             match result {
                 Ok(response) => {
+                    let response =
+                        honest(response, protocols.as_deref()).map_err(|what| self.broken(Broken::lie(what)))?;
                     let (cluster, endpoint) = (self.cluster.clone(), self.endpoint.clone());
                     let lease = Lease { cluster, endpoint, hold, _active: active };
                     return Ok(Sent { response, lease, upgrade });
                 }
-                Err(error) => request = given_back(error)?,
+                Err(mut error) => match error.take_message() {
+                    Some(given_back) => request = given_back,
+                    None => return Err(self.broken(Broken::new(error.into_error()))),
+                },
             }
         }
+    }
+
+    fn broken(&self, broken: Broken) -> Failure {
+        broken.count(&self.worker.shared.telemetry.bad_inputs);
+        Failure::Broken(broken)
     }
 
     async fn http1(&self, policy: &Rc<TrafficPolicy>) -> Result<Http1Line, UpstreamError> {
@@ -171,12 +212,17 @@ impl Attempt<'_> {
     }
 }
 
-/// The request, where it did not go out.
-fn given_back(mut error: TrySendError<Request<RequestBody>>) -> Result<Request<RequestBody>, Failure> {
-    match error.take_message() {
-        Some(request) => Ok(request),
-        None => Err(Failure::Broken(Broken::new(error.into_error()))),
-    }
+/// The response, where it keeps to HTTP's rules. `protocols` are those that were asked for.
+fn honest(response: Response<Incoming>, protocols: Option<&str>) -> Result<Response<Incoming>, BadInput> {
+    let (mut parts, body) = response.into_parts();
+    framing::check_response(&mut parts, protocols)?;
+    Ok(Response::from_parts(parts, body))
+}
+
+/// The protocols that a request asks for in place of HTTP/1.1.
+fn protocols(request: &Request<RequestBody>) -> Option<String> {
+    let asked = request.headers().get(http::header::UPGRADE)?;
+    asked.to_str().ok().map(str::to_owned)
 }
 
 fn is_upgrade(request: &Request<RequestBody>) -> bool {

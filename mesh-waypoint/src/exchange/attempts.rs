@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, Method, header::TRANSFER_ENCODING};
+use http_body::Body as _;
 use hyper::Request;
 use mesh_core::l7::{
     RequestView as _,
@@ -18,6 +19,7 @@ use super::{
     RequestBody,
     attempt::{Attempt, Failure, Sent},
     head::Head,
+    ledger::Ledger,
     reply::{self, Flag, Refusal},
     route::{Plan, backoff},
 };
@@ -37,6 +39,7 @@ pub(super) struct Attempts<'a> {
     pub(super) cluster: &'a Rc<Cluster>,
     pub(super) plan: &'a Plan,
     pub(super) head: &'a Head,
+    pub(super) ledger: &'a Ledger,
     pub(super) version: Version,
     /// When all has to be over.
     pub(super) deadline: Option<Instant>,
@@ -105,7 +108,12 @@ impl Attempts<'_> {
         let attempt = Attempt { worker, cluster: self.cluster, endpoint, version: self.version };
         let mut parts = self.head.for_upstream(self.version, &self.head.authority);
         parts.headers.insert("x-envoy-attempt-count", HeaderValue::from(before + 1));
-        let request = Request::from_parts(parts, body.take());
+        let body_now = body.take();
+        // Else hyper sends a GET without the body that it has.
+        if self.version == Version::Http1 && body_now.size_hint().exact().is_none() && parts.method != Method::CONNECT {
+            parts.headers.entry(TRANSFER_ENCODING).or_insert(HeaderValue::from_static("chunked"));
+        }
+        let request = Request::from_parts(parts, body_now);
         let sending = attempt.send(request);
         let limits = [self.plan.retry.per_try_timeout, self.plan.timeouts.backend_request];
         let sent = match limits.into_iter().flatten().min() {
@@ -121,11 +129,15 @@ impl Attempts<'_> {
                 *body = request.into_body();
                 End::Unsent(error)
             }
-            Err(Failure::Broken(broken)) => End::Broken {
-                refused_stream: broken.is_refused_stream,
-                clients: broken.is_clients,
-                refusal: broken.into_refusal(),
-            },
+            Err(Failure::Broken(mut broken)) => {
+                // HTTP/2 tells of a client's body that broke off as of any stream that ended.
+                broken.is_clients |= self.ledger.is_broken_off.get();
+                End::Broken {
+                    refused_stream: broken.is_refused_stream,
+                    clients: broken.is_clients,
+                    refusal: broken.into_refusal(),
+                }
+            }
         }
     }
 

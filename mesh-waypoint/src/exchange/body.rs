@@ -14,10 +14,12 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
+    fields,
     lease::Lease,
     ledger::Ledger,
     reply::{Flag, Refusal},
 };
+use crate::telemetry::Sender;
 
 /// The body of a request on its way to an endpoint.
 pub(crate) struct RequestBody {
@@ -120,7 +122,10 @@ impl Body for RequestBody {
         if let (Some(data), Some(ledger)) = (data, &self.ledger) {
             ledger.sent.set(ledger.sent.get() + data.len() as u64);
         }
-        Poll::Ready(frame)
+        if let (Some(Err(error)), Some(ledger)) = (&frame, &self.ledger) {
+            ledger.note_broken_body(Sender::Client, error);
+        }
+        Poll::Ready(frame.map(|frame| frame.map(with_clean_trailers)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -137,6 +142,14 @@ impl Body for RequestBody {
             Sent::Held { data, sent } => SizeHint::with_exact(if *sent { 0 } else { data.len() as u64 }),
         }
     }
+}
+
+/// Trailers without what is none.
+fn with_clean_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        fields::prepare_trailers(trailers);
+    }
+    frame
 }
 
 /// Why a response ends before its end.
@@ -216,10 +229,15 @@ impl Body for ReplyBody {
                 self.ledger.received.set(self.ledger.received.get() + count);
                 frame.trailers_ref().into_iter().for_each(|trailers| self.ledger.note_grpc(trailers));
             }
-            Some(Err(_)) => self.ledger.note_flag(Flag::UpstreamTermination),
+            Some(Err(error)) => {
+                self.ledger.note_flag(Flag::UpstreamTermination);
+                if let ReplyError::Upstream(error) = error {
+                    self.ledger.note_broken_body(Sender::Endpoint, error);
+                }
+            }
             None => self.finish(),
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map(with_clean_trailers)))
     }
 
     fn is_end_stream(&self) -> bool {

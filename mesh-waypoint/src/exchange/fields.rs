@@ -2,7 +2,10 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, CONTENT_TYPE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{
+        AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, EXPECT, HOST,
+        PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    },
     request, response,
 };
 
@@ -10,11 +13,36 @@ use crate::inbound::{Arrival, Target};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// What a client that would go on by HTTP/2 says of itself (RFC 7540, section 3.2.1).
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// What is no trailer.
+const NO_TRAILERS: [HeaderName; 19] = [
+    AUTHORIZATION,
+    CONNECTION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    COOKIE,
+    EXPECT,
+    HOST,
+    KEEP_ALIVE,
+    PROXY_AUTHORIZATION,
+    PROXY_CONNECTION,
+    SET_COOKIE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    FORWARDED_FOR,
+    CLIENT_CERTIFICATE,
+];
 
 /// Whether a message is gRPC's.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -24,7 +52,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 /// Makes a request's fields those that go on to an endpoint.
 pub(super) fn prepare_request(parts: &mut request::Parts, arrival: &Arrival, upgrades: bool) {
     let headers = &mut parts.headers;
-    let has_trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let has_trailers = tokens(headers, &TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
     remove_hop_by_hop(headers, upgrades);
     if has_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -60,6 +88,36 @@ fn from_outside(headers: &mut HeaderMap, arrival: &Arrival, tls: bool) {
     }
 }
 
+/// Leaves of the protocols that a client asks for those that may go on, and says whether there is one. A tunnel of HTTP/2 or of TLS
+/// would carry requests that nobody here judges; a server may ignore who asks (RFC 9110, section 7.8).
+pub(super) fn keep_protocols(headers: &mut HeaderMap) -> bool {
+    let is_named = tokens(headers, &CONNECTION).any(|name| name.eq_ignore_ascii_case("upgrade"));
+    let hides_requests = |name: &str| {
+        let name = name.split('/').next().unwrap_or_default();
+        ["h2c", "h2", "http", "tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
+    };
+    let kept: Vec<&str> = tokens(headers, &UPGRADE).filter(|name| is_named && !hides_requests(name)).collect();
+    match HeaderValue::try_from(kept.join(", ")) {
+        Ok(kept) if !kept.is_empty() => drop(headers.insert(UPGRADE, kept)),
+        _ => drop(headers.remove(UPGRADE)),
+    }
+    headers.contains_key(UPGRADE)
+}
+
+/// The members of a field that is a list.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// Fields that say nothing good after a body: what routes, frames, or says who somebody is has been decided by then (RFC 9110,
+/// section 6.5.1).
+pub(super) fn prepare_trailers(trailers: &mut HeaderMap) {
+    for name in NO_TRAILERS {
+        trailers.remove(name);
+    }
+}
+
 /// Makes a response's fields those that go on to the client.
 pub(super) fn prepare_response(parts: &mut response::Parts, upgrades: bool) {
     remove_hop_by_hop(&mut parts.headers, upgrades);
@@ -67,20 +125,15 @@ pub(super) fn prepare_response(parts: &mut response::Parts, upgrades: bool) {
 
 fn remove_hop_by_hop(headers: &mut HeaderMap, upgrades: bool) {
     if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-            .collect();
+        let named: Vec<HeaderName> =
+            tokens(headers, &CONNECTION).filter_map(|name| HeaderName::try_from(name).ok()).collect();
         for name in named {
             if name != UPGRADE {
                 headers.remove(name);
             }
         }
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING] {
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, TE, TRANSFER_ENCODING] {
         headers.remove(name);
     }
     if upgrades && headers.contains_key(UPGRADE) {

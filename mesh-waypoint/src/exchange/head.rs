@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue, Method, Uri, Version as HttpVersion,
-    header::HOST,
+    header::{EXPECT, HOST},
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -13,9 +13,10 @@ use mesh_core::{
     l7::{RequestView, path::normalised},
 };
 
-use super::reply::{Flag, Refusal};
+use super::{authority::authority_of, framing, reply::Refusal};
 use crate::{
     inbound::{Arrival, Target},
+    telemetry::BadInput,
     upstream::Version,
 };
 
@@ -37,10 +38,12 @@ impl Head {
     /// Reads a request of a tunnel.
     ///
     /// # Errors
-    /// It names no host, or more than one.
+    /// It has no reading, or more than one.
     pub(super) fn read(mut parts: Parts, arrival: &Arrival) -> Result<Self, Refusal> {
-        normalise(&mut parts)?;
+        framing::check_request(&parts)?;
         let authority = authority_of(&parts, &arrival.target)?;
+        check_expectation(&parts)?;
+        normalise(&mut parts)?;
         let host = authority.host().to_ascii_lowercase();
         let target = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         Ok(Self {
@@ -90,14 +93,24 @@ impl Head {
     }
 }
 
+/// There is one expectation (RFC 9110, section 10.1.1).
+fn check_expectation(parts: &Parts) -> Result<(), Refusal> {
+    let unknown = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if parts.version >= HttpVersion::HTTP_11 && parts.headers.get_all(EXPECT).iter().any(unknown) {
+        return Err(Refusal::of_bad_input(417, "unknown expectation", BadInput::Expectation));
+    }
+    Ok(())
+}
+
 /// Writes the path in its normal form: what rules and policies see is what the endpoint gets.
 fn normalise(parts: &mut Parts) -> Result<(), Refusal> {
-    // CONNECT has no path, and `*` of OPTIONS is none.
-    if parts.method == Method::CONNECT || parts.uri.path() == "*" {
+    // CONNECT has no path unless it is for a protocol (RFC 8441), and `*` of OPTIONS is none.
+    let is_connect = parts.method == Method::CONNECT && parts.extensions.get::<hyper::ext::Protocol>().is_none();
+    if is_connect || (parts.method == Method::OPTIONS && parts.uri.path() == "*") {
         return Ok(());
     }
     let path = parts.uri.path();
-    let normal = normalised(path).map_err(|error| Refusal::new(400, error.to_string(), Flag::DownstreamProtocol))?;
+    let normal = normalised(path).map_err(|error| Refusal::of_bad_input(400, error.to_string(), BadInput::Path))?;
     if *normal == *path {
         return Ok(());
     }
@@ -106,7 +119,7 @@ fn normalise(parts: &mut Parts) -> Result<(), Refusal> {
         target.push('?');
         target.push_str(query);
     }
-    let malformed = |_| Refusal::new(400, "malformed path", Flag::DownstreamProtocol);
+    let malformed = |_| Refusal::of_bad_input(400, "malformed path", BadInput::Path);
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
     uri.path_and_query = Some(PathAndQuery::try_from(target).map_err(malformed)?);
     parts.uri = Uri::from_parts(uri).unwrap_or_default();
@@ -117,34 +130,6 @@ fn authority_form(authority: &Authority) -> Uri {
     let mut parts = http::uri::Parts::default();
     parts.authority = Some(authority.clone());
     Uri::from_parts(parts).unwrap_or_default()
-}
-
-/// RFC 9112, section 3.2: exactly one Host; in absolute form the target says it instead.
-fn authority_of(parts: &Parts, target: &Target) -> Result<Authority, Refusal> {
-    let bad = |text| Refusal::new(400, text, Flag::DownstreamProtocol);
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    let (first, second) = (hosts.next(), hosts.next());
-    if second.is_some() {
-        return Err(bad("more than one Host"));
-    }
-    if let Some(authority) = parts.uri.authority() {
-        let contradicts = parts.version == HttpVersion::HTTP_2
-            && first.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
-        // RFC 9113, section 8.3.1.
-        return if contradicts { Err(bad("Host is not :authority")) } else { Ok(authority.clone()) };
-    }
-    match first {
-        Some(host) => Authority::try_from(host.as_bytes()).map_err(|_| bad("malformed Host")),
-        None if parts.version == HttpVersion::HTTP_11 => Err(bad("no Host")),
-        None => {
-            let host = match target {
-                Target::Service(service, _) => service.hostname.to_string(),
-                Target::Workload(address) => address.to_string(),
-                Target::Gateway(_) => return Err(bad("no Host")),
-            };
-            Authority::try_from(host).map_err(|_| bad("no Host"))
-        }
-    }
 }
 
 impl RequestView for Head {

@@ -2,6 +2,8 @@
 
 use std::{
     cell::{Cell, OnceCell},
+    error::Error as _,
+    io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof},
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -14,7 +16,7 @@ use mesh_core::l7::Rule;
 use super::{fields::is_grpc, reply::Flag};
 use crate::{
     inbound::{Beat, Connection, Target},
-    telemetry::{Parties, Protocol},
+    telemetry::{BadInput, Parties, Protocol, Sender},
     upstream::{Cluster, Endpoint},
 };
 
@@ -44,6 +46,8 @@ pub(crate) struct Ledger {
     pub(super) received: Cell<u64>,
     /// The request's body is not done with.
     pub(super) uploading: Cell<bool>,
+    /// The request's body ended before its end.
+    pub(super) is_broken_off: Cell<bool>,
 }
 
 impl Ledger {
@@ -65,6 +69,7 @@ impl Ledger {
             sent: Cell::default(),
             received: Cell::default(),
             uploading: Cell::default(),
+            is_broken_off: Cell::default(),
         })
     }
 
@@ -107,6 +112,24 @@ impl Ledger {
     pub(super) fn note_flag(&self, flag: Flag) {
         if self.flag.get() == Flag::None {
             self.flag.set(flag);
+        }
+    }
+
+    /// Somebody broke HTTP's rules.
+    pub(super) fn note_bad_input(&self, sender: Sender, what: BadInput) {
+        self.connection.worker.shared.telemetry.bad_inputs.count(sender, what);
+    }
+
+    /// A body ended before its end, and whose it was. What broke it is in the innermost of the error's causes.
+    pub(super) fn note_broken_body(&self, sender: Sender, error: &hyper::Error) {
+        if sender == Sender::Client {
+            self.is_broken_off.set(true);
+        }
+        let cause = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+        let is_malformed =
+            cause.is_some_and(|cause| matches!(cause.kind(), InvalidInput | InvalidData | UnexpectedEof));
+        if is_malformed {
+            self.note_bad_input(sender, BadInput::MalformedBody);
         }
     }
 

@@ -2,9 +2,11 @@
 
 mod attempt;
 mod attempts;
+mod authority;
 mod body;
 mod edits;
 mod fields;
+mod framing;
 mod head;
 mod lease;
 mod ledger;
@@ -15,7 +17,7 @@ mod upgrade;
 
 use std::rc::Rc;
 
-use http::request::Parts;
+use http::{HeaderValue, header::CONNECTION, request::Parts};
 use hyper::{Request, Response, body::Incoming};
 use mesh_core::Speaks;
 use tokio::time::Instant;
@@ -34,9 +36,18 @@ pub(crate) async fn serve(connection: Rc<Connection>, request: Request<Incoming>
     let mut request = request;
     let upgrading = Upgrading::of(&connection, &mut request);
     let (parts, body) = request.into_parts();
+    let is_http1 = parts.version != http::Version::HTTP_2;
     let ledger = Ledger::open(&connection, &parts);
     let forwarded = forward(&connection, parts, body, upgrading, &ledger).await;
-    let response = forwarded.unwrap_or_else(|refusal| refusal.into_response(is_grpc, ledger.clone()));
+    let response = forwarded.unwrap_or_else(|refusal| {
+        let closes = is_http1 && refusal.is_for_bad_input();
+        let mut response = refusal.into_response(is_grpc, ledger.clone());
+        if closes {
+            // Whoever wrote that may mean something else by what comes next, too.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    });
     ledger.note_status(response.status().as_u16());
     ledger.note_grpc(response.headers());
     response
@@ -53,9 +64,10 @@ async fn forward(
     let mut head = Head::read(parts, &connection.arrival)?;
     let worker = &connection.worker;
     let (snapshot, _) = worker.snapshot();
+    // First: a policy sees what goes on, and neither what stays behind nor what a client claims of itself.
+    fields::prepare_request(&mut head.parts, &connection.arrival, upgrading.is_some());
     admission::of_request(worker, &snapshot, &connection.arrival, &head)
         .map_err(|denial| Refusal::of_denial(&denial))?;
-    fields::prepare_request(&mut head.parts, &connection.arrival, upgrading.is_some());
     let plan = match route::course(connection, &snapshot, &mut head, ledger).await? {
         Course::Forward(plan) => plan,
         Course::Answer(response) => return Ok(response),
@@ -70,7 +82,7 @@ async fn forward(
     let most = if plan.repeats || !plan.mirrors().is_empty() { MAX_HELD } else { 0 };
     let body = if upgrading.is_none() { body.held(most).await? } else { body };
     mirror::send(connection, &plan, &head, version, &body);
-    let attempts = Attempts { connection, cluster: &cluster, plan: &plan, head: &head, version, deadline };
+    let attempts = Attempts { connection, cluster: &cluster, plan: &plan, head: &head, ledger, version, deadline };
     let sent = attempts.send(body).await?;
     ledger.note_endpoint(&sent.lease.endpoint);
     let mut response = sent.response;

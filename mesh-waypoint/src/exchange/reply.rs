@@ -8,7 +8,10 @@ use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use mesh_core::policy::Denial;
 
 use super::{body::ReplyBody, ledger::Ledger};
-use crate::upstream::UpstreamError;
+use crate::{
+    telemetry::{BadInput, Sender},
+    upstream::UpstreamError,
+};
 
 /// Why a response is what it is, by Envoy's response flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,16 +79,28 @@ pub(super) struct Refusal {
     flag: Flag,
     /// gRPC's status, where it is not that of HTTP's.
     grpc: Option<u32>,
+    /// What the client did to be refused, where it broke HTTP's rules.
+    bad_input: Option<BadInput>,
 }
 
 impl Refusal {
     pub(super) fn new(status: u16, text: impl Into<Cow<'static, str>>, flag: Flag) -> Self {
-        Self { status, text: text.into(), flag, grpc: None }
+        Self { status, text: text.into(), flag, grpc: None, bad_input: None }
+    }
+
+    /// What a client is told that broke HTTP's rules.
+    pub(super) fn of_bad_input(status: u16, text: impl Into<Cow<'static, str>>, what: BadInput) -> Self {
+        Self { bad_input: Some(what), ..Self::new(status, text, Flag::DownstreamProtocol) }
     }
 
     /// One by gRPC's status, whoever asks.
     pub(super) fn of_grpc(status: u32, text: impl Into<Cow<'static, str>>, flag: Flag) -> Self {
         Self { grpc: Some(status), ..Self::new(200, text, flag) }
+    }
+
+    /// Whether the client broke HTTP's rules.
+    pub(super) const fn is_for_bad_input(&self) -> bool {
+        self.bad_input.is_some()
     }
 
     /// The same for another reason.
@@ -102,6 +117,9 @@ impl Refusal {
     /// The response: to a client of gRPC 200 with gRPC's status, since it looks at no other (gRPC over HTTP/2, Responses).
     pub(super) fn into_response(self, is_grpc: bool, ledger: Rc<Ledger>) -> Response<ReplyBody> {
         ledger.note_flag(self.flag);
+        if let Some(what) = self.bad_input {
+            ledger.note_bad_input(Sender::Client, what);
+        }
         let is_grpc = is_grpc || self.grpc.is_some();
         let body = if is_grpc { Bytes::new() } else { Bytes::from(self.text.clone().into_owned()) };
         let has_body = !body.is_empty();

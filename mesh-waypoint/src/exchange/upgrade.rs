@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
-use http::{Method, Response, StatusCode, header::UPGRADE};
+use http::{Method, Response, StatusCode};
 use hyper::{Request, body::Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::{io::copy_bidirectional, sync::oneshot, task::spawn_local};
 
+use super::fields;
 use crate::{
     duplex::{Duplex, Upgrade},
     inbound::Connection,
@@ -27,8 +28,8 @@ impl Upgrading {
         if request.version() == http::Version::HTTP_2 {
             return is_connect.then(|| Self::Http2(hyper::upgrade::on(request)));
         }
-        (is_connect || request.headers().contains_key(UPGRADE))
-            .then(|| Self::Http1 { connection: connection.clone(), is_connect })
+        let asks = request.version() == http::Version::HTTP_11 && fields::keep_protocols(request.headers_mut());
+        (is_connect || asks).then(|| Self::Http1 { connection: connection.clone(), is_connect })
     }
 
     /// Whether the endpoint agreed; then bytes pass both ways once the response is out.

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     duplex::{Duplex, Prefixed, Upgrade},
     exchange,
+    telemetry::Sender,
     worker::Worker,
 };
 
@@ -113,6 +114,7 @@ pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Pr
         }
         (Err(error), _) => {
             tracing::debug!(%error, "client's connection ended");
+            connection.worker.shared.telemetry.bad_inputs.count_error(Sender::Client, &error);
             if error.is_parse() {
                 // The answer that says so is on its way already; a reset would overtake it.
                 part(served.into_parts().io.into_inner()).await;
@@ -162,6 +164,7 @@ pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Pr
         tokio::select! {
             ended = &mut served => {
                 if let Err(error) = ended {
+                    connection.worker.shared.telemetry.bad_inputs.count_error(Sender::Client, &error);
                     tracing::debug!(%error, "client's connection ended");
                 }
                 return;

@@ -1,5 +1,6 @@
 //! What Prometheus is told: Istio's standard metrics of requests, and what is only ours.
 
+mod bad_input;
 mod cache;
 mod labels;
 mod own;
@@ -8,6 +9,7 @@ mod series;
 
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
+pub(crate) use self::bad_input::{BadInput, BadInputs, Sender};
 pub(crate) use self::cache::SeriesCache;
 pub(crate) use self::labels::{Parties, Protocol};
 pub(crate) use self::own::{MirrorOutcome, OwnMetrics};
@@ -19,6 +21,8 @@ pub(crate) struct Telemetry {
     registry: Registry,
     /// Of requests.
     pub(crate) requests: RequestMetrics,
+    /// What broke HTTP's rules.
+    pub(crate) bad_inputs: BadInputs,
     /// Ours.
     pub(crate) own: OwnMetrics,
 }
@@ -30,7 +34,9 @@ impl Telemetry {
     /// Two metrics have one name.
     pub(crate) fn new(cluster: String) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        Ok(Self { requests: RequestMetrics::new(cluster, &registry)?, own: OwnMetrics::new(&registry)?, registry })
+        let requests = RequestMetrics::new(cluster, &registry)?;
+        let (bad_inputs, own) = (BadInputs::new(&registry)?, OwnMetrics::new(&registry)?);
+        Ok(Self { requests, bad_inputs, own, registry })
     }
 
     /// All of it in Prometheus' text format.

@@ -1,8 +1,11 @@
 //! The waypoint as a program, between a client's node, endpoints' nodes and real servers, each test in a network namespace of
 //! its own. Needs root.
 
+mod bad_requests;
+mod bad_responses;
 mod endings;
 mod gateway;
+mod hops;
 mod metrics;
 mod requests;
 mod routes;

@@ -10,7 +10,7 @@ use crate::world::{CARTS, OUTSIDE, WAYPOINT, World, run_with};
 
 /// A line of Prometheus' text format: the metric, its labels, and the value.
 #[derive(Debug)]
-struct Line {
+pub(crate) struct Line {
     metric: String,
     labels: BTreeMap<String, String>,
     value: f64,
@@ -24,7 +24,7 @@ fn line(text: &str) -> Option<Line> {
     Some(Line { metric: metric.to_owned(), labels, value: value.parse().ok()? })
 }
 
-async fn scrape(path: &str) -> (u16, Vec<Line>) {
+pub(crate) async fn scrape(path: &str) -> (u16, Vec<Line>) {
     let stream = tokio::net::TcpStream::connect((WAYPOINT, 15_020)).await.expect("the port for metrics");
     let mut client = Client::http1(stream).await;
     let request = Request::get(path).header("host", "waypoint").body(Full::default()).expect("valid");
@@ -132,4 +132,14 @@ fn grpcs_status_is_a_label() {
         let (_, lines) = scrape("/metrics").await;
         assert_eq!(requests(&lines, &[("request_protocol", "grpc"), ("grpc_response_status", "0")]), 1.0, "{lines:?}");
     });
+}
+
+/// What broke HTTP's rules in this way.
+pub(crate) fn bad_input(lines: &[Line], sender: &str, reason: &str) -> f64 {
+    let labels = [("sender", sender), ("reason", reason)];
+    let with = |line: &&Line| {
+        line.metric == "mesh_waypoint_bad_input_total"
+            && labels.iter().all(|(name, value)| line.labels.get(*name).is_some_and(|found| found == value))
+    };
+    lines.iter().filter(with).map(|line| line.value).sum()
 }

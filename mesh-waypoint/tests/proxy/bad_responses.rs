@@ -1,0 +1,180 @@
+//! Endpoints that lie: what they send is read once, and never by another request than the one it is for.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use http::Request;
+use http_body_util::Full;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::spawn_local;
+
+use crate::metrics::{bad_input, scrape};
+use crate::server::{Answer, Client, read};
+use crate::world::{OUTSIDE, World, run};
+
+const TARGET: &str = "10.96.0.2:80";
+
+/// A server that answers each request's head by `says` whatever it is, and then ends the connection where `ends`.
+async fn liar(says: Rc<RefCell<Vec<u8>>>, ends: bool) {
+    let listener = TcpListener::bind((OUTSIDE, 8080)).await.expect("listen");
+    spawn_local(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let says = says.clone();
+            spawn_local(async move {
+                let mut read = Vec::new();
+                while stream.read_buf(&mut read).await.is_ok_and(|count| count > 0) {
+                    let Some(end) = read.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { continue };
+                    read.drain(..end + 4);
+                    let answer = says.borrow().clone();
+                    // Who has heard enough ends the connection.
+                    if stream.write_all(&answer).await.is_err() || ends {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// What a client is told: the whole answer, or none where it broke off.
+async fn ask(world: &World, method: &str) -> Option<Answer> {
+    let mut client = Client::http1(world.tunnel(TARGET).await.expect("tunnel")).await;
+    let request = Request::builder().method(method).uri("/").header("host", "outside").body(Full::default());
+    read(client.send(request.expect("valid")).await.ok()?).await.ok()
+}
+
+#[test]
+fn an_answer_that_is_none_is_a_bad_gateway() {
+    run(async |world| {
+        let says = Rc::new(RefCell::new(Vec::new()));
+        liar(says.clone(), true).await;
+        let long = "a".repeat(200_000);
+        let many: String = (0..250).map(|index| format!("x-{index}: 1\r\n")).collect();
+        let ok = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nhello");
+        let answers = [
+            "garbage\r\n\r\n".to_owned(),
+            "HTTP/2.0 200 OK\r\n\r\n".to_owned(),
+            "HTTP/1.1 20 OK\r\n\r\n".to_owned(),
+            "HTTP/1.1 abc OK\r\n\r\n".to_owned(),
+            "HTTP/1.1 2000 OK\r\n\r\n".to_owned(),
+            "HTTP/1.1 099 OK\r\n\r\n".to_owned(),
+            ok("x: 1\r\n folded"),
+            ok("x : 1"),
+            ok("x: 1\0"),
+            ok("content-length: 5\r\ncontent-length: 6"),
+            ok("content-length: five"),
+            ok("content-length: -5"),
+            ok("transfer-encoding: chunked\r\ncontent-length: 5"),
+            ok("transfer-encoding: gzip, chunked"),
+            ok("transfer-encoding: gzip"),
+            "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+            ok(&format!("x: {long}")),
+            ok(&many),
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n".to_owned(),
+        ];
+        for answer in &answers {
+            says.replace(answer.clone().into_bytes());
+            let told = ask(&world, "GET").await.expect("an answer of the waypoint's own");
+            assert_eq!(told.status, 502, "{:?}", &answer[..answer.len().min(80)]);
+        }
+        let (_, lines) = scrape("/metrics").await;
+        let reasons = ["malformed_head", "head_too_large", "framing", "upgrade"];
+        let counted: f64 = reasons.iter().map(|reason| bad_input(&lines, "endpoint", reason)).sum();
+        assert_eq!(counted, answers.len() as f64);
+        assert_eq!(bad_input(&lines, "endpoint", "upgrade"), 1.0);
+        assert_eq!(bad_input(&lines, "client", "malformed_head"), 0.0);
+    });
+}
+
+#[test]
+fn an_answer_that_ends_before_its_end_is_never_whole() {
+    run(async |world| {
+        let says = Rc::new(RefCell::new(Vec::new()));
+        liar(says.clone(), true).await;
+        for body in [
+            "content-length: 9\r\n\r\nhello",
+            "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            "transfer-encoding: chunked\r\n\r\n5\r\nhello",
+            "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
+            "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nt : 1\r\n\r\n",
+            "transfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\nhello",
+        ] {
+            says.replace(format!("HTTP/1.1 200 OK\r\n{body}").into_bytes());
+            assert!(ask(&world, "GET").await.is_none(), "{body:?} was taken for a whole answer");
+        }
+        // No head at all, or half of one: nothing has been answered.
+        for head in ["", "HTTP/1.1 200 OK\r\ncontent-le"] {
+            says.replace(head.as_bytes().to_vec());
+            assert_eq!(ask(&world, "GET").await.expect("an answer").status, 503, "{head:?}");
+        }
+        let (_, lines) = scrape("/metrics").await;
+        assert_eq!(bad_input(&lines, "endpoint", "malformed_body"), 6.0);
+    });
+}
+
+#[test]
+fn what_comes_after_an_answer_is_nobodys() {
+    run(async |world| {
+        let says = Rc::new(RefCell::new(Vec::new()));
+        liar(says.clone(), false).await;
+        let mut client = Client::http1(world.tunnel(TARGET).await.expect("tunnel")).await;
+        let second = "HTTP/1.1 200 OK\r\nx-poison: 1\r\ncontent-length: 6\r\n\r\npoison";
+        let honest = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+        for (method, answer) in [
+            ("GET", format!("{honest}{second}")),
+            ("GET", format!("{honest}garbage")),
+            ("HEAD", honest.to_owned()),
+            ("HEAD", format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n{second}")),
+            ("GET", format!("HTTP/1.1 204 No Content\r\n\r\n{second}")),
+            ("GET", format!("HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n{second}")),
+        ] {
+            for round in 0..5 {
+                says.replace(answer.clone().into_bytes());
+                let request = Request::builder().method(method).uri("/").header("host", "outside");
+                let first = client.ask(request.body(Full::default()).expect("valid")).await;
+                assert!(!first.headers.contains_key("x-poison"), "{answer:?}");
+                // The next request, of whomever, gets its own answer.
+                says.replace(honest.as_bytes().to_vec());
+                let next = client.get("/next").await;
+                assert!(!next.headers.contains_key("x-poison"), "{method} {answer:?}, round {round}");
+                assert_eq!((next.status, &next.body[..]), (200, &b"hello"[..]), "{method} {answer:?}, round {round}");
+            }
+        }
+    });
+}
+
+#[test]
+fn answers_that_say_nothing_yet_are_bounded() {
+    run(async |world| {
+        let says = Rc::new(RefCell::new(Vec::new()));
+        liar(says.clone(), true).await;
+        let early = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+        says.replace(format!("{}HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", early.repeat(3)).into_bytes());
+        assert_eq!(ask(&world, "GET").await.expect("an answer").body, "hello", "a few are passed over");
+        // A server that never comes to the point.
+        says.replace(early.repeat(200_000).into_bytes());
+        assert!(ask(&world, "GET").await.expect("an answer").status >= 502);
+    });
+}
+
+#[test]
+fn trailers_of_an_answer_say_nothing_of_it() {
+    run(async |world| {
+        let says = Rc::new(RefCell::new(Vec::new()));
+        liar(says.clone(), true).await;
+        let trailers =
+            "x-good: 1\r\ncontent-length: 99\r\nset-cookie: a=b\r\nhost: evil\r\ntransfer-encoding: chunked\r\n";
+        let names = "x-good, content-length, set-cookie, host, transfer-encoding";
+        says.replace(
+            format!("HTTP/1.1 200 OK\r\ntrailer: {names}\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n{trailers}\r\n")
+                .into_bytes(),
+        );
+        let mut client = Client::http1(world.tunnel(TARGET).await.expect("tunnel")).await;
+        let request = Request::get("/").header("host", "a").header("te", "trailers").header("connection", "te");
+        let answer = client.ask(request.body(Full::default()).expect("valid")).await;
+        assert_eq!(answer.body, "hello");
+        let trailers = answer.trailers.expect("those that are some");
+        assert_eq!(trailers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["x-good"]);
+    });
+}
