@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use source::Source;
 
-use crate::{dashboards, ebpf, repo, step};
+use crate::{crds, dashboards, ebpf, repo, step};
 
 /// A broken rule: where, what, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,7 @@ impl fmt::Display for Violation {
 pub(crate) fn run() -> Result<()> {
     let outcomes = [
         ("architecture", architecture()),
+        ("custom resource definitions", crds::check()),
         ("dashboards", dashboards::check()),
         ("formatting", formatting()),
         ("dependencies", dependencies::check()),

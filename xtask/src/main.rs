@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod check;
+mod crds;
 mod dashboards;
 mod demo;
 mod ebpf;
@@ -31,6 +32,7 @@ cargo xtask <command>
   demo shop [options]    the shop behind a waypoint: canary, retries, circuit breaking, faults, authorization, ingress, by numbers
   test [filter]          everything: check, unit tests, lab tests, fuzzing in short, the eBPF tests on other kernels
   check                  the architecture's rules, formatting, dependencies, clippy
+  crds                   writes the CustomResourceDefinitions of Istio's kinds: charts/mesh/crds
   dashboards             writes Grafana's dashboards: charts/mesh/files/dashboards
   bench [options]        raw, the mesh and Envoy, compared; `bench --help` lists the options
   fuzz [--seconds N] [TARGET]
@@ -87,6 +89,7 @@ fn plain(words: &[&str]) -> Result<()> {
             setup::ensure(&[Purpose::Build, Purpose::Check])?;
             check::run()
         }
+        ["crds"] => crds::write(),
         ["dashboards"] => dashboards::write(),
         ["kernels"] => {
             setup::ensure(&[Purpose::Build, Purpose::Lab, Purpose::Kernels])?;

@@ -82,11 +82,16 @@ pub(crate) fn run(filter: Option<&str>) -> ExitCode {
     }
     match filter {
         None => {
+            let schemas = ["--package", "mesh-config", "--features", "schema", "--lib"];
+            report
+                .stage("tests of the schemas", || cargo_test("tests of the schemas", &schemas, Some("schema::"), None));
             report.stage("fuzzing", || fuzz::turns(fuzz::SHORT_TURN, None));
             report.stage("tests on other kernels", || kernels::test(PROGRAMS));
             report.stage("tests on Kubernetes", || kube::test(sudo().as_deref()));
         }
-        Some(_) => eprintln!("because of the filter, `check`, fuzzing, the other kernels and Kubernetes were left out"),
+        Some(_) => eprintln!(
+            "because of the filter, `check`, the schemas, fuzzing, the other kernels and Kubernetes were left out"
+        ),
     }
     report.finish()
 }

@@ -20,6 +20,8 @@ mod limits;
 mod live;
 mod object;
 mod probes;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod texts;
 mod translate;
 mod watch;

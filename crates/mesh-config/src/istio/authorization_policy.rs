@@ -28,17 +28,25 @@ pub struct AuthorizationPolicy {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Spec {
+pub(super) struct Spec {
+    /// The workloads that it is for; without it, all of the namespace.
     selector: Option<WorkloadSelector>,
+    /// The Gateway or Service that it is attached to, in a waypoint.
     target_ref: Option<TargetRef>,
+    /// The Gateways or Services that it is attached to, in a waypoint.
     target_refs: Option<Vec<TargetRef>>,
+    /// What becomes of what a rule matches; ALLOW where nothing is said.
     action: Option<RawAction>,
+    /// Who is asked where the action is CUSTOM.
     provider: Option<Provider>,
+    /// What it is about: whatever one of them matches. With none, nothing.
     rules: Option<Vec<RawRule>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum RawAction {
     #[serde(rename = "ALLOW")]
     Allow,
@@ -51,8 +59,10 @@ enum RawAction {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Provider {
+    /// Name of an extension provider of the mesh's configuration.
     name: Option<String>,
 }
 

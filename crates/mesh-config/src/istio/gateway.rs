@@ -88,49 +88,71 @@ pub enum Clients {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Spec {
+pub(super) struct Spec {
+    /// Labels of the pods that it is for; without it, all gateways.
     #[serde(default)]
     selector: BTreeMap<String, String>,
+    /// What is opened.
     #[serde(default)]
     servers: Vec<RawServer>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawServer {
+    /// The port.
     port: RawPort,
+    /// The hosts that it is for, as NAMESPACE/HOST or HOST.
     #[serde(default)]
     hosts: Vec<String>,
+    /// What becomes of TLS.
     tls: Option<RawTls>,
+    /// What it is called.
     name: Option<String>,
+    /// Read, and not honoured: a finding says so.
     bind: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     default_endpoint: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawPort {
+    /// The number.
     number: u16,
+    /// HTTP, HTTPS, HTTP2, GRPC, TLS or TCP.
     protocol: String,
+    /// What it is called.
     #[serde(default)]
     name: String,
+    /// Read, and not honoured: a finding says so.
     target_port: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawTls {
+    /// Whether requests are redirected to https.
     https_redirect: Option<bool>,
+    /// What becomes of TLS.
     mode: Option<RawMode>,
+    /// The Secret with the certificate.
     credential_name: Option<String>,
+    /// The Secrets with the certificates.
     credential_names: Option<Vec<String>>,
+    /// The oldest version of TLS that is taken.
     min_protocol_version: Option<RawVersion>,
     #[serde(flatten)]
     others: BTreeMap<String, Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum RawMode {
     Passthrough,
@@ -142,6 +164,7 @@ enum RawMode {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum RawVersion {
     #[serde(rename = "TLS_AUTO")]
     Auto,

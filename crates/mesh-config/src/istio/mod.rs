@@ -9,6 +9,8 @@ mod peer_authentication;
 mod policy_target;
 mod request_rule;
 mod rule;
+#[cfg(feature = "schema")]
+pub(crate) mod schema;
 mod stand_in;
 mod virtual_service;
 
@@ -102,8 +104,10 @@ pub(crate) struct Metadata {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct WorkloadSelector {
+    /// Labels that a pod has to have, all of them.
     match_labels: Option<BTreeMap<String, String>>,
 }
 

@@ -23,20 +23,27 @@ pub struct PeerAuthentication {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Spec {
+pub(super) struct Spec {
+    /// The workloads that it is for; without it, all of the namespace.
     selector: Option<WorkloadSelector>,
+    /// Whether connections have to come over mutual TLS.
     mtls: Option<MutualTls>,
+    /// The same for single ports, by number.
     port_level_mtls: Option<BTreeMap<String, MutualTls>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct MutualTls {
+    /// STRICT refuses what comes without mutual TLS, PERMISSIVE takes both; UNSET asks the level above.
     mode: Option<RawMode>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum RawMode {
     #[serde(rename = "UNSET")]
     Unset,

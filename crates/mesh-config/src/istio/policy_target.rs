@@ -9,11 +9,16 @@ use serde::Deserialize;
 use super::Flaw;
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct TargetRef {
+    /// API group of what it is attached to; empty for a Service.
     group: Option<String>,
+    /// Gateway or Service.
     kind: String,
+    /// Its name.
     name: String,
+    /// Its namespace; the policy's own.
     namespace: Option<String>,
 }
 

@@ -11,60 +11,94 @@ use crate::code::Code;
 type Values = Option<Vec<String>>;
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRule {
+    /// Who asks; any of them.
     from: Option<Vec<RawFrom>>,
+    /// What is asked for; any of them.
     to: Option<Vec<RawTo>>,
+    /// Conditions; all of them.
     when: Option<Vec<RawCondition>>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawFrom {
+    /// Who asks: all of its fields have to match.
     source: Option<RawSource>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawSource {
+    /// Identities of the caller: cluster.local/ns/NAMESPACE/sa/ACCOUNT, with * at the start or the end.
     principals: Values,
+    /// Identities that the caller may not have.
     not_principals: Values,
+    /// Issuer and subject of the request's token: ISSUER/SUBJECT.
     request_principals: Values,
+    /// Issuers and subjects that the request's token may not have.
     not_request_principals: Values,
+    /// Namespaces of the caller's identity.
     namespaces: Values,
+    /// Namespaces that the caller may not be of.
     not_namespaces: Values,
+    /// Service accounts of the caller: NAMESPACE/ACCOUNT, or ACCOUNT of the same namespace.
     service_accounts: Values,
+    /// Service accounts that the caller may not have.
     not_service_accounts: Values,
+    /// Addresses of the connection: single ones or CIDR.
     ip_blocks: Values,
+    /// Addresses that the connection may not come from.
     not_ip_blocks: Values,
+    /// Addresses of the original client, as trusted proxies tell it.
     remote_ip_blocks: Values,
+    /// Addresses that the original client may not have.
     not_remote_ip_blocks: Values,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawTo {
+    /// What is asked for: all of its fields have to match.
     operation: Option<RawOperation>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawOperation {
+    /// Hosts of the request, without regard to case.
     hosts: Values,
+    /// Hosts that it may not be for.
     not_hosts: Values,
+    /// Ports of the destination.
     ports: Values,
+    /// Ports that it may not be for.
     not_ports: Values,
+    /// Methods of HTTP.
     methods: Values,
+    /// Methods that it may not have.
     not_methods: Values,
+    /// Paths in normal form, with * at either end, or templates with {*} and {**}.
     paths: Values,
+    /// Paths that it may not have.
     not_paths: Values,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawCondition {
+    /// What is looked at, such as source.ip or request.headers[x-tenant].
     key: String,
+    /// What it has to be; any of them.
     values: Values,
+    /// What it may not be.
     not_values: Values,
 }
 

@@ -44,69 +44,107 @@ pub struct DestinationRule {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Spec {
+pub(super) struct Spec {
+    /// The Service that it is about.
     host: String,
+    /// How it is talked to.
     traffic_policy: Option<RawPolicy>,
+    /// Versions of it, by labels of its pods.
     subsets: Option<Vec<RawSubset>>,
+    /// The namespaces whose clients it is for: . for its own, * for all.
     export_to: Option<Vec<String>>,
+    /// The clients that it is for.
     workload_selector: Option<WorkloadSelector>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawPolicy {
+    /// TLS towards the endpoints.
     tls: Option<RawTls>,
+    /// The same for single ports.
     port_level_settings: Option<Vec<RawPortPolicy>>,
+    /// How requests are spread.
     load_balancer: Option<RawLoadBalancer>,
+    /// What is kept from it: limits of connections and requests.
     connection_pool: Option<RawPool>,
+    /// When an endpoint is left out for a while.
     outlier_detection: Option<RawOutlier>,
+    /// Read, and not honoured: a finding says so.
     tunnel: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     proxy_protocol: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     retry_budget: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawPortPolicy {
+    /// The port.
     port: PortSelector,
+    /// TLS towards the endpoints.
     tls: Option<RawTls>,
+    /// How requests are spread.
     load_balancer: Option<RawLoadBalancer>,
+    /// Limits of connections and requests.
     connection_pool: Option<RawPool>,
+    /// When an endpoint is left out for a while.
     outlier_detection: Option<RawOutlier>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawSubset {
+    /// What it is called in routes.
     name: String,
+    /// Labels of its pods.
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    /// How it is talked to, where that differs.
     traffic_policy: Option<RawPolicy>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct PortSelector {
+    /// The number.
     number: u16,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawTls {
+    /// DISABLE, SIMPLE, MUTUAL or ISTIO_MUTUAL.
     #[serde(default)]
     mode: RawMode,
+    /// Read, and not honoured: a finding says so.
     client_certificate: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     private_key: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     ca_certificates: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     credential_name: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     subject_alt_names: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     sni: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     insecure_skip_verify: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     ca_crl: Option<Value>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum RawMode {
     /// What the protobuf's zero value stands for.
     #[default]

@@ -11,16 +11,23 @@ use super::remark_ignored;
 use crate::code::Code;
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RawLoadBalancer {
+    /// LEAST_REQUEST where nothing is said.
     simple: Option<RawSimple>,
+    /// Requests that are alike go to one endpoint.
     consistent_hash: Option<RawHash>,
+    /// Which localities are preferred.
     locality_lb_setting: Option<Value>,
+    /// How long a new endpoint gets less; warmup is its newer form.
     warmup_duration_secs: Option<String>,
+    /// How a new endpoint gets less at first.
     warmup: Option<RawWarmup>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum RawSimple {
     #[serde(rename = "UNSPECIFIED")]
     Unspecified,
@@ -37,64 +44,99 @@ enum RawSimple {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawHash {
+    /// Alike by a header field.
     http_header_name: Option<String>,
+    /// Alike by a cookie, which is given to clients that have none.
     http_cookie: Option<RawCookie>,
+    /// Alike by the client's address.
     use_source_ip: Option<bool>,
+    /// Alike by a parameter of the query.
     http_query_parameter_name: Option<String>,
+    /// Read, and not honoured: a finding says so.
     ring_hash: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     maglev: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     minimum_ring_size: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawCookie {
+    /// Its name.
     name: String,
+    /// Its path.
     path: Option<String>,
+    /// How long it lives; 0s for the session.
     ttl: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawWarmup {
+    /// How long it takes.
     duration: Option<String>,
+    /// Read, and not honoured: a finding says so.
     minimum_percent: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     aggression: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPool {
+    /// Of connections.
     tcp: Option<RawTcp>,
+    /// Of requests.
     http: Option<RawHttp>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawTcp {
+    /// Connections at most.
     max_connections: Option<u32>,
+    /// How long connecting may take.
     connect_timeout: Option<String>,
+    /// Read, and not honoured: a finding says so.
     tcp_keepalive: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     max_connection_duration: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     idle_timeout: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawHttp {
+    /// Requests that may wait for a connection.
     http1_max_pending_requests: Option<u32>,
+    /// Requests under way at most.
     http2_max_requests: Option<u32>,
+    /// After how many requests a connection is closed.
     max_requests_per_connection: Option<u32>,
+    /// Retries under way at most.
     max_retries: Option<u32>,
+    /// How long a connection without a request is kept.
     idle_timeout: Option<String>,
+    /// Whether HTTP/2 is spoken to the endpoints.
     h2_upgrade_policy: Option<RawUpgrade>,
+    /// Read, and not honoured: a finding says so.
     use_client_protocol: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     max_concurrent_streams: Option<Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum RawUpgrade {
     #[serde(rename = "DEFAULT")]
     Default,
@@ -105,17 +147,27 @@ enum RawUpgrade {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RawOutlier {
+    /// Answers in a row of 502, 503 or 504; an older name of consecutiveGatewayErrors.
     consecutive_errors: Option<u32>,
+    /// Answers in a row of 5xx after which it is left out.
     #[serde(rename = "consecutive5xxErrors")]
     consecutive_5xx: Option<u32>,
+    /// Answers in a row of 502, 503 or 504 after which it is left out.
     consecutive_gateway_errors: Option<u32>,
+    /// Read, and not honoured: a finding says so.
     split_external_local_origin_errors: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     consecutive_local_origin_failures: Option<Value>,
+    /// How often it is looked.
     interval: Option<String>,
+    /// How long it is left out, times how often it was.
     base_ejection_time: Option<String>,
+    /// Share of endpoints that may be left out.
     max_ejection_percent: Option<u32>,
+    /// Share of endpoints below which nobody is left out.
     min_health_percent: Option<u32>,
 }
 

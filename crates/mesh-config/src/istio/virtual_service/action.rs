@@ -18,64 +18,92 @@ type HeaderField = (Arc<str>, Arc<str>);
 const MAX_BODY: usize = 4_096;
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDestination {
+    /// The Service, by its DNS name or, in the same namespace, its short one.
     host: String,
+    /// A subset of its DestinationRule.
     subset: Option<String>,
+    /// The port; the one that was asked where nothing is said.
     port: Option<RawPort>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawPort {
+    /// The number.
     number: u16,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRoute {
+    /// The Service.
     destination: RawDestination,
+    /// Its share, against those of the others.
     weight: Option<i64>,
+    /// Changes of header fields of what goes there.
     headers: Option<RawHeaders>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawMirror {
+    /// Where copies go.
     destination: RawDestination,
+    /// Share of requests that are copied.
     percentage: Option<RawPercent>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawHeaders {
+    /// Of the request.
     request: Option<RawEdits>,
+    /// Of the response.
     response: Option<RawEdits>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawEdits {
+    /// Fields that are replaced.
     #[serde(default)]
     set: BTreeMap<String, String>,
+    /// Fields that are added.
     #[serde(default)]
     add: BTreeMap<String, String>,
+    /// Fields that are taken out.
     #[serde(default)]
     remove: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RawRedirect {
+    /// The path to go to.
     uri: Option<String>,
+    /// The host to go to.
     authority: Option<String>,
+    /// The port to go to.
     port: Option<u16>,
+    /// Which port it is where none is written.
     derive_port: Option<RawDerivePort>,
+    /// http or https.
     scheme: Option<String>,
+    /// 301, 302, 303, 307 or 308; 301 where nothing is said.
     redirect_code: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum RawDerivePort {
     #[serde(rename = "FROM_PROTOCOL_DEFAULT")]
     ProtocolDefault,
@@ -84,32 +112,45 @@ enum RawDerivePort {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDirectResponse {
+    /// The status of the answer.
     status: u16,
+    /// Its body.
     body: Option<RawBody>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawBody {
+    /// As text.
     string: Option<String>,
+    /// In base64; refused: write string.
     bytes: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RawRewrite {
+    /// The path, or what stands in place of the prefix that was matched.
     uri: Option<String>,
+    /// The host.
     authority: Option<String>,
+    /// Changes the path by a regular expression.
     uri_regex_rewrite: Option<RawRegexRewrite>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawRegexRewrite {
+    /// A regular expression.
     #[serde(rename = "match")]
     pattern: String,
+    /// What stands in its place; \\1 is its first group.
     rewrite: String,
 }
 

@@ -31,23 +31,34 @@ pub struct ConnectionMatch {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawConnection {
+    /// Which connections it is for; any of them.
     #[serde(default, rename = "match")]
     matches: Vec<RawConnectionMatch>,
+    /// Where they go, by weight.
     #[serde(default)]
     route: Vec<RawRoute>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawConnectionMatch {
+    /// The port that the connection comes in at.
     port: Option<u16>,
+    /// The servers that the client names.
     sni_hosts: Option<Vec<String>>,
+    /// The gateways that the match is for.
     gateways: Option<Vec<String>>,
+    /// Read, and not honoured: a finding says so.
     destination_subnets: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     source_labels: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     source_namespace: Option<Value>,
+    /// Read, and not honoured: a finding says so.
     source_subnet: Option<Value>,
 }
 

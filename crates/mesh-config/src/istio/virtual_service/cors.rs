@@ -9,25 +9,35 @@ use super::super::duration::duration;
 use super::matching::RawText;
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RawCors {
+    /// Origins that may ask; allowOrigins is its newer form.
     #[serde(default)]
     allow_origin: Vec<String>,
+    /// Origins that may ask.
     #[serde(default)]
     allow_origins: Vec<RawText>,
+    /// Methods that they may use.
     #[serde(default)]
     allow_methods: Vec<String>,
+    /// Header fields that they may send.
     #[serde(default)]
     allow_headers: Vec<String>,
+    /// Header fields of responses that they may read.
     #[serde(default)]
     expose_headers: Vec<String>,
+    /// How long a browser may remember this, such as 24h.
     max_age: Option<String>,
+    /// Whether they may send credentials.
     #[serde(default)]
     allow_credentials: bool,
+    /// What becomes of preflights of other origins.
     unmatched_preflights: Option<RawUnmatched>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum RawUnmatched {
     #[serde(rename = "UNSPECIFIED")]
     Unspecified,

@@ -11,35 +11,54 @@ use super::super::{Flaw, Remark};
 use crate::code::Code;
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawText {
+    /// This and nothing else.
     exact: Option<String>,
+    /// Whatever begins so.
     prefix: Option<String>,
+    /// A regular expression (RE2) for the whole of it.
     regex: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RawMatch {
+    /// What the match is called.
     #[serde(rename = "name")]
     _name: Option<String>,
+    /// The path.
     uri: Option<RawText>,
+    /// http or https.
     scheme: Option<RawText>,
+    /// The method.
     method: Option<RawText>,
+    /// The host that is asked.
     authority: Option<RawText>,
+    /// Header fields, by name; one without a condition has to be there.
     #[serde(default)]
     headers: BTreeMap<String, Option<RawText>>,
+    /// Header fields that may not be so.
     #[serde(default)]
     without_headers: BTreeMap<String, Option<RawText>>,
+    /// Parameters of the query, by name.
     #[serde(default)]
     query_params: BTreeMap<String, Option<RawText>>,
+    /// The port that is asked.
     port: Option<u16>,
+    /// Labels of the client's pod.
     #[serde(default)]
     source_labels: BTreeMap<String, String>,
+    /// The client's namespace.
     source_namespace: Option<String>,
+    /// The gateways that the match is for.
     gateways: Option<Vec<String>>,
+    /// Whether the case of the path does not matter; of exact and prefix.
     #[serde(default)]
     ignore_uri_case: bool,
+    /// Read, and not honoured: a finding says so.
     stat_prefix: Option<String>,
 }
 

@@ -71,49 +71,76 @@ impl VirtualService {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Spec {
+pub(super) struct Spec {
+    /// The hosts that it is about.
     #[serde(default)]
     hosts: Vec<String>,
+    /// The gateways that it is for, as NAMESPACE/NAME; mesh for all clients in the mesh.
     gateways: Option<Vec<String>>,
+    /// Rules of requests; the first that matches counts.
     #[serde(default)]
     http: Vec<RawHttp>,
+    /// Rules of connections by the server that the client names (SNI); at gateways.
     #[serde(default)]
     tls: Vec<RawConnection>,
+    /// Rules of connections by port; at gateways.
     #[serde(default)]
     tcp: Vec<RawConnection>,
+    /// The namespaces whose clients it is for: . for its own, * for all.
     export_to: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawHttp {
+    /// What the rule is called.
     name: Option<String>,
+    /// Which requests it is for: any of them; all requests where there is none.
     #[serde(default, rename = "match")]
     matches: Vec<RawMatch>,
+    /// Where requests go, by weight.
     #[serde(default)]
     route: Vec<RawRoute>,
+    /// Answers with a redirect instead.
     redirect: Option<RawRedirect>,
+    /// Answers with this instead.
     direct_response: Option<RawDirectResponse>,
+    /// Another VirtualService that says the rest.
     delegate: Option<RawDelegate>,
+    /// Changes path and authority before the request goes on.
     rewrite: Option<RawRewrite>,
+    /// How long a request may take in all, such as 5s.
     timeout: Option<String>,
+    /// When it is tried again.
     retries: Option<RawRetries>,
+    /// Faults that are injected on purpose.
     fault: Option<RawFault>,
+    /// Where a copy of each request goes.
     mirror: Option<action::RawDestination>,
+    /// Where copies of requests go, each with its share.
     mirrors: Option<Vec<action::RawMirror>>,
+    /// Share of requests that are copied, in percent; mirrorPercentage is its newer form.
     #[serde(alias = "mirror_percent")]
     mirror_percent: Option<f64>,
+    /// Share of requests that are copied.
     mirror_percentage: Option<resilience::RawPercent>,
+    /// Which other origins may ask (CORS).
     cors_policy: Option<RawCors>,
+    /// Changes of header fields.
     headers: Option<RawHeaders>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawDelegate {
+    /// Its name.
     #[serde(default)]
     name: String,
+    /// Its namespace; that of the one which delegates, where nothing is said.
     namespace: Option<String>,
 }
 

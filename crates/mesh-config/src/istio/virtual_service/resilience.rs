@@ -11,8 +11,10 @@ use crate::code::Code;
 const MAX_ATTEMPTS: i64 = 100;
 
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPercent {
+    /// From 0 to 100.
     #[serde(default)]
     value: f64,
 }
@@ -29,14 +31,21 @@ impl RawPercent {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RawRetries {
+    /// How often it is tried again; 0 for never.
     attempts: Option<i64>,
+    /// How long each attempt may take.
     per_try_timeout: Option<String>,
+    /// What it is tried again after, by commas: 5xx, gateway-error, reset, connect-failure, statuses, names of gRPC.
     retry_on: Option<String>,
+    /// Read, and not honoured: a finding says so.
     retry_remote_localities: Option<bool>,
+    /// Endpoints that have failed are avoided in any case.
     #[serde(rename = "retryIgnorePreviousHosts")]
     _retry_ignore_previous_hosts: Option<bool>,
+    /// The least time between attempts; it doubles.
     backoff: Option<String>,
 }
 
@@ -99,28 +108,42 @@ fn retry_on(listed: &str, field: &str) -> Result<RetryOn, Flaw> {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawFault {
+    /// Makes requests wait.
     delay: Option<RawDelay>,
+    /// Answers requests with an error.
     abort: Option<RawAbort>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawDelay {
+    /// Share of requests.
     percentage: Option<RawPercent>,
+    /// Share of requests; percentage is its newer form.
     percent: Option<f64>,
+    /// How long they wait, such as 5s.
     fixed_delay: Option<String>,
+    /// Refused: write fixedDelay.
     exponential_delay: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawAbort {
+    /// Share of requests.
     percentage: Option<RawPercent>,
+    /// Share of requests; percentage is its newer form.
     percent: Option<f64>,
+    /// The status of the answer.
     http_status: Option<u16>,
+    /// gRPC's status, by name or number.
     grpc_status: Option<String>,
+    /// Refused: write httpStatus or grpcStatus.
     http2_error: Option<String>,
 }
 

@@ -1,0 +1,25 @@
+//! Schemas of the kinds' specs.
+
+use schemars::{JsonSchema as _, Schema, SchemaGenerator};
+
+use super::{authorization_policy, destination_rule, gateway, peer_authentication, virtual_service};
+
+pub(crate) fn authorization_policy(generator: &mut SchemaGenerator) -> Schema {
+    authorization_policy::Spec::json_schema(generator)
+}
+
+pub(crate) fn destination_rule(generator: &mut SchemaGenerator) -> Schema {
+    destination_rule::Spec::json_schema(generator)
+}
+
+pub(crate) fn gateway(generator: &mut SchemaGenerator) -> Schema {
+    gateway::Spec::json_schema(generator)
+}
+
+pub(crate) fn peer_authentication(generator: &mut SchemaGenerator) -> Schema {
+    peer_authentication::Spec::json_schema(generator)
+}
+
+pub(crate) fn virtual_service(generator: &mut SchemaGenerator) -> Schema {
+    virtual_service::Spec::json_schema(generator)
+}
