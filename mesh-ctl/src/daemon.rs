@@ -25,12 +25,22 @@ const MAX_ANSWER: usize = 64 << 20;
 /// The longest line of a stream, in bytes.
 const MAX_LINE: usize = 1 << 20;
 
+/// Who is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Asked {
+    #[default]
+    Node,
+    Waypoint,
+}
+
 /// Which daemon to ask.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Daemon {
     /// The admin socket of the node's daemon.
     #[arg(long, value_name = "PATH", env = "MESH_ADMIN_SOCKET", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
+    #[arg(skip)]
+    asked: Asked,
 }
 
 /// Whether to read on.
@@ -56,7 +66,12 @@ impl Daemon {
 
     /// The daemon with this socket.
     pub(crate) fn at(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, asked: Asked::Node }
+    }
+
+    /// The waypoint or gateway with this socket.
+    pub(crate) fn waypoint_at(socket: PathBuf) -> Self {
+        Self { socket, asked: Asked::Waypoint }
     }
 
     fn ask<T: DeserializeOwned>(
@@ -171,22 +186,34 @@ impl Daemon {
     }
 
     pub(crate) fn name(&self) -> String {
-        format!("the daemon at {}", self.socket.display())
+        match self.asked {
+            Asked::Node => format!("the daemon at {}", self.socket.display()),
+            Asked::Waypoint => format!("the waypoint at {}", self.socket.display()),
+        }
     }
 
     fn not_reached(&self, error: &io::Error) -> anyhow::Error {
-        let socket = self.socket.display();
-        match error.kind() {
-            ErrorKind::NotFound => anyhow!(
-                "no daemon at {socket}: start mesh-node on this node, or name the socket of one that runs with --socket"
+        let (name, socket) = (self.name(), self.socket.display());
+        let (what, remedy) = match self.asked {
+            Asked::Node => {
+                ("daemon", "start mesh-node on this node, or name the socket of one that runs with --socket".to_owned())
+            }
+            Asked::Waypoint => (
+                "waypoint",
+                format!(
+                    "start mesh-waypoint with --admin-socket {socket}, or name the socket of one that runs with --socket"
+                ),
             ),
+        };
+        match error.kind() {
+            ErrorKind::NotFound => anyhow!("no {what} at {socket}: {remedy}"),
             ErrorKind::ConnectionRefused => {
-                anyhow!("no daemon listens at {socket}: the one that made it has ended; start mesh-node on this node")
+                anyhow!("no {what} listens at {socket}: the one that made it has ended; {remedy}")
             }
             ErrorKind::PermissionDenied => {
-                anyhow!("{socket} is for root and the daemon's own user: run mesh-ctl with sudo")
+                anyhow!("{socket} is for root and the {what}'s own user: run mesh-ctl with sudo")
             }
-            _ => anyhow!("cannot reach the daemon at {socket}: {error}; name its socket with --socket"),
+            _ => anyhow!("cannot reach {name}: {error}; name its socket with --socket"),
         }
     }
 }

@@ -23,11 +23,18 @@ pub(crate) enum Verb {
     List(ListArguments),
 }
 
-/// Which part of a list, and in what form.
+/// Which part of a daemon's list, and in what form.
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
     #[command(flatten)]
     daemon: Daemon,
+    #[command(flatten)]
+    part: Part,
+}
+
+/// Which part of a list, and in what form.
+#[derive(Debug, Args)]
+pub(crate) struct Part {
     /// Only those of this namespace; all namespaces without it.
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
@@ -52,17 +59,28 @@ pub(crate) trait Listed: Serialize + DeserializeOwned {
     const HEADINGS: &'static [&'static str];
     /// The columns.
     fn row(&self) -> Vec<String>;
+    /// All lines of it, where it may have several.
+    fn rows(&self) -> Vec<Vec<String>> {
+        vec![self.row()]
+    }
 }
 
 impl Verb {
     pub(crate) fn run<T: Listed>(&self) -> anyhow::Result<Outcome> {
         let Self::List(arguments) = self;
-        let list: List<T> = arguments.fetch()?;
-        match arguments.output {
+        arguments.part.show::<T>(&arguments.daemon)
+    }
+}
+
+impl Part {
+    /// Shows what is asked for of a daemon's list.
+    pub(crate) fn show<T: Listed>(&self, daemon: &Daemon) -> anyhow::Result<Outcome> {
+        let list: List<T> = self.fetch(daemon)?;
+        match self.output {
             Format::Table if list.items.is_empty() => note(&format!("no {}", T::PLURAL)),
             Format::Table => {
-                let rows: Vec<_> = list.items.iter().map(Listed::row).collect();
-                print(&table(if arguments.no_headers { &[] } else { T::HEADINGS }, &rows))?;
+                let rows: Vec<_> = list.items.iter().flat_map(Listed::rows).collect();
+                print(&table(if self.no_headers { &[] } else { T::HEADINGS }, &rows))?;
             }
             format => print_value(&list, format)?,
         }
@@ -72,22 +90,20 @@ impl Verb {
         }
         Ok(Outcome::Good)
     }
-}
 
-impl ListArguments {
     /// The list in as many parts as the daemon gives it, all of one generation if that can be had.
-    fn fetch<T: Listed>(&self) -> anyhow::Result<List<T>> {
+    fn fetch<T: Listed>(&self, daemon: &Daemon) -> anyhow::Result<List<T>> {
         let mut attempt = 1;
-        let mut whole = self.part(0)?;
+        let mut whole = self.part(daemon, 0)?;
         loop {
             let wanted = if self.limit == 0 { whole.total } else { self.limit.min(whole.total) };
             if whole.items.len() >= wanted {
                 return Ok(whole);
             }
-            let part: List<T> = self.part(whole.items.len())?;
+            let part: List<T> = self.part(daemon, whole.items.len())?;
             if part.generation != whole.generation && attempt < ATTEMPTS {
                 attempt += 1;
-                whole = self.part(0)?;
+                whole = self.part(daemon, 0)?;
                 continue;
             }
             if part.items.is_empty() {
@@ -98,10 +114,10 @@ impl ListArguments {
         }
     }
 
-    fn part<T: Listed>(&self, offset: usize) -> anyhow::Result<List<T>> {
+    fn part<T: Listed>(&self, daemon: &Daemon, offset: usize) -> anyhow::Result<List<T>> {
         let limit = if self.limit == 0 { MAX_LIMIT } else { self.limit - offset.min(self.limit) };
         let selection = Selection { namespace: self.namespace.clone(), offset, limit: Some(limit) };
-        self.daemon.get(T::PATH, &selection.to_query())
+        daemon.get(T::PATH, &selection.to_query())
     }
 }
 

@@ -15,6 +15,7 @@ mod resolve;
 mod route;
 mod status;
 mod version;
+mod waypoint;
 mod why;
 
 use std::process::ExitCode;
@@ -25,8 +26,8 @@ use mesh_admin::{Certificate, Connection, Policy, Service, Workload};
 /// Exit codes, for scripts.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; status: nothing wants attention, precheck: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, why and authz: it is allowed
-  1  status: something wants attention, precheck: something is missing, analyze: errors among the findings, resolve: the connection is refused, route: nobody answers the request, why and authz: it is refused
+  0  done; status and waypoint status: nothing wants attention, precheck: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, why and authz: it is allowed
+  1  status and waypoint status: something wants attention, precheck: something is missing, analyze: errors among the findings, resolve: the connection is refused, route: nobody answers the request, why and authz: it is refused
   2  wrong usage, no daemon is reached, or something cannot be read or written";
 
 #[derive(Debug, Parser)]
@@ -74,6 +75,9 @@ enum Command {
     Resolve(resolve::Resolve),
     /// Says which rule a request belongs to, and what becomes of it, without sending it.
     Route(route::Route),
+    /// Looks into a waypoint or gateway.
+    #[command(subcommand, visible_alias = "gateway")]
+    Waypoint(waypoint::Waypoint),
     /// Says what this machine has of what a node daemon needs, and what to do about what it lacks.
     Precheck(precheck::PrecheckArguments),
     /// Prints this program's version, and the daemon's.
@@ -106,6 +110,7 @@ fn main() -> ExitCode {
         Command::Analyze(analyze) => analyze.run(),
         Command::Resolve(resolve) => resolve.run(),
         Command::Route(route) => route.run(),
+        Command::Waypoint(waypoint) => waypoint.run(),
         Command::Precheck(precheck) => precheck.run(),
         Command::Version(version) => version.run(),
         Command::Completion(completion) => completion.run(),

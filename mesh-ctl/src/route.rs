@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use hyper::Uri;
 use mesh_config::load;
-use mesh_core::l7::{Abort, Action, Backend, BackendTarget, Fault, Found, RequestView, Rule, path};
+use mesh_core::l7::{Action, Backend, BackendTarget, Found, RequestView, path};
 use mesh_core::{Snapshot, Workload};
 use serde::Serialize;
 
@@ -186,7 +186,7 @@ impl Answer {
     fn describe(&mut self, found: &Found<'_>, request: &Request<'_>) {
         let rule = found.rule;
         self.rule = Some(rule.at.to_string());
-        self.with = beside(rule);
+        self.with = rule.beside(request.port);
         match &rule.action {
             Action::Forward(backends) => {
                 "forwarded".clone_into(&mut self.outcome);
@@ -233,58 +233,7 @@ fn shares(backends: &[Backend], port: u16) -> Vec<Share> {
     let total: f64 = backends.iter().map(|backend| f64::from(backend.weight)).sum();
     let share = |backend: &Backend| {
         let percent = if total > 0.0 { f64::from(backend.weight) * 100.0 / total } else { 0.0 };
-        Share { percent, to: target(&backend.target, port) }
+        Share { percent, to: backend.target.at_port(port) }
     };
     backends.iter().map(share).collect()
-}
-
-fn target(target: &BackendTarget, asked: u16) -> String {
-    match target {
-        BackendTarget::Service { hostname, port, subset } => {
-            let subset = subset.as_ref().map_or(String::new(), |subset| format!(" subset {subset}"));
-            format!("{hostname}:{}{subset}", port.unwrap_or(asked))
-        }
-        BackendTarget::Unresolved { status, reason } => format!("nobody, answered with {status}: {reason}"),
-    }
-}
-
-/// What happens to a request beside being sent somewhere.
-fn beside(rule: &Rule) -> Vec<String> {
-    let mut with = faults(&rule.fault);
-    let limits = [("timeout", rule.timeouts.request), ("timeout of an attempt", rule.timeouts.backend_request)];
-    with.extend(limits.iter().filter_map(|(name, limit)| Some(format!("{name} {:?}", (*limit)?))));
-    if let Some(retry) = &rule.retry {
-        let each = retry.per_try_timeout.map_or(String::new(), |limit| format!(", each at most {limit:?}"));
-        with.push(format!("up to {} retries{each}", retry.attempts));
-    }
-    for mirror in &rule.mirrors {
-        with.push(format!("{} % copied to {}", mirror.percent.as_f64(), target(&mirror.target, 80)));
-    }
-    if let Some(authority) = &rule.rewrite.authority {
-        with.push(format!("host {authority}"));
-    }
-    for (what, edits) in [("request", &rule.request_headers), ("response", &rule.response_headers)] {
-        if !edits.is_empty() {
-            with.push(format!("changes to the {what}'s header"));
-        }
-    }
-    if rule.cors.is_some() {
-        with.push("an answer to cross-origin requests".to_owned());
-    }
-    with
-}
-
-fn faults(fault: &Fault) -> Vec<String> {
-    let mut faults = Vec::new();
-    if let Some((percent, delay)) = fault.delay {
-        faults.push(format!("{} % delayed by {delay:?}", percent.as_f64()));
-    }
-    if let Some((percent, abort)) = fault.abort {
-        let answer = match abort {
-            Abort::Http(status) => format!("{status}"),
-            Abort::Grpc(status) => format!("gRPC status {status}"),
-        };
-        faults.push(format!("{} % aborted with {answer}", percent.as_f64()));
-    }
-    faults
 }

@@ -25,7 +25,7 @@ mod workers;
 
 use std::process::ExitCode;
 
-use telemetry::LogControl;
+use mesh_admin_server::LogControl;
 
 /// Exit code of a machine that lacks something.
 const CANNOT_RUN: u8 = 2;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         args::CommandLine::Run(args) => *args,
         args::CommandLine::Precheck(machine) => return precheck::run(&machine),
     };
-    let log = match LogControl::start(&args.log) {
+    let log = match LogControl::start(&args.log, std::io::stdout) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("mesh-node: --log: {error}");

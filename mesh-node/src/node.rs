@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use mesh_admin_server::{AdminSocket, LogControl};
 use mesh_ca::{Authority, IdentityArgs};
 use mesh_config::{Config, Options};
 use mesh_core::{NodeName, Snapshot};
@@ -15,7 +16,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    admin::{Admin, AdminSocket},
+    admin::Admin,
     args::{Args, SameNode},
     bpf::{self, Datapath, DirectEvents, DropEvents, LoadOptions},
     direct::DirectPath,
@@ -29,7 +30,7 @@ use crate::{
     proxy,
     repairs::EnrolmentEvents,
     sock_diag::SockDiag,
-    telemetry::{Collector, Endpoints, Exporter, LogControl, Metrics, Spans, Telemetry},
+    telemetry::{Collector, Endpoints, Exporter, Metrics, Spans, Telemetry},
     workers::Workers,
 };
 
@@ -215,7 +216,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
             released = heir.serve(successors) => Ok(released),
             () = enrolment.run(config, ready, ordered, uninstalled) => anyhow::bail!("the configuration's watcher ended"),
             () = endpoints.serve(shared.telemetry.metrics.clone(), is_ready) => anyhow::bail!("the endpoints ended"),
-            () = Arc::new(api).serve(listener) => anyhow::bail!("the admin API ended"),
+            () = mesh_admin_server::serve(listener, Arc::new(api)) => anyhow::bail!("the admin API ended"),
             () = kubelet.follow(kernel_settings) => anyhow::bail!("kubelet is followed no more"),
             () = drops::tell(drop_events, &shared) => anyhow::bail!("the kernel's events of drops ended"),
             () = shared.direct.run(direct_events) => anyhow::bail!("the kernel's events of direct connections ended"),

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand};
 use mesh_ca::IdentityArgs;
@@ -64,6 +64,9 @@ pub(crate) struct ServeArgs {
     /// Threads that carry requests; one a core by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) workers: Option<u16>,
+    /// Unix socket of the admin API, which `mesh-ctl waypoint` asks; none without it.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) admin_socket: Option<PathBuf>,
     /// How long requests have to end after SIGTERM.
     #[arg(long, value_name = "SECONDS", default_value = "25", value_parser = seconds)]
     pub(crate) drain_time: Duration,

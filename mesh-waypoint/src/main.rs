@@ -5,7 +5,9 @@
 //! The same program is the ingress gateway, to whose listeners clients outside the mesh connect (`listeners/`).
 #![forbid(unsafe_code)]
 
+mod admin;
 mod args;
+mod counts;
 mod duplex;
 mod exchange;
 mod inbound;
@@ -20,8 +22,9 @@ mod worker;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
+use mesh_admin_server::LogControl;
 
 use crate::{
     args::{Args, Command},
@@ -30,15 +33,13 @@ use crate::{
 
 fn main() -> ExitCode {
     let Command::Serve(args) = Args::parse().command;
-    let filter = EnvFilter::try_new(&args.log).map_err(|error| anyhow::anyhow!("--log: {error}"));
     let log = Log::stdout();
     let run = || {
         log.flush_for_good()?;
-        let writer = log.clone();
-        tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter?).with_writer(writer).init();
+        let control = LogControl::start(&args.log, log.clone()).context("--log")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tasks = tokio::task::LocalSet::new();
-        tasks.block_on(&runtime, serve::run(*args))
+        tasks.block_on(&runtime, serve::run(*args, control))
     };
     let ended = run();
     log.flush();

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use mesh_admin_server::{AdminSocket, LogControl};
 use mesh_ca::Authority;
 use mesh_config::{Config, Options};
 use mesh_core::SpiffeId;
@@ -25,7 +26,9 @@ use tokio::{
 };
 
 use crate::{
+    admin::{self, Admin},
     args::ServeArgs,
+    counts::{RuleBook, Threads},
     listeners::{self, Listeners, Own},
     readiness::Readiness,
     telemetry::{Scrape, Telemetry},
@@ -60,12 +63,16 @@ pub(crate) struct Shared {
     pub(crate) tunnel_port: u16,
     /// Bounds on tunnels.
     pub(crate) limits: Limits,
+    /// What the threads do.
+    pub(crate) threads: Threads,
+    /// How often rules were used.
+    pub(crate) rules: RuleBook,
     /// What is known of upstreams, over all threads.
     pub(crate) clusters: SharedClusters,
     /// True once no more shall begin.
     pub(crate) draining: watch::Sender<bool>,
     /// Connections being served.
-    connections: AtomicUsize,
+    pub(crate) connections: AtomicUsize,
 }
 
 impl Shared {
@@ -89,16 +96,19 @@ impl Drop for Counted {
 ///
 /// # Errors
 /// What could not be started.
-pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: ServeArgs, log: LogControl) -> anyhow::Result<()> {
     let authority = args.certificate.authority().context(args.certificate.authority_flag())?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
     let scrape =
         Scrape::bind(args.metrics_addr).await.with_context(|| format!("--metrics-addr {}", args.metrics_addr))?;
     let readiness = Readiness::bind(args.readiness_addr).await.context("--readiness-addr")?;
+    let socket = args.admin_socket.as_deref().map(AdminSocket::open).transpose()?;
     let (address, drain_time) = (args.listen.ip(), args.drain_time);
     let count = args.workers.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), usize::from);
     let shared = Arc::new(share(args, &authority).await?);
     let workers = Arc::new(Workers::start(&shared, count).context("--workers")?);
+    let api = Admin::new(shared.clone(), log);
+    let socket = socket.map(AdminSocket::publish).transpose()?;
     tracing::info!(address = %listener.local_addr()?, waypoint = %shared.own.gateway, identity = %shared.identity, workers = count, "waypoint listening");
     let background = async {
         tokio::join!(
@@ -106,7 +116,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             authority.follow(),
             readiness.serve(&shared),
             scrape.serve(shared.telemetry.clone()),
-            count_generations(&shared),
+            follow_generations(&shared),
+            admin::serve(socket, api),
         );
     };
     tokio::pin!(background);
@@ -155,17 +166,23 @@ async fn share(args: ServeArgs, authority: &Authority) -> anyhow::Result<Shared>
         config,
         limits,
         tunnel_port: args.tunnel_port,
+        threads: Threads::default(),
+        rules: RuleBook::default(),
         clusters: SharedClusters::default(),
         draining: watch::Sender::new(false),
         connections: AtomicUsize::new(0),
     })
 }
 
-/// Tells which configuration is in force.
-async fn count_generations(shared: &Shared) {
+/// Tells which configuration is in force, and forgets what was counted for another one.
+async fn follow_generations(shared: &Shared) {
     let mut config = shared.config.clone();
     loop {
-        let generation = config.borrow_and_update().generation;
+        let (generation, snapshot) = {
+            let now = config.borrow_and_update();
+            (now.generation, now.snapshot.clone())
+        };
+        shared.rules.keep(admin::all_rules(snapshot.l7()));
         shared.telemetry.own.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         if config.changed().await.is_err() {
             // The last good configuration stays in force.

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    counts::{RuleTally, ThreadCounts},
     inbound,
     listeners::{self, Listeners},
     serve::Shared,
@@ -59,6 +60,10 @@ pub(crate) struct Worker {
     pub(crate) mirrors: Cell<usize>,
     /// The series that this thread counts with.
     pub(crate) series: SeriesCache,
+    /// The requests of this thread.
+    pub(crate) counts: Arc<ThreadCounts>,
+    /// The rules that it has used.
+    pub(crate) rules: RuleTally,
     view: RefCell<View>,
     listeners: RefCell<(watch::Receiver<Arc<Listeners>>, Arc<Listeners>)>,
 }
@@ -78,10 +83,13 @@ impl Worker {
         let pool = Pool::new(shared.limits.clone(), shared.identities.trust());
         let mut listeners = shared.listeners.subscribe();
         let known = listeners.borrow_and_update().clone();
+        let (number, counts) = shared.threads.join();
         Self {
             pool,
             upstreams: Upstreams::default(),
             series: SeriesCache::default(),
+            counts,
+            rules: RuleTally::new(number),
             mirrors: Cell::new(0),
             shared,
             view,

@@ -1,4 +1,4 @@
-//! The admin API of a node daemon, as JSON over HTTP/1.1 on a Unix socket: its paths and its types.
+//! The admin API of a node daemon and of a waypoint, as JSON over HTTP/1.1 on a Unix socket: its paths and its types.
 //!
 //! The daemon writes them and `mesh-ctl` reads them, or makes the same from a directory of manifests. Names are in
 //! camelCase; a field that is not known is left out. Keys are never renamed within [`VERSION`]; new ones may come.
@@ -13,6 +13,7 @@ mod precheck;
 mod refusal;
 mod service;
 mod status;
+mod waypoint;
 mod why;
 mod workload;
 
@@ -27,6 +28,10 @@ pub use service::{Endpoint, MAX_ENDPOINTS, Port, Service};
 pub use status::{
     CertificateError, Certificates, Config, DataPath, Draining, EnrolmentEvent, Expiry, Handover, Hook, MAX_FINDINGS,
     MAX_WAITING, Pods, Status, WaitingPod,
+};
+pub use waypoint::{
+    Bound, ClusterEndpoint, ClusterPool, RouteBackend, WAYPOINT_SOCKET, WaypointCluster, WaypointRoute, WaypointStatus,
+    WaypointThread,
 };
 pub use why::{Considered, Miss, Mode, NodeView, Peer, Way, Why};
 pub use workload::Workload;
@@ -56,6 +61,12 @@ pub mod path {
     pub const WHY: &str = "/v1/why";
     /// GET: the same by the configuration alone, without what the node adds.
     pub const AUTHZ: &str = "/v1/authz";
+    /// GET, of a waypoint: a [`crate::WaypointStatus`].
+    pub const WAYPOINT_STATUS: &str = "/v1/waypoint/status";
+    /// GET, of a waypoint: a [`crate::List`] of [`crate::WaypointRoute`]s.
+    pub const WAYPOINT_ROUTES: &str = "/v1/waypoint/routes";
+    /// GET, of a waypoint: a [`crate::List`] of [`crate::WaypointCluster`]s.
+    pub const WAYPOINT_CLUSTERS: &str = "/v1/waypoint/clusters";
     /// GET: the [`crate::LogFilter`] in force. PUT: puts another one in force.
     pub const LOG: &str = "/v1/log";
 }

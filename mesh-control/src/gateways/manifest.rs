@@ -209,6 +209,7 @@ impl Plan<'_> {
             format!("--trust-domain={}", settings.trust_domain),
             format!("--cluster-domain={}", settings.cluster_domain),
             format!("--root-namespace={}", settings.root_namespace),
+            "--admin-socket=/run/mesh/waypoint.sock".to_owned(),
             format!("--drain-time={DRAIN}"),
         ]
     }

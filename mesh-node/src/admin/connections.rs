@@ -12,13 +12,14 @@ use http::{HeaderValue, Response, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame};
 use mesh_admin::{Connection, Flow, FlowLine, FlowSelection, List, Party, Selection, Talk};
+use mesh_admin_server::Answer;
 use mesh_core::SpiffeId;
 use tokio::sync::{
     broadcast::{self, error::RecvError},
     mpsc,
 };
 
-use super::{Admin, answer::Answer};
+use super::Admin;
 use crate::{
     connections::ConnectionView,
     telemetry::{self, FlowEvent, Report},

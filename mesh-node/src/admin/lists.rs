@@ -1,9 +1,9 @@
 //! Lists of what the daemon knows and holds.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use mesh_admin::{Certificate, List, Policy, PolicyRef, Selection, Service, Workload};
-use mesh_transport::CertificateStatus;
+use mesh_admin_server::certificate;
 
 use super::Admin;
 
@@ -47,29 +47,4 @@ impl Admin {
         let generation = self.shared.config().generation;
         selection.take(held.iter(), |held| held.identity.namespace(), generation, |held| certificate(held, now))
     }
-}
-
-pub(super) fn certificate(held: &CertificateStatus, now: SystemTime) -> Certificate {
-    Certificate {
-        identity: held.identity.to_string(),
-        namespace: held.identity.namespace().to_owned(),
-        service_account: held.identity.service_account().to_owned(),
-        serial: held.serial.clone(),
-        not_before: held.not_before.map(unix),
-        not_after: held.not_after.map(unix),
-        expires_in_seconds: held.not_after.map(|end| seconds_until(end, now)),
-        next_renewal: held.next_renewal.map(unix),
-        roots: held.root_fingerprints.iter().map(ToString::to_string).collect(),
-        error: held.last_error.clone(),
-    }
-}
-
-/// Seconds since 1970.
-fn unix(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Seconds from `now` to `time`, none when it is over.
-pub(super) fn seconds_until(time: SystemTime, now: SystemTime) -> u64 {
-    time.duration_since(now).map_or(0, |left| left.as_secs())
 }

@@ -1,14 +1,10 @@
 //! The admin API: what the daemon says of itself on a Unix socket, to root and to its own user alone.
 //!
-//! The types and paths are `mesh-admin`'s; `mesh-ctl` is the client.
+//! The types and paths are `mesh-admin`'s, the server is `mesh-admin-server`'s; `mesh-ctl` is the client.
 
-mod answer;
 mod connections;
 mod lists;
-mod log;
 mod router;
-mod server;
-mod socket;
 mod status;
 mod why;
 
@@ -17,12 +13,13 @@ use std::{
     time::Instant,
 };
 
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use mesh_admin_server::{Api, LogControl, Routed};
 use mesh_core::NodeName;
-use tokio::{net::UnixListener, sync::watch};
+use tokio::sync::watch;
 
-pub use socket::AdminSocket;
-
-use crate::{bpf::HookWatch, node::Shared, pods::Roster, telemetry::LogControl, workers::Workers};
+use crate::{bpf::HookWatch, node::Shared, pods::Roster, workers::Workers};
 
 /// What the API answers from.
 pub struct Admin {
@@ -42,9 +39,14 @@ pub struct Admin {
     pub log: Arc<LogControl>,
 }
 
-impl Admin {
-    /// Serves until dropped.
-    pub async fn serve(self: Arc<Self>, listener: UnixListener) {
-        server::serve(listener, self).await;
+impl Api for Admin {
+    const PROGRAM: &'static str = "mesh-node";
+
+    async fn route(self: Arc<Self>, request: Request<Incoming>) -> Routed {
+        self.find(request).await
+    }
+
+    fn answered(&self, status: StatusCode) {
+        self.shared.telemetry.metrics.admin_request(status.as_u16());
     }
 }

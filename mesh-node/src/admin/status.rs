@@ -2,13 +2,9 @@
 
 use std::time::{Instant, SystemTime};
 
-use mesh_admin::{
-    CertificateError, Certificates, Config, DataPath, Draining, EnrolmentEvent, Expiry, Handover, Hook, MAX_FINDINGS,
-    MAX_WAITING, Pods, Status, WaitingPod,
-};
-use mesh_config::Severity;
+use mesh_admin::{DataPath, Draining, EnrolmentEvent, Handover, Hook, MAX_WAITING, Pods, Status, WaitingPod};
 
-use super::{Admin, lists::seconds_until};
+use super::Admin;
 use crate::{handover::HandoverState, pods::Roster, repairs};
 
 impl Admin {
@@ -27,9 +23,9 @@ impl Admin {
             uptime_seconds: self.started.elapsed().as_secs(),
             kernel: self.hooks.kernel().to_owned(),
             data_path: self.data_path(),
-            config: config(&self.shared.config()),
+            config: mesh_admin_server::config(&self.shared.config()),
             pods: pods(&self.roster.borrow(), Instant::now()),
-            certificates: self.certificate_summary(),
+            certificates: mesh_admin_server::certificates(&self.shared.identities.certificates()),
             workers: workers.map_or(0, |workers| workers.count()),
             connections: connections + self.shared.direct.views().len(),
             handover: handover(&self.shared.handover),
@@ -46,20 +42,6 @@ impl Admin {
             hooks: hooks.map(|(name, present)| Hook { name: name.to_owned(), present }).collect(),
         }
     }
-
-    fn certificate_summary(&self) -> Certificates {
-        let wanted = self.shared.identities.certificates();
-        let ends = wanted.iter().filter_map(|held| Some((held.not_after?, &held.identity)));
-        let soonest = ends.clone().min().map(|(end, identity)| Expiry {
-            identity: identity.to_string(),
-            expires_in_seconds: seconds_until(end, SystemTime::now()),
-        });
-        let failed = wanted.iter().filter_map(|held| {
-            let error = held.last_error.clone()?;
-            Some(CertificateError { identity: held.identity.to_string(), error })
-        });
-        Certificates { held: ends.count(), soonest, errors: failed.collect() }
-    }
 }
 
 fn handover(state: &HandoverState) -> Handover {
@@ -68,20 +50,6 @@ fn handover(state: &HandoverState) -> Handover {
         generation: state.generation(),
         draining: draining.map(|(pid, time)| Draining { pid, for_seconds: time.as_secs() }).collect(),
         successor: state.lending_to(),
-    }
-}
-
-fn config(config: &mesh_config::Config) -> Config {
-    let of = |severity| config.findings.iter().filter(move |finding| finding.severity == severity);
-    let worst = of(Severity::Error).chain(of(Severity::Warning));
-    Config {
-        generation: config.generation,
-        workloads: config.snapshot.workloads().len(),
-        services: config.snapshot.services().len(),
-        errors: of(Severity::Error).count(),
-        warnings: of(Severity::Warning).count(),
-        infos: of(Severity::Info).count(),
-        findings: worst.take(MAX_FINDINGS).map(ToString::to_string).collect(),
     }
 }
 

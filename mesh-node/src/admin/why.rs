@@ -4,17 +4,13 @@ use std::{net::SocketAddr, time::SystemTime};
 
 use http::StatusCode;
 use mesh_admin::{Certificate, NodeView, Why};
+use mesh_admin_server::{Answer, Query, certificate, json, refuse};
 use mesh_core::{
     Workload,
     why::{Client, SameNode, find_client, find_target, why},
 };
 
-use super::{
-    Admin,
-    answer::{Answer, json, refuse},
-    lists,
-    router::Query,
-};
+use super::Admin;
 
 /// What is asked.
 #[derive(Default)]
@@ -95,8 +91,8 @@ impl Admin {
         }
         let now = SystemTime::now();
         let held = self.shared.identities.certificates();
-        let certificate = held.iter().find(|held| held.identity == workload.identity);
-        view.certificate = certificate.map(|held| lists::certificate(held, now));
+        let own = held.iter().find(|held| held.identity == workload.identity);
+        view.certificate = own.map(|held| certificate(held, now));
         if let Some(Certificate { expires_in_seconds: Some(0), identity, .. }) = &view.certificate {
             view.stops.push(format!("the certificate of {identity} has ended"));
         }

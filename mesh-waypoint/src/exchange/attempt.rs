@@ -1,6 +1,6 @@
 //! One attempt: a request to one endpoint, over a connection that is there or a new one.
 
-use std::{error::Error, rc::Rc, time::Duration};
+use std::{error::Error, rc::Rc, sync::atomic::Ordering, time::Duration};
 
 use hyper::{Request, Response, body::Incoming};
 use mesh_core::l7::TrafficPolicy;
@@ -110,6 +110,7 @@ impl Attempt<'_> {
         let policy = self.cluster.policy();
         let most = policy.pool.as_ref().and_then(|pool| pool.max_requests);
         let Some(of_cluster) = Count::within(&self.cluster.state, most, |state| &state.requests) else {
+            self.cluster.state.overflows.requests.fetch_add(1, Ordering::Relaxed);
             return Err(Failure::Unsent(UpstreamError::Overflow("max requests"), Box::new(request)));
         };
         let active = (of_cluster, Count::one(&self.endpoint.state, |state| &state.active));
@@ -160,8 +161,9 @@ impl Attempt<'_> {
             return Ok(line);
         }
         let waiting = async {
+            let mut waits = false;
             loop {
-                if let Some(counted) = self.room(policy) {
+                if let Some(counted) = self.room(policy, &mut waits) {
                     return dial_http1(self.worker, self.endpoint, policy, counted).await;
                 }
                 let freed = self.cluster.freed.notified();
@@ -179,8 +181,9 @@ impl Attempt<'_> {
             return Ok(place);
         }
         let waiting = async {
+            let mut waits = false;
             loop {
-                if let Some(counted) = self.room(policy) {
+                if let Some(counted) = self.room(policy, &mut waits) {
                     return dial_http2(self.worker, self.endpoint, policy, counted).await;
                 }
                 let freed = self.cluster.freed.notified();
@@ -194,9 +197,14 @@ impl Attempt<'_> {
     }
 
     /// A place among the cluster's connections.
-    fn room(&self, policy: &TrafficPolicy) -> Option<Count<ClusterState>> {
+    fn room(&self, policy: &TrafficPolicy, waits: &mut bool) -> Option<Count<ClusterState>> {
         let most = policy.pool.as_ref().and_then(|pool| pool.max_connections);
-        Count::within(&self.cluster.state, most, |state| &state.connections)
+        let room = Count::within(&self.cluster.state, most, |state| &state.connections);
+        // However often it looks for one, it is one request that had to wait.
+        if room.is_none() && !std::mem::replace(waits, true) {
+            self.cluster.state.overflows.connections.fetch_add(1, Ordering::Relaxed);
+        }
+        room
     }
 
     /// A request that waits for a connection, to be made or to be free, is pending; too many are not let wait.
@@ -206,8 +214,10 @@ impl Attempt<'_> {
         waiting: impl Future<Output = Result<T, UpstreamError>>,
     ) -> Result<T, UpstreamError> {
         let most = policy.pool.as_ref().and_then(|pool| pool.max_pending_requests);
-        let pending = Count::within(&self.cluster.state, most, |state| &state.pending);
-        let _pending = pending.ok_or(UpstreamError::Overflow("max pending requests"))?;
+        let Some(_pending) = Count::within(&self.cluster.state, most, |state| &state.pending) else {
+            self.cluster.state.overflows.pending.fetch_add(1, Ordering::Relaxed);
+            return Err(UpstreamError::Overflow("max pending requests"));
+        };
         timeout(WAIT, waiting).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     rc::Rc,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -85,12 +86,13 @@ impl Attempts<'_> {
             drop(under_way.take());
             let state = &self.cluster.state;
             let most = self.cluster.policy().pool.as_ref().and_then(|pool| pool.max_retries);
-            let active = state.requests.load(std::sync::atomic::Ordering::Relaxed);
+            let active = state.requests.load(Ordering::Relaxed);
             let budget = most.unwrap_or((active * RETRY_BUDGET / 100).max(LEAST_RETRIES));
             under_way = Count::within(state, Some(budget), |state| &state.retries);
             let own = &self.connection.worker.shared.telemetry.own;
             if under_way.is_none() {
                 own.retries_refused.inc();
+                state.overflows.retries.fetch_add(1, Ordering::Relaxed);
                 return self.last(end, retries);
             }
             own.retries.inc();

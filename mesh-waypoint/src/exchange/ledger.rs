@@ -40,6 +40,8 @@ pub(crate) struct Ledger {
     flag: Cell<Flag>,
     /// The rule that it belongs to.
     rule: OnceCell<Arc<Rule>>,
+    /// Which of the rule's backends it was sent to.
+    backend: Cell<Option<usize>>,
     /// Bytes of the request's body.
     pub(super) sent: Cell<u64>,
     /// Bytes of the response's body.
@@ -53,6 +55,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// An exchange begins.
     pub(super) fn open(connection: &Rc<Connection>, request: &Parts) -> Rc<Self> {
+        connection.worker.counts.begin();
         Rc::new(Self {
             _beat: connection.begin(),
             connection: connection.clone(),
@@ -64,6 +67,7 @@ impl Ledger {
             is_grpc: is_grpc(&request.headers),
             grpc: Cell::default(),
             rule: OnceCell::new(),
+            backend: Cell::default(),
             status: Cell::new(0),
             flag: Cell::new(Flag::None),
             sent: Cell::default(),
@@ -101,6 +105,11 @@ impl Ledger {
     pub(super) fn note_rule(&self, rule: &Arc<Rule>) {
         // It belongs to one.
         let _ = self.rule.set(rule.clone());
+    }
+
+    /// Which of the rule's backends it is sent to.
+    pub(super) fn note_backend(&self, index: usize) {
+        self.backend.set(Some(index));
     }
 
     /// It was made to wait.
@@ -156,6 +165,11 @@ impl Ledger {
         };
         let series = worker.series.of(&worker.shared.telemetry, &parties, endpoint, cluster);
         series.count(self.began.elapsed(), self.sent.get(), self.received.get());
+        worker.counts.end();
+        if let Some(rule) = self.rule.get() {
+            let failed = !(1..500).contains(&self.status.get());
+            worker.rules.count(&worker.shared.rules, rule, self.backend.get(), failed);
+        }
     }
 
     fn tell(&self) {

@@ -179,7 +179,7 @@ pub(super) async fn course(
     injected(&rule, ledger).await?;
     let answer = match &rule.action {
         Action::Forward(backends) => {
-            return forward(&rule, backends, &matched, head, &arrival.target, cors).map(Course::Forward);
+            return forward(&rule, backends, &matched, head, &arrival.target, cors, ledger).map(Course::Forward);
         }
         Action::Redirect(redirect) => {
             let location = redirect.location(head, &matched);
@@ -229,9 +229,12 @@ fn forward(
     head: &mut Head,
     target: &Target,
     cors: Vec<Field>,
+    ledger: &Ledger,
 ) -> Result<Plan, Refusal> {
     let chosen = split::pick(backends, fastrand::u64(..));
     let chosen = chosen.ok_or_else(|| Refusal::new(500, "no destination has a weight", Flag::NoCluster))?;
+    let backend = backends.iter().position(|backend| std::ptr::eq(backend, chosen)).unwrap_or_default();
+    ledger.note_backend(backend);
     let cluster = ClusterKey::of_backend(&chosen.target, target.port())
         .map_err(|(status, reason)| Refusal::new(status, reason.to_owned(), Flag::NoCluster))?;
     edits::apply_to_request(&rule.request_headers, head);
@@ -239,7 +242,6 @@ fn forward(
     let own = &chosen.rewrite;
     let authority = own.authority.as_ref().or(rule.rewrite.authority.as_ref());
     edits::rewrite(head, authority.map(|text| &**text), own.path.as_ref().or(rule.rewrite.path.as_ref()), matched)?;
-    let backend = backends.iter().position(|backend| std::ptr::eq(backend, chosen)).unwrap_or_default();
     Ok(Plan {
         cluster,
         repeats: rule.retry.as_ref().is_some_and(|retry| retry.attempts > 0),

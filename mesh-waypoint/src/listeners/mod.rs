@@ -86,6 +86,11 @@ impl Listeners {
         self.ports.get(&number)
     }
 
+    /// All ports.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = &Arc<Port>> {
+        self.ports.values()
+    }
+
     fn config(&self, listener: &Listener) -> Option<Arc<ServerConfig>> {
         let port = self.ports.get(&listener.port)?;
         let same = |known: &Arc<Listener>| known.tls == listener.tls && known.name == listener.name;

@@ -30,6 +30,7 @@ pub(crate) struct OwnMetrics {
     /// Retries that were wanted, and not made for want of budget.
     pub(crate) retries_refused: IntCounter,
     mirrors: IntCounterVec,
+    admin_requests: IntCounterVec,
     /// Endpoints that were left alone from then on.
     pub(crate) ejections: IntCounter,
     /// Sets of labels that were too many to be kept apart.
@@ -48,6 +49,9 @@ impl OwnMetrics {
         let options = Opts::new("mesh_waypoint_mirrors_total", "Copies of requests that rules asked for");
         let mirrors = IntCounterVec::new(options, &["outcome"])?;
         registry.register(Box::new(mirrors.clone()))?;
+        let options = Opts::new("mesh_waypoint_admin_requests_total", "Requests to the admin API");
+        let admin_requests = IntCounterVec::new(options, &["code"])?;
+        registry.register(Box::new(admin_requests.clone()))?;
         let generation = IntGauge::new("mesh_waypoint_config_generation", "Configurations that came into force")?;
         registry.register(Box::new(generation.clone()))?;
         Ok(Self {
@@ -62,8 +66,14 @@ impl OwnMetrics {
                 "Sets of labels that were counted with unknown parties, since there were too many",
             )?,
             mirrors,
+            admin_requests,
             generation,
         })
+    }
+
+    /// One request to the admin API more, answered with that status.
+    pub(crate) fn admin_request(&self, status: u16) {
+        self.admin_requests.with_label_values(&[status.to_string()]).inc();
     }
 
     /// One copy of a request more.

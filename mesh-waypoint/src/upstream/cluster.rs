@@ -26,7 +26,7 @@ use super::{
 use crate::{inbound::Target, worker::Worker};
 
 /// What a cluster is called.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum ClusterKey {
     /// A port of a Service, perhaps a subset's endpoints alone.
     Service {
@@ -173,27 +173,10 @@ impl Cluster {
 
     /// Takes over what a snapshot says, and keeps the endpoints that stay. None when there is no such cluster any more.
     fn renew(&self, snapshot: &Snapshot, own_namespace: &str) -> Option<()> {
-        let found = match &self.key {
-            ClusterKey::Address(address) => {
-                let workload = snapshot.workload_by_address(address.ip())?;
-                let transport = transport_to(snapshot, None, None, Some(workload));
-                transport.map(|(transport, _)| vec![(*address, Some(workload.clone()), transport)])
-            }
-            ClusterKey::Service { hostname, port, subset } => {
-                let service = snapshot.service_by_hostname(hostname)?;
-                self.speaks.set(service.port(*port, Protocol::Tcp)?.speaks);
-                let rule = rule_for(snapshot, own_namespace, service);
-                let traffic = rule.map(|rule| &*rule.traffic);
-                let labels = match subset {
-                    None => None,
-                    Some(subset) => traffic?.subsets.get(subset)?.labels.as_ref(),
-                };
-                let policy = traffic.map(|traffic| traffic.effective(subset.as_deref(), *port));
-                self.policy.replace(Rc::new(policy.unwrap_or_default()));
-                endpoints_of(snapshot, service, *port, labels)
-            }
-        };
-        match found {
+        let settled = Settled::of(&self.key, snapshot, own_namespace)?;
+        self.speaks.set(settled.speaks);
+        self.policy.replace(Rc::new(settled.policy));
+        match settled.endpoints {
             Ok(found) => {
                 self.replace(found);
                 self.refusal.replace(None);
@@ -213,6 +196,39 @@ impl Cluster {
         });
         let endpoints = endpoints.collect();
         self.endpoints.replace(endpoints);
+    }
+}
+
+/// What a snapshot says of a cluster.
+pub(super) struct Settled {
+    speaks: Speaks,
+    pub(super) policy: TrafficPolicy,
+    pub(super) endpoints: Result<Vec<Found>, mesh_core::Refusal>,
+}
+
+impl Settled {
+    /// None where there is no such cluster.
+    pub(super) fn of(key: &ClusterKey, snapshot: &Snapshot, own_namespace: &str) -> Option<Self> {
+        match key {
+            ClusterKey::Address(address) => {
+                let workload = snapshot.workload_by_address(address.ip())?;
+                let transport = transport_to(snapshot, None, None, Some(workload));
+                let endpoints = transport.map(|(transport, _)| vec![(*address, Some(workload.clone()), transport)]);
+                Some(Self { speaks: Speaks::default(), policy: TrafficPolicy::default(), endpoints })
+            }
+            ClusterKey::Service { hostname, port, subset } => {
+                let service = snapshot.service_by_hostname(hostname)?;
+                let speaks = service.port(*port, Protocol::Tcp)?.speaks;
+                let rule = rule_for(snapshot, own_namespace, service);
+                let traffic = rule.map(|rule| &*rule.traffic);
+                let labels = match subset {
+                    None => None,
+                    Some(subset) => traffic?.subsets.get(subset)?.labels.as_ref(),
+                };
+                let policy = traffic.map(|traffic| traffic.effective(subset.as_deref(), *port)).unwrap_or_default();
+                Some(Self { speaks, policy, endpoints: endpoints_of(snapshot, service, *port, labels) })
+            }
+        }
     }
 }
 

@@ -6,13 +6,15 @@ mod connect;
 mod endpoint;
 mod line;
 mod state;
+mod view;
 
 pub(crate) use self::balance::Wish;
 pub(crate) use self::cluster::{Cluster, ClusterKey, Upstreams};
 pub(crate) use self::connect::{Stream, connect};
 pub(crate) use self::endpoint::Endpoint;
 pub(crate) use self::line::{Http1Line, Http2Place, Version, dial_http1, dial_http2};
-pub(crate) use self::state::{Answer, ClusterState, Count, EndpointState, SharedClusters};
+pub(crate) use self::state::{Answer, Cause, ClusterState, Count, EndpointHealth, EndpointState, SharedClusters};
+pub(crate) use self::view::{ClusterView, EndpointView};
 
 /// Why no endpoint answers a request.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -38,6 +38,25 @@ impl SharedClusters {
         clusters.insert(key.clone(), Arc::downgrade(&state));
         state
     }
+
+    /// The clusters that were used.
+    pub(crate) fn used(&self) -> HashMap<ClusterKey, Arc<ClusterState>> {
+        let clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        clusters.iter().filter_map(|(key, state)| Some((key.clone(), state.upgrade()?))).collect()
+    }
+}
+
+/// How often each bound of a cluster was reached.
+#[derive(Debug, Default)]
+pub(crate) struct Overflows {
+    /// Requests that had to wait since there were as many connections as there may be.
+    pub(crate) connections: AtomicU64,
+    /// Requests that were refused since too many waited.
+    pub(crate) pending: AtomicU64,
+    /// Requests that were refused since too many were under way.
+    pub(crate) requests: AtomicU64,
+    /// Retries that were not made since too many were under way.
+    pub(crate) retries: AtomicU64,
 }
 
 /// What is known of a cluster.
@@ -51,6 +70,8 @@ pub(crate) struct ClusterState {
     pub(crate) retries: AtomicU32,
     /// Connections.
     pub(crate) connections: AtomicU32,
+    /// What was refused, or had to wait, for a bound.
+    pub(crate) overflows: Overflows,
     /// Ejections ever; zero spares looking for them.
     ejections: AtomicU64,
     endpoints: Mutex<HashMap<EndpointKey, Weak<EndpointState>>>,
@@ -64,6 +85,7 @@ impl ClusterState {
             pending: AtomicU32::new(0),
             retries: AtomicU32::new(0),
             connections: AtomicU32::new(0),
+            overflows: Overflows::default(),
             ejections: AtomicU64::new(0),
             endpoints: Mutex::default(),
             began,
@@ -82,8 +104,18 @@ impl ClusterState {
         state
     }
 
+    /// The state of an endpoint that was used.
+    pub(super) fn used_endpoint(&self, key: &EndpointKey) -> Option<Arc<EndpointState>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).get(key)?.upgrade()
+    }
+
+    /// Ejections ever.
+    pub(crate) fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
+    }
+
     /// Milliseconds since the program began.
-    pub(super) fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -104,11 +136,12 @@ impl ClusterState {
         let (errors, gateway) = endpoint.count(answer);
         let over = |limit: Option<u32>, count: u32| limit.is_some_and(|limit| limit > 0 && count >= limit);
         let due = over(rule.consecutive_5xx, errors) || over(rule.consecutive_gateway_errors, gateway);
-        due && self.eject(endpoint, rule)
+        let cause = if over(rule.consecutive_5xx, errors) { Cause::Errors } else { Cause::GatewayErrors };
+        due && self.eject(endpoint, rule, cause)
     }
 
     /// One may always go, others while no more than their share are out.
-    fn eject(&self, endpoint: &EndpointState, rule: &OutlierDetection) -> bool {
+    fn eject(&self, endpoint: &EndpointState, rule: &OutlierDetection, cause: Cause) -> bool {
         let now = self.now();
         let (out, all) = self.ejected_now(now);
         let allowed = (all * rule.max_ejection_percent as usize / 100).max(usize::from(rule.max_ejection_percent > 0));
@@ -118,6 +151,7 @@ impl ClusterState {
         let times = endpoint.ejections.fetch_add(1, Ordering::Relaxed) + 1;
         let duration = rule.base_ejection.saturating_mul(times).min(MAX_EJECTION.max(rule.base_ejection));
         let until = now + u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2);
+        endpoint.cause.store(cause as u8, Ordering::Relaxed);
         endpoint.ejected_until.store(until.max(1), Ordering::Relaxed);
         endpoint.errors.store(0, Ordering::Relaxed);
         endpoint.gateway_errors.store(0, Ordering::Relaxed);
@@ -151,6 +185,27 @@ impl Answer {
     }
 }
 
+/// Why an endpoint was ejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Too many 5xx in a row.
+    Errors = 1,
+    /// Too many 502, 503 and 504, or failures to connect, in a row.
+    GatewayErrors = 2,
+}
+
+/// An endpoint, for who looks in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EndpointHealth {
+    pub(crate) active: u32,
+    pub(crate) errors_in_a_row: u32,
+    pub(crate) ejections: u32,
+    /// Why it was ejected last.
+    pub(crate) cause: Option<Cause>,
+    /// How long it stays out, where it is.
+    pub(crate) out_for: Option<Duration>,
+}
+
 /// What is known of an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct EndpointState {
@@ -161,6 +216,8 @@ pub(crate) struct EndpointState {
     /// Milliseconds since the program began; zero for not ejected.
     ejected_until: AtomicU64,
     ejections: AtomicU32,
+    /// The [`Cause`] of the last ejection; zero where there was none.
+    cause: AtomicU8,
     /// When it was first seen, likewise.
     since: u64,
 }
@@ -169,6 +226,22 @@ impl EndpointState {
     /// Whether it is left out now.
     pub(super) fn is_ejected(&self, now: u64) -> bool {
         self.ejected_until.load(Ordering::Relaxed) > now
+    }
+
+    /// How it is.
+    pub(crate) fn health(&self, now: u64) -> EndpointHealth {
+        let until = self.ejected_until.load(Ordering::Relaxed);
+        EndpointHealth {
+            active: self.active.load(Ordering::Relaxed),
+            errors_in_a_row: self.errors.load(Ordering::Relaxed),
+            ejections: self.ejections.load(Ordering::Relaxed),
+            cause: match self.cause.load(Ordering::Relaxed) {
+                0 => None,
+                cause if cause == Cause::Errors as u8 => Some(Cause::Errors),
+                _ => Some(Cause::GatewayErrors),
+            },
+            out_for: (until > now).then(|| Duration::from_millis(until - now)),
+        }
     }
 
     /// How long it has been known, in milliseconds.

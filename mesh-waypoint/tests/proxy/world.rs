@@ -127,6 +127,8 @@ impl World {
             .args(["--pod", &format!("shop/{gateway}-1")])
             .args(["--listen", &format!("{WAYPOINT}:15008"), "--readiness-addr", &format!("{WAYPOINT}:15021")])
             .args(["--metrics-addr", &format!("{WAYPOINT}:15020")])
+            .arg("--admin-socket")
+            .arg(self.dir.path().join("run/waypoint.sock"))
             .arg("--config")
             .arg(config)
             .arg("--ca")

@@ -95,6 +95,11 @@ impl Lab {
         self.shared.admin_socket(node)
     }
 
+    /// Where a waypoint or gateway that runs in a pod has its admin API.
+    pub fn waypoint_socket(&self, namespace: &str, pod: &str) -> PathBuf {
+        self.shared.waypoint_socket(namespace, pod)
+    }
+
     /// A directory on the node's own BPF file system, mounted on the first call.
     fn bpf_dir(&self, node: &str) -> Result<String> {
         let place = self.shared.directory(&format!("bpf.{node}"))?;

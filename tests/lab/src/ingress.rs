@@ -59,6 +59,8 @@ impl Ingress {
         let (config, pod_name) = (lab.config_dir().display().to_string(), format!("{}/{pod}", self.namespace));
         let command =
             ["mesh-waypoint", "serve", "--name", &own, "--identity", &own, "--pod", &pod_name, "--config", &config];
+        let socket = lab.waypoint_socket(&self.namespace, &pod).display().to_string();
+        let command = command.into_iter().chain(["--admin-socket", &*socket]);
         let command = command.into_iter().chain(certificate.iter().map(String::as_str));
         let spec = PodSpec::new(&self.namespace, &pod).on(node).service_account(&self.name).command(command);
         let spec = spec.label(GATEWAY_NAME, &self.name).label("istio.io/dataplane-mode", "none");

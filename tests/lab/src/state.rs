@@ -90,6 +90,10 @@ impl Shared {
         self.home.join(format!("admin.{node}.sock"))
     }
 
+    pub(crate) fn waypoint_socket(&self, namespace: &str, pod: &str) -> PathBuf {
+        self.home.join(format!("admin.{namespace}.{pod}.sock"))
+    }
+
     /// A number that no other sandbox, machine or capture of the lab has.
     pub(crate) fn next_number(&self) -> usize {
         self.numbers.fetch_add(1, Ordering::Relaxed)

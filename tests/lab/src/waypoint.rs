@@ -1,6 +1,6 @@
 //! Waypoints in a lab.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -46,10 +46,17 @@ impl Waypoint {
         let lab = lab.as_ref();
         let own = format!("{}/{}", self.namespace, self.name);
         let (config, ca) = (config.display().to_string(), lab.ca_dir()?.display().to_string());
+        let socket = self.admin_socket(lab, pod).display().to_string();
         let command = ["mesh-waypoint", "serve", "--name", &own, "--identity", &own, "--config", &config, "--ca", &ca];
+        let command = command.into_iter().chain(["--admin-socket", &*socket]);
         let spec = PodSpec::new(&self.namespace, pod).on(node).service_account(&self.name).command(command);
         let spec = spec.label(GATEWAY_NAME, &self.name).label("istio.io/dataplane-mode", "none");
         lab.deploy(spec.port("mesh", HBONE))
+    }
+
+    /// Where a replica has its admin API.
+    pub fn admin_socket(&self, lab: &impl AsRef<Lab>, pod: &str) -> PathBuf {
+        lab.as_ref().waypoint_socket(&self.namespace, pod)
     }
 
     /// Has what is sent to the namespace's Services go by it.

@@ -19,7 +19,18 @@ const fn row(package: &'static str, ours: &'static [&'static str]) -> Row {
 }
 
 const PROGRAM: &[&str] = &["mesh-ca", "mesh-core", "mesh-config", "mesh-kube", "mesh-transport"];
-const NODE: &[&str] = &["mesh-abi", "mesh-admin", "mesh-ca", "mesh-core", "mesh-config", "mesh-kube", "mesh-transport"];
+const NODE: &[&str] = &[
+    "mesh-abi",
+    "mesh-admin",
+    "mesh-admin-server",
+    "mesh-ca",
+    "mesh-core",
+    "mesh-config",
+    "mesh-kube",
+    "mesh-transport",
+];
+const WAYPOINT: &[&str] =
+    &["mesh-admin", "mesh-admin-server", "mesh-ca", "mesh-core", "mesh-config", "mesh-kube", "mesh-transport"];
 const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
 const TEST: &[&str] = &[
     "mesh-abi",
@@ -38,13 +49,14 @@ const ROWS: &[Row] = &[
     Row { package: "mesh-abi", ours: &[], others: Some(&["aya"]) },
     Row { package: "mesh-core", ours: &[], others: Some(&["regex", "thiserror", "serde"]) },
     Row { package: "mesh-admin", ours: &["mesh-core"], others: Some(&["serde"]) },
+    row("mesh-admin-server", &["mesh-admin", "mesh-config", "mesh-transport"]),
     row("mesh-ebpf", &["mesh-abi"]),
     row("mesh-config", &["mesh-core"]),
     row("mesh-transport", &["mesh-core"]),
     row("mesh-ca", &["mesh-core", "mesh-transport"]),
     row("mesh-kube", &["mesh-config"]),
     row("mesh-node", NODE),
-    row("mesh-waypoint", PROGRAM),
+    row("mesh-waypoint", WAYPOINT),
     row("mesh-control", PROGRAM),
     row("mesh-ctl", CTL),
     row("mesh-fuzz", PROGRAM),

@@ -3,6 +3,7 @@
 //! Pure, and independent of any HTTP library: a request is a [`RequestView`], and chance and time are passed in.
 
 pub mod cors;
+mod describe;
 pub mod gateway;
 mod hosts;
 pub mod matching;

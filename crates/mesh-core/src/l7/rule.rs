@@ -59,6 +59,18 @@ pub struct Rule {
     pub cors: Option<Cors>,
 }
 
+impl Rule {
+    /// Where its requests, and copies of them, go.
+    pub fn targets(&self) -> impl Iterator<Item = &BackendTarget> {
+        let backends = match &self.action {
+            Action::Forward(backends) => backends.as_slice(),
+            Action::Redirect(_) | Action::Respond(_) => &[],
+        };
+        let mirrors = self.mirrors.iter().map(|mirror| &mirror.target);
+        backends.iter().map(|backend| &backend.target).chain(mirrors)
+    }
+}
+
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {

@@ -10,10 +10,7 @@ use tokio::{
     sync::{Notify, Semaphore},
 };
 
-use super::{
-    Admin,
-    answer::{Answer, refuse},
-};
+use crate::answer::{Answer, refuse};
 
 /// Clients that are served at once.
 const MAX_CLIENTS: usize = 32;
@@ -37,8 +34,29 @@ enum Turned {
     Crowd,
 }
 
+/// What answers.
+#[derive(Debug)]
+pub struct Routed {
+    /// The answer.
+    pub answer: Answer,
+    /// Whether it has an end, and so a bound on the time that a client may take to read it.
+    pub ends: bool,
+}
+
+/// A program that answers requests.
+pub trait Api: Send + Sync + 'static {
+    /// The program, as it is called on a command line.
+    const PROGRAM: &'static str;
+
+    /// Answers a request.
+    fn route(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Routed> + Send;
+
+    /// A request was answered with this status.
+    fn answered(&self, status: StatusCode);
+}
+
 /// Serves until dropped.
-pub(super) async fn serve(listener: UnixListener, admin: Arc<Admin>) {
+pub async fn serve<A: Api>(listener: UnixListener, api: Arc<A>) {
     let own = rustix::process::geteuid().as_raw();
     let (clients, strangers) = (Arc::new(Semaphore::new(MAX_CLIENTS)), Arc::new(Semaphore::new(MAX_STRANGERS)));
     loop {
@@ -57,27 +75,27 @@ pub(super) async fn serve(listener: UnixListener, admin: Arc<Admin>) {
             uid => (Some(Turned::Stranger(uid)), strangers.clone().try_acquire_owned().ok()),
         };
         let Some(place) = place else { continue };
-        let admin = admin.clone();
+        let api = api.clone();
         tokio::spawn(async move {
-            talk(stream, admin, turned).await;
+            talk(stream, api, turned).await;
             drop(place);
         });
     }
 }
 
 /// One request of one client.
-async fn talk(stream: UnixStream, admin: Arc<Admin>, turned: Option<Turned>) {
+async fn talk<A: Api>(stream: UnixStream, api: Arc<A>, turned: Option<Turned>) {
     let answered = Arc::new(Notify::new());
     let service = {
         let answered = answered.clone();
         service_fn(move |request: Request<Incoming>| {
-            let (admin, answered) = (admin.clone(), answered.clone());
+            let (api, answered) = (api.clone(), answered.clone());
             async move {
-                let (answer, ends) = match turned {
-                    Some(turned) => (turn_away(turned), true),
-                    None => answer(&admin, request).await,
+                let Routed { answer, ends } = match turned {
+                    Some(turned) => Routed { answer: turn_away(turned, A::PROGRAM), ends: true },
+                    None => answer(&api, request).await,
                 };
-                admin.shared.telemetry.metrics.admin_request(answer.status().as_u16());
+                api.answered(answer.status());
                 if ends {
                     answered.notify_one();
                 }
@@ -97,23 +115,24 @@ async fn talk(stream: UnixStream, admin: Arc<Admin>, turned: Option<Turned>) {
     }
 }
 
-/// The answer, and whether it has an end.
-async fn answer(admin: &Arc<Admin>, request: Request<Incoming>) -> (Answer, bool) {
-    match tokio::time::timeout(ANSWER_TIME, admin.route(request)).await {
+async fn answer<A: Api>(api: &Arc<A>, request: Request<Incoming>) -> Routed {
+    match tokio::time::timeout(ANSWER_TIME, api.clone().route(request)).await {
         Ok(routed) => routed,
         Err(_elapsed) => {
             let error = format!("no answer within {} s", ANSWER_TIME.as_secs());
-            (refuse(StatusCode::GATEWAY_TIMEOUT, error, Some("the daemon may be overloaded: try again")), true)
+            let remedy = format!("{} may be overloaded: try again", A::PROGRAM);
+            Routed { answer: refuse(StatusCode::GATEWAY_TIMEOUT, error, Some(&remedy)), ends: true }
         }
     }
 }
 
-fn turn_away(turned: Turned) -> Answer {
+fn turn_away(turned: Turned, program: &str) -> Answer {
     match turned {
         Turned::Stranger(uid) => {
             let who = uid.map_or_else(|| "an unknown user".to_owned(), |uid| format!("user {uid}"));
             let error = format!("{who} may not use the admin API");
-            refuse(StatusCode::FORBIDDEN, error, Some("ask as root or as the user that runs mesh-node"))
+            let remedy = format!("ask as root or as the user that runs {program}");
+            refuse(StatusCode::FORBIDDEN, error, Some(&remedy))
         }
         Turned::Crowd => refuse(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -9,10 +9,11 @@ use mesh_admin::Refusal;
 use serde::Serialize;
 
 /// What a client gets.
-pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// A value as JSON.
-pub(super) fn json<T: Serialize>(value: &T) -> Answer {
+#[must_use]
+pub fn json<T: Serialize>(value: &T) -> Answer {
     match serde_json::to_vec(value) {
         Ok(text) => whole(StatusCode::OK, text),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error, None),
@@ -20,7 +21,8 @@ pub(super) fn json<T: Serialize>(value: &T) -> Answer {
 }
 
 /// A refusal with its remedy.
-pub(super) fn refuse(status: StatusCode, error: impl ToString, remedy: Option<&str>) -> Answer {
+#[must_use]
+pub fn refuse(status: StatusCode, error: impl ToString, remedy: Option<&str>) -> Answer {
     let refusal = Refusal { error: error.to_string(), remedy: remedy.map(str::to_owned) };
     whole(status, serde_json::to_vec(&refusal).unwrap_or_default())
 }

@@ -10,7 +10,7 @@ use tokio::net::UnixListener;
 
 /// The socket's directory, if it has to be made.
 const DIRECTORY_MODE: u32 = 0o755;
-/// The socket: root and the daemon's own user.
+/// The socket: root and the program's own user.
 const SOCKET_MODE: u32 = 0o600;
 
 /// The socket could not be opened.
@@ -39,6 +39,7 @@ pub enum AdminSocketError {
 /// So a start that fails leaves the socket of a daemon that runs as it is, and one that succeeds takes its place in one step:
 /// clients always reach one of the two. A stale file is replaced in the same way, and none is removed at the end: a
 /// client that finds nobody behind it is told so by the kernel, and the file may be the successor's already.
+#[derive(Debug)]
 pub struct AdminSocket {
     listener: Option<UnixListener>,
     path: PathBuf,

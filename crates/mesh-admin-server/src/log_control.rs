@@ -1,16 +1,17 @@
-//! The daemon's log: JSON lines, by a filter that can be changed while it runs.
+//! A program's log: JSON lines, by a filter that can be changed while it runs.
 
 use std::sync::{Mutex, PoisonError};
 
 use tracing_subscriber::{
-    EnvFilter, Registry, filter::LevelFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+    EnvFilter, Registry, filter::LevelFilter, fmt::MakeWriter, layer::SubscriberExt as _, reload,
+    util::SubscriberInitExt as _,
 };
 
 /// A filter that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LogFilterError {
     /// A word that is no level. (A bare target would be legal, and is nearly always a level misspelt.)
-    #[error("{0} is no level: say error, warn, info, debug, trace or off, or TARGET=LEVEL for one part of the daemon")]
+    #[error("{0} is no level: say error, warn, info, debug, trace or off, or TARGET=LEVEL for one part of the program")]
     Level(String),
     /// A directive that is not understood.
     #[error("{filter}: {reason}; say a level such as info, or directives such as info,access=off")]
@@ -26,19 +27,23 @@ pub enum LogFilterError {
 }
 
 /// The filter in force.
+#[derive(Debug)]
 pub struct LogControl {
     handle: reload::Handle<EnvFilter, Registry>,
     filter: Mutex<String>,
 }
 
 impl LogControl {
-    /// Starts to log, to standard output. Once in a process.
+    /// Starts to log, to what `out` makes. Once in a process.
     ///
     /// # Errors
     /// The filter cannot be used.
-    pub fn start(filter: &str) -> Result<Self, LogFilterError> {
+    pub fn start<W>(filter: &str, out: W) -> Result<Self, LogFilterError>
+    where
+        W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    {
         let (layer, handle) = reload::Layer::new(parse(filter)?);
-        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
+        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(out);
         tracing_subscriber::registry().with(layer).with(lines).init();
         Ok(Self { handle, filter: Mutex::new(filter.to_owned()) })
     }

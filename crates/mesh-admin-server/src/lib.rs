@@ -1,0 +1,21 @@
+//! The admin API's server, which node daemon and waypoint share: JSON over HTTP/1.1 on a Unix socket, to root and to the
+//! program's own user alone.
+//!
+//! The paths and types are `mesh-admin`'s. A program is an [`Api`]: it says what answers a request.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod log;
+mod log_control;
+mod query;
+mod server;
+mod socket;
+mod summary;
+
+pub use answer::{Answer, json, refuse};
+pub use log::{log_filter, set_log_filter};
+pub use log_control::{LogControl, LogFilterError};
+pub use query::{Query, bad_query, method_not_allowed, unknown_path};
+pub use server::{Api, Routed, serve};
+pub use socket::{AdminSocket, AdminSocketError};
+pub use summary::{certificate, certificates, config, seconds_until};

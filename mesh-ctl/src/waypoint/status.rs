@@ -1,0 +1,126 @@
+//! `mesh-ctl waypoint status`: how a waypoint or gateway is.
+
+use clap::Args;
+use mesh_admin::{WaypointStatus, path};
+
+use super::Socket;
+use crate::Outcome;
+use crate::output::{Format, age, print, print_value, table};
+
+/// Says how it is, and what wants attention.
+#[derive(Debug, Args)]
+#[command(after_help = crate::EXIT_CODES)]
+pub(crate) struct StatusArguments {
+    #[command(flatten)]
+    socket: Socket,
+    /// The form of the output.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl StatusArguments {
+    pub(super) fn run(&self) -> anyhow::Result<Outcome> {
+        let status: WaypointStatus = self.socket.daemon().get(path::WAYPOINT_STATUS, &[])?;
+        match self.output {
+            Format::Table => print(&for_people(&status))?,
+            format => print_value(&status, format)?,
+        }
+        Ok(if is_well(&status) { Outcome::Good } else { Outcome::Bad })
+    }
+}
+
+/// Whether nothing wants attention. Before its first tunnel a waypoint needs no certificate; one that has ended is none.
+fn is_well(status: &WaypointStatus) -> bool {
+    !status.draining
+        && status.config.errors == 0
+        && status.certificate_error.is_none()
+        && status.certificate_expires_in_seconds != Some(0)
+}
+
+fn for_people(status: &WaypointStatus) -> String {
+    let config = &status.config;
+    let certificate = match (status.certificate_expires_in_seconds, &status.certificate_error) {
+        (_, Some(error)) => format!("WITHOUT A NEW ONE: {}", error.error),
+        (Some(0), None) => "HAS ENDED".to_owned(),
+        (Some(left), None) => format!("ends in {}", age(left)),
+        (None, None) => "none yet".to_owned(),
+    };
+    let active: u64 = status.threads.iter().map(|thread| thread.active).sum();
+    let served: u64 = status.threads.iter().map(|thread| thread.served).sum();
+    let ports: Vec<String> = status.ports.iter().map(ToString::to_string).collect();
+    let each: Vec<String> =
+        status.threads.iter().map(|thread| format!("{}+{}", thread.served, thread.active)).collect();
+    let lines = [
+        ("gateway", status.gateway.clone()),
+        ("pod", status.pod.clone().unwrap_or_default()),
+        ("mesh-waypoint", format!("{}, process {}, up {}", status.version, status.pid, age(status.uptime_seconds))),
+        ("identity", status.identity.clone()),
+        ("certificate", certificate),
+        (
+            "config",
+            format!(
+                "generation {}: {} workloads, {} services; {} errors, {} warnings, {} for information",
+                config.generation, config.workloads, config.services, config.errors, config.warnings, config.infos
+            ),
+        ),
+        ("ports", ports.join(", ")),
+        ("connections", status.connections.to_string()),
+        ("requests", format!("{active} under way, {served} served")),
+        ("threads", format!("{}: {}", status.threads.len(), each.join(", "))),
+        ("draining", if status.draining { "yes: nothing new is taken" } else { "" }.to_owned()),
+    ];
+    let told = lines.iter().filter(|(_, value)| !value.is_empty());
+    let mut text: String = told.map(|(name, value)| format!("{name:15}{value}\n")).collect();
+    if !config.findings.is_empty() {
+        let rows: Vec<_> = config.findings.iter().map(|finding| vec![finding.clone()]).collect();
+        text += &format!("\n{}", table(&["FINDINGS"], &rows));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_admin::{CertificateError, Config, WaypointThread};
+
+    use super::*;
+
+    #[test]
+    fn a_waypoint_that_wants_attention_says_for_what() {
+        let status = WaypointStatus {
+            version: "1.2.3".into(),
+            gateway: "shop/waypoint".into(),
+            pod: None,
+            pid: 7,
+            uptime_seconds: 61,
+            identity: "spiffe://cluster.local/ns/shop/sa/waypoint".into(),
+            certificate_expires_in_seconds: Some(3_700),
+            certificate_error: None,
+            config: Config {
+                generation: 3,
+                workloads: 2,
+                services: 1,
+                errors: 0,
+                warnings: 1,
+                infos: 0,
+                findings: vec!["MESH0057 warning x.yaml: something".into()],
+            },
+            ports: vec![80, 443],
+            connections: 4,
+            threads: vec![WaypointThread { active: 1, served: 10 }, WaypointThread { active: 2, served: 20 }],
+            draining: false,
+        };
+        assert!(is_well(&status));
+        let text = for_people(&status);
+        for part in ["ends in 1h1m", "3 under way, 30 served", "80, 443", "2: 10+1, 20+2", "MESH0057"] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        let error = CertificateError { identity: status.identity.clone(), error: "nobody signs".into() };
+        for ill in [
+            WaypointStatus { certificate_error: Some(error), ..status.clone() },
+            WaypointStatus { certificate_expires_in_seconds: Some(0), ..status.clone() },
+            WaypointStatus { draining: true, ..status.clone() },
+        ] {
+            assert!(!is_well(&ill), "{ill:?}");
+        }
+    }
+}

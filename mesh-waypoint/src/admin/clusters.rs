@@ -1,0 +1,148 @@
+//! Where requests go: endpoints, who of them is left out and why, bounds and their use.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use mesh_admin::{Bound, ClusterEndpoint, ClusterPool, List, Selection, WaypointCluster};
+use mesh_core::{
+    Snapshot,
+    l7::{
+        TrafficPolicy,
+        traffic::{Algorithm, ConnectionPool, HashKey},
+    },
+};
+
+use super::{
+    Admin,
+    in_force::{attached, clusters},
+};
+use crate::upstream::{Cause, ClusterKey, ClusterState, ClusterView, EndpointView};
+
+impl Admin {
+    /// The configuration's snapshot and its generation.
+    pub(super) fn configuration(&self) -> (Arc<Snapshot>, u64) {
+        let config = self.shared.config.borrow();
+        (config.snapshot.clone(), config.generation)
+    }
+
+    /// Where requests were sent, or may be.
+    pub(super) fn clusters(&self, selection: &Selection) -> List<WaypointCluster> {
+        let (snapshot, generation) = self.configuration();
+        let own = &self.shared.own.gateway;
+        let used = self.shared.clusters.used();
+        let attached = attached(&snapshot, own, &self.shared.listeners.borrow());
+        let mut keys = clusters(&snapshot, own, &attached);
+        keys.extend(used.keys().cloned());
+        let named = keys.into_iter().map(|key| (namespace(&key, &snapshot), key));
+        let take = |(namespace, key): (String, ClusterKey)| self.cluster(namespace, &key, &snapshot, &used);
+        selection.take(named, |(namespace, _)| namespace, generation, take)
+    }
+
+    fn cluster(
+        &self,
+        namespace: String,
+        key: &ClusterKey,
+        snapshot: &Snapshot,
+        used: &HashMap<ClusterKey, Arc<ClusterState>>,
+    ) -> WaypointCluster {
+        let state = used.get(key).map(|state| &**state);
+        let view = ClusterView::of(key, snapshot, &self.shared.own.gateway.namespace, state);
+        let policy = view.as_ref().map(|view| view.policy.clone()).unwrap_or_default();
+        let (endpoints, refused) = match view.map(|view| view.endpoints) {
+            None => (Vec::new(), Some("the configuration has no such destination".to_owned())),
+            Some(Err(refusal)) => (Vec::new(), Some(refusal.to_string())),
+            Some(Ok(endpoints)) => (endpoints.iter().map(endpoint).collect(), None),
+        };
+        WaypointCluster {
+            namespace,
+            name: key.to_string(),
+            balancer: balancer(&policy),
+            endpoints,
+            pool: pool(policy.pool.as_ref(), state),
+            ejections: state.map_or(0, ClusterState::ejections),
+            refused,
+        }
+    }
+}
+
+fn namespace(key: &ClusterKey, snapshot: &Snapshot) -> String {
+    let namespace = match key {
+        ClusterKey::Service { hostname, .. } => {
+            snapshot.service_by_hostname(hostname).map(|service| service.namespace.clone())
+        }
+        ClusterKey::Address(address) => {
+            snapshot.workload_by_address(address.ip()).map(|workload| workload.namespace.clone())
+        }
+    };
+    namespace.map(|namespace| namespace.to_string()).unwrap_or_default()
+}
+
+fn endpoint(view: &EndpointView) -> ClusterEndpoint {
+    let health = view.health;
+    let out_for = health.and_then(|health| health.out_for);
+    ClusterEndpoint {
+        address: view.address,
+        workload: view.workload.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)),
+        health: match health {
+            None => "unused",
+            Some(_) if out_for.is_some() => "ejected",
+            Some(_) => "healthy",
+        }
+        .to_owned(),
+        active: health.map_or(0, |health| health.active),
+        errors_in_a_row: health.map_or(0, |health| health.errors_in_a_row),
+        ejections: health.map_or(0, |health| health.ejections),
+        ejected_for: health.and_then(|health| health.cause).map(|cause| match cause {
+            Cause::Errors => "too many 5xx in a row".to_owned(),
+            Cause::GatewayErrors => "too many 502, 503, 504 or failed connections in a row".to_owned(),
+        }),
+        returns_in_seconds: out_for.map(|left| u64::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)),
+    }
+}
+
+fn pool(bounds: Option<&ConnectionPool>, state: Option<&ClusterState>) -> ClusterPool {
+    let bound =
+        |most: Option<u32>, used: fn(&ClusterState) -> &AtomicU32, over: fn(&ClusterState) -> &AtomicU64| Bound {
+            used: state.map_or(0, |state| used(state).load(Ordering::Relaxed)),
+            most,
+            overflows: state.map_or(0, |state| over(state).load(Ordering::Relaxed)),
+        };
+    let most = |of: fn(&ConnectionPool) -> Option<u32>| bounds.and_then(of);
+    ClusterPool {
+        connections: bound(
+            most(|pool| pool.max_connections),
+            |state| &state.connections,
+            |state| &state.overflows.connections,
+        ),
+        pending: bound(
+            most(|pool| pool.max_pending_requests),
+            |state| &state.pending,
+            |state| &state.overflows.pending,
+        ),
+        requests: bound(most(|pool| pool.max_requests), |state| &state.requests, |state| &state.overflows.requests),
+        retries: bound(most(|pool| pool.max_retries), |state| &state.retries, |state| &state.overflows.retries),
+    }
+}
+
+fn balancer(policy: &TrafficPolicy) -> String {
+    let Some(balancer) = &policy.load_balancer else { return "least request".to_owned() };
+    let name = match &balancer.algorithm {
+        Algorithm::LeastRequest => "least request".to_owned(),
+        Algorithm::RoundRobin => "round robin".to_owned(),
+        Algorithm::Random => "random".to_owned(),
+        Algorithm::Passthrough => "as asked for".to_owned(),
+        Algorithm::ConsistentHash(HashKey::Header(name)) => format!("hash of header {name}"),
+        Algorithm::ConsistentHash(HashKey::Cookie { name, .. }) => format!("hash of cookie {name}"),
+        Algorithm::ConsistentHash(HashKey::SourceAddress) => "hash of the client's address".to_owned(),
+        Algorithm::ConsistentHash(HashKey::QueryParameter(name)) => format!("hash of parameter {name}"),
+    };
+    match balancer.warmup {
+        Some(warmup) => format!("{name}, warm after {warmup:?}"),
+        None => name,
+    }
+}

@@ -1,0 +1,67 @@
+//! The admin API: what the waypoint says of itself on a Unix socket, to root and to its own user alone.
+//!
+//! The types and paths are `mesh-admin`'s, the server is `mesh-admin-server`'s; `mesh-ctl waypoint` is the client.
+
+mod clusters;
+mod in_force;
+mod routes;
+mod status;
+
+use std::{sync::Arc, time::Instant};
+
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use mesh_admin::path;
+use mesh_admin_server::{
+    Api, LogControl, Query, Routed, json, log_filter, method_not_allowed, set_log_filter, unknown_path,
+};
+use tokio::net::UnixListener;
+
+pub(crate) use self::in_force::all_rules;
+use crate::serve::Shared;
+
+/// What the API answers from.
+pub(crate) struct Admin {
+    shared: Arc<Shared>,
+    log: LogControl,
+    started: Instant,
+}
+
+impl Admin {
+    /// Of a waypoint that has just been started.
+    pub(crate) fn new(shared: Arc<Shared>, log: LogControl) -> Self {
+        Self { shared, log, started: Instant::now() }
+    }
+}
+
+/// Serves until dropped, if there is a socket.
+pub(crate) async fn serve(socket: Option<UnixListener>, api: Admin) {
+    match socket {
+        Some(listener) => mesh_admin_server::serve(listener, Arc::new(api)).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Api for Admin {
+    const PROGRAM: &'static str = "mesh-waypoint";
+
+    async fn route(self: Arc<Self>, request: Request<Incoming>) -> Routed {
+        let get = request.method() == Method::GET;
+        let query = Query::of(&request);
+        let answer = match request.uri().path() {
+            path::LOG if request.method() == Method::PUT => set_log_filter(&self.log, request).await,
+            path::LOG if get => log_filter(&self.log),
+            path::WAYPOINT_STATUS if get => json(&self.status()),
+            path::WAYPOINT_ROUTES if get => query.select(|selection| json(&self.routes(selection))),
+            path::WAYPOINT_CLUSTERS if get => query.select(|selection| json(&self.clusters(selection))),
+            path::LOG => method_not_allowed("GET or PUT"),
+            path::WAYPOINT_STATUS | path::WAYPOINT_ROUTES | path::WAYPOINT_CLUSTERS => method_not_allowed("GET"),
+            other => unknown_path(other, Self::PROGRAM),
+        };
+        Routed { answer, ends: true }
+    }
+
+    fn answered(&self, status: StatusCode) {
+        self.shared.telemetry.own.admin_request(status.as_u16());
+    }
+}

@@ -1,0 +1,42 @@
+//! A cluster, for whoever looks in.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use mesh_core::{Snapshot, Workload, l7::TrafficPolicy};
+
+use super::{ClusterKey, ClusterState, EndpointHealth, cluster::Settled, endpoint::EndpointKey};
+
+/// What a snapshot says of a cluster, and what all threads know of its endpoints.
+pub(crate) struct ClusterView {
+    pub(crate) policy: TrafficPolicy,
+    pub(crate) endpoints: Result<Vec<EndpointView>, mesh_core::Refusal>,
+}
+
+/// An endpoint of it.
+pub(crate) struct EndpointView {
+    pub(crate) address: SocketAddr,
+    pub(crate) workload: Option<Arc<Workload>>,
+    /// None where nothing was sent there yet.
+    pub(crate) health: Option<EndpointHealth>,
+}
+
+impl ClusterView {
+    /// None where the snapshot has no such cluster.
+    pub(crate) fn of(
+        key: &ClusterKey,
+        snapshot: &Snapshot,
+        own_namespace: &str,
+        state: Option<&ClusterState>,
+    ) -> Option<Self> {
+        let settled = Settled::of(key, snapshot, own_namespace)?;
+        let endpoints = settled.endpoints.map(|found| {
+            let view = |(address, workload, transport): (SocketAddr, Option<Arc<Workload>>, _)| {
+                let key = EndpointKey::new(address, workload.as_deref(), &transport);
+                let health = state.and_then(|state| Some(state.used_endpoint(&key)?.health(state.now())));
+                EndpointView { address, workload, health }
+            };
+            found.into_iter().map(view).collect()
+        });
+        Some(Self { policy: settled.policy, endpoints })
+    }
+}
