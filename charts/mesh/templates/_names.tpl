@@ -23,6 +23,11 @@ app.kubernetes.io/name: {{ . }}
 - apiGroups: [""]
   resources: [namespaces, nodes, pods, serviceaccounts, services]
   verbs: [get, list, watch]
+# The mesh configuration: that one ConfigMap, and no other.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [istio]
+  verbs: [get, list, watch]
 # Which pods stand behind a Service.
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]

@@ -211,6 +211,10 @@ codes! {
         "Let each match of the delegate be narrower than one of the root's; the rule is left out until then."
     UnusedDelegate = "MESH0420" Warning "nobody delegates to it"
         "Name it as delegate in a VirtualService with hosts, or give it hosts."
+
+    // The mesh configuration.
+    ProviderNotFound = "MESH0501" Warning "provider is not there"
+        "Write a Service's full host name, SERVICE.NAMESPACE.svc.CLUSTER-DOMAIN, and one of its ports; until then it answers nobody."
 }
 
 impl fmt::Display for Code {

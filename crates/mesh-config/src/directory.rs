@@ -284,8 +284,8 @@ mod tests {
     }
 
     /// What a fresh tree of these limits reads: the namespaces and the findings' codes.
-    fn read(root: &Path, limits: Limits) -> (Vec<String>, Vec<Code>) {
-        said(&mut Tree::new(root.to_owned(), limits), &mut Translator::new(Options::default()))
+    fn read(root: &Path, limits: &Limits) -> (Vec<String>, Vec<Code>) {
+        said(&mut Tree::new(root.to_owned(), limits.clone()), &mut Translator::new(Options::default()))
     }
 
     fn said(tree: &mut Tree, translator: &mut Translator) -> (Vec<String>, Vec<Code>) {
@@ -304,16 +304,16 @@ mod tests {
         let all = Limits::default();
         let large = namespace("large").len() as u64;
         let cases = [
-            (all, vec!["a", "b", "c", "deep", "large"], vec![]),
-            (Limits { depth: 2, ..all }, vec!["a", "b", "c", "large"], vec![Code::DirectoryTooLarge]),
-            (Limits { documents: 2, ..all }, vec!["a", "b", "deep", "large"], vec![Code::TooManyDocuments]),
-            (Limits { file_bytes: large, ..all }, vec!["deep"], vec![Code::FileTooLarge, Code::FileTooLarge]),
+            (all.clone(), vec!["a", "b", "c", "deep", "large"], vec![]),
+            (Limits { depth: 2, ..all.clone() }, vec!["a", "b", "c", "large"], vec![Code::DirectoryTooLarge]),
+            (Limits { documents: 2, ..all.clone() }, vec!["a", "b", "deep", "large"], vec![Code::TooManyDocuments]),
+            (Limits { file_bytes: large, ..all.clone() }, vec!["deep"], vec![Code::FileTooLarge, Code::FileTooLarge]),
         ];
         for (limits, namespaces, findings) in cases {
             let expected = (namespaces.iter().map(|n| n.to_string()).collect(), findings);
-            assert_eq!(read(dir.path(), limits), expected, "{limits:?}");
+            assert_eq!(read(dir.path(), &limits), expected, "{limits:?}");
         }
-        let (namespaces, findings) = read(dir.path(), Limits { entries: 1, ..all });
+        let (namespaces, findings) = read(dir.path(), &Limits { entries: 1, ..all.clone() });
         assert_eq!(findings, [Code::DirectoryTooLarge]);
         assert!(namespaces.len() < 5, "{namespaces:?}");
     }
@@ -348,7 +348,7 @@ mod tests {
         fs::create_dir(dir.path().join("sub")).unwrap();
         symlink(dir.path(), dir.path().join("sub/up")).unwrap();
         symlink(dir.path().join("sub"), dir.path().join("sub/self")).unwrap();
-        assert_eq!(read(dir.path(), Limits::default()), (vec!["one".to_owned()], vec![]));
+        assert_eq!(read(dir.path(), &Limits::default()), (vec!["one".to_owned()], vec![]));
     }
 
     #[test]
@@ -356,6 +356,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("one.yaml");
         fs::write(&file, namespace("one") + "[").unwrap();
-        assert_eq!(read(&file, Limits::default()), (vec!["one".to_owned()], vec![Code::Syntax]));
+        assert_eq!(read(&file, &Limits::default()), (vec!["one".to_owned()], vec![Code::Syntax]));
     }
 }

@@ -1,5 +1,8 @@
 //! Which kinds of object there are, and what becomes of them.
 
+use crate::config::Options;
+use crate::istio::MESH_CONFIG;
+
 /// What becomes of an object of some apiVersion and kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Treatment {
@@ -38,6 +41,7 @@ pub(crate) enum Kind {
     TcpRoute,
     ReferenceGrant,
     Secret,
+    MeshConfig,
 }
 
 impl Kind {
@@ -47,7 +51,7 @@ impl Kind {
     }
 }
 
-const READ: [(&str, &str, Kind); 32] = [
+const READ: [(&str, &str, Kind); 33] = [
     ("v1", "Namespace", Kind::Namespace),
     ("v1", "Node", Kind::Node),
     ("v1", "ServiceAccount", Kind::ServiceAccount),
@@ -80,6 +84,7 @@ const READ: [(&str, &str, Kind); 32] = [
     ("networking.istio.io/v1beta1", "Gateway", Kind::IstioGateway),
     ("networking.istio.io/v1alpha3", "Gateway", Kind::IstioGateway),
     ("v1", "Secret", Kind::Secret),
+    ("v1", "ConfigMap", Kind::MeshConfig),
 ];
 
 /// A kind that is translated, as a cluster's API server knows it.
@@ -91,17 +96,21 @@ pub struct ReadKind {
     pub versions: Vec<&'static str>,
     /// The kind.
     pub kind: &'static str,
+    /// The namespace and name of the one object that is read; none for all of the kind.
+    pub only: Option<(String, &'static str)>,
 }
 
-/// Every kind that is translated; Secrets only where `credentials` are.
+/// Every kind that is translated; Secrets only where [`Options::credentials`] says so.
 #[must_use]
-pub fn read_kinds(credentials: bool) -> Vec<ReadKind> {
+pub fn read_kinds(options: &Options) -> Vec<ReadKind> {
     let mut kinds: Vec<ReadKind> = Vec::new();
-    for (api_version, kind, _) in READ.into_iter().filter(|(.., kind)| credentials || *kind != Kind::Secret) {
+    for (api_version, kind, read) in READ.into_iter().filter(|(.., kind)| options.credentials || *kind != Kind::Secret)
+    {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let only = (read == Kind::MeshConfig).then(|| (options.root_namespace.clone(), MESH_CONFIG));
         match kinds.iter_mut().find(|known| known.group == group && known.kind == kind) {
             Some(known) => known.versions.push(version),
-            None => kinds.push(ReadKind { group, versions: vec![version], kind }),
+            None => kinds.push(ReadKind { group, versions: vec![version], kind, only }),
         }
     }
     kinds
@@ -146,8 +155,7 @@ const NOT_ENFORCED: [Group; 5] = [
     ("extensions.istio.io", &["v1alpha1"], &["WasmPlugin"]),
 ];
 
-const IGNORED_CORE: [&str; 11] = [
-    "ConfigMap",
+const IGNORED_CORE: [&str; 10] = [
     "Endpoints",
     "Event",
     "PersistentVolume",
@@ -227,7 +235,7 @@ mod tests {
             ("networking.istio.io/v1", "VirtualServiceList", Treatment::List),
             ("security.istio.io/v2", "PeerAuthentication", Treatment::UnknownVersion(&["v1", "v1beta1"])),
             ("apps/v1", "Deployment", Treatment::Ignored),
-            ("v1", "ConfigMap", Treatment::Ignored),
+            ("v1", "ConfigMap", Treatment::Read(Kind::MeshConfig)),
             ("v1", "Deployment", Treatment::Unknown),
             ("v1", "Pood", Treatment::Unknown),
             ("example.com/v1", "Pod", Treatment::Unknown),

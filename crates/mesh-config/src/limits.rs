@@ -1,9 +1,13 @@
 //! What and how much is read, so that a wrong directory or a hostile file cannot take the program down.
 
+use std::sync::Arc;
+
+use mesh_core::policy::ROOT_NAMESPACE;
+
 use crate::config::Options;
 
 /// Bounds on what is read; what is over is a finding.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Limits {
     /// Bytes in one file.
     pub(crate) file_bytes: u64,
@@ -19,12 +23,18 @@ pub(crate) struct Limits {
     pub(crate) alias_events: usize,
     /// Whether Secrets are read at all.
     pub(crate) credentials: bool,
+    /// The namespace whose ConfigMap `istio` is read; no other ConfigMap is.
+    pub(crate) root_namespace: Arc<str>,
 }
 
 impl Limits {
     /// The usual ones, for that program.
     pub(crate) fn of(options: &Options) -> Self {
-        Self { credentials: options.credentials, ..Self::default() }
+        Self {
+            credentials: options.credentials,
+            root_namespace: options.root_namespace.as_str().into(),
+            ..Self::default()
+        }
     }
 }
 
@@ -38,6 +48,7 @@ impl Default for Limits {
             nodes: 8_000_000,
             alias_events: 100_000,
             credentials: false,
+            root_namespace: ROOT_NAMESPACE.into(),
         }
     }
 }

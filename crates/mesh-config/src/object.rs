@@ -15,7 +15,7 @@ use crate::credential::Secret;
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::gateway_api::{ConnectionRoute, Gateway, ReferenceGrant, Route, connection_route, grpc_route, http_route};
 use crate::istio::{
-    AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, PeerAuthentication, VirtualService, stand_in,
+    AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, MeshConfig, PeerAuthentication, VirtualService, stand_in,
 };
 use crate::kind::{Kind, Treatment, treatment};
 use crate::kubernetes::{EndpointSlice, Pod};
@@ -93,6 +93,8 @@ pub struct ObjectSet {
     pub tcp_routes: BTreeMap<Key, Located<ConnectionRoute>>,
     /// Secrets.
     pub secrets: BTreeMap<Key, Located<Secret>>,
+    /// The ConfigMap with the mesh configuration, where there is one.
+    pub mesh_configs: BTreeMap<Key, Located<MeshConfig>>,
 }
 
 /// A typed object of one document or list item.
@@ -116,6 +118,7 @@ pub(crate) enum Object {
     TlsRoute(Arc<ConnectionRoute>),
     TcpRoute(Arc<ConnectionRoute>),
     Secret(Arc<Secret>),
+    MeshConfig(Arc<MeshConfig>),
 }
 
 /// A typed object and its place.
@@ -177,6 +180,7 @@ impl ObjectSet {
             Object::TlsRoute(it) => swap(&mut self.tls_routes, id, key, Some((place, it)), Object::TlsRoute),
             Object::TcpRoute(it) => swap(&mut self.tcp_routes, id, key, Some((place, it)), Object::TcpRoute),
             Object::Secret(it) => swap(&mut self.secrets, id, key, Some((place, it)), Object::Secret),
+            Object::MeshConfig(it) => swap(&mut self.mesh_configs, id, key, Some((place, it)), Object::MeshConfig),
         }
     }
 
@@ -204,6 +208,7 @@ impl ObjectSet {
             Kind::TlsRoute => swap(&mut self.tls_routes, id, key, None, Object::TlsRoute),
             Kind::TcpRoute => swap(&mut self.tcp_routes, id, key, None, Object::TcpRoute),
             Kind::Secret => swap(&mut self.secrets, id, key, None, Object::Secret),
+            Kind::MeshConfig => swap(&mut self.mesh_configs, id, key, None, Object::MeshConfig),
         }
     }
 }
@@ -268,6 +273,7 @@ pub(crate) fn read(value: Value, origin: Origin, limits: &Limits) -> Reading {
     match treatment {
         Treatment::Ignored => Reading::Nothing(None),
         Treatment::Read(Kind::Secret) if !limits.credentials => Reading::Nothing(None),
+        Treatment::Read(Kind::MeshConfig) if !MeshConfig::is_named(&name, limits) => Reading::Nothing(None),
         Treatment::NotEnforced => {
             let message = format!("{kind} of {api_version} has no effect yet");
             Reading::Nothing(Some(finding(Code::NotEnforced, message)))
@@ -374,6 +380,7 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
         Kind::TlsRoute => Object::TlsRoute(connection_route::read("TLSRoute", value, name)?.into()),
         Kind::TcpRoute => Object::TcpRoute(connection_route::read("TCPRoute", value, name)?.into()),
         Kind::Secret => Object::Secret(secret(value, name)?.into()),
+        Kind::MeshConfig => Object::MeshConfig(MeshConfig::read(&value)?.into()),
     })
 }
 
@@ -412,6 +419,7 @@ impl Object {
             Self::TlsRoute(_) => Kind::TlsRoute,
             Self::TcpRoute(_) => Kind::TcpRoute,
             Self::Secret(_) => Kind::Secret,
+            Self::MeshConfig(_) => Kind::MeshConfig,
         }
     }
 }

@@ -50,6 +50,7 @@ fn describe(snapshot: &Snapshot) -> String {
     snapshot.workloads().for_each(|workload| describe_workload(workload, &mut text));
     snapshot.services().for_each(|service| describe_service(service, &mut text));
     describe_policies(snapshot.policies(), &mut text);
+    snapshot.providers().iter().for_each(|(name, it)| writeln!(text, "provider {name} {it:#?}").unwrap());
     describe_waypoints(snapshot, &mut text);
     describe_routes(snapshot, &mut text);
     describe_gateways(snapshot, &mut text);

@@ -11,6 +11,7 @@ mod label_set;
 pub mod labels;
 pub mod model;
 pub mod policy;
+pub mod provider;
 pub mod resolve;
 pub mod snapshot;
 pub mod standard_labels;
@@ -23,6 +24,7 @@ pub use model::{
     Endpoint, Enrolment, NodeName, OutsideReason, Protocol, Service, ServicePort, Speaks, Workload, WorkloadUid,
 };
 pub use policy::{Policies, PolicyName};
+pub use provider::{Provider, Providers};
 pub use resolve::{Destination, PlaintextReason, Refusal, Transport, forbids_plaintext, resolve, transport_to};
 pub use snapshot::Snapshot;
 pub use trace_context::{TraceContext, TraceParentError};

@@ -70,8 +70,14 @@ async fn follow(
     unknown_since: &mut Option<Instant>,
 ) -> bool {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group, version, kind.kind));
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let (api, what): (Api<DynamicObject>, _) = match &kind.only {
+        None => (Api::all_with(client.clone(), &resource), watcher::Config::default()),
+        Some((namespace, name)) => {
+            let what = watcher::Config::default().fields(&format!("metadata.name={name}"));
+            (Api::namespaced_with(client.clone(), namespace, &resource), what)
+        }
+    };
+    let mut events = pin!(watcher(api, what).default_backoff());
     let mut failing = false;
     while let Some(event) = events.next().await {
         let message = match event {
@@ -149,13 +155,20 @@ mod tests {
     /// A kind that may not be read is waited for without end.
     #[test]
     fn the_chart_lets_every_kind_be_read_that_is_watched() {
-        for kind in mesh_config::read_kinds(false) {
+        for kind in mesh_config::read_kinds(&mesh_config::Options::default()) {
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group, "v1", kind.kind));
             let group = if kind.group.is_empty() { "[\"\"]".to_owned() } else { format!("[{}]", kind.group) };
-            let rule = RULES.split("- apiGroups: ").find(|rule| rule.starts_with(&group)).unwrap_or_default();
-            let resources = rule.lines().find_map(|line| line.trim().strip_prefix("resources: [")).unwrap_or_default();
-            let mut listed = resources.trim_end_matches(']').split(", ");
-            assert!(listed.any(|listed| listed == resource.plural), "{} of {group}: {rule}", resource.plural);
+            let listed = |rule: &&str, field: &str, what: &str| {
+                let list = rule.lines().find_map(|line| line.trim().strip_prefix(field)?.strip_prefix(": ["));
+                list.map(|list| list.trim_end_matches(']').split(", ").any(|listed| listed == what))
+            };
+            let mut rules = RULES.split("- apiGroups: ").filter(|rule| rule.starts_with(&group));
+            let rule = rules.find(|rule| listed(rule, "resources", &resource.plural) == Some(true));
+            let rule = rule.unwrap_or_else(|| panic!("{} of {group} may not be read", resource.plural));
+            // Of what is read of one name alone, others are nobody's to read.
+            let by_name = kind.only.as_ref().map(|(_, name)| listed(&rule, "resourceNames", name) == Some(true));
+            assert!(by_name.unwrap_or(true), "{rule}");
+            assert_eq!(rule.contains("resourceNames"), by_name.is_some(), "{rule}");
         }
     }
 }

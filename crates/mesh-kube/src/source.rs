@@ -72,8 +72,7 @@ impl Follower {
     fn start(client: &Client, options: Options) -> Self {
         let (sender, told) = mpsc::channel(QUEUE);
         let mut watches = JoinSet::new();
-        let kinds: Vec<_> =
-            read_kinds(options.credentials).into_iter().map(|kind| (kind, Progress::default())).collect();
+        let kinds: Vec<_> = read_kinds(&options).into_iter().map(|kind| (kind, Progress::default())).collect();
         for (index, (kind, _)) in kinds.iter().enumerate() {
             watches.spawn(kind_watch::run(client.clone(), index, kind.clone(), sender.clone()));
         }

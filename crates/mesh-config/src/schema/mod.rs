@@ -7,6 +7,7 @@ mod structural;
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
+use crate::config::Options;
 use crate::istio;
 use crate::kind::read_kinds;
 
@@ -79,7 +80,7 @@ pub fn definitions() -> Vec<(&'static str, Value)> {
 
 impl Definition {
     fn manifest(&self) -> Value {
-        let known = read_kinds(false);
+        let known = read_kinds(&Options::default());
         let versions = known.into_iter().find(|known| known.group == self.group && known.kind == self.kind);
         let versions = versions.map(|known| known.versions).unwrap_or_default();
         let served = versions.iter().enumerate().map(|(index, version)| self.version(version, index == 0));

@@ -18,6 +18,8 @@ pub struct Changes {
     pub policies: bool,
     /// Whether the application layer did.
     pub l7: bool,
+    /// Whether providers did.
+    pub providers: bool,
 }
 
 /// Something that came, went or changed.
@@ -33,7 +35,7 @@ impl Changes {
     /// Whether nothing differs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.workloads.is_empty() && self.services.is_empty() && !self.policies && !self.l7
+        self.workloads.is_empty() && self.services.is_empty() && !self.policies && !self.l7 && !self.providers
     }
 }
 

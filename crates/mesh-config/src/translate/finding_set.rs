@@ -25,6 +25,8 @@ pub(crate) enum Owner {
     Service(Key),
     /// What is referred to and absent.
     Missing(Code, Arc<str>),
+    /// The mesh configuration.
+    MeshConfig,
     /// All policies.
     Policies,
     /// All of the application layer.

@@ -8,12 +8,16 @@ use mesh_core::{Service, Workload};
 
 use super::changes::Changes;
 use super::finding_set::Owner;
-use super::{Translator, attached_routes, gateways, guards, policies, virtual_services, waypoints};
+use super::{Translator, attached_routes, gateways, guards, mesh_config, policies, virtual_services, waypoints};
 
 impl Translator {
     pub(super) fn settle_groups(&mut self, changes: &mut Changes) {
         let names_changed = changes.services.iter().any(|change| change.before.is_some() != change.now.is_some());
         let policies = std::mem::take(&mut self.dirty.policies) || names_changed;
+        let names_providers = !self.definitions.objects.mesh_configs.is_empty();
+        if std::mem::take(&mut self.dirty.providers) || names_providers && !changes.services.is_empty() {
+            changes.providers = self.settle_providers();
+        }
         let l7 = std::mem::take(&mut self.dirty.l7) || policies || self.concerns_l7(changes);
         if !policies && !l7 {
             return;
@@ -25,6 +29,18 @@ impl Translator {
         if l7 {
             changes.l7 = self.settle_l7(&services);
         }
+    }
+
+    fn settle_providers(&mut self) -> bool {
+        let mut findings = Vec::new();
+        let objects = &self.definitions.objects;
+        let providers = mesh_config::providers(objects, &self.options, &self.snapshot, &mut findings);
+        self.findings.set(Owner::MeshConfig, findings);
+        let changed = providers != *self.snapshot.providers();
+        if changed {
+            self.snapshot.set_providers(providers);
+        }
+        changed
     }
 
     fn settle_policies(&mut self, services: &[Arc<Service>]) -> bool {

@@ -12,6 +12,7 @@ mod finding_set;
 mod gateways;
 mod groups;
 mod guards;
+mod mesh_config;
 mod missing;
 mod pods;
 mod policies;
@@ -69,6 +70,7 @@ struct Dirty {
     services: BTreeSet<Key>,
     policies: bool,
     l7: bool,
+    providers: bool,
 }
 
 impl Translator {
@@ -136,6 +138,10 @@ impl Translator {
             Kind::ServiceAccount if came_or_went => self.take_account(key),
             Kind::Node | Kind::ServiceAccount => {}
             Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::DestinationRule => self.dirty.policies = true,
+            Kind::MeshConfig => {
+                self.dirty.providers = true;
+                self.dirty.policies = true;
+            }
             Kind::Gateway
             | Kind::IstioGateway
             | Kind::VirtualService

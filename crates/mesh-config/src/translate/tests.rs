@@ -87,9 +87,9 @@ fn policy() -> impl Strategy<Value = String> {
     })
 }
 
-/// DestinationRules, VirtualServices and waypoints, which name Services and Pods.
+/// DestinationRules, VirtualServices, waypoints and the mesh configuration, which name Services and Pods.
 fn rules() -> impl Strategy<Value = String> {
-    (0..2u8, 0..3u8, 0..4u8).prop_map(|(namespace, of, kind)| match kind {
+    (0..2u8, 0..3u8, 0..5u8).prop_map(|(namespace, of, kind)| match kind {
         0 => format!(
             "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: d{of}, namespace: n{namespace}}}, \
              spec: {{host: s{of}, subsets: [{{name: v1, labels: {{version: v1}}}}]}}}}"
@@ -101,6 +101,10 @@ fn rules() -> impl Strategy<Value = String> {
         2 => format!(
             "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: h{of}, namespace: n{namespace}}}, \
              spec: {{parentRefs: [{{kind: Service, group: '', name: s{of}}}], rules: [{{backendRefs: [{{name: s0, port: 80}}]}}]}}}}"
+        ),
+        3 => format!(
+            "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: istio, namespace: istio-system}}, data: {{mesh: \"{{extensionProviders: [{{\
+             name: p{of}, envoyExtAuthzGrpc: {{service: s{of}.n{namespace}.svc.cluster.local, port: 80}}}}]}}\"}}}}"
         ),
         _ => format!(
             "{{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {{name: w{of}, namespace: n{namespace}}}, \
@@ -163,6 +167,7 @@ fn tells_what_changed(before: Option<&Config>, now: &Config) -> Result<(), TestC
         prop_assert_eq!(told.get(name), expected.as_ref());
     }
     prop_assert_eq!(now.changes.policies, before.snapshot.policies() != now.snapshot.policies());
+    prop_assert_eq!(now.changes.providers, before.snapshot.providers() != now.snapshot.providers());
     prop_assert_eq!(now.changes.l7, before.snapshot.l7() != now.snapshot.l7());
     Ok(())
 }

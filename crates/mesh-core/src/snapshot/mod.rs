@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::l7::L7;
 use crate::model::{NodeName, Protocol, Service, Workload, WorkloadUid};
 use crate::policy::Policies;
+use crate::provider::Providers;
 use entries::{ByAddress, ByUid, ByVip, HeadlessEndpoints, HeadlessPort, OnNode};
 use ordered::{Named, Ordered};
 use sharded::Sharded;
@@ -29,15 +30,17 @@ pub struct Snapshot {
     headless: Sharded<HeadlessEndpoints>,
     policies: Arc<Policies>,
     l7: Arc<L7>,
+    providers: Arc<Providers>,
 }
 
-/// Equal when workloads, services, policies and the application layer are.
+/// Equal when workloads, services, policies, the application layer and providers are.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
         self.workloads.iter().eq(other.workloads.iter())
             && self.services.iter().eq(other.services.iter())
             && self.policies == other.policies
             && self.l7 == other.l7
+            && self.providers == other.providers
     }
 }
 
@@ -86,6 +89,17 @@ impl Snapshot {
     #[must_use]
     pub fn l7(&self) -> &L7 {
         &self.l7
+    }
+
+    /// Puts those providers in force.
+    pub fn set_providers(&mut self, providers: Providers) {
+        self.providers = Arc::new(providers);
+    }
+
+    /// Programs beside the mesh that it asks or tells.
+    #[must_use]
+    pub fn providers(&self) -> &Providers {
+        &self.providers
     }
 
     /// The policies in force.
