@@ -4,9 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use mesh_ca::IdentityArgs;
+use mesh_otlp::SpanArgs;
 use mesh_transport::Carriers;
-
-use crate::telemetry::Protocol;
 
 /// What the program is to do.
 pub enum CommandLine {
@@ -116,15 +115,9 @@ pub struct Args {
     /// hold up the others of that pod and destination, so there is no bound by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub direct_tunnels: Option<u16>,
-    /// Collector of spans by OTLP, such as http://collector:4317; without one, no span is made.
-    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
-    pub otlp_endpoint: Option<String>,
-    /// How the collector is spoken to.
-    #[arg(long, value_enum, default_value_t = Protocol::Grpc)]
-    pub otlp_protocol: Protocol,
-    /// Share of the traces begun here that is recorded, from 0 to 1.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
-    pub trace_sampling: f64,
+    /// Spans of tunnels' set-up.
+    #[command(flatten)]
+    pub spans: SpanArgs,
     /// Cgroup of kubelet, whose probes pass into pods whatever their mode is: a directory, absolute or below the cgroup
     /// root. By default that of the process named kubelet; where it has none of its own, all that runs on the node's own
     /// network passes, at the ports alone at which pods declare probes.
@@ -157,14 +150,6 @@ fn daemon_set(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
     let (namespace, name) = parts.ok_or("not NAMESPACE/NAME")?;
     Ok((namespace.to_owned(), name.to_owned()))
-}
-
-/// A number from 0 to 1.
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("not a number from 0 to 1".to_owned()),
-    }
 }
 
 /// What becomes of connections from before a pod joined, as an operator may choose it.

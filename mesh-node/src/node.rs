@@ -11,6 +11,7 @@ use mesh_admin_server::{AdminSocket, LogControl};
 use mesh_ca::{Authority, IdentityArgs};
 use mesh_config::{Config, Options};
 use mesh_core::{NodeName, Snapshot};
+use mesh_otlp::{Collector, Exporter, Source, SpanArgs};
 use mesh_transport::{Identities, IdentitySettings, Limits, hbone::Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
@@ -30,7 +31,7 @@ use crate::{
     proxy,
     repairs::EnrolmentEvents,
     sock_diag::SockDiag,
-    telemetry::{Collector, Endpoints, Exporter, Metrics, Spans, Telemetry},
+    telemetry::{Endpoints, Finished, Metrics, Spans, Telemetry},
     workers::Workers,
 };
 
@@ -106,8 +107,7 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         credentials: false,
     };
     let config = configuration(args, options).await?;
-    let collector = args.otlp_endpoint.as_deref().map(|url| Collector::new(url, args.otlp_protocol));
-    let collector = collector.transpose().map_err(of_flag("--otlp-endpoint"))?;
+    let collector = args.spans.collector().map_err(of_flag(SpanArgs::COLLECTOR_FLAG))?;
     let mut succession = Succession::begin(&handover::socket_path(&args.admin_socket), &args.node).await;
     let lent = succession.as_mut().map(Succession::take_endpoints).unwrap_or_default();
     let endpoints = Endpoints::open(args.metrics_addr, args.readiness_addr, lent).await?;
@@ -255,7 +255,7 @@ async fn upkeep(
     shared: Arc<Shared>,
     workers: Arc<Workers>,
     authority: Authority,
-    exporter: Option<Exporter>,
+    exporter: Option<Exporter<Finished>>,
     args: Args,
 ) {
     let (config, metrics) = (shared.config_changes(), shared.telemetry.metrics.clone());
@@ -283,8 +283,8 @@ fn identities(authority: &Authority, args: &Args, metrics: &Metrics) -> anyhow::
 }
 
 /// Spans where a collector is named, and who sends them there.
-fn spans(collector: Option<Collector>, args: &Args) -> (Spans, Option<Exporter>) {
-    match collector.map(|collector| Spans::to(collector, args.trace_sampling)) {
+fn spans(collector: Option<Collector>, args: &Args) -> (Spans, Option<Exporter<Finished>>) {
+    match collector.map(|collector| Spans::to(collector, args.spans.trace_sampling)) {
         Some((spans, exporter)) => (spans, Some(exporter)),
         None => (Spans::off(), None),
     }
@@ -315,9 +315,11 @@ fn worker_count(args: &Args) -> usize {
 }
 
 /// Sends spans where a collector is named; else there is nothing to do.
-async fn export_spans(exporter: Option<Exporter>, args: &Args, metrics: Arc<Metrics>) {
+async fn export_spans(exporter: Option<Exporter<Finished>>, args: &Args, metrics: Arc<Metrics>) {
     if let Some(exporter) = exporter {
-        exporter.run(&args.node, &args.cluster, metrics).await;
+        let source = Source::new("mesh-node", "mesh-node", env!("CARGO_PKG_VERSION"));
+        let source = source.with("k8s.node.name", &args.node).with("k8s.cluster.name", &args.cluster);
+        exporter.run(&source, |fate, count| metrics.spans(fate, count)).await;
     }
     std::future::pending().await
 }

@@ -4,6 +4,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand};
 use mesh_ca::IdentityArgs;
+use mesh_otlp::SpanArgs;
 
 use crate::source::SourceArgs;
 
@@ -61,6 +62,9 @@ pub(crate) struct ServeArgs {
     /// Name of the cluster in metrics.
     #[arg(long, default_value = "Kubernetes")]
     pub(crate) cluster: String,
+    /// Spans of requests.
+    #[command(flatten)]
+    pub(crate) spans: SpanArgs,
     /// Threads that carry requests; one a core by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) workers: Option<u16>,

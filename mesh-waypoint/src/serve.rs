@@ -17,6 +17,7 @@ use mesh_admin_server::{AdminSocket, LogControl};
 use mesh_ca::Authority;
 use mesh_config::{Config, Options};
 use mesh_core::SpiffeId;
+use mesh_otlp::{Exporter, Source, SpanArgs};
 use mesh_transport::{Carriers, Identities, IdentitySettings, Limits, hbone::Server};
 use tokio::{
     net::TcpListener,
@@ -27,11 +28,11 @@ use tokio::{
 
 use crate::{
     admin::{self, Admin},
-    args::ServeArgs,
+    args::{GatewayName, ServeArgs},
     counts::{RuleBook, Threads},
     listeners::{self, Listeners, Own},
     readiness::Readiness,
-    telemetry::{Scrape, Telemetry},
+    telemetry::{Finished, Scrape, Telemetry, Tracer},
     upstream::SharedClusters,
     worker::{Door, Workers},
 };
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) own: Own,
     /// What is measured.
     pub(crate) telemetry: Arc<Telemetry>,
+    /// Where spans go, if anywhere.
+    pub(crate) tracer: Option<Arc<Tracer>>,
     /// The gateway's listeners.
     pub(crate) listeners: watch::Sender<Arc<Listeners>>,
     /// Under which it dials.
@@ -105,7 +108,8 @@ pub(crate) async fn run(args: ServeArgs, log: LogControl) -> anyhow::Result<()> 
     let socket = args.admin_socket.as_deref().map(AdminSocket::open).transpose()?;
     let (address, drain_time) = (args.listen.ip(), args.drain_time);
     let count = args.workers.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), usize::from);
-    let shared = Arc::new(share(args, &authority).await?);
+    let (shared, exporter) = share(args, &authority).await?;
+    let shared = Arc::new(shared);
     let workers = Arc::new(Workers::start(&shared, count).context("--workers")?);
     let api = Admin::new(shared.clone(), log);
     let socket = socket.map(AdminSocket::publish).transpose()?;
@@ -118,6 +122,7 @@ pub(crate) async fn run(args: ServeArgs, log: LogControl) -> anyhow::Result<()> 
             scrape.serve(shared.telemetry.clone()),
             follow_generations(&shared),
             admin::serve(socket, api),
+            export(exporter, &shared),
         );
     };
     tokio::pin!(background);
@@ -138,7 +143,8 @@ pub(crate) async fn run(args: ServeArgs, log: LogControl) -> anyhow::Result<()> 
 }
 
 /// What all threads share, once there is a configuration.
-async fn share(args: ServeArgs, authority: &Authority) -> anyhow::Result<Shared> {
+async fn share(args: ServeArgs, authority: &Authority) -> anyhow::Result<(Shared, Option<Exporter<Finished>>)> {
+    let collector = args.spans.collector().context(SpanArgs::COLLECTOR_FLAG)?;
     let trust_domain = args.certificate.trust_domain;
     let identity = SpiffeId::new(&trust_domain, &args.identity.namespace, &args.identity.name)?;
     let options = Options {
@@ -156,9 +162,14 @@ async fn share(args: ServeArgs, authority: &Authority) -> anyhow::Result<Shared>
     let identities = Identities::new(authority.source(), settings);
     identities.hold(&HashSet::from([identity.clone()]));
     let limits = Limits::default();
-    Ok(Shared {
+    let telemetry = Arc::new(Telemetry::new(args.cluster)?);
+    let told = &telemetry.own.spans;
+    let spans = collector.map(|collector| Tracer::to(collector, args.spans.trace_sampling, told.clone()));
+    let (tracer, exporter) = spans.unzip();
+    let shared = Shared {
+        tracer,
         own: Own { gateway: args.name, pod: args.pod },
-        telemetry: Arc::new(Telemetry::new(args.cluster)?),
+        telemetry,
         listeners: watch::Sender::default(),
         server: Server::new(limits.clone(), identities.trust()).taking_names(),
         identity,
@@ -171,7 +182,23 @@ async fn share(args: ServeArgs, authority: &Authority) -> anyhow::Result<Shared>
         clusters: SharedClusters::default(),
         draining: watch::Sender::new(false),
         connections: AtomicUsize::new(0),
-    })
+    };
+    Ok((shared, exporter))
+}
+
+/// Sends spans, where a collector is named.
+async fn export(exporter: Option<Exporter<Finished>>, shared: &Shared) {
+    let Some(exporter) = exporter else { return };
+    let GatewayName { namespace, name } = &shared.own.gateway;
+    let source = Source::new("mesh-waypoint", &format!("{name}.{namespace}"), env!("CARGO_PKG_VERSION"));
+    let source =
+        source.with("k8s.namespace.name", namespace).with("k8s.cluster.name", shared.telemetry.requests.cluster());
+    let source = match &shared.own.pod {
+        Some(pod) => source.with("k8s.pod.name", &pod.name),
+        None => source,
+    };
+    let told = &shared.telemetry.own.spans;
+    exporter.run(&source, |fate, count| told.with_label_values(&[fate.as_str()]).inc_by(count)).await;
 }
 
 /// Tells which configuration is in force, and forgets what was counted for another one.

@@ -11,6 +11,7 @@ mod label_set;
 pub mod labels;
 pub mod model;
 pub mod policy;
+pub mod propagation;
 pub mod provider;
 pub mod resolve;
 pub mod snapshot;

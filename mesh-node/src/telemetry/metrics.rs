@@ -5,11 +5,11 @@ use std::sync::Arc;
 use mesh_abi::Counter;
 use mesh_config::Config;
 use mesh_core::policy::Authorization;
+use mesh_otlp::SpanFate;
 use mesh_transport::{Identities, RejectReason};
 use prometheus::{Encoder as _, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector};
 
 use super::{
-    SpanFate,
     certificates::CertificateMetrics,
     configuration::ConfigMetrics,
     decisions::Decisions,

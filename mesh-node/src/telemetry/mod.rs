@@ -23,7 +23,7 @@ pub use existing::Existing;
 pub use flow_events::{FlowEvent, FlowEvents, FlowKind};
 pub use metrics::Metrics;
 pub use report::{Bytes, Cut, CutReason, Ending, Party, Refused, Report, Reporter, Security};
-pub use spans::{Collector, Exporter, Protocol, Span, SpanFate, SpanKind, Spans};
+pub use spans::{Finished, Span, SpanKind, Spans};
 
 use crate::connections::ConnectionId;
 

@@ -3,7 +3,7 @@
 use std::{error::Error, rc::Rc, sync::atomic::Ordering, time::Duration};
 
 use hyper::{Request, Response, body::Incoming};
-use mesh_core::l7::TrafficPolicy;
+use mesh_core::{TraceContext, l7::TrafficPolicy};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
@@ -27,6 +27,8 @@ pub(super) struct Attempt<'a> {
     pub(super) cluster: &'a Rc<Cluster>,
     pub(super) endpoint: &'a Rc<Endpoint>,
     pub(super) version: Version,
+    /// The span that it is, where it is one.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// An answer.
@@ -164,7 +166,7 @@ impl Attempt<'_> {
             let mut waits = false;
             loop {
                 if let Some(counted) = self.room(policy, &mut waits) {
-                    return dial_http1(self.worker, self.endpoint, policy, counted).await;
+                    return dial_http1(self.worker, self.endpoint, policy, counted, self.trace).await;
                 }
                 let freed = self.cluster.freed.notified();
                 if let Some(line) = self.endpoint.lines.take_http1().await {
@@ -184,7 +186,7 @@ impl Attempt<'_> {
             let mut waits = false;
             loop {
                 if let Some(counted) = self.room(policy, &mut waits) {
-                    return dial_http2(self.worker, self.endpoint, policy, counted).await;
+                    return dial_http2(self.worker, self.endpoint, policy, counted, self.trace).await;
                 }
                 let freed = self.cluster.freed.notified();
                 if let Some(place) = self.endpoint.lines.take_http2(policy) {

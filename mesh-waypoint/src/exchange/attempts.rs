@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     inbound::Connection,
+    telemetry::{AttemptEnd, AttemptSpan, Upstream},
     upstream::{Answer, Cluster, Count, Endpoint, UpstreamError, Version, Wish},
 };
 
@@ -58,6 +59,42 @@ enum End {
         clients: bool,
     },
     TimedOut,
+}
+
+impl End {
+    /// How an attempt ended; none had no end in its time. The body of what was not sent is given back.
+    fn of(sent: Option<Result<Sent, Failure>>, body: &mut RequestBody, ledger: &Ledger) -> Self {
+        match sent {
+            None => Self::TimedOut,
+            Some(Ok(sent)) => Self::Answered(Box::new(sent)),
+            Some(Err(Failure::Unsent(error, request))) => {
+                *body = request.into_body();
+                Self::Unsent(error)
+            }
+            Some(Err(Failure::Broken(mut broken))) => {
+                // HTTP/2 tells of a client's body that broke off as of any stream that ended.
+                broken.is_clients |= ledger.is_broken_off.get();
+                Self::Broken {
+                    refused_stream: broken.is_refused_stream,
+                    clients: broken.is_clients,
+                    refusal: broken.into_refusal(),
+                }
+            }
+        }
+    }
+
+    /// As spans have it.
+    fn told(&self) -> AttemptEnd {
+        match self {
+            Self::Answered(sent) => AttemptEnd::Answered(sent.response.status().as_u16()),
+            Self::Unsent(error) => AttemptEnd::Failed("not_sent", error.to_string()),
+            Self::Broken { clients: true, .. } => {
+                AttemptEnd::Failed("client", "the client's own body broke off".to_owned())
+            }
+            Self::Broken { refusal, .. } => AttemptEnd::Failed("broken_off", refusal.reason().to_owned()),
+            Self::TimedOut => AttemptEnd::Failed("timeout", "no answer in the time for one attempt".to_owned()),
+        }
+    }
 }
 
 impl Attempts<'_> {
@@ -96,6 +133,7 @@ impl Attempts<'_> {
                 return self.last(end, retries);
             }
             own.retries.inc();
+            self.ledger.event("retry", || Some(format!("attempt {} at another endpoint", retries + 1)));
             wish.avoid.push(endpoint.address());
             // A connection that could not be made costs the endpoint nothing.
             if !matches!(end, End::Unsent(_)) {
@@ -107,9 +145,14 @@ impl Attempts<'_> {
 
     async fn once(&self, endpoint: &Rc<Endpoint>, body: &mut RequestBody, before: u32) -> End {
         let worker = &self.connection.worker;
-        let attempt = Attempt { worker, cluster: self.cluster, endpoint, version: self.version };
         let mut parts = self.head.for_upstream(self.version, &self.head.authority);
         parts.headers.insert("x-envoy-attempt-count", HeaderValue::from(before + 1));
+        let span = self
+            .ledger
+            .span()
+            .map(|span| span.attempt(before + 1, Upstream::of(endpoint, &self.cluster.key), &mut parts.headers));
+        let trace = span.as_ref().map(AttemptSpan::context);
+        let attempt = Attempt { worker, cluster: self.cluster, endpoint, version: self.version, trace };
         let body_now = body.take();
         // Else hyper sends a GET without the body that it has.
         if self.version == Version::Http1 && body_now.size_hint().exact().is_none() && parts.method != Method::CONNECT {
@@ -119,28 +162,17 @@ impl Attempts<'_> {
         let sending = attempt.send(request);
         let limits = [self.plan.retry.per_try_timeout, self.plan.timeouts.backend_request];
         let sent = match limits.into_iter().flatten().min() {
-            None => sending.await,
-            Some(limit) => match timeout(limit, sending).await {
-                Ok(sent) => sent,
-                Err(_) => return End::TimedOut,
-            },
+            None => Some(sending.await),
+            Some(limit) => timeout(limit, sending).await.ok(),
         };
-        match sent {
-            Ok(sent) => End::Answered(Box::new(sent)),
-            Err(Failure::Unsent(error, request)) => {
-                *body = request.into_body();
-                End::Unsent(error)
-            }
-            Err(Failure::Broken(mut broken)) => {
-                // HTTP/2 tells of a client's body that broke off as of any stream that ended.
-                broken.is_clients |= self.ledger.is_broken_off.get();
-                End::Broken {
-                    refused_stream: broken.is_refused_stream,
-                    clients: broken.is_clients,
-                    refusal: broken.into_refusal(),
-                }
+        let end = End::of(sent, body, self.ledger);
+        if let Some(span) = span {
+            span.note(end.told());
+            if matches!(end, End::Answered(_)) {
+                self.ledger.note_attempt(span);
             }
         }
+        end
     }
 
     /// What the endpoint's health is told.

@@ -1,7 +1,7 @@
 //! What one exchange came to, told once at its end.
 
 use std::{
-    cell::{Cell, OnceCell},
+    cell::{Cell, OnceCell, RefCell},
     error::Error as _,
     io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof},
     rc::Rc,
@@ -9,14 +9,17 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, Method, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, request::Parts};
 
 use mesh_core::l7::Rule;
 
-use super::{fields::is_grpc, reply::Flag};
+use super::{
+    fields::is_grpc,
+    reply::{Flag, Refusal},
+};
 use crate::{
     inbound::{Beat, Connection, Target},
-    telemetry::{BadInput, Parties, Protocol, Sender},
+    telemetry::{AttemptSpan, BadInput, Outcome, Parties, Protocol, RequestSpan, Sender, Upstream},
     upstream::{Cluster, Endpoint},
 };
 
@@ -42,6 +45,12 @@ pub(crate) struct Ledger {
     rule: OnceCell<Arc<Rule>>,
     /// Which of the rule's backends it was sent to.
     backend: Cell<Option<usize>>,
+    /// Its span, where it has one.
+    span: Option<Rc<RequestSpan>>,
+    /// The span of the attempt that was answered.
+    attempt: RefCell<Option<AttemptSpan>>,
+    /// `x-request-id`, where there is a span.
+    request_id: OnceCell<HeaderValue>,
     /// Bytes of the request's body.
     pub(super) sent: Cell<u64>,
     /// Bytes of the response's body.
@@ -53,10 +62,14 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// An exchange begins.
-    pub(super) fn open(connection: &Rc<Connection>, request: &Parts) -> Rc<Self> {
+    /// An exchange begins. Where it has a span, the request's headers name it from here on.
+    pub(super) fn open(connection: &Rc<Connection>, request: &mut Parts) -> Rc<Self> {
         connection.worker.counts.begin();
+        let span = connection.begin_span(request);
         Rc::new(Self {
+            span,
+            attempt: RefCell::default(),
+            request_id: OnceCell::new(),
             _beat: connection.begin(),
             connection: connection.clone(),
             began: Instant::now(),
@@ -75,6 +88,44 @@ impl Ledger {
             uploading: Cell::default(),
             is_broken_off: Cell::default(),
         })
+    }
+
+    /// Its span, where it has one.
+    pub(super) const fn span(&self) -> Option<&Rc<RequestSpan>> {
+        self.span.as_ref()
+    }
+
+    /// What it is called in logs.
+    pub(super) fn note_request_id(&self, headers: &HeaderMap) {
+        if self.span.is_some()
+            && let Some(id) = headers.get("x-request-id")
+        {
+            // It has one.
+            let _ = self.request_id.set(id.clone());
+        }
+    }
+
+    /// The span of the attempt that was answered, which goes on as long as the answer comes.
+    pub(super) fn note_attempt(&self, span: AttemptSpan) {
+        // One that was answered before and was tried again ends here.
+        drop(self.attempt.replace(Some(span)));
+    }
+
+    /// Why it is answered here, for its span.
+    pub(super) fn note_refusal(&self, refusal: &Refusal) {
+        let name = match refusal.flag() {
+            Flag::FaultInjected => "fault.abort",
+            Flag::Denied => "denied",
+            _ => "refused",
+        };
+        self.event(name, || Some(refusal.reason().to_owned()));
+    }
+
+    /// Something happened that its span is to tell.
+    pub(super) fn event(&self, name: &'static str, detail: impl FnOnce() -> Option<String>) {
+        if let Some(span) = &self.span {
+            span.event(name, detail());
+        }
     }
 
     /// What the client is answered.
@@ -115,6 +166,7 @@ impl Ledger {
     /// It was made to wait.
     pub(super) fn note_delay(&self) {
         self.note_flag(Flag::DelayInjected);
+        self.event("fault.delay", || None);
     }
 
     /// Why the response is what it is. The first reason stays.
@@ -172,6 +224,23 @@ impl Ledger {
         }
     }
 
+    fn end_span(&mut self) {
+        // The attempt's span is below, and ends no later.
+        drop(self.attempt.take());
+        let Some(span) = &self.span else { return };
+        let upstream = self.endpoint.get().zip(self.cluster.get());
+        span.finish(Outcome {
+            status: self.status.get(),
+            grpc: self.grpc.get(),
+            flags: self.flag.get().as_str(),
+            sent: self.sent.get(),
+            received: self.received.get(),
+            upstream: upstream.map(|(endpoint, cluster)| Upstream::of(endpoint, &cluster.key)),
+            rule: self.rule.get().cloned(),
+            request_id: self.request_id.take(),
+        });
+    }
+
     fn tell(&self) {
         if !tracing::enabled!(target: "access", tracing::Level::INFO) {
             return;
@@ -205,5 +274,6 @@ impl Drop for Ledger {
         }
         self.count();
         self.tell();
+        self.end_span();
     }
 }

@@ -72,7 +72,7 @@ fn one(connection: &Rc<Connection>, mirror: &Mirror, head: &Head, version: Versi
 async fn copy(worker: &Rc<Worker>, key: &ClusterKey, version: Version, request: Request<RequestBody>) -> bool {
     let Ok(cluster) = Cluster::get(worker, key) else { return false };
     let Ok(endpoint) = cluster.pick(&Wish::default()) else { return false };
-    let attempt = Attempt { worker, cluster: &cluster, endpoint: &endpoint, version };
+    let attempt = Attempt { worker, cluster: &cluster, endpoint: &endpoint, version, trace: None };
     let Ok(sent) = attempt.send(request).await else { return false };
     let mut response = sent.response.into_body();
     // Read to its end, so that its connection can be used again.

@@ -35,9 +35,9 @@ pub(crate) async fn serve(connection: Rc<Connection>, request: Request<Incoming>
     let is_grpc = fields::is_grpc(request.headers());
     let mut request = request;
     let upgrading = Upgrading::of(&connection, &mut request);
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let is_http1 = parts.version != http::Version::HTTP_2;
-    let ledger = Ledger::open(&connection, &parts);
+    let ledger = Ledger::open(&connection, &mut parts);
     let forwarded = forward(&connection, parts, body, upgrading, &ledger).await;
     let response = forwarded.unwrap_or_else(|refusal| {
         let closes = is_http1 && refusal.is_for_bad_input();
@@ -66,6 +66,7 @@ async fn forward(
     let (snapshot, _) = worker.snapshot();
     // First: a policy sees what goes on, and neither what stays behind nor what a client claims of itself.
     fields::prepare_request(&mut head.parts, &connection.arrival, upgrading.is_some());
+    ledger.note_request_id(&head.parts.headers);
     admission::of_request(worker, &snapshot, &connection.arrival, &head)
         .map_err(|denial| Refusal::of_denial(&denial))?;
     let plan = match route::course(connection, &snapshot, &mut head, ledger).await? {

@@ -81,11 +81,13 @@ pub(super) struct Refusal {
     grpc: Option<u32>,
     /// What the client did to be refused, where it broke HTTP's rules.
     bad_input: Option<BadInput>,
+    /// Which policy refuses it.
+    denial: Option<String>,
 }
 
 impl Refusal {
     pub(super) fn new(status: u16, text: impl Into<Cow<'static, str>>, flag: Flag) -> Self {
-        Self { status, text: text.into(), flag, grpc: None, bad_input: None }
+        Self { status, text: text.into(), flag, grpc: None, bad_input: None, denial: None }
     }
 
     /// What a client is told that broke HTTP's rules.
@@ -103,6 +105,16 @@ impl Refusal {
         self.bad_input.is_some()
     }
 
+    /// Why, by its flag.
+    pub(super) const fn flag(&self) -> Flag {
+        self.flag
+    }
+
+    /// Why, in words that are not for the client.
+    pub(super) fn reason(&self) -> &str {
+        self.denial.as_deref().unwrap_or(&self.text)
+    }
+
     /// The same for another reason.
     pub(super) fn because(self, flag: Flag) -> Self {
         Self { flag, ..self }
@@ -111,7 +123,7 @@ impl Refusal {
     /// What policies refuse. Who is refused is not told which of them it was.
     pub(super) fn of_denial(denial: &Denial) -> Self {
         tracing::info!(%denial, "request denied");
-        Self::new(403, "RBAC: access denied", Flag::Denied)
+        Self { denial: Some(denial.to_string()), ..Self::new(403, "RBAC: access denied", Flag::Denied) }
     }
 
     /// The response: to a client of gRPC 200 with gRPC's status, since it looks at no other (gRPC over HTTP/2, Responses).
@@ -120,6 +132,7 @@ impl Refusal {
         if let Some(what) = self.bad_input {
             ledger.note_bad_input(Sender::Client, what);
         }
+        ledger.note_refusal(&self);
         let is_grpc = is_grpc || self.grpc.is_some();
         let body = if is_grpc { Bytes::new() } else { Bytes::from(self.text.clone().into_owned()) };
         let has_body = !body.is_empty();

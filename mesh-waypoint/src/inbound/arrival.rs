@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use ::http::HeaderValue;
-use mesh_core::{Protocol, Service, Snapshot, Speaks, SpiffeId, Workload};
+use mesh_core::{Protocol, Service, Snapshot, Speaks, SpiffeId, TraceContext, Workload};
 use mesh_transport::hbone::{Authority, ConnectRequest};
 
 use crate::{args::GatewayName, worker::Worker};
@@ -87,6 +87,8 @@ pub(crate) struct Arrival {
     pub(crate) target: Target,
     /// Speaking what.
     pub(crate) declared: Declared,
+    /// The span of the tunnel's set-up, as the client's node names it.
+    pub(crate) trace: Option<TraceContext>,
     /// The `x-forwarded-client-cert` that its requests carry on; none for clients without an identity.
     pub(crate) client_certificate: Option<HeaderValue>,
 }
@@ -103,13 +105,20 @@ impl Arrival {
         let client = Client::of(&snapshot, peer, request);
         let chain = format!("By={};URI={}", shared.identity, request.peer);
         let client_certificate = HeaderValue::try_from(chain).unwrap_or(HeaderValue::from_static(""));
-        Ok(Self { client, target, declared, client_certificate: Some(client_certificate) })
+        let trace = request.traceparent.as_deref().and_then(|text| text.parse().ok());
+        Ok(Self { client, target, declared, trace, client_certificate: Some(client_certificate) })
     }
 
     /// A connection from outside, at a gateway.
     pub(crate) fn from_outside(peer: SocketAddr, entrance: Entrance) -> Self {
         let client = Client { identity: None, address: peer, workload: None };
-        Self { client, target: Target::Gateway(entrance), declared: Declared::Http, client_certificate: None }
+        Self {
+            client,
+            target: Target::Gateway(entrance),
+            declared: Declared::Http,
+            trace: None,
+            client_certificate: None,
+        }
     }
 }
 

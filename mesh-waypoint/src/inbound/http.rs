@@ -1,8 +1,14 @@
 //! A client's HTTP connection: served within bounds, drained, and handed over when it becomes something else.
 
-use std::{cell::RefCell, convert::Infallible, pin::pin, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    pin::pin,
+    rc::Rc,
+    time::Duration,
+};
 
-use ::http::Request;
+use ::http::{Request, request::Parts};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -22,7 +28,7 @@ use super::{
 use crate::{
     duplex::{Duplex, Prefixed, Upgrade},
     exchange,
-    telemetry::Sender,
+    telemetry::{RequestSpan, Sender},
     worker::Worker,
 };
 
@@ -52,17 +58,25 @@ pub(crate) struct Connection {
     pub(crate) arrival: Arrival,
     /// Set where an HTTP/1.1 connection becomes something else after the response.
     upgrade: RefCell<Option<Upgrade>>,
+    /// No request has come yet.
+    fresh: Cell<bool>,
     pulse: Rc<Pulse>,
 }
 
 impl Connection {
     fn new(worker: Rc<Worker>, arrival: Arrival, pulse: &Rc<Pulse>) -> Rc<Self> {
-        Rc::new(Self { worker, arrival, upgrade: RefCell::default(), pulse: pulse.clone() })
+        Rc::new(Self { worker, arrival, upgrade: RefCell::default(), fresh: Cell::new(true), pulse: pulse.clone() })
     }
 
     /// A request begins.
     pub(crate) fn begin(&self) -> Beat {
         self.pulse.begin()
+    }
+
+    /// Begins a request's span, where it has one. The first request belongs to the trace of the tunnel, unless it has its own.
+    pub(crate) fn begin_span(&self, request: &mut Parts) -> Option<Rc<RequestSpan>> {
+        let tracer = self.worker.shared.tracer.as_ref()?;
+        RequestSpan::begin(tracer, &self.arrival, self.fresh.replace(false), request)
     }
 
     /// After this response the connection is no longer HTTP's.

@@ -75,7 +75,7 @@ async fn connect_to(worker: &Rc<Worker>, arrival: &Arrival, key: Option<&Cluster
     admission::of_connection(worker, arrival).map_err(Box::new)?;
     let cluster = Cluster::get(worker, key.ok_or(UpstreamError::NoEndpoint)?)?;
     let endpoint = cluster.pick(&upstream::Wish::default())?;
-    upstream::connect(worker, &endpoint, Some(arrival.client.address)).await
+    upstream::connect(worker, &endpoint, Some(arrival.client.address), arrival.trace).await
 }
 
 fn refused(arrival: &Arrival, error: &UpstreamError) {

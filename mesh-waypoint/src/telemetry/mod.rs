@@ -6,6 +6,7 @@ mod labels;
 mod own;
 mod scrape;
 mod series;
+mod spans;
 
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
@@ -15,6 +16,7 @@ pub(crate) use self::labels::{Parties, Protocol};
 pub(crate) use self::own::{MirrorOutcome, OwnMetrics};
 pub(crate) use self::scrape::Scrape;
 use self::series::RequestMetrics;
+pub(crate) use self::spans::{AttemptEnd, AttemptSpan, Finished, Outcome, RequestSpan, Tracer, Upstream};
 
 /// Everything that is measured, over all threads.
 pub(crate) struct Telemetry {

@@ -1,5 +1,6 @@
 //! Metrics that are only ours.
 
+use mesh_otlp::SpanFate;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// What became of a copy of a request.
@@ -31,6 +32,8 @@ pub(crate) struct OwnMetrics {
     pub(crate) retries_refused: IntCounter,
     mirrors: IntCounterVec,
     admin_requests: IntCounterVec,
+    /// Spans by what became of them.
+    pub(crate) spans: IntCounterVec,
     /// Endpoints that were left alone from then on.
     pub(crate) ejections: IntCounter,
     /// Sets of labels that were too many to be kept apart.
@@ -52,6 +55,11 @@ impl OwnMetrics {
         let options = Opts::new("mesh_waypoint_admin_requests_total", "Requests to the admin API");
         let admin_requests = IntCounterVec::new(options, &["code"])?;
         registry.register(Box::new(admin_requests.clone()))?;
+        let spans = IntCounterVec::new(Opts::new("mesh_spans_total", "Spans by what became of them"), &["result"])?;
+        registry.register(Box::new(spans.clone()))?;
+        for fate in SpanFate::ALL {
+            spans.with_label_values(&[fate.as_str()]);
+        }
         let generation = IntGauge::new("mesh_waypoint_config_generation", "Configurations that came into force")?;
         registry.register(Box::new(generation.clone()))?;
         Ok(Self {
@@ -67,6 +75,7 @@ impl OwnMetrics {
             )?,
             mirrors,
             admin_requests,
+            spans,
             generation,
         })
     }

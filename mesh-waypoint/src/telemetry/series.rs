@@ -71,6 +71,11 @@ impl RequestMetrics {
         })
     }
 
+    /// The name of the cluster.
+    pub(crate) fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
     /// The series of a request's labels.
     pub(super) fn of(&self, parties: &Parties<'_>, own: &OwnMetrics) -> Arc<RequestSeries> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

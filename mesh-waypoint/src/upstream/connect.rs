@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::WorkloadUid;
+use mesh_core::{TraceContext, WorkloadUid};
 use mesh_transport::hbone::{ConnectError, PoolKey, Tunnel, TunnelRequest, TunnelStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -31,7 +31,7 @@ pub(crate) enum Stream {
     Plain(TcpStream),
 }
 
-/// Connects an endpoint. `client` is shown to it where the connection is that client's alone.
+/// Connects an endpoint. `client` is shown to it where the connection is that client's alone; `trace` is the span that it is for.
 ///
 /// # Errors
 /// It cannot be reached, is not who it should be, or does not admit this waypoint.
@@ -39,6 +39,7 @@ pub(crate) async fn connect(
     worker: &Rc<Worker>,
     endpoint: &Endpoint,
     client: Option<SocketAddr>,
+    trace: Option<TraceContext>,
 ) -> Result<Stream, UpstreamError> {
     let address = endpoint.address();
     let Some(expected) = endpoint.identity() else {
@@ -56,7 +57,8 @@ pub(crate) async fn connect(
         peer,
         expected: expected.clone(),
     };
-    let request = TunnelRequest { authority: address.into(), forwarded: client, baggage: None, traceparent: None };
+    let traceparent = trace.map(|trace| trace.to_string());
+    let request = TunnelRequest { authority: address.into(), forwarded: client, baggage: None, traceparent };
     let tunnel = worker.pool.connect(key, &tls, request, async || TcpStream::connect(peer).await).await;
     match tunnel.map_err(|error: ConnectError| failed(address, &error))? {
         Tunnel::H2(tunnel) => Ok(Stream::Tunnel(tunnel.into())),
@@ -73,8 +75,9 @@ pub(super) async fn connect_within(
     worker: &Rc<Worker>,
     endpoint: &Endpoint,
     limit: Duration,
+    trace: Option<TraceContext>,
 ) -> Result<Stream, UpstreamError> {
-    timeout(limit, connect(worker, endpoint, None)).await.map_err(|_| UpstreamError::ConnectTimeout)?
+    timeout(limit, connect(worker, endpoint, None, trace)).await.map_err(|_| UpstreamError::ConnectTimeout)?
 }
 
 fn failed(address: SocketAddr, error: &dyn std::error::Error) -> UpstreamError {

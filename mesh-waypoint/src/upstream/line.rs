@@ -8,7 +8,7 @@ use std::{
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_core::l7::TrafficPolicy;
+use mesh_core::{TraceContext, l7::TrafficPolicy};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::{Mutex, oneshot},
@@ -162,8 +162,9 @@ pub(crate) async fn dial_http1(
     endpoint: &Endpoint,
     policy: &TrafficPolicy,
     counted: Connections,
+    trace: Option<TraceContext>,
 ) -> Result<Http1Line, UpstreamError> {
-    let stream = connect_within(worker, endpoint, connect_timeout(policy)).await?;
+    let stream = connect_within(worker, endpoint, connect_timeout(policy), trace).await?;
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD);
     let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await;
@@ -204,12 +205,13 @@ pub(crate) async fn dial_http2(
     endpoint: &Endpoint,
     policy: &TrafficPolicy,
     counted: Connections,
+    trace: Option<TraceContext>,
 ) -> Result<Http2Place, UpstreamError> {
     let _one = endpoint.lines.dialling.lock().await;
     if let Some(place) = endpoint.lines.take_http2(policy) {
         return Ok(place);
     }
-    let stream = connect_within(worker, endpoint, connect_timeout(policy)).await?;
+    let stream = connect_within(worker, endpoint, connect_timeout(policy), trace).await?;
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())

@@ -4,6 +4,7 @@
 mod admin;
 mod bad_requests;
 mod bad_responses;
+mod collector;
 mod endings;
 mod gateway;
 mod hops;
@@ -11,4 +12,5 @@ mod metrics;
 mod requests;
 mod routes;
 mod server;
+mod traces;
 mod world;

@@ -33,6 +33,16 @@ pub(crate) async fn scrape(path: &str) -> (u16, Vec<Line>) {
     (answer.status, text.lines().filter(|text| !text.starts_with('#')).filter_map(line).collect())
 }
 
+/// The sum of a metric's series with these labels, as it is now.
+pub(crate) async fn value(metric: &str, labels: &[(&str, &str)]) -> f64 {
+    let (_, lines) = scrape("/metrics").await;
+    let with = |line: &&Line| {
+        line.metric == metric
+            && labels.iter().all(|(name, value)| line.labels.get(*name).is_some_and(|found| found == value))
+    };
+    lines.iter().filter(with).map(|line| line.value).sum()
+}
+
 /// The requests with these labels.
 fn requests(lines: &[Line], labels: &[(&str, &str)]) -> f64 {
     let with = |line: &&Line| {

@@ -45,6 +45,10 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
     /// What endpoints' nodes were asked for, and by whom.
     pub(crate) tunnels: Rc<RefCell<Vec<(SpiffeId, String)>>>,
+    /// The `traceparent` of each of these.
+    pub(crate) traceparents: Rc<RefCell<Vec<Option<String>>>>,
+    /// That of tunnels to the waypoint.
+    pub(crate) traceparent: RefCell<Option<String>>,
     pub(crate) log: Arc<std::sync::Mutex<Vec<String>>>,
 }
 
@@ -58,8 +62,26 @@ pub(crate) fn run_with(manifests: &str, test: impl AsyncFnOnce(World) + Send + '
     run_as("waypoint", manifests, test);
 }
 
+/// The same with further flags of the waypoint.
+pub(crate) fn run_with_flags(
+    flags: &'static [&'static str],
+    manifests: &str,
+    test: impl AsyncFnOnce(World) + Send + 'static,
+) {
+    run_program("waypoint", flags, manifests, test);
+}
+
 /// The same for a replica of another Gateway than the waypoint.
 pub(crate) fn run_as(gateway: &'static str, manifests: &str, test: impl AsyncFnOnce(World) + Send + 'static) {
+    run_program(gateway, &[], manifests, test);
+}
+
+fn run_program(
+    gateway: &'static str,
+    flags: &'static [&'static str],
+    manifests: &str,
+    test: impl AsyncFnOnce(World) + Send + 'static,
+) {
     let manifests = manifests.to_owned();
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, for which the test has to be root");
@@ -71,7 +93,7 @@ pub(crate) fn run_as(gateway: &'static str, manifests: &str, test: impl AsyncFnO
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         LocalSet::new().block_on(&runtime, async {
             let steps = async {
-                let world = World::start(gateway, &manifests).await;
+                let world = World::start(gateway, flags, &manifests).await;
                 test(world).await;
             };
             tokio::time::timeout(PATIENCE, steps).await.expect("the test hangs");
@@ -92,7 +114,7 @@ fn identity(account: &str) -> SpiffeId {
 }
 
 impl World {
-    async fn start(gateway: &str, manifests: &str) -> Self {
+    async fn start(gateway: &str, flags: &[&str], manifests: &str) -> Self {
         let dir = tempfile::tempdir().expect("directory");
         let (config, ca) = (dir.path().join("config"), dir.path().join("ca"));
         std::fs::create_dir_all(&config).expect("directory");
@@ -105,15 +127,24 @@ impl World {
         let authority = Arc::new(LocalAuthority::fixed(authority).expect("authority"));
         let identities = Rc::new(Identities::new(authority, settings));
         let pool = Pool::new(Limits::default(), identities.trust());
-        let mut world = Self { identities, pool, waypoint: None, dir, tunnels: Rc::default(), log: Arc::default() };
+        let mut world = Self {
+            identities,
+            pool,
+            waypoint: None,
+            dir,
+            tunnels: Rc::default(),
+            traceparents: Rc::default(),
+            traceparent: RefCell::default(),
+            log: Arc::default(),
+        };
         for cart in CARTS {
             world.node(cart, "cart").await;
         }
-        world.start_waypoint(gateway, &config, &ca).await;
+        world.start_waypoint(gateway, flags, &config, &ca).await;
         world
     }
 
-    async fn start_waypoint(&mut self, gateway: &str, config: &Path, ca: &Path) {
+    async fn start_waypoint(&mut self, gateway: &str, flags: &[&str], config: &Path, ca: &Path) {
         let mut waypoint = Command::new(env!("CARGO_BIN_EXE_mesh-waypoint"))
             .args([
                 "serve",
@@ -129,6 +160,7 @@ impl World {
             .args(["--metrics-addr", &format!("{WAYPOINT}:15020")])
             .arg("--admin-socket")
             .arg(self.dir.path().join("run/waypoint.sock"))
+            .args(flags)
             .arg("--config")
             .arg(config)
             .arg("--ca")
@@ -164,12 +196,14 @@ impl World {
         let listener = TcpListener::bind((address, 15_008)).await.expect("the tunnel port");
         let server = Server::new(Limits::default(), self.identities.trust());
         let (identities, identity, tunnels) = (self.identities.clone(), identity(account), self.tunnels.clone());
+        let traceparents = self.traceparents.clone();
         spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let tls = identities.fetch(&identity).await.expect("certificate");
-                let (server, tunnels) = (server.clone(), tunnels.clone());
+                let (server, tunnels, traceparents) = (server.clone(), tunnels.clone(), traceparents.clone());
                 spawn_local(async move {
                     let handler = |request: ConnectRequest| {
+                        traceparents.borrow_mut().push(request.traceparent.clone());
                         tunnels.borrow_mut().push((request.peer.clone(), request.authority.to_string()));
                         carry(request)
                     };
@@ -202,7 +236,7 @@ impl World {
             authority: Authority::parse(target).expect("a target"),
             forwarded: Some(SocketAddr::new(pod, 40_000)),
             baggage: None,
-            traceparent: None,
+            traceparent: self.traceparent.borrow().clone(),
         };
         let dial = async || {
             let socket = TcpSocket::new_v4()?;

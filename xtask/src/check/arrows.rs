@@ -27,10 +27,19 @@ const NODE: &[&str] = &[
     "mesh-core",
     "mesh-config",
     "mesh-kube",
+    "mesh-otlp",
     "mesh-transport",
 ];
-const WAYPOINT: &[&str] =
-    &["mesh-admin", "mesh-admin-server", "mesh-ca", "mesh-core", "mesh-config", "mesh-kube", "mesh-transport"];
+const WAYPOINT: &[&str] = &[
+    "mesh-admin",
+    "mesh-admin-server",
+    "mesh-ca",
+    "mesh-core",
+    "mesh-config",
+    "mesh-kube",
+    "mesh-otlp",
+    "mesh-transport",
+];
 const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
 const TEST: &[&str] = &[
     "mesh-abi",
@@ -55,6 +64,7 @@ const ROWS: &[Row] = &[
     row("mesh-transport", &["mesh-core"]),
     row("mesh-ca", &["mesh-core", "mesh-transport"]),
     row("mesh-kube", &["mesh-config"]),
+    row("mesh-otlp", &["mesh-core"]),
     row("mesh-node", NODE),
     row("mesh-waypoint", WAYPOINT),
     row("mesh-control", PROGRAM),

@@ -2,19 +2,15 @@
 //!
 //! The client's node begins the trace and names its span in the CONNECT; the server's node continues it.
 
-mod export;
 mod otlp;
 
 use std::time::SystemTime;
 
-pub use export::{Collector, Exporter, Protocol};
 use mesh_core::TraceContext;
-use tokio::sync::mpsc;
+use mesh_otlp::{Collector, Exporter, Queue, SpanFate, queue};
 
 use super::{Metrics, Refused, Report};
 
-/// Spans that may wait for the collector; those beyond are dropped and counted.
-const WAITING: usize = 2048;
 /// Events that one span keeps.
 const MAX_EVENTS: usize = 32;
 
@@ -62,7 +58,7 @@ impl Span {
 
 /// A span that has ended.
 #[derive(Debug)]
-struct Finished {
+pub struct Finished {
     span: Span,
     ended: SystemTime,
     report: Report,
@@ -72,7 +68,7 @@ struct Finished {
 /// Where spans begin and end.
 pub struct Spans {
     /// None while no collector is named.
-    export: Option<mpsc::Sender<Finished>>,
+    export: Option<Queue<Finished>>,
     sampling: f64,
 }
 
@@ -85,9 +81,9 @@ impl Spans {
 
     /// Spans for a collector. Of the traces that begin here the share `sampling`, from 0 to 1, is recorded.
     #[must_use]
-    pub fn to(collector: Collector, sampling: f64) -> (Self, Exporter) {
-        let (export, waiting) = mpsc::channel(WAITING);
-        (Self { export: Some(export), sampling }, Exporter::new(collector, waiting))
+    pub fn to(collector: Collector, sampling: f64) -> (Self, Exporter<Finished>) {
+        let (export, exporter) = queue(collector);
+        (Self { export: Some(export), sampling }, exporter)
     }
 
     /// Begins a span, below `traceparent` where that is one. None where it is not recorded.
@@ -120,40 +116,16 @@ impl Spans {
         };
         let error = error.map(|(reason, text)| (reason.as_str(), text.to_owned()));
         let finished = Finished { span: *span, ended: SystemTime::now(), report: report.clone(), error };
-        if export.try_send(finished).is_err() {
+        if !export.put(finished) {
             metrics.spans(SpanFate::Dropped, 1);
-        }
-    }
-}
-
-/// What became of a span: a closed set, for metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SpanFate {
-    /// The collector has taken it.
-    Exported,
-    /// Too many waited.
-    Dropped,
-    /// The collector was away or refused it.
-    Failed,
-}
-
-impl SpanFate {
-    /// Every fate.
-    pub const ALL: [Self; 3] = [Self::Exported, Self::Dropped, Self::Failed];
-
-    /// As a metric label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Exported => "exported",
-            Self::Dropped => "dropped",
-            Self::Failed => "failed",
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mesh_otlp::Protocol;
+
     use super::*;
 
     fn spans(sampling: f64) -> Spans {

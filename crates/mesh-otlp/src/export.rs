@@ -1,13 +1,10 @@
-//! Spans to a collector, by OTLP over gRPC or HTTP (opentelemetry.io, "OTLP Specification").
-//!
-//! A collector that is away, slow or refuses costs spans, never connections: they are counted and gone.
+//! The way to a collector.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use clap::ValueEnum;
-use http::{HeaderValue, Method, Request, Uri, header::CONTENT_TYPE};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, header::CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -22,9 +19,10 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Finished, SpanFate, otlp};
-use crate::telemetry::Metrics;
+use crate::{Collector, Protocol, Source, Span, SpanFate};
 
+/// Spans that may wait for the collector; those beyond are dropped.
+const WAITING: usize = 2048;
 /// Spans in one request at most.
 const BATCH: usize = 512;
 /// How long the first span of a request waits for others.
@@ -36,65 +34,6 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Bytes of an answer that are read.
 const LONGEST_ANSWER: usize = 64 << 10;
-
-/// How a collector is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Protocol {
-    /// OTLP over gRPC; collectors listen on 4317.
-    Grpc,
-    /// OTLP over HTTP with binary Protobuf; collectors listen on 4318.
-    Http,
-}
-
-/// A text that names no collector.
-#[derive(Debug, thiserror::Error)]
-pub enum CollectorError {
-    /// Not a URL.
-    #[error("{url:?} is no URL: {source}; write it as http://collector.observability:4317")]
-    Url {
-        /// The text.
-        url: String,
-        /// Why.
-        source: http::uri::InvalidUri,
-    },
-    /// Another scheme than http.
-    #[error(
-        "{url:?} must begin with http:// and name a host; collectors under TLS are reached through an agent on the node"
-    )]
-    Scheme {
-        /// The text.
-        url: String,
-    },
-}
-
-/// A collector.
-#[derive(Clone, Debug)]
-pub struct Collector {
-    url: Uri,
-    protocol: Protocol,
-}
-
-impl Collector {
-    /// Reads a URL such as `http://collector:4317`.
-    ///
-    /// # Errors
-    /// It is no URL, or of another scheme than http.
-    pub fn new(url: &str, protocol: Protocol) -> Result<Self, CollectorError> {
-        let parsed = Uri::from_str(url).map_err(|source| CollectorError::Url { url: url.to_owned(), source })?;
-        if parsed.scheme_str() != Some("http") || parsed.host().is_none() {
-            return Err(CollectorError::Scheme { url: url.to_owned() });
-        }
-        Ok(Self { url: parsed, protocol })
-    }
-
-    /// The URL that OTLP over HTTP posts to: the signal's path is added unless another is given.
-    fn traces_url(&self) -> String {
-        match self.url.path() {
-            "" | "/" => format!("{}v1/traces", self.url),
-            _ => self.url.to_string(),
-        }
-    }
-}
 
 /// Why spans were not taken. The next ones may be.
 #[derive(Debug, thiserror::Error)]
@@ -113,40 +52,68 @@ enum ExportError {
     Request(#[from] http::Error),
 }
 
-/// What sends spans; see [`Self::run`].
-pub struct Exporter {
-    collector: Collector,
-    waiting: mpsc::Receiver<Finished>,
+/// What a program knows of a span that has ended.
+pub trait Record: Send + 'static {
+    /// The span, made only when it is sent.
+    fn into_span(self) -> Span;
 }
 
-impl Exporter {
-    pub(super) fn new(collector: Collector, waiting: mpsc::Receiver<Finished>) -> Self {
-        Self { collector, waiting }
-    }
+/// Where ended spans are put.
+#[derive(Debug)]
+pub struct Queue<R>(mpsc::Sender<R>);
 
-    /// Sends spans until nobody makes them any more. `node` and `cluster` name this daemon to the collector.
-    pub async fn run(mut self, node: &str, cluster: &str, metrics: Arc<Metrics>) {
+impl<R> Clone for Queue<R> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<R: Record> Queue<R> {
+    /// Puts one there; false where too many wait, and it is dropped.
+    #[must_use]
+    pub fn put(&self, record: R) -> bool {
+        self.0.try_send(record).is_ok()
+    }
+}
+
+/// What sends spans; see [`Self::run`].
+#[derive(Debug)]
+pub struct Exporter<R> {
+    collector: Collector,
+    waiting: mpsc::Receiver<R>,
+}
+
+/// A queue to a collector, and what sends its spans there.
+#[must_use]
+pub fn queue<R: Record>(collector: Collector) -> (Queue<R>, Exporter<R>) {
+    let (queue, waiting) = mpsc::channel(WAITING);
+    (Queue(queue), Exporter { collector, waiting })
+}
+
+impl<R: Record> Exporter<R> {
+    /// Sends spans until nobody makes them any more. `fates` is told what became of how many.
+    pub async fn run(mut self, source: &Source, fates: impl Fn(SpanFate, u64)) {
         let mut connection = Connection::to(&self.collector);
         let mut pause = FIRST_PAUSE;
         let mut failing = false;
         while let Some(batch) = self.batch().await {
             let count = batch.len() as u64;
-            let request = otlp::request(batch, node, cluster);
+            let request = source.request(batch.into_iter().map(R::into_span).collect());
             let sent = timeout(ANSWER, connection.send(request)).await.unwrap_or(Err(ExportError::Slow));
             match sent {
                 Ok(rejected) => {
                     let rejected = rejected.min(count);
-                    metrics.spans(SpanFate::Exported, count - rejected);
-                    metrics.spans(SpanFate::Failed, rejected);
+                    fates(SpanFate::Exported, count - rejected);
+                    fates(SpanFate::Failed, rejected);
                     if failing {
-                        tracing::info!(collector = %self.collector.url, "spans are taken again");
+                        tracing::info!(collector = %self.collector, "spans are taken again");
                     }
                     (failing, pause) = (false, FIRST_PAUSE);
                 }
                 Err(error) => {
-                    metrics.spans(SpanFate::Failed, count);
+                    fates(SpanFate::Failed, count);
                     if !failing {
-                        tracing::warn!(collector = %self.collector.url, %error, "spans are lost until the collector takes them");
+                        tracing::warn!(collector = %self.collector, %error, "spans are lost until the collector takes them");
                     }
                     failing = true;
                     tokio::time::sleep(pause).await;
@@ -157,7 +124,7 @@ impl Exporter {
     }
 
     /// The next spans, as many as come within [`LINGER`]; none at the end.
-    async fn batch(&mut self) -> Option<Vec<Finished>> {
+    async fn batch(&mut self) -> Option<Vec<R>> {
         let mut batch = vec![self.waiting.recv().await?];
         let deadline = Instant::now() + LINGER;
         while batch.len() < BATCH {
@@ -207,21 +174,5 @@ impl Connection {
         };
         let rejected = response.partial_success.map_or(0, |partial| partial.rejected_spans);
         Ok(u64::try_from(rejected).unwrap_or(0))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_collector_is_named_by_an_http_url() {
-        for bad in ["", "collector", "https://collector:4317", "http://", "ftp://x", "collector:4317", "http://a b"] {
-            assert!(Collector::new(bad, Protocol::Grpc).is_err(), "{bad}");
-        }
-        let traces = |url: &str| Collector::new(url, Protocol::Http).expect(url).traces_url();
-        assert_eq!(traces("http://collector:4318"), "http://collector:4318/v1/traces");
-        assert_eq!(traces("http://collector:4318/"), "http://collector:4318/v1/traces");
-        assert_eq!(traces("http://collector:4318/in/v1/traces"), "http://collector:4318/in/v1/traces");
     }
 }

@@ -1,0 +1,46 @@
+//! Spans to a collector, by OTLP over gRPC or HTTP (opentelemetry.io, "OTLP Specification").
+//!
+//! A program keeps what it knows of a span in a type of its own ([`Record`]) and puts it into a [`Queue`], which takes no time and
+//! waits for nobody; an [`Exporter`] turns records into spans and sends them. A collector that is away, slow or refuses costs
+//! spans, which are counted, and never traffic.
+#![forbid(unsafe_code)]
+
+mod args;
+mod attributes;
+mod collector;
+mod export;
+mod source;
+
+pub use args::SpanArgs;
+pub use attributes::{integer, nanoseconds, of_context, party_attributes, text, workload_attributes};
+pub use collector::{Collector, CollectorError, Protocol};
+pub use export::{Exporter, Queue, Record, queue};
+pub use opentelemetry_proto::tonic::common::v1::KeyValue;
+pub use opentelemetry_proto::tonic::trace::v1::{Span, Status, span, status::StatusCode};
+pub use source::Source;
+
+/// What became of a span: a closed set, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanFate {
+    /// The collector has taken it.
+    Exported,
+    /// Too many waited.
+    Dropped,
+    /// The collector was away or refused it.
+    Failed,
+}
+
+impl SpanFate {
+    /// Every fate.
+    pub const ALL: [Self; 3] = [Self::Exported, Self::Dropped, Self::Failed];
+
+    /// As a metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exported => "exported",
+            Self::Dropped => "dropped",
+            Self::Failed => "failed",
+        }
+    }
+}
