@@ -104,7 +104,9 @@ impl<R: Record> Exporter<R> {
                 Ok(rejected) => {
                     let rejected = rejected.min(count);
                     fates(SpanFate::Exported, count - rejected);
-                    fates(SpanFate::Failed, rejected);
+                    if rejected > 0 {
+                        fates(SpanFate::Failed, rejected);
+                    }
                     if failing {
                         tracing::info!(collector = %self.collector, "spans are taken again");
                     }
