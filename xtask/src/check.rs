@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use source::Source;
 
-use crate::{crds, dashboards, ebpf, repo, step};
+use crate::{crds, dashboards, docs, ebpf, repo, step};
 
 /// A broken rule: where, what, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub(crate) fn run() -> Result<()> {
         ("architecture", architecture()),
         ("custom resource definitions", crds::check()),
         ("dashboards", dashboards::check()),
+        ("docs", docs::check()),
         ("formatting", formatting()),
         ("dependencies", dependencies::check()),
         ("clippy", clippy()),

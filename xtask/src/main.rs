@@ -8,6 +8,7 @@ mod check;
 mod crds;
 mod dashboards;
 mod demo;
+mod docs;
 mod ebpf;
 mod fuzz;
 mod image;
@@ -34,6 +35,7 @@ cargo xtask <command>
   check                  the architecture's rules, formatting, dependencies, clippy
   crds                   writes the CustomResourceDefinitions of Istio's kinds: charts/mesh/crds
   dashboards             writes Grafana's dashboards: charts/mesh/files/dashboards
+  docs                   writes the generated pages of docs/reference
   bench [options]        raw, the mesh and Envoy, compared; `bench --help` lists the options
   fuzz [--seconds N] [TARGET]
                          every fuzz target in turn, or one of them; a minute each unless said otherwise
@@ -91,6 +93,7 @@ fn plain(words: &[&str]) -> Result<()> {
         }
         ["crds"] => crds::write(),
         ["dashboards"] => dashboards::write(),
+        ["docs"] => docs::write(),
         ["kernels"] => {
             setup::ensure(&[Purpose::Build, Purpose::Lab, Purpose::Kernels])?;
             build::build(Profile::Release)?;
