@@ -71,6 +71,9 @@ pub(crate) struct ServeArgs {
     /// Unix socket of the admin API, which `mesh-ctl waypoint` asks; none without it.
     #[arg(long, value_name = "PATH")]
     pub(crate) admin_socket: Option<PathBuf>,
+    /// After how long the keys that tokens are verified with are fetched anew.
+    #[arg(long, value_name = "SECONDS", default_value = "1200", value_parser = seconds)]
+    pub(crate) jwks_refresh: Duration,
     /// How long requests have to end after SIGTERM.
     #[arg(long, value_name = "SECONDS", default_value = "25", value_parser = seconds)]
     pub(crate) drain_time: Duration,

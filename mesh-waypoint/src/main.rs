@@ -7,6 +7,7 @@
 
 mod admin;
 mod args;
+mod authn;
 mod counts;
 mod duplex;
 mod exchange;

@@ -29,6 +29,7 @@ use tokio::{
 use crate::{
     admin::{self, Admin},
     args::{GatewayName, ServeArgs},
+    authn::{self, KeyStore},
     counts::{RuleBook, Threads},
     listeners::{self, Listeners, Own},
     readiness::Readiness,
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) telemetry: Arc<Telemetry>,
     /// Where spans go, if anywhere.
     pub(crate) tracer: Option<Arc<Tracer>>,
+    /// The keys that tokens are verified with.
+    pub(crate) keys: KeyStore,
     /// The gateway's listeners.
     pub(crate) listeners: watch::Sender<Arc<Listeners>>,
     /// Under which it dials.
@@ -123,6 +126,7 @@ pub(crate) async fn run(args: ServeArgs, log: LogControl) -> anyhow::Result<()> 
             follow_generations(&shared),
             admin::serve(socket, api),
             export(exporter, &shared),
+            authn::follow(&shared),
         );
     };
     tokio::pin!(background);
@@ -168,6 +172,7 @@ async fn share(args: ServeArgs, authority: &Authority) -> anyhow::Result<(Shared
     let (tracer, exporter) = spans.unzip();
     let shared = Shared {
         tracer,
+        keys: KeyStore::new(args.jwks_refresh, telemetry.clone()),
         own: Own { gateway: args.name, pod: args.pod },
         telemetry,
         listeners: watch::Sender::default(),

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    authn::Memory,
     counts::{RuleTally, ThreadCounts},
     inbound,
     listeners::{self, Listeners},
@@ -60,6 +61,8 @@ pub(crate) struct Worker {
     pub(crate) mirrors: Cell<usize>,
     /// The series that this thread counts with.
     pub(crate) series: SeriesCache,
+    /// Tokens that were verified on this thread.
+    pub(crate) tokens: Memory,
     /// The requests of this thread.
     pub(crate) counts: Arc<ThreadCounts>,
     /// The rules that it has used.
@@ -91,6 +94,7 @@ impl Worker {
             counts,
             rules: RuleTally::new(number),
             mirrors: Cell::new(0),
+            tokens: Memory::default(),
             shared,
             view,
             listeners: RefCell::new((listeners, known)),

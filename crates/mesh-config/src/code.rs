@@ -165,6 +165,8 @@ codes! {
         "Write SERVICE in the rule's own namespace, or SERVICE.NAMESPACE.svc.CLUSTER-DOMAIN."
     StrictestStandsIn = "MESH0310" Error "broken policy, and no good version is known"
         "Correct the document; until then the strictest that it can have meant is in force."
+    TokensNotRead = "MESH0321" Warning "tokens are read at waypoints and gateways alone"
+        "Attach the policy to a waypoint or a Gateway with targetRefs, or select a gateway's pods."
 
     // Waypoints and routes.
     NoSuchWaypoint = "MESH0401" Warning "waypoint does not exist"

@@ -31,6 +31,7 @@ pub(crate) enum Kind {
     EndpointSlice,
     AuthorizationPolicy,
     PeerAuthentication,
+    RequestAuthentication,
     DestinationRule,
     Gateway,
     IstioGateway,
@@ -51,7 +52,7 @@ impl Kind {
     }
 }
 
-const READ: [(&str, &str, Kind); 33] = [
+const READ: [(&str, &str, Kind); 35] = [
     ("v1", "Namespace", Kind::Namespace),
     ("v1", "Node", Kind::Node),
     ("v1", "ServiceAccount", Kind::ServiceAccount),
@@ -62,6 +63,8 @@ const READ: [(&str, &str, Kind); 33] = [
     ("security.istio.io/v1beta1", "AuthorizationPolicy", Kind::AuthorizationPolicy),
     ("security.istio.io/v1", "PeerAuthentication", Kind::PeerAuthentication),
     ("security.istio.io/v1beta1", "PeerAuthentication", Kind::PeerAuthentication),
+    ("security.istio.io/v1", "RequestAuthentication", Kind::RequestAuthentication),
+    ("security.istio.io/v1beta1", "RequestAuthentication", Kind::RequestAuthentication),
     ("networking.istio.io/v1", "DestinationRule", Kind::DestinationRule),
     ("networking.istio.io/v1beta1", "DestinationRule", Kind::DestinationRule),
     ("networking.istio.io/v1alpha3", "DestinationRule", Kind::DestinationRule),

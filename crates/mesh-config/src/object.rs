@@ -15,7 +15,8 @@ use crate::credential::Secret;
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::gateway_api::{ConnectionRoute, Gateway, ReferenceGrant, Route, connection_route, grpc_route, http_route};
 use crate::istio::{
-    AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, MeshConfig, PeerAuthentication, VirtualService, stand_in,
+    AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, MeshConfig, PeerAuthentication, RequestAuthentication,
+    VirtualService, stand_in,
 };
 use crate::kind::{Kind, Treatment, treatment};
 use crate::kubernetes::{EndpointSlice, Pod};
@@ -73,6 +74,8 @@ pub struct ObjectSet {
     pub authorization_policies: BTreeMap<Key, Located<AuthorizationPolicy>>,
     /// PeerAuthentications.
     pub peer_authentications: BTreeMap<Key, Located<PeerAuthentication>>,
+    /// RequestAuthentications.
+    pub request_authentications: BTreeMap<Key, Located<RequestAuthentication>>,
     /// DestinationRules.
     pub destination_rules: BTreeMap<Key, Located<DestinationRule>>,
     /// Gateways of the Gateway API.
@@ -108,6 +111,7 @@ pub(crate) enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     PeerAuthentication(Arc<PeerAuthentication>),
+    RequestAuthentication(Arc<RequestAuthentication>),
     DestinationRule(Arc<DestinationRule>),
     Gateway(Arc<Gateway>),
     VirtualService(Arc<VirtualService>),
@@ -162,6 +166,9 @@ impl ObjectSet {
             Object::PeerAuthentication(it) => {
                 swap(&mut self.peer_authentications, id, key, Some((place, it)), Object::PeerAuthentication)
             }
+            Object::RequestAuthentication(it) => {
+                swap(&mut self.request_authentications, id, key, Some((place, it)), Object::RequestAuthentication)
+            }
             Object::DestinationRule(it) => {
                 swap(&mut self.destination_rules, id, key, Some((place, it)), Object::DestinationRule)
             }
@@ -198,6 +205,9 @@ impl ObjectSet {
                 swap(&mut self.authorization_policies, id, key, None, Object::AuthorizationPolicy)
             }
             Kind::PeerAuthentication => swap(&mut self.peer_authentications, id, key, None, Object::PeerAuthentication),
+            Kind::RequestAuthentication => {
+                swap(&mut self.request_authentications, id, key, None, Object::RequestAuthentication)
+            }
             Kind::DestinationRule => swap(&mut self.destination_rules, id, key, None, Object::DestinationRule),
             Kind::Gateway => swap(&mut self.gateways, id, key, None, Object::Gateway),
             Kind::VirtualService => swap(&mut self.virtual_services, id, key, None, Object::VirtualService),
@@ -370,6 +380,7 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
         }
         Kind::AuthorizationPolicy => Object::AuthorizationPolicy(AuthorizationPolicy::read(value, name)?.into()),
         Kind::PeerAuthentication => Object::PeerAuthentication(PeerAuthentication::read(value, name)?.into()),
+        Kind::RequestAuthentication => Object::RequestAuthentication(RequestAuthentication::read(value, name)?.into()),
         Kind::DestinationRule => Object::DestinationRule(DestinationRule::read(value, name)?.into()),
         Kind::Gateway => Object::Gateway(Gateway::read(value, name)?.into()),
         Kind::VirtualService => Object::VirtualService(VirtualService::read(value, name)?.into()),
@@ -409,6 +420,7 @@ impl Object {
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+            Self::RequestAuthentication(_) => Kind::RequestAuthentication,
             Self::DestinationRule(_) => Kind::DestinationRule,
             Self::Gateway(_) => Kind::Gateway,
             Self::VirtualService(_) => Kind::VirtualService,

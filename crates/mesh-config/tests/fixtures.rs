@@ -50,6 +50,7 @@ fn describe(snapshot: &Snapshot) -> String {
     snapshot.workloads().for_each(|workload| describe_workload(workload, &mut text));
     snapshot.services().for_each(|service| describe_service(service, &mut text));
     describe_policies(snapshot.policies(), &mut text);
+    describe_authentication(snapshot.policies(), &mut text);
     snapshot.providers().iter().for_each(|(name, it)| writeln!(text, "provider {name} {it:#?}").unwrap());
     describe_waypoints(snapshot, &mut text);
     describe_routes(snapshot, &mut text);
@@ -136,6 +137,13 @@ fn describe_policies(policies: &Policies, text: &mut String) {
         if **traffic != TrafficRule::default() {
             writeln!(text, "  {traffic:?}").unwrap();
         }
+    }
+}
+
+fn describe_authentication(policies: &Policies, text: &mut String) {
+    for targeted in policies.targeted_authentication() {
+        writeln!(text, "tokens {} at {:?}", targeted.policy.name, targeted.targets).unwrap();
+        targeted.policy.rules.iter().for_each(|rule| writeln!(text, "  {rule:?}").unwrap());
     }
 }
 

@@ -11,7 +11,8 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Method, request::Parts};
 
-use mesh_core::l7::Rule;
+use mesh_core::{l7::Rule, policy::request::Token};
+use mesh_jwt::TokenError;
 
 use super::{
     fields::is_grpc,
@@ -51,6 +52,8 @@ pub(crate) struct Ledger {
     attempt: RefCell<Option<AttemptSpan>>,
     /// `x-request-id`, where there is a span.
     request_id: OnceCell<HeaderValue>,
+    /// The token that it is judged by, or why its tokens are not believed.
+    token: OnceCell<Result<Rc<Token>, TokenError>>,
     /// Bytes of the request's body.
     pub(super) sent: Cell<u64>,
     /// Bytes of the response's body.
@@ -81,6 +84,7 @@ impl Ledger {
             grpc: Cell::default(),
             rule: OnceCell::new(),
             backend: Cell::default(),
+            token: OnceCell::new(),
             status: Cell::new(0),
             flag: Cell::new(Flag::None),
             sent: Cell::default(),
@@ -161,6 +165,20 @@ impl Ledger {
     /// Which of the rule's backends it is sent to.
     pub(super) fn note_backend(&self, index: usize) {
         self.backend.set(Some(index));
+    }
+
+    /// The token that it is judged by.
+    pub(super) fn note_token(&self, token: Option<&Rc<Token>>) {
+        if let Some(token) = token {
+            // It is judged by one.
+            let _ = self.token.set(Ok(token.clone()));
+        }
+    }
+
+    /// Why its tokens are not believed.
+    pub(super) fn note_refused_token(&self, error: TokenError) {
+        // They are refused once.
+        let _ = self.token.set(Err(error));
     }
 
     /// It was made to wait.
@@ -247,6 +265,7 @@ impl Ledger {
         }
         let client = &self.connection.arrival.client;
         let endpoint = self.endpoint.get();
+        let token = self.token.get().map(|token| token.as_ref());
         tracing::info!(
             target: "access",
             client = %client.address,
@@ -255,6 +274,8 @@ impl Ledger {
             path = self.path,
             status = self.status.get(),
             response_flags = self.flag.get().as_str(),
+            request_principal = token.and_then(|token| token.ok()?.principal.as_deref()),
+            token_refused = token.and_then(Result::err).map(|error| error.reason()),
             route = self.rule.get().map(|rule| tracing::field::display(&rule.at)),
             upstream = endpoint.map(|endpoint| tracing::field::display(endpoint.address())),
             workload = endpoint.and_then(|endpoint| endpoint.workload.as_ref()).map(|workload| &*workload.name),

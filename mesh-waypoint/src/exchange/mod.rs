@@ -13,6 +13,7 @@ mod ledger;
 mod mirror;
 mod reply;
 mod route;
+mod token;
 mod upgrade;
 
 use std::rc::Rc;
@@ -63,11 +64,15 @@ async fn forward(
     let came_by = if parts.version == http::Version::HTTP_2 { Version::Http2 } else { Version::Http1 };
     let mut head = Head::read(parts, &connection.arrival)?;
     let worker = &connection.worker;
-    let (snapshot, _) = worker.snapshot();
+    let (snapshot, generation) = worker.snapshot();
     // First: a policy sees what goes on, and neither what stays behind nor what a client claims of itself.
     fields::prepare_request(&mut head.parts, &connection.arrival, upgrading.is_some());
     ledger.note_request_id(&head.parts.headers);
-    admission::of_request(worker, &snapshot, &connection.arrival, &head)
+    let token = match snapshot.policies().has_request_authentication() {
+        true => Box::pin(token::of(connection, (&snapshot, generation), &mut head, ledger)).await?,
+        false => None,
+    };
+    admission::of_request(worker, &snapshot, &connection.arrival, &head, token.as_deref())
         .map_err(|denial| Refusal::of_denial(&denial))?;
     let plan = match route::course(connection, &snapshot, &mut head, ledger).await? {
         Course::Forward(plan) => plan,

@@ -3,7 +3,10 @@
 use std::{borrow::Cow, rc::Rc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+};
 
 use mesh_core::policy::Denial;
 
@@ -83,11 +86,13 @@ pub(super) struct Refusal {
     bad_input: Option<BadInput>,
     /// Which policy refuses it.
     denial: Option<String>,
+    /// How the client may show who it is.
+    challenge: Option<HeaderValue>,
 }
 
 impl Refusal {
     pub(super) fn new(status: u16, text: impl Into<Cow<'static, str>>, flag: Flag) -> Self {
-        Self { status, text: text.into(), flag, grpc: None, bad_input: None, denial: None }
+        Self { status, text: text.into(), flag, grpc: None, bad_input: None, denial: None, challenge: None }
     }
 
     /// What a client is told that broke HTTP's rules.
@@ -120,6 +125,11 @@ impl Refusal {
         Self { flag, ..self }
     }
 
+    /// The same with what tells a client how to show who it is.
+    pub(super) fn with_challenge(self, challenge: Option<HeaderValue>) -> Self {
+        Self { challenge, ..self }
+    }
+
     /// What policies refuse. Who is refused is not told which of them it was.
     pub(super) fn of_denial(denial: &Denial) -> Self {
         tracing::info!(%denial, "request denied");
@@ -138,6 +148,9 @@ impl Refusal {
         let has_body = !body.is_empty();
         let mut response = Response::new(ReplyBody::text(body, ledger));
         let headers = response.headers_mut();
+        if let Some(challenge) = self.challenge {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
         if is_grpc {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.insert("grpc-status", HeaderValue::from(self.grpc.unwrap_or_else(|| grpc_status(self.status))));

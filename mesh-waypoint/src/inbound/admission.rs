@@ -3,10 +3,11 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use mesh_core::{
-    Snapshot,
-    l7::RequestView,
+    Service, Snapshot,
+    l7::{RequestView, Waypoint},
     policy::{
         Authorization, AuthorizationPolicy, Denial, Facts, Peer, RequestFacts, authorize_connection, authorize_request,
+        request::Token,
     },
 };
 
@@ -22,8 +23,9 @@ pub(crate) fn of_request(
     snapshot: &Snapshot,
     arrival: &Arrival,
     view: &dyn RequestView,
+    token: Option<&Token>,
 ) -> Result<(), Denial> {
-    let request = RequestFacts { view, token: None };
+    let request = RequestFacts { view, token };
     judge(worker, snapshot, arrival, |policies, facts| authorize_request(policies, facts, &request))
 }
 
@@ -62,21 +64,28 @@ fn policies_of<'a>(worker: &Worker, snapshot: &'a Snapshot, target: &Target) -> 
     let policies = snapshot.policies();
     if let Target::Gateway(_) = target {
         // What comes in at a gateway is for the gateway's own pod, whose policies see requests here.
-        let listeners = worker.listeners();
-        return listeners.own.as_deref().map_or_else(Vec::new, |workload| policies.authorization_of(workload));
+        let own = &worker.shared.own.gateway;
+        return policies.authorization_for_gateway(&own.namespace, &own.name, worker.listeners().own.as_deref());
     }
     if policies.targeted().is_empty() {
         return Vec::new();
     }
-    let (waypoint, service) = match target {
-        Target::Service(service, _) => (snapshot.l7().waypoint_of(service), Some(&**service)),
+    waypoint_of(snapshot, target).map_or_else(Vec::new, |(waypoint, service)| policies.for_waypoint(waypoint, service))
+}
+
+/// The waypoint that is asked for a target, and the Service if it is one.
+pub(crate) fn waypoint_of<'a>(
+    snapshot: &'a Snapshot,
+    target: &'a Target,
+) -> Option<(&'a Waypoint, Option<&'a Service>)> {
+    match target {
+        Target::Service(service, _) => Some((snapshot.l7().waypoint_of(service)?, Some(service))),
         Target::Workload(address) => {
-            let workload = snapshot.workload_by_address(address.ip());
-            (workload.and_then(|workload| snapshot.l7().waypoint_of_workload(workload)), None)
+            let workload = snapshot.workload_by_address(address.ip())?;
+            Some((snapshot.l7().waypoint_of_workload(workload)?, None))
         }
-        Target::Gateway(_) => (None, None),
-    };
-    waypoint.map_or_else(Vec::new, |waypoint| policies.for_waypoint(waypoint, service))
+        Target::Gateway(_) => None,
+    }
 }
 
 /// What a policy's ports are about: the port that was asked for.

@@ -51,7 +51,8 @@ pub(crate) struct Port {
 }
 
 impl Own {
-    fn workload<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Workload>> {
+    /// The workload that this process is.
+    pub(crate) fn workload<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Workload>> {
         match &self.pod {
             Some(pod) => snapshot.workload(&pod.namespace, &pod.name),
             None => snapshot.workloads().find(|workload| {

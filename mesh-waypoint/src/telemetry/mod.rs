@@ -13,7 +13,7 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 pub(crate) use self::bad_input::{BadInput, BadInputs, Sender};
 pub(crate) use self::cache::SeriesCache;
 pub(crate) use self::labels::{Parties, Protocol};
-pub(crate) use self::own::{MirrorOutcome, OwnMetrics};
+pub(crate) use self::own::{KeyFetch, MirrorOutcome, OwnMetrics};
 pub(crate) use self::scrape::Scrape;
 use self::series::RequestMetrics;
 pub(crate) use self::spans::{AttemptEnd, AttemptSpan, Finished, Outcome, RequestSpan, Tracer, Upstream};

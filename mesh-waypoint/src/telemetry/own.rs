@@ -24,6 +24,24 @@ impl MirrorOutcome {
     }
 }
 
+/// What became of a fetch of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyFetch {
+    /// There are keys.
+    Fetched,
+    /// The last ones stay.
+    Failed,
+}
+
+impl KeyFetch {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fetched => "fetched",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Counters of what no request's own labels tell.
 pub(crate) struct OwnMetrics {
     /// Requests that were sent again.
@@ -34,6 +52,8 @@ pub(crate) struct OwnMetrics {
     admin_requests: IntCounterVec,
     /// Spans by what became of them.
     pub(crate) spans: IntCounterVec,
+    tokens: IntCounterVec,
+    key_fetches: IntCounterVec,
     /// Endpoints that were left alone from then on.
     pub(crate) ejections: IntCounter,
     /// Sets of labels that were too many to be kept apart.
@@ -49,9 +69,6 @@ impl OwnMetrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let options = Opts::new("mesh_waypoint_mirrors_total", "Copies of requests that rules asked for");
-        let mirrors = IntCounterVec::new(options, &["outcome"])?;
-        registry.register(Box::new(mirrors.clone()))?;
         let options = Opts::new("mesh_waypoint_admin_requests_total", "Requests to the admin API");
         let admin_requests = IntCounterVec::new(options, &["code"])?;
         registry.register(Box::new(admin_requests.clone()))?;
@@ -60,6 +77,11 @@ impl OwnMetrics {
         for fate in SpanFate::ALL {
             spans.with_label_values(&[fate.as_str()]);
         }
+        let by_outcome = |name: &str, help: &str| {
+            let counters = IntCounterVec::new(Opts::new(name, help), &["outcome"])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
         let generation = IntGauge::new("mesh_waypoint_config_generation", "Configurations that came into force")?;
         registry.register(Box::new(generation.clone()))?;
         Ok(Self {
@@ -73,7 +95,9 @@ impl OwnMetrics {
                 "mesh_waypoint_series_overflow_total",
                 "Sets of labels that were counted with unknown parties, since there were too many",
             )?,
-            mirrors,
+            mirrors: by_outcome("mesh_waypoint_mirrors_total", "Copies of requests that rules asked for")?,
+            tokens: by_outcome("mesh_waypoint_tokens_total", "Requests with tokens, by what was thought of them")?,
+            key_fetches: by_outcome("mesh_waypoint_jwks_fetches_total", "Fetches of keys that verify tokens")?,
             admin_requests,
             spans,
             generation,
@@ -88,5 +112,15 @@ impl OwnMetrics {
     /// One copy of a request more.
     pub(crate) fn mirror(&self, outcome: MirrorOutcome) {
         self.mirrors.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// One request with tokens more: `verified`, or a reason of [`mesh_jwt::TokenError::reason`].
+    pub(crate) fn token(&self, outcome: &'static str) {
+        self.tokens.with_label_values(&[outcome]).inc();
+    }
+
+    /// One fetch of keys more.
+    pub(crate) fn key_fetch(&self, outcome: KeyFetch) {
+        self.key_fetches.with_label_values(&[outcome.as_str()]).inc();
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -165,6 +165,7 @@ impl World {
             .arg(config)
             .arg("--ca")
             .arg(ca)
+            .env("SSL_CERT_FILE", self.roots())
             .stdout(Stdio::piped())
             .spawn()
             .expect("waypoint");
@@ -253,6 +254,18 @@ impl World {
     /// A directory for the test's own files.
     pub(crate) fn home(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The file of the roots that the waypoint takes for the system's.
+    pub(crate) fn roots(&self) -> PathBuf {
+        self.dir.path().join("roots.pem")
+    }
+
+    /// Waits until the waypoint's log says that.
+    pub(crate) async fn logged(&self, text: &str) {
+        while !self.log.lock().expect("log").iter().any(|line| line.contains(text)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Tells the waypoint to end; it drains.

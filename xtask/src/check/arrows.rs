@@ -18,7 +18,7 @@ const fn row(package: &'static str, ours: &'static [&'static str]) -> Row {
     Row { package, ours, others: None }
 }
 
-const PROGRAM: &[&str] = &["mesh-ca", "mesh-core", "mesh-config", "mesh-kube", "mesh-transport"];
+const PROGRAM: &[&str] = &["mesh-ca", "mesh-core", "mesh-config", "mesh-jwt", "mesh-kube", "mesh-transport"];
 const NODE: &[&str] = &[
     "mesh-abi",
     "mesh-admin",
@@ -36,6 +36,7 @@ const WAYPOINT: &[&str] = &[
     "mesh-ca",
     "mesh-core",
     "mesh-config",
+    "mesh-jwt",
     "mesh-kube",
     "mesh-otlp",
     "mesh-transport",
@@ -63,6 +64,7 @@ const ROWS: &[Row] = &[
     row("mesh-config", &["mesh-core"]),
     row("mesh-transport", &["mesh-core"]),
     row("mesh-ca", &["mesh-core", "mesh-transport"]),
+    row("mesh-jwt", &["mesh-core"]),
     row("mesh-kube", &["mesh-config"]),
     row("mesh-otlp", &["mesh-core"]),
     row("mesh-node", NODE),

@@ -6,7 +6,7 @@ use mesh_core::policy::{self, Action, PolicyTarget, TargetedPolicy};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::policy_target::{TargetRef, targets};
+use super::policy_target::{TargetRef, exclusive_targets};
 use super::rule::{RawRule, rule};
 use super::{Age, Flaw, Remark, WorkloadSelector, decode, policy_name, selector};
 use crate::code::Code;
@@ -74,7 +74,8 @@ impl AuthorizationPolicy {
         let mut spec = resource.spec.unwrap_or_default();
         let mut remarks = Vec::new();
         let name = policy_name(name);
-        let targets = attached(&mut spec, &name.namespace)?;
+        let (target, listed) = (spec.target_ref.take(), spec.target_refs.take());
+        let targets = exclusive_targets(target, listed, spec.selector.is_some(), &name.namespace)?;
         let action = action(&spec, &mut remarks)?;
         let mut rules = Vec::new();
         for (index, raw) in spec.rules.take().unwrap_or_default().into_iter().enumerate() {
@@ -98,16 +99,6 @@ impl AuthorizationPolicy {
         let (targets, policy) = (self.targets.clone(), Arc::clone(&self.policy));
         (!targets.is_empty()).then(|| Arc::new(TargetedPolicy { targets, policy }))
     }
-}
-
-/// What the policy is attached to, if it is for waypoints.
-fn attached(spec: &mut Spec, namespace: &Arc<str>) -> Result<Vec<PolicyTarget>, Flaw> {
-    let listed = spec.target_refs.take().unwrap_or_default();
-    let given: Vec<_> = spec.target_ref.take().into_iter().chain(listed).collect();
-    if !given.is_empty() && spec.selector.is_some() {
-        return Err(Flaw::value("spec.targetRefs", "a policy has a selector or targetRefs, not both"));
-    }
-    targets(given, namespace)
 }
 
 fn action(spec: &Spec, remarks: &mut Vec<Remark>) -> Result<Action, Flaw> {

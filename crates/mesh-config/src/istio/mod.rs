@@ -8,11 +8,13 @@ mod gateway;
 mod mesh_config;
 mod peer_authentication;
 mod policy_target;
+mod request_authentication;
 mod request_rule;
 mod rule;
 #[cfg(feature = "schema")]
 pub(crate) mod schema;
 mod stand_in;
+mod token_rule;
 mod virtual_service;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,7 @@ pub use gateway::{Carries, Clients, IstioGateway, Server, ServerTls};
 pub use mesh_config::MeshConfig;
 pub(crate) use mesh_config::NAME as MESH_CONFIG;
 pub use peer_authentication::PeerAuthentication;
+pub use request_authentication::RequestAuthentication;
 pub(crate) use stand_in::{stand_in, stand_in_of_text};
 pub(crate) use virtual_service::MESH;
 pub use virtual_service::{ConnectionMatch, ConnectionRule, HttpRule, VirtualService};

@@ -28,6 +28,20 @@ pub(super) fn targets(given: Vec<TargetRef>, namespace: &Arc<str>) -> Result<Vec
     numbered.map(|(index, target)| target.read(&format!("spec.targetRefs[{index}]"), namespace)).collect()
 }
 
+/// The targets of a policy in `namespace`, in either way of writing them. It may not select workloads besides.
+pub(super) fn exclusive_targets(
+    one: Option<TargetRef>,
+    listed: Option<Vec<TargetRef>>,
+    selects: bool,
+    namespace: &Arc<str>,
+) -> Result<Vec<PolicyTarget>, Flaw> {
+    let given: Vec<_> = one.into_iter().chain(listed.unwrap_or_default()).collect();
+    if !given.is_empty() && selects {
+        return Err(Flaw::value("spec.targetRefs", "a policy has a selector or targetRefs, not both"));
+    }
+    targets(given, namespace)
+}
+
 impl TargetRef {
     fn read(self, field: &str, namespace: &Arc<str>) -> Result<PolicyTarget, Flaw> {
         if self.namespace.is_some_and(|other| *other != **namespace) {

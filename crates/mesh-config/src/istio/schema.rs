@@ -2,7 +2,9 @@
 
 use schemars::{JsonSchema as _, Schema, SchemaGenerator};
 
-use super::{authorization_policy, destination_rule, gateway, peer_authentication, virtual_service};
+use super::{
+    authorization_policy, destination_rule, gateway, peer_authentication, request_authentication, virtual_service,
+};
 
 pub(crate) fn authorization_policy(generator: &mut SchemaGenerator) -> Schema {
     authorization_policy::Spec::json_schema(generator)
@@ -18,6 +20,10 @@ pub(crate) fn gateway(generator: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn peer_authentication(generator: &mut SchemaGenerator) -> Schema {
     peer_authentication::Spec::json_schema(generator)
+}
+
+pub(crate) fn request_authentication(generator: &mut SchemaGenerator) -> Schema {
+    request_authentication::Spec::json_schema(generator)
 }
 
 pub(crate) fn virtual_service(generator: &mut SchemaGenerator) -> Schema {

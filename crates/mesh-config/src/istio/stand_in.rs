@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_core::policy::{self, Action, ClientTls, Mode, PolicyTarget, Rule, Selector};
+use mesh_core::policy::{self, Action, ClientTls, Mode, PolicyTarget, Rule, Selector, TokenRule};
 use serde_json::Value;
 
 use super::policy_target::{TargetRef, targets};
-use super::{Age, AuthorizationPolicy, DestinationRule, PeerAuthentication, policy_name};
+use super::{Age, AuthorizationPolicy, DestinationRule, PeerAuthentication, RequestAuthentication, policy_name};
 use crate::finding::ObjectName;
 use crate::kind::Kind;
 use crate::object::Object;
@@ -18,12 +18,7 @@ pub(crate) fn stand_in(kind: Kind, value: &Value, name: &ObjectName) -> Option<(
     let place = name.namespace.as_deref().unwrap_or_default();
     match kind {
         Kind::AuthorizationPolicy => {
-            let has_targets = ["targetRef", "targetRefs"].iter().any(|field| spec(value, field).is_some());
-            let targets = if has_targets { attached(value, place)? } else { Vec::new() };
-            let (selector, of) = match has_targets {
-                true => (None, "what its targetRefs name".to_owned()),
-                false => selected(value, place),
-            };
+            let (targets, selector, of) = scope(value, place)?;
             let dry_run = value.pointer("/metadata/annotations/istio.io~1dry-run").and_then(Value::as_str);
             let action = action(value);
             let (action, rules, effect) = match action {
@@ -44,6 +39,17 @@ pub(crate) fn stand_in(kind: Kind, value: &Value, name: &ObjectName) -> Option<(
             let policy = Arc::new(policy::PeerAuthentication { name, selector, mode, ports });
             let read = PeerAuthentication { policy, age: Age::unknown(), remarks: Vec::new() };
             Some((Object::PeerAuthentication(Arc::new(read)), format!("the mode is STRICT for {of}")))
+        }
+        Kind::RequestAuthentication => {
+            let (targets, selector, of) = scope(value, place)?;
+            let policy = policy::RequestAuthentication {
+                name: policy_name(name),
+                selector,
+                rules: vec![Arc::new(TokenRule::of_nobody())],
+            };
+            let (policy, age, remarks) = (Arc::new(policy), Age::unknown(), Vec::new());
+            let read = RequestAuthentication { policy, targets, age, remarks };
+            Some((Object::RequestAuthentication(Arc::new(read)), format!("it vouches for no token sent to {of}")))
         }
         Kind::DestinationRule => {
             let host = spec(value, "host").and_then(Value::as_str)?.to_owned();
@@ -70,6 +76,7 @@ pub(crate) fn stand_in_of_text(name: &ObjectName) -> Option<(Object, String)> {
     let kind = match name.kind.as_str() {
         "AuthorizationPolicy" => Kind::AuthorizationPolicy,
         "PeerAuthentication" => Kind::PeerAuthentication,
+        "RequestAuthentication" => Kind::RequestAuthentication,
         _ => return None,
     };
     // An unknown action may be DENY.
@@ -84,6 +91,15 @@ fn action(value: &Value) -> Option<&str> {
         None if spec.keys().all(|key| KEYS.contains(&key.as_str())) => Some("ALLOW"),
         action => action?.as_str(),
     }
+}
+
+/// What a policy is attached to, or whom it selects, and that in words.
+fn scope(value: &Value, namespace: &str) -> Option<(Vec<PolicyTarget>, Option<Selector>, String)> {
+    if ["targetRef", "targetRefs"].iter().any(|field| spec(value, field).is_some()) {
+        return Some((attached(value, namespace)?, None, "what its targetRefs name".to_owned()));
+    }
+    let (selector, of) = selected(value, namespace);
+    Some((Vec::new(), selector, of))
 }
 
 /// What the policy is attached to, where that can be read; else nothing can stand in for it.

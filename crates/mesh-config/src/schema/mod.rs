@@ -24,7 +24,7 @@ struct Definition {
     spec: fn(&mut SchemaGenerator) -> Schema,
 }
 
-const DEFINITIONS: [Definition; 5] = [
+const DEFINITIONS: [Definition; 6] = [
     Definition {
         group: "networking.istio.io",
         kind: "VirtualService",
@@ -69,6 +69,15 @@ const DEFINITIONS: [Definition; 5] = [
         description: "Whether a workload takes connections without mutual TLS.",
         columns: &[("Mode", ".spec.mtls.mode")],
         spec: istio::schema::peer_authentication,
+    },
+    Definition {
+        group: "security.istio.io",
+        kind: "RequestAuthentication",
+        plural: "requestauthentications",
+        short_names: &["ra"],
+        description: "Whose tokens are believed at a waypoint or a gateway.",
+        columns: &[],
+        spec: istio::schema::request_authentication,
     },
 ];
 

@@ -8,7 +8,9 @@ use mesh_core::{Service, Workload};
 
 use super::changes::Changes;
 use super::finding_set::Owner;
-use super::{Translator, attached_routes, gateways, guards, mesh_config, policies, virtual_services, waypoints};
+use super::{
+    Translator, attached_routes, gateways, guards, mesh_config, policies, targets, virtual_services, waypoints,
+};
 
 impl Translator {
     pub(super) fn settle_groups(&mut self, changes: &mut Changes) {
@@ -60,13 +62,14 @@ impl Translator {
         let (objects, policies) = (&self.definitions.objects, self.snapshot.policies());
         let l7 = waypoints::waypoints(objects, &self.options, &workloads, services, &mut findings);
         waypoints::report_missing(objects, services, policies, &l7, &mut findings);
-        let l7 = guards::guards(l7, objects, policies, services, &workloads, &mut findings);
+        let l7 = guards::guards(l7, policies, services, &workloads);
         let (routes, at_gateways) =
             virtual_services::routes(objects, &self.options, services, policies, &l7, &mut findings);
         let (attached, at_listeners) = attached_routes::routes(objects, services, &l7, &routes, &mut findings);
         let by = (&self.options, &*workloads);
         let gateways = gateways::gateways(objects, by, at_listeners, at_gateways, &mut findings);
         let l7 = l7.with_routes(routes.into_iter().chain(attached).collect()).with_gateways(gateways);
+        targets::report_idle(objects, policies, services, &workloads, &l7, &mut findings);
         self.findings.set(Owner::L7, findings);
         let changed = l7 != *self.snapshot.l7();
         if changed {

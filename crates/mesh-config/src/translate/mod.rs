@@ -19,6 +19,7 @@ mod policies;
 mod services;
 mod shadows;
 mod slices;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod virtual_services;
@@ -137,7 +138,10 @@ impl Translator {
             Kind::Node if came_or_went => self.take_node(&key.1),
             Kind::ServiceAccount if came_or_went => self.take_account(key),
             Kind::Node | Kind::ServiceAccount => {}
-            Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::DestinationRule => self.dirty.policies = true,
+            Kind::AuthorizationPolicy
+            | Kind::PeerAuthentication
+            | Kind::RequestAuthentication
+            | Kind::DestinationRule => self.dirty.policies = true,
             Kind::MeshConfig => {
                 self.dirty.providers = true;
                 self.dirty.policies = true;

@@ -24,6 +24,8 @@ pub(super) fn policies(
     let peers = by_age(&objects.peer_authentications, |read| &read.age);
     let rules = by_age(&objects.destination_rules, |read| &read.age);
     authorization.iter().for_each(|located| report(located, &located.object.remarks, findings));
+    let tokens = by_age(&objects.request_authentications, |read| &read.age);
+    tokens.iter().for_each(|located| report(located, &located.object.remarks, findings));
     peers.iter().for_each(|located| report(located, &located.object.remarks, findings));
     rules.iter().for_each(|located| report(located, &located.object.remarks, findings));
     report_conflicts(
@@ -52,6 +54,7 @@ pub(super) fn policies(
             findings.push(finding.at("spec.host"));
         }
     }
+    let selecting = tokens.iter().filter(|located| located.object.targets.is_empty());
     let of_connections = authorization.iter().filter(|located| located.object.targets.is_empty());
     Policies::build(
         options.root_namespace.as_str().into(),
@@ -60,6 +63,10 @@ pub(super) fn policies(
         rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect(),
     )
     .with_targeted(authorization.iter().filter_map(|located| located.object.targeted()).collect())
+    .with_request_authentication(
+        selecting.map(|located| Arc::clone(&located.object.policy)).collect(),
+        tokens.iter().filter_map(|located| located.object.targeted()).collect(),
+    )
 }
 
 /// The oldest first, and among equals by namespace and name.

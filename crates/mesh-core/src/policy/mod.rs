@@ -14,6 +14,7 @@ mod pattern;
 mod peer_authentication;
 mod ports;
 pub mod request;
+mod request_authentication;
 mod selector;
 mod targeted;
 
@@ -31,6 +32,7 @@ pub use pattern::{Pattern, PatternError, Patterns};
 pub use peer_authentication::{EffectiveMode, Level, Mode, PeerAuthentication, effective_mode};
 pub use ports::{mentioned_ports, unmentioned_port};
 pub use request::{PathPatterns, RequestFacts, RequestTest};
+pub use request_authentication::{ClaimField, KeySource, RequestAuthentication, TokenPlace, TokenRule};
 pub use selector::{Scope, Selector};
 pub use targeted::{PolicyTarget, TargetedPolicy};
 
@@ -67,7 +69,9 @@ pub struct Policies {
     authorization: Indexed<AuthorizationPolicy>,
     peer_authentication: Indexed<PeerAuthentication>,
     client_tls: ClientTlsRules,
-    targeted: Targeted,
+    targeted: Targeted<AuthorizationPolicy>,
+    request_authentication: Indexed<RequestAuthentication>,
+    targeted_authentication: Targeted<RequestAuthentication>,
 }
 
 impl Default for Policies {
@@ -92,6 +96,8 @@ impl Policies {
             peer_authentication: Indexed::build(peer_authentication),
             client_tls: ClientTlsRules::build(client_tls),
             targeted: Targeted::default(),
+            request_authentication: Indexed::build(Vec::new()),
+            targeted_authentication: Targeted::default(),
         }
     }
 
@@ -100,6 +106,70 @@ impl Policies {
     pub fn with_targeted(mut self, targeted: Vec<Arc<TargetedPolicy>>) -> Self {
         self.targeted = Targeted::build(targeted);
         self
+    }
+
+    /// The same with RequestAuthentications, the oldest first: those that gateways' pods are selected by, and those for
+    /// waypoints.
+    #[must_use]
+    pub fn with_request_authentication(
+        mut self,
+        selecting: Vec<Arc<RequestAuthentication>>,
+        targeted: Vec<Arc<TargetedPolicy<RequestAuthentication>>>,
+    ) -> Self {
+        self.request_authentication = Indexed::build(selecting);
+        self.targeted_authentication = Targeted::build(targeted);
+        self
+    }
+
+    /// Whether there is any RequestAuthentication.
+    #[must_use]
+    pub fn has_request_authentication(&self) -> bool {
+        !(self.request_authentication.all().is_empty() && self.targeted_authentication.all().is_empty())
+    }
+
+    /// All RequestAuthentications with `targetRefs`, in the order given.
+    #[must_use]
+    pub fn targeted_authentication(&self) -> &[Arc<TargetedPolicy<RequestAuthentication>>] {
+        self.targeted_authentication.all()
+    }
+
+    /// The RequestAuthentications about what goes by a waypoint, to a Service if one is asked for, in the order given.
+    #[must_use]
+    pub fn authentication_for_waypoint(
+        &self,
+        waypoint: &Waypoint,
+        service: Option<&Service>,
+    ) -> Vec<&Arc<RequestAuthentication>> {
+        self.targeted_authentication.of(waypoint, service)
+    }
+
+    /// The AuthorizationPolicies about what comes in at a gateway: those that select its pod, if that is known, then those that
+    /// name the Gateway.
+    #[must_use]
+    pub fn authorization_for_gateway(
+        &self,
+        namespace: &str,
+        name: &str,
+        pod: Option<&Workload>,
+    ) -> Vec<&Arc<AuthorizationPolicy>> {
+        let mut found = pod.map_or_else(Vec::new, |pod| self.authorization_of(pod));
+        found.extend(self.targeted.of_gateway(namespace, name));
+        found
+    }
+
+    /// The RequestAuthentications about what comes in at a gateway: those that select its pod, if that is known, then those
+    /// that name the Gateway.
+    #[must_use]
+    pub fn authentication_for_gateway(
+        &self,
+        namespace: &str,
+        name: &str,
+        pod: Option<&Workload>,
+    ) -> Vec<&Arc<RequestAuthentication>> {
+        let selecting = pod.map(|pod| self.applying(&self.request_authentication, &pod.namespace, &pod.labels));
+        let mut found = selecting.unwrap_or_default();
+        found.extend(self.targeted_authentication.of_gateway(namespace, name));
+        found
     }
 
     /// All policies for waypoints, in the order given.

@@ -92,8 +92,8 @@ pub fn template(text: &str) -> Result<Regex, TemplateError> {
 /// What a verified token (RFC 7519) says of who sends a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Token {
-    /// Its issuer and subject, joined by a slash.
-    pub principal: String,
+    /// Its issuer and subject, joined by a slash; none where it says neither of them.
+    pub principal: Option<String>,
     /// Its audiences.
     pub audiences: Vec<String>,
     /// Whom it was issued to.
@@ -187,7 +187,9 @@ impl RequestTest {
             Self::Method(patterns) => patterns.matches(view.method()),
             Self::Path(patterns) => patterns.matches(reading.path),
             Self::Header(name, patterns) => view.header(name).is_some_and(|value| patterns.matches(&value)),
-            Self::RequestPrincipal(patterns) => token.is_some_and(|token| patterns.matches(&token.principal)),
+            Self::RequestPrincipal(patterns) => {
+                token.and_then(|token| token.principal.as_deref()).is_some_and(|principal| patterns.matches(principal))
+            }
             Self::Audience(patterns) => {
                 token.is_some_and(|token| token.audiences.iter().any(|audience| patterns.matches(audience)))
             }

@@ -20,30 +20,36 @@ pub enum PolicyTarget {
 
 /// A policy and what it is attached to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetedPolicy {
+pub struct TargetedPolicy<P = AuthorizationPolicy> {
     /// To any of these.
     pub targets: Vec<PolicyTarget>,
     /// The policy.
-    pub policy: Arc<AuthorizationPolicy>,
+    pub policy: Arc<P>,
 }
 
-/// Policies for waypoints, in the order given.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Targeted {
-    all: Vec<Arc<TargetedPolicy>>,
+/// Policies of one kind for waypoints, in the order given.
+#[derive(Debug, Clone)]
+pub(super) struct Targeted<P> {
+    all: Vec<Arc<TargetedPolicy<P>>>,
     by_target: HashMap<PolicyTarget, Vec<usize>>,
 }
 
-impl PartialEq for Targeted {
+impl<P> Default for Targeted<P> {
+    fn default() -> Self {
+        Self { all: Vec::new(), by_target: HashMap::new() }
+    }
+}
+
+impl<P: PartialEq> PartialEq for Targeted<P> {
     fn eq(&self, other: &Self) -> bool {
         self.all == other.all
     }
 }
 
-impl Eq for Targeted {}
+impl<P: Eq> Eq for Targeted<P> {}
 
-impl Targeted {
-    pub(super) fn build(all: Vec<Arc<TargetedPolicy>>) -> Self {
+impl<P> Targeted<P> {
+    pub(super) fn build(all: Vec<Arc<TargetedPolicy<P>>>) -> Self {
         let mut by_target: HashMap<_, Vec<_>> = HashMap::new();
         for (index, policy) in all.iter().enumerate() {
             for target in &policy.targets {
@@ -53,24 +59,37 @@ impl Targeted {
         Self { all, by_target }
     }
 
-    pub(super) fn all(&self) -> &[Arc<TargetedPolicy>] {
+    pub(super) fn all(&self) -> &[Arc<TargetedPolicy<P>>] {
         &self.all
     }
 
+    /// Those about a Gateway, by its name.
+    pub(super) fn of_gateway(&self, namespace: &str, name: &str) -> Vec<&Arc<P>> {
+        if self.all.is_empty() {
+            return Vec::new();
+        }
+        self.about(&[PolicyTarget::Gateway(PolicyName { namespace: namespace.into(), name: name.into() }.into())])
+    }
+
     /// Those about what goes by a waypoint, to a Service if one is asked for.
-    pub(super) fn of(&self, waypoint: &Waypoint, service: Option<&Service>) -> Vec<&Arc<AuthorizationPolicy>> {
+    pub(super) fn of(&self, waypoint: &Waypoint, service: Option<&Service>) -> Vec<&Arc<P>> {
         if self.all.is_empty() {
             return Vec::new();
         }
         let named = |namespace: &Arc<str>, name: &Arc<str>| {
             Arc::new(PolicyName { namespace: Arc::clone(namespace), name: Arc::clone(name) })
         };
-        let targets = [
-            Some(PolicyTarget::Gateway(named(&waypoint.namespace, &waypoint.name))),
-            Some(PolicyTarget::GatewayClass(Arc::clone(&waypoint.class))),
-            service.map(|service| PolicyTarget::Service(named(&service.namespace, &service.name))),
+        let of_service = service.map(|service| PolicyTarget::Service(named(&service.namespace, &service.name)));
+        let mut targets = vec![
+            PolicyTarget::Gateway(named(&waypoint.namespace, &waypoint.name)),
+            PolicyTarget::GatewayClass(Arc::clone(&waypoint.class)),
         ];
-        let found = targets.iter().flatten().filter_map(|target| self.by_target.get(target));
+        targets.extend(of_service);
+        self.about(&targets)
+    }
+
+    fn about(&self, targets: &[PolicyTarget]) -> Vec<&Arc<P>> {
+        let found = targets.iter().filter_map(|target| self.by_target.get(target));
         let mut indexes: Vec<usize> = found.flatten().copied().collect();
         indexes.sort_unstable();
         indexes.dedup();

@@ -128,7 +128,7 @@ fn templates_are_those_of_istios_reference() {
 fn claims_are_those_of_a_token_that_was_verified() {
     let roles = Claim::Texts(vec!["reader".to_owned(), "writer".to_owned()]);
     let token = Token {
-        principal: "https://issuer/alice".to_owned(),
+        principal: Some("https://issuer/alice".to_owned()),
         audiences: vec!["shop".to_owned()],
         presenter: Some("app".to_owned()),
         claims: BTreeMap::from([("realm".to_owned(), Claim::Nested(BTreeMap::from([("roles".to_owned(), roles)])))]),

@@ -1,0 +1,91 @@
+//! What policies for waypoints and gateways are attached to, and which of them to nothing.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use mesh_core::l7::gateway::GatewayPods;
+use mesh_core::l7::{GATEWAY_NAME, L7};
+use mesh_core::policy::{PolicyTarget, RequestAuthentication};
+use mesh_core::{Policies, Service, Workload};
+
+use crate::code::Code;
+use crate::finding::{Finding, Origin};
+use crate::object::ObjectSet;
+
+/// What there is to attach a policy to.
+struct Attachable<'a> {
+    l7: &'a L7,
+    root_namespace: &'a str,
+    /// Services with a waypoint, by namespace and name.
+    taken: HashSet<(&'a str, &'a str)>,
+}
+
+/// Says which policies are attached to nothing, or select no gateway's pod although nobody else reads tokens.
+pub(super) fn report_idle(
+    objects: &ObjectSet,
+    policies: &Policies,
+    services: &[Arc<Service>],
+    workloads: &[Arc<Workload>],
+    l7: &L7,
+    findings: &mut Vec<Finding>,
+) {
+    let with_waypoint = services.iter().filter(|service| l7.waypoint_of(service).is_some());
+    let taken = with_waypoint.map(|service| (&*service.namespace, &*service.name)).collect();
+    let attachable = Attachable { l7, root_namespace: policies.root_namespace(), taken };
+    for located in objects.authorization_policies.values() {
+        let (policy, targets) = (&located.object.policy, &located.object.targets);
+        attachable.report(&policy.name.namespace, targets, &located.origin, findings);
+    }
+    for located in objects.request_authentications.values() {
+        let (policy, targets) = (&located.object.policy, &located.object.targets);
+        attachable.report(&policy.name.namespace, targets, &located.origin, findings);
+        if targets.is_empty() && !workloads.iter().any(|workload| attachable.reads_tokens(policy, workload)) {
+            let message = "it selects no gateway's pod, and nobody else reads tokens for a selector";
+            findings.push(Finding::new(Code::TokensNotRead, (*located.origin).clone(), message).at("spec.selector"));
+        }
+    }
+}
+
+impl Attachable<'_> {
+    fn report(&self, namespace: &str, targets: &[PolicyTarget], origin: &Origin, findings: &mut Vec<Finding>) {
+        for (index, target) in targets.iter().enumerate() {
+            if let Some(message) = self.idle(namespace, target) {
+                let finding = Finding::new(Code::PolicyForWaypoint, origin.clone(), message);
+                findings.push(finding.at(format!("spec.targetRefs[{index}]")));
+            }
+        }
+    }
+
+    /// Why a policy in that namespace has no effect there.
+    fn idle(&self, namespace: &str, target: &PolicyTarget) -> Option<String> {
+        match target {
+            PolicyTarget::Gateway(name) => {
+                let is = |namespace: &str, own: &str| *namespace == *name.namespace && *own == *name.name;
+                let is_waypoint = self.l7.waypoints().iter().any(|waypoint| is(&waypoint.namespace, &waypoint.name));
+                let mut gateways = self.l7.gateways().iter().filter(|gateway| gateway.pods == GatewayPods::Own);
+                let is_gateway = gateways.any(|gateway| is(&gateway.namespace, &gateway.name));
+                (!is_waypoint && !is_gateway).then(|| format!("Gateway {name} is no waypoint and no gateway of ours"))
+            }
+            PolicyTarget::Service(name) => (!self.taken.contains(&(&*name.namespace, &*name.name)))
+                .then(|| format!("Service {name} has no waypoint")),
+            PolicyTarget::GatewayClass(_) if *namespace != *self.root_namespace => {
+                Some("a policy for a GatewayClass stands in the root namespace".to_owned())
+            }
+            PolicyTarget::GatewayClass(class) => {
+                let used = self.l7.waypoints().iter().any(|waypoint| *class == waypoint.class);
+                (!used).then(|| format!("no waypoint is of class {class}"))
+            }
+        }
+    }
+
+    /// Whether the workload is a gateway that the policy is about.
+    fn reads_tokens(&self, policy: &RequestAuthentication, workload: &Workload) -> bool {
+        let namespace = &*policy.name.namespace;
+        let reaches = *namespace == *self.root_namespace || *namespace == *workload.namespace;
+        let selected = policy.selector.as_ref().is_none_or(|selector| selector.selects(&workload.labels));
+        let name = workload.labels.get(GATEWAY_NAME).unwrap_or_default();
+        let is_one =
+            |gateway: &Arc<mesh_core::l7::Gateway>| gateway.runs_as(&workload.namespace, name, Some(&workload.labels));
+        reaches && selected && self.l7.gateways().iter().any(is_one)
+    }
+}
