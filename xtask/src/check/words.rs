@@ -14,7 +14,7 @@ struct Ban {
 }
 
 /// The crates that compute and do nothing else.
-const PURE: &[&str] = &["crates/mesh-core/src/", "crates/mesh-abi/src/"];
+const PURE: &[&str] = &["crates/mesh-core/src/", "crates/mesh-abi/src/", "crates/mesh-signals/src/"];
 
 const BANS: &[Ban] = &[
     Ban {
