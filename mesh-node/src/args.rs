@@ -118,6 +118,10 @@ pub struct Args {
     /// Spans of tunnels' set-up.
     #[command(flatten)]
     pub spans: SpanArgs,
+    /// Looks for no requests in what is carried: no istio_requests_total of services without a waypoint. For single namespaces,
+    /// pods and ports there is the label mesh.dev/no-request-metrics.
+    #[arg(long)]
+    pub no_request_metrics: bool,
     /// Cgroup of kubelet, whose probes pass into pods whatever their mode is: a directory, absolute or below the cgroup
     /// root. By default that of the process named kubelet; where it has none of its own, all that runs on the node's own
     /// network passes, at the ports alone at which pods declare probes.

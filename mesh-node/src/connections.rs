@@ -16,7 +16,7 @@ use std::{
 use mesh_core::policy::Permit;
 use mesh_transport::{
     hbone::Fate,
-    relay::{Far, RelayCounters, relay},
+    relay::{Far, RelayCounters, Watcher, relay_watched},
 };
 use tokio::{net::TcpStream, sync::Notify};
 
@@ -192,12 +192,14 @@ impl Carried<'_> {
         connection.is_open.set(true);
         table.telemetry.opened(connection.id, &connection.report);
         let far = far.into();
+        let requests = table.telemetry.watch_requests(&connection.report, &far);
+        let watcher = requests.as_ref().map(|requests| requests as &dyn Watcher);
         let fate = if let Far::Tunnel(tunnel) = &far { Some(tunnel.fate()) } else { None };
         tokio::select! {
             biased;
             // Dropping the relay resets both ends.
             cut = connection.when_cut() => Ending::Cut(cut),
-            outcome = relay(app, far, &connection.counters) => match fate.as_ref().and_then(Fate::reason) {
+            outcome = relay_watched(app, far, &connection.counters, watcher) => match fate.as_ref().and_then(Fate::reason) {
                 Some(end) => Ending::Cut(Cut { reason: CutReason::of(end), detail: end.to_string() }),
                 None => Ending::Carried(outcome.end),
             },

@@ -177,7 +177,13 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         bpf::forward_logs(datapath.ebpf_mut())?;
     }
     let (spans, exporter) = spans(collector, &args);
-    let shared = share(&args, &datapath, &authority, Arc::new(Telemetry::new(metrics, spans)), config.clone())?;
+    let shared = share(
+        &args,
+        &datapath,
+        &authority,
+        Arc::new(Telemetry::new(metrics, spans, !args.no_request_metrics)),
+        config.clone(),
+    )?;
     let workers = Workers::start(worker_count(&args), &shared, datapath.maps_dir())?;
     let host_netns = HostNetns::own()?;
     let kubelet = Kubelet::new(args.kubelet_cgroup.as_deref(), &cgroup_root, &args.proc, host_netns);

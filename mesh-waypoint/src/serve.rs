@@ -196,8 +196,7 @@ async fn export(exporter: Option<Exporter<Finished>>, shared: &Shared) {
     let Some(exporter) = exporter else { return };
     let GatewayName { namespace, name } = &shared.own.gateway;
     let source = Source::new("mesh-waypoint", &format!("{name}.{namespace}"), env!("CARGO_PKG_VERSION"));
-    let source =
-        source.with("k8s.namespace.name", namespace).with("k8s.cluster.name", shared.telemetry.requests.cluster());
+    let source = source.with("k8s.namespace.name", namespace).with("k8s.cluster.name", shared.telemetry.cluster());
     let source = match &shared.own.pod {
         Some(pod) => source.with("k8s.pod.name", &pod.name),
         None => source,

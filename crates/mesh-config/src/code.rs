@@ -117,6 +117,8 @@ codes! {
         "Remove the label from the Pod, or spec.hostNetwork."
     ProbePortUnknown = "MESH0112" Warning "probe's port is none of the container's"
         "Correct the port, or declare it in the container's ports; kubelet's probe fails until then."
+    BadPortsLabel = "MESH0113" Warning "label names no ports"
+        "Write mesh.dev/no-request-metrics: all, none, or port numbers with dots between them."
 
     // Services and their endpoints.
     NoEndpoints = "MESH0201" Warning "Service has no ready endpoints"

@@ -10,7 +10,7 @@ use mesh_config::{Code, Options, Severity, load};
 use mesh_core::l7::TrafficRule;
 use mesh_core::l7::gateway::Serves;
 use mesh_core::policy::{AuthorizationPolicy, Clause, ClientTlsRule, PeerAuthentication, Rule, Selector};
-use mesh_core::{Policies, Service, Snapshot, Workload};
+use mesh_core::{Policies, Service, Snapshot, Unwatched, Workload};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
@@ -161,6 +161,9 @@ fn describe_workload(workload: &Workload, text: &mut String) {
         .unwrap();
     if !workload.probe_ports.is_empty() {
         writeln!(text, "  probed at {:?}", workload.probe_ports).unwrap();
+    }
+    if workload.unwatched != Unwatched::Nowhere {
+        writeln!(text, "  requests not looked for: {:?}", workload.unwatched).unwrap();
     }
 }
 

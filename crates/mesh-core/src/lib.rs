@@ -17,6 +17,7 @@ pub mod resolve;
 pub mod snapshot;
 pub mod standard_labels;
 pub mod trace_context;
+mod unwatched;
 pub mod why;
 
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
@@ -29,3 +30,4 @@ pub use provider::{Provider, Providers};
 pub use resolve::{Destination, PlaintextReason, Refusal, Transport, forbids_plaintext, resolve, transport_to};
 pub use snapshot::Snapshot;
 pub use trace_context::{TraceContext, TraceParentError};
+pub use unwatched::{NO_REQUEST_METRICS, Unwatched};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::identity::SpiffeId;
 use crate::label_set::LabelSet;
+use crate::unwatched::Unwatched;
 
 /// A Pod's `metadata.uid`. Unlike a name or an address, it is never used again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +64,8 @@ pub struct Workload {
     pub ready: bool,
     /// The ports at which kubelet knocks: its probes' and lifecycle hooks', in order.
     pub probe_ports: Vec<u16>,
+    /// The ports at which nodes do not look for requests.
+    pub unwatched: Unwatched,
     /// The Pod's labels, for selectors.
     pub labels: LabelSet,
     /// The owner's name: a Deployment, StatefulSet and so on; the Pod's own without an owner.

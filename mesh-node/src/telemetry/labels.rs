@@ -2,7 +2,13 @@
 
 use mesh_core::standard_labels::{PartyLabels, UNKNOWN};
 
-use super::report::{Party, Report};
+use mesh_metrics::RequestLabels;
+use mesh_signals::Protocol;
+
+use super::{
+    report::{Party, Report},
+    requests::Outcome,
+};
 
 /// Label names, in the order of [`values`].
 pub(super) const NAMES: [&str; 23] = [
@@ -74,4 +80,44 @@ pub(super) fn values<'a>(report: &'a Report, cluster: &'a str, response_flags: &
         response_flags,
         report.security.policy_label(),
     ]
+}
+
+/// Who reports requests that a node has seen pass: neither of Istio's own reporters, so that nothing is counted twice where a
+/// waypoint tells of the same requests.
+const NODE: &str = "node";
+
+/// The labels' values for requests of one connection that ended so.
+pub(super) fn of_request(report: &Report, cluster: &str, outcome: Outcome) -> RequestLabels {
+    // As Envoy flags a request whose connection ended before its response.
+    let flags = if outcome.status.is_some() { "-" } else { "UC" };
+    let [_, parties @ .., _, flags, security] = values(report, cluster, flags);
+    let protocol = match outcome.protocol {
+        Protocol::Http => "http",
+        Protocol::Grpc => "grpc",
+    };
+    let status = outcome.status.unwrap_or(0).to_string();
+    let grpc = outcome.grpc.map_or_else(String::new, |status| status.to_string());
+    let mut all = [NODE].into_iter().chain(parties).chain([protocol, &*status, &*grpc, flags, security]);
+    std::array::from_fn(|_| all.next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_metrics::REQUEST_LABELS;
+
+    use super::*;
+    use crate::telemetry::Reporter;
+
+    #[test]
+    fn labels_of_requests_are_those_of_connections_and_how_they_ended() {
+        let (parties, ends) = NAMES.split_at(NAMES.len() - 3);
+        assert_eq!(parties, &REQUEST_LABELS[..parties.len()]);
+        assert_eq!(ends[1..], REQUEST_LABELS[REQUEST_LABELS.len() - 2..]);
+        let report = Report::begin(Reporter::Destination, Party::default());
+        let labels = of_request(&report, "c", Outcome { protocol: Protocol::Grpc, status: Some(200), grpc: Some(14) });
+        let of = |name: &str| &*labels[REQUEST_LABELS.iter().position(|known| *known == name).expect("a label")];
+        assert_eq!((of("reporter"), of("request_protocol"), of("response_code")), ("node", "grpc", "200"));
+        assert_eq!((of("grpc_response_status"), of("response_flags")), ("14", "-"));
+        assert_eq!((of("source_workload"), of("connection_security_policy")), ("unknown", "none"));
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mesh_abi::Counter;
 use mesh_config::Config;
 use mesh_core::policy::Authorization;
+use mesh_metrics::{RequestMetrics, RequestSeries};
 use mesh_otlp::SpanFate;
 use mesh_transport::{Identities, RejectReason};
 use prometheus::{Encoder as _, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector};
@@ -14,7 +15,9 @@ use super::{
     configuration::ConfigMetrics,
     decisions::Decisions,
     existing::ExistingMetrics,
+    labels,
     report::{Bytes, CutReason, Ending, Refused, Report},
+    requests::Outcome,
     series::{TcpMetrics, TcpSeries},
 };
 use crate::{bpf::CounterReader, handover::HandoverOutcome, repairs::Part};
@@ -27,6 +30,7 @@ pub struct Metrics {
     registry: Registry,
     cluster: String,
     tcp: TcpMetrics,
+    requests: RequestMetrics,
     refused: IntCounterVec,
     cut: IntCounterVec,
     rejected: IntCounterVec,
@@ -59,6 +63,7 @@ impl Metrics {
         };
         Ok(Self {
             tcp: TcpMetrics::register(&registry)?,
+            requests: RequestMetrics::register(&registry)?,
             refused: ours(
                 "mesh_connections_refused_total",
                 "Connections that were accepted and then reset, by why",
@@ -170,6 +175,14 @@ impl Metrics {
         let series = self.series(report, NO_FLAGS);
         series.carried(untold);
         series.closed.inc();
+    }
+
+    /// The series of requests in a connection that ended so.
+    pub(super) fn requests(&self, report: &Report, outcome: Outcome) -> Arc<RequestSeries> {
+        self.requests.of(labels::of_request(report, &self.cluster, outcome), || {
+            self.tcp.crowd_out();
+            labels::of_request(&Report::of_unknown_parties(report), &self.cluster, outcome)
+        })
     }
 
     /// Policies have decided on a connection into a pod.

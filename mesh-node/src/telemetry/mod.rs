@@ -10,12 +10,14 @@ mod flow_events;
 mod labels;
 mod metrics;
 mod report;
+mod requests;
 mod series;
 mod spans;
 
 use std::sync::Arc;
 
 use mesh_core::policy::Authorization;
+use mesh_transport::relay::Far;
 
 pub use decisions::Decider;
 pub use endpoints::Endpoints;
@@ -23,6 +25,7 @@ pub use existing::Existing;
 pub use flow_events::{FlowEvent, FlowEvents, FlowKind};
 pub use metrics::Metrics;
 pub use report::{Bytes, Cut, CutReason, Ending, Party, Refused, Report, Reporter, Security};
+pub use requests::RequestWatch;
 pub use spans::{Finished, Span, SpanKind, Spans};
 
 use crate::connections::ConnectionId;
@@ -35,13 +38,14 @@ pub struct Telemetry {
     pub flows: FlowEvents,
     /// Spans of tunnels' set-up.
     pub spans: Spans,
+    watches_requests: bool,
 }
 
 impl Telemetry {
-    /// Nothing told yet.
+    /// Nothing told yet; whether requests are looked for in what is carried.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, spans: Spans) -> Self {
-        Self { metrics, flows: FlowEvents::new(), spans }
+    pub fn new(metrics: Arc<Metrics>, spans: Spans, watches_requests: bool) -> Self {
+        Self { metrics, flows: FlowEvents::new(), spans, watches_requests }
     }
 
     /// Policies have decided on a connection into a pod.
@@ -58,6 +62,11 @@ impl Telemetry {
     pub fn opened(&self, id: ConnectionId, report: &Report) {
         self.metrics.connection_opened(report);
         self.flows.opened(id, report);
+    }
+
+    /// Looks for requests in a connection, where that is wanted and this node is the one to do it.
+    pub fn watch_requests<'a>(&'a self, report: &'a Report, far: &Far) -> Option<RequestWatch<'a>> {
+        (self.watches_requests && requests::are_ours(report, far)).then(|| RequestWatch::begin(report, &self.metrics))
     }
 
     /// More bytes of a connection that lives on.

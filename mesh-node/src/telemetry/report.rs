@@ -305,6 +305,14 @@ impl Report {
         }
     }
 
+    /// The same connection between parties that are not told.
+    #[must_use]
+    pub fn of_unknown_parties(report: &Self) -> Self {
+        let mut unknown = Self::begin_at(report.reporter, Party::default(), report.started);
+        unknown.security = report.security;
+        unknown
+    }
+
     /// Says when the connection ended, where that is told later.
     pub fn end_at(&mut self, ended: Instant) {
         self.ended = Some(ended);

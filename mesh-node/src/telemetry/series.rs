@@ -56,7 +56,7 @@ impl TcpMetrics {
         };
         let crowded_out = IntCounter::new(
             "mesh_metrics_crowded_out_total",
-            "Updates of istio_tcp_* that were counted with unknown parties, as there are too many sets of labels",
+            "Updates of istio_tcp_* and istio_request* that were counted with unknown parties, as there are too many sets of labels",
         )?;
         registry.register(Box::new(crowded_out.clone()))?;
         Ok(Self {
@@ -83,9 +83,14 @@ impl TcpMetrics {
             return series;
         }
         drop(known);
-        self.crowded_out.inc();
+        self.crowd_out();
         // The labels that are left are closed sets: as many more as these have members.
         Arc::new(self.make(&labels::of_unknown_parties(report, flags)))
+    }
+
+    /// Something was counted with unknown parties.
+    pub(super) fn crowd_out(&self) {
+        self.crowded_out.inc();
     }
 
     fn make(&self, values: &Values<'_>) -> TcpSeries {

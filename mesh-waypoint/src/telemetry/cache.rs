@@ -8,8 +8,9 @@ use std::{
 };
 
 use mesh_core::{Service, SpiffeId, Workload};
+use mesh_metrics::RequestSeries;
 
-use super::{Parties, Protocol, Telemetry, series::RequestSeries};
+use super::{Parties, Protocol, Telemetry};
 use crate::{
     inbound::Target,
     upstream::{Cluster, Endpoint},
@@ -76,7 +77,7 @@ impl SeriesCache {
         if let Some(kept) = self.known.borrow().get(&key) {
             return kept.series.clone();
         }
-        let series = telemetry.requests.of(parties, &telemetry.own);
+        let series = telemetry.series(parties);
         let mut known = self.known.borrow_mut();
         if known.len() >= MAX_KEPT {
             known.clear();

@@ -4,40 +4,12 @@ use std::sync::Arc;
 
 use mesh_core::standard_labels::{PartyLabels, UNKNOWN};
 use mesh_core::{SpiffeId, Workload};
+use mesh_metrics::RequestLabels;
 
 use crate::{
     inbound::{Arrival, Target},
     upstream::{Cluster, ClusterKey, Endpoint},
 };
-
-/// Label names, in the order of [`Parties::values`].
-pub(super) const NAMES: [&str; 25] = [
-    "reporter",
-    "source_workload",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "destination_workload",
-    "destination_workload_namespace",
-    "destination_principal",
-    "destination_app",
-    "destination_version",
-    "destination_cluster",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_service",
-    "destination_service_name",
-    "destination_service_namespace",
-    "request_protocol",
-    "response_code",
-    "grpc_response_status",
-    "response_flags",
-    "connection_security_policy",
-];
 
 /// What a request speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,7 +42,7 @@ pub(crate) struct Parties<'a> {
 
 impl Parties<'_> {
     /// The labels' values; `cluster` is the name of the cluster of both ends. Where not all may be `known`, the parties are not told.
-    pub(super) fn values(&self, cluster: &str, known: bool) -> [String; NAMES.len()] {
+    pub(super) fn values(&self, cluster: &str, known: bool) -> RequestLabels {
         let at_gateway = matches!(self.arrival.target, Target::Gateway(_));
         let workload = self.source.map(|workload| &**workload).filter(|_| known);
         let destination = self.endpoint.and_then(|endpoint| endpoint.workload.as_deref()).filter(|_| known);

@@ -5,9 +5,11 @@ mod cache;
 mod labels;
 mod own;
 mod scrape;
-mod series;
 mod spans;
 
+use std::sync::Arc;
+
+use mesh_metrics::{RequestMetrics, RequestSeries};
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 pub(crate) use self::bad_input::{BadInput, BadInputs, Sender};
@@ -15,14 +17,13 @@ pub(crate) use self::cache::SeriesCache;
 pub(crate) use self::labels::{Parties, Protocol};
 pub(crate) use self::own::{KeyFetch, MirrorOutcome, OwnMetrics};
 pub(crate) use self::scrape::Scrape;
-use self::series::RequestMetrics;
 pub(crate) use self::spans::{AttemptEnd, AttemptSpan, Finished, Outcome, RequestSpan, Tracer, Upstream};
 
 /// Everything that is measured, over all threads.
 pub(crate) struct Telemetry {
     registry: Registry,
-    /// Of requests.
-    pub(crate) requests: RequestMetrics,
+    cluster: String,
+    requests: RequestMetrics,
     /// What broke HTTP's rules.
     pub(crate) bad_inputs: BadInputs,
     /// Ours.
@@ -36,9 +37,22 @@ impl Telemetry {
     /// Two metrics have one name.
     pub(crate) fn new(cluster: String) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let requests = RequestMetrics::new(cluster, &registry)?;
+        let requests = RequestMetrics::register(&registry)?;
         let (bad_inputs, own) = (BadInputs::new(&registry)?, OwnMetrics::new(&registry)?);
-        Ok(Self { requests, bad_inputs, own, registry })
+        Ok(Self { cluster, requests, bad_inputs, own, registry })
+    }
+
+    /// The name of the cluster.
+    pub(crate) fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// The series of a request's labels.
+    pub(crate) fn series(&self, parties: &Parties<'_>) -> Arc<RequestSeries> {
+        self.requests.of(parties.values(&self.cluster, true), || {
+            self.own.series_overflow.inc();
+            parties.values(&self.cluster, false)
+        })
     }
 
     /// All of it in Prometheus' text format.

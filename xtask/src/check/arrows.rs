@@ -28,6 +28,8 @@ const NODE: &[&str] = &[
     "mesh-config",
     "mesh-kube",
     "mesh-otlp",
+    "mesh-metrics",
+    "mesh-signals",
     "mesh-transport",
 ];
 const WAYPOINT: &[&str] = &[
@@ -39,6 +41,7 @@ const WAYPOINT: &[&str] = &[
     "mesh-jwt",
     "mesh-kube",
     "mesh-otlp",
+    "mesh-metrics",
     "mesh-transport",
 ];
 const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
@@ -67,6 +70,7 @@ const ROWS: &[Row] = &[
     row("mesh-jwt", &["mesh-core"]),
     row("mesh-kube", &["mesh-config"]),
     row("mesh-otlp", &["mesh-core"]),
+    Row { package: "mesh-metrics", ours: &[], others: Some(&["prometheus"]) },
     Row { package: "mesh-signals", ours: &[], others: Some(&["memchr"]) },
     row("mesh-node", NODE),
     row("mesh-waypoint", WAYPOINT),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh_core::labels::{self, Lookup, Wish};
-use mesh_core::{Enrolment, LabelSet, OutsideReason, SpiffeId, Workload, WorkloadUid};
+use mesh_core::{Enrolment, LabelSet, NO_REQUEST_METRICS, OutsideReason, SpiffeId, Unwatched, Workload, WorkloadUid};
 
 use super::Translator;
 use super::finding_set::Owner;
@@ -104,6 +104,7 @@ impl Translator {
             enrolment,
             ready: pod.ready,
             probe_ports: pod.probes.as_ref().map(|probes| probes.ports.to_vec()).unwrap_or_default(),
+            unwatched: Unwatched::of(&of_namespace, &pod.labels),
             labels: pod.labels.clone(),
             workload_name: Arc::clone(&pod.workload_name),
             canonical_service: texts::text(service),
@@ -234,5 +235,9 @@ pub(super) fn check_labels(origin: &Origin, labels: &impl Lookup, findings: &mut
             let finding = Finding::new(Code::BadJoinLabel, origin.clone(), message);
             findings.push(finding.at(format!("metadata.labels[{key:?}]")));
         }
+    }
+    if let Some(value) = labels.value(NO_REQUEST_METRICS).filter(|value| Unwatched::read(value).is_none()) {
+        let finding = Finding::new(Code::BadPortsLabel, origin.clone(), format!("{value:?} means nothing"));
+        findings.push(finding.at(format!("metadata.labels[{NO_REQUEST_METRICS:?}]")));
     }
 }

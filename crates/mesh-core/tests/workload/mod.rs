@@ -1,6 +1,6 @@
 //! A workload for tests, of which each changes what it is about.
 
-use mesh_core::{Enrolment, LabelSet, SpiffeId, TrustDomain, Workload};
+use mesh_core::{Enrolment, LabelSet, SpiffeId, TrustDomain, Unwatched, Workload};
 
 /// A pod of that name, under a service account of that name, in the mesh, on node `a`, without labels.
 pub fn workload(namespace: &str, name: &str, addresses: &[&str]) -> Workload {
@@ -14,6 +14,7 @@ pub fn workload(namespace: &str, name: &str, addresses: &[&str]) -> Workload {
         enrolment: Enrolment::Enrolled,
         ready: true,
         probe_ports: Vec::new(),
+        unwatched: Unwatched::default(),
         labels: LabelSet::default(),
         workload_name: name.into(),
         canonical_service: name.into(),

@@ -49,6 +49,12 @@ impl Burst {
         read_vectored_now(socket, &mut slices[..self.slots])
     }
 
+    /// The first `count` bytes that were read, by records.
+    pub(crate) fn parts(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        let slots = self.buffer.chunks_exact(SLOT).take(count.div_ceil(PAYLOAD)).enumerate();
+        slots.map(move |(index, slot)| &slot[PREFIX..PREFIX + PAYLOAD.min(count - index * PAYLOAD)])
+    }
+
     /// Seals the first `count` bytes that were read, as DATA. Returns the bytes for the wire.
     pub(crate) fn seal(&mut self, count: usize, keys: &mut Keys) -> Result<&[u8], RecordError> {
         let mut rest = count;
@@ -95,6 +101,12 @@ impl Parts {
     /// Bytes that are still to be written.
     pub(crate) fn len(&self) -> usize {
         self.ranges[self.first..self.count].iter().map(|&(start, end)| (end - start) as usize).sum()
+    }
+
+    /// These parts of `bytes`, in order.
+    pub(crate) fn each<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let pending = self.ranges[self.first..self.count].iter();
+        pending.filter_map(|&(start, end)| bytes.get(start as usize..end as usize))
     }
 
     /// Writes what the socket takes now of these parts of `bytes`.

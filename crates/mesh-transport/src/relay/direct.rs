@@ -2,12 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
-use super::{Broken, End, Finished, RelayCounters, both};
+use super::{Broken, End, Finished, Passing, both};
 use crate::buffer::Sizing;
 use crate::direct::{Burst, DirectTunnel, Frame, Parts, reset, split};
 use crate::record::{HEADER, Keys, OVERHEAD, Opened, RecordError};
@@ -17,7 +17,7 @@ use crate::socket::{broken, finish, poll_readable, write_all};
 /// Bytes in one direction before other connections of the thread get their turn.
 const TURN: usize = 1 << 20;
 
-pub(super) async fn relay(app: &TcpStream, far: DirectTunnel, counters: &RelayCounters) -> End {
+pub(super) async fn relay(app: &TcpStream, far: DirectTunnel, passing: Passing<'_>) -> End {
     let DirectTunnel { mut session, closing, home } = far;
     let finished = Finished::default();
     let within_record = Cell::new(false);
@@ -25,8 +25,8 @@ pub(super) async fn relay(app: &TcpStream, far: DirectTunnel, counters: &RelayCo
         let Session { socket, keys, input, .. } = &mut *session;
         let (socket, keys) = (&*socket, &*keys);
         let wire = Wire { socket, keys, within_record: &within_record };
-        let up = up(app, &wire, &counters.sent, &finished.up);
-        let down = down(app, &wire, input, &counters.received, &finished);
+        let up = up(app, &wire, passing, &finished.up);
+        let down = down(app, &wire, input, passing, &finished);
         let watch = async {
             tokio::select! {
                 () = broken(app) => Broken::App,
@@ -81,15 +81,15 @@ impl Wire<'_> {
 }
 
 /// The application's bytes into the tunnel. Resolves only to what broke.
-async fn up(app: &TcpStream, wire: &Wire<'_>, count: &AtomicU64, finished: &Cell<bool>) -> Broken {
-    if let Err(broken) = send_all(app, wire, count).await {
+async fn up(app: &TcpStream, wire: &Wire<'_>, passing: Passing<'_>, finished: &Cell<bool>) -> Broken {
+    if let Err(broken) = send_all(app, wire, passing).await {
         return broken;
     }
     finished.set(true);
     pending().await
 }
 
-async fn send_all(app: &TcpStream, wire: &Wire<'_>, count: &AtomicU64) -> Result<(), Broken> {
+async fn send_all(app: &TcpStream, wire: &Wire<'_>, passing: Passing<'_>) -> Result<(), Broken> {
     let mut sizing = Sizing::default();
     let mut turn = 0;
     loop {
@@ -101,10 +101,13 @@ async fn send_all(app: &TcpStream, wire: &Wire<'_>, count: &AtomicU64) -> Result
             Some(got) => got,
         };
         sizing.learn(burst.capacity(), got);
+        if passing.watcher.is_some() {
+            burst.parts(got).for_each(|part| passing.show_sent(part));
+        }
         wire.update_keys().await?;
         let sealed = burst.seal(got, &mut wire.keys.borrow_mut()).map_err(|_| Broken::Far)?;
         wire.write(sealed).await?;
-        count.fetch_add(got as u64, Ordering::Relaxed);
+        passing.counters.sent.fetch_add(got as u64, Ordering::Relaxed);
         turn += got;
         if turn >= TURN {
             turn = 0;
@@ -116,8 +119,14 @@ async fn send_all(app: &TcpStream, wire: &Wire<'_>, count: &AtomicU64) -> Result
 }
 
 /// The tunnel's bytes to the application, then a watch for a RESET. Resolves only to what broke.
-async fn down(app: &TcpStream, wire: &Wire<'_>, input: &mut Input, count: &AtomicU64, finished: &Finished) -> Broken {
-    if let Err(broken) = receive_all(app, wire, input, count).await {
+async fn down(
+    app: &TcpStream,
+    wire: &Wire<'_>,
+    input: &mut Input,
+    passing: Passing<'_>,
+    finished: &Finished,
+) -> Broken {
+    if let Err(broken) = receive_all(app, wire, input, passing).await {
         return broken;
     }
     if finish(app).is_err() {
@@ -139,17 +148,20 @@ async fn down(app: &TcpStream, wire: &Wire<'_>, input: &mut Input, count: &Atomi
     pending().await
 }
 
-async fn receive_all(app: &TcpStream, wire: &Wire<'_>, input: &mut Input, count: &AtomicU64) -> Result<(), Broken> {
+async fn receive_all(app: &TcpStream, wire: &Wire<'_>, input: &mut Input, passing: Passing<'_>) -> Result<(), Broken> {
     let mut turn = 0;
     loop {
         let (mut parts, used, ended) = open_all(&mut wire.keys.borrow_mut(), input.bytes()).map_err(|_| Broken::Far)?;
         let got = parts.len();
+        if passing.watcher.is_some() {
+            parts.each(input.bytes()).for_each(|part| passing.show_received(part));
+        }
         while parts.len() > 0 {
             if parts.write(app, input.bytes()).map_err(|_| Broken::App)?.is_none() {
                 poll_fn(|cx| app.poll_write_ready(cx)).await.map_err(|_| Broken::App)?;
             }
         }
-        count.fetch_add(got as u64, Ordering::Relaxed);
+        passing.counters.received.fetch_add(got as u64, Ordering::Relaxed);
         input.consume(used);
         if ended {
             return Ok(());

@@ -2,23 +2,23 @@
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use ::h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
 
-use super::{Broken, End, Finished, RelayCounters, both};
+use super::{Broken, End, Finished, Passing, both};
 use crate::buffer::{Chunk, Sizing};
 use crate::hbone::H2Tunnel;
 use crate::socket::{broken, finish, poll_readable, read_now, write_all};
 
-pub(super) async fn relay(app: &TcpStream, far: H2Tunnel, counters: &RelayCounters) -> End {
+pub(super) async fn relay(app: &TcpStream, far: H2Tunnel, passing: Passing<'_>) -> End {
     let H2Tunnel { mut send, mut recv, place: _place, closing: _ } = far;
     let finished = Finished::default();
     let end = {
-        let up = up(app, &mut send, &counters.sent, &finished.up);
-        let down = down(app, &mut recv, &counters.received, &finished.down);
+        let up = up(app, &mut send, passing, &finished.up);
+        let down = down(app, &mut recv, passing, &finished.down);
         let watch = async {
             broken(app).await;
             Broken::App
@@ -32,7 +32,7 @@ pub(super) async fn relay(app: &TcpStream, far: H2Tunnel, counters: &RelayCounte
 }
 
 /// The application's bytes into the stream, then a watch for the stream's reset. Resolves only to what broke.
-async fn up(app: &TcpStream, send: &mut SendStream<Chunk>, count: &AtomicU64, finished: &Cell<bool>) -> Broken {
+async fn up(app: &TcpStream, send: &mut SendStream<Chunk>, passing: Passing<'_>, finished: &Cell<bool>) -> Broken {
     let mut sizing = Sizing::default();
     loop {
         if let Err(broken) = poll_fn(|cx| poll_input(app, send, cx)).await {
@@ -52,7 +52,8 @@ async fn up(app: &TcpStream, send: &mut SendStream<Chunk>, count: &AtomicU64, fi
             Ok(Some(0)) => break,
             Ok(Some(got)) => {
                 sizing.learn(asked, got);
-                count.fetch_add(got as u64, Ordering::Relaxed);
+                passing.counters.sent.fetch_add(got as u64, Ordering::Relaxed);
+                passing.show_sent(&buffer[..got]);
                 Chunk::new(buffer, got)
             }
             Err(_) => return Broken::App,
@@ -95,14 +96,15 @@ fn poll_capacity(send: &mut SendStream<Chunk>, cx: &mut Context<'_>) -> Poll<Res
 }
 
 /// The stream's bytes to the application. The window opens again only for what the application's socket took.
-async fn down(app: &TcpStream, recv: &mut RecvStream, count: &AtomicU64, finished: &Cell<bool>) -> Broken {
+async fn down(app: &TcpStream, recv: &mut RecvStream, passing: Passing<'_>, finished: &Cell<bool>) -> Broken {
     loop {
         match poll_fn(|cx| recv.poll_data(cx)).await {
             Some(Ok(bytes)) => {
+                passing.show_received(&bytes);
                 if write_all(app, &bytes).await.is_err() {
                     return Broken::App;
                 }
-                count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                passing.counters.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 if recv.flow_control().release_capacity(bytes.len()).is_err() {
                     return Broken::Far;
                 }

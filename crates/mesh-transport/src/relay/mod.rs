@@ -27,6 +27,35 @@ pub struct RelayCounters {
     pub received: AtomicU64,
 }
 
+/// Who looks at what passes, and neither holds nor changes it.
+pub trait Watcher {
+    /// Bytes from the application to the far side, in order.
+    fn sent(&self, bytes: &[u8]);
+    /// Bytes from the far side to the application, in order.
+    fn received(&self, bytes: &[u8]);
+}
+
+/// What passes: counted, and shown to who looks.
+#[derive(Clone, Copy)]
+struct Passing<'a> {
+    counters: &'a RelayCounters,
+    watcher: Option<&'a dyn Watcher>,
+}
+
+impl Passing<'_> {
+    fn show_sent(&self, bytes: &[u8]) {
+        if let Some(watcher) = self.watcher {
+            watcher.sent(bytes);
+        }
+    }
+
+    fn show_received(&self, bytes: &[u8]) {
+        if let Some(watcher) = self.watcher {
+            watcher.received(bytes);
+        }
+    }
+}
+
 /// The side of a relay that is not the application's socket.
 #[derive(Debug)]
 pub enum Far {
@@ -84,12 +113,23 @@ pub struct Outcome {
 
 /// Relays until both sides have finished or one has reset. Dropping the future resets both.
 pub async fn relay(app: TcpStream, far: impl Into<Far>, counters: &RelayCounters) -> Outcome {
+    relay_watched(app, far, counters, None).await
+}
+
+/// The same, where somebody may look at what passes.
+pub async fn relay_watched(
+    app: TcpStream,
+    far: impl Into<Far>,
+    counters: &RelayCounters,
+    watcher: Option<&dyn Watcher>,
+) -> Outcome {
     prepare(&app);
+    let passing = Passing { counters, watcher };
     // Boxed, so that a connection costs what its own kind needs.
     let end = match far.into() {
-        Far::Plain(far) => Box::pin(tcp::relay(&app, &far, counters)).await,
-        Far::Tunnel(Tunnel::Direct(far)) => Box::pin(direct::relay(&app, far, counters)).await,
-        Far::Tunnel(Tunnel::H2(far)) => Box::pin(h2::relay(&app, far, counters)).await,
+        Far::Plain(far) => Box::pin(tcp::relay(&app, &far, passing)).await,
+        Far::Tunnel(Tunnel::Direct(far)) => Box::pin(direct::relay(&app, far, passing)).await,
+        Far::Tunnel(Tunnel::H2(far)) => Box::pin(h2::relay(&app, far, passing)).await,
     };
     if end == End::Closed {
         conclude(&app);

@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::net::TcpStream;
 
-use super::{Broken, End, Finished, RelayCounters, both, conclude, prepare};
+use super::{Broken, End, Finished, Passing, both, conclude, prepare};
 use crate::buffer::Sizing;
 use crate::socket::{broken, finish, poll_readable, read_now, write_all};
 
-pub(super) async fn relay(app: &TcpStream, far: &TcpStream, counters: &RelayCounters) -> End {
+pub(super) async fn relay(app: &TcpStream, far: &TcpStream, passing: Passing<'_>) -> End {
     prepare(far);
     let finished = Finished::default();
     let (app_end, far_end) = ((app, Broken::App), (far, Broken::Far));
-    let up = direction(app_end, far_end, &counters.sent, &finished.up);
-    let down = direction(far_end, app_end, &counters.received, &finished.down);
+    let up = direction(app_end, far_end, (&passing.counters.sent, |bytes| passing.show_sent(bytes)), &finished.up);
+    let down =
+        direction(far_end, app_end, (&passing.counters.received, |bytes| passing.show_received(bytes)), &finished.down);
     let watch = async {
         tokio::select! {
             () = broken(app) => Broken::App,
@@ -33,7 +34,7 @@ pub(super) async fn relay(app: &TcpStream, far: &TcpStream, counters: &RelayCoun
 async fn direction(
     (from, from_side): (&TcpStream, Broken),
     (to, to_side): (&TcpStream, Broken),
-    count: &AtomicU64,
+    (count, show): (&AtomicU64, impl Fn(&[u8])),
     finished: &Cell<bool>,
 ) -> Broken {
     let mut sizing = Sizing::default();
@@ -47,6 +48,7 @@ async fn direction(
             Ok(Some(0)) => break,
             Ok(Some(got)) => {
                 sizing.learn(buffer.len(), got);
+                show(&buffer[..got]);
                 if write_all(to, &buffer[..got]).await.is_err() {
                     return to_side;
                 }

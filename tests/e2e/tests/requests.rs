@@ -1,0 +1,110 @@
+//! Requests of services without a waypoint: seen by the nodes that carry them, with real clients and servers.
+
+use std::fs;
+
+use mesh_e2e::{Mesh, PATIENCE, Shop, Verdict, client};
+use mesh_lab::{Metrics, Place as _, Pod, PodSpec, wait_until};
+
+const HTTP1: u16 = 8080;
+const HTTP2: u16 = 8081;
+
+/// A pod with nginx: HTTP/1.1 at one port, HTTP/2 without TLS at another; all but `/` is missing there.
+fn nginx(mesh: &Mesh, name: &str) -> anyhow::Result<PodSpec> {
+    let home = mesh.lab.home().join(name);
+    fs::create_dir_all(&home)?;
+    let home = home.display();
+    let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|path| format!("{path}_temp_path {home}/{path};"))
+        .concat();
+    let answers = "location = / { return 200 0123456789; } location / { return 404 missing; }";
+    let config = format!(
+        "user root; daemon off; pid {home}/pid; error_log stderr error; events {{}}\n\
+         http {{ {paths} access_log off; server {{ listen 0.0.0.0:{HTTP1}; {answers} }} server {{ listen 0.0.0.0:{HTTP2} http2; {answers} }} }}\n"
+    );
+    let file = format!("{home}/nginx.conf");
+    fs::write(&file, config)?;
+    let command = ["nginx".to_owned(), "-p".to_owned(), home.to_string(), "-c".to_owned(), file];
+    Ok(client(name, "node-b").label("app", name).command(command).port("http", HTTP1).port("h2", HTTP2))
+}
+
+/// Asks for these paths; by HTTP/1.1 over one connection.
+fn get(from: &Pod, to: &Pod, port: u16, paths: &[&str]) -> anyhow::Result<()> {
+    let urls: Vec<String> = paths.iter().map(|path| format!("http://{}:{port}{path}", to.ipv4())).collect();
+    // Some curls do not ask twice over one connection of HTTP/2 without TLS.
+    let (at_once, version) = if port == HTTP2 { (1, "--http2-prior-knowledge") } else { (urls.len(), "--http1.1") };
+    for urls in urls.chunks(at_once) {
+        let mut argv = vec!["curl", "--silent", "--show-error", "--max-time", "10", version];
+        // One place to write to for each.
+        argv.extend(urls.iter().flat_map(|url| ["--output", "/dev/null", url]));
+        from.exec(&argv)?.success()?;
+    }
+    Ok(())
+}
+
+const BY_NODE: (&str, &str) = ("reporter", "node");
+
+/// Waits until a node has counted so many requests with these labels.
+fn counted(mesh: &Mesh, node: &str, labels: &[(&str, &str)], count: f64) -> anyhow::Result<Metrics> {
+    let labels = [&[BY_NODE], labels].concat();
+    wait_until(&format!("{count} requests at {node} with {labels:?}"), PATIENCE, || {
+        let metrics = mesh.metrics(node)?;
+        Ok((metrics.sum("istio_requests_total", &labels) >= count).then_some(metrics))
+    })
+}
+
+#[test]
+fn the_servers_node_tells_of_requests_with_codes_bytes_and_who_asked() -> Verdict {
+    let mesh = Mesh::start()?;
+    let server = mesh.join(nginx(&mesh, "web")?)?;
+    let enrolled = mesh.join(client("client", "node-a").label("app", "client"))?;
+    let outside = mesh.lab.outside("outside")?;
+    mesh.settle()?;
+    get(&enrolled, &server, HTTP1, &["/", "/", "/missing"])?;
+    get(&enrolled, &server, HTTP2, &["/", "/missing", "/missing"])?;
+    let (asker, web) =
+        (("source_principal", "spiffe://cluster.local/ns/app/sa/client"), ("destination_workload", "web"));
+    let secure = ("connection_security_policy", "mutual_tls");
+    counted(&mesh, "node-b", &[asker, web, secure, ("response_code", "200")], 3.0)?;
+    let metrics = counted(&mesh, "node-b", &[asker, web, secure, ("response_code", "404")], 3.0)?;
+    assert_eq!(metrics.sum("istio_requests_total", &[]), 6.0, "each of them once");
+    assert_eq!(metrics.sum("istio_request_duration_milliseconds_count", &[BY_NODE]), 6.0);
+    assert_eq!(metrics.sum("istio_response_bytes_sum", &[("response_code", "200")]), 30.0);
+    // The client's node sees them in its tunnels, and leaves them to the other.
+    assert_eq!(mesh.metrics("node-a")?.sum("istio_requests_total", &[]), 0.0);
+    // Plaintext is looked at as well, on its way in and on its way out.
+    let url = format!("http://{}:{HTTP1}/", server.ipv4());
+    outside.exec(&["curl", "--silent", "--fail", "--max-time", "10", "--output", "/dev/null", &url])?.success()?;
+    counted(&mesh, "node-b", &[("source_principal", "unknown"), ("connection_security_policy", "none")], 1.0)?;
+    Ok(())
+}
+
+#[test]
+fn a_label_keeps_nodes_from_looking() -> Verdict {
+    let mesh = Mesh::start()?;
+    let unwatched = nginx(&mesh, "unwatched")?.label("mesh.dev/no-request-metrics", &HTTP1.to_string());
+    let server = mesh.join(unwatched)?;
+    let enrolled = mesh.join(client("client", "node-a"))?;
+    mesh.settle()?;
+    get(&enrolled, &server, HTTP1, &["/"])?;
+    get(&enrolled, &server, HTTP2, &["/"])?;
+    let metrics = counted(&mesh, "node-b", &[("destination_workload", "unwatched")], 1.0)?;
+    assert_eq!(metrics.sum("istio_requests_total", &[]), 1.0, "of the port that the label does not name");
+    Ok(())
+}
+
+#[test]
+fn what_a_shop_does_is_seen_without_a_waypoint() -> Verdict {
+    let mesh = Mesh::start()?;
+    let _shop = Shop::open(&mesh)?;
+    let all = |labels: &[(&str, &str)]| {
+        wait_until(&format!("requests with {labels:?}"), PATIENCE, || {
+            let labels = [&[BY_NODE], labels].concat();
+            let sum = mesh.metrics("node-a")?.sum("istio_requests_total", &labels)
+                + mesh.metrics("node-b")?.sum("istio_requests_total", &labels);
+            Ok((sum > 0.0).then_some(()))
+        })
+    };
+    all(&[("request_protocol", "http"), ("response_code", "200")])?;
+    all(&[("request_protocol", "grpc"), ("response_code", "200"), ("grpc_response_status", "0")])?;
+    Ok(())
+}
