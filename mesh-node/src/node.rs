@@ -172,18 +172,11 @@ fn limits(args: &Args) -> Limits {
 pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Result<()> {
     let started = Instant::now();
     let Prepared { authority, collector, config, succession, endpoints, admin, cgroup_root, mut datapath } = prepared;
-    let metrics = Arc::new(Metrics::new(args.cluster.clone(), datapath.counters()?)?);
     if args.bpf_log {
         bpf::forward_logs(datapath.ebpf_mut())?;
     }
-    let (spans, exporter) = spans(collector, &args);
-    let shared = share(
-        &args,
-        &datapath,
-        &authority,
-        Arc::new(Telemetry::new(metrics, spans, !args.no_request_metrics)),
-        config.clone(),
-    )?;
+    let (telemetry, exporter) = telemetry(collector, &datapath, &args)?;
+    let shared = share(&args, &datapath, &authority, telemetry, config.clone())?;
     let workers = Workers::start(worker_count(&args), &shared, datapath.maps_dir())?;
     let host_netns = HostNetns::own()?;
     let kubelet = Kubelet::new(args.kubelet_cgroup.as_deref(), &cgroup_root, &args.proc, host_netns);
@@ -288,12 +281,18 @@ fn identities(authority: &Authority, args: &Args, metrics: &Metrics) -> anyhow::
     Ok(identities)
 }
 
-/// Spans where a collector is named, and who sends them there.
-fn spans(collector: Option<Collector>, args: &Args) -> (Spans, Option<Exporter<Finished>>) {
-    match collector.map(|collector| Spans::to(collector, args.spans.trace_sampling)) {
+/// Where connections are told, and who sends their spans to a collector, where one is named.
+fn telemetry(
+    collector: Option<Collector>,
+    datapath: &Datapath,
+    args: &Args,
+) -> anyhow::Result<(Arc<Telemetry>, Option<Exporter<Finished>>)> {
+    let metrics = Arc::new(Metrics::new(args.cluster.clone(), datapath.counters()?)?);
+    let (spans, exporter) = match collector.map(|collector| Spans::to(collector, args.spans.trace_sampling)) {
         Some((spans, exporter)) => (spans, Some(exporter)),
         None => (Spans::off(), None),
-    }
+    };
+    Ok((Arc::new(Telemetry::new(metrics, spans, !args.no_request_metrics)), exporter))
 }
 
 /// Whether the kernel connects pods of this node: a connection that policy comes to deny must be ended, and only the
