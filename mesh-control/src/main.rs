@@ -52,3 +52,13 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reference_has_every_flag() {
+        mesh_docs::hold("mesh-control.md", &mesh_docs::flags(<Arguments as clap::CommandFactory>::command()));
+    }
+}

@@ -67,3 +67,18 @@ fn text(outcomes: &Outcomes, authority: &LocalAuthority) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::TrustDomain;
+    use mesh_transport::CertificateAuthority;
+
+    use super::*;
+
+    #[test]
+    fn reference_has_every_metric() {
+        let authority = CertificateAuthority::generate(&TrustDomain::default(), SystemTime::now()).unwrap();
+        let authority = LocalAuthority::fixed(authority).unwrap();
+        mesh_docs::hold_metrics_text("mesh-control", &text(&Outcomes::default(), &authority));
+    }
+}

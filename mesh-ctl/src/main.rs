@@ -126,3 +126,13 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reference_has_every_flag() {
+        mesh_docs::hold("mesh-ctl.md", &mesh_docs::flags(<Arguments as clap::CommandFactory>::command()));
+    }
+}

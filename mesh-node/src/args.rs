@@ -194,3 +194,15 @@ impl From<Tunnels> for Carriers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reference_has_every_flag() {
+        let precheck = <Machine as clap::CommandFactory>::command();
+        let all = <Args as clap::CommandFactory>::command().subcommand(precheck);
+        mesh_docs::hold("mesh-node.md", &mesh_docs::flags(all));
+    }
+}

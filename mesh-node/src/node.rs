@@ -287,7 +287,7 @@ fn telemetry(
     datapath: &Datapath,
     args: &Args,
 ) -> anyhow::Result<(Arc<Telemetry>, Option<Exporter<Finished>>)> {
-    let metrics = Arc::new(Metrics::new(args.cluster.clone(), datapath.counters()?)?);
+    let metrics = Arc::new(Metrics::new(args.cluster.clone())?.with_kernel(datapath.counters()?));
     let (spans, exporter) = match collector.map(|collector| Spans::to(collector, args.spans.trace_sampling)) {
         Some((spans, exporter)) => (spans, Some(exporter)),
         None => (Spans::off(), None),

@@ -148,6 +148,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn reference_has_every_flag() {
+        mesh_docs::hold("mesh-waypoint.md", &mesh_docs::flags(<Args as clap::CommandFactory>::command()));
+    }
+
+    #[test]
     fn accounts_are_taken_whole_or_not_at_all() {
         assert!("shop/gateway".parse::<Account>().is_ok());
         for text in ["shop", "/gateway", "shop/", "a/b/c"] {

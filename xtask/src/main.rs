@@ -35,7 +35,8 @@ cargo xtask <command>
   check                  the architecture's rules, formatting, dependencies, clippy
   crds                   writes the CustomResourceDefinitions of Istio's kinds: charts/mesh/crds
   dashboards             writes Grafana's dashboards: charts/mesh/files/dashboards
-  docs                   writes the generated pages of docs/reference
+  docs [PROGRAM...]      writes the generated pages of docs/reference: of these programs alone, or of all
+  docs sources           only findings and chart values, which need no build
   bench [options]        raw, the mesh and Envoy, compared; `bench --help` lists the options
   fuzz [--seconds N] [TARGET]
                          every fuzz target in turn, or one of them; a minute each unless said otherwise
@@ -93,7 +94,7 @@ fn plain(words: &[&str]) -> Result<()> {
         }
         ["crds"] => crds::write(),
         ["dashboards"] => dashboards::write(),
-        ["docs"] => docs::write(),
+        ["docs", programs @ ..] => docs::write(programs),
         ["kernels"] => {
             setup::ensure(&[Purpose::Build, Purpose::Lab, Purpose::Kernels])?;
             build::build(Profile::Release)?;

@@ -2,13 +2,17 @@
 //! buckets, so that one query asks both.
 #![forbid(unsafe_code)]
 
+mod registry;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
+
+pub use self::registry::{Listed, Registry};
 
 /// Label names of requests, in the order of [`RequestLabels`].
 pub const REQUEST_LABELS: [&str; 25] = [

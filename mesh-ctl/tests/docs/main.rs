@@ -4,16 +4,15 @@
 //! - `yaml`: manifests, applied to the sample cluster (cluster.yaml) in the order of the page; `yaml values`: values of the chart.
 //! - `sh`: commands of this program are parsed; with `test=manifests` they are run where `cluster/` has those manifests, with
 //!   `exit=N` if that is how they end, and a block `text` after them is what they print (`...` for what is left out).
-//! - `sh test=cluster`: run on a real cluster by tests/kube.
+//! - `sh test=cluster`: run on a real cluster by tests/kube/tests/docs.rs, where the page is one of its.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod page;
 mod world;
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use page::{Page, arguments_of, root};
+use mesh_docs::{Block, Page, arguments_of, root};
 use serde_json::Value;
 use world::World;
 
@@ -42,12 +41,43 @@ fn manifests_and_the_commands_about_them_do_what_the_page_says() {
 }
 
 #[test]
+fn examples_are_in_force_and_of_this_version() {
+    let world = World::new();
+    for entry in std::fs::read_dir(root().join("docs/examples")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        for image in text.lines().filter_map(|line| line.split("mesh.dev/mesh-traffic:").nth(1)) {
+            assert!(image.starts_with(concat!(env!("CARGO_PKG_VERSION"), "\"")), "{image}");
+        }
+        world.apply(&text, None);
+    }
+    let (text, worst) = world.analyze();
+    assert!(worst != "error", "{text}");
+}
+
+#[test]
 fn commands_of_this_program_are_commands() {
     for page in Page::all() {
-        for command in page.blocks().iter().filter(|block| block.is("sh")).flat_map(page::Block::commands) {
+        for command in page.blocks().iter().filter(|block| block.is("sh")).flat_map(Block::commands) {
             if let Some(arguments) = arguments_of("mesh-ctl", &command) {
                 let complaint = world::usage_error(arguments);
                 assert!(complaint.is_none(), "{}: {command:?}\n{}", page.path.display(), complaint.unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn flags_of_the_other_programs_are_on_their_pages() {
+    for page in Page::all() {
+        for command in page.blocks().iter().filter(|block| block.is("sh")).flat_map(Block::commands) {
+            for program in ["mesh-node", "mesh-waypoint", "mesh-control"] {
+                let reference = std::fs::read_to_string(root().join(format!("docs/reference/{program}.md"))).unwrap();
+                let known: Vec<&str> = reference.split(['`', ' ', ',', '\n']).collect();
+                let flags =
+                    arguments_of(program, &command).unwrap_or_default().iter().filter(|word| word.starts_with("--"));
+                for flag in flags.map(|flag| flag.split('=').next().unwrap()) {
+                    assert!(known.contains(&flag), "{}: {program} has no {flag}", page.path.display());
+                }
             }
         }
     }
@@ -122,7 +152,7 @@ fn values_of_the_chart_are_values_of_the_chart() {
                 world::paths(&values).into_iter().filter(|path| path.matches('.').count() < 2).collect::<Vec<_>>()
             })
             .collect();
-        for command in blocks.iter().filter(|block| block.is("sh")).flat_map(page::Block::commands) {
+        for command in blocks.iter().filter(|block| block.is("sh")).flat_map(Block::commands) {
             if command.first().is_some_and(|word| word == "helm") {
                 let set = command.windows(2).filter(|pair| pair[0] == "--set").map(|pair| &pair[1]);
                 paths.extend(set.map(|value| value.split(['=', '[']).next().unwrap().to_owned()));

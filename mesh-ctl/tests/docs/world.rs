@@ -4,9 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use mesh_docs::{arguments_of, root};
 use serde_json::Value;
-
-use crate::page::{arguments_of, root};
 
 /// What a cluster makes of docs/examples.
 const CLUSTER: &str = include_str!("cluster.yaml");

@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use mesh_config::{Config, Severity};
-use prometheus::{Gauge, IntGauge, IntGaugeVec, Opts, Registry};
+use mesh_metrics::Registry;
+use prometheus::{Gauge, IntGauge, IntGaugeVec, Opts};
 
 /// The metrics.
 pub(super) struct ConfigMetrics {

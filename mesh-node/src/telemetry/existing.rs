@@ -1,6 +1,7 @@
 //! Metrics of the connections that pods had before they joined.
 
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use mesh_metrics::Registry;
+use prometheus::{IntCounterVec, IntGauge, Opts};
 
 /// What became of a connection from before its pod joined: a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

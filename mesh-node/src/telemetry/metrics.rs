@@ -5,10 +5,10 @@ use std::sync::Arc;
 use mesh_abi::Counter;
 use mesh_config::Config;
 use mesh_core::policy::Authorization;
-use mesh_metrics::{RequestMetrics, RequestSeries};
+use mesh_metrics::{Registry, RequestMetrics, RequestSeries};
 use mesh_otlp::SpanFate;
 use mesh_transport::{Identities, RejectReason};
-use prometheus::{Encoder as _, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector};
+use prometheus::{Encoder as _, IntCounterVec, IntGaugeVec, Opts, TextEncoder, core::Collector};
 
 use super::{
     certificates::CertificateMetrics,
@@ -45,7 +45,8 @@ pub struct Metrics {
     repairs: IntCounterVec,
     handovers: IntCounterVec,
     config: ConfigMetrics,
-    kernel: CounterReader,
+    /// The eBPF programs' counters, once they are read.
+    kernel: Option<CounterReader>,
 }
 
 impl Metrics {
@@ -53,7 +54,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Two metrics of one name, which is a mistake in this file.
-    pub fn new(cluster: String, kernel: CounterReader) -> Result<Self, prometheus::Error> {
+    pub fn new(cluster: String) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let ours = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
@@ -108,9 +109,16 @@ impl Metrics {
             config: ConfigMetrics::register(&registry)?,
             registry,
             cluster,
-            kernel,
+            kernel: None,
         }
         .with_closed_sets())
+    }
+
+    /// Tells of what these count, too.
+    #[must_use]
+    pub fn with_kernel(mut self, kernel: CounterReader) -> Self {
+        self.kernel = Some(kernel);
+        self
     }
 
     /// Tells of these certificates too, from now on.
@@ -251,8 +259,9 @@ impl Metrics {
     }
 
     fn read_kernel(&self) {
+        let Some(kernel) = &self.kernel else { return };
         for counter in Counter::ALL {
-            match self.kernel.read(counter) {
+            match kernel.read(counter) {
                 Ok(total) => {
                     let metric = self.events.with_label_values(&[counter.action(), counter.reason()]);
                     metric.inc_by(total.saturating_sub(metric.get()));
@@ -270,4 +279,24 @@ impl Metrics {
 fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use mesh_core::TrustDomain;
+    use mesh_transport::{CertificateAuthority, IdentitySettings, LocalAuthority};
+
+    use super::*;
+
+    #[test]
+    fn reference_has_every_metric() {
+        let metrics = Metrics::new("c".to_owned()).unwrap();
+        let domain = TrustDomain::default();
+        let authority = CertificateAuthority::generate(&domain, SystemTime::now()).unwrap();
+        let source = Arc::new(LocalAuthority::fixed(authority).unwrap());
+        metrics.tell_of(Identities::new(source, IdentitySettings::new(domain))).unwrap();
+        mesh_docs::hold_metrics("mesh-node", metrics.registry.listed());
+    }
 }

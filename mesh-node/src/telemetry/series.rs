@@ -5,7 +5,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use mesh_metrics::Registry;
+use prometheus::{IntCounter, IntCounterVec, Opts};
 
 use super::{
     labels::{self, Values},

@@ -2,7 +2,8 @@
 
 use std::error::Error as _;
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use mesh_metrics::Registry;
+use prometheus::{IntCounterVec, Opts};
 
 /// Who sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

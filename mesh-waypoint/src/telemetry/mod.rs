@@ -9,8 +9,8 @@ mod spans;
 
 use std::sync::Arc;
 
-use mesh_metrics::{RequestMetrics, RequestSeries};
-use prometheus::{Encoder as _, Registry, TextEncoder};
+use mesh_metrics::{Registry, RequestMetrics, RequestSeries};
+use prometheus::{Encoder as _, TextEncoder};
 
 pub(crate) use self::bad_input::{BadInput, BadInputs, Sender};
 pub(crate) use self::cache::SeriesCache;
@@ -62,5 +62,15 @@ impl Telemetry {
             tracing::error!(%error, "metrics not encoded");
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reference_has_every_metric() {
+        mesh_docs::hold_metrics("mesh-waypoint", Telemetry::new("c".to_owned()).unwrap().registry.listed());
     }
 }

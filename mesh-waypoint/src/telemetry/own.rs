@@ -1,7 +1,8 @@
 //! Metrics that are only ours.
 
+use mesh_metrics::Registry;
 use mesh_otlp::SpanFate;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
 
 /// What became of a copy of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

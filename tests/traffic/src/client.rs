@@ -13,7 +13,7 @@ use crate::outcome::{self, Failure, Outcome};
 use crate::report;
 use crate::socket::{self, Dial, Family};
 use crate::transfer::{self, Header, Moved, Pace, Script};
-use crate::{hold, many, probe};
+use crate::{get, hold, many, probe};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Target {
@@ -104,6 +104,8 @@ pub(crate) enum Client {
         #[command(flatten)]
         target: Target,
     },
+    /// Asks by HTTP/1.1 and says who answered what, how often
+    Get(get::Get),
     /// Sends datagrams to `udp-echo` and waits for each to come back
     Udp(probe::Udp),
 }
@@ -138,6 +140,7 @@ pub(crate) async fn run(client: Client) -> (Outcome, Value) {
         Client::Connect(connect) => connect.run().await,
         Client::Many(many) => many.run().await,
         Client::Hold { target } => hold::run(&target).await,
+        Client::Get(get) => get.run().await,
         Client::Udp(udp) => udp.run().await,
     }
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod get;
 mod hold;
 mod http;
 mod many;

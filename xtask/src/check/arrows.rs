@@ -46,6 +46,8 @@ const WAYPOINT: &[&str] = &[
 ];
 const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
 const TEST: &[&str] = &[
+    "mesh-docs",
+    "mesh-metrics",
     "mesh-abi",
     "mesh-core",
     "mesh-config",
@@ -104,7 +106,7 @@ pub(super) fn check(path: &str, manifest: &str, ours: &[String]) -> Result<Vec<V
     let mut violations = Vec::new();
     for Dependency { name, kind } in dependencies(table.get_ref()) {
         // A crate's own tests may use what tests are made of.
-        let tested_by = kind == Kind::Dev && ["mesh-lab", "mesh-traffic"].contains(&name.as_str());
+        let tested_by = kind == Kind::Dev && ["mesh-lab", "mesh-docs", "mesh-traffic"].contains(&name.as_str());
         if ours.contains(&name) && !allowed.contains(&name.as_str()) && !tested_by && name != package {
             let list = if allowed.is_empty() { "nothing of ours".to_owned() } else { allowed.join(", ") };
             let remedy = "move what is needed to a crate that both may use";

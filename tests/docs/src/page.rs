@@ -3,15 +3,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The repository, from this crate.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
 /// The repository.
+#[must_use]
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+    PathBuf::from(ROOT)
 }
 
 /// A page.
+#[derive(Debug)]
 pub struct Page {
     /// Relative to the repository.
     pub path: PathBuf,
+    /// All of it.
     pub text: String,
 }
 
@@ -20,11 +26,16 @@ pub struct Page {
 pub struct Block<'a> {
     /// The language, and what follows it.
     pub info: Vec<&'a str>,
+    /// Its lines.
     pub body: String,
 }
 
 impl Page {
     /// Every page of docs/, and the README.
+    ///
+    /// # Panics
+    /// When they cannot be read.
+    #[must_use]
     pub fn all() -> Vec<Self> {
         let mut pages = vec![Self::read(Path::new("README.md"))];
         let mut folders = vec![PathBuf::from("docs")];
@@ -42,11 +53,17 @@ impl Page {
         pages
     }
 
-    fn read(path: &Path) -> Self {
+    /// One page.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn read(path: &Path) -> Self {
         Self { path: path.to_path_buf(), text: fs::read_to_string(root().join(path)).unwrap() }
     }
 
     /// The tests that the front matter says hold the page.
+    #[must_use]
     pub fn tests(&self) -> Option<Vec<&str>> {
         let matter = self.text.strip_prefix("---\n")?.split_once("\n---\n")?.0;
         let tests = matter.lines().find_map(|line| line.strip_prefix("tests: "))?;
@@ -54,6 +71,10 @@ impl Page {
     }
 
     /// Its fenced blocks, in order.
+    ///
+    /// # Panics
+    /// When one has no end.
+    #[must_use]
     pub fn blocks(&self) -> Vec<Block<'_>> {
         let mut blocks = Vec::new();
         let mut open: Option<Block<'_>> = None;
@@ -82,12 +103,14 @@ impl Page {
     }
 
     /// Where its links lead.
+    #[must_use]
     pub fn links(&self) -> Vec<&str> {
         let ends = self.prose().flat_map(|line| line.split("](").skip(1));
         ends.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target).collect()
     }
 
     /// What a link may name after `#`: headlines, and explicit marks.
+    #[must_use]
     pub fn anchors(&self) -> Vec<String> {
         let headlines =
             self.prose().filter(|line| line.starts_with('#')).map(|line| slug(line.trim_start_matches('#')));
@@ -103,25 +126,38 @@ fn slug(headline: &str) -> String {
 }
 
 impl Block<'_> {
+    /// Whether it is in this language.
+    #[must_use]
     pub fn is(&self, language: &str) -> bool {
         self.info.first() == Some(&language)
     }
 
+    /// Whether this word follows its language.
+    #[must_use]
     pub fn has(&self, word: &str) -> bool {
         self.info.contains(&word)
     }
 
     /// The exit code that is expected of its last command.
+    ///
+    /// # Panics
+    /// When it is no number.
+    #[must_use]
     pub fn exit_code(&self) -> i32 {
         self.info.iter().find_map(|word| word.strip_prefix("exit=")).map_or(0, |code| code.parse().unwrap())
     }
 
     /// The file that the page says it is.
+    #[must_use]
     pub fn file(&self) -> Option<&str> {
         self.info.iter().find_map(|word| word.strip_prefix("file="))
     }
 
     /// Its commands, each as words, without comments.
+    ///
+    /// # Panics
+    /// When a quote has no end.
+    #[must_use]
     pub fn commands(&self) -> Vec<Vec<String>> {
         let joined = self.body.replace("\\\n", " ");
         joined.lines().map(words).filter(|words| !words.is_empty()).collect()
@@ -149,6 +185,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// The arguments of this program where a command runs it, here or in a pod (`kubectl exec ... -- mesh-ctl ...`).
+#[must_use]
 pub fn arguments_of<'a>(program: &str, command: &'a [String]) -> Option<&'a [String]> {
     let place = command.iter().position(|word| word == program)?;
     let first = place == 0 || command[place - 1] == "--";
@@ -156,24 +193,28 @@ pub fn arguments_of<'a>(program: &str, command: &'a [String]) -> Option<&'a [Str
     first.then(|| &command[place + 1..end.max(place + 1)])
 }
 
-#[test]
-fn words_are_split_as_a_shell_does() {
-    let line = r#"mesh-ctl route -H 'x-beta: 1' http://a/#b "" # a comment"#;
-    assert_eq!(words(line), ["mesh-ctl", "route", "-H", "x-beta: 1", "http://a/#b", ""]);
-    let inside: Vec<String> = words("kubectl exec pod -- mesh-ctl status | head");
-    assert_eq!(arguments_of("mesh-ctl", &inside).unwrap(), ["status"]);
-    assert_eq!(arguments_of("mesh-ctl", &words("which mesh-ctl")), None);
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[test]
-fn blocks_links_and_anchors_are_found() {
-    let text =
-        "---\ntests: a.rs, b.rs\n---\n# A page, of *it*\n[x](y.md#z)\n```sh exit=1\nls # c\n```\n<a id=\"M1\"></a>\n";
-    let page = Page { path: "p.md".into(), text: text.to_owned() };
-    assert_eq!(page.tests().unwrap(), ["a.rs", "b.rs"]);
-    assert_eq!(page.links(), ["y.md#z"]);
-    assert_eq!(page.anchors(), ["a-page-of-it", "M1"]);
-    let blocks = page.blocks();
-    assert_eq!((blocks.len(), blocks[0].exit_code()), (1, 1));
-    assert_eq!(blocks[0].commands(), [["ls"]]);
+    #[test]
+    fn words_are_split_as_a_shell_does() {
+        let line = r#"mesh-ctl route -H 'x-beta: 1' http://a/#b "" # a comment"#;
+        assert_eq!(words(line), ["mesh-ctl", "route", "-H", "x-beta: 1", "http://a/#b", ""]);
+        let inside: Vec<String> = words("kubectl exec pod -- mesh-ctl status | head");
+        assert_eq!(arguments_of("mesh-ctl", &inside).unwrap(), ["status"]);
+        assert_eq!(arguments_of("mesh-ctl", &words("which mesh-ctl")), None);
+    }
+
+    #[test]
+    fn blocks_links_and_anchors_are_found() {
+        let text = "---\ntests: a.rs, b.rs\n---\n# A page, of *it*\n[x](y.md#z)\n```sh exit=1\nls # c\n```\n<a id=\"M1\"></a>\n";
+        let page = Page { path: "p.md".into(), text: text.to_owned() };
+        assert_eq!(page.tests().unwrap(), ["a.rs", "b.rs"]);
+        assert_eq!(page.links(), ["y.md#z"]);
+        assert_eq!(page.anchors(), ["a-page-of-it", "M1"]);
+        let blocks = page.blocks();
+        assert_eq!((blocks.len(), blocks[0].exit_code()), (1, 1));
+        assert_eq!(blocks[0].commands(), [["ls"]]);
+    }
 }
