@@ -1,6 +1,7 @@
 //! The control plane's program: the certificate authority, its files and its service over the network.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod authority;
 mod gateways;
 mod kubernetes;

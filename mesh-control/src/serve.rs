@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use kube::Client;
 use mesh_ca::{CaService, Gatekeeper, ServerIdentity};
 use mesh_config::Options;
 use mesh_core::TrustDomain;
@@ -14,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::admission::{self, AdmissionArgs, Bundle};
 use crate::gateways::{GatewayArgs, Gateways, Settings};
 use crate::kubernetes::{CaSecret, ClusterArgs, Election, KubernetesGatekeeper};
 use crate::metrics;
@@ -45,6 +47,8 @@ pub(crate) struct ServeArgs {
     cluster: ClusterArgs,
     #[command(flatten)]
     gateways: GatewayArgs,
+    #[command(flatten)]
+    admission: AdmissionArgs,
     /// DNS name in the server's own certificate, which node agents ask for.
     #[arg(long, value_name = "NAME", default_value = mesh_ca::SERVER_NAME)]
     server_name: String,
@@ -86,13 +90,17 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             let made_up = || format!("mesh-control-{:08x}", fastrand::u32(..));
             let holder = args.cluster.pod_name.clone().unwrap_or_else(made_up);
             let election = Election::new(client.clone(), args.cluster.namespace(), LEASE, holder);
+            let bundle = bundle(&args, &client, &authority);
             let gateways = settings(&args).map(|settings| Gateways::new(client, settings, config, authority.clone()));
-            let lead = async || match &gateways {
-                Some(gateways) => gateways.run().await,
-                None => std::future::pending().await,
+            let lead = async || {
+                tokio::join!(
+                    forever(gateways.as_ref().map(|known| known.run())),
+                    forever(bundle.as_ref().map(Bundle::follow))
+                );
             };
             let ended = tokio::select! {
-                ended = certify(&args, authority, gatekeeper) => ended,
+                ended = certify(&args, authority.clone(), gatekeeper) => ended,
+                ended = admission::serve(&args.admission, &authority, &args.server_name) => ended,
                 () = secret.follow() => Ok(()),
                 () = election.lead(lead) => Ok(()),
             };
@@ -100,6 +108,20 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             ended
         }
     }
+}
+
+/// What there is of it, and then nothing more.
+async fn forever(work: Option<impl Future<Output = ()>>) {
+    if let Some(work) = work {
+        work.await;
+    }
+    std::future::pending().await
+}
+
+/// Who tells the API server of the webhook's roots; none where there is no webhook.
+fn bundle(args: &ServeArgs, client: &Client, authority: &Arc<LocalAuthority>) -> Option<Bundle> {
+    let (name, roots) = (args.admission.webhook_configuration.clone(), args.ca.join("root-cert.pem"));
+    args.admission.webhook_addr.map(|_| Bundle::new(client.clone(), name, authority.clone(), roots))
 }
 
 /// How Gateways are run; none where no image says by what.

@@ -20,6 +20,7 @@ mod limits;
 mod live;
 mod object;
 mod probes;
+mod review;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod texts;
@@ -42,5 +43,6 @@ pub use istio::{
 pub use kind::{ReadKind, read_kinds};
 pub use live::LiveObjects;
 pub use object::{Located, ObjectSet};
+pub use review::review;
 pub use translate::{Change, Changes};
 pub use watch::watch;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::config::{Config, Options};
-use crate::finding::ObjectName;
+use crate::finding::{Finding, ObjectName};
 use crate::last_good::Contents;
 use crate::limits::Limits;
 use crate::translate::Translator;
@@ -39,6 +39,12 @@ impl LiveObjects {
             self.translator.update(&source(&name), previous, &contents);
             self.contents.insert(name, contents);
         }
+    }
+
+    /// What is wrong with an object by itself.
+    #[must_use]
+    pub fn findings_of(&self, name: &ObjectName) -> &[Finding] {
+        self.contents.get(name).map_or(&[], |contents| &contents.findings)
     }
 
     /// Forgets an object that is gone.

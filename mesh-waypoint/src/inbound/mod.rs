@@ -83,9 +83,10 @@ pub(crate) async fn speak(worker: Rc<Worker>, arrival: Arrival, mut stream: impl
     let Ok((sniffed, read)) = sniff::sniff(&mut stream, arrival.declared).await else { return };
     let stream = Prefixed::new(read, stream);
     match sniffed {
-        Sniffed::Http1 => http::serve_http1(worker, arrival, stream).await,
-        Sniffed::Http2 => http::serve_http2(worker, arrival, stream).await,
-        Sniffed::Other => tcp::carry(&worker, &arrival, stream).await,
+        // On the heap each: a connection costs what its own kind needs, and one that has said nothing yet costs little.
+        Sniffed::Http1 => Box::pin(http::serve_http1(worker, arrival, stream)).await,
+        Sniffed::Http2 => Box::pin(http::serve_http2(worker, arrival, stream)).await,
+        Sniffed::Other => Box::pin(tcp::carry(&worker, &arrival, stream)).await,
     }
 }
 

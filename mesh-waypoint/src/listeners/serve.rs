@@ -28,7 +28,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     let _ = stream.set_nodelay(true);
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let served = if port.listeners.is_tls() {
-        secured(worker, stream, peer, &port).await
+        Box::pin(secured(worker, stream, peer, &port)).await
     } else {
         let entrance = Entrance { port: number, server: None, tls: false };
         match port.listeners.all().first().cloned() {

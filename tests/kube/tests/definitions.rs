@@ -1,7 +1,10 @@
 //! Istio's kinds on a cluster without Istio: the chart's definitions take what people have, and kubectl says what it does not know.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use mesh_kube_cluster::apps::PATIENCE;
+use mesh_kube_cluster::mesh::Mesh;
 use mesh_kube_cluster::{Cluster, Kubectl};
+use mesh_lab::wait_until;
 
 const DEFINITIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/mesh/crds");
 const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/mesh-config/fixtures/istio-guide");
@@ -44,4 +47,26 @@ fn kubectl_names_an_unknown_field_and_explains_the_others() -> Result<()> {
     let explained = kubectl.run(&["explain", "virtualservices.spec.http.retries.attempts"])?;
     ensure!(explained.contains("How often it is tried again"), "{explained}");
     Ok(())
+}
+
+#[test]
+fn the_webhook_refuses_what_would_not_be_in_force() -> Result<()> {
+    let cluster = Cluster::of_tests()?;
+    let kubectl = cluster.kubectl();
+    let mesh = Mesh::installed(&cluster, &["validation.enabled=true", "validation.failurePolicy=Fail"])?;
+    let rule = |timeout: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: reviewed, namespace: default}}\n\
+             spec: {{hosts: [cart], http: [{{timeout: {timeout}, route: [{{destination: {{host: cart}}}}]}}]}}\n"
+        )
+    };
+    // Until the API server has been told of the roots, nothing is taken.
+    wait_until("the webhook to answer", PATIENCE, || Ok(kubectl.apply(&rule("5s")).ok().map(drop)))
+        .with_context(|| mesh.logs())?;
+    let said =
+        kubectl.apply(&rule("soon")).map_or_else(|error| format!("{error:#}"), |taken| format!("taken: {taken}"));
+    ensure!(said.contains("validation.mesh.dev") && said.contains("spec.http[0].timeout"), "{said}");
+    let kept = kubectl.get(&["-n", "default", "virtualservice", "reviewed"])?;
+    ensure!(kept["spec"]["http"][0]["timeout"] == "5s", "{kept}");
+    kubectl.run(&["-n", "default", "delete", "virtualservice", "reviewed"]).map(drop)
 }
