@@ -74,6 +74,9 @@ pub(crate) struct ServeArgs {
     /// After how long the keys that tokens are verified with are fetched anew.
     #[arg(long, value_name = "SECONDS", default_value = "1200", value_parser = seconds)]
     pub(crate) jwks_refresh: Duration,
+    /// Seconds from one answer of DNS to the next question, for hosts of ServiceEntries whose endpoints it knows.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) dns_refresh: u32,
     /// How long requests have to end after SIGTERM.
     #[arg(long, value_name = "SECONDS", default_value = "25", value_parser = seconds)]
     pub(crate) drain_time: Duration,

@@ -34,7 +34,7 @@ use crate::{
     listeners::{self, Listeners, Own},
     readiness::Readiness,
     telemetry::{Finished, Scrape, Telemetry, Tracer},
-    upstream::SharedClusters,
+    upstream::{Names, SharedClusters},
     worker::{Door, Workers},
 };
 
@@ -75,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) rules: RuleBook,
     /// What is known of upstreams, over all threads.
     pub(crate) clusters: SharedClusters,
+    /// Names that DNS has the addresses of.
+    pub(crate) names: Names,
     /// True once no more shall begin.
     pub(crate) draining: watch::Sender<bool>,
     /// Connections being served.
@@ -127,6 +129,7 @@ pub(crate) async fn run(args: ServeArgs, log: LogControl) -> anyhow::Result<()> 
             admin::serve(socket, api),
             export(exporter, &shared),
             authn::follow(&shared),
+            shared.names.follow(),
         );
     };
     tokio::pin!(background);
@@ -170,10 +173,12 @@ async fn share(args: ServeArgs, authority: &Authority) -> anyhow::Result<(Shared
     let told = &telemetry.own.spans;
     let spans = collector.map(|collector| Tracer::to(collector, args.spans.trace_sampling, told.clone()));
     let (tracer, exporter) = spans.unzip();
+    let refresh = Duration::from_secs(args.dns_refresh.into());
     let shared = Shared {
         tracer,
         keys: KeyStore::new(args.jwks_refresh, telemetry.clone()),
         own: Own { gateway: args.name, pod: args.pod },
+        names: Names::new(refresh, telemetry.own.dns_failures.clone()),
         telemetry,
         listeners: watch::Sender::default(),
         server: Server::new(limits.clone(), identities.trust()).taking_names(),

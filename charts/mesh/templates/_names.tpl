@@ -37,7 +37,7 @@ app.kubernetes.io/name: {{ . }}
   resources: [authorizationpolicies, peerauthentications, requestauthentications]
   verbs: [get, list, watch]
 - apiGroups: [networking.istio.io]
-  resources: [destinationrules, gateways, serviceentries, virtualservices]
+  resources: [destinationrules, gateways, serviceentries, virtualservices, workloadentries]
   verbs: [get, list, watch]
 - apiGroups: [telemetry.istio.io]
   resources: [telemetries]

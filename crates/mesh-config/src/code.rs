@@ -145,6 +145,12 @@ codes! {
         "Remove the field, or do without what it asks for."
     NoClusterAddress = "MESH0212" Warning "Service of type ExternalName is not carried"
         "Use the external name directly."
+    HostTaken = "MESH0213" Error "host is another's already"
+        "Join the two in one ServiceEntry, or give this one another host; it is not in force for the host until then."
+    NotCaptured = "MESH0214" Info "clients reach the host past the mesh"
+        "Give the ServiceEntry addresses that its hosts have for clients; without, requests are told by their host at gateways alone."
+    NotSelected = "MESH0215" Info "WorkloadEntry is nobody's endpoint"
+        "Let the workloadSelector of a ServiceEntry in its namespace select its labels."
 
     // Policies.
     BadPolicyValue = "MESH0301" Error "policy says something impossible"

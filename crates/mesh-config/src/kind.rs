@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     TlsRoute,
     TcpRoute,
     ReferenceGrant,
+    ServiceEntry,
+    WorkloadEntry,
     Secret,
     MeshConfig,
 }
@@ -52,7 +54,7 @@ impl Kind {
     }
 }
 
-const READ: [(&str, &str, Kind); 35] = [
+const READ: [(&str, &str, Kind); 41] = [
     ("v1", "Namespace", Kind::Namespace),
     ("v1", "Node", Kind::Node),
     ("v1", "ServiceAccount", Kind::ServiceAccount),
@@ -86,6 +88,12 @@ const READ: [(&str, &str, Kind); 35] = [
     ("networking.istio.io/v1", "Gateway", Kind::IstioGateway),
     ("networking.istio.io/v1beta1", "Gateway", Kind::IstioGateway),
     ("networking.istio.io/v1alpha3", "Gateway", Kind::IstioGateway),
+    ("networking.istio.io/v1", "ServiceEntry", Kind::ServiceEntry),
+    ("networking.istio.io/v1beta1", "ServiceEntry", Kind::ServiceEntry),
+    ("networking.istio.io/v1alpha3", "ServiceEntry", Kind::ServiceEntry),
+    ("networking.istio.io/v1", "WorkloadEntry", Kind::WorkloadEntry),
+    ("networking.istio.io/v1beta1", "WorkloadEntry", Kind::WorkloadEntry),
+    ("networking.istio.io/v1alpha3", "WorkloadEntry", Kind::WorkloadEntry),
     ("v1", "Secret", Kind::Secret),
     ("v1", "ConfigMap", Kind::MeshConfig),
 ];

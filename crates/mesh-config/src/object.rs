@@ -16,7 +16,7 @@ use crate::finding::{Finding, ObjectName, Origin};
 use crate::gateway_api::{ConnectionRoute, Gateway, ReferenceGrant, Route, connection_route, grpc_route, http_route};
 use crate::istio::{
     AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, MeshConfig, PeerAuthentication, RequestAuthentication,
-    VirtualService, stand_in,
+    ServiceEntry, VirtualService, WorkloadEntry, stand_in,
 };
 use crate::kind::{Kind, Treatment, treatment};
 use crate::kubernetes::{EndpointSlice, Pod};
@@ -94,6 +94,10 @@ pub struct ObjectSet {
     pub tls_routes: BTreeMap<Key, Located<ConnectionRoute>>,
     /// TCPRoutes.
     pub tcp_routes: BTreeMap<Key, Located<ConnectionRoute>>,
+    /// ServiceEntries.
+    pub service_entries: BTreeMap<Key, Located<ServiceEntry>>,
+    /// WorkloadEntries.
+    pub workload_entries: BTreeMap<Key, Located<WorkloadEntry>>,
     /// Secrets.
     pub secrets: BTreeMap<Key, Located<Secret>>,
     /// The ConfigMap with the mesh configuration, where there is one.
@@ -121,6 +125,8 @@ pub(crate) enum Object {
     IstioGateway(Arc<IstioGateway>),
     TlsRoute(Arc<ConnectionRoute>),
     TcpRoute(Arc<ConnectionRoute>),
+    ServiceEntry(Arc<ServiceEntry>),
+    WorkloadEntry(Arc<WorkloadEntry>),
     Secret(Arc<Secret>),
     MeshConfig(Arc<MeshConfig>),
 }
@@ -186,6 +192,12 @@ impl ObjectSet {
             }
             Object::TlsRoute(it) => swap(&mut self.tls_routes, id, key, Some((place, it)), Object::TlsRoute),
             Object::TcpRoute(it) => swap(&mut self.tcp_routes, id, key, Some((place, it)), Object::TcpRoute),
+            Object::ServiceEntry(it) => {
+                swap(&mut self.service_entries, id, key, Some((place, it)), Object::ServiceEntry)
+            }
+            Object::WorkloadEntry(it) => {
+                swap(&mut self.workload_entries, id, key, Some((place, it)), Object::WorkloadEntry)
+            }
             Object::Secret(it) => swap(&mut self.secrets, id, key, Some((place, it)), Object::Secret),
             Object::MeshConfig(it) => swap(&mut self.mesh_configs, id, key, Some((place, it)), Object::MeshConfig),
         }
@@ -217,6 +229,8 @@ impl ObjectSet {
             Kind::IstioGateway => swap(&mut self.istio_gateways, id, key, None, Object::IstioGateway),
             Kind::TlsRoute => swap(&mut self.tls_routes, id, key, None, Object::TlsRoute),
             Kind::TcpRoute => swap(&mut self.tcp_routes, id, key, None, Object::TcpRoute),
+            Kind::ServiceEntry => swap(&mut self.service_entries, id, key, None, Object::ServiceEntry),
+            Kind::WorkloadEntry => swap(&mut self.workload_entries, id, key, None, Object::WorkloadEntry),
             Kind::Secret => swap(&mut self.secrets, id, key, None, Object::Secret),
             Kind::MeshConfig => swap(&mut self.mesh_configs, id, key, None, Object::MeshConfig),
         }
@@ -390,6 +404,8 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
         Kind::IstioGateway => Object::IstioGateway(IstioGateway::read(value, name)?.into()),
         Kind::TlsRoute => Object::TlsRoute(connection_route::read("TLSRoute", value, name)?.into()),
         Kind::TcpRoute => Object::TcpRoute(connection_route::read("TCPRoute", value, name)?.into()),
+        Kind::ServiceEntry => Object::ServiceEntry(ServiceEntry::read(value, name)?.into()),
+        Kind::WorkloadEntry => Object::WorkloadEntry(WorkloadEntry::read(value)?.into()),
         Kind::Secret => Object::Secret(secret(value, name)?.into()),
         Kind::MeshConfig => Object::MeshConfig(MeshConfig::read(&value)?.into()),
     })
@@ -430,6 +446,8 @@ impl Object {
             Self::IstioGateway(_) => Kind::IstioGateway,
             Self::TlsRoute(_) => Kind::TlsRoute,
             Self::TcpRoute(_) => Kind::TcpRoute,
+            Self::ServiceEntry(_) => Kind::ServiceEntry,
+            Self::WorkloadEntry(_) => Kind::WorkloadEntry,
             Self::Secret(_) => Kind::Secret,
             Self::MeshConfig(_) => Kind::MeshConfig,
         }

@@ -10,7 +10,7 @@ use mesh_config::{Code, Options, Severity, load};
 use mesh_core::l7::TrafficRule;
 use mesh_core::l7::gateway::Serves;
 use mesh_core::policy::{AuthorizationPolicy, Clause, ClientTlsRule, PeerAuthentication, Rule, Selector};
-use mesh_core::{Policies, Service, Snapshot, Unwatched, Workload};
+use mesh_core::{Entry, Policies, Service, Snapshot, Unwatched, Workload};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
@@ -169,12 +169,23 @@ fn describe_workload(workload: &Workload, text: &mut String) {
 
 fn describe_service(service: &Service, text: &mut String) {
     writeln!(text, "service {} {:?}", service.hostname, service.vips).unwrap();
+    if let Some(entry) = &service.entry {
+        let Entry { object, internal, resolution, names, exported_to, subject_alt_names } = &**entry;
+        writeln!(text, "  of ServiceEntry {object} {resolution:?} internal={internal}").unwrap();
+        writeln!(text, "  for {exported_to:?}, certificates of {subject_alt_names:?}").unwrap();
+        for name in names {
+            writeln!(text, "  {} by {}:{} {:?}", name.of_port, name.name, name.port, name.traits).unwrap();
+        }
+    }
     for port in &service.ports {
         let name = port.name.as_deref().unwrap_or("-");
         writeln!(text, "  {name} {}/{}", port.port, port.protocol).unwrap();
         for endpoint in &port.endpoints {
             let workload = endpoint.workload.as_ref().map_or("-", |w| &w.name);
             writeln!(text, "    {} {workload}", endpoint.address).unwrap();
+            if let Some(traits) = &endpoint.traits {
+                writeln!(text, "      {traits:?}").unwrap();
+            }
         }
     }
 }

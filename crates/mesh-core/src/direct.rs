@@ -84,5 +84,6 @@ fn same_family(workload: &Workload, other: IpAddr) -> Option<IpAddr> {
 #[must_use]
 pub fn kernel_may_pick(snapshot: &Snapshot, service: &Service) -> bool {
     snapshot.l7().waypoint_of(service).is_none()
+        && service.entry.is_none()
         && !snapshot.policies().client_tls().iter().any(|rule| rule.host.matches(&service.hostname))
 }

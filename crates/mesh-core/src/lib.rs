@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod direct;
+pub mod entry;
 pub mod identity;
 pub mod l7;
 mod label_set;
@@ -20,6 +21,7 @@ pub mod trace_context;
 mod unwatched;
 pub mod why;
 
+pub use entry::{EndpointTraits, Entry, Locality, NamedEndpoint, Resolution};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub use label_set::LabelSet;
 pub use model::{

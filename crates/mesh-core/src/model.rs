@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::entry::{EndpointTraits, Entry, Resolution};
 use crate::identity::SpiffeId;
 use crate::label_set::LabelSet;
 use crate::unwatched::Unwatched;
@@ -124,12 +125,12 @@ impl fmt::Display for OutsideReason {
     }
 }
 
-/// A Kubernetes Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A Kubernetes Service, or a host of a ServiceEntry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Service {
     /// The Service's namespace.
     pub namespace: Arc<str>,
-    /// The Service's name.
+    /// The Service's name; the host of a ServiceEntry.
     pub name: Arc<str>,
     /// The full host name, such as `cart.shop.svc.cluster.local`.
     pub hostname: Arc<str>,
@@ -137,6 +138,8 @@ pub struct Service {
     pub vips: Vec<IpAddr>,
     /// The declared ports.
     pub ports: Vec<ServicePort>,
+    /// What a ServiceEntry says beside that; none for a Kubernetes Service.
+    pub entry: Option<Arc<Entry>>,
 }
 
 impl Service {
@@ -144,6 +147,25 @@ impl Service {
     #[must_use]
     pub fn port(&self, number: u16, protocol: Protocol) -> Option<&ServicePort> {
         self.ports.iter().find(|port| port.port == number && port.protocol == protocol)
+    }
+
+    /// Whether it is there for clients of that namespace (`exportTo`); none for clients that nobody knows.
+    #[must_use]
+    pub fn is_visible_to(&self, namespace: Option<&str>) -> bool {
+        let exported_to = self.entry.as_ref().and_then(|entry| entry.exported_to.as_deref());
+        exported_to.is_none_or(|listed| listed.iter().any(|own| Some(&**own) == namespace))
+    }
+
+    /// Whether it is a host of that ServiceEntry.
+    #[must_use]
+    pub fn is_of_entry(&self, namespace: &str, name: &str) -> bool {
+        *self.namespace == *namespace && self.entry.as_ref().is_some_and(|entry| *entry.object == *name)
+    }
+
+    /// How endpoints are found.
+    #[must_use]
+    pub fn resolution(&self) -> Resolution {
+        self.entry.as_ref().map_or(Resolution::Static, |entry| entry.resolution)
     }
 }
 
@@ -198,6 +220,23 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The workload that it is, where known; endpoints outside the cluster have none.
     pub workload: Option<Arc<Workload>>,
+    /// What a ServiceEntry says of it; none for what only a Pod says of itself.
+    pub traits: Option<Arc<EndpointTraits>>,
+}
+
+impl Endpoint {
+    /// An endpoint of which nothing is said.
+    #[must_use]
+    pub const fn new(address: SocketAddr, workload: Option<Arc<Workload>>) -> Self {
+        Self { address, workload, traits: None }
+    }
+
+    /// The labels that it is selected by: what is said of it, else the workload's.
+    #[must_use]
+    pub fn labels(&self) -> Option<&LabelSet> {
+        let said = self.traits.as_ref().map(|traits| &traits.labels).filter(|labels| !labels.is_empty());
+        said.or_else(|| self.workload.as_ref().map(|workload| &workload.labels))
+    }
 }
 
 /// A transport protocol of a Service's port. The mesh carries TCP.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::entry::Resolution;
 use crate::identity::SpiffeId;
 use crate::l7::{WAYPOINT_PORT, Waypoint};
 use crate::model::{Endpoint, Protocol, Service, Workload};
@@ -65,6 +66,12 @@ pub enum Refusal {
         /// The Service asked for.
         service: Arc<Service>,
     },
+    /// The host is a ServiceEntry's that DNS has the endpoints of, and it has no waypoint: nodes ask no DNS.
+    #[error("host {} is found by DNS, which a waypoint asks, and it has none", service.hostname)]
+    NamesNotResolved {
+        /// The host asked for.
+        service: Arc<Service>,
+    },
     /// The Service does not declare the port for TCP.
     #[error("service {}/{} declares no TCP port {port}", service.namespace, service.name)]
     ServicePortNotDeclared {
@@ -107,6 +114,7 @@ impl Refusal {
     pub const fn service(&self) -> Option<&Arc<Service>> {
         match self {
             Self::ServiceWithoutEndpoints { service }
+            | Self::NamesNotResolved { service }
             | Self::ServicePortNotDeclared { service, .. }
             | Self::MutualTlsImpossible { service, .. }
             | Self::TlsNotOriginated { service, .. } => Some(service),
@@ -131,9 +139,9 @@ pub fn resolve(
     random: u64,
 ) -> Result<Destination, Refusal> {
     let dst = canonical(dst);
-    let Some(service) = snapshot.service_by_vip(dst.ip()) else {
+    let Some(service) = service_at(snapshot, client, dst) else {
         let workload = snapshot.workload_by_address(dst.ip()).cloned();
-        let named = snapshot.headless_service(dst);
+        let named = snapshot.headless_service(dst).filter(|(service, _)| is_there_for(service, client));
         let of_workload = || snapshot.l7().waypoint_of_workload(workload.as_deref()?);
         let of_service = || snapshot.l7().waypoint_of(named?.0);
         if let Some(waypoint) = between(client, of_workload().or_else(of_service)) {
@@ -148,8 +156,16 @@ pub fn resolve(
     if let Some(waypoint) = between(client, snapshot.l7().waypoint_of(service)) {
         return by_waypoint(snapshot, waypoint, Some(service), dst, random);
     }
-    let Some(endpoint) = pick(of_family(&port.endpoints, dst.is_ipv6()), random) else {
-        return Err(Refusal::ServiceWithoutEndpoints { service: Arc::clone(service) });
+    let itself;
+    let endpoint = if service.resolution() == Resolution::None {
+        itself = Endpoint::new(dst, snapshot.workload_by_address(dst.ip()).cloned());
+        &itself
+    } else {
+        let picked = pick(of_family(&port.endpoints, dst.is_ipv6()), random);
+        picked.ok_or_else(|| match service.resolution().is_dns() {
+            true => Refusal::NamesNotResolved { service: Arc::clone(service) },
+            false => Refusal::ServiceWithoutEndpoints { service: Arc::clone(service) },
+        })?
     };
     let (transport, rule) = transport_to(snapshot, client, Some((service, port.port)), endpoint.workload.as_deref())?;
     Ok(Destination {
@@ -159,6 +175,23 @@ pub fn resolve(
         transport,
         rule,
     })
+}
+
+/// The Service that a client asks for by an address. An address of a ServiceEntry is perhaps a server's own: it is that of
+/// the entry at the ports that are declared, and for the namespaces that it is exported to.
+pub(crate) fn service_at<'a>(
+    snapshot: &'a Snapshot,
+    client: Option<&Workload>,
+    dst: SocketAddr,
+) -> Option<&'a Arc<Service>> {
+    let service = snapshot.service_by_vip(dst.ip())?;
+    let asked =
+        service.entry.is_none() || service.port(dst.port(), Protocol::Tcp).is_some() && is_there_for(service, client);
+    asked.then_some(service)
+}
+
+fn is_there_for(service: &Service, client: Option<&Workload>) -> bool {
+    service.is_visible_to(client.map(|client| &*client.namespace))
 }
 
 /// The waypoint, if it stands between the client and where it wants to go: not for its own replicas, nor for nobody known.

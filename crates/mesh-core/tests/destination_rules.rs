@@ -50,7 +50,7 @@ fn shop(rules: Vec<ClientTlsRule>) -> Snapshot {
         port,
         protocol: Protocol::Tcp,
         speaks: Default::default(),
-        endpoints: vec![Endpoint { address: socket(address), workload: workload.cloned() }],
+        endpoints: vec![Endpoint::new(socket(address), workload.cloned())],
     };
     let service = Service {
         namespace: "shop".into(),
@@ -62,6 +62,7 @@ fn shop(rules: Vec<ClientTlsRule>) -> Snapshot {
             port(81, "10.0.0.2:8080", Some(&legacy)),
             port(82, "203.0.113.9:443", None),
         ],
+        ..Default::default()
     };
     let rules = rules.into_iter().map(Arc::new).collect();
     let policies = Policies::build(ROOT_NAMESPACE.into(), Vec::new(), Vec::new(), rules);

@@ -46,7 +46,7 @@ fn rule(host: &str, tls: ClientTls) -> Arc<ClientTlsRule> {
 fn snapshot(authorization: Vec<Arc<AuthorizationPolicy>>, tls: Vec<Arc<ClientTlsRule>>) -> Snapshot {
     let server = workload("server", &["10.0.0.2", "fd00::2"]);
     let service = |name: &str, vips: &[&str], port: u16| {
-        let endpoint = Endpoint { address: SocketAddr::new(server.addresses[0], port), workload: Some(server.clone()) };
+        let endpoint = Endpoint::new(SocketAddr::new(server.addresses[0], port), Some(server.clone()));
         let port = ServicePort {
             name: None,
             port,
@@ -60,6 +60,7 @@ fn snapshot(authorization: Vec<Arc<AuthorizationPolicy>>, tls: Vec<Arc<ClientTls
             hostname: format!("{name}.shop.svc.cluster.local").into(),
             vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
             ports: vec![port],
+            ..Default::default()
         }
     };
     let services = [service("plain", &["10.96.0.1"], 80), service("headless", &[], 9000)];

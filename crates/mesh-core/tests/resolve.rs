@@ -30,7 +30,7 @@ fn workload(name: &str, enrolment: Enrolment, addresses: &[&str]) -> Arc<Workloa
 }
 
 fn endpoint(address: &str, workload: Option<&Arc<Workload>>) -> Endpoint {
-    Endpoint { address: socket(address), workload: workload.cloned() }
+    Endpoint::new(socket(address), workload.cloned())
 }
 
 fn port(port: u16, protocol: Protocol, endpoints: Vec<Endpoint>) -> ServicePort {
@@ -61,6 +61,7 @@ fn shop() -> Snapshot {
             port(83, Protocol::Tcp, vec![]),
             port(53, Protocol::Udp, vec![endpoint("10.244.0.2:53", Some(&cart))]),
         ],
+        ..Default::default()
     };
     Snapshot::build([cart, legacy, host], [service])
 }
@@ -137,6 +138,7 @@ fn with_endpoints(count: u16) -> Snapshot {
         hostname: "many.shop.svc.cluster.local".into(),
         vips: vec![ip("10.96.0.9")],
         ports: vec![port(80, Protocol::Tcp, endpoints.collect())],
+        ..Default::default()
     };
     Snapshot::build(Vec::<Workload>::new(), [service])
 }

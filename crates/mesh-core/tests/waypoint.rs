@@ -37,10 +37,8 @@ fn replica(number: usize) -> Arc<Workload> {
 }
 
 fn service(name: &str, vip: &str, port: u16, endpoints: &[(&str, &Arc<Workload>)]) -> Service {
-    let endpoint = |(address, workload): &(&str, &Arc<Workload>)| Endpoint {
-        address: socket(address),
-        workload: Some(Arc::clone(workload)),
-    };
+    let endpoint =
+        |(address, workload): &(&str, &Arc<Workload>)| Endpoint::new(socket(address), Some(Arc::clone(workload)));
     let endpoints = endpoints.iter().map(endpoint).collect();
     Service {
         namespace: "shop".into(),
@@ -48,6 +46,7 @@ fn service(name: &str, vip: &str, port: u16, endpoints: &[(&str, &Arc<Workload>)
         hostname: format!("{name}.shop.svc.cluster.local").into(),
         vips: vec![vip.parse().unwrap()],
         ports: vec![ServicePort { name: None, port, protocol: Protocol::Tcp, speaks: Default::default(), endpoints }],
+        ..Default::default()
     }
 }
 

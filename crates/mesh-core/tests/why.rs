@@ -38,9 +38,8 @@ fn cluster() -> Snapshot {
         pod("bank", "cart", 9, Enrolment::Enrolled, &["10.0.0.9", "fd00::9"]),
         pod("bank", "teller", 1, OUTSIDE, &["10.0.0.10"]),
     ];
-    let endpoints = carts
-        .iter()
-        .map(|cart| Endpoint { address: SocketAddr::new(cart.addresses[0], 8080), workload: Some(Arc::clone(cart)) });
+    let endpoints =
+        carts.iter().map(|cart| Endpoint::new(SocketAddr::new(cart.addresses[0], 8080), Some(Arc::clone(cart))));
     let port = |number, endpoints| ServicePort {
         name: None,
         port: number,
@@ -54,6 +53,7 @@ fn cluster() -> Snapshot {
         hostname: format!("{name}.{namespace}.svc.cluster.local").into(),
         vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
         ports,
+        ..Default::default()
     };
     let services = [
         service("shop", "cart", &["10.96.0.1"], vec![port(80, endpoints.collect())]),

@@ -176,9 +176,9 @@ fn destination(snapshot: &Arc<Snapshot>, report: &mut Report, random: u64) -> Re
                     let failure = Failure { reason: Refused::NoEndpoint, error: refusal.to_string() };
                     return Err(TunnelFailure::NotYet(failure));
                 }
-                Refusal::ServiceWithoutEndpoints { .. } | Refusal::ServicePortNotDeclared { .. } => {
-                    (Refused::NoEndpoint, None)
-                }
+                Refusal::ServiceWithoutEndpoints { .. }
+                | Refusal::NamesNotResolved { .. }
+                | Refusal::ServicePortNotDeclared { .. } => (Refused::NoEndpoint, None),
                 Refusal::MutualTlsImpossible { rule, .. } | Refusal::TlsNotOriginated { rule, .. } => {
                     (Refused::RuleNotMet, Some(rule))
                 }

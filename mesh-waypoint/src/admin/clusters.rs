@@ -51,7 +51,7 @@ impl Admin {
         used: &HashMap<ClusterKey, Arc<ClusterState>>,
     ) -> WaypointCluster {
         let state = used.get(key).map(|state| &**state);
-        let view = ClusterView::of(key, snapshot, &self.shared.own.gateway.namespace, state);
+        let view = ClusterView::of(key, snapshot, (&self.shared.own.gateway.namespace, &self.shared.names), state);
         let policy = view.as_ref().map(|view| view.policy.clone()).unwrap_or_default();
         let (endpoints, refused) = match view.map(|view| view.endpoints) {
             None => (Vec::new(), Some("the configuration has no such destination".to_owned())),

@@ -167,6 +167,10 @@ fn rules_here<'a>(shared: &Shared, snapshot: &'a Snapshot) -> Vec<&'a Arc<TokenR
             let by = service.and_then(|service| l7.waypoint_of(service));
             by.is_some_and(|by| is_own(&by.namespace, &by.name))
         }
+        PolicyTarget::ServiceEntry(name) => {
+            let mut hosts = snapshot.services().filter(|service| service.is_of_entry(&name.namespace, &name.name));
+            hosts.any(|host| l7.waypoint_of(host).is_some_and(|by| is_own(&by.namespace, &by.name)))
+        }
     };
     let targeted = policies.targeted_authentication().iter().filter(|policy| policy.targets.iter().any(is_here));
     let pod = shared.own.workload(snapshot).map(|workload| &**workload);

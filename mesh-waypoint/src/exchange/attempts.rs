@@ -108,7 +108,7 @@ impl Attempts<'_> {
     }
 
     async fn all(&self, body: &mut RequestBody) -> Result<Sent, Refusal> {
-        let mut wish = Wish { hash: self.hash(), avoid: Vec::new() };
+        let mut wish = Wish { hash: self.hash(), asked: self.connection.arrival.asked, avoid: Vec::new() };
         let mut retries = 0;
         let mut under_way: Option<Count<_>> = None;
         loop {

@@ -70,7 +70,7 @@ fn one(connection: &Rc<Connection>, mirror: &Mirror, head: &Head, version: Versi
 
 /// Whether it was answered, whatever the answer was.
 async fn copy(worker: &Rc<Worker>, key: &ClusterKey, version: Version, request: Request<RequestBody>) -> bool {
-    let Ok(cluster) = Cluster::get(worker, key) else { return false };
+    let Ok(cluster) = Cluster::ready(worker, key).await else { return false };
     let Ok(endpoint) = cluster.pick(&Wish::default()) else { return false };
     let attempt = Attempt { worker, cluster: &cluster, endpoint: &endpoint, version, trace: None };
     let Ok(sent) = attempt.send(request).await else { return false };

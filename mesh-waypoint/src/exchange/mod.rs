@@ -78,7 +78,7 @@ async fn forward(
         Course::Forward(plan) => plan,
         Course::Answer(response) => return Ok(response),
     };
-    let cluster = Cluster::get(worker, &plan.cluster).map_err(|error| reply::of_upstream(&error))?;
+    let cluster = Cluster::ready(worker, &plan.cluster).await.map_err(|error| reply::of_upstream(&error))?;
     ledger.note_cluster(&cluster);
     let deadline = plan.timeouts.request.map(|limit| Instant::now() + limit);
     let cookie = Attempts::new_cookie(&cluster, &mut head);

@@ -1,6 +1,6 @@
 //! What becomes of a request: the rule that it belongs to, and what the rule asks for.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::LOCATION};
@@ -107,9 +107,23 @@ enum Known {
     ByHttps(HeaderValue),
 }
 
-fn at_arrival(connection: &Connection, snapshot: &Snapshot, head: &Head) -> Result<Known, Refusal> {
+/// What a request is for. Hosts of one ServiceEntry may have one address: then its own word tells which is meant.
+fn asked_for<'a>(snapshot: &Snapshot, target: &'a Target, head: &Head) -> Cow<'a, Target> {
+    if let Target::Service(service, port) = target
+        && let Some(entry) = &service.entry
+        && head.host() != &*service.hostname
+        && let Some(named) = snapshot.service_by_hostname(head.host())
+        && named.namespace == service.namespace
+        && named.entry.as_ref().is_some_and(|own| own.object == entry.object)
+    {
+        return Cow::Owned(Target::Service(named.clone(), *port));
+    }
+    Cow::Borrowed(target)
+}
+
+fn at_arrival(connection: &Connection, target: &Target, snapshot: &Snapshot, head: &Head) -> Result<Known, Refusal> {
     let arrival = &connection.arrival;
-    match &arrival.target {
+    match target {
         Target::Service(service, port) => {
             let client = arrival.client.identity.as_ref().map(SpiffeId::namespace);
             let l7 = snapshot.l7();
@@ -148,8 +162,8 @@ pub(super) async fn course(
     head: &mut Head,
     ledger: &Rc<Ledger>,
 ) -> Result<Course, Refusal> {
-    let arrival = &connection.arrival;
-    let table = match at_arrival(connection, snapshot, head)? {
+    let target = asked_for(snapshot, &connection.arrival.target, head);
+    let table = match at_arrival(connection, &target, snapshot, head)? {
         Known::Rules(table) => Some(table),
         Known::Nothing => None,
         Known::ByHttps(location) => {
@@ -159,7 +173,7 @@ pub(super) async fn course(
         }
     };
     let Some(table) = table else {
-        let cluster = ClusterKey::of_target(&arrival.target).ok_or_else(no_route)?;
+        let cluster = ClusterKey::of_target(&target).ok_or_else(no_route)?;
         return Ok(Course::Forward(Plan::of_cluster(cluster)));
     };
     let Some(found) = table.find(head) else {
@@ -179,7 +193,7 @@ pub(super) async fn course(
     injected(&rule, ledger).await?;
     let answer = match &rule.action {
         Action::Forward(backends) => {
-            return forward(&rule, backends, &matched, head, &arrival.target, cors, ledger).map(Course::Forward);
+            return forward(&rule, backends, &matched, head, &target, cors, ledger).map(Course::Forward);
         }
         Action::Redirect(redirect) => {
             let location = redirect.location(head, &matched);

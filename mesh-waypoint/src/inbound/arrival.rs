@@ -85,6 +85,8 @@ pub(crate) struct Arrival {
     pub(crate) client: Client,
     /// To what.
     pub(crate) target: Target,
+    /// The address that it was asked for by, where it was.
+    pub(crate) asked: Option<SocketAddr>,
     /// Speaking what.
     pub(crate) declared: Declared,
     /// The span of the tunnel's set-up, as the client's node names it.
@@ -106,7 +108,8 @@ impl Arrival {
         let chain = format!("By={};URI={}", shared.identity, request.peer);
         let client_certificate = HeaderValue::try_from(chain).unwrap_or(HeaderValue::from_static(""));
         let trace = request.traceparent.as_deref().and_then(|text| text.parse().ok());
-        Ok(Self { client, target, declared, trace, client_certificate: Some(client_certificate) })
+        let asked = request.authority.address().map(|asked| SocketAddr::new(asked.ip().to_canonical(), asked.port()));
+        Ok(Self { client, target, asked, declared, trace, client_certificate: Some(client_certificate) })
     }
 
     /// A connection from outside, at a gateway.
@@ -115,6 +118,7 @@ impl Arrival {
         Self {
             client,
             target: Target::Gateway(entrance),
+            asked: None,
             declared: Declared::Http,
             trace: None,
             client_certificate: None,
@@ -144,7 +148,14 @@ impl Target {
         let found = match authority {
             Authority::Name(host, port) => snapshot.service_by_hostname(host).map(|service| (service, *port)),
             Authority::Address(address) => {
-                snapshot.service_by_vip(address.ip()).map(|service| (service, address.port()))
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                let by_vip = snapshot.service_by_vip(address.ip()).map(|service| (service, address.port()));
+                // The address of a ServiceEntry may be a server's own, with other ports.
+                let by_vip = by_vip
+                    .filter(|(service, port)| service.entry.is_none() || service.port(*port, Protocol::Tcp).is_some());
+                // A pod is reached as itself; what listens elsewhere is known by the Service whose endpoint it is.
+                let is_pod = snapshot.workload_by_address(address.ip()).is_some();
+                by_vip.or_else(|| snapshot.headless_service(address).filter(|_| !is_pod))
             }
         };
         let l7 = snapshot.l7();

@@ -73,8 +73,8 @@ async fn connect(worker: &Rc<Worker>, arrival: &Arrival) -> Result<Stream, Upstr
 
 async fn connect_to(worker: &Rc<Worker>, arrival: &Arrival, key: Option<&ClusterKey>) -> Result<Stream, UpstreamError> {
     admission::of_connection(worker, arrival).map_err(Box::new)?;
-    let cluster = Cluster::get(worker, key.ok_or(UpstreamError::NoEndpoint)?)?;
-    let endpoint = cluster.pick(&upstream::Wish::default())?;
+    let cluster = Cluster::ready(worker, key.ok_or(UpstreamError::NoEndpoint)?).await?;
+    let endpoint = cluster.pick(&upstream::Wish { asked: arrival.asked, ..Default::default() })?;
     upstream::connect(worker, &endpoint, Some(arrival.client.address), arrival.trace).await
 }
 

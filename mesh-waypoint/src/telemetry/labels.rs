@@ -100,6 +100,11 @@ impl Parties<'_> {
             Some(ClusterKey::Service { hostname, .. }) => Some(&**hostname),
             _ => asked,
         }?;
+        if let Target::Service(service, _) = &self.arrival.target
+            && *service.hostname == *hostname
+        {
+            return Some([&service.hostname, &service.name, &service.namespace].map(|text| text.to_string()));
+        }
         let mut labels = hostname.split('.');
         let mut next = || labels.next().unwrap_or(UNKNOWN).to_owned();
         Some([hostname.to_owned(), next(), next()])

@@ -55,6 +55,8 @@ pub(crate) struct OwnMetrics {
     pub(crate) spans: IntCounterVec,
     tokens: IntCounterVec,
     key_fetches: IntCounterVec,
+    /// Questions to DNS without an answer.
+    pub(crate) dns_failures: IntCounter,
     /// Endpoints that were left alone from then on.
     pub(crate) ejections: IntCounter,
     /// Sets of labels that were too many to be kept apart.
@@ -90,6 +92,10 @@ impl OwnMetrics {
             retries_refused: counter(
                 "mesh_waypoint_retries_refused_total",
                 "Retries not made since the budget for them was used up",
+            )?,
+            dns_failures: counter(
+                "mesh_waypoint_dns_failures_total",
+                "Names of endpoints of which DNS gave no address when it was asked",
             )?,
             ejections: counter("mesh_waypoint_ejections_total", "Endpoints ejected by outlier detection")?,
             series_overflow: counter(

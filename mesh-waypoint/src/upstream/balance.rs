@@ -18,6 +18,8 @@ const LEAST_SHARE: f64 = 0.1;
 pub(crate) struct Wish {
     /// What consistent hashing goes by.
     pub(crate) hash: Option<u64>,
+    /// The address that its client asked for, where that is the endpoint.
+    pub(crate) asked: Option<SocketAddr>,
     /// Endpoints that it was with already.
     pub(crate) avoid: Vec<SocketAddr>,
 }

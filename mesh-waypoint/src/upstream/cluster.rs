@@ -10,17 +10,21 @@ use std::{
 };
 
 use mesh_core::{
-    LabelSet, Protocol, Service, Snapshot, Speaks, Transport, Workload,
+    Snapshot, Speaks,
     l7::{BackendTarget, TrafficPolicy},
-    policy::{ClientTlsRule, Selector},
-    transport_to,
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 
 use super::{
     UpstreamError,
     balance::{self, Wish},
+    connect::CONNECT_TIMEOUT,
     endpoint::{Endpoint, EndpointKey},
+    names::{Answer, Name},
+    settled::{self, Found, Settled},
     state::ClusterState,
 };
 use crate::{inbound::Target, worker::Worker};
@@ -108,6 +112,10 @@ pub(crate) struct Cluster {
     /// The snapshot that it is of.
     generation: Cell<u64>,
     turn: Cell<usize>,
+    /// Names that DNS has addresses of, with what it last said.
+    names: RefCell<Vec<Followed>>,
+    /// Whether a request goes to the address that its client asked for.
+    as_asked: Cell<bool>,
     /// Told when a connection of this thread is free again.
     pub(crate) freed: Notify,
 }
@@ -131,13 +139,15 @@ impl Cluster {
                 speaks: Cell::default(),
                 generation: Cell::new(0),
                 turn: Cell::new(fastrand::usize(..1 << 16)),
+                names: RefCell::default(),
+                as_asked: Cell::default(),
                 freed: Notify::new(),
             });
             clusters.borrow_mut().insert(key.clone(), new.clone());
             new
         });
-        if cluster.generation.get() != generation
-            && cluster.renew(&snapshot, &worker.shared.own.gateway.namespace).is_none()
+        if (cluster.generation.get() != generation || cluster.is_renamed())
+            && cluster.renew(worker, &snapshot).is_none()
         {
             clusters.borrow_mut().remove(key);
             return Err(UpstreamError::NoCluster(key.clone()));
@@ -147,6 +157,35 @@ impl Cluster {
             Some(refusal) => Err(UpstreamError::Refused(refusal.clone())),
             None => Ok(cluster.clone()),
         }
+    }
+
+    /// The same once DNS has answered where it has to be asked; whoever asks first waits a while.
+    ///
+    /// # Errors
+    /// As [`Cluster::get`].
+    pub(crate) async fn ready(worker: &Worker, key: &ClusterKey) -> Result<Rc<Self>, UpstreamError> {
+        let cluster = Self::get(worker, key)?;
+        let mut unanswered: Vec<_> = {
+            let names = cluster.names.borrow();
+            let receivers = names.iter().map(|followed| &followed.answer);
+            receivers.filter(|answer| answer.borrow().is_none()).cloned().collect()
+        };
+        if unanswered.is_empty() {
+            return Ok(cluster);
+        }
+        let answered = async {
+            for answer in &mut unanswered {
+                // A sender that is gone says nothing any more.
+                let _ = answer.wait_for(Option::is_some).await;
+            }
+        };
+        timeout(CONNECT_TIMEOUT, answered).await.map_err(|_| UpstreamError::ConnectTimeout)?;
+        Self::get(worker, key)
+    }
+
+    /// Whether DNS has said something else.
+    fn is_renamed(&self) -> bool {
+        self.names.borrow().iter().any(|followed| followed.answer.has_changed().unwrap_or(false))
     }
 
     /// How requests are spread over it, and what is kept from it.
@@ -165,6 +204,10 @@ impl Cluster {
     /// There is none.
     pub(crate) fn pick(&self, wish: &Wish) -> Result<Rc<Endpoint>, UpstreamError> {
         let (endpoints, policy) = (self.endpoints.borrow(), self.policy.borrow());
+        let asked = wish.asked.filter(|_| self.as_asked.get());
+        if let Some(endpoint) = asked.and_then(|asked| endpoints.iter().find(|endpoint| endpoint.address() == asked)) {
+            return Ok(endpoint.clone());
+        }
         let mut turn = self.turn.get();
         let picked = balance::pick(&endpoints, &policy, wish, &mut turn, self.state.now());
         self.turn.set(turn);
@@ -172,9 +215,18 @@ impl Cluster {
     }
 
     /// Takes over what a snapshot says, and keeps the endpoints that stay. None when there is no such cluster any more.
-    fn renew(&self, snapshot: &Snapshot, own_namespace: &str) -> Option<()> {
-        let settled = Settled::of(&self.key, snapshot, own_namespace)?;
+    fn renew(&self, worker: &Worker, snapshot: &Snapshot) -> Option<()> {
+        self.follow_names(worker, snapshot);
+        let answers = |name: &Arc<str>| {
+            let names = self.names.borrow();
+            names
+                .iter()
+                .find(|followed| followed.name.text() == name)
+                .and_then(|followed| followed.answer.borrow().clone())
+        };
+        let settled = Settled::of(&self.key, snapshot, &worker.shared.own.gateway.namespace, &answers)?;
         self.speaks.set(settled.speaks);
+        self.as_asked.set(settled.as_asked);
         self.policy.replace(Rc::new(settled.policy));
         match settled.endpoints {
             Ok(found) => {
@@ -186,10 +238,20 @@ impl Cluster {
         Some(())
     }
 
+    /// Follows the names of a port of a ServiceEntry's host, and no others; all that is answered so far counts as seen.
+    fn follow_names(&self, worker: &Worker, snapshot: &Snapshot) {
+        let follow = |name: &Arc<str>| {
+            let name = worker.shared.names.name(name);
+            Followed { answer: name.subscribe(), name }
+        };
+        let followed = settled::names_of(&self.key, snapshot).map(follow).collect();
+        self.names.replace(followed);
+    }
+
     fn replace(&self, found: Vec<Found>) {
         let old = self.endpoints.borrow().clone();
         let old: HashMap<&EndpointKey, &Rc<Endpoint>> = old.iter().map(|endpoint| (&endpoint.key, endpoint)).collect();
-        let endpoints = found.into_iter().map(|(address, workload, transport)| {
+        let endpoints = found.into_iter().map(|Found { address, workload, transport }| {
             let key = EndpointKey::new(address, workload.as_deref(), &transport);
             let kept = old.get(&key).map(|kept| Rc::clone(kept));
             kept.unwrap_or_else(|| Endpoint::new(key, workload, &self.state))
@@ -199,65 +261,8 @@ impl Cluster {
     }
 }
 
-/// What a snapshot says of a cluster.
-pub(super) struct Settled {
-    speaks: Speaks,
-    pub(super) policy: TrafficPolicy,
-    pub(super) endpoints: Result<Vec<Found>, mesh_core::Refusal>,
-}
-
-impl Settled {
-    /// None where there is no such cluster.
-    pub(super) fn of(key: &ClusterKey, snapshot: &Snapshot, own_namespace: &str) -> Option<Self> {
-        match key {
-            ClusterKey::Address(address) => {
-                let workload = snapshot.workload_by_address(address.ip())?;
-                let transport = transport_to(snapshot, None, None, Some(workload));
-                let endpoints = transport.map(|(transport, _)| vec![(*address, Some(workload.clone()), transport)]);
-                Some(Self { speaks: Speaks::default(), policy: TrafficPolicy::default(), endpoints })
-            }
-            ClusterKey::Service { hostname, port, subset } => {
-                let service = snapshot.service_by_hostname(hostname)?;
-                let speaks = service.port(*port, Protocol::Tcp)?.speaks;
-                let rule = rule_for(snapshot, own_namespace, service);
-                let traffic = rule.map(|rule| &*rule.traffic);
-                let labels = match subset {
-                    None => None,
-                    Some(subset) => traffic?.subsets.get(subset)?.labels.as_ref(),
-                };
-                let policy = traffic.map(|traffic| traffic.effective(subset.as_deref(), *port)).unwrap_or_default();
-                Some(Self { speaks, policy, endpoints: endpoints_of(snapshot, service, *port, labels) })
-            }
-        }
-    }
-}
-
-/// The DestinationRule about a Service, for a waypoint of that namespace.
-fn rule_for<'a>(snapshot: &'a Snapshot, own_namespace: &str, service: &Service) -> Option<&'a Arc<ClientTlsRule>> {
-    let nobody = LabelSet::default();
-    snapshot.policies().client_tls_for(Some((own_namespace, &nobody)), &service.hostname, &service.namespace)
-}
-
-type Found = (SocketAddr, Option<Arc<Workload>>, Transport);
-
-/// A Service's endpoints, of one family: where both are there, they are the same pods twice.
-fn endpoints_of(
-    snapshot: &Snapshot,
-    service: &Arc<Service>,
-    port: u16,
-    labels: Option<&Selector>,
-) -> Result<Vec<Found>, mesh_core::Refusal> {
-    let all = service.port(port, Protocol::Tcp).map_or(&[][..], |port| &port.endpoints);
-    let has_ipv4 = all.iter().any(|endpoint| endpoint.address.is_ipv4());
-    let of_subset = |endpoint: &&mesh_core::Endpoint| {
-        labels.is_none_or(|labels| endpoint.workload.as_ref().is_some_and(|workload| labels.selects(&workload.labels)))
-    };
-    let of_family = all.iter().filter(|endpoint| endpoint.address.is_ipv4() == has_ipv4).filter(of_subset);
-    of_family
-        .map(|endpoint| {
-            let workload = endpoint.workload.clone();
-            let (transport, _) = transport_to(snapshot, None, Some((service, port)), workload.as_deref())?;
-            Ok((endpoint.address, workload, transport))
-        })
-        .collect()
+/// A name, and what DNS says of it.
+struct Followed {
+    answer: watch::Receiver<Answer>,
+    name: Arc<Name>,
 }

@@ -5,6 +5,8 @@ mod cluster;
 mod connect;
 mod endpoint;
 mod line;
+mod names;
+mod settled;
 mod state;
 mod view;
 
@@ -13,6 +15,7 @@ pub(crate) use self::cluster::{Cluster, ClusterKey, Upstreams};
 pub(crate) use self::connect::{Stream, connect};
 pub(crate) use self::endpoint::Endpoint;
 pub(crate) use self::line::{Http1Line, Http2Place, Version, dial_http1, dial_http2};
+pub(crate) use self::names::Names;
 pub(crate) use self::state::{Answer, Cause, ClusterState, Count, EndpointHealth, EndpointState, SharedClusters};
 pub(crate) use self::view::{ClusterView, EndpointView};
 

@@ -4,7 +4,11 @@ use std::{net::SocketAddr, sync::Arc};
 
 use mesh_core::{Snapshot, Workload, l7::TrafficPolicy};
 
-use super::{ClusterKey, ClusterState, EndpointHealth, cluster::Settled, endpoint::EndpointKey};
+use super::{
+    ClusterKey, ClusterState, EndpointHealth, Names,
+    endpoint::EndpointKey,
+    settled::{Found, Settled},
+};
 
 /// What a snapshot says of a cluster, and what all threads know of its endpoints.
 pub(crate) struct ClusterView {
@@ -25,12 +29,12 @@ impl ClusterView {
     pub(crate) fn of(
         key: &ClusterKey,
         snapshot: &Snapshot,
-        own_namespace: &str,
+        (own_namespace, names): (&str, &Names),
         state: Option<&ClusterState>,
     ) -> Option<Self> {
-        let settled = Settled::of(key, snapshot, own_namespace)?;
+        let settled = Settled::of(key, snapshot, own_namespace, &|name| names.answer(name))?;
         let endpoints = settled.endpoints.map(|found| {
-            let view = |(address, workload, transport): (SocketAddr, Option<Arc<Workload>>, _)| {
+            let view = |Found { address, workload, transport }| {
                 let key = EndpointKey::new(address, workload.as_deref(), &transport);
                 let health = state.and_then(|state| Some(state.used_endpoint(&key)?.health(state.now())));
                 EndpointView { address, workload, health }

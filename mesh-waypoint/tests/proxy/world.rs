@@ -22,6 +22,8 @@ use nix::sched::{CloneFlags, unshare};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 
+use crate::names::{self, Zone};
+
 /// Far above what any step takes; a test that hangs fails here.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The client's pod.
@@ -43,6 +45,8 @@ pub(crate) struct World {
     pool: Pool,
     waypoint: Option<Child>,
     dir: tempfile::TempDir,
+    /// What DNS says.
+    pub(crate) names: Zone,
     /// What endpoints' nodes were asked for, and by whom.
     pub(crate) tunnels: Rc<RefCell<Vec<(SpiffeId, String)>>>,
     /// The `traceparent` of each of these.
@@ -84,7 +88,9 @@ fn run_program(
 ) {
     let manifests = manifests.to_owned();
     let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, for which the test has to be root");
+        let own = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+        unshare(own).expect("namespaces of its own, for which the test has to be root");
+        let resolver = names::own_resolver();
         let addresses = [CLIENT, STRANGER, WAYPOINT, OUTSIDE].into_iter().chain(CARTS);
         ip(&["link", "set", "lo", "up"]);
         for address in addresses {
@@ -95,6 +101,7 @@ fn run_program(
             let steps = async {
                 let world = World::start(gateway, flags, &manifests).await;
                 test(world).await;
+                drop(resolver);
             };
             tokio::time::timeout(PATIENCE, steps).await.expect("the test hangs");
         });
@@ -132,6 +139,7 @@ impl World {
             pool,
             waypoint: None,
             dir,
+            names: names::serve().await,
             tunnels: Rc::default(),
             traceparents: Rc::default(),
             traceparent: RefCell::default(),
@@ -157,10 +165,10 @@ impl World {
             ])
             .args(["--pod", &format!("shop/{gateway}-1")])
             .args(["--listen", &format!("{WAYPOINT}:15008"), "--readiness-addr", &format!("{WAYPOINT}:15021")])
-            .args(["--metrics-addr", &format!("{WAYPOINT}:15020")])
             .arg("--admin-socket")
             .arg(self.dir.path().join("run/waypoint.sock"))
             .args(flags)
+            .args(["--metrics-addr", &format!("{WAYPOINT}:15020"), "--dns-refresh", "1"])
             .arg("--config")
             .arg(config)
             .arg("--ca")

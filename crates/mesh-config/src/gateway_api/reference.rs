@@ -31,6 +31,17 @@ pub enum Parent {
         /// The port by name (`sectionName`).
         port_name: Option<String>,
     },
+    /// A ServiceEntry: the route is for what clients in the mesh send to its hosts.
+    ServiceEntry {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The port by number.
+        port: Option<u16>,
+        /// The port by name (`sectionName`).
+        port_name: Option<String>,
+    },
     /// A Gateway.
     Gateway(GatewayRef),
     /// Something else, which is not read.
@@ -60,6 +71,9 @@ impl RawParentRef {
             ("" | "core", "Service") => {
                 Parent::Service { namespace, name, port: self.port, port_name: self.section_name }
             }
+            ("networking.istio.io", "ServiceEntry") => {
+                Parent::ServiceEntry { namespace, name, port: self.port, port_name: self.section_name }
+            }
             ("gateway.networking.k8s.io", "Gateway") => {
                 Parent::Gateway(GatewayRef { namespace, name, listener: self.section_name, port: self.port })
             }
@@ -88,6 +102,8 @@ pub struct BackendRef {
     pub namespace: String,
     /// The Service's name.
     pub name: String,
+    /// Whether the name is a host's instead (kind `Hostname`), of whatever namespace.
+    pub is_host: bool,
     /// Its port.
     pub port: Option<u16>,
     /// Why it is nothing that requests can go to, whatever there is.
@@ -103,7 +119,8 @@ impl RawBackendRef {
         remarks: &mut Vec<Remark>,
     ) -> Result<(BackendRef, Backend), Flaw> {
         let (group, kind) = (self.group.unwrap_or_default(), self.kind.unwrap_or_else(|| "Service".to_owned()));
-        let impossible = (!group.is_empty() || kind != "Service")
+        let is_host = group == "networking.istio.io" && kind == "Hostname";
+        let impossible = (!is_host && (!group.is_empty() || kind != "Service"))
             .then(|| format!("{kind} of {group:?} is nothing to send requests to"));
         let mut edits = Edits::default();
         for (index, filter) in self.filters.into_iter().enumerate() {
@@ -118,6 +135,7 @@ impl RawBackendRef {
         let reference = BackendRef {
             namespace: self.namespace.unwrap_or_else(|| namespace.to_owned()),
             name: self.name,
+            is_host,
             port: self.port,
             impossible,
         };

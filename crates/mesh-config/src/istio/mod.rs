@@ -13,6 +13,7 @@ mod request_rule;
 mod rule;
 #[cfg(feature = "schema")]
 pub(crate) mod schema;
+mod service_entry;
 mod stand_in;
 mod token_rule;
 mod virtual_service;
@@ -32,6 +33,7 @@ pub use mesh_config::MeshConfig;
 pub(crate) use mesh_config::NAME as MESH_CONFIG;
 pub use peer_authentication::PeerAuthentication;
 pub use request_authentication::RequestAuthentication;
+pub use service_entry::{EndpointAddress, EntryEndpoint, EntryPort, ServiceEntry, WorkloadEntry};
 pub(crate) use stand_in::{stand_in, stand_in_of_text};
 pub(crate) use virtual_service::MESH;
 pub use virtual_service::{ConnectionMatch, ConnectionRule, HttpRule, VirtualService};
@@ -107,6 +109,7 @@ pub(crate) struct Resource<S> {
 pub(crate) struct Metadata {
     creation_timestamp: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -56,8 +56,10 @@ impl TargetRef {
             ("gateway.networking.k8s.io", "Gateway") => Ok(PolicyTarget::Gateway(named())),
             ("gateway.networking.k8s.io", "GatewayClass") => Ok(PolicyTarget::GatewayClass(name)),
             ("" | "core", "Service") => Ok(PolicyTarget::Service(named())),
+            ("networking.istio.io", "ServiceEntry") => Ok(PolicyTarget::ServiceEntry(named())),
             (group, kind) => {
-                let message = format!("{kind} of group {group:?} is neither Gateway, GatewayClass nor Service");
+                let message =
+                    format!("{kind} of group {group:?} is neither Gateway, GatewayClass, Service nor ServiceEntry");
                 Err(Flaw::value(format!("{field}.kind"), message))
             }
         }

@@ -105,7 +105,7 @@ struct Translation<'a> {
     everything: RequestMatch,
 }
 
-impl Translation<'_> {
+impl<'a> Translation<'a> {
     fn route(&mut self, located: &Located<Route>) {
         let subjects = self.subjects(located);
         let route = &*located.object;
@@ -175,49 +175,86 @@ impl Translation<'_> {
         let mut subjects = Vec::new();
         for (index, parent) in route.parents.iter().enumerate() {
             let field = format!("spec.parentRefs[{index}]");
-            let (namespace, name, port, port_name) = match parent {
-                Parent::Service { namespace, name, port, port_name } => (namespace, name, port, port_name),
-                Parent::Gateway(_) => continue,
-                Parent::Other(other) => {
-                    self.report(
-                        Code::ParentNotFound,
-                        located,
-                        field,
-                        format!("{other} is nothing to attach a route to"),
-                    );
+            let (parents, port, port_name) = match self.parents(parent) {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(why) => {
+                    self.report(Code::ParentNotFound, located, field, why);
                     continue;
                 }
             };
-            let Some(service) = self.by_name.get(&(namespace.as_str(), name.as_str())).copied() else {
-                self.report(Code::ParentNotFound, located, field, format!("there is no Service {namespace}/{name}"));
-                continue;
-            };
-            let declared = service.ports.iter().find(|declared| match (port, port_name) {
-                (Some(number), _) => declared.port == *number,
-                (None, Some(name)) => declared.name.as_deref() == Some(name.as_str()),
-                (None, None) => true,
-            });
-            let Some(declared) = declared else {
-                let message = format!("Service {namespace}/{name} declares no such port");
-                self.report(Code::ParentNotFound, located, field, message);
-                continue;
-            };
-            if self.waypoints.waypoint_of(service).is_none() {
-                let message = format!("{} has no waypoint, and nobody else routes requests", service.hostname);
-                self.report(Code::NoWaypoint, located, field.clone(), message);
+            for service in parents {
+                if let Some(found) = self.subject(service, (port, port_name), located, &field) {
+                    subjects.push(found);
+                }
             }
-            if self.taken.contains(&*service.hostname) {
-                let message = format!("a VirtualService routes {}: it is in force there", service.hostname);
-                self.report(Code::RouteConflict, located, field, message);
-                continue;
-            }
-            let named = (port.is_some() || port_name.is_some()).then_some(declared.port);
-            // A route in another namespace is for the clients there (GEP-1426, consumer routes).
-            let consumer = *route.name.namespace != **namespace;
-            let clients = consumer.then(|| Arc::clone(&route.name.namespace));
-            subjects.push(((Arc::clone(&service.hostname), clients), named));
         }
         subjects
+    }
+
+    /// The Services that a parent is, and the port that it names; none for a Gateway.
+    #[expect(clippy::type_complexity)]
+    fn parents<'p>(
+        &self,
+        parent: &'p Parent,
+    ) -> Result<Option<(Vec<&'a Service>, Option<u16>, Option<&'p str>)>, String> {
+        let (found, kind, namespace, name, port, port_name) = match parent {
+            Parent::Service { namespace, name, port, port_name } => {
+                let service = self.service(namespace, name);
+                (Vec::from_iter(service), "Service", namespace, name, port, port_name)
+            }
+            Parent::ServiceEntry { namespace, name, port, port_name } => {
+                let all = self.by_name.values().copied();
+                let mut hosts: Vec<_> = all.filter(|service| service.is_of_entry(namespace, name)).collect();
+                hosts.sort_by_key(|service| &service.hostname);
+                (hosts, "ServiceEntry", namespace, name, port, port_name)
+            }
+            Parent::Gateway(_) => return Ok(None),
+            Parent::Other(other) => return Err(format!("{other} is nothing to attach a route to")),
+        };
+        match found.is_empty() {
+            true => Err(format!("there is no {kind} {namespace}/{name}")),
+            false => Ok(Some((found, *port, port_name.as_deref()))),
+        }
+    }
+
+    /// A Service of Kubernetes.
+    fn service(&self, namespace: &str, name: &str) -> Option<&'a Service> {
+        self.by_name.get(&(namespace, name)).copied().filter(|service| service.entry.is_none())
+    }
+
+    fn subject(
+        &mut self,
+        service: &Service,
+        (port, port_name): (Option<u16>, Option<&str>),
+        located: &Located<Route>,
+        field: &str,
+    ) -> Option<(Subject, Option<u16>)> {
+        let route = &*located.object;
+        let declared = service.ports.iter().find(|declared| match (port, port_name) {
+            (Some(number), _) => declared.port == number,
+            (None, Some(name)) => declared.name.as_deref() == Some(name),
+            (None, None) => true,
+        });
+        let Some(declared) = declared else {
+            let message = format!("Service {}/{} declares no such port", service.namespace, service.name);
+            self.report(Code::ParentNotFound, located, field.to_owned(), message);
+            return None;
+        };
+        if self.waypoints.waypoint_of(service).is_none() {
+            let message = format!("{} has no waypoint, and nobody else routes requests", service.hostname);
+            self.report(Code::NoWaypoint, located, field.to_owned(), message);
+        }
+        if self.taken.contains(&*service.hostname) {
+            let message = format!("a VirtualService routes {}: it is in force there", service.hostname);
+            self.report(Code::RouteConflict, located, field.to_owned(), message);
+            return None;
+        }
+        let named = (port.is_some() || port_name.is_some()).then_some(declared.port);
+        // A route in another namespace is for the clients there (GEP-1426, consumer routes).
+        let consumer = route.name.namespace != service.namespace;
+        let clients = consumer.then(|| Arc::clone(&route.name.namespace));
+        Some(((Arc::clone(&service.hostname), clients), named))
     }
 
     fn rule(&mut self, written: &RouteRule, located: &Located<Route>) -> Rule {
@@ -249,14 +286,15 @@ impl Translation<'_> {
         (kind, own): (&str, &PolicyName),
         field: &str,
     ) -> BackendTarget {
-        let BackendRef { namespace, name, port, impossible } = reference;
+        let BackendRef { namespace, name, is_host, port, impossible } = reference;
         let found = match impossible {
             Some(why) => Err((Code::BackendNotFound, why.clone())),
+            None if *is_host => self.host(name, *port, &own.namespace),
             None if *own.namespace != **namespace && !self.granted((kind, &own.namespace), namespace, name) => {
                 let message = format!("no ReferenceGrant of {namespace} lets {kind} of {} send to it", own.namespace);
                 Err((Code::ReferenceNotGranted, message))
             }
-            None => match self.by_name.get(&(namespace.as_str(), name.as_str())).copied() {
+            None => match self.service(namespace, name) {
                 None => Err((Code::BackendNotFound, format!("there is no Service {namespace}/{name}"))),
                 Some(service) => match *port {
                     None => Err((Code::BackendNotFound, "a Service is referred to with a port".to_owned())),
@@ -275,6 +313,19 @@ impl Translation<'_> {
                 self.report(code, located, field.to_owned(), reason.clone());
                 BackendTarget::Unresolved { status: 500, reason: reason.into() }
             }
+        }
+    }
+
+    /// What kind `Hostname` of networking.istio.io means: a host, seen from a namespace.
+    fn host(&self, name: &str, port: Option<u16>, from: &str) -> Result<(&'a Service, u16), (Code, String)> {
+        let lower = name.to_ascii_lowercase();
+        let found = self.by_name.values().copied().find(|service| *service.hostname == *lower);
+        let found = found.filter(|service| service.is_visible_to(Some(from)));
+        let service = found.ok_or_else(|| (Code::BackendNotFound, format!("there is no host {name}")))?;
+        let port = port.ok_or_else(|| (Code::BackendNotFound, "a host is referred to with a port".to_owned()))?;
+        match service.port(port, Protocol::Tcp) {
+            Some(_) => Ok((service, port)),
+            None => Err((Code::BackendNotFound, format!("{name} declares no TCP port {port}"))),
         }
     }
 

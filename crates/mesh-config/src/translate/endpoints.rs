@@ -155,9 +155,8 @@ fn slice_port(
 ) -> Result<SlicePort, (&'static str, String)> {
     let number = port_number(port.port).map_err(|message| ("port", message))?;
     let protocol = protocol(port.protocol.as_deref()).map_err(|message| ("protocol", message))?;
-    let endpoints = ready
-        .iter()
-        .map(|(address, workload)| Endpoint { address: SocketAddr::new(*address, number), workload: workload.clone() });
+    let endpoints =
+        ready.iter().map(|(address, workload)| Endpoint::new(SocketAddr::new(*address, number), workload.clone()));
     Ok(SlicePort {
         name: Arc::clone(&port.name),
         protocol,

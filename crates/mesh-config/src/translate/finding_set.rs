@@ -27,6 +27,8 @@ pub(crate) enum Owner {
     Missing(Code, Arc<str>),
     /// The mesh configuration.
     MeshConfig,
+    /// All ServiceEntries.
+    Entries,
     /// All policies.
     Policies,
     /// All of the application layer.

@@ -89,6 +89,7 @@ impl Translator {
         let asks = |labels: Option<&Labels>| labels.is_some_and(|labels| labels.contains_key(USE_WAYPOINT));
         let used = routes > 0
             || !objects.gateways.is_empty()
+            || !objects.service_entries.is_empty()
             || objects.namespaces.values().any(|namespace| asks(namespace.object.metadata.labels.as_ref()));
         let mut both = changes.workloads.iter().flat_map(|change| [&change.before, &change.now]).flatten();
         used && !(changes.workloads.is_empty() && changes.services.is_empty())

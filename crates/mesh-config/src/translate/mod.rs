@@ -8,6 +8,7 @@ mod definitions;
 mod delegates;
 mod destination_rules;
 mod endpoints;
+mod entries;
 mod finding_set;
 mod gateways;
 mod groups;
@@ -58,6 +59,8 @@ pub(crate) struct Translator {
     missing: Missing,
     slices: Slices,
     identities: HashMap<Key, SpiffeId>,
+    /// The hosts of ServiceEntries that are in the snapshot, as Services.
+    entries: BTreeSet<Key>,
     dirty: Dirty,
     before: Before,
     current: Option<Arc<Config>>,
@@ -72,6 +75,8 @@ struct Dirty {
     policies: bool,
     l7: bool,
     providers: bool,
+    /// Hosts of ServiceEntries.
+    entries: bool,
 }
 
 impl Translator {
@@ -142,6 +147,10 @@ impl Translator {
             | Kind::PeerAuthentication
             | Kind::RequestAuthentication
             | Kind::DestinationRule => self.dirty.policies = true,
+            Kind::ServiceEntry | Kind::WorkloadEntry => {
+                self.dirty.entries = true;
+                self.dirty.l7 = true;
+            }
             Kind::MeshConfig => {
                 self.dirty.providers = true;
                 self.dirty.policies = true;
@@ -223,7 +232,12 @@ impl Translator {
             }
         }
         let services = std::mem::take(&mut self.dirty.services);
+        let touched = !services.is_empty() || !changes.workloads.is_empty();
         self.settle_services(services);
+        let any_entries = !self.definitions.objects.service_entries.is_empty();
+        if std::mem::take(&mut self.dirty.entries) || any_entries && touched {
+            self.settle_entries();
+        }
         changes.services = self.before.take_services(&self.snapshot);
         self.settle_groups(&mut changes);
         changes

@@ -93,6 +93,7 @@ impl Translator {
             hostname: hostname.into(),
             vips: self.service_addresses(key, spec, report, queue),
             ports: ports(spec, endpoints, report),
+            entry: None,
         })
     }
 
@@ -137,7 +138,14 @@ impl Translator {
     /// Who has the address, if not `key` is to have it.
     fn vip_holder(&mut self, address: IpAddr, key: &Key, queue: &mut BTreeSet<Key>) -> Option<Key> {
         let holder = self.snapshot.service_by_vip(address)?;
+        let is_entry = holder.entry.is_some();
         let holder = (Arc::clone(&holder.namespace), Arc::clone(&holder.name));
+        if is_entry {
+            // Services come first; the entries are settled after them.
+            let entry = self.snapshot.remove_service(&holder.0, &holder.1);
+            self.before.note_service(&holder, entry);
+            return None;
+        }
         if holder < *key {
             self.vips.lose(key, &address);
             return Some(holder);

@@ -18,6 +18,7 @@ struct Attachable<'a> {
     root_namespace: &'a str,
     /// Services with a waypoint, by namespace and name.
     taken: HashSet<(&'a str, &'a str)>,
+    services: &'a [Arc<Service>],
 }
 
 /// Says which policies are attached to nothing, or select no gateway's pod although nobody else reads tokens.
@@ -31,7 +32,7 @@ pub(super) fn report_idle(
 ) {
     let with_waypoint = services.iter().filter(|service| l7.waypoint_of(service).is_some());
     let taken = with_waypoint.map(|service| (&*service.namespace, &*service.name)).collect();
-    let attachable = Attachable { l7, root_namespace: policies.root_namespace(), taken };
+    let attachable = Attachable { l7, root_namespace: policies.root_namespace(), taken, services };
     for located in objects.authorization_policies.values() {
         let (policy, targets) = (&located.object.policy, &located.object.targets);
         attachable.report(&policy.name.namespace, targets, &located.origin, findings);
@@ -68,6 +69,11 @@ impl Attachable<'_> {
             }
             PolicyTarget::Service(name) => (!self.taken.contains(&(&*name.namespace, &*name.name)))
                 .then(|| format!("Service {name} has no waypoint")),
+            PolicyTarget::ServiceEntry(name) => {
+                let hosts = self.services.iter().filter(|service| service.is_of_entry(&name.namespace, &name.name));
+                let taken = hosts.into_iter().any(|service| self.l7.waypoint_of(service).is_some());
+                (!taken).then(|| format!("ServiceEntry {name} has no waypoint"))
+            }
             PolicyTarget::GatewayClass(_) if *namespace != *self.root_namespace => {
                 Some("a policy for a GatewayClass stands in the root namespace".to_owned())
             }

@@ -22,7 +22,7 @@ fn document() -> impl Strategy<Value = String> {
     let account = (0..2u8, 0..2u8).prop_map(|(namespace, name)| {
         format!("{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: a{name}, namespace: n{namespace}}}}}")
     });
-    prop_oneof![1 => namespace, 1 => node, 1 => account, 6 => pod(), 3 => service(), 3 => slice(), 2 => policy(), 1 => rules()]
+    prop_oneof![1 => namespace, 1 => node, 1 => account, 6 => pod(), 3 => service(), 3 => slice(), 2 => policy(), 1 => rules(), 2 => entry()]
 }
 
 fn pod() -> impl Strategy<Value = String> {
@@ -83,6 +83,27 @@ fn policy() -> impl Strategy<Value = String> {
         format!(
             "{{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {{name: z{name}, namespace: n{namespace}}}, \
              spec: {{action: {action}}}}}"
+        )
+    })
+}
+
+/// ServiceEntries and WorkloadEntries: hosts and addresses are also Services', endpoints also Pods'.
+fn entry() -> impl Strategy<Value = String> {
+    (0..2u8, 0..3u8, 0..4u8, prop::collection::vec(0..4u8, 0..3)).prop_map(|(namespace, name, kind, vips)| {
+        let vips: Vec<String> = vips.iter().map(|last| format!("10.96.0.{last}")).collect();
+        let found = match kind {
+            0 => "resolution: DNS".to_owned(),
+            1 => format!("resolution: STATIC, endpoints: [{{address: 10.0.0.{name}}}]"),
+            2 => format!("resolution: STATIC, workloadSelector: {{labels: {{app: x{name}}}}}"),
+            _ => return format!(
+                "{{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {{name: w{name}, namespace: n{namespace}}}, \
+                 spec: {{address: 10.0.1.{name}, labels: {{app: x{name}}}}}}}"
+            ),
+        };
+        format!(
+            "{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: e{name}, namespace: n{namespace}}}, \
+             spec: {{hosts: [h{name}.example.com, s{name}.n0.svc.cluster.local], addresses: [{}], {found}, ports: [{{number: 80}}]}}}}",
+            vips.join(", ")
         )
     })
 }

@@ -106,10 +106,21 @@ impl Translation<'_> {
                     continue;
                 }
                 self.taken.insert(key, read.name.to_string());
-                let (hostname, table) = (Arc::clone(&hostname), Arc::clone(&table));
-                let is_service = self.by_hostname.contains_key(&*hostname);
-                let of_host_in = (!is_service).then(|| Arc::clone(&read.name.namespace));
-                routes.push(ServiceRoutes { hostname, of_host_in, port: None, clients, table });
+                let service = self.by_hostname.get(&*hostname);
+                let routes_of = |of_host_in| ServiceRoutes {
+                    hostname: Arc::clone(&hostname),
+                    of_host_in,
+                    port: None,
+                    clients: clients.clone(),
+                    table: Arc::clone(&table),
+                };
+                if service.is_none_or(|service| service.entry.is_some()) {
+                    // Requests that name it may come in by any Service of the namespace.
+                    routes.push(routes_of(Some(Arc::clone(&read.name.namespace))));
+                }
+                if service.is_some() {
+                    routes.push(routes_of(None));
+                }
             }
         }
     }
@@ -222,7 +233,7 @@ impl Translation<'_> {
                 HostPattern::Exact(host) => match self.by_hostname.get(&**host) {
                     Some(service) => {
                         found.push((Arc::clone(&service.hostname), index));
-                        if self.waypoints.waypoint_of(service).is_none() {
+                        if service.entry.is_none() && self.waypoints.waypoint_of(service).is_none() {
                             let message = format!("{host} has no waypoint, and nobody else routes requests");
                             let finding = Finding::new(Code::NoWaypoint, (*located.origin).clone(), message);
                             self.findings.push(finding.at(format!("spec.hosts[{index}]")));
@@ -292,7 +303,8 @@ impl Translation<'_> {
             self.findings.push(finding.at(field));
             BackendTarget::Unresolved { status: 503, reason: reason.into() }
         };
-        let Some(service) = self.by_hostname.get(&*host) else {
+        let visible = self.by_hostname.get(&*host).filter(|service| service.is_visible_to(Some(namespace)));
+        let Some(service) = visible else {
             *target = unresolved(Code::BackendNotFound, format!("{field}.host"), format!("{host} is no Service's"));
             return;
         };

@@ -67,6 +67,9 @@ pub(super) fn report_missing(
 ) {
     let without: HashSet<&str> =
         services.iter().filter(|service| l7.waypoint_of(service).is_none()).map(|service| &*service.hostname).collect();
+    for service in services.iter().filter(|service| without.contains(&*service.hostname)) {
+        report_names(service, objects, findings);
+    }
     for rule in policies.client_tls() {
         let key = (Arc::clone(&rule.name.namespace), Arc::clone(&rule.name.name));
         let Some(located) = objects.destination_rules.get(&key) else {
@@ -79,6 +82,19 @@ pub(super) fn report_missing(
             let message = format!("{host} has no waypoint: only what the rule says of TLS is in force");
             findings.push(Finding::new(Code::NoWaypoint, (*located.origin).clone(), message).at("spec.host"));
         }
+    }
+}
+
+/// Nodes ask no DNS: what clients ask for by the addresses of such a host needs a waypoint.
+fn report_names(service: &Service, objects: &ObjectSet, findings: &mut Vec<Finding>) {
+    let Some(entry) = service.entry.as_ref().filter(|entry| entry.resolution.is_dns() && !service.vips.is_empty())
+    else {
+        return;
+    };
+    if let Some(located) = objects.service_entries.get(&(Arc::clone(&service.namespace), Arc::clone(&entry.object))) {
+        let message =
+            format!("{} is found by DNS, which nodes do not ask: connections to it are refused", service.hostname);
+        findings.push(Finding::new(Code::NoWaypoint, (*located.origin).clone(), message).at("spec.resolution"));
     }
 }
 
@@ -128,6 +144,7 @@ fn anybody_asks(objects: &ObjectSet) -> bool {
     let asks = |labels: Option<&Labels>| labels.is_some_and(|labels| labels.contains_key(USE_WAYPOINT));
     objects.namespaces.values().any(|located| asks(located.object.metadata.labels.as_ref()))
         || objects.services.values().any(|located| asks(located.object.metadata.labels.as_ref()))
+        || objects.service_entries.values().any(|located| asks(Some(&located.object.labels)))
         || objects.pods.values().any(|located| located.object.labels.get(USE_WAYPOINT).is_some())
 }
 
@@ -144,6 +161,11 @@ struct Choice<'a> {
 
 impl Choice<'_> {
     fn of_service(&mut self, service: &Service) -> Option<Arc<Waypoint>> {
+        if let Some(entry) = &service.entry {
+            let located =
+                self.objects.service_entries.get(&(Arc::clone(&service.namespace), Arc::clone(&entry.object)))?;
+            return self.chosen(&service.namespace, Some(&located.object.labels), &located.origin);
+        }
         let key = (Arc::clone(&service.namespace), Arc::clone(&service.name));
         let located = self.objects.services.get(&key)?;
         self.chosen(&service.namespace, located.object.metadata.labels.as_ref(), &located.origin)

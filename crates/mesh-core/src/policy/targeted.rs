@@ -14,6 +14,8 @@ pub enum PolicyTarget {
     Gateway(Arc<PolicyName>),
     /// What is sent to that Service.
     Service(Arc<PolicyName>),
+    /// What is sent to hosts of that ServiceEntry.
+    ServiceEntry(Arc<PolicyName>),
     /// Everything that goes by waypoints of that GatewayClass.
     GatewayClass(Arc<str>),
 }
@@ -79,7 +81,10 @@ impl<P> Targeted<P> {
         let named = |namespace: &Arc<str>, name: &Arc<str>| {
             Arc::new(PolicyName { namespace: Arc::clone(namespace), name: Arc::clone(name) })
         };
-        let of_service = service.map(|service| PolicyTarget::Service(named(&service.namespace, &service.name)));
+        let of_service = service.map(|service| match &service.entry {
+            None => PolicyTarget::Service(named(&service.namespace, &service.name)),
+            Some(entry) => PolicyTarget::ServiceEntry(named(&service.namespace, &entry.object)),
+        });
         let mut targets = vec![
             PolicyTarget::Gateway(named(&waypoint.namespace, &waypoint.name)),
             PolicyTarget::GatewayClass(Arc::clone(&waypoint.class)),

@@ -89,6 +89,12 @@ impl ByVip {
     }
 }
 
+/// A host of a ServiceEntry, by its name.
+#[derive(Debug, Clone)]
+pub(super) struct ByHost(pub(super) Arc<Service>);
+
+found_by!(ByHost, str, |entry| &entry.0.hostname);
+
 /// The workloads of a node, in the order of namespace and name.
 #[derive(Debug, Clone)]
 pub(super) struct OnNode {

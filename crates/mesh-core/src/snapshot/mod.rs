@@ -11,7 +11,7 @@ use crate::l7::L7;
 use crate::model::{NodeName, Protocol, Service, Workload, WorkloadUid};
 use crate::policy::Policies;
 use crate::provider::Providers;
-use entries::{ByAddress, ByUid, ByVip, HeadlessEndpoints, HeadlessPort, OnNode};
+use entries::{ByAddress, ByHost, ByUid, ByVip, HeadlessEndpoints, HeadlessPort, OnNode};
 use ordered::{Named, Ordered};
 use sharded::Sharded;
 
@@ -27,6 +27,7 @@ pub struct Snapshot {
     by_uid: Sharded<ByUid>,
     by_node: Sharded<OnNode>,
     by_vip: Sharded<ByVip>,
+    by_host: Sharded<ByHost>,
     headless: Sharded<HeadlessEndpoints>,
     policies: Arc<Policies>,
     l7: Arc<L7>,
@@ -156,13 +157,18 @@ impl Snapshot {
     /// The service of that full host name.
     #[must_use]
     pub fn service_by_hostname(&self, hostname: &str) -> Option<&Arc<Service>> {
-        let (name, rest) = hostname.split_once('.')?;
-        let (namespace, _) = rest.split_once('.')?;
-        self.service(namespace, name).filter(|service| *service.hostname == *hostname)
+        let of_cluster = || {
+            let (name, rest) = hostname.split_once('.')?;
+            let (namespace, _) = rest.split_once('.')?;
+            self.service(namespace, name).filter(|service| *service.hostname == *hostname)
+        };
+        of_cluster().or_else(|| self.by_host.get(hostname).map(|entry| &entry.0))
     }
 
-    /// The headless Service whose endpoint that is, and the Service's port. Of several the first by namespace and name.
-    pub(crate) fn headless_service(&self, endpoint: SocketAddr) -> Option<(&Arc<Service>, u16)> {
+    /// The Service without addresses of its own whose endpoint that is, and the Service's port. Of several the first by
+    /// namespace and name.
+    #[must_use]
+    pub fn headless_service(&self, endpoint: SocketAddr) -> Option<(&Arc<Service>, u16)> {
         let mut ports = self.headless.get(&endpoint.ip())?.ports.iter();
         ports.find(|port| port.endpoint == endpoint.port()).map(|port| (&port.service, port.port))
     }
@@ -235,6 +241,9 @@ impl Snapshot {
                 self.by_vip.replace(vip);
             }
         }
+        if service.entry.is_some() && self.by_host.get(&*service.hostname).is_none() {
+            self.by_host.replace(ByHost(Arc::clone(&service)));
+        }
         for (address, port) in headless_ports(&service) {
             let mut known = self.headless.get(&address).cloned().unwrap_or_else(|| HeadlessEndpoints::new(address));
             known.add(port);
@@ -250,6 +259,9 @@ impl Snapshot {
             if self.service_by_vip(*vip).is_some_and(|known| Arc::ptr_eq(known, &service)) {
                 self.by_vip.remove(vip);
             }
+        }
+        if self.by_host.get(&*service.hostname).is_some_and(|known| Arc::ptr_eq(&known.0, &service)) {
+            self.by_host.remove(&*service.hostname);
         }
         for (address, _) in headless_ports(&service) {
             let Some(mut known) = self.headless.get(&address).cloned() else { continue };

@@ -9,11 +9,14 @@ use std::sync::Arc;
 pub use reference::{Client, ReferenceError, Target, find_client, find_target};
 
 use crate::direct::{DirectServer, kernel_may_pick};
+use crate::entry::Resolution;
 use crate::identity::SpiffeId;
 use crate::l7::Waypoint;
 use crate::model::{Endpoint, Enrolment, OutsideReason, Protocol, Service, Workload};
 use crate::policy::{ClientTlsRule, Denial, Explanation, Facts, Peer, explain};
-use crate::resolve::{Destination, PlaintextReason, Refusal, Transport, of_family, resolve, waypoint_replicas};
+use crate::resolve::{
+    Destination, PlaintextReason, Refusal, Transport, of_family, resolve, service_at, waypoint_replicas,
+};
 use crate::snapshot::{Snapshot, canonical};
 
 /// Endpoints of a Service that are looked at one by one.
@@ -121,7 +124,7 @@ impl std::fmt::Display for Stop<'_> {
 #[must_use]
 pub fn why(snapshot: &Snapshot, client: Client, asked: SocketAddr, same_node: SameNode) -> Answer {
     let asked = canonical(asked);
-    let service = snapshot.service_by_vip(asked.ip()).cloned();
+    let service = service_at(snapshot, client.workload.as_deref(), asked).cloned();
     let mut answer = Answer { client, asked, service, ways: Ok(Vec::new()), endpoints: 1 };
     let picked_by_kernel = answer.service.as_ref().is_none_or(|service| kernel_may_pick(snapshot, service));
     let question = Question { snapshot, asked, direct: same_node == SameNode::Direct && picked_by_kernel };
@@ -131,9 +134,10 @@ pub fn why(snapshot: &Snapshot, client: Client, asked: SocketAddr, same_node: Sa
         None => None,
     };
     let of_waypoint = waypoint.as_deref().map(|waypoint| waypoint_replicas(snapshot, waypoint, asked.is_ipv6()));
-    if answer.service.is_none() && of_waypoint.is_none() {
+    let is_itself = |service: &Arc<Service>| service.resolution() == Resolution::None;
+    if answer.service.as_ref().is_none_or(is_itself) && of_waypoint.is_none() {
         let workload = snapshot.workload_by_address(asked.ip()).cloned();
-        answer.ways = Ok(vec![question.way(&answer.client, Endpoint { address: asked, workload }, 0)]);
+        answer.ways = Ok(vec![question.way(&answer.client, Endpoint::new(asked, workload), 0)]);
         return answer;
     }
     let of_service = answer.service.as_ref().and_then(|service| service.port(asked.port(), Protocol::Tcp));
@@ -175,7 +179,7 @@ struct Question<'a> {
 impl Question<'_> {
     fn way(&self, client: &Client, endpoint: Endpoint, random: u64) -> Way {
         let (path, rule) = self.path(client, &endpoint, random);
-        let Endpoint { address, workload } = endpoint;
+        let Endpoint { address, workload, .. } = endpoint;
         let peer = match (&path, &client.workload) {
             (Path::Tunnel(_), Some(workload)) => Peer::Certificate(&workload.identity),
             (Path::Direct, Some(workload)) => Peer::Kernel(&workload.identity),

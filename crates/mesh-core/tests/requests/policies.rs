@@ -171,6 +171,7 @@ fn a_waypoint_finds_the_policies_of_its_gateway_its_class_and_the_service() {
         hostname: "cart.shop.svc.cluster.local".into(),
         vips: Vec::new(),
         ports: Vec::new(),
+        ..Default::default()
     };
     let other = Service { name: "other".into(), ..cart.clone() };
     let attached = |target| {

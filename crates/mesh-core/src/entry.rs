@@ -1,0 +1,107 @@
+//! What a ServiceEntry says of a host beyond what every Service has.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::label_set::LabelSet;
+
+/// A host of a ServiceEntry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The ServiceEntry's name; the Service is named as the host.
+    pub object: Arc<str>,
+    /// Whether it is part of the mesh (`MESH_INTERNAL`).
+    pub internal: bool,
+    /// How endpoints are found.
+    pub resolution: Resolution,
+    /// Endpoints that DNS has the addresses of.
+    pub names: Vec<NamedEndpoint>,
+    /// The namespaces whose clients it is there for; none for all.
+    pub exported_to: Option<Vec<Arc<str>>>,
+    /// Of these the certificates of its endpoints have one, where TLS is begun to them.
+    pub subject_alt_names: Vec<Arc<str>>,
+}
+
+/// How the endpoints of a ServiceEntry are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Resolution {
+    /// There are none: connections go to the address that was asked for.
+    None,
+    /// They are listed, or selected.
+    Static,
+    /// DNS has them; every address is an endpoint.
+    Dns,
+    /// DNS has them; the first address of an answer is the endpoint.
+    DnsRoundRobin,
+}
+
+impl Resolution {
+    /// Whether DNS has to be asked.
+    #[must_use]
+    pub const fn is_dns(self) -> bool {
+        matches!(self, Self::Dns | Self::DnsRoundRobin)
+    }
+}
+
+/// An endpoint that DNS has the addresses of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedEndpoint {
+    /// The port of the host that it is an endpoint of.
+    pub of_port: u16,
+    /// The name to ask for.
+    pub name: Arc<str>,
+    /// The port to connect.
+    pub port: u16,
+    /// What is said of it.
+    pub traits: Arc<EndpointTraits>,
+}
+
+/// What is said of an endpoint that no Pod says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointTraits {
+    /// Its labels, for subsets.
+    pub labels: LabelSet,
+    /// Where it is.
+    pub locality: Option<Locality>,
+    /// Its share, in relation to the others'; none for that of one.
+    pub weight: Option<u32>,
+}
+
+/// Where something runs. A part that is not known is empty, and so are those after it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Locality {
+    /// The region.
+    pub region: Arc<str>,
+    /// The zone in the region.
+    pub zone: Arc<str>,
+    /// The sub-zone in the zone.
+    pub subzone: Arc<str>,
+}
+
+impl Locality {
+    /// Reads `region/zone/subzone`, of which later parts may be left out.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut parts = text.splitn(3, '/').map(Arc::from);
+        let mut next = || parts.next().unwrap_or_default();
+        Self { region: next(), zone: next(), subzone: next() }
+    }
+
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.region.is_empty()
+    }
+}
+
+impl fmt::Display for Locality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.region)?;
+        for part in [&self.zone, &self.subzone] {
+            if !part.is_empty() {
+                write!(f, "/{part}")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! What a snapshot, and DNS, say of a cluster.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use mesh_core::{
+    LabelSet, NamedEndpoint, Protocol, Resolution, Service, Snapshot, Speaks, Transport, Workload,
+    l7::TrafficPolicy,
+    policy::{ClientTlsRule, Selector},
+    transport_to,
+};
+
+use super::{cluster::ClusterKey, names::Answer};
+
+/// What a snapshot says of a cluster.
+pub(super) struct Settled {
+    pub(super) speaks: Speaks,
+    pub(super) policy: TrafficPolicy,
+    pub(super) endpoints: Result<Vec<Found>, mesh_core::Refusal>,
+    /// Whether a request goes to the address that its client asked for.
+    pub(super) as_asked: bool,
+}
+
+/// An endpoint, and how to reach it.
+pub(super) struct Found {
+    pub(super) address: SocketAddr,
+    pub(super) workload: Option<Arc<Workload>>,
+    pub(super) transport: Transport,
+}
+
+impl Settled {
+    /// By a snapshot, and by what DNS has said so far. None where there is no such cluster.
+    pub(super) fn of(
+        key: &ClusterKey,
+        snapshot: &Snapshot,
+        own_namespace: &str,
+        answers: &dyn Fn(&Arc<str>) -> Answer,
+    ) -> Option<Self> {
+        match key {
+            ClusterKey::Address(address) => {
+                let workload = snapshot.workload_by_address(address.ip())?;
+                let transport = transport_to(snapshot, None, None, Some(workload));
+                let found = |(transport, _)| Found { address: *address, workload: Some(workload.clone()), transport };
+                let endpoints = transport.map(|transport| vec![found(transport)]);
+                Some(Self { speaks: Speaks::default(), policy: TrafficPolicy::default(), endpoints, as_asked: false })
+            }
+            ClusterKey::Service { hostname, port, subset } => {
+                let service = snapshot.service_by_hostname(hostname)?;
+                let speaks = service.port(*port, Protocol::Tcp)?.speaks;
+                let rule = rule_for(snapshot, own_namespace, service);
+                let traffic = rule.map(|rule| &*rule.traffic);
+                let labels = match subset {
+                    None => None,
+                    Some(subset) => traffic?.subsets.get(subset)?.labels.as_ref(),
+                };
+                let policy = traffic.map(|traffic| traffic.effective(subset.as_deref(), *port)).unwrap_or_default();
+                let mut all = service.port(*port, Protocol::Tcp)?.endpoints.clone();
+                for named in named_at(service, *port) {
+                    all.extend(by_name(named, &answers(&named.name), service.resolution(), snapshot));
+                }
+                let endpoints = reached(snapshot, (service, *port), &all, labels);
+                Some(Self { speaks, policy, endpoints, as_asked: service.resolution() == Resolution::None })
+            }
+        }
+    }
+}
+
+/// The names that DNS is asked for.
+pub(super) fn names_of<'a>(key: &ClusterKey, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a Arc<str>> {
+    let found = match key {
+        ClusterKey::Service { hostname, port, .. } => {
+            snapshot.service_by_hostname(hostname).map(|service| (service, *port))
+        }
+        ClusterKey::Address(_) => None,
+    };
+    found.into_iter().flat_map(|(service, port)| named_at(service, port)).map(|named| &named.name)
+}
+
+fn named_at(service: &Service, port: u16) -> impl Iterator<Item = &NamedEndpoint> {
+    let names = service.entry.as_ref().map_or(&[][..], |entry| &entry.names);
+    names.iter().filter(move |named| named.of_port == port)
+}
+
+/// The endpoints of a name, of the family that the system's resolver prefers.
+fn by_name(
+    named: &NamedEndpoint,
+    answer: &Answer,
+    resolution: Resolution,
+    snapshot: &Snapshot,
+) -> Vec<mesh_core::Endpoint> {
+    let addresses = answer.as_deref().unwrap_or_default();
+    let ipv6 = addresses.first().is_some_and(IpAddr::is_ipv6);
+    let most = if resolution == Resolution::DnsRoundRobin { 1 } else { addresses.len() };
+    let of_family = addresses.iter().filter(|address| address.is_ipv6() == ipv6).take(most);
+    let endpoint = |address: &IpAddr| mesh_core::Endpoint {
+        address: SocketAddr::new(*address, named.port),
+        workload: snapshot.workload_by_address(*address).cloned(),
+        traits: Some(named.traits.clone()),
+    };
+    of_family.map(endpoint).collect()
+}
+
+/// The DestinationRule about a Service, for a waypoint of that namespace.
+fn rule_for<'a>(snapshot: &'a Snapshot, own_namespace: &str, service: &Service) -> Option<&'a Arc<ClientTlsRule>> {
+    let nobody = LabelSet::default();
+    snapshot.policies().client_tls_for(Some((own_namespace, &nobody)), &service.hostname, &service.namespace)
+}
+
+/// A Service's endpoints, of one family: where both are there, they are the same pods twice.
+fn reached(
+    snapshot: &Snapshot,
+    (service, port): (&Arc<Service>, u16),
+    all: &[mesh_core::Endpoint],
+    labels: Option<&Selector>,
+) -> Result<Vec<Found>, mesh_core::Refusal> {
+    let has_ipv4 = all.iter().any(|endpoint| endpoint.address.is_ipv4());
+    let of_subset = |endpoint: &&mesh_core::Endpoint| {
+        labels.is_none_or(|labels| endpoint.labels().is_some_and(|own| labels.selects(own)))
+    };
+    let of_family = all.iter().filter(|endpoint| endpoint.address.is_ipv4() == has_ipv4).filter(of_subset);
+    of_family
+        .map(|endpoint| {
+            let workload = endpoint.workload.clone();
+            let (transport, _) = transport_to(snapshot, None, Some((service, port)), workload.as_deref())?;
+            Ok(Found { address: endpoint.address, workload, transport })
+        })
+        .collect()
+}
