@@ -44,6 +44,7 @@ pub(crate) enum Kind {
     ServiceEntry,
     WorkloadEntry,
     Secret,
+    Telemetry,
     MeshConfig,
 }
 
@@ -54,7 +55,7 @@ impl Kind {
     }
 }
 
-const READ: [(&str, &str, Kind); 41] = [
+const READ: [(&str, &str, Kind); 43] = [
     ("v1", "Namespace", Kind::Namespace),
     ("v1", "Node", Kind::Node),
     ("v1", "ServiceAccount", Kind::ServiceAccount),
@@ -95,6 +96,8 @@ const READ: [(&str, &str, Kind); 41] = [
     ("networking.istio.io/v1beta1", "WorkloadEntry", Kind::WorkloadEntry),
     ("networking.istio.io/v1alpha3", "WorkloadEntry", Kind::WorkloadEntry),
     ("v1", "Secret", Kind::Secret),
+    ("telemetry.istio.io/v1", "Telemetry", Kind::Telemetry),
+    ("telemetry.istio.io/v1alpha1", "Telemetry", Kind::Telemetry),
     ("v1", "ConfigMap", Kind::MeshConfig),
 ];
 

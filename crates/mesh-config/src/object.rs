@@ -16,7 +16,7 @@ use crate::finding::{Finding, ObjectName, Origin};
 use crate::gateway_api::{ConnectionRoute, Gateway, ReferenceGrant, Route, connection_route, grpc_route, http_route};
 use crate::istio::{
     AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, MeshConfig, PeerAuthentication, RequestAuthentication,
-    ServiceEntry, VirtualService, WorkloadEntry, stand_in,
+    ServiceEntry, Telemetry, VirtualService, WorkloadEntry, stand_in,
 };
 use crate::kind::{Kind, Treatment, treatment};
 use crate::kubernetes::{EndpointSlice, Pod};
@@ -100,6 +100,8 @@ pub struct ObjectSet {
     pub workload_entries: BTreeMap<Key, Located<WorkloadEntry>>,
     /// Secrets.
     pub secrets: BTreeMap<Key, Located<Secret>>,
+    /// Telemetries.
+    pub telemetries: BTreeMap<Key, Located<Telemetry>>,
     /// The ConfigMap with the mesh configuration, where there is one.
     pub mesh_configs: BTreeMap<Key, Located<MeshConfig>>,
 }
@@ -129,6 +131,7 @@ pub(crate) enum Object {
     WorkloadEntry(Arc<WorkloadEntry>),
     Secret(Arc<Secret>),
     MeshConfig(Arc<MeshConfig>),
+    Telemetry(Arc<Telemetry>),
 }
 
 /// A typed object and its place.
@@ -199,6 +202,7 @@ impl ObjectSet {
                 swap(&mut self.workload_entries, id, key, Some((place, it)), Object::WorkloadEntry)
             }
             Object::Secret(it) => swap(&mut self.secrets, id, key, Some((place, it)), Object::Secret),
+            Object::Telemetry(it) => swap(&mut self.telemetries, id, key, Some((place, it)), Object::Telemetry),
             Object::MeshConfig(it) => swap(&mut self.mesh_configs, id, key, Some((place, it)), Object::MeshConfig),
         }
     }
@@ -232,6 +236,7 @@ impl ObjectSet {
             Kind::ServiceEntry => swap(&mut self.service_entries, id, key, None, Object::ServiceEntry),
             Kind::WorkloadEntry => swap(&mut self.workload_entries, id, key, None, Object::WorkloadEntry),
             Kind::Secret => swap(&mut self.secrets, id, key, None, Object::Secret),
+            Kind::Telemetry => swap(&mut self.telemetries, id, key, None, Object::Telemetry),
             Kind::MeshConfig => swap(&mut self.mesh_configs, id, key, None, Object::MeshConfig),
         }
     }
@@ -407,6 +412,7 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
         Kind::ServiceEntry => Object::ServiceEntry(ServiceEntry::read(value, name)?.into()),
         Kind::WorkloadEntry => Object::WorkloadEntry(WorkloadEntry::read(value)?.into()),
         Kind::Secret => Object::Secret(secret(value, name)?.into()),
+        Kind::Telemetry => Object::Telemetry(Telemetry::read(value, name)?.into()),
         Kind::MeshConfig => Object::MeshConfig(MeshConfig::read(&value)?.into()),
     })
 }
@@ -450,6 +456,7 @@ impl Object {
             Self::WorkloadEntry(_) => Kind::WorkloadEntry,
             Self::Secret(_) => Kind::Secret,
             Self::MeshConfig(_) => Kind::MeshConfig,
+            Self::Telemetry(_) => Kind::Telemetry,
         }
     }
 }

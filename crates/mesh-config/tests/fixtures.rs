@@ -55,6 +55,7 @@ fn describe(snapshot: &Snapshot) -> String {
     describe_waypoints(snapshot, &mut text);
     describe_routes(snapshot, &mut text);
     describe_gateways(snapshot, &mut text);
+    describe_telemetries(snapshot, &mut text);
     text
 }
 
@@ -68,6 +69,14 @@ fn describe_routes(snapshot: &Snapshot, text: &mut String) {
             writeln!(text, "    {:?} {:?} {:?}", rule.request_headers, rule.response_headers, rule.rewrite).unwrap();
             writeln!(text, "    {:?} {:?}", rule.mirrors, rule.cors).unwrap();
         }
+    }
+}
+
+fn describe_telemetries(snapshot: &Snapshot, text: &mut String) {
+    for policy in snapshot.telemetries().all() {
+        writeln!(text, "telemetry {} for {:?}", policy.name, policy.scope).unwrap();
+        policy.logging.iter().for_each(|logging| writeln!(text, "  {logging:?}").unwrap());
+        policy.tracing.iter().for_each(|tracing| writeln!(text, "  {tracing:?}").unwrap());
     }
 }
 

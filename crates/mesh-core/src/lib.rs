@@ -17,6 +17,7 @@ pub mod provider;
 pub mod resolve;
 pub mod snapshot;
 pub mod standard_labels;
+pub mod telemetry;
 pub mod trace_context;
 mod unwatched;
 pub mod why;

@@ -16,6 +16,7 @@ pub(crate) mod schema;
 mod service_entry;
 mod stand_in;
 mod token_rule;
+mod telemetry;
 mod virtual_service;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub(crate) use mesh_config::NAME as MESH_CONFIG;
 pub use peer_authentication::PeerAuthentication;
 pub use request_authentication::RequestAuthentication;
 pub use service_entry::{EndpointAddress, EntryEndpoint, EntryPort, ServiceEntry, WorkloadEntry};
+pub use telemetry::Telemetry;
 pub(crate) use stand_in::{stand_in, stand_in_of_text};
 pub(crate) use virtual_service::MESH;
 pub use virtual_service::{ConnectionMatch, ConnectionRule, HttpRule, VirtualService};

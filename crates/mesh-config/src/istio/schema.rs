@@ -3,7 +3,7 @@
 use schemars::{JsonSchema as _, Schema, SchemaGenerator};
 
 use super::{
-    authorization_policy, destination_rule, gateway, peer_authentication, request_authentication, virtual_service,
+    authorization_policy, destination_rule, gateway, peer_authentication, request_authentication, telemetry, virtual_service,
 };
 
 pub(crate) fn authorization_policy(generator: &mut SchemaGenerator) -> Schema {
@@ -24,6 +24,10 @@ pub(crate) fn peer_authentication(generator: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn request_authentication(generator: &mut SchemaGenerator) -> Schema {
     request_authentication::Spec::json_schema(generator)
+}
+
+pub(crate) fn telemetry(generator: &mut SchemaGenerator) -> Schema {
+    telemetry::Spec::json_schema(generator)
 }
 
 pub(crate) fn virtual_service(generator: &mut SchemaGenerator) -> Schema {

@@ -24,7 +24,7 @@ struct Definition {
     spec: fn(&mut SchemaGenerator) -> Schema,
 }
 
-const DEFINITIONS: [Definition; 6] = [
+const DEFINITIONS: [Definition; 7] = [
     Definition {
         group: "networking.istio.io",
         kind: "VirtualService",
@@ -78,6 +78,15 @@ const DEFINITIONS: [Definition; 6] = [
         description: "Whose tokens are believed at a waypoint or a gateway.",
         columns: &[],
         spec: istio::schema::request_authentication,
+    },
+    Definition {
+        group: "telemetry.istio.io",
+        kind: "Telemetry",
+        plural: "telemetries",
+        short_names: &["telemetry"],
+        description: "Which requests are logged and traced.",
+        columns: &[],
+        spec: istio::schema::telemetry,
     },
 ];
 

@@ -20,6 +20,8 @@ pub struct Changes {
     pub l7: bool,
     /// Whether providers did.
     pub providers: bool,
+    /// Whether what is told of requests did.
+    pub telemetries: bool,
 }
 
 /// Something that came, went or changed.
@@ -35,7 +37,8 @@ impl Changes {
     /// Whether nothing differs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.workloads.is_empty() && self.services.is_empty() && !self.policies && !self.l7 && !self.providers
+        let of_one = self.workloads.is_empty() && self.services.is_empty();
+        of_one && !self.policies && !self.l7 && !self.providers && !self.telemetries
     }
 }
 

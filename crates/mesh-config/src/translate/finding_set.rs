@@ -29,6 +29,8 @@ pub(crate) enum Owner {
     MeshConfig,
     /// All ServiceEntries.
     Entries,
+    /// All Telemetries.
+    Telemetries,
     /// All policies.
     Policies,
     /// All of the application layer.

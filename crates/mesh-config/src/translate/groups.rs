@@ -9,7 +9,7 @@ use mesh_core::{Service, Workload};
 use super::changes::Changes;
 use super::finding_set::Owner;
 use super::{
-    Translator, attached_routes, gateways, guards, mesh_config, policies, targets, virtual_services, waypoints,
+    Translator, attached_routes, gateways, guards, mesh_config, policies, targets, telemetries, virtual_services, waypoints,
 };
 
 impl Translator {
@@ -19,6 +19,9 @@ impl Translator {
         let names_providers = !self.definitions.objects.mesh_configs.is_empty();
         if std::mem::take(&mut self.dirty.providers) || names_providers && !changes.services.is_empty() {
             changes.providers = self.settle_providers();
+        }
+        if std::mem::take(&mut self.dirty.telemetries) {
+            changes.telemetries = self.settle_telemetries();
         }
         let l7 = std::mem::take(&mut self.dirty.l7) || policies || self.concerns_l7(changes);
         if !policies && !l7 {
@@ -31,6 +34,17 @@ impl Translator {
         if l7 {
             changes.l7 = self.settle_l7(&services);
         }
+    }
+
+    fn settle_telemetries(&mut self) -> bool {
+        let mut findings = Vec::new();
+        let telemetries = telemetries::telemetries(&self.definitions.objects, &self.options, &mut findings);
+        self.findings.set(Owner::Telemetries, findings);
+        let changed = telemetries != *self.snapshot.telemetries();
+        if changed {
+            self.snapshot.set_telemetries(telemetries);
+        }
+        changed
     }
 
     fn settle_providers(&mut self) -> bool {

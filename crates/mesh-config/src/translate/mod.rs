@@ -21,6 +21,7 @@ mod services;
 mod shadows;
 mod slices;
 mod targets;
+mod telemetries;
 #[cfg(test)]
 mod tests;
 mod virtual_services;
@@ -77,6 +78,7 @@ struct Dirty {
     providers: bool,
     /// Hosts of ServiceEntries.
     entries: bool,
+    telemetries: bool,
 }
 
 impl Translator {
@@ -151,6 +153,7 @@ impl Translator {
                 self.dirty.entries = true;
                 self.dirty.l7 = true;
             }
+            Kind::Telemetry => self.dirty.telemetries = true,
             Kind::MeshConfig => {
                 self.dirty.providers = true;
                 self.dirty.policies = true;

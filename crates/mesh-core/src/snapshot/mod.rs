@@ -11,6 +11,7 @@ use crate::l7::L7;
 use crate::model::{NodeName, Protocol, Service, Workload, WorkloadUid};
 use crate::policy::Policies;
 use crate::provider::Providers;
+use crate::telemetry::Telemetries;
 use entries::{ByAddress, ByHost, ByUid, ByVip, HeadlessEndpoints, HeadlessPort, OnNode};
 use ordered::{Named, Ordered};
 use sharded::Sharded;
@@ -32,9 +33,10 @@ pub struct Snapshot {
     policies: Arc<Policies>,
     l7: Arc<L7>,
     providers: Arc<Providers>,
+    telemetries: Arc<Telemetries>,
 }
 
-/// Equal when workloads, services, policies, the application layer and providers are.
+/// Equal when workloads, services, policies, the application layer, providers and what is told of requests are.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
         self.workloads.iter().eq(other.workloads.iter())
@@ -42,6 +44,7 @@ impl PartialEq for Snapshot {
             && self.policies == other.policies
             && self.l7 == other.l7
             && self.providers == other.providers
+            && self.telemetries == other.telemetries
     }
 }
 
@@ -101,6 +104,17 @@ impl Snapshot {
     #[must_use]
     pub fn providers(&self) -> &Providers {
         &self.providers
+    }
+
+    /// Puts that in force about what is told of requests.
+    pub fn set_telemetries(&mut self, telemetries: Telemetries) {
+        self.telemetries = Arc::new(telemetries);
+    }
+
+    /// What is told of requests, and where.
+    #[must_use]
+    pub fn telemetries(&self) -> &Telemetries {
+        &self.telemetries
     }
 
     /// The policies in force.

@@ -1,0 +1,222 @@
+//! What is told of requests, and where: Istio's Telemetry (istio.io, reference/config/telemetry), from the mesh down to a workload.
+
+pub mod expression;
+pub mod filter;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::LabelSet;
+use crate::l7::Percent;
+use crate::policy::{PolicyName, PolicyTarget, Selector};
+
+pub use expression::{ExpressionError, parse};
+pub use filter::Filter;
+
+/// One Telemetry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetryPolicy {
+    /// Its name.
+    pub name: Arc<PolicyName>,
+    /// What it is for.
+    pub scope: Scope,
+    /// Which requests are logged; the last word counts.
+    pub logging: Vec<Logging>,
+    /// Which requests are traced, and how; the last word counts.
+    pub tracing: Vec<Tracing>,
+}
+
+/// What a Telemetry is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All of its namespace; of the root namespace's, all of the mesh.
+    Namespace,
+    /// Workloads of its namespace.
+    Workloads(Selector),
+    /// What goes by waypoints or gateways.
+    Targets(Vec<PolicyTarget>),
+}
+
+/// As which side a proxy logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Of what leaves: gateways.
+    Client,
+    /// Of what comes: waypoints.
+    Server,
+}
+
+/// An entry about logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logging {
+    /// Of one side; none for both.
+    pub side: Option<Side>,
+    /// No lines.
+    pub disabled: bool,
+    /// The requests that lines are about; none for all.
+    pub filter: Option<Filter>,
+}
+
+/// An entry about traces. What is not said is as above.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tracing {
+    /// Of one side; none for both.
+    pub side: Option<Side>,
+    /// The provider that spans go to.
+    pub provider: Option<Arc<str>>,
+    /// No spans; what a request says of its trace goes on all the same.
+    pub disabled: Option<bool>,
+    /// Of the traces that begin here, those that are recorded.
+    pub sampling: Option<Percent>,
+    /// What spans are told besides.
+    pub tags: Option<BTreeMap<Arc<str>, Tag>>,
+}
+
+/// The value of an attribute that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tag {
+    /// That text.
+    Literal(Arc<str>),
+    /// The request's header of that name, in lower case, or else the text.
+    Header(Arc<str>, Option<Arc<str>>),
+    /// The proxy's environment variable, or else the text.
+    Environment(Arc<str>, Option<Arc<str>>),
+}
+
+/// All of them, the oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Telemetries {
+    root_namespace: Arc<str>,
+    all: Vec<Arc<TelemetryPolicy>>,
+}
+
+/// Who tells, and of what.
+#[derive(Debug, Clone, Copy)]
+pub struct Teller<'a> {
+    /// As which side.
+    pub side: Side,
+    /// The Gateway's namespace, name and class.
+    pub gateway: (&'a str, &'a str, &'a str),
+    /// The labels of its pod, where known.
+    pub labels: Option<&'a LabelSet>,
+    /// The Service that is asked for: namespace and name.
+    pub service: Option<(&'a str, &'a str)>,
+}
+
+/// What is in force for requests of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Whether there are lines.
+    pub logs: bool,
+    /// Which requests they are about; none for all.
+    pub filter: Option<Filter>,
+    /// How they are traced.
+    pub tracing: Tracing,
+    /// The request headers that tags and the filter ask for.
+    pub headers: Vec<Arc<str>>,
+}
+
+impl Telemetries {
+    /// Of these, the oldest first.
+    #[must_use]
+    pub fn new(root_namespace: Arc<str>, all: Vec<Arc<TelemetryPolicy>>) -> Self {
+        Self { root_namespace, all }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<TelemetryPolicy>] {
+        &self.all
+    }
+
+    /// What is in force, by the oldest of each level: the mesh's, its class's, its namespace's, its own, the Service's; each says what it
+    /// says anew. Where nobody says anything there are lines.
+    #[must_use]
+    pub fn told(&self, teller: &Teller<'_>) -> Told {
+        let mut told = Told { logs: true, ..Told::default() };
+        let namespace = teller.gateway.0;
+        let broad = |wanted: &str| {
+            self.all.iter().find(|policy| policy.scope == Scope::Namespace && *policy.name.namespace == *wanted)
+        };
+        let mesh = broad(&self.root_namespace);
+        let own = broad(namespace).filter(|_| *namespace != *self.root_namespace);
+        let level = |level: Level| self.all.iter().find(|policy| self.level(policy, teller) == Some(level));
+        let levels = [mesh, level(Level::Class), own, level(Level::Gateway), level(Level::Service)];
+        for policy in levels.into_iter().flatten() {
+            for logging in policy.logging.iter().filter(|entry| entry.side.is_none_or(|side| side == teller.side)) {
+                told.logs = !logging.disabled;
+                told.filter.clone_from(&logging.filter);
+            }
+            for tracing in policy.tracing.iter().filter(|entry| entry.side.is_none_or(|side| side == teller.side)) {
+                told.tracing.take(tracing);
+            }
+        }
+        if let Some(filter) = told.filter.as_ref().filter(|_| told.logs) {
+            filter.headers(&mut told.headers);
+        }
+        told.headers.extend(told.tracing.tags.iter().flat_map(BTreeMap::values).filter_map(Tag::header));
+        told.headers.sort_unstable();
+        told.headers.dedup();
+        told
+    }
+
+    /// At which level it is for them, if it is.
+    fn level(&self, policy: &TelemetryPolicy, teller: &Teller<'_>) -> Option<Level> {
+        let (namespace, name, class) = teller.gateway;
+        let from = &*policy.name.namespace;
+        match &policy.scope {
+            Scope::Namespace => None,
+            Scope::Workloads(selector) => {
+                let reaches = from == namespace || from == &*self.root_namespace;
+                (reaches && teller.labels.is_some_and(|labels| selector.selects(labels))).then_some(Level::Gateway)
+            }
+            Scope::Targets(targets) => {
+                let level = |target: &PolicyTarget| match target {
+                    PolicyTarget::Gateway(gateway) => {
+                        (*gateway.namespace == *namespace && *gateway.name == *name).then_some(Level::Gateway)
+                    }
+                    PolicyTarget::GatewayClass(wanted) => {
+                        (**wanted == *class && from == &*self.root_namespace).then_some(Level::Class)
+                    }
+                    PolicyTarget::Service(wanted) => {
+                        let asked = teller.service?;
+                        ((&*wanted.namespace, &*wanted.name) == asked).then_some(Level::Service)
+                    }
+                };
+                targets.iter().filter_map(level).max()
+            }
+        }
+    }
+}
+
+/// How near a Telemetry is to who tells, below mesh and namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Class,
+    Gateway,
+    Service,
+}
+
+impl Tracing {
+    /// What `nearer` says counts.
+    fn take(&mut self, nearer: &Self) {
+        let Self { side: _, provider, disabled, sampling, tags } = nearer;
+        if provider.is_some() {
+            self.provider.clone_from(provider);
+        }
+        self.disabled = disabled.or(self.disabled);
+        self.sampling = sampling.or(self.sampling);
+        if tags.is_some() {
+            self.tags.clone_from(tags);
+        }
+    }
+}
+
+impl Tag {
+    fn header(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Header(name, _) => Some(name.clone()),
+            Self::Literal(_) | Self::Environment(..) => None,
+        }
+    }
+}

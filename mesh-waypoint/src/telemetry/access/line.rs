@@ -1,0 +1,187 @@
+//! The line itself: the fields of Istio's default JSON format under their names, and who it was between.
+
+use std::{borrow::Cow, time::Duration};
+
+use http::{HeaderValue, Method};
+use mesh_core::{
+    SpiffeId, TraceContext,
+    l7::Rule,
+    telemetry::{
+        self,
+        filter::{Number, Text},
+    },
+};
+
+use super::{
+    Noted,
+    json::{Moment, Object},
+    text,
+};
+use crate::{
+    inbound::{Arrival, Target},
+    upstream::{ClusterKey, Endpoint},
+};
+
+/// A request that is over.
+pub(crate) struct Ended<'a> {
+    /// Of its head.
+    pub(crate) noted: &'a Noted,
+    /// Its method.
+    pub(crate) method: &'a Method,
+    /// Its path, as it came.
+    pub(crate) path: &'a str,
+    /// What it came by.
+    pub(crate) arrival: &'a Arrival,
+    /// The status; 0 where there was no answer.
+    pub(crate) status: u16,
+    /// gRPC's status, where there is one.
+    pub(crate) grpc: Option<u16>,
+    /// The response flags.
+    pub(crate) flags: &'static str,
+    /// Why the answer is what it is, in Envoy's words.
+    pub(crate) details: &'static str,
+    /// The policy that refused it, in words.
+    pub(crate) policy: Option<&'a str>,
+    /// Bytes of the request's body.
+    pub(crate) sent: u64,
+    /// Bytes of the response's body.
+    pub(crate) received: u64,
+    /// How long it took.
+    pub(crate) duration: Duration,
+    /// How long the answer's head took.
+    pub(crate) answered_after: Option<Duration>,
+    /// Who answered.
+    pub(crate) endpoint: Option<&'a Endpoint>,
+    /// Where it was sent on to.
+    pub(crate) cluster: Option<&'a ClusterKey>,
+    /// The rule that it belongs to.
+    pub(crate) rule: Option<&'a Rule>,
+    /// `x-request-id`
+    pub(crate) request_id: Option<&'a HeaderValue>,
+    /// The place of its span.
+    pub(crate) trace: Option<TraceContext>,
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Ended<'_> {
+    /// Writes the line.
+    pub(crate) fn write(&self, into: &mut String) {
+        let mut line = Object::begin(into);
+        line.text("target", Some("access"));
+        line.shown("start_time", Some(Moment(self.noted.at)));
+        self.write_request(&mut line);
+        self.write_parties(&mut line);
+        line.end();
+    }
+
+    /// Istio's fields.
+    fn write_request(&self, line: &mut Object<'_>) {
+        let noted = self.noted;
+        line.text("method", Some(self.method.as_str()));
+        match &noted.query {
+            None => line.text("path", Some(self.path)),
+            Some(query) => line.text("path", Some(&format!("{}?{query}", self.path))),
+        }
+        line.text("protocol", Some(noted.protocol()));
+        line.number("response_code", self.status);
+        line.text("response_flags", Some(self.flags));
+        line.text("response_code_details", Some(self.details));
+        line.number("bytes_received", self.sent);
+        line.number("bytes_sent", self.received);
+        line.number("duration", milliseconds(self.duration));
+        match self.answered_after {
+            None => line.text("upstream_service_time", None),
+            Some(time) => line.number("upstream_service_time", milliseconds(time)),
+        }
+        line.text("x_forwarded_for", text(noted.forwarded_for.as_ref()));
+        line.text("user_agent", text(noted.user_agent.as_ref()));
+        line.text("request_id", text(self.request_id));
+        line.text("authority", noted.authority());
+        line.shown("upstream_host", self.endpoint.map(Endpoint::address));
+        line.shown("upstream_cluster", self.cluster);
+        line.shown("downstream_remote_address", Some(self.arrival.client.address));
+        line.text("requested_server_name", self.server_name());
+        match self.rule {
+            None => line.text("route_name", None),
+            Some(rule) => line.text("route_name", Some(&rule.at.to_string())),
+        }
+        if let Some(grpc) = self.grpc {
+            line.number("grpc_status", grpc);
+        }
+    }
+
+    /// What only the mesh knows.
+    fn write_parties(&self, line: &mut Object<'_>) {
+        let client = &self.arrival.client;
+        let source = client.workload.as_deref();
+        line.text("source_workload", source.map(|workload| &*workload.workload_name));
+        line.text("source_namespace", source.map(|workload| &*workload.namespace));
+        line.text("source_principal", client.identity.as_ref().map(SpiffeId::as_str));
+        let destination = self.endpoint.and_then(|endpoint| endpoint.workload.as_deref());
+        let identity = self.endpoint.and_then(|endpoint| endpoint.identity());
+        line.text("destination_workload", destination.map(|workload| &*workload.workload_name));
+        line.text("destination_namespace", destination.map(|workload| &*workload.namespace));
+        line.text("destination_principal", identity.map(SpiffeId::as_str));
+        line.text("policy", self.policy);
+        if let Some(trace) = &self.trace {
+            line.shown("trace_id", Some(format_args!("{:032x}", u128::from_be_bytes(trace.trace_id))));
+        }
+    }
+
+    fn server_name(&self) -> Option<&str> {
+        match &self.arrival.target {
+            Target::Gateway(entrance) => entrance.server.as_deref(),
+            Target::Service(..) | Target::Workload(_) => None,
+        }
+    }
+}
+
+impl telemetry::filter::Told for Ended<'_> {
+    fn number(&self, what: Number) -> Option<i64> {
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        match what {
+            Number::ResponseCode => (self.status > 0).then(|| self.status.into()),
+            Number::ResponseGrpcStatus => self.grpc.map(Into::into),
+            Number::RequestSize => Some(bytes(self.sent)),
+            Number::ResponseSize => Some(bytes(self.received)),
+            Number::SourcePort => Some(self.arrival.client.address.port().into()),
+            Number::DestinationPort => Some(self.arrival.target.port().into()),
+        }
+    }
+
+    fn text(&self, what: &Text) -> Option<Cow<'_, str>> {
+        let noted = self.noted;
+        Some(match what {
+            Text::Method => Cow::Borrowed(self.method.as_str()),
+            Text::Path => match &noted.query {
+                Some(query) => Cow::Owned(format!("{}?{query}", self.path)),
+                None => Cow::Borrowed(self.path),
+            },
+            Text::UrlPath => Cow::Borrowed(self.path),
+            Text::Query => Cow::Borrowed(noted.query.as_deref().unwrap_or_default()),
+            Text::Host => Cow::Borrowed(noted.authority()?),
+            Text::Scheme => {
+                let tls = matches!(&self.arrival.target, Target::Gateway(entrance) if entrance.tls);
+                Cow::Borrowed(if tls { "https" } else { "http" })
+            }
+            Text::Protocol => Cow::Borrowed(noted.protocol()),
+            Text::UserAgent => Cow::Borrowed(text(noted.user_agent.as_ref())?),
+            Text::RequestId => Cow::Borrowed(text(self.request_id)?),
+            Text::Header(name) => {
+                let (_, value) = noted.headers.iter().find(|(known, _)| known == name)?;
+                Cow::Borrowed(text(Some(value))?)
+            }
+            Text::SourceAddress => Cow::Owned(self.arrival.client.address.to_string()),
+            Text::UpstreamAddress => Cow::Owned(self.endpoint?.address().to_string()),
+            Text::PeerIdentity => Cow::Borrowed(self.arrival.client.identity.as_ref()?.as_str()),
+            Text::ServerName => Cow::Borrowed(self.server_name()?),
+        })
+    }
+
+    fn mtls(&self) -> bool {
+        self.arrival.client.identity.is_some()
+    }
+}

@@ -1,0 +1,121 @@
+//! Lines of requests: which there are, by Istio's Telemetry, and what is noted for them while a request is under way.
+
+mod json;
+mod line;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use http::{
+    HeaderValue, Version,
+    header::{HOST, USER_AGENT},
+    request::Parts,
+    uri::Authority,
+};
+use mesh_core::{
+    Service, Snapshot,
+    telemetry::{Side, Teller, Told},
+};
+
+pub(crate) use self::line::Ended;
+use crate::{
+    inbound::{Arrival, Target},
+    listeners::Listeners,
+    serve::Shared,
+};
+
+/// What is in force for what a thread carries, as found in one state of the cluster.
+#[derive(Default)]
+pub(crate) struct Telling {
+    generation: Cell<u64>,
+    /// By the Service's place in memory, which the Service itself keeps.
+    known: RefCell<HashMap<usize, (Option<Arc<Service>>, Rc<Told>)>>,
+}
+
+impl Telling {
+    /// What is in force for requests of a tunnel or listener.
+    pub(crate) fn of(
+        &self,
+        shared: &Shared,
+        listeners: &Listeners,
+        (snapshot, generation): (&Snapshot, u64),
+        arrival: &Arrival,
+    ) -> Rc<Told> {
+        let service = match &arrival.target {
+            Target::Service(service, _) => Some(service),
+            Target::Workload(_) | Target::Gateway(_) => None,
+        };
+        let mut known = self.known.borrow_mut();
+        if self.generation.replace(generation) != generation {
+            known.clear();
+        }
+        let place = service.map_or(0, |service| Arc::as_ptr(service).addr());
+        let (_, told) = known.entry(place).or_insert_with(|| {
+            let waypoint = service.and_then(|service| snapshot.l7().waypoint_of(service));
+            let gateway = &shared.own.gateway;
+            let teller = Teller {
+                side: if matches!(arrival.target, Target::Gateway(_)) { Side::Client } else { Side::Server },
+                gateway: (&gateway.namespace, &gateway.name, waypoint.map_or("", |waypoint| &*waypoint.class)),
+                labels: listeners.own.as_ref().map(|workload| &workload.labels),
+                service: service.map(|service| (&*service.namespace, &*service.name)),
+            };
+            (service.cloned(), Rc::new(snapshot.telemetries().told(&teller)))
+        });
+        told.clone()
+    }
+}
+
+/// What a line tells of a request's head, kept until the line is written.
+pub(crate) struct Noted {
+    at: SystemTime,
+    version: Version,
+    query: Option<String>,
+    authority: Option<Authority>,
+    host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    forwarded_for: Option<HeaderValue>,
+    /// Those that the filter asks for.
+    headers: Vec<(Arc<str>, HeaderValue)>,
+}
+
+impl Noted {
+    /// Notes it, where there may be a line.
+    pub(crate) fn of(told: &Told, parts: &Parts) -> Option<Box<Self>> {
+        if !told.logs || !tracing::enabled!(target: "access", tracing::Level::INFO) {
+            return None;
+        }
+        let header = |name: &Arc<str>| Some((name.clone(), parts.headers.get(&**name)?.clone()));
+        Some(Box::new(Self {
+            at: SystemTime::now(),
+            version: parts.version,
+            query: parts.uri.query().map(str::to_owned),
+            authority: parts.uri.authority().cloned(),
+            host: parts.headers.get(HOST).cloned(),
+            user_agent: parts.headers.get(USER_AGENT).cloned(),
+            forwarded_for: parts.headers.get("x-forwarded-for").cloned(),
+            headers: told.headers.iter().filter_map(header).collect(),
+        }))
+    }
+
+    fn authority(&self) -> Option<&str> {
+        self.authority.as_ref().map(Authority::as_str).or_else(|| text(self.host.as_ref()))
+    }
+
+    const fn protocol(&self) -> &'static str {
+        match self.version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        }
+    }
+}
+
+/// A field's value where it is text.
+fn text(value: Option<&HeaderValue>) -> Option<&str> {
+    value.and_then(|value| value.to_str().ok())
+}
