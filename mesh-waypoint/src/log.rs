@@ -42,6 +42,12 @@ impl Log {
         thread.spawn(flush).map(drop)
     }
 
+    /// Takes a whole line of a request, to be written out with others.
+    pub(crate) fn gather(&self, line: &str) {
+        // Nobody reads: there is nobody to tell.
+        let _ = self.lock().write_all(line.as_bytes());
+    }
+
     /// Writes out what is gathered.
     pub(crate) fn flush(&self) {
         // Nobody reads: there is nobody to tell.

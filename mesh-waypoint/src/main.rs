@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         let control = LogControl::start(&args.log, log.clone()).context("--log")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tasks = tokio::task::LocalSet::new();
-        tasks.block_on(&runtime, serve::run(*args, control))
+        tasks.block_on(&runtime, serve::run(*args, control, log.clone()))
     };
     let ended = run();
     log.flush();

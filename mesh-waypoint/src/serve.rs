@@ -32,6 +32,7 @@ use crate::{
     authn::{self, KeyStore},
     counts::{RuleBook, Threads},
     listeners::{self, Listeners, Own},
+    log::Log,
     readiness::Readiness,
     telemetry::{Finished, Scrape, Telemetry, Tracer},
     upstream::{Names, SharedClusters},
@@ -49,6 +50,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Shared {
     /// The pod that this is.
     pub(crate) own: Own,
+    /// Standard output.
+    pub(crate) log: Log,
     /// What is measured.
     pub(crate) telemetry: Arc<Telemetry>,
     /// Where spans go, if anywhere.
@@ -104,7 +107,7 @@ impl Drop for Counted {
 ///
 /// # Errors
 /// What could not be started.
-pub(crate) async fn run(args: ServeArgs, log: LogControl) -> anyhow::Result<()> {
+pub(crate) async fn run(args: ServeArgs, control: LogControl, log: Log) -> anyhow::Result<()> {
     let authority = args.certificate.authority().context(args.certificate.authority_flag())?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
     let scrape =
@@ -113,10 +116,10 @@ pub(crate) async fn run(args: ServeArgs, log: LogControl) -> anyhow::Result<()> 
     let socket = args.admin_socket.as_deref().map(AdminSocket::open).transpose()?;
     let (address, drain_time) = (args.listen.ip(), args.drain_time);
     let count = args.workers.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), usize::from);
-    let (shared, exporter) = share(args, &authority).await?;
+    let (shared, exporter) = share(args, &authority, log).await?;
     let shared = Arc::new(shared);
     let workers = Arc::new(Workers::start(&shared, count).context("--workers")?);
-    let api = Admin::new(shared.clone(), log);
+    let api = Admin::new(shared.clone(), control);
     let socket = socket.map(AdminSocket::publish).transpose()?;
     tracing::info!(address = %listener.local_addr()?, waypoint = %shared.own.gateway, identity = %shared.identity, workers = count, "waypoint listening");
     let background = async {
@@ -150,7 +153,11 @@ pub(crate) async fn run(args: ServeArgs, log: LogControl) -> anyhow::Result<()> 
 }
 
 /// What all threads share, once there is a configuration.
-async fn share(args: ServeArgs, authority: &Authority) -> anyhow::Result<(Shared, Option<Exporter<Finished>>)> {
+async fn share(
+    args: ServeArgs,
+    authority: &Authority,
+    log: Log,
+) -> anyhow::Result<(Shared, Option<Exporter<Finished>>)> {
     let collector = args.spans.collector().context(SpanArgs::COLLECTOR_FLAG)?;
     let trust_domain = args.certificate.trust_domain;
     let identity = SpiffeId::new(&trust_domain, &args.identity.namespace, &args.identity.name)?;
@@ -175,6 +182,7 @@ async fn share(args: ServeArgs, authority: &Authority) -> anyhow::Result<(Shared
     let (tracer, exporter) = spans.unzip();
     let refresh = Duration::from_secs(args.dns_refresh.into());
     let shared = Shared {
+        log,
         tracer,
         keys: KeyStore::new(args.jwks_refresh, telemetry.clone()),
         own: Own { gateway: args.name, pod: args.pod },

@@ -28,7 +28,7 @@ use crate::{
     inbound,
     listeners::{self, Listeners},
     serve::Shared,
-    telemetry::SeriesCache,
+    telemetry::{SeriesCache, Telling},
     upstream::Upstreams,
 };
 
@@ -67,6 +67,10 @@ pub(crate) struct Worker {
     pub(crate) counts: Arc<ThreadCounts>,
     /// The rules that it has used.
     pub(crate) rules: RuleTally,
+    /// The line of a request, while it is written.
+    pub(crate) line: RefCell<String>,
+    /// What is told of requests.
+    pub(crate) telling: Telling,
     view: RefCell<View>,
     listeners: RefCell<(watch::Receiver<Arc<Listeners>>, Arc<Listeners>)>,
 }
@@ -91,6 +95,8 @@ impl Worker {
             pool,
             upstreams: Upstreams::default(),
             series: SeriesCache::default(),
+            line: RefCell::default(),
+            telling: Telling::default(),
             counts,
             rules: RuleTally::new(number),
             mirrors: Cell::new(0),

@@ -38,7 +38,7 @@ pub use gateway_api::{
 };
 pub use istio::{
     Age, AuthorizationPolicy, Carries, Clients, ConnectionMatch, ConnectionRule, DestinationRule, HttpRule,
-    IstioGateway, MeshConfig, PeerAuthentication, Telemetry, Remark, Server, ServerTls, VirtualService,
+    IstioGateway, MeshConfig, PeerAuthentication, Remark, Server, ServerTls, Telemetry, VirtualService,
 };
 pub use kind::{ReadKind, read_kinds};
 pub use live::LiveObjects;

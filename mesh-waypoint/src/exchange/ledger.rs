@@ -6,12 +6,12 @@ use std::{
     io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof},
     rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderValue, Method, request::Parts};
 
-use mesh_core::{l7::Rule, policy::request::Token};
+use mesh_core::{l7::Rule, policy::request::Token, telemetry::Told};
 use mesh_jwt::TokenError;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     inbound::{Beat, Connection, Target},
-    telemetry::{AttemptSpan, BadInput, Outcome, Parties, Protocol, RequestSpan, Sender, Upstream},
+    telemetry::{AttemptSpan, BadInput, Ended, Noted, Outcome, Parties, Protocol, RequestSpan, Sender, Upstream},
     upstream::{Cluster, Endpoint},
 };
 
@@ -50,7 +50,15 @@ pub(crate) struct Ledger {
     span: Option<Rc<RequestSpan>>,
     /// The span of the attempt that was answered.
     attempt: RefCell<Option<AttemptSpan>>,
-    /// `x-request-id`, where there is a span.
+    /// What is told of it.
+    told: Rc<Told>,
+    /// Its head, where there may be a line about it.
+    noted: Option<Box<Noted>>,
+    /// How long the answer's head took.
+    answered_after: Cell<Option<Duration>>,
+    /// The policy that refused it, in words.
+    denial: OnceCell<String>,
+    /// `x-request-id`, where anybody is told it.
     request_id: OnceCell<HeaderValue>,
     /// The token that it is judged by, or why its tokens are not believed.
     token: OnceCell<Result<Rc<Token>, TokenError>>,
@@ -68,9 +76,15 @@ impl Ledger {
     /// An exchange begins. Where it has a span, the request's headers name it from here on.
     pub(super) fn open(connection: &Rc<Connection>, request: &mut Parts) -> Rc<Self> {
         connection.worker.counts.begin();
-        let span = connection.begin_span(request);
+        let told = connection.told();
+        let noted = Noted::of(&told, request);
+        let span = connection.begin_span(&told, request);
         Rc::new(Self {
             span,
+            told,
+            noted,
+            answered_after: Cell::default(),
+            denial: OnceCell::new(),
             attempt: RefCell::default(),
             request_id: OnceCell::new(),
             _beat: connection.begin(),
@@ -101,7 +115,7 @@ impl Ledger {
 
     /// What it is called in logs.
     pub(super) fn note_request_id(&self, headers: &HeaderMap) {
-        if self.span.is_some()
+        if (self.span.is_some() || self.noted.is_some())
             && let Some(id) = headers.get("x-request-id")
         {
             // It has one.
@@ -115,8 +129,12 @@ impl Ledger {
         drop(self.attempt.replace(Some(span)));
     }
 
-    /// Why it is answered here, for its span.
+    /// Why it is answered here.
     pub(super) fn note_refusal(&self, refusal: &Refusal) {
+        if refusal.flag() == Flag::Denied {
+            // One is enough.
+            let _ = self.denial.set(refusal.reason().to_owned());
+        }
         let name = match refusal.flag() {
             Flag::FaultInjected => "fault.abort",
             Flag::Denied => "denied",
@@ -152,6 +170,7 @@ impl Ledger {
 
     /// Who answered.
     pub(super) fn note_endpoint(&self, endpoint: &Rc<Endpoint>) {
+        self.answered_after.set(Some(self.began.elapsed()));
         // One answers, or none.
         let _ = self.endpoint.set(endpoint.clone());
     }
@@ -260,30 +279,37 @@ impl Ledger {
     }
 
     fn tell(&self) {
-        if !tracing::enabled!(target: "access", tracing::Level::INFO) {
-            return;
-        }
-        let client = &self.connection.arrival.client;
-        let endpoint = self.endpoint.get();
+        let Some(noted) = &self.noted else { return };
         let token = self.token.get().map(|token| token.as_ref());
-        tracing::info!(
-            target: "access",
-            client = %client.address,
-            identity = client.name(),
-            method = %self.method,
-            path = self.path,
-            status = self.status.get(),
-            response_flags = self.flag.get().as_str(),
-            request_principal = token.and_then(|token| token.ok()?.principal.as_deref()),
-            token_refused = token.and_then(Result::err).map(|error| error.reason()),
-            route = self.rule.get().map(|rule| tracing::field::display(&rule.at)),
-            upstream = endpoint.map(|endpoint| tracing::field::display(endpoint.address())),
-            workload = endpoint.and_then(|endpoint| endpoint.workload.as_ref()).map(|workload| &*workload.name),
-            bytes_received = self.sent.get(),
-            bytes_sent = self.received.get(),
-            duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "request"
-        );
+        let ended = Ended {
+            noted,
+            method: &self.method,
+            path: &self.path,
+            arrival: &self.connection.arrival,
+            status: self.status.get(),
+            grpc: self.grpc.get(),
+            flags: self.flag.get().as_str(),
+            details: self.flag.get().details(self.endpoint.get().is_some()),
+            policy: self.denial.get().map(String::as_str),
+            request_principal: token.and_then(|token| token.ok()?.principal.as_deref()),
+            token_refused: token.and_then(Result::err).map(|error| error.reason()),
+            sent: self.sent.get(),
+            received: self.received.get(),
+            duration: self.began.elapsed(),
+            answered_after: self.answered_after.get(),
+            endpoint: self.endpoint.get().map(|endpoint| &**endpoint),
+            cluster: self.cluster.get().map(|cluster| &cluster.key),
+            rule: self.rule.get().map(|rule| &**rule),
+            request_id: self.request_id.get(),
+            trace: self.span.as_ref().map(|span| span.context()),
+        };
+        if self.told.filter.as_ref().is_none_or(|filter| filter.admits(&ended)) {
+            let worker = &self.connection.worker;
+            let mut line = worker.line.borrow_mut();
+            line.clear();
+            ended.write(&mut line);
+            worker.shared.log.gather(&line);
+        }
     }
 }
 

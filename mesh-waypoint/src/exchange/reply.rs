@@ -74,6 +74,28 @@ impl Flag {
     }
 }
 
+impl Flag {
+    /// Why a response is what it is, in Envoy's words (`response_code_details`).
+    pub(super) const fn details(self, is_upstreams: bool) -> &'static str {
+        match self {
+            Self::NoCluster => "cluster_not_found",
+            Self::NoRoute => "route_not_found",
+            Self::UpstreamTimeout | Self::RetriesExhausted => "response_timeout",
+            Self::FaultInjected => "fault_filter_abort",
+            Self::Denied => "rbac_access_denied_matched_policy",
+            Self::NoHealthyUpstream => "no_healthy_upstream",
+            Self::UpstreamFailure => "upstream_reset_before_response_started{connection_failure}",
+            Self::Overflow => "overflow",
+            Self::UpstreamTermination => "upstream_reset_before_response_started{connection_termination}",
+            Self::UpstreamProtocol => "upstream_reset_before_response_started{protocol_error}",
+            Self::DownstreamTermination => "downstream_remote_disconnect",
+            Self::DownstreamProtocol => "http1.codec_error",
+            Self::None | Self::DelayInjected if is_upstreams => "via_upstream",
+            Self::None | Self::DelayInjected => "direct_response",
+        }
+    }
+}
+
 /// An answer that no upstream gave.
 #[derive(Debug)]
 pub(super) struct Refusal {

@@ -15,6 +15,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_core::telemetry::Told;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     task::spawn_local,
@@ -73,10 +74,17 @@ impl Connection {
         self.pulse.begin()
     }
 
+    /// What is told of its requests.
+    pub(crate) fn told(&self) -> Rc<Told> {
+        let worker = &self.worker;
+        let (snapshot, generation) = worker.snapshot();
+        worker.telling.of(&worker.shared, &worker.listeners(), (&snapshot, generation), &self.arrival)
+    }
+
     /// Begins a request's span, where it has one. The first request belongs to the trace of the tunnel, unless it has its own.
-    pub(crate) fn begin_span(&self, request: &mut Parts) -> Option<Rc<RequestSpan>> {
+    pub(crate) fn begin_span(&self, told: &Told, request: &mut Parts) -> Option<Rc<RequestSpan>> {
         let tracer = self.worker.shared.tracer.as_ref()?;
-        RequestSpan::begin(tracer, &self.arrival, self.fresh.replace(false), request)
+        RequestSpan::begin(tracer, &told.tracing, &self.arrival, self.fresh.replace(false), request)
     }
 
     /// After this response the connection is no longer HTTP's.

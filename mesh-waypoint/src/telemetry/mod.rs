@@ -1,5 +1,6 @@
 //! What Prometheus is told: Istio's standard metrics of requests, and what is only ours.
 
+mod access;
 mod bad_input;
 mod cache;
 mod labels;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use mesh_metrics::{Registry, RequestMetrics, RequestSeries};
 use prometheus::{Encoder as _, TextEncoder};
 
+pub(crate) use self::access::{Ended, Noted, Telling};
 pub(crate) use self::bad_input::{BadInput, BadInputs, Sender};
 pub(crate) use self::cache::SeriesCache;
 pub(crate) use self::labels::{Parties, Protocol};

@@ -1,6 +1,7 @@
 //! The waypoint as a program, between a client's node, endpoints' nodes and real servers, each test in a network namespace of
 //! its own. Needs root.
 
+mod access_logs;
 mod admin;
 mod bad_requests;
 mod bad_responses;

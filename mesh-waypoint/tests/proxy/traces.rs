@@ -253,3 +253,44 @@ fn without_a_collector_there_requests_go_on_and_spans_are_counted_as_lost() {
         }
     });
 }
+
+const TELEMETRY: &str = "
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: mesh, namespace: istio-system}
+spec:
+  tracing:
+  - randomSamplingPercentage: 100
+    customTags:
+      stage: {literal: {value: test}}
+      user: {header: {name: X-User}}
+      zone: {environment: {name: NO_SUCH_VARIABLE, defaultValue: nowhere}}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: cart, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, name: cart}]
+  tracing: [{disableSpanReporting: true}]
+";
+
+#[test]
+fn telemetry_says_which_traces_are_recorded_and_what_spans_tell_besides() {
+    run_with_flags(NONE_OF_OURS, TELEMETRY, async |world| {
+        let collector = Collector::start().await;
+        serve(OUTSIDE, 8080, false).await;
+        for cart in CARTS {
+            serve(cart, 8080, false).await;
+        }
+        let mut cart = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
+        assert_eq!(cart.get("/name").await.status, 200);
+        let mut client = Client::http1(world.tunnel("10.96.0.2:80").await.expect("tunnel")).await;
+        ask(&mut client, &[("x-user", "jason")]).await;
+        let spans = collector.spans(2).await;
+        let (server, _) = one_of_each(&spans);
+        for (tag, value) in [("stage", "test"), ("user", "jason"), ("zone", "nowhere")] {
+            assert_eq!(attribute(server, tag).as_deref(), Some(value));
+        }
+        assert!(server.name.contains("outside"), "{}", server.name);
+    });
+}

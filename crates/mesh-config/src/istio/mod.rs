@@ -15,8 +15,8 @@ mod rule;
 pub(crate) mod schema;
 mod service_entry;
 mod stand_in;
-mod token_rule;
 mod telemetry;
+mod token_rule;
 mod virtual_service;
 
 use std::collections::BTreeMap;
@@ -35,8 +35,8 @@ pub(crate) use mesh_config::NAME as MESH_CONFIG;
 pub use peer_authentication::PeerAuthentication;
 pub use request_authentication::RequestAuthentication;
 pub use service_entry::{EndpointAddress, EntryEndpoint, EntryPort, ServiceEntry, WorkloadEntry};
-pub use telemetry::Telemetry;
 pub(crate) use stand_in::{stand_in, stand_in_of_text};
+pub use telemetry::Telemetry;
 pub(crate) use virtual_service::MESH;
 pub use virtual_service::{ConnectionMatch, ConnectionRule, HttpRule, VirtualService};
 

@@ -3,7 +3,8 @@
 use schemars::{JsonSchema as _, Schema, SchemaGenerator};
 
 use super::{
-    authorization_policy, destination_rule, gateway, peer_authentication, request_authentication, telemetry, virtual_service,
+    authorization_policy, destination_rule, gateway, peer_authentication, request_authentication, telemetry,
+    virtual_service,
 };
 
 pub(crate) fn authorization_policy(generator: &mut SchemaGenerator) -> Schema {

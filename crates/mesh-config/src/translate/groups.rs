@@ -9,7 +9,8 @@ use mesh_core::{Service, Workload};
 use super::changes::Changes;
 use super::finding_set::Owner;
 use super::{
-    Translator, attached_routes, gateways, guards, mesh_config, policies, targets, telemetries, virtual_services, waypoints,
+    Translator, attached_routes, gateways, guards, mesh_config, policies, targets, telemetries, virtual_services,
+    waypoints,
 };
 
 impl Translator {

@@ -42,6 +42,10 @@ pub(crate) struct Ended<'a> {
     pub(crate) details: &'static str,
     /// The policy that refused it, in words.
     pub(crate) policy: Option<&'a str>,
+    /// Whom the request's token is of.
+    pub(crate) request_principal: Option<&'a str>,
+    /// Why its token is not believed.
+    pub(crate) token_refused: Option<&'a str>,
     /// Bytes of the request's body.
     pub(crate) sent: u64,
     /// Bytes of the response's body.
@@ -101,13 +105,10 @@ impl Ended<'_> {
         line.text("request_id", text(self.request_id));
         line.text("authority", noted.authority());
         line.shown("upstream_host", self.endpoint.map(Endpoint::address));
-        line.shown("upstream_cluster", self.cluster);
+        line.text("upstream_cluster", self.cluster.map(ToString::to_string).as_deref());
         line.shown("downstream_remote_address", Some(self.arrival.client.address));
         line.text("requested_server_name", self.server_name());
-        match self.rule {
-            None => line.text("route_name", None),
-            Some(rule) => line.text("route_name", Some(&rule.at.to_string())),
-        }
+        line.text("route_name", self.rule.map(|rule| rule.at.to_string()).as_deref());
         if let Some(grpc) = self.grpc {
             line.number("grpc_status", grpc);
         }
@@ -126,6 +127,8 @@ impl Ended<'_> {
         line.text("destination_namespace", destination.map(|workload| &*workload.namespace));
         line.text("destination_principal", identity.map(SpiffeId::as_str));
         line.text("policy", self.policy);
+        line.text("request_principal", self.request_principal);
+        line.text("token_refused", self.token_refused);
         if let Some(trace) = &self.trace {
             line.shown("trace_id", Some(format_args!("{:032x}", u128::from_be_bytes(trace.trace_id))));
         }

@@ -29,12 +29,15 @@ use crate::{
     serve::Shared,
 };
 
+/// What is in force for requests to a Service, or to none.
+type OfService = (Option<Arc<Service>>, Rc<Told>);
+
 /// What is in force for what a thread carries, as found in one state of the cluster.
 #[derive(Default)]
 pub(crate) struct Telling {
     generation: Cell<u64>,
     /// By the Service's place in memory, which the Service itself keeps.
-    known: RefCell<HashMap<usize, (Option<Arc<Service>>, Rc<Told>)>>,
+    known: RefCell<HashMap<usize, OfService>>,
 }
 
 impl Telling {

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use mesh_core::{
     TraceContext,
     propagation::{self, Carried, Form},
+    telemetry::Tracing,
 };
 use mesh_otlp::{Collector, Exporter, Queue, SpanFate, queue};
 use prometheus::IntCounterVec;
@@ -76,7 +77,7 @@ impl Tracer {
 
     /// The place of a request's span, and the form in which the trace goes on; none where it is not recorded. A request that says
     /// nothing of a trace belongs to that of the `tunnel` that it came first in.
-    fn place(&self, headers: &mut HeaderMap, tunnel: Option<TraceContext>) -> Option<(Placed, Form)> {
+    fn place(&self, asked: &Tracing, headers: &mut HeaderMap, tunnel: Option<TraceContext>) -> Option<(Placed, Form)> {
         let carried = propagation::read(|name| headers.get(name)?.to_str().ok());
         let decided = carried.is_some();
         let Carried { parent, sampled, form } = carried.unwrap_or(Carried {
@@ -84,7 +85,10 @@ impl Tracer {
             sampled: tunnel.map(|tunnel| tunnel.sampled),
             form: Form::W3c,
         });
-        let sampled = sampled.unwrap_or_else(|| fastrand::f64() < self.sampling);
+        let sampled = sampled.unwrap_or_else(|| match asked.sampling {
+            Some(share) => share.includes(fastrand::u64(..)),
+            None => fastrand::f64() < self.sampling,
+        });
         let context = match parent {
             Some(parent) => TraceContext { sampled, ..parent.child(fastrand::u64(..)) },
             None => TraceContext::root(fastrand::u128(..), fastrand::u64(..), sampled),

@@ -56,6 +56,7 @@ impl Record for Finished {
         let (kind, asked, status, links) = match of {
             Of::Request { beside, outcome } => {
                 attributes.extend(of_client(&request));
+                attributes.extend(request.tags.iter().map(|(name, value)| text(name, value)));
                 let links = beside.iter().map(link).collect();
                 let asked = request.service.as_ref().map(|service| format!("{}:{}", service.hostname, request.port));
                 let asked = asked.or_else(|| outcome.upstream.as_ref().map(|upstream| upstream.cluster.to_string()));

@@ -3,7 +3,12 @@
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Version, header::USER_AGENT, request::Parts};
-use mesh_core::{Service, SpiffeId, TraceContext, Workload, l7::Rule, propagation::Form};
+use mesh_core::{
+    Service, SpiffeId, TraceContext, Workload,
+    l7::Rule,
+    propagation::Form,
+    telemetry::{Tag, Tracing},
+};
 
 use super::{AttemptSpan, Finished, Placed, Tracer, Upstream, inject};
 use crate::inbound::{Arrival, Target};
@@ -25,10 +30,12 @@ pub(crate) struct RequestFacts {
     pub(super) service: Option<Arc<Service>>,
     /// The port that it is for.
     pub(super) port: u16,
+    /// What was asked for besides.
+    pub(super) tags: Vec<(Arc<str>, String)>,
 }
 
 impl RequestFacts {
-    fn of(parts: &Parts, arrival: &Arrival) -> Self {
+    fn of(parts: &Parts, arrival: &Arrival, tags: Vec<(Arc<str>, String)>) -> Self {
         let host = parts.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
         let authority = parts.uri.authority().map(http::uri::Authority::as_str).or(host);
         let client = &arrival.client;
@@ -47,8 +54,21 @@ impl RequestFacts {
                 Target::Workload(_) | Target::Gateway(_) => None,
             },
             port: arrival.target.port(),
+            tags,
         }
     }
+}
+
+/// What a tag comes to; none where neither its source nor another text is there.
+fn value(tag: &Tag, headers: &HeaderMap) -> Option<String> {
+    let (found, otherwise) = match tag {
+        Tag::Literal(text) => return Some(text.to_string()),
+        Tag::Header(name, otherwise) => {
+            (headers.get(&**name).and_then(|value| value.to_str().ok()).map(str::to_owned), otherwise)
+        }
+        Tag::Environment(name, otherwise) => (std::env::var(&**name).ok(), otherwise),
+    };
+    found.or_else(|| otherwise.as_deref().map(str::to_owned))
 }
 
 /// What a request came to.
@@ -84,12 +104,28 @@ pub(crate) struct RequestSpan {
 
 impl RequestSpan {
     /// Begins a request's span, where it is recorded. From then on the request's headers name it.
-    pub(crate) fn begin(tracer: &Arc<Tracer>, arrival: &Arrival, first: bool, parts: &mut Parts) -> Option<Rc<Self>> {
-        let (placed, form) = tracer.place(&mut parts.headers, arrival.trace.filter(|_| first))?;
+    pub(crate) fn begin(
+        tracer: &Arc<Tracer>,
+        asked: &Tracing,
+        arrival: &Arrival,
+        first: bool,
+        parts: &mut Parts,
+    ) -> Option<Rc<Self>> {
+        if asked.disabled == Some(true) {
+            return None;
+        }
+        let (placed, form) = tracer.place(asked, &mut parts.headers, arrival.trace.filter(|_| first))?;
+        let tags = asked.tags.iter().flatten();
+        let tags = tags.filter_map(|(name, tag)| Some((name.clone(), value(tag, &parts.headers)?))).collect();
         inject(&placed.context, form, &mut parts.headers);
         let beside = arrival.trace.filter(|tunnel| placed.parent != Some(tunnel.span_id));
-        let request = Arc::new(RequestFacts::of(parts, arrival));
+        let request = Arc::new(RequestFacts::of(parts, arrival, tags));
         Some(Rc::new(Self { tracer: tracer.clone(), request, placed: RefCell::new(placed), form, beside }))
+    }
+
+    /// Its place in the trace.
+    pub(crate) fn context(&self) -> TraceContext {
+        self.placed.borrow().context
     }
 
     /// Notes that something happened now.
