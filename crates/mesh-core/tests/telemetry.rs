@@ -119,6 +119,7 @@ fn the_nearest_has_the_last_word_and_the_rest_is_as_above() {
         policy("shop", "app", Scope::Workloads(Selector::new([("app", "gw")]).unwrap()), true, None),
     ];
     let labels: LabelSet = [("app", "gw")].into_iter().collect();
+    let (other, cart) = (PolicyTarget::Service(of("shop", "other")), PolicyTarget::Service(of("shop", "cart")));
     let teller = |service| Teller { side: Side::Server, gateway: ("shop", "waypoint", "class"), labels: None, service };
     let with = |count: usize, teller: &Teller<'_>| {
         let told = Telemetries::new("istio-system".into(), all[..count].to_vec()).told(teller);
@@ -127,8 +128,8 @@ fn the_nearest_has_the_last_word_and_the_rest_is_as_above() {
     assert_eq!(with(0, &teller(None)), (true, None), "where nobody says anything there are lines");
     assert_eq!(with(1, &teller(None)), (false, Some(50.0)));
     assert_eq!(with(3, &teller(None)), (true, Some(50.0)));
-    assert_eq!(with(4, &teller(Some(("shop", "other")))), (false, Some(50.0)));
-    assert_eq!(with(5, &teller(Some(("shop", "cart")))), (true, Some(7.0)));
+    assert_eq!(with(4, &teller(Some(&other))), (false, Some(50.0)));
+    assert_eq!(with(5, &teller(Some(&cart))), (true, Some(7.0)));
     let gateway = Teller { gateway: ("shop", "ingress", ""), labels: Some(&labels), ..teller(None) };
     assert_eq!((with(5, &gateway).0, with(6, &gateway).0), (true, false));
 }

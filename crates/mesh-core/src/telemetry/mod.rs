@@ -99,8 +99,8 @@ pub struct Teller<'a> {
     pub gateway: (&'a str, &'a str, &'a str),
     /// The labels of its pod, where known.
     pub labels: Option<&'a LabelSet>,
-    /// The Service that is asked for: namespace and name.
-    pub service: Option<(&'a str, &'a str)>,
+    /// The Service or ServiceEntry that is asked for.
+    pub service: Option<&'a PolicyTarget>,
 }
 
 /// What is in force for requests of one kind.
@@ -178,9 +178,8 @@ impl Telemetries {
                     PolicyTarget::GatewayClass(wanted) => {
                         (**wanted == *class && from == &*self.root_namespace).then_some(Level::Class)
                     }
-                    PolicyTarget::Service(wanted) => {
-                        let asked = teller.service?;
-                        ((&*wanted.namespace, &*wanted.name) == asked).then_some(Level::Service)
+                    PolicyTarget::Service(_) | PolicyTarget::ServiceEntry(_) => {
+                        (teller.service == Some(target)).then_some(Level::Service)
                     }
                 };
                 targets.iter().filter_map(level).max()

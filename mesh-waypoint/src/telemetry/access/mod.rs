@@ -18,7 +18,8 @@ use http::{
     uri::Authority,
 };
 use mesh_core::{
-    Service, Snapshot,
+    PolicyName, Service, Snapshot,
+    policy::PolicyTarget,
     telemetry::{Side, Teller, Told},
 };
 
@@ -61,15 +62,25 @@ impl Telling {
         let (_, told) = known.entry(place).or_insert_with(|| {
             let waypoint = service.and_then(|service| snapshot.l7().waypoint_of(service));
             let gateway = &shared.own.gateway;
+            let asked = service.map(|service| target(service));
             let teller = Teller {
                 side: if matches!(arrival.target, Target::Gateway(_)) { Side::Client } else { Side::Server },
                 gateway: (&gateway.namespace, &gateway.name, waypoint.map_or("", |waypoint| &*waypoint.class)),
                 labels: listeners.own.as_ref().map(|workload| &workload.labels),
-                service: service.map(|service| (&*service.namespace, &*service.name)),
+                service: asked.as_ref(),
             };
             (service.cloned(), Rc::new(snapshot.telemetries().told(&teller)))
         });
         told.clone()
+    }
+}
+
+/// A Service as Telemetries name it.
+fn target(service: &Service) -> PolicyTarget {
+    let named = |name: &Arc<str>| Arc::new(PolicyName { namespace: service.namespace.clone(), name: name.clone() });
+    match &service.entry {
+        None => PolicyTarget::Service(named(&service.name)),
+        Some(entry) => PolicyTarget::ServiceEntry(named(&entry.object)),
     }
 }
 
