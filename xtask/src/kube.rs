@@ -95,9 +95,7 @@ pub(crate) fn cluster(arguments: &[&str]) -> Result<Command> {
 
 /// Where the programs are kept: outside the repository, since they take long to build and change with their version alone.
 pub(crate) fn directory() -> Result<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
-    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("mesh/kube").join(VERSION))
+    Ok(repo::cache()?.join("kube").join(VERSION))
 }
 
 /// Builds what of Kubernetes' programs is missing or older than its sources here.

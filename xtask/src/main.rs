@@ -12,6 +12,7 @@ mod docs;
 mod ebpf;
 mod fuzz;
 mod image;
+mod jaeger;
 mod kernels;
 mod kube;
 mod repo;
@@ -51,6 +52,7 @@ cargo xtask <command>
   kube build             builds it and the images, and starts nothing
   kube load-image FILE...
                          gives images (docker or OCI archives) to its nodes
+  jaeger                 builds Jaeger, which tests send spans to (a minute or two, once)
   image                  images of the programs as archives: target/images/*.tar
   setup                  install what is missing (Debian 12 and 13; elsewhere: says what to install)
 
@@ -107,6 +109,10 @@ fn plain(words: &[&str]) -> Result<()> {
         ["demo", rest @ ..] => demo::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["kube", rest @ ..] => kube::run(rest),
+        ["jaeger"] => {
+            setup::ensure(&[Purpose::Kube])?;
+            jaeger::program()
+        }
         ["image"] => {
             setup::ensure(&[Purpose::Build])?;
             build::build(Profile::Release)?;

@@ -11,6 +11,7 @@ mod endings;
 mod gateway;
 mod hops;
 mod issuer;
+mod jaeger;
 mod key_sets;
 mod metrics;
 mod names;

@@ -9,7 +9,7 @@ use crate::collector::{Collector, attribute, events};
 use crate::server::{Client, serve};
 use crate::world::{CARTS, OUTSIDE, run_with_flags};
 
-const ALL: &[&str] = &["--otlp-endpoint", "http://127.0.0.1:4317", "--trace-sampling", "1"];
+pub(crate) const ALL: &[&str] = &["--otlp-endpoint", "http://127.0.0.1:4317", "--trace-sampling", "1"];
 const NONE_OF_OURS: &[&str] = &["--otlp-endpoint", "http://127.0.0.1:4317", "--trace-sampling", "0"];
 const ABOVE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -172,7 +172,7 @@ fn whoever_began_the_trace_decides_and_is_continued_in_its_own_form() {
     });
 }
 
-const EVENTFUL: &str = "
+pub(crate) const EVENTFUL: &str = "
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: outside, namespace: shop}
