@@ -1,6 +1,6 @@
 //! The head of a request: read with one meaning, or refused.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue, Method, Uri, Version as HttpVersion,
@@ -11,6 +11,7 @@ use http::{
 use mesh_core::{
     Workload,
     l7::{RequestView, path::normalised},
+    policy::request::Token,
 };
 
 use super::{authority::authority_of, framing, reply::Refusal};
@@ -32,6 +33,8 @@ pub(super) struct Head {
     port: u16,
     scheme: &'static str,
     client: Option<Arc<Workload>>,
+    /// The token that was verified.
+    pub(super) token: Option<Rc<Token>>,
 }
 
 impl Head {
@@ -54,6 +57,7 @@ impl Head {
             port: arrival.target.port(),
             scheme: if matches!(&arrival.target, Target::Gateway(entrance) if entrance.tls) { "https" } else { "http" },
             client: arrival.client.workload.clone(),
+            token: None,
         })
     }
 
@@ -163,6 +167,10 @@ impl RequestView for Head {
 
     fn client(&self) -> Option<&Workload> {
         self.client.as_deref()
+    }
+
+    fn claim(&self, names: &[Box<str>]) -> &[String] {
+        self.token.as_deref().map_or(&[], |token| token.claim(names))
     }
 }
 

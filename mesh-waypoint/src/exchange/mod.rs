@@ -68,11 +68,10 @@ async fn forward(
     // First: a policy sees what goes on, and neither what stays behind nor what a client claims of itself.
     fields::prepare_request(&mut head.parts, &connection.arrival, upgrading.is_some());
     ledger.note_request_id(&head.parts.headers);
-    let token = match snapshot.policies().has_request_authentication() {
-        true => Box::pin(token::of(connection, (&snapshot, generation), &mut head, ledger)).await?,
-        false => None,
-    };
-    admission::of_request(worker, &snapshot, &connection.arrival, &head, token.as_deref())
+    if snapshot.policies().has_request_authentication() {
+        Box::pin(token::read(connection, (&snapshot, generation), &mut head, ledger)).await?;
+    }
+    admission::of_request(worker, &snapshot, &connection.arrival, &head, head.token.as_deref())
         .map_err(|denial| Refusal::of_denial(&denial))?;
     let plan = match route::course(connection, &snapshot, &mut head, ledger).await? {
         Course::Forward(plan) => plan,

@@ -1,9 +1,7 @@
 //! Whose a request is by its token, and what is answered to one that nobody believes.
 
-use std::rc::Rc;
-
 use http::HeaderValue;
-use mesh_core::{Snapshot, l7::RequestView as _, policy::request::Token};
+use mesh_core::{Snapshot, l7::RequestView as _};
 use mesh_jwt::TokenError;
 
 use super::{
@@ -16,22 +14,23 @@ use crate::{
     inbound::Connection,
 };
 
-/// The token that a request is judged by, if it has one.
+/// Finds and verifies the token that a request is judged by, if it has one.
 ///
 /// # Errors
 /// Its tokens are not believed: 401, and 403 for those of somebody else's, as Envoy does.
-pub(super) async fn of(
+pub(super) async fn read(
     connection: &Connection,
     snapshot: (&Snapshot, u64),
     head: &mut Head,
     ledger: &Ledger,
-) -> Result<Option<Rc<Token>>, Refusal> {
+) -> Result<(), Refusal> {
     let carrier = Carrier { headers: &mut head.parts.headers, target: &mut head.target };
     let believed = authn::of_request(&connection.worker, snapshot, &connection.arrival, carrier).await;
     match believed {
         Ok(token) => {
             ledger.note_token(token.as_ref());
-            Ok(token)
+            head.token = token;
+            Ok(())
         }
         Err(error) => {
             ledger.note_refused_token(error);

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::server::serve;
 use crate::world::{CARTS, CLIENT, OUTSIDE, WAYPOINT, World, run_as};
 
-const GATEWAY: &str = "edge";
+pub(crate) const GATEWAY: &str = "edge";
 
 /// The Gateway's own pod, and a Gateway of these listeners with a route of all hosts to `outside`, and of one to `cart`.
-fn gateway(listeners: &str) -> String {
+pub(crate) fn gateway(listeners: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Pod
@@ -62,7 +62,7 @@ async fn curl(arguments: &[&str]) -> Fetched {
 }
 
 /// The status, and the address of the server that answered, once the gateway takes connections at all.
-async fn get(url: &str, more: &[&str]) -> (String, String) {
+pub(crate) async fn get(url: &str, more: &[&str]) -> (String, String) {
     let format = "%{stderr}%{http_code} %header{x-backend}";
     let arguments = [&["--output", "/dev/null", "--write-out", format, url], more].concat();
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -8,9 +8,10 @@ use http::request::Parts;
 use http_body_util::Full;
 use serde_json::{Value, json};
 
+use crate::gateway::{GATEWAY, gateway, get};
 use crate::issuer::{ISSUER, Issuer, alice, b64, now};
 use crate::server::{Answer, Backend, Client, serve};
-use crate::world::{CARTS, World, run_with};
+use crate::world::{CARTS, OUTSIDE, World, run_as, run_with};
 
 /// A RequestAuthentication of what goes by the waypoint, with further fields of its rule.
 pub(crate) fn authentication(keys: &str, more: &str) -> String {
@@ -253,3 +254,57 @@ fn any_of_several_issuers_may_vouch() {
         assert_eq!((answer.status, &answer.body[..]), (401, &b"Jwt issuer is not configured"[..]));
     });
 }
+
+#[test]
+fn gateways_read_tokens_and_lead_by_their_claims() {
+    let issuer = Issuer::new("one");
+    let listener = "{name: http, port: 8000, protocol: HTTP}";
+    let manifests = format!(
+        "{}apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: of-pods, namespace: shop}}\n\
+         spec:\n  selector: {{matchLabels: {{istio: ingressgateway}}}}\n  jwtRules: [{{issuer: {ISSUER}, {}}}]\n---\n\
+         apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: at-edge, namespace: shop}}\n\
+         spec:\n  targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: edge}}]\n  \
+         rules: [{{from: [{{source: {{requestPrincipals: ['*']}}}}]}}]\n---\n{BY_CLAIM}",
+        gateway(listener),
+        inline(&issuer)
+    );
+    run_as(GATEWAY, &manifests, async move |world| {
+        serve(OUTSIDE, 8080, false).await;
+        let carts = Carts::serve().await;
+        let status = async |url: &str, token: Option<&str>| {
+            // Without a value curl leaves the field out.
+            let field = token.map_or("authorization:".to_owned(), |token| format!("authorization: Bearer {token}"));
+            get(url, &["--header", &field]).await
+        };
+        let (any, claims) = ("http://any.example:8000/", "http://claims.example:8010/");
+        assert_eq!(status(any, None).await.0, "403", "the policy asks for a token");
+        assert_eq!(status(any, Some("garbage")).await.0, "401");
+        assert_eq!(status(any, Some(&issuer.token(&alice()))).await, ("200".into(), OUTSIDE.into()));
+        let admin = with(alice(), "realm", json!({"roles": ["reader", "admin"]}));
+        let (found, backend) = status(claims, Some(&issuer.token(&admin))).await;
+        assert!(found == "200" && CARTS.contains(&&*backend), "{found} {backend}");
+        assert!(!carts.last().headers.contains_key("authorization"));
+        assert_eq!(status(claims, Some(&issuer.token(&alice()))).await, ("200".into(), OUTSIDE.into()));
+        drop(world);
+    });
+}
+
+/// Administrators get to `cart`, and others to `outside`.
+const BY_CLAIM: &str = "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: claims, namespace: shop}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 8010, name: http, protocol: HTTP}, hosts: ['claims.example']}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: claims, namespace: shop}
+spec:
+  hosts: [claims.example]
+  gateways: [claims]
+  http:
+  - match: [{headers: {'@request.auth.claims[realm][roles]': {exact: admin}, '@request.auth.claims.sub': {prefix: ali}}}]
+    route: [{destination: {host: cart, port: {number: 80}}}]
+  - route: [{destination: {host: outside, port: {number: 80}}}]
+";

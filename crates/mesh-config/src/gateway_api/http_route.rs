@@ -201,7 +201,7 @@ pub(super) fn fields(given: Vec<RawField>, field: &str, lower_case: bool) -> Res
             RawFieldKind::Exact => TextMatch::Exact(raw.value.into()),
             RawFieldKind::RegularExpression => TextMatch::Regex(regex(&raw.value, &format!("{field}[{index}].value"))?),
         };
-        fields.push(FieldMatch { name: name.into(), value });
+        fields.push(FieldMatch { name: name.into(), claim: None, value });
     }
     Ok(fields)
 }

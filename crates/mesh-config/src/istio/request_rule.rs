@@ -43,7 +43,7 @@ pub(super) fn condition(key: &str, values: Patterns) -> Result<RequestTest, Stri
 }
 
 /// The names in `[a][b]`, of which there is one at least.
-fn bracketed(text: &str) -> Option<Vec<&str>> {
+pub(super) fn bracketed(text: &str) -> Option<Vec<&str>> {
     let inner = text.strip_prefix('[')?.strip_suffix(']')?;
     let names: Vec<_> = inner.split("][").collect();
     names.iter().all(|name| !name.is_empty() && !name.contains(['[', ']'])).then_some(names)

@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_match_names_everything_that_it_asks_for() {
-        let field = |name: &str, value| FieldMatch { name: name.into(), value };
+        let field = |name: &str, value| FieldMatch { name: name.into(), claim: None, value };
         let matched = RequestMatch {
             path: PathMatch::ElementPrefix("/cart/".into()),
             method: Some(TextMatch::Exact("GET".into())),

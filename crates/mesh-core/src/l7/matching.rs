@@ -146,6 +146,8 @@ impl TextMatch {
 pub struct FieldMatch {
     /// The name; a header's in lower case.
     pub name: Arc<str>,
+    /// The names that lead to a claim, where it is about one of the verified token's instead of a field.
+    pub claim: Option<Box<[Box<str>]>>,
     /// What its value has to be.
     pub value: TextMatch,
 }
@@ -265,7 +267,10 @@ impl RequestMatch {
     /// Whether all but the path is matched.
     pub(super) fn matches_beside_path(&self, request: &dyn RequestView) -> bool {
         let is = |wanted: &Option<TextMatch>, text: &str| wanted.as_ref().is_none_or(|wanted| wanted.matches(text));
-        let has = |field: &FieldMatch| request.header(&field.name).is_some_and(|value| field.value.matches(&value));
+        let has = |field: &FieldMatch| match &field.claim {
+            None => request.header(&field.name).is_some_and(|value| field.value.matches(&value)),
+            Some(names) => request.claim(names).iter().any(|text| field.value.matches(text)),
+        };
         let asks =
             |field: &FieldMatch| request.query_parameter(&field.name).is_some_and(|value| field.value.matches(&value));
         is(&self.method, request.method())

@@ -22,6 +22,10 @@ pub trait RequestView {
     fn header(&self, name: &str) -> Option<Cow<'_, str>>;
     /// The workload that sent it, where known.
     fn client(&self) -> Option<&Workload>;
+    /// The texts of a claim of the token that was verified, by the names that lead to it.
+    fn claim(&self, _names: &[Box<str>]) -> &[String] {
+        &[]
+    }
 
     /// The first value of a parameter of the query, with its percent-encoding undone.
     fn query_parameter(&self, name: &str) -> Option<Cow<'_, str>> {

@@ -112,7 +112,9 @@ pub enum Claim {
 }
 
 impl Token {
-    fn claim(&self, names: &[Box<str>]) -> &[String] {
+    /// The texts of a claim, by the names that lead to it.
+    #[must_use]
+    pub fn claim(&self, names: &[Box<str>]) -> &[String] {
         let Some((last, way)) = names.split_last() else {
             return &[];
         };

@@ -52,7 +52,7 @@ fn a_prefix_is_of_whole_elements_or_of_octets_as_each_api_has_it() {
 
 #[test]
 fn a_field_that_is_not_there_satisfies_what_must_not_be() {
-    let without = FieldMatch { name: "x-beta".into(), value: TextMatch::Exact("1".into()) };
+    let without = FieldMatch { name: "x-beta".into(), claim: None, value: TextMatch::Exact("1".into()) };
     let matched = RequestMatch { without_headers: vec![without], ..RequestMatch::default() };
     let table = RouteTable::of_any_host(vec![rule(0, vec![matched])], Precedence::AsWritten);
     let mut request = Request::get("/");
@@ -100,7 +100,10 @@ fn matches() -> impl Strategy<Value = RequestMatch> {
     (path_matches(), method, headers).prop_map(|(path, method, headers)| RequestMatch {
         path,
         method: method.map(|method| TextMatch::Exact(method.into())),
-        headers: headers.into_iter().map(|name| FieldMatch { name: name.into(), value: TextMatch::Present }).collect(),
+        headers: headers
+            .into_iter()
+            .map(|name| FieldMatch { name: name.into(), claim: None, value: TextMatch::Present })
+            .collect(),
         ..RequestMatch::default()
     })
 }

@@ -1,12 +1,12 @@
 //! Matches of a rule.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use mesh_core::l7::{ClientMatch, FieldMatch, PathMatch, Regex, RequestMatch, TextMatch};
 use mesh_core::policy::Selector;
 use serde::Deserialize;
 
+use super::super::request_rule::bracketed;
 use super::super::{Flaw, Remark};
 use crate::code::Code;
 
@@ -97,9 +97,9 @@ impl RawMatch {
             method: text(self.method, "method")?,
             scheme: text(self.scheme, "scheme")?,
             host: text(self.authority, "authority")?,
-            headers: fields(self.headers, &format!("{field}.headers"), true)?,
-            without_headers: fields(self.without_headers, &format!("{field}.withoutHeaders"), true)?,
-            query: fields(self.query_params, &format!("{field}.queryParams"), false)?,
+            headers: headers(self.headers, &format!("{field}.headers"))?,
+            without_headers: headers(self.without_headers, &format!("{field}.withoutHeaders"))?,
+            query: parameters(self.query_params, &format!("{field}.queryParams"))?,
             port: self.port,
             client: ClientMatch {
                 namespace: self.source_namespace.map(Into::into),
@@ -124,12 +124,40 @@ fn path(given: Option<RawText>, ignoring_case: bool, field: &str) -> Result<Path
     })
 }
 
-fn fields(given: BTreeMap<String, Option<RawText>>, field: &str, lower_case: bool) -> Result<Vec<FieldMatch>, Flaw> {
-    let mut fields = Vec::with_capacity(given.len());
-    for (name, value) in given {
-        let value = value.unwrap_or_default().read(&format!("{field}[{name:?}]"))?.unwrap_or(TextMatch::Present);
-        let name: Arc<str> = if lower_case { name.to_ascii_lowercase().into() } else { name.into() };
-        fields.push(FieldMatch { name, value });
+/// Matches on header fields, and on claims of the verified token by names that no field has.
+fn headers(given: BTreeMap<String, Option<RawText>>, field: &str) -> Result<Vec<FieldMatch>, Flaw> {
+    let read = |(name, value): (String, Option<RawText>)| {
+        let field = format!("{field}[{name:?}]");
+        let value = value.unwrap_or_default().read(&field)?.unwrap_or(TextMatch::Present);
+        if !name.starts_with('@') {
+            return Ok(FieldMatch { name: name.to_ascii_lowercase().into(), claim: None, value });
+        }
+        let claim = claim(&name).ok_or_else(|| {
+            let message = format!("{name:?} is not of the form {CLAIMS}.NAME or {CLAIMS}[NAME]");
+            Flaw::value(field, message)
+        })?;
+        Ok(FieldMatch { name: name.into(), claim: Some(claim), value })
+    };
+    given.into_iter().map(read).collect()
+}
+
+/// What is in front of the names that lead to a claim.
+const CLAIMS: &str = "@request.auth.claims";
+
+/// The names that lead to a claim: each after a dot, or each in brackets.
+fn claim(name: &str) -> Option<Box<[Box<str>]>> {
+    let rest = name.strip_prefix(CLAIMS)?;
+    match rest.strip_prefix('.') {
+        Some(rest) if rest.split('.').all(|name| !name.is_empty()) => Some(rest.split('.').map(Into::into).collect()),
+        Some(_) => None,
+        None => bracketed(rest).map(|names| names.into_iter().map(Into::into).collect()),
     }
-    Ok(fields)
+}
+
+fn parameters(given: BTreeMap<String, Option<RawText>>, field: &str) -> Result<Vec<FieldMatch>, Flaw> {
+    let read = |(name, value): (String, Option<RawText>)| {
+        let value = value.unwrap_or_default().read(&format!("{field}[{name:?}]"))?.unwrap_or(TextMatch::Present);
+        Ok(FieldMatch { name: name.into(), claim: None, value })
+    };
+    given.into_iter().map(read).collect()
 }
