@@ -35,7 +35,7 @@ use crate::{
     log::Log,
     readiness::Readiness,
     telemetry::{Finished, Scrape, Telemetry, Tracer},
-    upstream::{Names, SharedClusters},
+    upstream::{Names, Originations, SharedClusters},
     worker::{Door, Workers},
 };
 
@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) rules: RuleBook,
     /// What is known of upstreams, over all threads.
     pub(crate) clusters: SharedClusters,
+    /// TLS that is begun to endpoints.
+    pub(crate) originations: Originations,
     /// Names that DNS has the addresses of.
     pub(crate) names: Names,
     /// True once no more shall begin.
@@ -186,6 +188,7 @@ async fn share(
         tracer,
         keys: KeyStore::new(args.jwks_refresh, telemetry.clone()),
         own: Own { gateway: args.name, pod: args.pod },
+        originations: Originations::default(),
         names: Names::new(refresh, telemetry.own.dns_failures.clone()),
         telemetry,
         listeners: watch::Sender::default(),

@@ -113,10 +113,8 @@ fn version(cluster: &Cluster, target: &Target, came_by: Version, head: &Head, up
         return Version::Http2;
     }
     match target {
-        Target::Service(..) | Target::Workload(_) => came_by,
-        Target::Gateway(_) if cluster.speaks() == Speaks::Http2 || fields::is_grpc(&head.parts.headers) => {
-            Version::Http2
-        }
-        Target::Gateway(_) => Version::Http1,
+        Target::Service(..) | Target::Workload(_) if !cluster.begins_tls() => came_by,
+        _ if cluster.speaks() == Speaks::Http2 || fields::is_grpc(&head.parts.headers) => Version::Http2,
+        _ => Version::Http1,
     }
 }

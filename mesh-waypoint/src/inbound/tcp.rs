@@ -75,7 +75,7 @@ async fn connect_to(worker: &Rc<Worker>, arrival: &Arrival, key: Option<&Cluster
     admission::of_connection(worker, arrival).map_err(Box::new)?;
     let cluster = Cluster::ready(worker, key.ok_or(UpstreamError::NoEndpoint)?).await?;
     let endpoint = cluster.pick(&upstream::Wish { asked: arrival.asked, ..Default::default() })?;
-    upstream::connect(worker, &endpoint, Some(arrival.client.address), arrival.trace).await
+    upstream::connect(worker, &endpoint, Some(arrival.client.address), arrival.trace, None).await
 }
 
 fn refused(arrival: &Arrival, error: &UpstreamError) {

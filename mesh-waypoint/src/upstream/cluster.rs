@@ -11,7 +11,7 @@ use std::{
 
 use mesh_core::{
     Snapshot, Speaks,
-    l7::{BackendTarget, TrafficPolicy},
+    l7::{BackendTarget, TrafficPolicy, traffic::Tls},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -193,6 +193,11 @@ impl Cluster {
         self.policy.borrow().clone()
     }
 
+    /// Whether TLS is begun to its endpoints.
+    pub(crate) fn begins_tls(&self) -> bool {
+        matches!(self.policy.borrow().tls, Some(Tls::Originate(_)))
+    }
+
     /// What its endpoints are declared to speak.
     pub(crate) fn speaks(&self) -> Speaks {
         self.speaks.get()
@@ -251,10 +256,10 @@ impl Cluster {
     fn replace(&self, found: Vec<Found>) {
         let old = self.endpoints.borrow().clone();
         let old: HashMap<&EndpointKey, &Rc<Endpoint>> = old.iter().map(|endpoint| (&endpoint.key, endpoint)).collect();
-        let endpoints = found.into_iter().map(|Found { address, workload, transport }| {
-            let key = EndpointKey::new(address, workload.as_deref(), &transport);
+        let endpoints = found.into_iter().map(|found| {
+            let key = found.key();
             let kept = old.get(&key).map(|kept| Rc::clone(kept));
-            kept.unwrap_or_else(|| Endpoint::new(key, workload, &self.state))
+            kept.unwrap_or_else(|| Endpoint::new(key, found.workload, &self.state))
         });
         let endpoints = endpoints.collect();
         self.endpoints.replace(endpoints);

@@ -16,8 +16,9 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Endpoint, UpstreamError};
+use super::{Endpoint, UpstreamError, Version, origination::server_name};
 use crate::worker::Worker;
 
 /// How long a connection may take where nothing is said; Istio's default.
@@ -29,13 +30,35 @@ pub(crate) enum Stream {
     Tunnel(TunnelStream),
     /// As it is.
     Plain(TcpStream),
+    /// With TLS that was begun here, in one of the others.
+    Tls(Box<TlsStream<Stream>>),
 }
 
-/// Connects an endpoint. `client` is shown to it where the connection is that client's alone; `trace` is the span that it is for.
+/// Connects an endpoint, and begins TLS where that is asked for, offering that version of HTTP alone. `client` is shown to it where the connection is that client's alone; `trace` is the span that it is for.
 ///
 /// # Errors
 /// It cannot be reached, is not who it should be, or does not admit this waypoint.
 pub(crate) async fn connect(
+    worker: &Rc<Worker>,
+    endpoint: &Endpoint,
+    client: Option<SocketAddr>,
+    trace: Option<TraceContext>,
+    version: Option<Version>,
+) -> Result<Stream, UpstreamError> {
+    let stream = reach(worker, endpoint, client, trace).await?;
+    let Some(origination) = endpoint.origination() else { return Ok(stream) };
+    let address = endpoint.address();
+    let config = worker.shared.originations.config(origination, version).await;
+    let config = config.map_err(|error| failed(address, &error))?;
+    let name = server_name(origination, address.ip()).map_err(|error| failed(address, &error))?;
+    let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| failed(address, &error))?;
+    if version == Some(Version::Http2) && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err(UpstreamError::Connect(format!("{address} speaks no HTTP/2 by TLS")));
+    }
+    Ok(Stream::Tls(Box::new(stream)))
+}
+
+async fn reach(
     worker: &Rc<Worker>,
     endpoint: &Endpoint,
     client: Option<SocketAddr>,
@@ -74,10 +97,12 @@ pub(crate) async fn connect(
 pub(super) async fn connect_within(
     worker: &Rc<Worker>,
     endpoint: &Endpoint,
-    limit: Duration,
+    (limit, version): (Duration, Version),
     trace: Option<TraceContext>,
 ) -> Result<Stream, UpstreamError> {
-    timeout(limit, connect(worker, endpoint, None, trace)).await.map_err(|_| UpstreamError::ConnectTimeout)?
+    timeout(limit, connect(worker, endpoint, None, trace, Some(version)))
+        .await
+        .map_err(|_| UpstreamError::ConnectTimeout)?
 }
 
 fn failed(address: SocketAddr, error: &dyn std::error::Error) -> UpstreamError {
@@ -87,9 +112,11 @@ fn failed(address: SocketAddr, error: &dyn std::error::Error) -> UpstreamError {
 impl Stream {
     /// Makes a reset the end of the stream.
     pub(crate) fn reset(&self) {
-        if let Self::Plain(stream) = self {
+        match self {
             // What fails here makes an end less exact.
-            let _ = stream.set_zero_linger();
+            Self::Plain(stream) => drop(stream.set_zero_linger()),
+            Self::Tls(stream) => stream.get_ref().0.reset(),
+            Self::Tunnel(_) => {}
         }
     }
 }
@@ -99,6 +126,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tunnel(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
         }
     }
 }
@@ -108,6 +136,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tunnel(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -115,6 +144,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -122,6 +152,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use mesh_core::{SpiffeId, Transport, Workload, WorkloadUid};
+use mesh_core::{SpiffeId, Transport, Workload, WorkloadUid, l7::traffic::Origination};
 
 use super::{
     line::Lines,
@@ -19,6 +19,7 @@ pub(crate) struct EndpointKey {
     address: SocketAddr,
     workload: Option<WorkloadUid>,
     identity: Option<SpiffeId>,
+    origination: Option<Arc<Origination>>,
 }
 
 impl EndpointKey {
@@ -27,13 +28,18 @@ impl EndpointKey {
             Transport::Hbone { identity } => Some(identity.clone()),
             _ => None,
         };
-        Self { address, workload: workload.map(|workload| workload.uid.clone()), identity }
+        Self { address, workload: workload.map(|workload| workload.uid.clone()), identity, origination: None }
+    }
+
+    /// The same with TLS that is begun to it.
+    pub(super) fn with(self, origination: Option<Arc<Origination>>) -> Self {
+        Self { origination, ..self }
     }
 
     /// An endpoint of which nothing but the address is known.
     #[cfg(test)]
     pub(super) fn plain(address: SocketAddr) -> Self {
-        Self { address, workload: None, identity: None }
+        Self { address, workload: None, identity: None, origination: None }
     }
 }
 
@@ -64,6 +70,11 @@ impl Endpoint {
     /// Who has to be there, where it is reached by a tunnel.
     pub(crate) const fn identity(&self) -> Option<&SpiffeId> {
         self.key.identity.as_ref()
+    }
+
+    /// The TLS that is begun to it.
+    pub(super) const fn origination(&self) -> Option<&Arc<Origination>> {
+        self.key.origination.as_ref()
     }
 
     /// Requests under way, over all threads.

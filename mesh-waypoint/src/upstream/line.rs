@@ -42,7 +42,7 @@ const WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Which HTTP a request goes on by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Version {
     /// HTTP/1.1.
     Http1,
@@ -164,7 +164,7 @@ pub(crate) async fn dial_http1(
     counted: Connections,
     trace: Option<TraceContext>,
 ) -> Result<Http1Line, UpstreamError> {
-    let stream = connect_within(worker, endpoint, connect_timeout(policy), trace).await?;
+    let stream = connect_within(worker, endpoint, (connect_timeout(policy), Version::Http1), trace).await?;
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD);
     let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await;
@@ -211,7 +211,7 @@ pub(crate) async fn dial_http2(
     if let Some(place) = endpoint.lines.take_http2(policy) {
         return Ok(place);
     }
-    let stream = connect_within(worker, endpoint, connect_timeout(policy), trace).await?;
+    let stream = connect_within(worker, endpoint, (connect_timeout(policy), Version::Http2), trace).await?;
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())

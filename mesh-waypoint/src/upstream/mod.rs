@@ -6,6 +6,7 @@ mod connect;
 mod endpoint;
 mod line;
 mod names;
+mod origination;
 mod settled;
 mod state;
 mod view;
@@ -16,6 +17,7 @@ pub(crate) use self::connect::{Stream, connect};
 pub(crate) use self::endpoint::Endpoint;
 pub(crate) use self::line::{Http1Line, Http2Place, Version, dial_http1, dial_http2};
 pub(crate) use self::names::Names;
+pub(crate) use self::origination::Originations;
 pub(crate) use self::state::{Answer, Cause, ClusterState, Count, EndpointHealth, EndpointState, SharedClusters};
 pub(crate) use self::view::{ClusterView, EndpointView};
 

@@ -6,13 +6,16 @@ use std::{
 };
 
 use mesh_core::{
-    LabelSet, NamedEndpoint, Protocol, Resolution, Service, Snapshot, Speaks, Transport, Workload,
-    l7::TrafficPolicy,
-    policy::{ClientTlsRule, Selector},
+    LabelSet, NamedEndpoint, PlaintextReason, Protocol, Resolution, Service, Snapshot, Speaks, Transport, Workload,
+    l7::{
+        TrafficPolicy,
+        traffic::{Origination, Tls},
+    },
+    policy::{ClientTls, ClientTlsRule, Selector},
     transport_to,
 };
 
-use super::{cluster::ClusterKey, names::Answer};
+use super::{cluster::ClusterKey, endpoint::EndpointKey, names::Answer};
 
 /// What a snapshot says of a cluster.
 pub(super) struct Settled {
@@ -28,6 +31,14 @@ pub(super) struct Found {
     pub(super) address: SocketAddr,
     pub(super) workload: Option<Arc<Workload>>,
     pub(super) transport: Transport,
+    /// TLS that is begun to it.
+    pub(super) origination: Option<Arc<Origination>>,
+}
+
+impl Found {
+    pub(super) fn key(&self) -> EndpointKey {
+        EndpointKey::new(self.address, self.workload.as_deref(), &self.transport).with(self.origination.clone())
+    }
 }
 
 impl Settled {
@@ -42,7 +53,10 @@ impl Settled {
             ClusterKey::Address(address) => {
                 let workload = snapshot.workload_by_address(address.ip())?;
                 let transport = transport_to(snapshot, None, None, Some(workload));
-                let found = |(transport, _)| Found { address: *address, workload: Some(workload.clone()), transport };
+                let found = |(transport, _)| {
+                    let workload = Some(workload.clone());
+                    Found { address: *address, workload, transport, origination: None }
+                };
                 let endpoints = transport.map(|transport| vec![found(transport)]);
                 Some(Self { speaks: Speaks::default(), policy: TrafficPolicy::default(), endpoints, as_asked: false })
             }
@@ -60,7 +74,8 @@ impl Settled {
                 for named in named_at(service, *port) {
                     all.extend(by_name(named, &answers(&named.name), service.resolution(), snapshot));
                 }
-                let endpoints = reached(snapshot, (service, *port), &all, labels);
+                let tls = rule.and_then(|rule| Some((policy.tls.as_ref()?, rule)));
+                let endpoints = reached(snapshot, (service, *port), &all, labels, tls);
                 Some(Self { speaks, policy, endpoints, as_asked: service.resolution() == Resolution::None })
             }
         }
@@ -114,6 +129,7 @@ fn reached(
     (service, port): (&Arc<Service>, u16),
     all: &[mesh_core::Endpoint],
     labels: Option<&Selector>,
+    tls: Option<(&Tls, &Arc<ClientTlsRule>)>,
 ) -> Result<Vec<Found>, mesh_core::Refusal> {
     let has_ipv4 = all.iter().any(|endpoint| endpoint.address.is_ipv4());
     let of_subset = |endpoint: &&mesh_core::Endpoint| {
@@ -123,8 +139,47 @@ fn reached(
     of_family
         .map(|endpoint| {
             let workload = endpoint.workload.clone();
-            let (transport, _) = transport_to(snapshot, None, Some((service, port)), workload.as_deref())?;
-            Ok(Found { address: endpoint.address, workload, transport })
+            let named = tls.is_none().then_some((service, port));
+            let (automatic, _) = transport_to(snapshot, None, named, workload.as_deref())?;
+            let (transport, origination) = match tls {
+                None => (automatic, None),
+                Some((tls, rule)) => by_rule(tls, rule, automatic, service)?,
+            };
+            Ok(Found { address: endpoint.address, workload, transport, origination })
         })
         .collect()
+}
+
+/// How an endpoint is reached where a rule says that for this port, or this subset.
+fn by_rule(
+    tls: &Tls,
+    rule: &ClientTlsRule,
+    automatic: Transport,
+    service: &Arc<Service>,
+) -> Result<(Transport, Option<Arc<Origination>>), mesh_core::Refusal> {
+    let (of, name) = (|| service.clone(), || rule.name.clone());
+    match (tls, automatic) {
+        (Tls::Disable, _) => Ok((Transport::Plaintext(PlaintextReason::DisabledByRule), None)),
+        (Tls::IstioMutual, hbone @ Transport::Hbone { .. }) => Ok((hbone, None)),
+        (Tls::IstioMutual, _) => Err(mesh_core::Refusal::MutualTlsImpossible { service: of(), rule: name() }),
+        (Tls::Originate(asked), automatic) => Ok((automatic, Some(completed(asked, service)))),
+        (Tls::Impossible, _) => {
+            let mode = ClientTls::Mutual;
+            Err(mesh_core::Refusal::TlsNotOriginated { service: of(), rule: name(), mode })
+        }
+    }
+}
+
+/// With what is said of the host where the rule says nothing.
+fn completed(asked: &Arc<Origination>, service: &Service) -> Arc<Origination> {
+    let mut whole = Origination::clone(asked);
+    if whole.sni.is_none() && !service.hostname.starts_with('*') {
+        whole.sni = Some(service.hostname.clone());
+    }
+    if let Some(entry) = &service.entry
+        && whole.names.is_empty()
+    {
+        whole.names.clone_from(&entry.subject_alt_names);
+    }
+    Arc::new(whole)
 }

@@ -6,7 +6,6 @@ use mesh_core::{Snapshot, Workload, l7::TrafficPolicy};
 
 use super::{
     ClusterKey, ClusterState, EndpointHealth, Names,
-    endpoint::EndpointKey,
     settled::{Found, Settled},
 };
 
@@ -34,10 +33,10 @@ impl ClusterView {
     ) -> Option<Self> {
         let settled = Settled::of(key, snapshot, own_namespace, &|name| names.answer(name))?;
         let endpoints = settled.endpoints.map(|found| {
-            let view = |Found { address, workload, transport }| {
-                let key = EndpointKey::new(address, workload.as_deref(), &transport);
+            let view = |found: Found| {
+                let key = found.key();
                 let health = state.and_then(|state| Some(state.used_endpoint(&key)?.health(state.now())));
-                EndpointView { address, workload, health }
+                EndpointView { address: found.address, workload: found.workload, health }
             };
             found.into_iter().map(view).collect()
         });

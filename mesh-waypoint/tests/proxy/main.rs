@@ -15,6 +15,7 @@ mod jaeger;
 mod key_sets;
 mod metrics;
 mod names;
+mod origination;
 mod requests;
 mod routes;
 mod server;

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -13,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mesh_transport::hbone::TunnelStream;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -34,6 +35,25 @@ type Body = BoxBody<Bytes, std::io::Error>;
 
 /// A server of HTTP/1.1 or HTTP/2 at an address.
 pub(crate) async fn serve(address: &'static str, port: u16, http2: bool) -> Rc<Backend> {
+    serve_by(address, port, async move |stream| Some((stream, http2))).await
+}
+
+/// The same by TLS: of the version of HTTP that is agreed on, and HTTP/1.1 where none is.
+pub(crate) async fn serve_tls(address: &'static str, port: u16, config: Arc<rustls::ServerConfig>) -> Rc<Backend> {
+    let acceptor = tokio_rustls::TlsAcceptor::from(config);
+    serve_by(address, port, async move |stream| {
+        let stream = acceptor.accept(stream).await.ok()?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Some((stream, http2))
+    })
+    .await
+}
+
+async fn serve_by<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    address: &'static str,
+    port: u16,
+    accept: impl AsyncFn(TcpStream) -> Option<(S, bool)> + 'static,
+) -> Rc<Backend> {
     let listener = TcpListener::bind((address, port)).await.expect("listen");
     let backend = Rc::new(Backend {
         seen: RefCell::default(),
@@ -42,12 +62,13 @@ pub(crate) async fn serve(address: &'static str, port: u16, http2: bool) -> Rc<B
         status: Cell::new(200),
         break_off: Notify::new(),
     });
-    let serving = backend.clone();
+    let (serving, accept) = (backend.clone(), Rc::new(accept));
     spawn_local(async move {
         while let Ok((stream, _)) = listener.accept().await {
             serving.connections.set(serving.connections.get() + 1);
-            let backend = serving.clone();
+            let (backend, accept) = (serving.clone(), accept.clone());
             spawn_local(async move {
+                let Some((stream, http2)) = accept(stream).await else { return };
                 let service = service_fn(move |request| answer(backend.clone(), request));
                 let io = TokioIo::new(stream);
                 if http2 {

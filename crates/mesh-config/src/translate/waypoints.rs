@@ -79,8 +79,15 @@ pub(super) fn report_missing(
             && without.contains(&**host)
             && located.object.traffic.asks_for_something()
         {
-            let message = format!("{host} has no waypoint: only what the rule says of TLS is in force");
-            findings.push(Finding::new(Code::NoWaypoint, (*located.origin).clone(), message).at("spec.host"));
+            if located.object.traffic.begins_tls() {
+                let message =
+                    format!("{host} has no waypoint, and nodes begin no TLS: its clients in the mesh are refused");
+                let finding = Finding::new(Code::TlsNotOriginated, (*located.origin).clone(), message);
+                findings.push(finding.at("spec.trafficPolicy"));
+            } else {
+                let message = format!("{host} has no waypoint: only what the rule says of TLS is in force");
+                findings.push(Finding::new(Code::NoWaypoint, (*located.origin).clone(), message).at("spec.host"));
+            }
         }
     }
 }

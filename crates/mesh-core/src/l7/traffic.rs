@@ -36,6 +36,13 @@ impl TrafficRule {
         says(&self.policy) || self.ports.values().any(says) || !self.subsets.is_empty()
     }
 
+    /// Whether TLS is to be begun at any port.
+    #[must_use]
+    pub fn begins_tls(&self) -> bool {
+        let begins = |policy: &TrafficPolicy| matches!(policy.tls, Some(Tls::Originate(_) | Tls::Impossible));
+        begins(&self.policy) || self.ports.values().any(begins)
+    }
+
     /// What holds for a port of a subset: what the subset says of the port, else the subset, else the rule of the port, else
     /// the rule; group of settings by group.
     #[must_use]
@@ -58,6 +65,46 @@ pub struct TrafficPolicy {
     pub pool: Option<ConnectionPool>,
     /// Which endpoints are left out for a time.
     pub outlier: Option<OutlierDetection>,
+    /// TLS to the endpoints. Of a whole rule only what has to be begun: the rest of its modes, nodes do as well.
+    pub tls: Option<Tls>,
+}
+
+/// What is said of TLS to endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tls {
+    /// None.
+    Disable,
+    /// The mesh's own.
+    IstioMutual,
+    /// It is begun here (modes `SIMPLE` and `MUTUAL`).
+    Originate(Arc<Origination>),
+    /// It is to be begun with what is not there: nothing is sent.
+    Impossible,
+}
+
+/// TLS that is begun to endpoints (`ClientTLSSettings`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Origination {
+    /// The server's name in the handshake; the host's where none is given.
+    pub sni: Option<Arc<str>>,
+    /// Who is believed.
+    pub roots: Roots,
+    /// Of these names the certificate has one; where there are none, the server's.
+    pub names: Vec<Arc<str>>,
+    /// The paths of the certificate that is shown, and of its key.
+    pub client: Option<(Arc<str>, Arc<str>)>,
+}
+
+/// Whose word counts for a server's certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Roots {
+    /// That of the authorities that the system knows.
+    #[default]
+    System,
+    /// That of the authorities in a file (PEM).
+    File(Arc<str>),
+    /// Nobody's is asked for (`insecureSkipVerify`).
+    Anybody,
 }
 
 impl TrafficPolicy {
@@ -68,6 +115,7 @@ impl TrafficPolicy {
             load_balancer: self.load_balancer.or_else(|| above.load_balancer.clone()),
             pool: self.pool.or_else(|| above.pool.clone()),
             outlier: self.outlier.or_else(|| above.outlier.clone()),
+            tls: self.tls.or_else(|| above.tls.clone()),
         }
     }
 }

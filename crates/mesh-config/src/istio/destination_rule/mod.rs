@@ -1,5 +1,6 @@
 //! DestinationRule of networking.istio.io.
 
+mod tls;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use mesh_core::policy::{ClientTls, ClientTlsRule, HostPattern, Selector};
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::tls::RawTls;
 use self::traffic::{RawLoadBalancer, RawOutlier, RawPool, RawTraffic};
 use super::{Age, Flaw, Remark, WorkloadSelector, decode, policy_name, selector};
 use crate::code::Code;
@@ -118,46 +120,6 @@ struct PortSelector {
     number: u16,
 }
 
-#[derive(Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawTls {
-    /// DISABLE, SIMPLE, MUTUAL or ISTIO_MUTUAL.
-    #[serde(default)]
-    mode: RawMode,
-    /// Read, and not honoured: a finding says so.
-    client_certificate: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    private_key: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    ca_certificates: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    credential_name: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    subject_alt_names: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    sni: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    insecure_skip_verify: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    ca_crl: Option<Value>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-enum RawMode {
-    /// What the protobuf's zero value stands for.
-    #[default]
-    #[serde(rename = "DISABLE")]
-    Disable,
-    #[serde(rename = "SIMPLE")]
-    Simple,
-    #[serde(rename = "MUTUAL")]
-    Mutual,
-    #[serde(rename = "ISTIO_MUTUAL")]
-    IstioMutual,
-}
-
 impl DestinationRule {
     pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<Spec>(value)?;
@@ -170,7 +132,7 @@ impl DestinationRule {
         let name = policy_name(name);
         let exported_to = exported_to(spec.export_to, &name.namespace)?;
         let clients = selector(spec.workload_selector, "spec.workloadSelector")?;
-        let settings = spec.traffic_policy.unwrap_or_default().read("spec.trafficPolicy", &mut remarks)?;
+        let settings = spec.traffic_policy.unwrap_or_default().read("spec.trafficPolicy", false, &mut remarks)?;
         let mut subsets = BTreeMap::new();
         for (index, raw) in spec.subsets.into_iter().flatten().enumerate() {
             let (subset_name, subset) = raw.read(&format!("spec.subsets[{index}]"), &mut remarks)?;
@@ -213,11 +175,12 @@ struct Settings {
 }
 
 impl RawPolicy {
-    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<Settings, Flaw> {
+    fn read(self, field: &str, of_subset: bool, remarks: &mut Vec<Remark>) -> Result<Settings, Flaw> {
         let ignored =
             [("tunnel", &self.tunnel), ("proxyProtocol", &self.proxy_protocol), ("retryBudget", &self.retry_budget)];
         remark_ignored(&ignored, field, remarks);
         let tls = self.tls.as_ref().map(|tls| tls.read(&format!("{field}.tls"), remarks));
+        let begun = tls::begun(&tls, of_subset);
         let mut ports = BTreeMap::new();
         for (index, raw) in self.port_level_settings.into_iter().flatten().enumerate() {
             let field = format!("{field}.portLevelSettings[{index}]");
@@ -226,12 +189,14 @@ impl RawPolicy {
                 return Err(Flaw::value(format!("{field}.port.number"), "0 is no port"));
             }
             let tls = raw.tls.as_ref().map(|tls| tls.read(&format!("{field}.tls"), remarks));
+            let begun = tls::begun(&tls, of_subset);
             let traffic = RawTraffic {
                 load_balancer: raw.load_balancer,
                 connection_pool: raw.connection_pool,
                 outlier_detection: raw.outlier_detection,
             };
-            if ports.insert(port, (tls, traffic.read(&field, remarks)?)).is_some() {
+            let traffic = TrafficPolicy { tls: begun, ..traffic.read(&field, remarks)? };
+            if ports.insert(port, (tls.map(|(mode, _)| mode), traffic)).is_some() {
                 let message = format!("port {port} is there before");
                 return Err(Flaw::value(format!("{field}.port.number"), message));
             }
@@ -241,7 +206,8 @@ impl RawPolicy {
             connection_pool: self.connection_pool,
             outlier_detection: self.outlier_detection,
         };
-        Ok(Settings { tls, traffic: traffic.read(field, remarks)?, ports })
+        let traffic = TrafficPolicy { tls: begun, ..traffic.read(field, remarks)? };
+        Ok(Settings { tls: tls.map(|(mode, _)| mode), traffic, ports })
     }
 }
 
@@ -251,41 +217,10 @@ impl RawSubset {
             return Err(Flaw::value(format!("{field}.name"), "the subset has no name"));
         }
         let field = format!("{field}.trafficPolicy");
-        let settings = self.traffic_policy.unwrap_or_default().read(&field, remarks)?;
-        if settings.tls.is_some() || settings.ports.values().any(|(tls, _)| tls.is_some()) {
-            let message = "TLS is chosen for a host and a port, not for a subset";
-            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.tls"), message));
-        }
+        let settings = self.traffic_policy.unwrap_or_default().read(&field, true, remarks)?;
         let ports = settings.ports.into_iter().map(|(port, (_, traffic))| (port, traffic)).collect();
         let subset = Subset { labels: Selector::new(self.labels), policy: settings.traffic, ports };
         Ok((self.name.into(), subset))
-    }
-}
-
-impl RawTls {
-    fn read(&self, field: &str, remarks: &mut Vec<Remark>) -> ClientTls {
-        let mode = match self.mode {
-            RawMode::Disable => ClientTls::Disable,
-            RawMode::IstioMutual => ClientTls::IstioMutual,
-            RawMode::Simple => ClientTls::Simple,
-            RawMode::Mutual => ClientTls::Mutual,
-        };
-        if matches!(mode, ClientTls::Simple | ClientTls::Mutual) {
-            let message = format!("TLS of mode {} is not originated: connections are refused", mode.as_str());
-            remarks.push(Remark::new(Code::TlsNotOriginated, format!("{field}.mode"), message));
-        }
-        let ignored = [
-            ("clientCertificate", &self.client_certificate),
-            ("privateKey", &self.private_key),
-            ("caCertificates", &self.ca_certificates),
-            ("credentialName", &self.credential_name),
-            ("subjectAltNames", &self.subject_alt_names),
-            ("sni", &self.sni),
-            ("insecureSkipVerify", &self.insecure_skip_verify),
-            ("caCrl", &self.ca_crl),
-        ];
-        remark_ignored(&ignored, field, remarks);
-        mode
     }
 }
 

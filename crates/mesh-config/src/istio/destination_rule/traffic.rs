@@ -185,7 +185,7 @@ impl RawTraffic {
         let load_balancer = load_balancer.transpose()?;
         let pool = self.connection_pool.map(|raw| raw.read(&format!("{field}.connectionPool"), remarks)).transpose()?;
         let outlier = self.outlier_detection.map(|raw| raw.read(&format!("{field}.outlierDetection"), remarks));
-        Ok(TrafficPolicy { load_balancer, pool, outlier: outlier.transpose()? })
+        Ok(TrafficPolicy { load_balancer, pool, outlier: outlier.transpose()?, tls: None })
     }
 }
 

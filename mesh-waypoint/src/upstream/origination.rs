@@ -1,0 +1,284 @@
+//! TLS that is begun to endpoints, as DestinationRules ask for it: whom to believe, what to show, what to offer.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use mesh_core::l7::traffic::{Origination, Roots};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+};
+use tokio::task::spawn_blocking;
+
+use super::Version;
+
+/// How long what was read of files stays in force without another look: certificates are replaced in their places.
+const FRESH: Duration = Duration::from_secs(60);
+/// Octets of a file; roots of a whole system are a quarter of that.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Why no TLS can be begun.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OriginationError {
+    /// A file, or the system's roots.
+    #[error("{0}: {1}")]
+    File(String, io::Error),
+    /// There is nobody to believe.
+    #[error("{0} has no certificate of an authority")]
+    NoRoots(String),
+    /// A certificate and its key are none of each other's, or not of TLS.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    /// The server's name is none.
+    #[error("{0:?} is no server's name")]
+    Name(Arc<str>),
+    /// Reading was cut off: the program ends.
+    #[error("reading was cut off")]
+    CutOff,
+}
+
+/// What was read of files.
+#[derive(Default, PartialEq)]
+struct Material {
+    roots: Vec<CertificateDer<'static>>,
+    chain: Vec<CertificateDer<'static>>,
+    key: Option<Vec<u8>>,
+}
+
+struct Known {
+    material: Arc<Material>,
+    config: Arc<ClientConfig>,
+    read: Instant,
+}
+
+/// What asks for TLS, and for which version of HTTP in it.
+type Asked = (Arc<Origination>, Option<Version>);
+
+/// Configurations of TLS by what asks for them, over all threads.
+#[derive(Default)]
+pub(crate) struct Originations {
+    known: Mutex<HashMap<Asked, Known>>,
+}
+
+impl Originations {
+    /// The configuration for connections of that version; none for bytes that are nobody's business.
+    ///
+    /// # Errors
+    /// What it needs cannot be read, and never could.
+    pub(super) async fn config(
+        &self,
+        origination: &Arc<Origination>,
+        version: Option<Version>,
+    ) -> Result<Arc<ClientConfig>, OriginationError> {
+        let key = (origination.clone(), version);
+        let old = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            match known.get(&key) {
+                Some(known) if known.read.elapsed() < FRESH => return Ok(known.config.clone()),
+                old => old.map(|old| (old.material.clone(), old.config.clone())),
+            }
+        };
+        let asked = origination.clone();
+        let read = spawn_blocking(move || read(&asked)).await.map_err(|_| OriginationError::CutOff)?;
+        let material = read.map(Arc::new);
+        let (material, config) = match (material, old) {
+            (Ok(material), Some((same, config))) if material == same => (same, config),
+            (Ok(material), _) => {
+                let config = Arc::new(config(origination, &material, version)?);
+                (material, config)
+            }
+            (Err(error), Some(last_good)) => {
+                tracing::warn!(%error, "TLS to endpoints goes on by what was read before");
+                last_good
+            }
+            (Err(error), None) => return Err(error),
+        };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, known| known.read.elapsed() < FRESH * 10);
+        known.insert(key, Known { material, config: config.clone(), read: Instant::now() });
+        Ok(config)
+    }
+}
+
+/// The name of the server in the handshake; its address where it has none.
+pub(super) fn server_name(origination: &Origination, address: IpAddr) -> Result<ServerName<'static>, OriginationError> {
+    match &origination.sni {
+        None => Ok(ServerName::from(address)),
+        Some(name) => ServerName::try_from(name.to_string()).map_err(|_| OriginationError::Name(name.clone())),
+    }
+}
+
+fn read(origination: &Origination) -> Result<Material, OriginationError> {
+    let mut material = Material::default();
+    match &origination.roots {
+        Roots::System => {
+            material.roots = rustls_native_certs::load_native_certs().certs;
+            if material.roots.is_empty() {
+                return Err(OriginationError::NoRoots("the system".to_owned()));
+            }
+        }
+        Roots::File(path) => {
+            material.roots = certificates(path)?;
+            if material.roots.is_empty() {
+                return Err(OriginationError::NoRoots(path.to_string()));
+            }
+        }
+        Roots::Anybody => {}
+    }
+    if let Some((certificate, key)) = &origination.client {
+        material.chain = certificates(certificate)?;
+        let read = PrivateKeyDer::from_pem_slice(&file(key)?).map_err(|error| bad_pem(key, &error))?;
+        material.key = Some(read.secret_der().to_vec());
+    }
+    Ok(material)
+}
+
+fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, OriginationError> {
+    let text = file(path)?;
+    CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(|error| bad_pem(path, &error))
+}
+
+fn file(path: &str) -> Result<Vec<u8>, OriginationError> {
+    let failed = |error| OriginationError::File(path.to_owned(), error);
+    if fs::metadata(path).map_err(failed)?.len() > MAX_FILE {
+        return Err(failed(io::Error::other("larger than 1 MiB")));
+    }
+    fs::read(path).map_err(failed)
+}
+
+fn bad_pem(path: &str, error: &dyn std::error::Error) -> OriginationError {
+    OriginationError::File(path.to_owned(), io::Error::other(error.to_string()))
+}
+
+fn config(
+    origination: &Origination,
+    material: &Material,
+    version: Option<Version>,
+) -> Result<ClientConfig, OriginationError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    // A system's store may hold what cannot be parsed; what is left has to verify the server.
+    roots.add_parsable_certificates(material.roots.iter().cloned());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = match (&origination.roots, origination.names.is_empty()) {
+        (Roots::Anybody, _) => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+        (_, true) => builder.with_root_certificates(roots),
+        (_, false) => {
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            let verifier = verifier.map_err(|error| OriginationError::NoRoots(error.to_string()))?;
+            let names = origination.names.iter().filter_map(|name| ServerName::try_from(name.to_string()).ok());
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(OneOf { names: names.collect(), verifier }))
+        }
+    };
+    let mut config = match &material.key {
+        None => builder.with_no_client_auth(),
+        Some(key) => {
+            let key = PrivateKeyDer::try_from(key.clone()).map_err(|error| rustls::Error::General(error.to_owned()))?;
+            builder.with_client_auth_cert(material.chain.clone(), key)?
+        }
+    };
+    config.alpn_protocols = match version {
+        None => Vec::new(),
+        Some(Version::Http1) => vec![b"http/1.1".to_vec()],
+        Some(Version::Http2) => vec![b"h2".to_vec()],
+    };
+    Ok(config)
+}
+
+/// A certificate with one of some names, whatever name was asked for (`subjectAltNames`). With none that is a name, nobody's.
+#[derive(Debug)]
+struct OneOf {
+    names: Vec<ServerName<'static>>,
+    verifier: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for OneOf {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _asked: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let mut last = rustls::Error::from(rustls::CertificateError::NotValidForName);
+        for name in &self.names {
+            match self.verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+                Ok(verified) => return Ok(verified),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+/// Any certificate, as somebody has asked for (`insecureSkipVerify`).
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _asked: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

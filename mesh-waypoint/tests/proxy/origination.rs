@@ -1,0 +1,156 @@
+//! TLS that the waypoint begins to hosts outside.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+
+use crate::server::{Answer, Client, serve_tls};
+use crate::world::{OUTSIDE, World, run_with};
+
+const HOST: &str = "api.example.com";
+
+/// An authority, and what it signed.
+struct Pki {
+    authority: rcgen::Certificate,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().expect("key");
+        let mut parameters = rcgen::CertificateParams::new(Vec::<String>::new()).expect("parameters");
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority = parameters.self_signed(&key).expect("authority");
+        Self { authority, issuer: rcgen::Issuer::new(parameters, key) }
+    }
+
+    fn sign(&self, host: &str) -> (rcgen::Certificate, rcgen::KeyPair) {
+        let key = rcgen::KeyPair::generate().expect("key");
+        let parameters = rcgen::CertificateParams::new(vec![host.to_owned()]).expect("parameters");
+        (parameters.signed_by(&key, &self.issuer).expect("certificate"), key)
+    }
+
+    /// A server's configuration with a certificate for a host; it may ask for a client's.
+    fn server(&self, host: &str, asks: bool) -> Arc<rustls::ServerConfig> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider.clone());
+        let builder = builder.with_safe_default_protocol_versions().expect("versions");
+        let builder = if asks {
+            let mut roots = RootCertStore::empty();
+            roots.add(self.authority.der().clone()).expect("a root");
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.expect("verifier"))
+        } else {
+            builder.with_no_client_auth()
+        };
+        let (certificate, key) = self.sign(host);
+        let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("key");
+        let mut config = builder.with_single_cert(chain, key).expect("certificate");
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
+    /// Writes the authority's certificate and a client's with its key.
+    fn write(&self, at: &Path) {
+        let (certificate, key) = self.sign("waypoint.example.com");
+        for (name, text) in
+            [("ca.pem", self.authority.pem()), ("client.pem", certificate.pem()), ("client.key", key.serialize_pem())]
+        {
+            std::fs::write(at.join(name), text).expect("a file");
+        }
+    }
+}
+
+fn manifests(policy: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: api, namespace: shop}}\nspec:\n\
+         \x20 hosts: [{HOST}]\n  addresses: [240.240.0.1]\n  resolution: STATIC\n  endpoints: [{{address: {OUTSIDE}}}]\n\
+         \x20 ports: [{{number: 80, name: http, protocol: HTTP, targetPort: 8443}}]\n\
+         ---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: api, namespace: shop}}\n\
+         spec:\n  host: {HOST}\n{policy}\n"
+    )
+}
+
+async fn get(world: &World) -> Answer {
+    let mut client = Client::http1(world.tunnel("240.240.0.1:80").await.expect("tunnel")).await;
+    let request = Request::get("/").header("host", HOST).body(Full::<Bytes>::default());
+    client.ask(request.expect("valid")).await
+}
+
+/// The answer once the manifests have come into force: told by the status that they are to bring.
+async fn status_becomes(world: &World, policy: &str, status: u16) -> Answer {
+    world.configure(&manifests(policy));
+    loop {
+        let answer = get(world).await;
+        if answer.status == status {
+            return answer;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn a_server_is_believed_by_its_authority_and_its_name_and_by_nothing_else() {
+    run_with(&manifests(""), async |world| {
+        let pki = Pki::new();
+        pki.write(world.home());
+        let backend = serve_tls(OUTSIDE, 8443, pki.server(HOST, false)).await;
+        let at = world.home().display();
+        let simple =
+            |more: &str| format!("  trafficPolicy: {{tls: {{mode: SIMPLE, caCertificates: {at}/ca.pem{more}}}}}");
+        let answer = status_becomes(&world, &simple(""), 200).await;
+        assert_eq!(answer.body, OUTSIDE);
+        assert_eq!(backend.seen.borrow().last().expect("a request").version, http::Version::HTTP_11);
+        // Another name in the handshake, another in the certificate, an authority that nobody knows.
+        status_becomes(&world, &simple(", sni: other.example.com"), 503).await;
+        status_becomes(
+            &world,
+            &simple(&format!(", sni: other.example.com, subjectAltNames: [x.example.com, {HOST}]")),
+            200,
+        )
+        .await;
+        status_becomes(&world, &simple(", subjectAltNames: [x.example.com]"), 503).await;
+        status_becomes(&world, "  trafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: true}}", 200).await;
+        status_becomes(&world, "  trafficPolicy: {tls: {mode: SIMPLE}}", 503).await;
+        let of_port = format!(
+            "  trafficPolicy: {{portLevelSettings: [{{port: {{number: 80}}, tls: {{mode: SIMPLE, caCertificates: {at}/ca.pem}}, \
+             connectionPool: {{http: {{h2UpgradePolicy: UPGRADE}}}}}}]}}"
+        );
+        status_becomes(&world, &of_port, 200).await;
+        assert_eq!(backend.seen.borrow().last().expect("a request").version, http::Version::HTTP_2, "by ALPN");
+        // With what is not read nothing is sent at all.
+        let before = backend.connections.get();
+        status_becomes(&world, "  trafficPolicy: {tls: {mode: SIMPLE, credentialName: secret}}", 503).await;
+        let answer = get(&world).await;
+        assert!(String::from_utf8_lossy(&answer.body).contains("not originated"), "{:?}", answer.body);
+        assert_eq!(backend.connections.get(), before);
+    });
+}
+
+#[test]
+fn a_certificate_is_shown_where_that_is_asked_for_and_subsets_have_their_own_say() {
+    run_with(&manifests(""), async |world| {
+        let pki = Pki::new();
+        pki.write(world.home());
+        serve_tls(OUTSIDE, 8443, pki.server(HOST, true)).await;
+        let at = world.home().display();
+        let roots = format!("caCertificates: {at}/ca.pem");
+        status_becomes(&world, &format!("  trafficPolicy: {{tls: {{mode: SIMPLE, {roots}}}}}"), 503).await;
+        let mutual =
+            format!("tls: {{mode: MUTUAL, {roots}, clientCertificate: {at}/client.pem, privateKey: {at}/client.key}}");
+        status_becomes(&world, &format!("  trafficPolicy: {{{mutual}}}"), 200).await;
+        let of_subset = format!(
+            "  trafficPolicy: {{tls: {{mode: DISABLE}}}}\n  subsets: [{{name: safe, trafficPolicy: {{{mutual}}}}}]\n\
+             ---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: api, namespace: shop}}\n\
+             spec: {{hosts: [{HOST}], http: [{{route: [{{destination: {{host: {HOST}, subset: safe}}}}]}}]}}"
+        );
+        status_becomes(&world, &of_subset, 200).await;
+    });
+}
