@@ -1,7 +1,7 @@
 //! A collector of spans on a node: what an OpenTelemetry collector takes, over gRPC or HTTP.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -38,7 +38,12 @@ type Spans = Arc<Mutex<Vec<Span>>>;
 impl Collector {
     /// Listens in a node's network namespace, on loopback.
     pub fn start(node: &Node, otlp: Otlp) -> Result<Self> {
-        let listener = node.inside(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a collector"))?;
+        Self::start_at(node, Ipv4Addr::LOCALHOST.into(), otlp)
+    }
+
+    /// The same at an address of the node.
+    pub fn start_at(node: &Node, address: IpAddr, otlp: Otlp) -> Result<Self> {
+        let listener = node.inside(|| TcpListener::bind((address, 0)).context("binding a collector"))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let spans = Spans::default();

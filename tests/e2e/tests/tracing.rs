@@ -1,10 +1,13 @@
 //! Spans of tunnels' set-up, by OTLP to a collector.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
-use mesh_e2e::{Collector, Connect, Mesh, NODES, Otlp, PATIENCE, Verdict, attribute, client, echo, port};
-use mesh_lab::{Place, wait_until};
+use mesh_e2e::{
+    Collector, Connect, Mesh, NAMESPACE, NODES, Otlp, PATIENCE, Verdict, Waypoint, attribute, client, echo, port,
+};
+use mesh_lab::{Place, ServiceSpec, wait_until};
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
 /// A mesh that traces every connection, with a collector on each node.
 fn traced(otlp: Otlp) -> Result<(Mesh, [Collector; 2])> {
@@ -100,5 +103,43 @@ fn a_collector_that_is_away_costs_spans_and_no_connection() -> Verdict {
         Ok((lost >= 1.0).then_some(()))
     })?;
     assert!(daemon.logs().contains("spans are lost until the collector takes them"), "{}", daemon.logs());
+    Ok(())
+}
+
+#[test]
+fn a_request_by_a_waypoint_is_one_trace_from_the_clients_node_to_the_servers() -> Verdict {
+    let (mesh, [at_client, at_server]) = traced(Otlp::Grpc)?;
+    let product = client("product", "node-b").label("app", "product").port("http", 8080);
+    mesh.join(product.command(["mesh-shop", "product", "--listen", "[::]:8080"]))?;
+    let spec = ServiceSpec::new(NAMESPACE, "product").select("app", "product").port("http", 80, 8080);
+    let service = mesh.lab.service(spec)?;
+    let pod = mesh.join(client("client", "node-a"))?;
+    let node = mesh.lab.node("node-b")?;
+    let address = node.addresses().into_iter().find(IpAddr::is_ipv4).context("node-b has no address")?;
+    let at_waypoint = Collector::start_at(&node, address, Otlp::Http)?;
+    let waypoint = Waypoint::declare_in(&mesh, NAMESPACE, "waypoint")?;
+    let url = at_waypoint.url();
+    let flags = ["--otlp-endpoint", &url, "--otlp-protocol", "http", "--trace-sampling", "0"];
+    waypoint.replica_with(&mesh, "waypoint-1", "node-b", &flags)?;
+    waypoint.serve_namespace(&mesh)?;
+    mesh.settle()?;
+    let url = format!("http://{}/healthz", service.at(80));
+    pod.exec(&["curl", "--silent", "--show-error", "--fail", "--max-time", "30", &url])?;
+    let by = |collector: &Collector, principal: &str, kind: SpanKind| {
+        wait_until("a span", PATIENCE, || {
+            let is = |span: &Span| {
+                span.kind == i32::from(kind)
+                    && attribute(span, "mesh.client.principal").is_none_or(|id| id.ends_with(principal))
+            };
+            Ok(collector.spans().into_iter().find(is))
+        })
+    };
+    let connect = by(&at_client, "/sa/client", SpanKind::Client)?;
+    let request = by(&at_waypoint, "/sa/client", SpanKind::Server)?;
+    let attempt = by(&at_waypoint, "", SpanKind::Client)?;
+    let accept = by(&at_server, "/sa/waypoint", SpanKind::Server)?;
+    for (above, below) in [(&connect, &request), (&request, &attempt), (&attempt, &accept)] {
+        assert_eq!((&below.trace_id, &below.parent_span_id), (&above.trace_id, &above.span_id), "{above:?} {below:?}");
+    }
     Ok(())
 }

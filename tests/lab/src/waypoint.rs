@@ -43,12 +43,20 @@ impl Waypoint {
 
     /// The same, with a directory of manifests of its own.
     pub fn replica_that_reads(&self, lab: &impl AsRef<Lab>, pod: &str, node: &str, config: &Path) -> Result<Pod> {
-        let lab = lab.as_ref();
+        self.start(lab.as_ref(), pod, node, config, &[])
+    }
+
+    /// A replica with further flags.
+    pub fn replica_with(&self, lab: &impl AsRef<Lab>, pod: &str, node: &str, flags: &[&str]) -> Result<Pod> {
+        self.start(lab.as_ref(), pod, node, lab.as_ref().config_dir(), flags)
+    }
+
+    fn start(&self, lab: &Lab, pod: &str, node: &str, config: &Path, flags: &[&str]) -> Result<Pod> {
         let own = format!("{}/{}", self.namespace, self.name);
         let (config, ca) = (config.display().to_string(), lab.ca_dir()?.display().to_string());
         let socket = self.admin_socket(lab, pod).display().to_string();
         let command = ["mesh-waypoint", "serve", "--name", &own, "--identity", &own, "--config", &config, "--ca", &ca];
-        let command = command.into_iter().chain(["--admin-socket", &*socket]);
+        let command = command.into_iter().chain(["--admin-socket", &*socket]).chain(flags.iter().copied());
         let spec = PodSpec::new(&self.namespace, pod).on(node).service_account(&self.name).command(command);
         let spec = spec.label(GATEWAY_NAME, &self.name).label("istio.io/dataplane-mode", "none");
         lab.deploy(spec.port("mesh", HBONE))
