@@ -222,6 +222,14 @@ codes! {
     UnusedDelegate = "MESH0420" Warning "nobody delegates to it"
         "Name it as delegate in a VirtualService with hosts, or give it hosts."
 
+    // Weights, and gateways that nobody is.
+    WeightsNotWhole = "MESH0431" Warning "weights do not add up to 100"
+        "Write percentages that add up to 100, if that is what is meant."
+    NoWeight = "MESH0432" Error "no backend has a weight"
+        "Give a backend a weight; every request of the rule is answered with 500 until then."
+    GatewayWithoutPods = "MESH0433" Warning "gateway has no pods"
+        "Start a gateway with the labels that it selects, or correct the selector."
+
     // The mesh configuration.
     ProviderNotFound = "MESH0501" Warning "provider is not there"
         "Write a Service's full host name, SERVICE.NAMESPACE.svc.CLUSTER-DOMAIN, and one of its ports; until then it answers nobody."

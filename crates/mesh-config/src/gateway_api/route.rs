@@ -88,7 +88,11 @@ impl RawParts {
             }
             Some(redirect) => Action::Redirect(redirect),
             // Without a backend with a weight, every request is answered with 500 (HTTPRouteRule, backendRefs).
-            None if backends.iter().all(|backend| backend.weight == 0) => answer(500),
+            None if backends.iter().all(|backend| backend.weight == 0) => {
+                let message = if backends.is_empty() { "there is none" } else { "the weight of each is 0" };
+                remarks.push(Remark::new(Code::NoWeight, format!("{field}.backendRefs"), message));
+                answer(500)
+            }
             None => Action::Forward(backends),
         };
         if !matches!(action, Action::Forward(_)) {

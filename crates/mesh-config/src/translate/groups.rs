@@ -9,8 +9,8 @@ use mesh_core::{Service, Workload};
 use super::changes::Changes;
 use super::finding_set::Owner;
 use super::{
-    Translator, attached_routes, gateways, guards, mesh_config, policies, targets, telemetries, virtual_services,
-    waypoints,
+    Translator, attached_routes, conflicts, gateways, guards, mesh_config, policies, targets, telemetries,
+    virtual_services, waypoints,
 };
 
 impl Translator {
@@ -83,6 +83,9 @@ impl Translator {
         let (attached, at_listeners) = attached_routes::routes(objects, services, &l7, &routes, &mut findings);
         let by = (&self.options, &*workloads);
         let gateways = gateways::gateways(objects, by, at_listeners, at_gateways, &mut findings);
+        conflicts::report_weights(objects, &mut findings);
+        conflicts::report_listeners(objects, &gateways, &workloads, &mut findings);
+        conflicts::report_shadows(objects, &gateways, &mut findings);
         let l7 = l7.with_routes(routes.into_iter().chain(attached).collect()).with_gateways(gateways);
         targets::report_idle(objects, policies, services, &workloads, &l7, &mut findings);
         self.findings.set(Owner::L7, findings);

@@ -4,6 +4,7 @@
 mod attached_routes;
 mod changes;
 mod claims;
+mod conflicts;
 mod definitions;
 mod delegates;
 mod destination_rules;

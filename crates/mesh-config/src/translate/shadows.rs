@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use mesh_core::l7::{PathMatch, RequestMatch, RuleRef};
+use mesh_core::l7::{PathMatch, RequestMatch, Rule, RuleRef};
 
 /// Who has which match, in the order in which rules count.
 #[derive(Debug, Default)]
@@ -29,8 +30,31 @@ impl<'a> Matches<'a> {
     }
 }
 
+/// Which of some rules, of which the first that matches counts, get no request, and who has the last of what they match.
+pub(super) fn shadowed<'a>(rules: impl Iterator<Item = &'a Arc<Rule>>) -> Vec<(&'a RuleRef, &'a RuleRef)> {
+    let (mut matches, mut whole, mut found) = (Matches::default(), None, Vec::new());
+    for rule in rules {
+        let holder = match whole {
+            Some(holder) => Some(holder),
+            None if rule.matches.is_empty() => None,
+            None => {
+                // Every match is taken, whether or not those before it were free.
+                let holders: Vec<_> =
+                    rule.matches.iter().map(|matched| matches.take(None, matched, &rule.at)).collect();
+                holders.into_iter().collect::<Option<Vec<_>>>().and_then(|holders| holders.last().copied())
+            }
+        };
+        if let Some(holder) = holder {
+            found.push((&rule.at, holder));
+        } else if rule.matches.is_empty() || rule.matches.iter().any(is_everything) {
+            whole = Some(&rule.at);
+        }
+    }
+    found
+}
+
 /// Whether it is about every request.
-pub(super) fn is_everything(matched: &RequestMatch) -> bool {
+fn is_everything(matched: &RequestMatch) -> bool {
     *plain(matched) == RequestMatch::default()
 }
 

@@ -12,7 +12,7 @@ use mesh_core::{LabelSet, Policies, Service, Workload};
 use super::delegates::{Delegates, WrittenRule};
 use super::gateways::{Routes, VirtualServiceRoutes, pattern};
 use super::policies::{by_age, report};
-use super::shadows::{Matches, is_everything};
+use super::shadows::shadowed;
 use crate::code::Code;
 use crate::config::Options;
 use crate::finding::Finding;
@@ -201,25 +201,13 @@ impl Translation<'_> {
 
     /// Says which rules get no request, for those before them have all.
     fn report_shadows(&mut self, rules: &[(Arc<Rule>, &Located<VirtualService>)]) {
-        let (mut matches, mut whole) = (Matches::default(), None);
-        for (rule, located) in rules {
-            let holder = match whole {
-                Some(holder) => Some(holder),
-                None if rule.matches.is_empty() => None,
-                None => {
-                    // Every match is taken, whether or not those before it were free.
-                    let holders: Vec<_> =
-                        rule.matches.iter().map(|matched| matches.take(None, matched, &rule.at)).collect();
-                    holders.into_iter().collect::<Option<Vec<_>>>().and_then(|holders| holders.last().copied())
-                }
+        for (at, holder) in shadowed(rules.iter().map(|(rule, _)| rule)) {
+            let Some((_, located)) = rules.iter().find(|(rule, _)| std::ptr::eq(&raw const rule.at, at)) else {
+                continue;
             };
-            if let Some(holder) = holder {
-                let message = format!("no request gets here: {holder} has them all");
-                let finding = Finding::new(Code::RuleShadowed, (*located.origin).clone(), message);
-                self.findings.push(finding.at(format!("spec.http[{}]", rule.at.index)));
-            } else if rule.matches.is_empty() || rule.matches.iter().any(is_everything) {
-                whole = Some(&rule.at);
-            }
+            let message = format!("no request gets here: {holder} has them all");
+            let finding = Finding::new(Code::RuleShadowed, (*located.origin).clone(), message);
+            self.findings.push(finding.at(format!("spec.http[{}]", at.index)));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What clients are told of TLS by DestinationRules.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use super::{PolicyName, Selector};
@@ -92,6 +93,15 @@ pub enum HostPattern {
     Exact(Arc<str>),
     /// All that end so; `*.shop` ends in `.shop`, `*` in nothing.
     Suffix(Arc<str>),
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(host),
+            Self::Suffix(end) => write!(f, "*{end}"),
+        }
+    }
 }
 
 impl HostPattern {
