@@ -10,6 +10,7 @@ mod egress;
 mod endings;
 mod gateway;
 mod hops;
+mod http2;
 mod issuer;
 mod jaeger;
 mod key_sets;

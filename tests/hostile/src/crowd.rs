@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::ValueEnum;
 use http::{Method, Request, Uri};
+use mesh_frames::{Kind, frame};
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -19,7 +20,6 @@ use tokio::time::sleep;
 use tokio_rustls::client::TlsStream;
 
 use crate::first_bytes::hello;
-use crate::frames::{Kind, frame};
 use crate::peer::{first_answer, shake_hands};
 
 /// Handshakes and connect() calls under way at once.

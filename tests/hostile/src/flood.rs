@@ -1,15 +1,16 @@
 //! What an authenticated client can throw at HTTP/2.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use mesh_frames::{Heard, Kind, Wire, connect, field, frame, reset};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use crate::frames::{Kind, Wire, connect, field, frame, reset};
 use crate::peer::PATIENCE;
 
 /// How to misuse HTTP/2.
@@ -106,7 +107,8 @@ pub(crate) async fn flood(
     rounds: u32,
     target: SocketAddr,
 ) -> Result<Value> {
-    let mut wire = Wire::open(stream).await?;
+    let (mut wire, listening) = Wire::open(stream).await?;
+    tokio::spawn(listening);
     let target = target.to_string();
     let mut done = 0;
     while done < rounds {
@@ -129,8 +131,17 @@ pub(crate) async fn flood(
     if !alive {
         let _ = timeout(PATIENCE, wire.ended()).await;
     }
-    let mut report = wire.report();
+    let mut report = report(&wire.heard());
     report["rounds"] = json!(done);
     report["alive"] = json!(alive);
     Ok(report)
+}
+
+/// What the server has said: `resets` are counted by their codes.
+fn report(heard: &Heard) -> Value {
+    let mut resets = BTreeMap::<u32, u64>::new();
+    for code in heard.resets.values() {
+        *resets.entry(*code).or_default() += 1;
+    }
+    json!({ "answers": heard.answers.len(), "resets": resets, "goaway": heard.goaway, "ended": heard.ended })
 }

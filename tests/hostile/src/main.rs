@@ -6,7 +6,6 @@ mod direct;
 mod first_bytes;
 mod flood;
 mod forge;
-mod frames;
 mod peer;
 mod request;
 
