@@ -1,4 +1,5 @@
 //! HTTP/2 frames (RFC 9113, section 4) written by hand, as no library would write them, and what a server answers.
+#![forbid(unsafe_code)]
 
 mod block;
 mod heard;
