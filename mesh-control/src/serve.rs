@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use kube::Client;
 use mesh_ca::{CaService, Gatekeeper, ServerIdentity};
-use mesh_config::Options;
+use mesh_config::{Credentials, Options};
 use mesh_core::TrustDomain;
 use mesh_transport::LocalAuthority;
 use tokio::net::TcpListener;
@@ -71,7 +71,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         trust_domain: args.trust_domain.clone(),
         cluster_domain: args.gateways.cluster_domain.clone(),
         root_namespace: args.gateways.root_namespace.clone(),
-        credentials: false,
+        credentials: Credentials::Everybodys,
+        statuses: true,
     };
     match (&args.node_tokens, &args.config) {
         (Some(tokens), Some(config)) => {

@@ -1,7 +1,7 @@
 //! A directory of manifests, as a daemon would read it.
 
 use clap::Args;
-use mesh_config::Options;
+use mesh_config::{Credentials, Options};
 use mesh_core::TrustDomain;
 
 /// What a daemon is told beside its manifests; by default the same as its own defaults.
@@ -27,7 +27,8 @@ impl Reading {
             cluster_domain: self.cluster_domain.clone(),
             root_namespace: self.root_namespace.clone(),
             // Whoever asks can read the files.
-            credentials: true,
+            credentials: Credentials::Everybodys,
+            statuses: false,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use mesh_admin_server::{AdminSocket, LogControl};
 use mesh_ca::{Authority, IdentityArgs};
-use mesh_config::{Config, Options};
+use mesh_config::{Config, Credentials, Options};
 use mesh_core::{NodeName, Snapshot};
 use mesh_otlp::{Collector, Exporter, Source, SpanArgs};
 use mesh_transport::{Identities, IdentitySettings, Limits, hbone::Server};
@@ -104,7 +104,8 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         trust_domain: args.identity.trust_domain.clone(),
         cluster_domain: args.cluster_domain.clone(),
         root_namespace: args.root_namespace.clone(),
-        credentials: false,
+        credentials: Credentials::Nobodys,
+        statuses: false,
     };
     let config = configuration(args, options).await?;
     let collector = args.spans.collector().map_err(of_flag(SpanArgs::COLLECTOR_FLAG))?;

@@ -167,7 +167,8 @@ async fn share(
         trust_domain: trust_domain.clone(),
         cluster_domain: args.cluster_domain,
         root_namespace: args.root_namespace,
-        credentials: args.source.has_credentials(),
+        credentials: args.source.credentials(&args.name),
+        statuses: false,
     };
     let config = args.source.watch(options).await?;
     let settings = IdentitySettings {

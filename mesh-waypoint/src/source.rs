@@ -3,8 +3,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
-use mesh_config::{Config, Options};
+use mesh_config::{Config, Credentials, Options};
 use tokio::sync::watch;
+
+use crate::args::GatewayName;
 
 /// Where the configuration comes from.
 #[derive(Debug, clap::Args)]
@@ -21,9 +23,13 @@ pub(crate) struct SourceArgs {
 }
 
 impl SourceArgs {
-    /// Whether Secrets can be read there.
-    pub(crate) const fn has_credentials(&self) -> bool {
-        self.config.is_some()
+    /// Whose Secrets are read: in a cluster those of its own Gateway, which alone it may.
+    pub(crate) fn credentials(&self, own: &GatewayName) -> Credentials {
+        if self.kubernetes {
+            Credentials::Of { namespace: own.namespace.clone(), name: own.name.clone() }
+        } else {
+            Credentials::Everybodys
+        }
     }
 
     /// The configuration in force, from the first on, which this waits for.

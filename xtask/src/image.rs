@@ -37,8 +37,21 @@ pub(crate) fn build_all() -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// Writes an image of `programs`, the shared libraries that they need, and nothing else; it runs the first.
+/// What is written into an image.
+pub(crate) struct Contents<'a> {
+    /// With the shared libraries that they need; the first is what it runs.
+    pub(crate) programs: &'a [PathBuf],
+    /// Files, each with its place under the root.
+    pub(crate) files: &'a [(PathBuf, &'a str)],
+}
+
+/// Writes an image of `programs` and nothing else.
 pub(crate) fn build(reference: &str, programs: &[PathBuf], archive: &Path) -> Result<()> {
+    write(&[reference.to_owned()], &Contents { programs, files: &[] }, archive)
+}
+
+/// Writes an image that has several names.
+pub(crate) fn write(references: &[String], Contents { programs, files }: &Contents<'_>, archive: &Path) -> Result<()> {
     let work = archive.with_extension("work");
     let root = work.join("root");
     if work.exists() {
@@ -46,7 +59,10 @@ pub(crate) fn build(reference: &str, programs: &[PathBuf], archive: &Path) -> Re
     }
     fs::create_dir_all(root.join("tmp")).with_context(|| format!("making {}", root.display()))?;
     let mut entrypoint = String::new();
-    for program in programs {
+    for (file, place) in *files {
+        copy(file, &root.join(place))?;
+    }
+    for program in *programs {
         let name = program.file_name().context("a program's file has a name")?.to_string_lossy();
         let place = format!("usr/bin/{name}");
         copy(program, &root.join(&place))?;
@@ -67,7 +83,8 @@ pub(crate) fn build(reference: &str, programs: &[PathBuf], archive: &Path) -> Re
         r#"{{"architecture":"{architecture}","os":"linux","config":{{"Entrypoint":["{entrypoint}"],"Env":["PATH=/usr/bin"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:{digest}"]}}}}"#
     );
     fs::write(work.join("config.json"), config).context("writing the image's configuration")?;
-    let manifest = format!(r#"[{{"Config":"config.json","RepoTags":["{reference}"],"Layers":["layer.tar"]}}]"#);
+    let names = references.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(",");
+    let manifest = format!(r#"[{{"Config":"config.json","RepoTags":[{names}],"Layers":["layer.tar"]}}]"#);
     fs::write(work.join("manifest.json"), manifest).context("writing the image's manifest")?;
     tar(&work, &["manifest.json", "config.json", "layer.tar"], archive)?;
     fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))

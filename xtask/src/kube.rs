@@ -17,6 +17,8 @@ use crate::{image, repo, step};
 const VERSION: &str = "v1.36.3";
 /// The release whose definitions of the Gateway API are installed.
 const GATEWAY_API: &str = "sigs.k8s.io/gateway-api@v1.6.3";
+/// Its own name, and that by which the Gateway API's suite asks for it.
+const COREDNS: [&str; 2] = ["mesh.dev/coredns:1", "registry.k8s.io/coredns/coredns:v1.12.2"];
 /// Names of the one program, which acts as what it is started as.
 const NAMES: [&str; 7] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"];
@@ -108,6 +110,11 @@ pub(crate) fn programs() -> Result<()> {
     if go_build("pause", "./pause", &pause)? || !directory.join("pause.tar").exists() {
         image::build("mesh.dev/pause:1", &[pause], &directory.join("pause.tar"))?;
     }
+    let dns = directory.join("coredns");
+    if go_build_in("tests/kube/dns", "CoreDNS", ".", &dns)? || !directory.join("coredns.tar").exists() {
+        let contents = image::Contents { programs: &[dns], files: &[] };
+        image::write(&COREDNS.map(str::to_owned), &contents, &directory.join("coredns.tar"))?;
+    }
     gateway_api(&directory.join("gateway-api"))?;
     for name in NAMES.map(|name| directory.join(name)).iter().filter(|name| !name.exists()) {
         symlink("kubernetes", name).with_context(|| format!("making {}", name.display()))?;
@@ -141,13 +148,18 @@ fn gateway_api(place: &Path) -> Result<()> {
     fs::rename(&draft, place).with_context(|| format!("moving {}", draft.display()))
 }
 
-/// Builds one program unless it is newer than the module; whether it was built.
 fn go_build(label: &str, package: &str, program: &Path) -> Result<bool> {
-    let module = repo::root().join("tests/kube/kubernetes");
+    go_build_in("tests/kube/kubernetes", label, package, program)
+}
+
+/// Builds one program unless it is newer than the module; whether it was built.
+fn go_build_in(module: &str, label: &str, package: &str, program: &Path) -> Result<bool> {
+    let module = repo::root().join(module);
     let changed = |file: &Path| fs::metadata(file).and_then(|metadata| metadata.modified());
     let sources = ["go.mod", "go.sum", "main.go", "pause/main.go"].map(|file| module.join(file));
     let built = changed(program).ok();
-    if built.is_some_and(|built| sources.iter().all(|source| changed(source).is_ok_and(|changed| changed < built))) {
+    let mut there = sources.iter().filter_map(|source| changed(source).ok());
+    if built.is_some_and(|built| there.all(|changed| changed < built)) {
         return Ok(false);
     }
     let mut command = Command::new("nice");

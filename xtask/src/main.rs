@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod check;
+mod conformance;
 mod crds;
 mod dashboards;
 mod demo;
@@ -53,6 +54,8 @@ cargo xtask <command>
   kube load-image FILE...
                          gives images (docker or OCI archives) to its nodes
   jaeger                 builds Jaeger, which tests send spans to (a minute or two, once)
+  conformance [--keep] [options of the suite]
+                         the Gateway API's own suite; report in tests/kube/conformance
   image                  images of the programs as archives: target/images/*.tar
   setup                  install what is missing (Debian 12 and 13; elsewhere: says what to install)
 
@@ -113,6 +116,7 @@ fn plain(words: &[&str]) -> Result<()> {
             setup::ensure(&[Purpose::Kube])?;
             jaeger::program()
         }
+        ["conformance", rest @ ..] => conformance::run(rest),
         ["image"] => {
             setup::ensure(&[Purpose::Build])?;
             build::build(Profile::Release)?;

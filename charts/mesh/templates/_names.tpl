@@ -46,3 +46,13 @@ app.kubernetes.io/name: {{ . }}
   resources: [backendtlspolicies, gatewayclasses, gateways, grpcroutes, httproutes, referencegrants, tcproutes, tlsroutes]
   verbs: [get, list, watch]
 {{- end -}}
+
+{{- /* What mesh-control does for Gateways' Secrets. */ -}}
+{{- define "mesh.secretRules" -}}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, list, watch]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, create, patch, delete]
+{{- end -}}

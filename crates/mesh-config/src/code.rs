@@ -221,6 +221,8 @@ codes! {
         "Let each match of the delegate be narrower than one of the root's; the rule is left out until then."
     UnusedDelegate = "MESH0420" Warning "nobody delegates to it"
         "Name it as delegate in a VirtualService with hosts, or give it hosts."
+    ListenerNotOpened = "MESH0421" Error "listener cannot be opened as it is written"
+        "Correct the field; the Gateway's other listeners are open."
 
     // Weights, and gateways that nobody is.
     WeightsNotWhole = "MESH0431" Warning "weights do not add up to 100"
@@ -233,6 +235,14 @@ codes! {
     // The mesh configuration.
     ProviderNotFound = "MESH0501" Warning "provider is not there"
         "Write a Service's full host name, SERVICE.NAMESPACE.svc.CLUSTER-DOMAIN, and one of its ports; until then it answers nobody."
+}
+
+impl Code {
+    /// Whether an object of which this is found is not read at all.
+    #[must_use]
+    pub const fn breaks_objects(self) -> bool {
+        matches!(self, Self::Syntax | Self::NoHeader | Self::WrongField | Self::MissingField | Self::BadPolicyValue)
+    }
 }
 
 impl fmt::Display for Code {

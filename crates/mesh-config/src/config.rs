@@ -1,5 +1,6 @@
 //! What a directory of manifests means, as one immutable value with a generation.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,36 @@ use mesh_core::{Snapshot, TrustDomain};
 use crate::directory::{DirectoryError, Tree};
 use crate::finding::Finding;
 use crate::limits::Limits;
+use crate::object::Key;
+use crate::status::Statuses;
 use crate::translate::{Changes, Translator};
+
+/// Whose Secrets are read: those that listeners name. Gateways need them; nobody else should hold keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// None are.
+    Nobodys,
+    /// All gateways'.
+    Everybodys,
+    /// Those of the gateway that this is a replica of.
+    Of {
+        /// The Gateway's namespace.
+        namespace: String,
+        /// The Gateway's name.
+        name: String,
+    },
+}
+
+impl Credentials {
+    /// Whether a gateway's Secrets are read.
+    pub(crate) fn are_read_of(&self, (of_namespace, of_name): (&str, &str)) -> bool {
+        match self {
+            Self::Nobodys => false,
+            Self::Everybodys => true,
+            Self::Of { namespace, name } => namespace == of_namespace && name == of_name,
+        }
+    }
+}
 
 /// What translation needs to know of the cluster beyond its manifests.
 #[derive(Debug, Clone)]
@@ -20,8 +50,10 @@ pub struct Options {
     pub cluster_domain: String,
     /// The namespace whose policies are the whole mesh's.
     pub root_namespace: String,
-    /// Whether Secrets are read. Gateways need them; nobody else should hold keys.
-    pub credentials: bool,
+    /// Whose Secrets are read.
+    pub credentials: Credentials,
+    /// Whether what is to be said in objects' status is wanted.
+    pub statuses: bool,
 }
 
 impl Default for Options {
@@ -30,7 +62,8 @@ impl Default for Options {
             trust_domain: TrustDomain::default(),
             cluster_domain: "cluster.local".to_owned(),
             root_namespace: ROOT_NAMESPACE.to_owned(),
-            credentials: false,
+            credentials: Credentials::Nobodys,
+            statuses: false,
         }
     }
 }
@@ -42,11 +75,18 @@ pub struct Config {
     pub snapshot: Arc<Snapshot>,
     /// What is wrong or worth knowing, by place.
     pub findings: Arc<[Finding]>,
-    /// Counts from 1; one more for each change of the snapshot or the findings.
+    /// Counts from 1; one more for each change of the snapshot, the findings or the statuses.
     pub generation: u64,
     /// What is different from the generation before. Who has missed one cannot go by this.
     pub changes: Arc<Changes>,
+    /// What is to be said in objects' status, if it is wanted: the same value as before if nothing of it changed.
+    pub statuses: Arc<Statuses>,
+    /// The Secrets that the replicas of Gateways show, as far as they are read: the same value if nothing of it changed.
+    pub secrets: Arc<NamedSecrets>,
 }
+
+/// Secrets by namespace and name, by the Gateway whose replicas show them.
+pub type NamedSecrets = BTreeMap<Key, BTreeSet<Key>>;
 
 /// Reads a directory, or a single file, once.
 ///

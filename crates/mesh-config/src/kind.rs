@@ -114,12 +114,11 @@ pub struct ReadKind {
     pub only: Option<(String, &'static str)>,
 }
 
-/// Every kind that is translated; Secrets only where [`Options::credentials`] says so.
+/// Every kind that is translated and read whole. Secrets are not: those that are needed are read by name.
 #[must_use]
 pub fn read_kinds(options: &Options) -> Vec<ReadKind> {
     let mut kinds: Vec<ReadKind> = Vec::new();
-    for (api_version, kind, read) in READ.into_iter().filter(|(.., kind)| options.credentials || *kind != Kind::Secret)
-    {
+    for (api_version, kind, read) in READ.into_iter().filter(|(.., kind)| *kind != Kind::Secret) {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let only = (read == Kind::MeshConfig).then(|| (options.root_namespace.clone(), MESH_CONFIG));
         match kinds.iter_mut().find(|known| known.group == group && known.kind == kind) {

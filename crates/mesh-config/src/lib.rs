@@ -23,12 +23,13 @@ mod probes;
 mod review;
 #[cfg(feature = "schema")]
 pub mod schema;
+mod status;
 mod texts;
 mod translate;
 mod watch;
 
 pub use code::{Code, Severity};
-pub use config::{Config, Options, load};
+pub use config::{Config, Credentials, NamedSecrets, Options, load};
 pub use credential::Secret;
 pub use directory::DirectoryError;
 pub use finding::{Finding, ObjectName, Origin};
@@ -42,7 +43,8 @@ pub use istio::{
 };
 pub use kind::{ReadKind, read_kinds};
 pub use live::LiveObjects;
-pub use object::{Located, ObjectSet};
+pub use object::{Key, Located, ObjectSet};
 pub use review::review;
+pub use status::{GatewayStatus, ListenerStatus, ParentStatus, Refusal, RouteStatus, Statuses};
 pub use translate::{Change, Changes};
 pub use watch::watch;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mesh_core::policy::ROOT_NAMESPACE;
 
-use crate::config::Options;
+use crate::config::{Credentials, Options};
 
 /// Bounds on what is read; what is over is a finding.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ impl Limits {
     /// The usual ones, for that program.
     pub(crate) fn of(options: &Options) -> Self {
         Self {
-            credentials: options.credentials,
+            credentials: options.credentials != Credentials::Nobodys,
             root_namespace: options.root_namespace.as_str().into(),
             ..Self::default()
         }

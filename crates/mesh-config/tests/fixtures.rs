@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mesh_config::{Code, Options, Severity, load};
+use mesh_config::{Code, Credentials, Options, Severity, load};
 use mesh_core::l7::TrafficRule;
 use mesh_core::l7::gateway::Serves;
 use mesh_core::policy::{AuthorizationPolicy, Clause, ClientTlsRule, PeerAuthentication, Rule, Selector};
@@ -32,7 +32,7 @@ fn compare(file: &Path, found: &str) -> Option<String> {
 }
 
 fn check(case: &Path) -> Vec<String> {
-    let config = load(case, &Options { credentials: true, ..Options::default() }).unwrap();
+    let config = load(case, &Options { credentials: Credentials::Everybodys, ..Options::default() }).unwrap();
     let mut findings = String::new();
     for finding in config.findings.iter() {
         writeln!(findings, "{finding}").unwrap();

@@ -111,7 +111,7 @@ fn is_unknown(error: &watcher::Error) -> bool {
     }
 }
 
-fn message(event: watcher::Event<DynamicObject>, resource: &ApiResource) -> Told {
+pub(crate) fn message(event: watcher::Event<DynamicObject>, resource: &ApiResource) -> Told {
     match event {
         watcher::Event::Init => Told::Begin,
         watcher::Event::InitApply(object) => {

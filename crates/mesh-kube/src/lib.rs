@@ -7,6 +7,7 @@
 mod client;
 mod deletion;
 mod kind_watch;
+mod secret_watch;
 mod source;
 
 pub use client::{ClientError, client};

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::kind_watch::{self, Told};
+use crate::secret_watch::SecretWatches;
 
 /// What may be told and not yet taken. A list of any length passes through this, so that memory is bounded by what is kept.
 const QUEUE: usize = 256;
@@ -64,6 +65,7 @@ struct Follower {
     kinds: Vec<(ReadKind, Progress)>,
     objects: Option<LiveObjects>,
     told: mpsc::Receiver<(usize, Told)>,
+    secrets: SecretWatches,
     /// Held so that they end with this.
     _watches: JoinSet<()>,
 }
@@ -76,7 +78,9 @@ impl Follower {
         for (index, (kind, _)) in kinds.iter().enumerate() {
             watches.spawn(kind_watch::run(client.clone(), index, kind.clone(), sender.clone()));
         }
-        Self { kinds, objects: Some(LiveObjects::new(options)), told, _watches: watches }
+        // Told of by name, behind all kinds.
+        let secrets = SecretWatches::new(client.clone(), kinds.len(), sender);
+        Self { kinds, objects: Some(LiveObjects::new(options)), told, secrets, _watches: watches }
     }
 
     /// Waits until something is told, and then until nothing more is for a moment. Dropped half way, it loses nothing.
@@ -90,7 +94,8 @@ impl Follower {
     }
 
     fn take(&mut self, kind: usize, told: Told) {
-        let (Some((kind, progress)), Some(objects)) = (self.kinds.get_mut(kind), self.objects.as_mut()) else { return };
+        let Some(objects) = self.objects.as_mut() else { return };
+        let Some((kind, progress)) = self.kinds.get_mut(kind) else { return take_secret(objects, told) };
         match told {
             Told::Begin => progress.listed = Some(HashSet::new()),
             Told::Listed(name, value) => {
@@ -128,7 +133,10 @@ impl Follower {
             (objects, config)
         });
         match done.await {
-            Ok((objects, config)) => {
+            Ok((mut objects, config)) => {
+                for name in self.secrets.follow(&config.secrets) {
+                    objects.remove(&name);
+                }
                 self.objects = Some(objects);
                 Some(config)
             }
@@ -138,5 +146,14 @@ impl Follower {
                 Err(_) => None,
             },
         }
+    }
+}
+
+fn take_secret(objects: &mut LiveObjects, told: Told) {
+    match told {
+        Told::Changed(name, value) => objects.apply(name, value),
+        Told::Gone(name) => objects.remove(&name),
+        // Of one Secret nothing else is told.
+        Told::Begin | Told::Listed(..) | Told::Complete | Told::Unknown | Told::AllGone => {}
     }
 }

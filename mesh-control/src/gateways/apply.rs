@@ -63,19 +63,20 @@ pub(crate) async fn apply(client: &Client, gateway: &GatewayObject, object: &Val
 pub(crate) async fn remove(
     client: &Client,
     gateway: &GatewayObject,
-    (api_version, kind): (&str, &str),
+    (api_version, kind, name): (&str, &str, &str),
 ) -> Result<(), ApplyError> {
-    let (namespace, name) = (gateway.namespace().unwrap_or_default(), gateway.name_any());
-    let refused = |source| ApplyError::Refused { kind: kind.to_owned(), name: name.clone(), source: Box::new(source) };
+    let namespace = gateway.namespace().unwrap_or_default();
+    let refused =
+        |source| ApplyError::Refused { kind: kind.to_owned(), name: name.to_owned(), source: Box::new(source) };
     let api = api(client, &namespace, api_version, kind);
-    let there = api.get_metadata_opt(&name).await.map_err(refused)?;
+    let there = api.get_metadata_opt(name).await.map_err(refused)?;
     let is_ours = |labels: &std::collections::BTreeMap<String, String>| {
         labels.get(MANAGED).is_some_and(|value| value == MANAGED_BY_US)
     };
     if !there.is_some_and(|there| is_ours(there.labels())) {
         return Ok(());
     }
-    match api.delete(&name, &DeleteParams::default()).await {
+    match api.delete(name, &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(()),
         other => other.map(drop).map_err(refused),
     }

@@ -23,7 +23,10 @@ const MANAGER: &str = "mesh-control-classes";
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 
 /// The classes that are made here.
-const OURS: [(&str, &str); 1] = [("mesh-waypoint", "Waypoints: what is sent to Services passes them")];
+const OURS: [(&str, &str); 2] = [
+    ("mesh-waypoint", "Waypoints: what is sent to Services passes them"),
+    ("mesh", "Gateways that let traffic in from outside"),
+];
 
 type ClassObject = kube::api::Object<ClassSpec, Value>;
 

@@ -1,24 +1,26 @@
 //! Brings what runs to what Gateways ask for, whenever either of them changes.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use kube::ResourceExt as _;
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use kube::runtime::controller::{Action, Error};
 use kube::runtime::{Controller, watcher};
+use mesh_core::l7::GATEWAY_NAME;
 use mesh_transport::CertificateSource as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Gateways;
 use super::apply::{ApplyError, apply, remove};
+use super::condition::Condition;
 use super::manifest::{MANAGED, MANAGED_BY_US, Plan};
-use super::object::{GatewayObject, Scale, gateways as kind};
-use super::status;
+use super::object::{GatewayObject, Scale, gateways as kind, made_name};
 
 /// Pause before what failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(3);
@@ -35,9 +37,58 @@ pub(super) enum DeployError {
     /// The roots cannot be read. Worth a retry.
     #[error("the roots cannot be read: {0}")]
     Roots(#[source] std::io::Error),
-    /// The status was not written. Worth a retry.
-    #[error("the status: {0}")]
-    Status(#[source] Box<kube::Error>),
+    /// What was made before is not known. Worth a retry.
+    #[error("what was made before: {0}")]
+    Listed(#[source] Box<kube::Error>),
+}
+
+/// How what was made for each Gateway came out, by namespace and name.
+#[derive(Debug)]
+pub(super) struct Outcomes {
+    failures: Mutex<BTreeMap<(String, String), Option<Condition>>>,
+    /// Counts changes.
+    changed: watch::Sender<u64>,
+}
+
+impl Default for Outcomes {
+    fn default() -> Self {
+        Self { failures: Mutex::default(), changed: watch::Sender::new(0) }
+    }
+}
+
+impl Outcomes {
+    /// Tells of changes.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Why a Gateway is not programmed; none where all of it was made, and nothing at all before that was tried.
+    pub(super) fn of(&self, gateway: &GatewayObject) -> Option<Option<Condition>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).get(&name_of(gateway)).cloned()
+    }
+
+    fn set(&self, gateway: &GatewayObject, made: &Result<(), DeployError>) {
+        let failure = made.as_ref().err().map(|error| match error {
+            DeployError::Apply(ApplyError::Taken { .. }) => {
+                Condition::fails("Programmed", "Invalid", error.to_string())
+            }
+            _ => Condition::fails("Programmed", "NoResources", error.to_string()),
+        });
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = failures.insert(name_of(gateway), failure.clone());
+        drop(failures);
+        if before != Some(failure) {
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn forget(&self, gateway: &GatewayObject) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&name_of(gateway));
+    }
+}
+
+fn name_of(gateway: &GatewayObject) -> (String, String) {
+    (gateway.namespace().unwrap_or_default(), gateway.name_any())
 }
 
 /// Follows Gateways, and what was made for them, until dropped.
@@ -95,10 +146,11 @@ async fn tell_of_changes(gateways: &Gateways, again: mpsc::Sender<()>) {
 
 async fn reconcile(gateway: Arc<GatewayObject>, gateways: Arc<Gateways>) -> Result<Action, DeployError> {
     if gateway.metadata.deletion_timestamp.is_some() {
+        gateways.outcomes.forget(&gateway);
         return Ok(Action::await_change());
     }
     let Some(role) = gateways.classes.role(&gateway.spec.gateway_class_name) else {
-        abandon(&gateways, &gateway).await?;
+        abandon(&gateways, &gateway, None).await?;
         return Ok(Action::await_change());
     };
     let made = async {
@@ -108,40 +160,43 @@ async fn reconcile(gateway: Arc<GatewayObject>, gateways: Arc<Gateways>) -> Resu
         for object in plan.objects() {
             apply(&gateways.client, &gateway, &object).await?;
         }
-        let scale = Scale::of(&gateway);
+        let (scale, name) =
+            (Scale::of(&gateway), made_name((&gateway.name_any(), &gateway.spec.gateway_class_name), role));
         if !scale.is_several() {
-            remove(&gateways.client, &gateway, ("policy/v1", "PodDisruptionBudget")).await?;
+            remove(&gateways.client, &gateway, ("policy/v1", "PodDisruptionBudget", &name)).await?;
         }
         if scale.most.is_none() {
-            remove(&gateways.client, &gateway, ("autoscaling/v2", "HorizontalPodAutoscaler")).await?;
+            remove(&gateways.client, &gateway, ("autoscaling/v2", "HorizontalPodAutoscaler", &name)).await?;
         }
-        Ok(())
+        abandon(&gateways, &gateway, Some(&name)).await
     };
     let made: Result<(), DeployError> = made.await;
-    status::write(&gateways, &gateway, role, &made).await.map_err(|error| DeployError::Status(Box::new(error)))?;
+    gateways.outcomes.set(&gateway, &made);
     made.map(|()| Action::await_change())
 }
 
-/// Removes what was made for a Gateway whose class is not ours any more.
-async fn abandon(gateways: &Gateways, gateway: &GatewayObject) -> Result<(), DeployError> {
+/// Removes what was made for a Gateway whose class is not ours any more, or another one of ours than before.
+async fn abandon(gateways: &Gateways, gateway: &GatewayObject, kept: Option<&str>) -> Result<(), DeployError> {
     let namespace = gateway.namespace().unwrap_or_default();
     let deployments: Api<Deployment> = Api::namespaced(gateways.client.clone(), &namespace);
-    let there = deployments.get_metadata_opt(&gateway.name_any()).await;
-    let is_ours = |made: &kube::core::PartialObjectMeta<Deployment>| {
-        made.labels().get(MANAGED).is_some_and(|value| value == MANAGED_BY_US)
-            && made.owner_references().iter().any(|owner| Some(&owner.uid) == gateway.uid().as_ref())
-    };
-    if !there.ok().flatten().as_ref().is_some_and(is_ours) {
-        return Ok(());
-    }
-    for kind in [
-        ("autoscaling/v2", "HorizontalPodAutoscaler"),
-        ("policy/v1", "PodDisruptionBudget"),
-        ("v1", "Service"),
-        ("v1", "ServiceAccount"),
-        ("apps/v1", "Deployment"),
-    ] {
-        remove(&gateways.client, gateway, kind).await?;
+    let of_gateway =
+        ListParams::default().labels(&format!("{MANAGED}={MANAGED_BY_US},{GATEWAY_NAME}={}", gateway.name_any()));
+    let there = deployments.list_metadata(&of_gateway).await.map_err(|error| DeployError::Listed(Box::new(error)))?;
+    for made in there {
+        let name = made.name_any();
+        let is_its_own = made.owner_references().iter().any(|owner| Some(&owner.uid) == gateway.uid().as_ref());
+        if !is_its_own || kept == Some(name.as_str()) {
+            continue;
+        }
+        for (version, kind) in [
+            ("autoscaling/v2", "HorizontalPodAutoscaler"),
+            ("policy/v1", "PodDisruptionBudget"),
+            ("v1", "Service"),
+            ("v1", "ServiceAccount"),
+            ("apps/v1", "Deployment"),
+        ] {
+            remove(&gateways.client, gateway, (version, kind, &name)).await?;
+        }
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use kube::ResourceExt as _;
 use mesh_core::l7::{GATEWAY_NAME, WAYPOINT_PORT};
 use serde_json::{Value, json};
 
-use super::object::{GatewayObject, Role, Scale};
+use super::object::{GatewayObject, Role, Scale, made_name, service_type};
 use super::settings::Settings;
 
 /// By which what was made for Gateways is known, and its value for what was made here.
@@ -18,6 +18,8 @@ const CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
 const READINESS_PORT: u16 = 15_021;
 /// Where Prometheus scrapes.
 const METRICS_PORT: u16 = 15_020;
+/// What a proxy listens on itself, whatever it is a proxy for.
+const OWN_PORTS: [u16; 3] = [READINESS_PORT, METRICS_PORT, WAYPOINT_PORT];
 /// How long the proxy lets requests end, in seconds, and the whole pod has.
 const DRAIN: u32 = 25;
 const GRACE: u32 = 30;
@@ -65,7 +67,7 @@ impl Plan<'_> {
     }
 
     fn name(&self) -> String {
-        self.gateway.name_any()
+        made_name((&self.gateway.name_any(), &self.gateway.spec.gateway_class_name), self.role)
     }
 
     /// Others of the namespace may have roots of their own.
@@ -86,7 +88,7 @@ impl Plan<'_> {
             "ownerReferences": [{
                 "apiVersion": "gateway.networking.k8s.io/v1",
                 "kind": "Gateway",
-                "name": self.name(),
+                "name": self.gateway.name_any(),
                 "uid": self.gateway.uid(),
                 "controller": true,
             }],
@@ -95,7 +97,7 @@ impl Plan<'_> {
     }
 
     fn selector(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([(GATEWAY_NAME.to_owned(), self.name())])
+        BTreeMap::from([(GATEWAY_NAME.to_owned(), self.gateway.name_any())])
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
@@ -112,8 +114,33 @@ impl Plan<'_> {
             Role::Waypoint => ports.push(json!({
                 "name": "mesh", "port": WAYPOINT_PORT, "targetPort": WAYPOINT_PORT, "appProtocol": "hbone",
             })),
+            Role::Ingress => ports.extend(self.listening().into_iter().map(|(port, name)| {
+                json!({
+                    "name": name, "port": port, "targetPort": port, "protocol": "TCP",
+                })
+            })),
         }
-        json!({"type": "ClusterIP", "selector": self.selector(), "ports": ports})
+        let mut spec = json!({"type": "ClusterIP", "selector": self.selector(), "ports": ports});
+        if self.role == Role::Ingress {
+            let addresses = &self.gateway.spec.addresses;
+            let is_ip = |kind: &Option<String>| kind.as_deref().is_none_or(|kind| kind == "IPAddress");
+            let asked = addresses.iter().filter(|asked| is_ip(&asked.kind)).find_map(|asked| asked.value.as_deref());
+            spec["type"] = service_type(self.gateway).into();
+            if let Some(address) = asked.filter(|address| !address.is_empty()) {
+                spec["loadBalancerIP"] = address.into();
+            }
+        }
+        spec
+    }
+
+    /// The ports of the listeners, each once, with a name that is no other's.
+    fn listening(&self) -> BTreeMap<u16, String> {
+        let listeners = self.gateway.spec.listeners.iter().filter(|listener| !OWN_PORTS.contains(&listener.port));
+        listeners
+            .map(|listener| (listener.port, format!("{}-{}", listener.protocol.to_ascii_lowercase(), listener.port)))
+            // The first of a port names it.
+            .rev()
+            .collect()
     }
 
     fn deployment(&self, scale: Scale) -> Value {
@@ -157,6 +184,8 @@ impl Plan<'_> {
             "securityContext": {
                 "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
                 "seccompProfile": {"type": "RuntimeDefault"},
+                // Listeners have ports below 1024, and the proxy no right of root's. Pods may set this one (Kubernetes' safe sysctls).
+                "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
             },
             "containers": [self.container()],
             "volumes": [
@@ -175,6 +204,10 @@ impl Plan<'_> {
             "image": self.settings.image,
             "imagePullPolicy": self.settings.pull_policy,
             "args": self.arguments(),
+            "env": [
+                {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                {"name": "MESH_POD", "value": format!("{}/$(POD_NAME)", self.gateway.namespace().unwrap_or_default())},
+            ],
             "ports": [
                 {"name": "mesh", "containerPort": WAYPOINT_PORT},
                 {"name": "http-metrics", "containerPort": METRICS_PORT},
@@ -196,12 +229,13 @@ impl Plan<'_> {
 
     fn arguments(&self) -> Vec<String> {
         let namespace = self.gateway.namespace().unwrap_or_default();
-        let (own, settings) = (format!("{namespace}/{}", self.name()), self.settings);
+        let (own, settings) = (format!("{namespace}/{}", self.gateway.name_any()), self.settings);
+        let account = format!("{namespace}/{}", self.name());
         vec![
             "serve".to_owned(),
             "--kubernetes".to_owned(),
             format!("--name={own}"),
-            format!("--identity={own}"),
+            format!("--identity={account}"),
             format!("--ca-address={}", self.authority),
             format!("--ca-name={}", settings.server_name),
             "--ca-root=/etc/mesh/ca-root/root-cert.pem".to_owned(),

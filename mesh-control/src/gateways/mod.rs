@@ -9,6 +9,8 @@ mod deploy;
 mod manifest;
 mod object;
 mod readers;
+mod routes;
+mod secret_rights;
 mod settings;
 mod status;
 
@@ -18,11 +20,12 @@ use std::sync::Arc;
 use kube::Client;
 use mesh_config::Config;
 use mesh_transport::LocalAuthority;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 pub(crate) use settings::{GatewayArgs, Settings};
 
 use classes::Classes;
+use deploy::Outcomes;
 
 /// The port of the authority's Service.
 const CA_PORT: u16 = 15_012;
@@ -34,6 +37,7 @@ pub(crate) struct Gateways {
     config: watch::Receiver<Arc<Config>>,
     authority: Arc<LocalAuthority>,
     classes: Classes,
+    outcomes: Outcomes,
 }
 
 impl Gateways {
@@ -43,12 +47,49 @@ impl Gateways {
         config: watch::Receiver<Arc<Config>>,
         authority: Arc<LocalAuthority>,
     ) -> Arc<Self> {
-        Arc::new(Self { client, settings, config, authority, classes: Classes::default() })
+        Arc::new(Self {
+            client,
+            settings,
+            config,
+            authority,
+            classes: Classes::default(),
+            outcomes: Outcomes::default(),
+        })
     }
 
     /// Runs until dropped.
     pub(crate) async fn run(self: &Arc<Self>) {
-        tokio::join!(classes::follow(self), readers::follow(self), deploy::follow(self));
+        tokio::join!(
+            classes::follow(self),
+            readers::follow(self),
+            secret_rights::follow(self),
+            deploy::follow(self),
+            status::follow(self),
+            routes::follow(self),
+        );
+    }
+
+    /// Tells whenever something else is to be said in objects' status.
+    async fn tell_of_statuses(&self, again: mpsc::Sender<()>) {
+        let (mut config, mut classes) = (self.config.clone(), self.classes.changes());
+        let mut said = Arc::clone(&config.borrow_and_update().statuses);
+        loop {
+            tokio::select! {
+                changed = config.changed() => {
+                    let now = Arc::clone(&config.borrow_and_update().statuses);
+                    match changed {
+                        // Nobody tells of changes any more once this program ends.
+                        Err(_) => return,
+                        Ok(()) if Arc::ptr_eq(&now, &said) => continue,
+                        Ok(()) => said = now,
+                    }
+                }
+                changed = classes.changed() => if changed.is_err() { return },
+            }
+            if again.send(()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Where certificates are signed, as a pod without DNS reaches it.

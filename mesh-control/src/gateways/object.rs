@@ -13,6 +13,12 @@ pub(crate) const CONTROLLER: &str = "mesh.dev/gateway-controller";
 const REPLICAS: &str = "mesh.dev/replicas";
 /// Up to how many replicas run, by the load on their processors.
 const MAX_REPLICAS: &str = "mesh.dev/max-replicas";
+/// Of which type a gateway's Service is: Istio's annotation.
+const SERVICE_TYPE: &str = "networking.istio.io/service-type";
+/// The types that a gateway's Service may have; without the annotation the first.
+const SERVICE_TYPES: [&str; 3] = ["LoadBalancer", "NodePort", "ClusterIP"];
+/// A Service's name is a DNS label (RFC 1035).
+const LONGEST_NAME: usize = 63;
 /// The most replicas that are taken for meant.
 const MOST: u32 = 1000;
 
@@ -31,6 +37,16 @@ pub(crate) struct GatewaySpec {
     pub(crate) gateway_class_name: String,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) infrastructure: Infrastructure,
+    pub(crate) addresses: Vec<RequestedAddress>,
+}
+
+/// An address that a Gateway asks for.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct RequestedAddress {
+    #[serde(rename = "type")]
+    pub(crate) kind: Option<String>,
+    pub(crate) value: Option<String>,
 }
 
 /// One of its listeners.
@@ -48,6 +64,8 @@ pub(crate) struct Listener {
 pub(crate) struct Infrastructure {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
+    /// Parameters of an implementation's own; there are none.
+    pub(crate) parameters_ref: Option<Value>,
 }
 
 /// What a Gateway is run as.
@@ -55,10 +73,50 @@ pub(crate) struct Infrastructure {
 pub(crate) enum Role {
     /// For traffic inside the mesh.
     Waypoint,
+    /// For traffic from outside.
+    Ingress,
 }
 
 /// What classes of ours stand for, and those of Istio's whose manifests people have. The first of a role is ours.
-pub(crate) const CLASSES: [(&str, Role); 2] = [("mesh-waypoint", Role::Waypoint), ("istio-waypoint", Role::Waypoint)];
+pub(crate) const CLASSES: [(&str, Role); 4] = [
+    ("mesh-waypoint", Role::Waypoint),
+    ("istio-waypoint", Role::Waypoint),
+    ("mesh", Role::Ingress),
+    ("istio", Role::Ingress),
+];
+
+/// What is made for a Gateway is called: as the Gateway where it is a waypoint, which nodes look for by that name, and
+/// `GATEWAY-CLASS` where it lets traffic in (GEP-1762), so that it is in no Service's way.
+pub(crate) fn made_name((gateway, class): (&str, &str), role: Role) -> String {
+    let full = match role {
+        Role::Waypoint => return gateway.to_owned(),
+        Role::Ingress => format!("{gateway}-{class}"),
+    };
+    if full.len() <= LONGEST_NAME {
+        return full;
+    }
+    // Two long names that begin alike are not to be one.
+    let hash = full
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let kept: String = full.chars().take(LONGEST_NAME - 9).collect();
+    format!("{}-{:08x}", kept.trim_end_matches(['-', '.']), hash >> 32)
+}
+
+/// The type of a gateway's Service; what is none of them counts as not said.
+pub(crate) fn service_type(gateway: &GatewayObject) -> &'static str {
+    let said = gateway.annotations().get(SERVICE_TYPE);
+    let known = said.and_then(|said| SERVICE_TYPES.iter().find(|known| *known == said));
+    if let (Some(value), None) = (said, known) {
+        tracing::warn!(
+            gateway = gateway.name_any(),
+            annotation = SERVICE_TYPE,
+            value,
+            "no type of Service: passed over"
+        );
+    }
+    known.unwrap_or(&SERVICE_TYPES[0])
+}
 
 /// What Gateways of a class are run as.
 pub(crate) fn role(class: &str) -> Option<Role> {

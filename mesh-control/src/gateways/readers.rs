@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio_stream::StreamExt as _;
 
 use super::Gateways;
-use super::object::{GatewayObject, gateways as kind};
+use super::object::{GatewayObject, gateways as kind, made_name};
 
 /// The chart's ClusterRole for them, and its binding.
 const ROLE: &str = "mesh-waypoint";
@@ -22,8 +22,8 @@ const MANAGER: &str = "mesh-control-readers";
 /// Pause before what was not written is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(3);
 
-/// The class of each Gateway, by namespace and name.
-type Known = BTreeMap<(String, String), String>;
+/// The Gateways, by namespace and name.
+type Known = BTreeMap<(String, String), GatewayObject>;
 
 /// Follows Gateways and classes until dropped.
 pub(super) async fn follow(gateways: &Gateways) {
@@ -37,12 +37,12 @@ pub(super) async fn follow(gateways: &Gateways) {
             event = events.next() => match event {
                 None => return,
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
-                Some(Ok(watcher::Event::InitApply(gateway))) => take(&mut listed, &gateway),
+                Some(Ok(watcher::Event::InitApply(gateway))) => take(&mut listed, gateway),
                 Some(Ok(watcher::Event::InitDone)) => {
                     known = std::mem::take(&mut listed);
                     complete = true;
                 }
-                Some(Ok(watcher::Event::Apply(gateway))) => take(&mut known, &gateway),
+                Some(Ok(watcher::Event::Apply(gateway))) => take(&mut known, gateway),
                 Some(Ok(watcher::Event::Delete(gateway))) => {
                     known.remove(&key(&gateway));
                 }
@@ -55,8 +55,10 @@ pub(super) async fn follow(gateways: &Gateways) {
         if complete {
             let accounts: Vec<_> = known
                 .iter()
-                .filter(|(_, class)| gateways.classes.role(class).is_some())
-                .map(|(key, _)| key.clone())
+                .filter_map(|((namespace, name), gateway)| {
+                    let role = gateways.classes.role(&gateway.spec.gateway_class_name)?;
+                    Some((namespace.clone(), made_name((name, &gateway.spec.gateway_class_name), role)))
+                })
                 .collect();
             if applied.as_ref() != Some(&accounts) {
                 let bound = bind(gateways, &accounts).await;
@@ -74,8 +76,10 @@ fn key(gateway: &GatewayObject) -> (String, String) {
     (gateway.namespace().unwrap_or_default(), gateway.name_any())
 }
 
-fn take(known: &mut Known, gateway: &GatewayObject) {
-    known.insert(key(gateway), gateway.spec.gateway_class_name.clone());
+fn take(known: &mut Known, mut gateway: GatewayObject) {
+    gateway.metadata.managed_fields = None;
+    gateway.status = None;
+    known.insert(key(&gateway), gateway);
 }
 
 async fn bind(gateways: &Gateways, accounts: &[(String, String)]) -> Result<(), kube::Error> {

@@ -1,50 +1,110 @@
-//! How a Gateway is: accepted, programmed, where it is reached, and each of its listeners.
+//! How a Gateway is: accepted, programmed, where it is reached, and each of its listeners. What is said of listeners is what
+//! translation found, by which the proxies listen as well.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::controller::{Action, Error};
+use kube::runtime::{Controller, watcher};
+use mesh_config::{Key, ListenerStatus};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::Gateways;
-use super::apply::ApplyError;
 use super::condition::{Condition, written};
-use super::deploy::DeployError;
-use super::object::{GatewayObject, Role, gateways as kind};
+use super::manifest::{MANAGED, MANAGED_BY_US};
+use super::object::{GatewayObject, Role, gateways as kind, made_name};
 
 /// Who writes it.
 const MANAGER: &str = "mesh-control-status";
 /// The only protocol that waypoints speak.
 const HBONE: &str = "HBONE";
+/// Pause before what failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Follows Gateways, what runs for them and what is found of them, until dropped.
+pub(super) async fn follow(gateways: &Arc<Gateways>) {
+    let client = &gateways.client;
+    let made = watcher::Config::default().labels(&format!("{MANAGED}={MANAGED_BY_US}"));
+    let (again, all) = mpsc::channel(1);
+    let main: Api<GatewayObject> = Api::all_with(client.clone(), &kind());
+    let controller = Controller::new_with(main, watcher::Config::default(), kind())
+        .owns(Api::<Deployment>::all(client.clone()), made.clone())
+        .owns(Api::<Service>::all(client.clone()), made)
+        .reconcile_all_on(ReceiverStream::new(all));
+    let later = |_: Arc<GatewayObject>, _: &kube::Error, _: Arc<Gateways>| Action::requeue(TRY_AGAIN);
+    let mut done = std::pin::pin!(controller.run(reconcile, later, gateways.clone()));
+    let report = async {
+        while let Some(result) = done.next().await {
+            match result {
+                // It is gone meanwhile.
+                Ok(_) | Err(Error::ObjectNotFound(_)) => {}
+                Err(Error::ReconcilerFailed(error, gateway)) => {
+                    tracing::warn!(%gateway, %error, "status of a Gateway not written; it is tried again");
+                }
+                Err(error) => tracing::debug!(%error, "Gateways are not followed; it is tried again"),
+            }
+        }
+    };
+    tokio::join!(report, gateways.tell_of_statuses(again.clone()), tell_of_outcomes(gateways, again));
+}
+
+async fn tell_of_outcomes(gateways: &Gateways, again: mpsc::Sender<()>) {
+    let mut outcomes = gateways.outcomes.changes();
+    while outcomes.changed().await.is_ok() && again.send(()).await.is_ok() {}
+}
 
 /// Writes the status, if it is another than before.
-pub(super) async fn write(
-    gateways: &Gateways,
-    gateway: &GatewayObject,
-    role: Role,
-    made: &Result<(), DeployError>,
-) -> Result<(), kube::Error> {
+async fn reconcile(gateway: Arc<GatewayObject>, gateways: Arc<Gateways>) -> Result<Action, kube::Error> {
+    let done = Ok(Action::await_change());
+    let Some(role) = gateways.classes.role(&gateway.spec.gateway_class_name) else { return done };
+    let Some(failure) = gateways.outcomes.of(&gateway) else { return done };
+    let Some(listeners) = found(&gateways, &gateway, role) else { return done };
     let namespace = gateway.namespace().unwrap_or_default();
-    let name = gateway.name_any();
+    let made = made_name((&gateway.name_any(), &gateway.spec.gateway_class_name), role);
     let deployments: Api<Deployment> = Api::namespaced(gateways.client.clone(), &namespace);
     let services: Api<Service> = Api::namespaced(gateways.client.clone(), &namespace);
     let run = Run {
-        ready: deployments.get_opt(&name).await?.and_then(|made| made.status?.available_replicas).unwrap_or(0) > 0,
-        address: services.get_opt(&name).await?.and_then(|made| made.spec?.cluster_ip).filter(|ip| ip != "None"),
+        failure,
+        ready: deployments.get_opt(&made).await?.and_then(|made| made.status?.available_replicas).unwrap_or(0) > 0,
+        addresses: services.get_opt(&made).await?.map(|service| addresses(&service)).unwrap_or_default(),
     };
     let before = gateway.status.clone().unwrap_or_default();
-    let status = status(gateway, role, made, &run, &before);
+    let status = status(&gateway, role, &listeners, &run, &before);
     if !differs(&before, &status) {
-        return Ok(());
+        return done;
     }
     let object = json!({
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": gateway.name_any(), "namespace": namespace},
         "status": status,
     });
     let api: Api<GatewayObject> = Api::namespaced_with(gateways.client.clone(), &namespace, &kind());
-    api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object)).await.map(drop)
+    api.patch_status(&gateway.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object)).await?;
+    done
+}
+
+/// Where a Service is reached: where a load balancer answers for it, or inside the cluster where it asks for none.
+fn addresses(service: &Service) -> Vec<Value> {
+    let spec = service.spec.as_ref();
+    if spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer") {
+        let balanced = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+        let address = |kind: &str, value: &String| json!({"type": kind, "value": value});
+        let each = balanced.into_iter().flatten().filter_map(|at| match (&at.ip, &at.hostname) {
+            (Some(ip), _) => Some(address("IPAddress", ip)),
+            (None, hostname) => hostname.as_ref().map(|name| address("Hostname", name)),
+        });
+        return each.collect();
+    }
+    let inside = spec.and_then(|spec| spec.cluster_ip.as_ref()).filter(|ip| *ip != "None");
+    inside.iter().map(|ip| json!({"type": "IPAddress", "value": ip})).collect()
 }
 
 /// Whether what is to be said is not said already. What others say beside it is theirs.
@@ -54,76 +114,115 @@ fn differs(before: &Value, status: &Value) -> bool {
 
 /// What runs for a Gateway.
 struct Run {
+    /// Why something could not be made.
+    failure: Option<Condition>,
     ready: bool,
-    address: Option<String>,
+    addresses: Vec<Value>,
 }
 
-fn status(gateway: &GatewayObject, role: Role, made: &Result<(), DeployError>, run: &Run, before: &Value) -> Value {
+/// What is found of its listeners; none while that version of it is not known yet.
+fn found(gateways: &Gateways, gateway: &GatewayObject, role: Role) -> Option<Vec<ListenerStatus>> {
+    match role {
+        Role::Waypoint => Some(
+            gateway.spec.listeners.iter().map(|listener| of_waypoint(&listener.name, &listener.protocol)).collect(),
+        ),
+        Role::Ingress => {
+            let config = gateways.config.borrow();
+            let key: Key = (gateway.namespace().unwrap_or_default().into(), gateway.name_any().into());
+            let known = config.statuses.gateways.get(&key)?;
+            (known.generation == gateway.metadata.generation).then(|| known.listeners.clone())
+        }
+    }
+}
+
+/// A waypoint's listener. Routes of the mesh are attached to Services, and none to it.
+fn of_waypoint(name: &str, protocol: &str) -> ListenerStatus {
+    let message = || format!("listener {name} is of protocol {protocol}, and waypoints speak HBONE");
+    ListenerStatus {
+        name: name.to_owned(),
+        kinds: Vec::new(),
+        attached: 0,
+        refused: (protocol != HBONE)
+            .then(|| mesh_config::Refusal { reason: "UnsupportedProtocol", message: message() }),
+        conflict: None,
+        unresolved: None,
+    }
+}
+
+fn status(gateway: &GatewayObject, role: Role, found: &[ListenerStatus], run: &Run, before: &Value) -> Value {
     let generation = gateway.metadata.generation;
-    let conditions = [accepted(gateway, role), programmed(made, run)];
-    let nothing = Vec::new();
-    let listeners_before = before["listeners"].as_array().unwrap_or(&nothing);
-    let listeners: Vec<Value> = gateway
-        .spec
-        .listeners
+    let accepted = match &gateway.spec.infrastructure.parameters_ref {
+        Some(_) => {
+            Condition::fails("Accepted", "InvalidParameters", "infrastructure.parametersRef: there are no parameters")
+        }
+        None => accepted(found),
+    };
+    let conditions = [accepted, programmed(role, run)];
+    let known = |name: &str| {
+        let listeners = before["listeners"].as_array().into_iter().flatten();
+        listeners.clone().find(|known| known["name"] == *name).map_or(&Value::Null, |known| &known["conditions"])
+    };
+    let listeners: Vec<Value> = found
         .iter()
         .map(|listener| {
-            let known = listeners_before.iter().find(|known| known["name"] == *listener.name);
-            let conditions = of_listener(&listener.protocol, &conditions[1]);
+            let kind = |kind: &&str| json!({"group": "gateway.networking.k8s.io", "kind": kind});
             json!({
                 "name": listener.name,
-                "supportedKinds": [],
-                // Routes of the mesh are attached to Services.
-                "attachedRoutes": 0,
-                "conditions": written(&conditions, known.map_or(&Value::Null, |known| &known["conditions"]), generation),
+                "supportedKinds": listener.kinds.iter().map(kind).collect::<Vec<_>>(),
+                "attachedRoutes": listener.attached,
+                "conditions": written(&of_listener(listener, &conditions[1]), known(&listener.name), generation),
             })
         })
         .collect();
-    let addresses: Vec<Value> =
-        run.address.iter().map(|address| json!({"type": "IPAddress", "value": address})).collect();
     json!({
-        "addresses": addresses,
+        "addresses": run.addresses,
         "conditions": written(&conditions, &before["conditions"], generation),
         "listeners": listeners,
     })
 }
 
-fn accepted(gateway: &GatewayObject, role: Role) -> Condition {
-    let refused = match role {
-        Role::Waypoint => gateway.spec.listeners.iter().find(|listener| listener.protocol != HBONE),
+fn accepted(listeners: &[ListenerStatus]) -> Condition {
+    let wrong = |listener: &&ListenerStatus| listener.refused.is_some() || listener.conflict.is_some();
+    let Some(first) = listeners.iter().find(wrong) else { return Condition::holds("Accepted", "Accepted") };
+    let why = first.refused.as_ref().or(first.conflict.as_ref()).map(|refusal| refusal.message.clone());
+    let message = why.unwrap_or_default();
+    if listeners.iter().all(|listener| wrong(&listener)) {
+        return Condition::fails("Accepted", "ListenersNotValid", message);
+    }
+    Condition { message, ..Condition::holds("Accepted", "ListenersNotValid") }
+}
+
+fn programmed(role: Role, run: &Run) -> Condition {
+    let place = match role {
+        Role::Waypoint => "its Service has no address yet",
+        Role::Ingress => "its Service has no address yet: who gives out addresses of load balancers?",
     };
-    match refused {
+    match &run.failure {
+        Some(failure) => failure.clone(),
+        None if run.addresses.is_empty() => Condition::fails("Programmed", "AddressNotAssigned", place),
+        None if !run.ready => Condition::fails("Programmed", "Pending", "no replica of its Deployment is ready"),
+        None => Condition::holds("Programmed", "Programmed"),
+    }
+}
+
+fn of_listener(listener: &ListenerStatus, gateway: &Condition) -> [Condition; 4] {
+    let accepted = match listener.refused.as_ref().or(listener.conflict.as_ref()) {
+        Some(refusal) => Condition::fails("Accepted", refusal.reason, refusal.message.as_str()),
         None => Condition::holds("Accepted", "Accepted"),
-        Some(listener) => {
-            let message =
-                format!("listener {} is of protocol {}, and waypoints speak HBONE", listener.name, listener.protocol);
-            Condition { message, ..Condition::holds("Accepted", "ListenersNotValid") }
-        }
-    }
-}
-
-fn programmed(made: &Result<(), DeployError>, run: &Run) -> Condition {
-    match made {
-        Err(error @ DeployError::Apply(ApplyError::Taken { .. })) => {
-            Condition::fails("Programmed", "Invalid", error.to_string())
-        }
-        Err(error) => Condition::fails("Programmed", "NoResources", error.to_string()),
-        Ok(()) if run.address.is_none() => {
-            Condition::fails("Programmed", "AddressNotAssigned", "its Service has no address yet")
-        }
-        Ok(()) if !run.ready => Condition::fails("Programmed", "Pending", "no replica of its Deployment is ready"),
-        Ok(()) => Condition::holds("Programmed", "Programmed"),
-    }
-}
-
-fn of_listener(protocol: &str, gateway: &Condition) -> [Condition; 4] {
-    let (accepted, programmed) = if protocol == HBONE {
-        (Condition::holds("Accepted", "Accepted"), gateway.clone())
-    } else {
-        let message = format!("waypoints speak HBONE, and not {protocol}");
-        let programmed = Condition::fails("Programmed", "Invalid", message.clone());
-        (Condition::fails("Accepted", "UnsupportedProtocol", message), programmed)
     };
-    let conflicted = Condition::fails("Conflicted", "NoConflicts", "");
-    [accepted, conflicted, programmed, Condition::holds("ResolvedRefs", "ResolvedRefs")]
+    let conflicted = match &listener.conflict {
+        Some(refusal) => {
+            Condition { message: refusal.message.clone(), ..Condition::holds("Conflicted", refusal.reason) }
+        }
+        None => Condition::fails("Conflicted", "NoConflicts", ""),
+    };
+    let resolved = match &listener.unresolved {
+        Some(refusal) => Condition::fails("ResolvedRefs", refusal.reason, refusal.message.as_str()),
+        None => Condition::holds("ResolvedRefs", "ResolvedRefs"),
+    };
+    let programmed = match [&accepted, &resolved].into_iter().find(|condition| !condition.holds) {
+        Some(fault) => Condition::fails("Programmed", "Invalid", fault.message.as_str()),
+        None => gateway.clone(),
+    };
+    [accepted, conflicted, programmed, resolved]
 }

@@ -52,6 +52,11 @@ async fn secured(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, po
     let stream = Prefixed::new(hello.read, stream);
     let Some(listener) = listener else {
         tracing::info!(target: "access", client = %peer, server = hello.server.as_deref(), port = port.number, "no listener for that server");
+        // To whom bytes are carried, who might speak another version of TLS, an answer of our own would be one of theirs
+        // (TLSRoute: the connection is closed).
+        if port.listeners.all().iter().any(|known| matches!(known.serves, Serves::Connections(_))) {
+            return Ok(());
+        }
         return refuse(stream).await;
     };
     if listener.tls == Tls::Passthrough {

@@ -43,6 +43,16 @@ impl Addresses {
         self.on_bridge(11 + index)
     }
 
+    /// Those of Services of type LoadBalancer.
+    pub(crate) fn balanced(self) -> Vec<Ipv4Addr> {
+        (1..=254).map(|last| Ipv4Addr::new(10, 232, self.number, last)).collect()
+    }
+
+    /// All of them, as routes have it.
+    pub(crate) fn balanced_range(self) -> String {
+        format!("10.232.{}.0/24", self.number)
+    }
+
     /// Where the API server is reached.
     pub(crate) fn api(self) -> String {
         format!("https://{}:{API_PORT}", self.control())

@@ -14,7 +14,7 @@ use crate::home::{Home, NODES};
 use crate::kubectl::Kubectl;
 use crate::node::{self, CONTAINERD_SOCKET, PAUSE_IMAGE};
 use crate::programs::Programs;
-use crate::{cgroups, control, network};
+use crate::{cgroups, control, dns, network};
 
 /// How long each step of the start may take on a machine that is busy otherwise.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -107,8 +107,11 @@ impl Cluster {
         self.wait_for_api_server()?;
         step("API server ready");
         control::start_controllers(home, &self.programs)?;
+        control::start_balancer(home)?;
         kubectl.apply(&nodes(home).to_string())?;
         self.load_image(&self.programs.directory().join("pause.tar"), PAUSE_IMAGE)?;
+        self.load_image(&self.programs.directory().join("coredns.tar"), dns::IMAGE)?;
+        kubectl.apply(&dns::manifest())?;
         for node in NODES {
             let arguments = ["wait", "--for=condition=Ready", "--timeout=120s", &format!("node/{node}")];
             kubectl.run(&arguments)?;

@@ -121,6 +121,16 @@ fn api_server(home: &Home) -> Vec<String> {
 
 /// Starts a program that outlives this one, in the control plane's namespace and cgroup.
 fn start_one(home: &Home, programs: &Programs, name: &str, arguments: &[String]) -> Result<()> {
+    start_program(home, &programs.path(name), name, arguments)
+}
+
+/// Starts this program as what gives addresses to Services.
+pub(crate) fn start_balancer(home: &Home) -> Result<()> {
+    let own = std::env::current_exe().context("finding this program's file")?;
+    start_program(home, &own, "balancer", &["--number".to_owned(), home.number().to_string(), "balance".to_owned()])
+}
+
+fn start_program(home: &Home, program: &Path, name: &str, arguments: &[String]) -> Result<()> {
     let log = home.log(name);
     if let Some(parent) = log.parent() {
         fs::create_dir_all(parent)?;
@@ -132,7 +142,7 @@ fn start_one(home: &Home, programs: &Programs, name: &str, arguments: &[String])
     cgroups::create(&cgroup)?;
     let cgroup = cgroups::unified()?.join(cgroup).join("cgroup.procs");
     let mut command = Command::new("nsenter");
-    command.arg(netns).args(["sh", "-c", r#"echo 0 > "$0" && exec "$@""#]).arg(cgroup).arg(programs.path(name));
+    command.arg(netns).args(["sh", "-c", r#"echo 0 > "$0" && exec "$@""#]).arg(cgroup).arg(program);
     command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
     command.spawn().map(drop).with_context(|| format!("starting {name}"))
 }

@@ -7,10 +7,12 @@
 
 mod addresses;
 pub mod apps;
+pub mod balancer;
 mod certificates;
 mod cgroups;
 mod cluster;
 mod control;
+mod dns;
 mod home;
 mod kubeconfig;
 mod kubectl;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
-use mesh_kube_cluster::{Cluster, Home, node};
+use mesh_kube_cluster::{Cluster, Home, balancer, node};
 
 #[derive(Debug, Parser)]
 #[command(name = "mesh-kube-cluster", version)]
@@ -34,6 +34,9 @@ enum Action {
         #[arg(required = true)]
         archives: Vec<PathBuf>,
     },
+    /// A step of the start: give addresses to Services.
+    #[command(hide = true)]
+    Balance,
     /// A step of the start: enter a node's namespaces.
     #[command(hide = true)]
     EnterNode {
@@ -74,6 +77,10 @@ fn run(Arguments { number, command }: Arguments) -> Result<()> {
             for archive in archives {
                 cluster.load_image(&archive, &archive.display().to_string())?;
             }
+        }
+        Action::Balance => {
+            let cluster = Cluster::of(number)?;
+            balancer::serve(cluster.home(), &cluster.kubectl())?;
         }
         Action::EnterNode { node } => node::enter(&Home::of(number), &node)?,
         Action::InitNode { node } => node::init(&Home::of(number), &node)?,

@@ -26,6 +26,8 @@ pub(crate) fn build(home: &Home) -> Result<()> {
     for (index, node) in (0..).zip(NODES) {
         attach(home, node, index + 1, &addresses.node(index).to_string())?;
     }
+    // What comes for a balanced address goes to a node, where kube-proxy knows its Service. It goes with the bridge.
+    ip(&["route", "add", &addresses.balanced_range(), "via", &addresses.node(0).to_string()])?;
     for part in ["control"].into_iter().chain(NODES) {
         let netns = home.netns(part);
         for (index, node) in (0..).zip(NODES).filter(|(_, node)| *node != part) {

@@ -28,6 +28,8 @@ pub struct ConnectionRoute {
     pub backends: Vec<(BackendRef, Backend)>,
     /// When it was made.
     pub age: Age,
+    /// Which version of it this is, as the API server counts.
+    pub generation: Option<i64>,
     /// What is worth a finding.
     pub remarks: Vec<Remark>,
 }
@@ -54,7 +56,7 @@ struct RawRule {
 /// Reads an object of that kind, which is one of the two.
 pub(crate) fn read(kind: &'static str, value: Value, name: &ObjectName) -> Result<ConnectionRoute, Flaw> {
     let resource = decode::<Spec>(value)?;
-    let age = Age::of(&resource.metadata);
+    let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
     let name = policy_name(name);
     let Some(spec) = resource.spec else {
         return Err(Flaw::value("spec.parentRefs", "the route attaches itself to nothing"));
@@ -81,5 +83,5 @@ pub(crate) fn read(kind: &'static str, value: Value, name: &ObjectName) -> Resul
         backends.push(raw.read(&name.namespace, &format!("spec.rules[0].backendRefs[{index}]"), &mut remarks)?);
     }
     let parents = spec.parent_refs.into_iter().map(|parent| parent.read(&name.namespace)).collect();
-    Ok(ConnectionRoute { at, name, parents, hostnames: hostnames(spec.hostnames)?, backends, age, remarks })
+    Ok(ConnectionRoute { at, name, parents, hostnames: hostnames(spec.hostnames)?, backends, age, generation, remarks })
 }

@@ -31,6 +31,8 @@ pub struct Gateway {
     pub waypoint_for: Option<String>,
     /// When it was made.
     pub age: Age,
+    /// Which version of it this is, as the API server counts.
+    pub generation: Option<i64>,
     /// What is worth a finding.
     pub remarks: Vec<Remark>,
 }
@@ -65,7 +67,7 @@ impl Gateway {
         let label = value.pointer("/metadata/labels/istio.io~1waypoint-for").and_then(Value::as_str);
         let waypoint_for = label.map(str::to_owned);
         let resource = decode::<Spec>(value)?;
-        let age = Age::of(&resource.metadata);
+        let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
         let Some(spec) = resource.spec else {
             return Err(Flaw::value("spec.gatewayClassName", "the Gateway is of no class"));
         };
@@ -81,7 +83,7 @@ impl Gateway {
             remarks.push(Remark::new(Code::NotEnforced, "spec.gatewayClassName", message));
             Role::Foreign
         };
-        Ok(Self { name, class, role, waypoint_for, age, remarks })
+        Ok(Self { name, class, role, waypoint_for, age, generation, remarks })
     }
 }
 
@@ -130,7 +132,7 @@ impl Spec {
         }
         let mut listeners = Vec::with_capacity(self.listeners.len());
         for (index, raw) in self.listeners.into_iter().enumerate() {
-            listeners.extend(raw.read(&format!("spec.listeners[{index}]"), namespace, remarks)?);
+            listeners.push(raw.read(&format!("spec.listeners[{index}]"), namespace, remarks));
         }
         Ok(Role::Ingress(listeners))
     }

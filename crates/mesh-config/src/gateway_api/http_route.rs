@@ -106,7 +106,7 @@ fn one_rule() -> Vec<RawRule> {
 
 pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
     let resource = decode::<Spec>(value)?;
-    let age = Age::of(&resource.metadata);
+    let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
     let name = policy_name(name);
     let Some(spec) = resource.spec else {
         return Err(Flaw::value("spec.parentRefs", "the route attaches itself to nothing"));
@@ -122,7 +122,7 @@ pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
     let parents: Vec<_> = spec.parent_refs.into_iter().map(|parent| parent.read(&name.namespace)).collect();
     let hostnames = hostnames(spec.hostnames)?;
     remarks.extend(hostnames_mean_nothing(&parents, &hostnames));
-    Ok(Route { kind: KIND, name, parents, hostnames, rules, age, remarks })
+    Ok(Route { kind: KIND, name, parents, hostnames, rules, age, generation, remarks })
 }
 
 impl RawRule {

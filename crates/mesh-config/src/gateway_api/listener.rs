@@ -8,6 +8,10 @@ use serde_json::Value;
 
 use crate::code::Code;
 use crate::istio::{Flaw, Remark};
+use crate::status::Refusal;
+
+/// The API's own group.
+const GROUP: &str = "gateway.networking.k8s.io";
 
 /// A listener of a Gateway that is no waypoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +30,12 @@ pub struct Listener {
     pub certificates: Vec<SecretRef>,
     /// The namespaces whose routes may attach themselves.
     pub allowed: AllowedNamespaces,
-    /// The kinds of routes that may; none for all that fit the protocol.
-    pub kinds: Option<Vec<String>>,
+    /// The kinds of routes that may.
+    pub kinds: Vec<&'static str>,
+    /// Why it cannot be opened, whatever else there is.
+    pub refused: Option<Refusal>,
+    /// What it names that is not here: kinds of routes.
+    pub unresolved: Option<Refusal>,
 }
 
 /// What a listener carries (`ProtocolType`).
@@ -41,15 +49,20 @@ pub enum ListenerProtocol {
     Tls,
     /// Bytes.
     Tcp,
+    /// Something that is not carried.
+    Unsupported,
 }
 
 impl ListenerProtocol {
     /// The routes that fit.
-    pub const fn kinds(self) -> &'static [&'static str] {
+    pub const fn kinds(self, passthrough: bool) -> &'static [&'static str] {
         match self {
+            // What goes on in TLS is told by the server's name alone.
+            Self::Tls if passthrough => &["TLSRoute"],
             Self::Http | Self::Https => &["HTTPRoute", "GRPCRoute"],
             Self::Tls => &["TLSRoute", "TCPRoute"],
             Self::Tcp => &["TCPRoute"],
+            Self::Unsupported => &[],
         }
     }
 }
@@ -124,8 +137,7 @@ struct RawAllowedRoutes {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRouteKind {
-    #[serde(rename = "group")]
-    _group: Option<String>,
+    group: Option<String>,
     kind: String,
 }
 
@@ -158,13 +170,9 @@ impl RawListener {
         namespaces.map(|namespaces| namespaces.read(&format!("{field}.allowedRoutes.namespaces"))).transpose()
     }
 
-    /// A listener that is no waypoint's; none where its protocol is none of those that are carried.
-    pub(super) fn read(
-        mut self,
-        field: &str,
-        namespace: &str,
-        remarks: &mut Vec<Remark>,
-    ) -> Result<Option<Listener>, Flaw> {
+    /// A listener that is no waypoint's. What is wrong with it is its own matter, and not the Gateway's.
+    pub(super) fn read(mut self, field: &str, namespace: &str, remarks: &mut Vec<Remark>) -> Listener {
+        let mut refused = Vec::new();
         let protocol = match self.protocol.as_str() {
             "HTTP" => ListenerProtocol::Http,
             "HTTPS" => ListenerProtocol::Https,
@@ -172,48 +180,77 @@ impl RawListener {
             "TCP" => ListenerProtocol::Tcp,
             other => {
                 let message = format!("listener {} is of protocol {other:?}, which is not carried", self.name);
-                remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.protocol"), message));
-                return Ok(None);
+                remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.protocol"), message.clone()));
+                refused.push(Refusal::new("UnsupportedProtocol", message));
+                ListenerProtocol::Unsupported
             }
         };
-        let allowed = self.allowed(field)?.unwrap_or(AllowedNamespaces::Same);
-        let kinds = self.allowed_routes.unwrap_or_default().kinds;
-        let kinds = kinds.filter(|kinds| !kinds.is_empty());
-        let hostname = self.hostname.filter(|hostname| !hostname.is_empty()).map(|name| name.to_ascii_lowercase());
-        let wants_tls = matches!(protocol, ListenerProtocol::Https | ListenerProtocol::Tls);
-        let (passthrough, certificates) = match self.tls {
-            None => (false, Vec::new()),
-            Some(_) if !wants_tls => return Err(Flaw::value(format!("{field}.tls"), "the protocol is none of TLS")),
-            Some(tls) => tls.read(protocol, &format!("{field}.tls"), namespace, remarks)?,
+        let mut refuse = |flaw: Flaw, remarks: &mut Vec<Remark>| {
+            refused.push(Refusal::new("UnsupportedValue", format!("{}: {}", flaw.field, flaw.message)));
+            remarks.push(Remark::new(Code::ListenerNotOpened, flaw.field, flaw.message));
         };
-        if wants_tls && !passthrough && certificates.is_empty() {
-            let message = "TLS cannot end here without a certificate";
-            return Err(Flaw::value(format!("{field}.tls.certificateRefs"), message));
+        let allowed = self.allowed(field).unwrap_or_else(|flaw| {
+            refuse(flaw, remarks);
+            Some(AllowedNamespaces::Nobody)
+        });
+        let wants_tls = matches!(protocol, ListenerProtocol::Https | ListenerProtocol::Tls);
+        let (mut passthrough, mut certificates) = (false, Vec::new());
+        if let Some(tls) = self.tls.filter(|_| protocol != ListenerProtocol::Unsupported) {
+            passthrough = tls.mode == Some(RawMode::Passthrough);
+            if !wants_tls {
+                refuse(Flaw::value(format!("{field}.tls"), "the protocol is none of TLS"), remarks);
+            } else if passthrough && protocol == ListenerProtocol::Https {
+                refuse(
+                    Flaw::value(format!("{field}.tls.mode"), "HTTPS ends at the Gateway: use protocol TLS"),
+                    remarks,
+                );
+            }
+            certificates = tls.read(&format!("{field}.tls"), namespace, remarks);
         }
-        let kinds = kinds.map(|kinds| kinds.into_iter().map(|kind| kind.kind).collect());
-        Ok(Some(Listener {
+        let (kinds, unresolved) =
+            kinds((protocol, passthrough), self.allowed_routes.unwrap_or_default().kinds, field, remarks);
+        Listener {
             name: self.name,
             port: self.port,
             protocol,
-            hostname,
+            hostname: self.hostname.filter(|hostname| !hostname.is_empty()).map(|name| name.to_ascii_lowercase()),
             passthrough,
             certificates,
-            allowed,
+            allowed: allowed.unwrap_or(AllowedNamespaces::Same),
             kinds,
-        }))
+            refused: refused.into_iter().next(),
+            unresolved,
+        }
     }
 }
 
+/// The kinds of routes that a listener takes: those that fit its protocol, of those that it names.
+fn kinds(
+    (protocol, passthrough): (ListenerProtocol, bool),
+    named: Option<Vec<RawRouteKind>>,
+    field: &str,
+    remarks: &mut Vec<Remark>,
+) -> (Vec<&'static str>, Option<Refusal>) {
+    let fitting = protocol.kinds(passthrough);
+    let named = named.unwrap_or_default();
+    if named.is_empty() || protocol == ListenerProtocol::Unsupported {
+        return (fitting.to_vec(), None);
+    }
+    let fits = |named: &RawRouteKind| {
+        let group = named.group.as_deref().unwrap_or(GROUP);
+        fitting.iter().copied().find(|kind| *kind == named.kind && group == GROUP)
+    };
+    let unresolved = named.iter().find(|named| fits(named).is_none()).map(|unfit| {
+        let message = format!("the listener takes no {}", unfit.kind);
+        remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.allowedRoutes.kinds"), message.clone()));
+        Refusal::new("InvalidRouteKinds", message)
+    });
+    (named.iter().filter_map(fits).collect(), unresolved)
+}
+
 impl RawTls {
-    /// Whether TLS goes on, and the certificates that are shown where it does not.
-    fn read(
-        self,
-        protocol: ListenerProtocol,
-        field: &str,
-        namespace: &str,
-        remarks: &mut Vec<Remark>,
-    ) -> Result<(bool, Vec<SecretRef>), Flaw> {
-        let passthrough = self.mode == Some(RawMode::Passthrough);
+    /// The certificates that are shown where TLS ends here.
+    fn read(self, field: &str, namespace: &str, remarks: &mut Vec<Remark>) -> Vec<SecretRef> {
         for (name, given) in
             [("options", self.options.is_some()), ("frontendValidation", self.frontend_validation.is_some())]
         {
@@ -222,10 +259,7 @@ impl RawTls {
                 remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{name}"), message));
             }
         }
-        if passthrough && protocol == ListenerProtocol::Https {
-            return Err(Flaw::value(format!("{field}.mode"), "HTTPS ends at the Gateway: use protocol TLS"));
-        }
-        Ok((passthrough, self.certificate_refs.into_iter().map(|reference| reference.read(namespace)).collect()))
+        self.certificate_refs.into_iter().map(|reference| reference.read(namespace)).collect()
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Route {
     pub rules: Vec<RouteRule>,
     /// When it was made.
     pub age: Age,
+    /// Which version of it this is, as the API server counts.
+    pub generation: Option<i64>,
     /// What is worth a finding.
     pub remarks: Vec<Remark>,
 }

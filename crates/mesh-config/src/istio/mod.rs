@@ -110,6 +110,8 @@ pub(crate) struct Resource<S> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Metadata {
     creation_timestamp: Option<String>,
+    /// Counts the versions of the specification.
+    pub(crate) generation: Option<i64>,
     annotations: Option<BTreeMap<String, String>>,
     labels: Option<BTreeMap<String, String>>,
 }

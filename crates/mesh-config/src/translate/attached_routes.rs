@@ -9,13 +9,15 @@ use mesh_core::l7::{
 };
 use mesh_core::{PolicyName, Protocol, Service};
 
-use super::gateways::{Attachment, ListenerRoutes, attach};
+use super::gateways::{Attachment, ListenerRoutes, NotAttached, attach};
 use super::policies::{by_age, report};
 use super::shadows::Matches;
 use crate::code::Code;
 use crate::finding::Finding;
 use crate::gateway_api::{BackendRef, ConnectionRoute, Parent, Route, RouteRule};
-use crate::object::{Located, ObjectSet};
+use crate::istio::Remark;
+use crate::object::{Key, Located, ObjectSet};
+use crate::status::{ParentStatus, Refusal, RouteStatus};
 
 /// The routes of Services, and those of listeners; rules of several routes for one Service are one table, those of the oldest
 /// route first.
@@ -25,7 +27,7 @@ pub(super) fn routes(
     waypoints: &L7,
     of_virtual_services: &[ServiceRoutes],
     findings: &mut Vec<Finding>,
-) -> (Vec<ServiceRoutes>, ListenerRoutes) {
+) -> (Vec<ServiceRoutes>, ListenerRoutes, RouteStatuses) {
     if [objects.http_routes.len(), objects.grpc_routes.len(), objects.tls_routes.len(), objects.tcp_routes.len()]
         == [0; 4]
     {
@@ -40,6 +42,8 @@ pub(super) fn routes(
         taken: of_virtual_services.iter().map(|routes| &*routes.hostname).collect(),
         attached: BTreeMap::new(),
         listeners: ListenerRoutes::default(),
+        statuses: RouteStatuses::new(),
+        status: RouteStatus::default(),
         everything: RequestMatch::default(),
     };
     let mut all: Vec<&Located<Route>> = by_age(&objects.http_routes, |route| &route.age);
@@ -57,8 +61,11 @@ pub(super) fn routes(
     }
     translation.report_shadows();
     let of_services = translation.attached.into_iter().flat_map(|(subject, rules)| rules.tables(&subject)).collect();
-    (of_services, translation.listeners)
+    (of_services, translation.listeners, translation.statuses)
 }
+
+/// What is to be said of routes, by kind and name.
+type RouteStatuses = BTreeMap<(&'static str, Key), RouteStatus>;
 
 /// A Service's host name, and the namespace whose clients alone are meant.
 type Subject = (Arc<str>, Option<Arc<str>>);
@@ -92,6 +99,16 @@ impl Attached {
     }
 }
 
+/// What of a route is not in force as it is written.
+fn partly(kept: bool, remarks: &[Remark]) -> Option<Refusal> {
+    const REASON: &str = "UnsupportedValue";
+    if kept {
+        return Some(Refusal::new(REASON, "Fall Back: the route is in force as it last was"));
+    }
+    let dropped = remarks.iter().find(|remark| remark.code == Code::FilterNotHonoured)?;
+    Some(Refusal::new(REASON, format!("Dropped Rule: {}: {}", dropped.field, dropped.message)))
+}
+
 struct Translation<'a> {
     objects: &'a ObjectSet,
     by_name: HashMap<(&'a str, &'a str), &'a Service>,
@@ -101,12 +118,32 @@ struct Translation<'a> {
     taken: HashSet<&'a str>,
     attached: BTreeMap<Subject, Attached>,
     listeners: ListenerRoutes,
+    statuses: RouteStatuses,
+    /// Of the route that is being looked at.
+    status: RouteStatus,
     /// The match of a rule that names none.
     everything: RequestMatch,
 }
 
 impl<'a> Translation<'a> {
     fn route(&mut self, located: &Located<Route>) {
+        let route = &*located.object;
+        self.status = RouteStatus { generation: route.generation, ..RouteStatus::default() };
+        self.status.partly = partly(located.kept, &route.remarks);
+        self.attach(located);
+        self.finish(route.kind, &route.name);
+    }
+
+    /// Keeps what was found of a route.
+    fn finish(&mut self, kind: &'static str, name: &PolicyName) {
+        let status = std::mem::take(&mut self.status);
+        if !status.parents.is_empty() {
+            let key = (Arc::clone(&name.namespace), Arc::clone(&name.name));
+            self.statuses.insert((kind, key), status);
+        }
+    }
+
+    fn attach(&mut self, located: &Located<Route>) {
         let subjects = self.subjects(located);
         let route = &*located.object;
         let at_gateways = self.attachments(located, &route.parents, (route.kind, &route.name), &route.hostnames);
@@ -138,14 +175,40 @@ impl<'a> Translation<'a> {
         for (index, parent) in parents.iter().enumerate() {
             let Parent::Gateway(reference) = parent else { continue };
             match attach(self.objects, reference, (kind, &name.namespace), hostnames) {
-                Ok(attachments) => found.extend(attachments),
-                Err((code, message)) => self.report(code, located, format!("spec.parentRefs[{index}]"), message),
+                Ok(None) => {}
+                Ok(Some(attachments)) => {
+                    self.status.parents.insert(index, ParentStatus::default());
+                    found.extend(attachments);
+                }
+                Err(NotAttached { code, refused, message }) => {
+                    if let Some(reason) = refused {
+                        self.refuse(index, reason, &message);
+                    }
+                    self.report(code, located, format!("spec.parentRefs[{index}]"), message);
+                }
             }
+        }
+        let places: BTreeSet<_> = found.iter().map(|attachment| &attachment.listener).collect();
+        for place in places {
+            *self.listeners.counts.entry(place.clone()).or_default() += 1;
         }
         found
     }
 
+    /// Notes that a route is not attached to one of its parents.
+    fn refuse(&mut self, parent: usize, reason: &'static str, message: &str) {
+        self.status.parents.insert(parent, ParentStatus { refused: Some(Refusal::new(reason, message)) });
+    }
+
     fn connection_route(&mut self, located: &Located<ConnectionRoute>) {
+        let route = &*located.object;
+        self.status = RouteStatus { generation: route.generation, ..RouteStatus::default() };
+        self.status.partly = partly(located.kept, &route.remarks);
+        self.attach_connections(located);
+        self.finish(route.at.kind, &route.name);
+    }
+
+    fn attach_connections(&mut self, located: &Located<ConnectionRoute>) {
         let route = &*located.object;
         let at_gateways = self.attachments(located, &route.parents, (route.at.kind, &route.name), &route.hostnames);
         if at_gateways.is_empty() {
@@ -179,12 +242,16 @@ impl<'a> Translation<'a> {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
                 Err(why) => {
+                    // What no controller of routes is for is left to whoever it is for.
+                    if !matches!(parent, Parent::Other(_)) {
+                        self.refuse(index, "NoMatchingParent", &why);
+                    }
                     self.report(Code::ParentNotFound, located, field, why);
                     continue;
                 }
             };
             for service in parents {
-                if let Some(found) = self.subject(service, (port, port_name), located, &field) {
+                if let Some(found) = self.subject(service, (port, port_name), located, index) {
                     subjects.push(found);
                 }
             }
@@ -228,9 +295,9 @@ impl<'a> Translation<'a> {
         service: &Service,
         (port, port_name): (Option<u16>, Option<&str>),
         located: &Located<Route>,
-        field: &str,
+        index: usize,
     ) -> Option<(Subject, Option<u16>)> {
-        let route = &*located.object;
+        let (route, field) = (&*located.object, format!("spec.parentRefs[{index}]"));
         let declared = service.ports.iter().find(|declared| match (port, port_name) {
             (Some(number), _) => declared.port == number,
             (None, Some(name)) => declared.name.as_deref() == Some(name),
@@ -238,16 +305,20 @@ impl<'a> Translation<'a> {
         });
         let Some(declared) = declared else {
             let message = format!("Service {}/{} declares no such port", service.namespace, service.name);
-            self.report(Code::ParentNotFound, located, field.to_owned(), message);
+            self.refuse(index, "NoMatchingParent", &message);
+            self.report(Code::ParentNotFound, located, field, message);
             return None;
         };
+        self.status.parents.insert(index, ParentStatus::default());
         if self.waypoints.waypoint_of(service).is_none() {
             let message = format!("{} has no waypoint, and nobody else routes requests", service.hostname);
-            self.report(Code::NoWaypoint, located, field.to_owned(), message);
+            self.refuse(index, "NoWaypoint", &message);
+            self.report(Code::NoWaypoint, located, field.clone(), message);
         }
         if self.taken.contains(&*service.hostname) {
             let message = format!("a VirtualService routes {}: it is in force there", service.hostname);
-            self.report(Code::RouteConflict, located, field.to_owned(), message);
+            self.refuse(index, "RouteConflict", &message);
+            self.report(Code::RouteConflict, located, field, message);
             return None;
         }
         let named = (port.is_some() || port_name.is_some()).then_some(declared.port);
@@ -287,46 +358,47 @@ impl<'a> Translation<'a> {
         field: &str,
     ) -> BackendTarget {
         let BackendRef { namespace, name, is_host, port, impossible } = reference;
+        let not_found = |why| (Code::BackendNotFound, "BackendNotFound", why);
         let found = match impossible {
-            Some(why) => Err((Code::BackendNotFound, why.clone())),
-            None if *is_host => self.host(name, *port, &own.namespace),
+            Some(why) => Err((Code::BackendNotFound, "InvalidKind", why.clone())),
+            None if *is_host => self.host(name, *port, &own.namespace).map_err(not_found),
             None if *own.namespace != **namespace && !self.granted((kind, &own.namespace), namespace, name) => {
                 let message = format!("no ReferenceGrant of {namespace} lets {kind} of {} send to it", own.namespace);
-                Err((Code::ReferenceNotGranted, message))
+                Err((Code::ReferenceNotGranted, "RefNotPermitted", message))
             }
-            None => match self.service(namespace, name) {
-                None => Err((Code::BackendNotFound, format!("there is no Service {namespace}/{name}"))),
-                Some(service) => match *port {
-                    None => Err((Code::BackendNotFound, "a Service is referred to with a port".to_owned())),
-                    Some(port) if service.port(port, Protocol::Tcp).is_none() => {
-                        Err((Code::BackendNotFound, format!("Service {namespace}/{name} declares no TCP port {port}")))
-                    }
-                    Some(port) => Ok((service, port)),
-                },
-            },
+            None => self.backend(namespace, name, *port).map_err(not_found),
         };
         match found {
             Ok((service, port)) => {
                 BackendTarget::Service { hostname: Arc::clone(&service.hostname), port: Some(port), subset: None }
             }
-            Err((code, reason)) => {
-                self.report(code, located, field.to_owned(), reason.clone());
-                BackendTarget::Unresolved { status: 500, reason: reason.into() }
+            Err((code, reason, message)) => {
+                self.status.unresolved.get_or_insert_with(|| Refusal::new(reason, message.as_str()));
+                self.report(code, located, field.to_owned(), message.clone());
+                BackendTarget::Unresolved { status: 500, reason: message.into() }
             }
         }
     }
 
     /// What kind `Hostname` of networking.istio.io means: a host, seen from a namespace.
-    fn host(&self, name: &str, port: Option<u16>, from: &str) -> Result<(&'a Service, u16), (Code, String)> {
+    fn host(&self, name: &str, port: Option<u16>, from: &str) -> Result<(&'a Service, u16), String> {
         let lower = name.to_ascii_lowercase();
         let found = self.by_name.values().copied().find(|service| *service.hostname == *lower);
         let found = found.filter(|service| service.is_visible_to(Some(from)));
-        let service = found.ok_or_else(|| (Code::BackendNotFound, format!("there is no host {name}")))?;
-        let port = port.ok_or_else(|| (Code::BackendNotFound, "a host is referred to with a port".to_owned()))?;
-        match service.port(port, Protocol::Tcp) {
-            Some(_) => Ok((service, port)),
-            None => Err((Code::BackendNotFound, format!("{name} declares no TCP port {port}"))),
-        }
+        let service = found.ok_or_else(|| format!("there is no host {name}"))?;
+        let port = port.ok_or("a host is referred to with a port")?;
+        let declared = service.port(port, Protocol::Tcp).is_some();
+        declared.then_some((service, port)).ok_or_else(|| format!("{name} declares no TCP port {port}"))
+    }
+
+    /// The Service of a reference, and the port there.
+    fn backend(&self, namespace: &str, name: &str, port: Option<u16>) -> Result<(&'a Service, u16), String> {
+        let service = self.service(namespace, name).ok_or_else(|| format!("there is no Service {namespace}/{name}"))?;
+        let port = port.ok_or("a Service is referred to with a port")?;
+        let declared = service.port(port, Protocol::Tcp).is_some();
+        declared
+            .then_some((service, port))
+            .ok_or_else(|| format!("Service {namespace}/{name} declares no TCP port {port}"))
     }
 
     fn granted(&self, (kind, own): (&str, &str), namespace: &str, service: &str) -> bool {

@@ -12,6 +12,7 @@ use super::{
     Translator, attached_routes, conflicts, gateways, guards, mesh_config, policies, targets, telemetries,
     virtual_services, waypoints,
 };
+use crate::status::Statuses;
 
 impl Translator {
     pub(super) fn settle_groups(&mut self, changes: &mut Changes) {
@@ -80,13 +81,23 @@ impl Translator {
         let l7 = guards::guards(l7, policies, services, &workloads);
         let (routes, at_gateways) =
             virtual_services::routes(objects, &self.options, services, policies, &l7, &mut findings);
-        let (attached, at_listeners) = attached_routes::routes(objects, services, &l7, &routes, &mut findings);
+        let (attached, at_listeners, of_routes) =
+            attached_routes::routes(objects, services, &l7, &routes, &mut findings);
         let by = (&self.options, &*workloads);
         let gateways = gateways::gateways(objects, by, at_listeners, at_gateways, &mut findings);
         conflicts::report_weights(objects, &mut findings);
-        conflicts::report_listeners(objects, &gateways, &workloads, &mut findings);
-        conflicts::report_shadows(objects, &gateways, &mut findings);
-        let l7 = l7.with_routes(routes.into_iter().chain(attached).collect()).with_gateways(gateways);
+        conflicts::report_listeners(objects, &gateways.all, &workloads, &mut findings);
+        conflicts::report_shadows(objects, &gateways.all, &mut findings);
+        if *self.secrets != gateways.secrets {
+            self.secrets = Arc::new(gateways.secrets);
+        }
+        if self.options.statuses {
+            let statuses = Statuses { gateways: gateways.statuses, routes: of_routes };
+            if *self.statuses != statuses {
+                self.statuses = Arc::new(statuses);
+            }
+        }
+        let l7 = l7.with_routes(routes.into_iter().chain(attached).collect()).with_gateways(gateways.all);
         targets::report_idle(objects, policies, services, &workloads, &l7, &mut findings);
         self.findings.set(Owner::L7, findings);
         let changed = l7 != *self.snapshot.l7();

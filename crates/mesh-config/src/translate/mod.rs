@@ -35,11 +35,12 @@ use std::sync::Arc;
 
 use mesh_core::{Protocol, Snapshot, SpiffeId, WorkloadUid};
 
-use crate::config::{Config, Options};
+use crate::config::{Config, NamedSecrets, Options};
 use crate::finding::Finding;
 use crate::kind::Kind;
 use crate::last_good::Contents;
 use crate::object::{Entry, Key, Object, ObjectSet};
+use crate::status::Statuses;
 use changes::Before;
 pub use changes::{Change, Changes};
 use claims::Claims;
@@ -65,6 +66,8 @@ pub(crate) struct Translator {
     entries: BTreeSet<Key>,
     dirty: Dirty,
     before: Before,
+    statuses: Arc<Statuses>,
+    secrets: Arc<NamedSecrets>,
     current: Option<Arc<Config>>,
 }
 
@@ -216,11 +219,20 @@ impl Translator {
         let findings = self.findings.all();
         let generation = match &self.current {
             None => 1,
-            Some(now) if changes.is_empty() && now.findings[..] == findings[..] => return Arc::clone(now),
+            Some(now)
+                if changes.is_empty()
+                    && now.findings[..] == findings[..]
+                    && Arc::ptr_eq(&now.statuses, &self.statuses)
+                    && Arc::ptr_eq(&now.secrets, &self.secrets) =>
+            {
+                return Arc::clone(now);
+            }
             Some(now) => now.generation + 1,
         };
         let snapshot = Arc::new(self.snapshot.clone());
-        let config = Arc::new(Config { snapshot, findings, generation, changes: Arc::new(changes) });
+        let changes = Arc::new(changes);
+        let (statuses, secrets) = (Arc::clone(&self.statuses), Arc::clone(&self.secrets));
+        let config = Arc::new(Config { snapshot, findings, generation, changes, statuses, secrets });
         self.current = Some(Arc::clone(&config));
         config
     }

@@ -1,40 +1,70 @@
 //! The Secrets that listeners name.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use mesh_core::l7::gateway::Credential;
 
+use crate::config::{Credentials, NamedSecrets};
 use crate::credential::Secret;
-use crate::object::ObjectSet;
+use crate::object::{Key, ObjectSet};
 
-/// The certificate and key of a Secret.
-///
-/// # Errors
-/// Why there is none.
-pub(super) fn credential(objects: &ObjectSet, namespace: &str, name: &str) -> Result<Arc<Credential>, String> {
-    match secret(objects, namespace, name)? {
-        Secret::Credential(credential) => Ok(Arc::clone(credential)),
-        Secret::Roots(_) => Err(format!("Secret {namespace}/{name} has roots alone, and no certificate")),
-        Secret::Unusable(why) => Err(format!("Secret {namespace}/{name} cannot be used: {why}")),
+/// The Secrets of one gateway's replicas; notes which of them are asked for.
+pub(super) struct Keychain<'a> {
+    objects: &'a ObjectSet,
+    /// The Gateway whose replicas show them.
+    gateway: Key,
+    is_read: bool,
+    named: &'a RefCell<NamedSecrets>,
+}
+
+impl<'a> Keychain<'a> {
+    pub(super) fn new(
+        objects: &'a ObjectSet,
+        gateway: Key,
+        credentials: &Credentials,
+        named: &'a RefCell<NamedSecrets>,
+    ) -> Self {
+        let is_read = credentials.are_read_of((&gateway.0, &gateway.1));
+        Self { objects, gateway, is_read, named }
     }
-}
 
-/// The roots of clients' certificates: of the Secret `NAME-cacert`, else of the one that has the server's certificate.
-///
-/// # Errors
-/// Why there are none.
-pub(super) fn client_roots(objects: &ObjectSet, namespace: &str, name: &str) -> Result<Arc<[Arc<[u8]>]>, String> {
-    let of = |secret: &Secret| match secret {
-        Secret::Roots(roots) => Some(Arc::clone(roots)),
-        Secret::Credential(credential) if !credential.roots.is_empty() => Some(Arc::clone(&credential.roots)),
-        Secret::Credential(_) | Secret::Unusable(_) => None,
-    };
-    let beside = format!("{name}-cacert");
-    let found = [&*beside, name].into_iter().find_map(|name| of(secret(objects, namespace, name).ok()?));
-    found.ok_or_else(|| format!("neither Secret {namespace}/{beside} nor {namespace}/{name} has a ca.crt"))
-}
+    /// Whether they are read. Whoever holds no Secrets knows nothing of them.
+    pub(super) const fn is_read(&self) -> bool {
+        self.is_read
+    }
 
-fn secret<'a>(objects: &'a ObjectSet, namespace: &str, name: &str) -> Result<&'a Secret, String> {
-    let found = objects.secrets.get(&(namespace.into(), name.into()));
-    found.map(|located| &*located.object).ok_or_else(|| format!("there is no Secret {namespace}/{name}"))
+    /// The certificate and key of a Secret.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn credential(&self, namespace: &str, name: &str) -> Result<Arc<Credential>, String> {
+        match self.secret(namespace, name)? {
+            Secret::Credential(credential) => Ok(Arc::clone(credential)),
+            Secret::Roots(_) => Err(format!("Secret {namespace}/{name} has roots alone, and no certificate")),
+            Secret::Unusable(why) => Err(format!("Secret {namespace}/{name} cannot be used: {why}")),
+        }
+    }
+
+    /// The roots of clients' certificates: of the Secret `NAME-cacert`, else of the one that has the server's certificate.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub(super) fn client_roots(&self, namespace: &str, name: &str) -> Result<Arc<[Arc<[u8]>]>, String> {
+        let of = |secret: &Secret| match secret {
+            Secret::Roots(roots) => Some(Arc::clone(roots)),
+            Secret::Credential(credential) if !credential.roots.is_empty() => Some(Arc::clone(&credential.roots)),
+            Secret::Credential(_) | Secret::Unusable(_) => None,
+        };
+        let beside = format!("{name}-cacert");
+        let found = [&*beside, name].into_iter().find_map(|name| of(self.secret(namespace, name).ok()?));
+        found.ok_or_else(|| format!("neither Secret {namespace}/{beside} nor {namespace}/{name} has a ca.crt"))
+    }
+
+    fn secret(&self, namespace: &str, name: &str) -> Result<&'a Secret, String> {
+        let key: Key = (namespace.into(), name.into());
+        self.named.borrow_mut().entry(self.gateway.clone()).or_default().insert(key.clone());
+        let found = self.objects.secrets.get(&key);
+        found.map(|located| &*located.object).ok_or_else(|| format!("there is no Secret {namespace}/{name}"))
+    }
 }

@@ -1,18 +1,19 @@
 //! Istio's Gateways, with the VirtualServices that name them.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_core::Workload;
 use mesh_core::l7::gateway::{ClientCertificates, ConnectionRoute, GatewayPods, Listener, Serves, Termination, Tls};
-use mesh_core::l7::{Gateway, Precedence, Rule};
+use mesh_core::l7::{GATEWAY_NAME, Gateway, Precedence, Rule};
 use mesh_core::policy::HostPattern;
 
-use super::credentials::{client_roots, credential};
+use super::credentials::Keychain;
 use super::hosts::{common, pattern, patterns};
 use super::table;
 use crate::code::Code;
-use crate::config::Options;
+use crate::config::{NamedSecrets, Options};
 use crate::finding::Finding;
 use crate::istio::{Carries, Clients, IstioGateway, Server, ServerTls};
 use crate::object::{Key, Located, ObjectSet};
@@ -44,6 +45,7 @@ pub(super) fn gateway(
     located: &Located<IstioGateway>,
     objects: &ObjectSet,
     (options, workloads): (&Options, &[Arc<Workload>]),
+    named: &RefCell<NamedSecrets>,
     routes: &mut VirtualServiceRoutes,
     findings: &mut Vec<Finding>,
 ) -> Gateway {
@@ -56,8 +58,10 @@ pub(super) fn gateway(
     let selected = |workload: &&Arc<Workload>| selector.as_ref().is_none_or(|own| own.selects(&workload.labels));
     let pod = workloads.iter().find(selected);
     let at = pod.map_or(&name.namespace, |pod| &pod.namespace);
+    let runs = pod.and_then(|pod| pod.labels.get(GATEWAY_NAME)).map_or_else(|| Arc::clone(&name.name), Into::into);
+    let keychain = Keychain::new(objects, (Arc::clone(at), runs), &options.credentials, named);
     let listener = |server: &Server| {
-        let tls = tls(&server.tls, at, objects, options, |message| {
+        let tls = tls(&server.tls, at, &keychain, |message| {
             let finding = Finding::new(Code::NoCertificate, (*located.origin).clone(), message);
             findings.push(finding.at(format!("spec.servers[{}].tls.credentialName", server.index)));
         });
@@ -103,13 +107,7 @@ fn common_of<T>(server: &Server, own: &str, routes: &Routes<T>) -> Option<Vec<Ho
     common(&ours, &routes.hosts)
 }
 
-fn tls(
-    written: &ServerTls,
-    namespace: &str,
-    objects: &ObjectSet,
-    options: &Options,
-    mut tell: impl FnMut(String),
-) -> Tls {
+fn tls(written: &ServerTls, namespace: &str, keychain: &Keychain<'_>, mut tell: impl FnMut(String)) -> Tls {
     let (names, clients, only_tls13) = match written {
         ServerTls::None => return Tls::None,
         ServerTls::Passthrough => return Tls::Passthrough,
@@ -117,14 +115,13 @@ fn tls(
     };
     let mut credentials = Vec::new();
     let mut roots: Vec<Arc<[u8]>> = Vec::new();
-    // Whoever holds no Secrets knows nothing of them.
-    for name in names.iter().filter(|_| options.credentials) {
-        match credential(objects, namespace, name) {
+    for name in names.iter().filter(|_| keychain.is_read()) {
+        match keychain.credential(namespace, name) {
             Ok(credential) => credentials.push(credential),
             Err(why) => tell(why),
         }
         if *clients != Clients::NotAsked {
-            match client_roots(objects, namespace, name) {
+            match keychain.client_roots(namespace, name) {
                 Ok(found) => roots.extend(found.iter().cloned()),
                 Err(why) => tell(why),
             }

@@ -5,6 +5,7 @@ mod hosts;
 mod istio;
 mod kubernetes;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,13 +14,15 @@ use mesh_core::l7::gateway::ConnectionRoute;
 use mesh_core::l7::{Gateway, HostRules, Precedence, RouteTable, Rule};
 use mesh_core::policy::HostPattern;
 
+use self::credentials::Keychain;
 pub(super) use self::hosts::pattern;
 pub(super) use self::istio::{Routes, VirtualServiceRoutes};
-pub(super) use self::kubernetes::{Attachment, attach};
+pub(super) use self::kubernetes::{Attachment, NotAttached, attach};
 use super::policies::{by_age, report};
-use crate::config::Options;
+use crate::config::{NamedSecrets, Options};
 use crate::finding::Finding;
 use crate::object::{Key, ObjectSet};
+use crate::status::GatewayStatus;
 
 /// Rules for some hosts.
 type HostedRules = (Vec<HostPattern>, Vec<Arc<Rule>>);
@@ -31,6 +34,15 @@ pub(super) struct ListenerRoutes {
     pub(super) rules: BTreeMap<(Key, usize), Vec<HostedRules>>,
     /// Routes of connections, likewise.
     pub(super) connections: BTreeMap<(Key, usize), Vec<ConnectionRoute>>,
+    /// How many routes that is.
+    pub(super) counts: BTreeMap<(Key, usize), usize>,
+}
+
+/// What Gateways are, and what is said of them.
+pub(super) struct Gateways {
+    pub(super) all: Vec<Arc<Gateway>>,
+    pub(super) statuses: BTreeMap<Key, GatewayStatus>,
+    pub(super) secrets: NamedSecrets,
 }
 
 /// All gateways: those of the Gateway API, and then Istio's, each the oldest first.
@@ -40,16 +52,25 @@ pub(super) fn gateways(
     mut attached: ListenerRoutes,
     mut of_virtual_services: VirtualServiceRoutes,
     findings: &mut Vec<Finding>,
-) -> Vec<Arc<Gateway>> {
-    let mut all = Vec::new();
+) -> Gateways {
+    let (mut all, mut statuses) = (Vec::new(), BTreeMap::new());
+    let named = RefCell::default();
     for located in by_age(&objects.gateways, |gateway| &gateway.age) {
-        all.extend(kubernetes::gateway(located, objects, options, &mut attached, findings).map(Arc::new));
+        let name = &located.object.name;
+        let key = (Arc::clone(&name.namespace), Arc::clone(&name.name));
+        let keychain = Keychain::new(objects, key, &options.credentials, &named);
+        let gateway = kubernetes::gateway(located, objects, &keychain, &mut attached, findings);
+        if let Some((gateway, status)) = gateway {
+            statuses.insert((Arc::clone(&gateway.namespace), Arc::clone(&gateway.name)), status);
+            all.push(Arc::new(gateway));
+        }
     }
     for located in by_age(&objects.istio_gateways, |gateway| &gateway.age) {
         report(located, &located.object.remarks, findings);
-        all.push(Arc::new(istio::gateway(located, objects, (options, workloads), &mut of_virtual_services, findings)));
+        let by = (options, workloads);
+        all.push(Arc::new(istio::gateway(located, objects, by, &named, &mut of_virtual_services, findings)));
     }
-    all
+    Gateways { all, statuses, secrets: named.into_inner() }
 }
 
 /// A table of rules that are for some hosts each. Rules for one host are joined, in the order given.

@@ -1,0 +1,78 @@
+//! What translation finds of Gateways and routes, in the words of the Gateway API's conditions, for whoever writes their status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::object::Key;
+
+/// What is to be said of the Gateways and routes that are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Statuses {
+    /// Gateways that let traffic in.
+    pub gateways: BTreeMap<Key, GatewayStatus>,
+    /// Routes, by kind and name.
+    pub routes: BTreeMap<(&'static str, Key), RouteStatus>,
+}
+
+/// Of a Gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayStatus {
+    /// The generation of the object that was read; none where it has none.
+    pub generation: Option<i64>,
+    /// Its class.
+    pub class: Arc<str>,
+    /// Its listeners, in its order.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// Of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerStatus {
+    /// Its name.
+    pub name: String,
+    /// The kinds of routes that it takes.
+    pub kinds: Vec<&'static str>,
+    /// How many routes are attached to it.
+    pub attached: usize,
+    /// Why it is not as it should be at all.
+    pub refused: Option<Refusal>,
+    /// Why it is another one's port and host.
+    pub conflict: Option<Refusal>,
+    /// Which of its references lead nowhere.
+    pub unresolved: Option<Refusal>,
+}
+
+/// Of a route.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteStatus {
+    /// The generation of the object that was read; none where it has none.
+    pub generation: Option<i64>,
+    /// Of each of its `parentRefs` that is something here, by its place.
+    pub parents: BTreeMap<usize, ParentStatus>,
+    /// Which of its references lead nowhere.
+    pub unresolved: Option<Refusal>,
+    /// What of it is not in force as it is written.
+    pub partly: Option<Refusal>,
+}
+
+/// Of a route at one of its parents: why it is not attached there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ParentStatus {
+    /// None where it is.
+    pub refused: Option<Refusal>,
+}
+
+/// Why a condition is not as one would wish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason, as the Gateway API calls it.
+    pub reason: &'static str,
+    /// What was found.
+    pub message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}

@@ -1,0 +1,111 @@
+//! Secrets, each watched by its name: whoever may read one of a namespace need not read the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::time::Duration;
+
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::watcher;
+use mesh_config::{Key, NamedSecrets, ObjectName};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_stream::StreamExt as _;
+
+use crate::kind_watch::{Told, message};
+
+/// Secrets watched at once. One more is not read, and is missing.
+const MOST: usize = 1024;
+/// The first pause before a watch that failed is tried again, and the longest. The right to read a Secret may come a moment
+/// after the Gateway that names it.
+const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The watches of those Secrets that are named.
+pub(crate) struct SecretWatches {
+    client: Client,
+    /// Stands for the kind in what is told.
+    index: usize,
+    told: mpsc::Sender<(usize, Told)>,
+    running: BTreeMap<Key, AbortHandle>,
+    /// Held so that they end with this.
+    tasks: JoinSet<()>,
+}
+
+impl SecretWatches {
+    pub(crate) fn new(client: Client, index: usize, told: mpsc::Sender<(usize, Told)>) -> Self {
+        Self { client, index, told, running: BTreeMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// Watches those that are named, and no others; gives the names of those that are not watched any more.
+    pub(crate) fn follow(&mut self, named: &NamedSecrets) -> Vec<ObjectName> {
+        let named: BTreeSet<&Key> = named.values().flatten().take(MOST).collect();
+        let gone: Vec<Key> = self.running.keys().filter(|key| !named.contains(key)).cloned().collect();
+        for key in &gone {
+            if let Some(watch) = self.running.remove(key) {
+                watch.abort();
+            }
+        }
+        for key in named {
+            if !self.running.contains_key(key) {
+                let watch = run(self.client.clone(), self.index, key.clone(), self.told.clone());
+                self.running.insert(key.clone(), self.tasks.spawn(watch));
+            }
+        }
+        // Those that ended were told to.
+        while self.tasks.try_join_next().is_some() {}
+        gone.iter().map(name).collect()
+    }
+}
+
+fn name((namespace, name): &Key) -> ObjectName {
+    ObjectName {
+        group: String::new(),
+        kind: "Secret".to_owned(),
+        namespace: Some(namespace.to_string()),
+        name: name.to_string(),
+    }
+}
+
+/// Watches one until the receiver is dropped.
+async fn run(client: Client, index: usize, key: Key, told: mpsc::Sender<(usize, Told)>) {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Secret"));
+    let api: Api<DynamicObject> = Api::namespaced_with(client, &key.0, &resource);
+    let mut pause = PAUSE;
+    let mut failing = false;
+    loop {
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", key.1));
+        let mut events = pin!(watcher(api.clone(), config));
+        let mut listed = false;
+        while let Some(event) = events.next().await {
+            let message = match event {
+                Ok(watcher::Event::Init) => {
+                    listed = false;
+                    continue;
+                }
+                Ok(watcher::Event::InitDone) if listed => continue,
+                Ok(watcher::Event::InitDone) => Told::Gone(name(&key)),
+                Ok(event) => {
+                    listed = true;
+                    match message(event, &resource) {
+                        Told::Listed(name, value) => Told::Changed(name, value),
+                        other => other,
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        let (namespace, name) = (&*key.0, &*key.1);
+                        tracing::warn!(namespace, name, %error, "Secret not read; what is known of it stays in force, and it is tried again");
+                    }
+                    break;
+                }
+            };
+            (pause, failing) = (PAUSE, false);
+            if told.send((index, message)).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(pause.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

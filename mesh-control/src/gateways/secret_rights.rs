@@ -1,0 +1,134 @@
+//! Lets the proxies of Gateways read the Secrets that their listeners name, each by its name, and no other Secret.
+//!
+//! A Secret may be in another namespace than the Gateway, and its Role is where it is: no owner takes it away, so this does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::rbac::v1::{Role as RbacRole, RoleBinding};
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use mesh_config::{Config, Key};
+use serde_json::json;
+
+use super::Gateways;
+use super::manifest::{MANAGED, MANAGED_BY_US};
+use super::object::made_name;
+
+/// Who writes them.
+const MANAGER: &str = "mesh-control-secrets";
+/// HTTP's "not found".
+const NOT_FOUND: u16 = 404;
+/// Pause before what was not written is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(3);
+
+/// Who may read what: by namespace of the Secrets and the Role's name.
+type Rights = BTreeMap<(String, String), Right>;
+
+/// An account, and the Secrets that it may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Right {
+    account: (String, String),
+    secrets: BTreeSet<String>,
+}
+
+/// Follows what Gateways name until dropped.
+pub(super) async fn follow(gateways: &Gateways) {
+    let (mut config, mut classes) = (gateways.config.clone(), gateways.classes.changes());
+    let (mut given, mut failed) = (None, false);
+    loop {
+        let wanted = wanted(gateways, &config.borrow_and_update().clone());
+        if given.as_ref() != Some(&wanted) {
+            let done = give(gateways, &wanted).await;
+            failed = done.is_err();
+            match done {
+                Ok(()) => given = Some(wanted),
+                Err(error) => tracing::error!(%error, "which Secrets proxies may read is not as it should be"),
+            }
+        }
+        tokio::select! {
+            changed = config.changed() => if changed.is_err() { return },
+            changed = classes.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(TRY_AGAIN), if failed => {}
+        }
+    }
+}
+
+fn wanted(gateways: &Gateways, config: &Config) -> Rights {
+    let mut rights = Rights::new();
+    for ((namespace, name), secrets) in &*config.secrets {
+        let key: Key = (Arc::clone(namespace), Arc::clone(name));
+        let Some(class) = config.statuses.gateways.get(&key).map(|status| &status.class) else { continue };
+        let Some(role) = gateways.classes.role(class) else { continue };
+        let account = made_name((name, class), role);
+        for (at, secret) in secrets {
+            let right = rights.entry((at.to_string(), format!("mesh:{namespace}:{account}"))).or_insert_with(|| {
+                Right { account: (namespace.to_string(), account.clone()), secrets: BTreeSet::new() }
+            });
+            right.secrets.insert(secret.to_string());
+        }
+    }
+    rights
+}
+
+async fn give(gateways: &Gateways, rights: &Rights) -> Result<(), kube::Error> {
+    let client = &gateways.client;
+    let parameters = PatchParams::apply(MANAGER).force();
+    for ((namespace, name), Right { account, secrets }) in rights {
+        let metadata = json!({"name": name, "namespace": namespace, "labels": {MANAGED: MANAGED_BY_US}});
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": metadata,
+            "rules": [{
+                "apiGroups": [""], "resources": ["secrets"], "resourceNames": secrets, "verbs": ["get", "list", "watch"],
+            }],
+        });
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "namespace": account.0, "name": account.1}],
+        });
+        let roles: Api<RbacRole> = Api::namespaced(client.clone(), namespace);
+        let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
+        for applied in [
+            roles.patch(name, &parameters, &Patch::Apply(&role)).await.map(drop),
+            bindings.patch(name, &parameters, &Patch::Apply(&binding)).await.map(drop),
+        ] {
+            match applied {
+                // A namespace that is named and does not exist has no Secrets either.
+                Err(kube::Error::Api(status)) if status.code == NOT_FOUND => {}
+                other => other?,
+            }
+        }
+    }
+    take_back(gateways, rights).await
+}
+
+/// Removes what nobody needs any more.
+async fn take_back(gateways: &Gateways, rights: &Rights) -> Result<(), kube::Error> {
+    let client = &gateways.client;
+    let ours = ListParams::default().labels(&format!("{MANAGED}={MANAGED_BY_US}"));
+    for there in Api::<RoleBinding>::all(client.clone()).list_metadata(&ours).await? {
+        let (namespace, name) = (there.namespace().unwrap_or_default(), there.name_any());
+        if rights.contains_key(&(namespace.clone(), name.clone())) {
+            continue;
+        }
+        let (roles, bindings) = (
+            Api::<RbacRole>::namespaced(client.clone(), &namespace),
+            Api::<RoleBinding>::namespaced(client.clone(), &namespace),
+        );
+        let gone = DeleteParams::default();
+        // The binding last: by it the rest of an unfinished removal is found.
+        for deleted in [roles.delete(&name, &gone).await.map(drop), bindings.delete(&name, &gone).await.map(drop)] {
+            match deleted {
+                Err(kube::Error::Api(status)) if status.code == NOT_FOUND => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}
