@@ -57,6 +57,7 @@ fn a_preflight_request_is_answered_at_once() {
     let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let expected = [
         ("access-control-allow-origin", "https://shop.example"),
+        ("access-control-expose-headers", "x-id"),
         ("access-control-allow-methods", "GET, PUT"),
         ("access-control-allow-headers", "x-token"),
         ("access-control-max-age", "60"),
