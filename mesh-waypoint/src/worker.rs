@@ -59,6 +59,8 @@ pub(crate) struct Worker {
     pub(crate) upstreams: Upstreams,
     /// Copies of requests under way.
     pub(crate) mirrors: Cell<usize>,
+    /// Questions to authorizers under way.
+    pub(crate) questions: Cell<usize>,
     /// The series that this thread counts with.
     pub(crate) series: SeriesCache,
     /// Tokens that were verified on this thread.
@@ -101,6 +103,7 @@ impl Worker {
             rules: RuleTally::new(number),
             mirrors: Cell::new(0),
             tokens: Memory::default(),
+            questions: Cell::new(0),
             shared,
             view,
             listeners: RefCell::new((listeners, known)),

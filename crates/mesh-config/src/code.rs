@@ -158,7 +158,7 @@ codes! {
     FieldNeedsRequest = "MESH0302" Warning "field needs a request, and connections are judged here"
         "Use fields of connections alone, or put the policy on a waypoint with targetRefs."
     NoAuthorizer = "MESH0303" Warning "action CUSTOM has no authorizer"
-        "Use action ALLOW or DENY, or put the policy on a waypoint with targetRefs."
+        "Name a provider of the mesh configuration (extensionProviders), and put the policy on a waypoint or gateway with targetRefs."
     NeverMatches = "MESH0304" Warning "policy can never match"
         "Correct the rule; a rule {} matches everything."
     PolicyForWaypoint = "MESH0305" Warning "policy is attached to what no waypoint takes"

@@ -126,8 +126,9 @@ fn describe_waypoints(snapshot: &Snapshot, text: &mut String) {
 fn describe_policies(policies: &Policies, text: &mut String) {
     let of = |selector: Option<&Selector>| selector.map_or_else(|| "all".to_owned(), ToString::to_string);
     for policy in policies.authorization() {
-        let AuthorizationPolicy { name, selector, action, dry_run, rules } = &**policy;
-        writeln!(text, "authorization {name} {action:?} dry_run={dry_run} for {}", of(selector.as_ref())).unwrap();
+        let AuthorizationPolicy { name, selector, action, provider, dry_run, rules } = &**policy;
+        let by = provider.as_ref().map_or_else(String::new, |provider| format!(" by {provider}"));
+        writeln!(text, "authorization {name} {action:?}{by} dry_run={dry_run} for {}", of(selector.as_ref())).unwrap();
         for Rule { from, to, when, needs_request } in rules {
             writeln!(text, "  rule, needs of a request {needs_request:?}").unwrap();
             from.iter().for_each(|clause| writeln!(text, "    from {}", describe_clause(clause)).unwrap());

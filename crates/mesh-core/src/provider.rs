@@ -31,7 +31,8 @@ pub struct ProviderAddress {
     pub port: u16,
 }
 
-/// A program that decides on requests by Envoy's `ext_authz` protocol.
+/// A program that decides on requests by Envoy's `ext_authz` protocol. What it changes of a request is there when the request
+/// is routed, as with `clearRouteCache`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorizer {
     /// Where it is.
@@ -42,8 +43,6 @@ pub struct Authorizer {
     pub fail_open: bool,
     /// The status of a request that is refused since there is no answer.
     pub status_on_error: u16,
-    /// Whether the changed request is routed, and not the one that came.
-    pub clear_route_cache: bool,
     /// How much of the request's body it is shown; none for nothing.
     pub body: Option<BodyInCheck>,
     /// How it is asked.

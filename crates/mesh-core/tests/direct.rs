@@ -26,7 +26,14 @@ fn name(text: &str) -> Arc<PolicyName> {
 fn deny(tests: Vec<Test>) -> Arc<AuthorizationPolicy> {
     let to = tests.into_iter().map(|test| vec![Term { negated: false, test }]).collect();
     let rules = vec![Rule { to, ..Rule::default() }];
-    Arc::new(AuthorizationPolicy { name: name("deny"), selector: None, action: Action::Deny, dry_run: false, rules })
+    Arc::new(AuthorizationPolicy {
+        name: name("deny"),
+        selector: None,
+        action: Action::Deny,
+        provider: None,
+        dry_run: false,
+        rules,
+    })
 }
 
 fn rule(host: &str, tls: ClientTls) -> Arc<ClientTlsRule> {

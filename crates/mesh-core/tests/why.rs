@@ -64,6 +64,7 @@ fn cluster() -> Snapshot {
         name: Arc::new(PolicyName { namespace: "shop".into(), name: "no-bank".into() }),
         selector: None,
         action: Action::Deny,
+        provider: None,
         dry_run: false,
         rules: vec![Rule {
             from: vec![vec![Term {

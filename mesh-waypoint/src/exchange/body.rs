@@ -24,6 +24,8 @@ use crate::telemetry::Sender;
 /// The body of a request on its way to an endpoint.
 pub(crate) struct RequestBody {
     source: Sent,
+    /// What has been read of a live one ahead of its being sent.
+    begun: Option<Bytes>,
     /// Whose it is; none of a copy.
     ledger: Option<Rc<Ledger>>,
 }
@@ -42,7 +44,42 @@ impl RequestBody {
     /// The client's, as it comes.
     pub(super) fn live(incoming: Incoming, ledger: Rc<Ledger>) -> Self {
         ledger.uploading.set(!incoming.is_end_stream());
-        Self { source: Sent::Live(Some(incoming)), ledger: Some(ledger) }
+        Self { source: Sent::Live(Some(incoming)), begun: None, ledger: Some(ledger) }
+    }
+
+    /// One of our own.
+    pub(super) const fn own(data: Bytes) -> Self {
+        Self { source: Sent::Held { data, sent: false }, begun: None, ledger: None }
+    }
+
+    /// Reads so many octets ahead, or all where there are no more: the body still to be sent, its beginning, and whether that is
+    /// all of it.
+    ///
+    /// # Errors
+    /// The client broke off.
+    pub(super) async fn read_ahead(mut self, most: usize) -> Result<(Self, Bytes, bool), Refusal> {
+        if let Sent::Held { data, .. } = &self.source {
+            let shown = data.slice(..data.len().min(most));
+            let is_whole = data.len() <= most;
+            return Ok((self, shown, is_whole));
+        }
+        let mut data = Vec::from(self.begun.take().unwrap_or_default());
+        if let Sent::Live(Some(incoming)) = &mut self.source {
+            while data.len() <= most {
+                match poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx)).await.transpose().map_err(broke_off)? {
+                    Some(frame) => frame.into_data().into_iter().for_each(|part| data.extend_from_slice(&part)),
+                    None => {
+                        self.uploaded();
+                        let data = Bytes::from(data);
+                        self.source = Sent::Held { data: data.clone(), sent: false };
+                        return Ok((self, data, true));
+                    }
+                }
+            }
+        }
+        let data = Bytes::from(data);
+        self.begun = Some(data.clone());
+        Ok((self, data.slice(..data.len().min(most)), false))
     }
 
     /// The same, held in memory where it says that it has no more octets than that.
@@ -51,13 +88,15 @@ impl RequestBody {
     /// The client broke off.
     pub(super) async fn held(mut self, most: u64) -> Result<Self, Refusal> {
         let Sent::Live(Some(incoming)) = &mut self.source else { return Ok(self) };
+        if self.begun.is_some() {
+            return Ok(self);
+        }
         let length = incoming.size_hint().exact();
         if length.is_none_or(|length| length > most) {
             return Ok(self);
         }
         let mut data = Vec::with_capacity(usize::try_from(length.unwrap_or_default()).unwrap_or_default());
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx)).await {
-            let broke_off = |_| Refusal::new(400, "the request broke off", Flag::DownstreamTermination);
             match frame.map_err(broke_off)?.into_data() {
                 Ok(part) => data.extend_from_slice(&part),
                 // Trailers of a request with a length say nothing that an application waits for.
@@ -75,13 +114,13 @@ impl RequestBody {
             Sent::Live(incoming) => Sent::Live(incoming.take()),
             Sent::Held { data, .. } => Sent::Held { data: data.clone(), sent: false },
         };
-        Self { source, ledger: self.ledger.clone() }
+        Self { source, begun: self.begun.take(), ledger: self.ledger.clone() }
     }
 
     /// A copy of what is held, of which nobody keeps an account.
     pub(super) fn copy(&self) -> Option<Self> {
         let Sent::Held { data, .. } = &self.source else { return None };
-        Some(Self { source: Sent::Held { data: data.clone(), sent: false }, ledger: None })
+        Some(Self::own(data.clone()))
     }
 
     fn uploaded(&self) {
@@ -110,7 +149,9 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let begun = self.begun.take();
         let frame = match &mut self.source {
+            Sent::Live(_) if begun.is_some() => begun.map(|begun| Ok(Frame::data(begun))),
             Sent::Live(Some(incoming)) => ready!(Pin::new(incoming).poll_frame(cx)),
             Sent::Live(None) => None,
             Sent::Held { data, sent } => {
@@ -130,18 +171,28 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Sent::Live(incoming) => incoming.as_ref().is_none_or(Body::is_end_stream),
+            Sent::Live(incoming) => self.begun.is_none() && incoming.as_ref().is_none_or(Body::is_end_stream),
             Sent::Held { data, sent } => *sent || data.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Sent::Live(Some(incoming)) => incoming.size_hint(),
+            Sent::Live(Some(incoming)) => {
+                let (begun, mut hint) = (self.begun.as_ref().map_or(0, Bytes::len) as u64, incoming.size_hint());
+                if let Some(exact) = hint.exact().filter(|_| begun > 0) {
+                    hint.set_exact(exact + begun);
+                }
+                hint
+            }
             Sent::Live(None) => SizeHint::with_exact(0),
             Sent::Held { data, sent } => SizeHint::with_exact(if *sent { 0 } else { data.len() as u64 }),
         }
     }
+}
+
+fn broke_off(_: hyper::Error) -> Refusal {
+    Refusal::new(400, "the request broke off", Flag::DownstreamTermination)
 }
 
 /// Trailers without what is none.

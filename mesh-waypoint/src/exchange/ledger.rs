@@ -137,7 +137,7 @@ impl Ledger {
         }
         let name = match refusal.flag() {
             Flag::FaultInjected => "fault.abort",
-            Flag::Denied => "denied",
+            Flag::Denied | Flag::Unauthorized => "denied",
             _ => "refused",
         };
         self.event(name, || Some(refusal.reason().to_owned()));

@@ -3,6 +3,7 @@
 mod attempt;
 mod attempts;
 mod authority;
+mod authorizer;
 mod body;
 mod edits;
 mod fields;
@@ -21,13 +22,17 @@ use std::rc::Rc;
 use http::{HeaderValue, header::CONNECTION, request::Parts};
 use hyper::{Request, Response, body::Incoming};
 use mesh_core::Speaks;
+use mesh_ext_authz::Changes;
 use tokio::time::Instant;
 
 use self::body::MAX_HELD;
 pub(crate) use self::body::{ReplyBody, RequestBody};
-use self::{attempts::Attempts, head::Head, ledger::Ledger, reply::Refusal, route::Course, upgrade::Upgrading};
+use self::{
+    attempts::Attempts, authorizer::Asking, head::Head, ledger::Ledger, reply::Refusal, route::Course,
+    upgrade::Upgrading,
+};
 use crate::{
-    inbound::{Connection, Target, admission},
+    inbound::{Connection, Target},
     upstream::{Cluster, Version},
 };
 
@@ -39,8 +44,9 @@ pub(crate) async fn serve(connection: Rc<Connection>, request: Request<Incoming>
     let (mut parts, body) = request.into_parts();
     let is_http1 = parts.version != http::Version::HTTP_2;
     let ledger = Ledger::open(&connection, &mut parts);
-    let forwarded = forward(&connection, parts, body, upgrading, &ledger).await;
-    let response = forwarded.unwrap_or_else(|refusal| {
+    let mut added = Vec::new();
+    let forwarded = forward(&connection, parts, body, upgrading, &ledger, &mut added).await;
+    let mut response = forwarded.unwrap_or_else(|refusal| {
         let closes = is_http1 && refusal.is_for_bad_input();
         let mut response = refusal.into_response(is_grpc, ledger.clone());
         if closes {
@@ -49,6 +55,7 @@ pub(crate) async fn serve(connection: Rc<Connection>, request: Request<Incoming>
         }
         response
     });
+    added.iter().for_each(|changes| changes.write_response(response.headers_mut()));
     ledger.note_status(response.status().as_u16());
     ledger.note_grpc(response.headers());
     response
@@ -60,6 +67,7 @@ async fn forward(
     body: Incoming,
     upgrading: Option<Upgrading>,
     ledger: &Rc<Ledger>,
+    added: &mut Vec<Changes>,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let came_by = if parts.version == http::Version::HTTP_2 { Version::Http2 } else { Version::Http1 };
     let mut head = Head::read(parts, &connection.arrival)?;
@@ -71,8 +79,10 @@ async fn forward(
     if snapshot.policies().has_request_authentication() {
         Box::pin(token::read(connection, (&snapshot, generation), &mut head, ledger)).await?;
     }
-    admission::of_request(worker, &snapshot, &connection.arrival, &head, head.token.as_deref())
-        .map_err(|denial| Refusal::of_denial(&denial))?;
+    let body = RequestBody::live(body, ledger.clone());
+    let (is_http2, upgrades) = (came_by == Version::Http2, upgrading.is_some());
+    let asking = Asking { connection, snapshot: &snapshot, is_http2, upgrades };
+    let body = asking.admit(&mut head, body, added).await?;
     let plan = match route::course(connection, &snapshot, &mut head, ledger).await? {
         Course::Forward(plan) => plan,
         Course::Answer(response) => return Ok(response),
@@ -82,7 +92,6 @@ async fn forward(
     let deadline = plan.timeouts.request.map(|limit| Instant::now() + limit);
     let cookie = Attempts::new_cookie(&cluster, &mut head);
     let version = version(&cluster, &connection.arrival.target, came_by, &head, upgrading.is_some());
-    let body = RequestBody::live(body, ledger.clone());
     // Only what is held can be sent twice; where nobody asked for that, what is there to be held is nothing.
     let most = if plan.repeats || !plan.mirrors().is_empty() { MAX_HELD } else { 0 };
     let body = if upgrading.is_none() { body.held(most).await? } else { body };

@@ -9,6 +9,7 @@ use http::{
 };
 
 use mesh_core::policy::Denial;
+use mesh_ext_authz::Denied;
 
 use super::{body::ReplyBody, ledger::Ledger};
 use crate::{
@@ -35,6 +36,8 @@ pub(crate) enum Flag {
     DelayInjected,
     /// `RBAC`: a policy refuses it.
     Denied,
+    /// `UAEX`: an external authorizer refuses it, or gives no answer.
+    Unauthorized,
     /// `UH`: no healthy upstream.
     NoHealthyUpstream,
     /// `UF`: the upstream cannot be connected.
@@ -63,6 +66,7 @@ impl Flag {
             Self::FaultInjected => "FI",
             Self::DelayInjected => "DI",
             Self::Denied => "RBAC",
+            Self::Unauthorized => "UAEX",
             Self::NoHealthyUpstream => "UH",
             Self::UpstreamFailure => "UF",
             Self::Overflow => "UO",
@@ -83,6 +87,7 @@ impl Flag {
             Self::UpstreamTimeout | Self::RetriesExhausted => "response_timeout",
             Self::FaultInjected => "fault_filter_abort",
             Self::Denied => "rbac_access_denied_matched_policy",
+            Self::Unauthorized => "ext_authz_denied",
             Self::NoHealthyUpstream => "no_healthy_upstream",
             Self::UpstreamFailure => "upstream_reset_before_response_started{connection_failure}",
             Self::Overflow => "overflow",
@@ -110,11 +115,22 @@ pub(super) struct Refusal {
     denial: Option<String>,
     /// How the client may show who it is.
     challenge: Option<HeaderValue>,
+    /// What an authorizer has written for the client.
+    written: Option<Box<Denied>>,
 }
 
 impl Refusal {
     pub(super) fn new(status: u16, text: impl Into<Cow<'static, str>>, flag: Flag) -> Self {
-        Self { status, text: text.into(), flag, grpc: None, bad_input: None, denial: None, challenge: None }
+        Self {
+            status,
+            text: text.into(),
+            flag,
+            grpc: None,
+            bad_input: None,
+            denial: None,
+            challenge: None,
+            written: None,
+        }
     }
 
     /// What a client is told that broke HTTP's rules.
@@ -158,6 +174,14 @@ impl Refusal {
         Self { denial: Some(denial.to_string()), ..Self::new(403, "RBAC: access denied", Flag::Denied) }
     }
 
+    /// What an authorizer refuses, in its own words.
+    pub(super) fn of_authorizer(denied: Denied, provider: &str) -> Self {
+        let text = String::from_utf8_lossy(&denied.body).into_owned();
+        let denial = Some(format!("authorizer {provider} denies it"));
+        let refusal = Self::new(denied.status.as_u16(), text, Flag::Unauthorized);
+        Self { denial, written: Some(Box::new(denied)), ..refusal }
+    }
+
     /// The response: to a client of gRPC 200 with gRPC's status, since it looks at no other (gRPC over HTTP/2, Responses).
     pub(super) fn into_response(self, is_grpc: bool, ledger: Rc<Ledger>) -> Response<ReplyBody> {
         ledger.note_flag(self.flag);
@@ -166,10 +190,17 @@ impl Refusal {
         }
         ledger.note_refusal(&self);
         let is_grpc = is_grpc || self.grpc.is_some();
-        let body = if is_grpc { Bytes::new() } else { Bytes::from(self.text.clone().into_owned()) };
+        let body = match &self.written {
+            _ if is_grpc => Bytes::new(),
+            Some(written) => written.body.clone(),
+            None => Bytes::from(self.text.clone().into_owned()),
+        };
         let has_body = !body.is_empty();
         let mut response = Response::new(ReplyBody::text(body, ledger));
         let headers = response.headers_mut();
+        if let Some(written) = self.written {
+            headers.clone_from(&written.headers);
+        }
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
@@ -181,7 +212,7 @@ impl Refusal {
             }
             return response;
         }
-        if has_body {
+        if has_body && !headers.contains_key(CONTENT_TYPE) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -6,15 +6,15 @@ use mesh_core::{
     Service, Snapshot,
     l7::{RequestView, Waypoint},
     policy::{
-        Authorization, AuthorizationPolicy, Denial, Facts, Peer, RequestFacts, authorize_connection, authorize_request,
-        request::Token,
+        Answered, Authorization, AuthorizationPolicy, Decision, Denial, Facts, Peer, Question, RequestFacts,
+        authorize_connection, authorize_request, request::Token,
     },
 };
 
 use super::{Arrival, Target};
 use crate::worker::Worker;
 
-/// Judges one request.
+/// Judges one request, which those who answered allow. An authorizer that is to be asked first is given.
 ///
 /// # Errors
 /// Why it may not go on.
@@ -24,9 +24,17 @@ pub(crate) fn of_request(
     arrival: &Arrival,
     view: &dyn RequestView,
     token: Option<&Token>,
-) -> Result<(), Denial> {
+    answered: &Answered,
+) -> Result<Option<Question>, Denial> {
+    let policies = policies_of(worker, snapshot, &arrival.target);
+    if policies.is_empty() {
+        return Ok(None);
+    }
     let request = RequestFacts { view, token };
-    judge(worker, snapshot, arrival, |policies, facts| authorize_request(policies, facts, &request))
+    match authorize_request(&policies, &facts_of(arrival), &request, answered) {
+        Decision::Ask(question) => Ok(Some(question)),
+        Decision::Settled(settled) => told(settled, arrival).map(|()| None),
+    }
 }
 
 /// Judges a connection in which nobody reads requests.
@@ -34,28 +42,26 @@ pub(crate) fn of_request(
 /// # Errors
 /// Why it may not go on.
 pub(super) fn of_connection(worker: &Worker, arrival: &Arrival) -> Result<(), Denial> {
-    judge(worker, &worker.snapshot().0, arrival, authorize_connection)
-}
-
-fn judge(
-    worker: &Worker,
-    snapshot: &Snapshot,
-    arrival: &Arrival,
-    authorize: impl FnOnce(&[&Arc<AuthorizationPolicy>], &Facts<'_>) -> Authorization,
-) -> Result<(), Denial> {
-    let policies = policies_of(worker, snapshot, &arrival.target);
+    let (snapshot, _) = worker.snapshot();
+    let policies = policies_of(worker, &snapshot, &arrival.target);
     if policies.is_empty() {
         return Ok(());
     }
+    told(authorize_connection(&policies, &facts_of(arrival)), arrival)
+}
+
+fn facts_of(arrival: &Arrival) -> Facts<'_> {
     let client = &arrival.client;
-    let facts = Facts {
+    Facts {
         peer: client.identity.as_ref().map_or(Peer::Unproven, Peer::Certificate),
         client: client.address.ip(),
         destination: destination_of(&arrival.target),
-    };
-    let decided = authorize(&policies, &facts);
+    }
+}
+
+fn told(decided: Authorization, arrival: &Arrival) -> Result<(), Denial> {
     for policy in &decided.audited {
-        tracing::info!(target: "access", identity = client.name(), %policy, "audited");
+        tracing::info!(target: "access", identity = arrival.client.name(), %policy, "audited");
     }
     decided.verdict.map(drop)
 }
@@ -89,7 +95,7 @@ pub(crate) fn waypoint_of<'a>(
 }
 
 /// What a policy's ports are about: the port that was asked for.
-fn destination_of(target: &Target) -> SocketAddr {
+pub(crate) fn destination_of(target: &Target) -> SocketAddr {
     match target {
         Target::Workload(address) => *address,
         Target::Service(service, port) => {

@@ -15,6 +15,30 @@ pub(crate) enum MirrorOutcome {
     Dropped,
 }
 
+/// What an authorizer said of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthorizerOutcome {
+    /// It goes on.
+    Allowed,
+    /// It is refused.
+    Denied,
+    /// Nothing, and so it is refused.
+    Failed,
+    /// Nothing, and it goes on as the provider's `failOpen` has it.
+    FailedOpen,
+}
+
+impl AuthorizerOutcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+            Self::FailedOpen => "failed_open",
+        }
+    }
+}
+
 impl MirrorOutcome {
     const fn as_str(self) -> &'static str {
         match self {
@@ -50,6 +74,7 @@ pub(crate) struct OwnMetrics {
     /// Retries that were wanted, and not made for want of budget.
     pub(crate) retries_refused: IntCounter,
     mirrors: IntCounterVec,
+    authorizations: IntCounterVec,
     admin_requests: IntCounterVec,
     /// Spans by what became of them.
     pub(crate) spans: IntCounterVec,
@@ -103,6 +128,10 @@ impl OwnMetrics {
                 "Sets of labels that were counted with unknown parties, since there were too many",
             )?,
             mirrors: by_outcome("mesh_waypoint_mirrors_total", "Copies of requests that rules asked for")?,
+            authorizations: by_outcome(
+                "mesh_waypoint_external_authorizations_total",
+                "Requests about which an authorizer was asked",
+            )?,
             tokens: by_outcome("mesh_waypoint_tokens_total", "Requests with tokens, by what was thought of them")?,
             key_fetches: by_outcome("mesh_waypoint_jwks_fetches_total", "Fetches of keys that verify tokens")?,
             admin_requests,
@@ -114,6 +143,11 @@ impl OwnMetrics {
     /// One request to the admin API more, answered with that status.
     pub(crate) fn admin_request(&self, status: u16) {
         self.admin_requests.with_label_values(&[status.to_string()]).inc();
+    }
+
+    /// One question to an authorizer more.
+    pub(crate) fn authorization(&self, outcome: AuthorizerOutcome) {
+        self.authorizations.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// One copy of a request more.

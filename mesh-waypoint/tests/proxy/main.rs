@@ -3,6 +3,7 @@
 
 mod access_logs;
 mod admin;
+mod authorizers;
 mod bad_requests;
 mod bad_responses;
 mod collector;

@@ -38,12 +38,15 @@ const WAYPOINT: &[&str] = &[
     "mesh-ca",
     "mesh-core",
     "mesh-config",
+    "mesh-ext-authz",
     "mesh-jwt",
     "mesh-kube",
     "mesh-otlp",
     "mesh-metrics",
     "mesh-transport",
 ];
+const FUZZ: &[&str] =
+    &["mesh-ca", "mesh-core", "mesh-config", "mesh-ext-authz", "mesh-jwt", "mesh-kube", "mesh-transport"];
 const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
 const TEST: &[&str] = &[
     "mesh-docs",
@@ -68,6 +71,7 @@ const ROWS: &[Row] = &[
     row("mesh-ebpf", &["mesh-abi"]),
     row("mesh-config", &["mesh-core"]),
     row("mesh-transport", &["mesh-core"]),
+    row("mesh-ext-authz", &["mesh-core"]),
     row("mesh-ca", &["mesh-core", "mesh-transport"]),
     row("mesh-jwt", &["mesh-core"]),
     row("mesh-kube", &["mesh-config"]),
@@ -78,7 +82,7 @@ const ROWS: &[Row] = &[
     row("mesh-waypoint", WAYPOINT),
     row("mesh-control", PROGRAM),
     row("mesh-ctl", CTL),
-    row("mesh-fuzz", PROGRAM),
+    row("mesh-fuzz", FUZZ),
     row("xtask", &[]),
 ];
 

@@ -76,7 +76,9 @@ impl AuthorizationPolicy {
         let name = policy_name(name);
         let (target, listed) = (spec.target_ref.take(), spec.target_refs.take());
         let targets = exclusive_targets(target, listed, spec.selector.is_some(), &name.namespace)?;
-        let action = action(&spec, &mut remarks)?;
+        let action = action(&spec)?;
+        let provider = spec.provider.take().and_then(|provider| provider.name).filter(|name| !name.is_empty());
+        let provider = provider.map(Into::into);
         let mut rules = Vec::new();
         for (index, raw) in spec.rules.take().unwrap_or_default().into_iter().enumerate() {
             rules.push(rule(raw, &format!("spec.rules[{index}]"), &name.namespace, action, &mut remarks)?);
@@ -87,7 +89,7 @@ impl AuthorizationPolicy {
         }
         let selector = selector(spec.selector, "spec.selector")?;
         let dry_run = dry_run(annotations.get(DRY_RUN).map(String::as_str))?;
-        let policy = policy::AuthorizationPolicy { name, selector, action, dry_run, rules };
+        let policy = policy::AuthorizationPolicy { name, selector, action, provider, dry_run, rules };
         if !targets.is_empty() {
             remarks.retain(|remark| remark.code != Code::FieldNeedsRequest);
         }
@@ -101,24 +103,17 @@ impl AuthorizationPolicy {
     }
 }
 
-fn action(spec: &Spec, remarks: &mut Vec<Remark>) -> Result<Action, Flaw> {
-    let provider = spec.provider.as_ref();
+fn action(spec: &Spec) -> Result<Action, Flaw> {
     let action = match spec.action {
         None | Some(RawAction::Allow) => Action::Allow,
         Some(RawAction::Deny) => Action::Deny,
         Some(RawAction::Audit) => Action::Audit,
         Some(RawAction::Custom) => Action::Custom,
     };
-    match (action, provider) {
-        (Action::Custom, provider) => {
-            let named = provider.and_then(|provider| provider.name.as_deref()).unwrap_or_default();
-            let message = format!("provider {named:?} cannot be asked: what a rule matches is refused");
-            remarks.push(Remark::new(Code::NoAuthorizer, "spec.provider", message));
-        }
-        (_, Some(_)) => return Err(Flaw::value("spec.provider", "only action CUSTOM has a provider")),
-        (_, None) => {}
+    match spec.provider {
+        Some(_) if action != Action::Custom => Err(Flaw::value("spec.provider", "only action CUSTOM has a provider")),
+        _ => Ok(action),
     }
-    Ok(action)
 }
 
 /// As Go's `strconv.ParseBool`, which Istio reads it with.

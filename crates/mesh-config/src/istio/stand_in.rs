@@ -27,8 +27,8 @@ pub(crate) fn stand_in(kind: Kind, value: &Value, name: &ObjectName) -> Option<(
                 Some("ALLOW") => (Action::Allow, Vec::new(), "what no other policy allows is refused"),
                 _ => (Action::Deny, vec![Rule::default()], "every connection is refused"),
             };
-            let policy =
-                policy::AuthorizationPolicy { name: policy_name(name), selector, action, dry_run: false, rules };
+            let (name, provider, dry_run) = (policy_name(name), None, false);
+            let policy = policy::AuthorizationPolicy { name, selector, action, provider, dry_run, rules };
             let read =
                 AuthorizationPolicy { policy: Arc::new(policy), targets, age: Age::unknown(), remarks: Vec::new() };
             Some((Object::AuthorizationPolicy(Arc::new(read)), format!("{effect} to {of}")))

@@ -9,7 +9,7 @@ use mesh_core::{Service, Workload};
 use super::changes::Changes;
 use super::finding_set::Owner;
 use super::{
-    Translator, attached_routes, conflicts, gateways, guards, mesh_config, policies, targets, telemetries,
+    Translator, attached_routes, authorizers, conflicts, gateways, guards, mesh_config, policies, targets, telemetries,
     virtual_services, waypoints,
 };
 use crate::status::Statuses;
@@ -78,6 +78,7 @@ impl Translator {
         let (objects, policies) = (&self.definitions.objects, self.snapshot.policies());
         let l7 = waypoints::waypoints(objects, &self.options, &workloads, services, &mut findings);
         waypoints::report_missing(objects, services, policies, &l7, &mut findings);
+        authorizers::report_missing(objects, self.snapshot.providers(), &mut findings);
         let l7 = guards::guards(l7, policies, services, &workloads);
         let (routes, at_gateways) =
             virtual_services::routes(objects, &self.options, services, policies, &l7, &mut findings);

@@ -2,6 +2,7 @@
 //! left out, with a finding.
 
 mod attached_routes;
+mod authorizers;
 mod changes;
 mod claims;
 mod conflicts;

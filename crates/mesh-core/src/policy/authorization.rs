@@ -15,6 +15,8 @@ pub struct AuthorizationPolicy {
     pub selector: Option<Selector>,
     /// What becomes of a connection that a rule matches.
     pub action: Action,
+    /// The authorizer that decides where the action is CUSTOM, by its name among [`crate::Providers`].
+    pub provider: Option<Arc<str>>,
     /// Whether it is only reported what it would do (`istio.io/dry-run`).
     pub dry_run: bool,
     /// Its rules, of which one has to match. Without rules it matches nothing.
@@ -42,7 +44,8 @@ impl Scoped for AuthorizationPolicy {
 /// What becomes of a connection that a policy matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// An external authorizer decides. None can be asked about a connection: it is refused.
+    /// An external authorizer decides on a request, before anything else does. None can be asked about a connection: it is
+    /// refused.
     Custom,
     /// It is refused.
     Deny,

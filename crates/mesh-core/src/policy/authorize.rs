@@ -1,7 +1,8 @@
-//! The decision on one connection, and the proof that it was allowed.
+//! The decision on one connection or request, and the proof that it was allowed.
 //!
-//! Order: a connection without a proven identity has to be taken at all (PeerAuthentication); then CUSTOM refuses what it
-//! matches, then DENY; then, if the workload has ALLOW policies, one of them has to match.
+//! Order: a connection without a proven identity has to be taken at all (PeerAuthentication); then CUSTOM has an authorizer
+//! asked about the requests that it matches, and refuses such connections; then DENY; then, if the workload has ALLOW
+//! policies, one of them has to match.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -90,7 +91,7 @@ pub enum Denial {
     /// Policies are enforced at a waypoint, and the connection does not come from there.
     #[error("only waypoint {0} may connect here: it enforces policies that nobody else can judge")]
     PastWaypoint(Arc<Waypoint>),
-    /// A CUSTOM policy matches, and there is no authorizer to ask about a connection.
+    /// A CUSTOM policy matches, and there is no authorizer to ask: none that is named so, or none about a connection.
     #[error("AuthorizationPolicy {0} has action CUSTOM, and there is no authorizer to ask")]
     Custom(Arc<PolicyName>),
     /// A DENY policy matches.
@@ -137,31 +138,104 @@ pub fn authorize(snapshot: &Snapshot, workload: &Workload, facts: &Facts<'_>) ->
     judge(snapshot, workload, facts, &mut Unobserved)
 }
 
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It is decided.
+    Settled(Authorization),
+    /// An authorizer is to be asked first.
+    Ask(Question),
+}
+
+/// An authorizer that is to be asked about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    policy: Arc<PolicyName>,
+    provider: Arc<str>,
+    before: Answered,
+}
+
+/// The authorizers that allow a request. Only [`Question::allowed`] adds one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answered(Vec<Arc<str>>);
+
+impl Question {
+    /// The policy that has it asked.
+    #[must_use]
+    pub const fn policy(&self) -> &Arc<PolicyName> {
+        &self.policy
+    }
+
+    /// The authorizer, by its name among [`crate::Providers`].
+    #[must_use]
+    pub const fn provider(&self) -> &Arc<str> {
+        &self.provider
+    }
+
+    /// It allows the request.
+    #[must_use]
+    pub fn allowed(self) -> Answered {
+        let Answered(mut providers) = self.before;
+        providers.push(self.provider);
+        Answered(providers)
+    }
+
+    /// There is no authorizer of that name.
+    #[must_use]
+    pub fn unanswerable(self) -> Denial {
+        Denial::Custom(self.policy)
+    }
+}
+
 /// Decides whether a request may go on to where it is for, by the policies that a waypoint has for that
-/// ([`super::Policies::for_waypoint`]).
+/// ([`super::Policies::for_waypoint`]), once those who answered allow it.
 ///
-/// A path that servers read in two ways is allowed if both are, and refused if one is.
+/// An authorizer may change the request, so that it is judged again after each answer, as it is then. Each is asked once. A path
+/// that servers read in two ways is allowed if both are, and refused, or asked about, if one is.
 #[must_use]
 pub fn authorize_request(
     policies: &[&Arc<AuthorizationPolicy>],
     facts: &Facts<'_>,
     request: &RequestFacts<'_>,
-) -> Authorization {
-    by_policies(policies, Seen { facts, request: Some(request) }, &mut Unobserved, |verdict| verdict)
+    answered: &Answered,
+) -> Decision {
+    let seen = Seen { facts, request: Some(request), answered };
+    let mut customs = policies.iter().filter(|policy| policy.action == Action::Custom && !policy.dry_run);
+    let first = customs.find(|policy| !answered.settles(policy) && matches(policy, seen, &mut Unobserved));
+    if let Some(policy) = first
+        && let Some(provider) = &policy.provider
+    {
+        let (policy, provider) = (Arc::clone(&policy.name), Arc::clone(provider));
+        return Decision::Ask(Question { policy, provider, before: answered.clone() });
+    }
+    Decision::Settled(by_policies(policies, seen, &mut Unobserved, |verdict| verdict))
+}
+
+impl Answered {
+    /// Whether a CUSTOM policy has nothing more to say: its authorizer has allowed the request.
+    fn settles(&self, policy: &AuthorizationPolicy) -> bool {
+        policy.action == Action::Custom && policy.provider.as_ref().is_some_and(|provider| self.0.contains(provider))
+    }
 }
 
 /// Decides whether a connection in which nobody reads requests may go on, by the policies that a waypoint has for where it
 /// goes. A rule that asks for something of a request allows nothing, and refuses by what is left of it.
 #[must_use]
 pub fn authorize_connection(policies: &[&Arc<AuthorizationPolicy>], facts: &Facts<'_>) -> Authorization {
-    by_policies(policies, Seen { facts, request: None }, &mut Unobserved, |verdict| verdict)
+    let seen = Seen { facts, request: None, answered: &NOBODY };
+    by_policies(policies, seen, &mut Unobserved, |verdict| verdict)
 }
+
+/// Nobody is asked about connections.
+const NOBODY: Answered = Answered(Vec::new());
 
 /// What a policy is compared with: a connection, and the request on it where somebody reads that.
 #[derive(Clone, Copy)]
 struct Seen<'a> {
     facts: &'a Facts<'a>,
     request: Option<&'a RequestFacts<'a>>,
+    /// Who has been asked about it.
+    answered: &'a Answered,
 }
 
 /// Sees what [`judge`] looks at. The decision does not depend on it.
@@ -209,7 +283,7 @@ pub(super) fn judge<O: Observer>(
         Some(waypoint) => Err(Denial::PastWaypoint(Arc::clone(waypoint))),
         None => permit,
     };
-    by_policies(&policies, Seen { facts, request: None }, observer, enter)
+    by_policies(&policies, Seen { facts, request: None, answered: &NOBODY }, observer, enter)
 }
 
 /// Decides by policies; `enter` has a word on the verdict.
@@ -248,6 +322,7 @@ fn decide<O: Observer>(
     let (mut allows, mut first_allow) = (0, None);
     for action in [Action::Custom, Action::Deny, Action::Allow] {
         let these = policies.iter().filter(|policy| policy.action == action && policy.dry_run == dry_run);
+        let these = these.filter(|policy| !seen.answered.settles(policy));
         for policy in these {
             if decision.is_some() && !O::EXHAUSTIVE {
                 break;

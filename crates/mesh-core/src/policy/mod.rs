@@ -23,7 +23,8 @@ use std::sync::Arc;
 
 pub use authorization::{Action, AuthorizationPolicy, Clause, Rule, ServiceAccounts, Term, Test};
 pub use authorize::{
-    Authorization, Basis, Denial, Facts, Peer, Permit, Shadow, authorize, authorize_connection, authorize_request,
+    Answered, Authorization, Basis, Decision, Denial, Facts, Peer, Permit, Question, Shadow, authorize,
+    authorize_connection, authorize_request,
 };
 pub use client_tls::{ClientTls, ClientTlsRule, HostPattern};
 pub use explain::{Considered, Explanation, Miss, RuleOutcome, explain};

@@ -84,6 +84,7 @@ fn translate(index: usize, written: &Written) -> Arc<AuthorizationPolicy> {
         name: Arc::new(PolicyName { namespace: written.namespace.into(), name: format!("policy-{index}").into() }),
         selector: written.selector.and_then(|label| Selector::new([label])),
         action: written.action,
+        provider: (written.action == Action::Custom).then(|| "opa".into()),
         dry_run: written.dry_run,
         rules: rules.collect(),
     })

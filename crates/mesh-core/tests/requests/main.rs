@@ -1,6 +1,7 @@
 //! Who may send which request: policies that read it, and paths whatever way they are written.
 #![allow(clippy::unwrap_used)]
 
+mod authorizers;
 mod disguise;
 mod path;
 mod policies;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use mesh_core::l7::{Served, Waypoint};
 use mesh_core::policy::request::{Claim, Token, template};
 use mesh_core::policy::{
-    Action, AuthorizationPolicy, Facts, PathPatterns, Pattern, Patterns, Peer, PolicyTarget, RequestFacts, RequestTest,
-    Rule, TargetedPolicy, Term, Test, authorize_connection, authorize_request,
+    Action, Answered, AuthorizationPolicy, Decision, Facts, PathPatterns, Pattern, Patterns, Peer, PolicyTarget,
+    RequestFacts, RequestTest, Rule, TargetedPolicy, Term, Test, authorize_connection, authorize_request,
 };
 use mesh_core::{Policies, PolicyName, Service, SpiffeId, TrustDomain};
 
@@ -23,7 +23,7 @@ fn name(text: &str) -> Arc<PolicyName> {
 
 fn policy(action: Action, rule: Rule) -> Arc<AuthorizationPolicy> {
     let name = name(action.as_str());
-    Arc::new(AuthorizationPolicy { name, selector: None, action, dry_run: false, rules: vec![rule] })
+    Arc::new(AuthorizationPolicy { name, selector: None, action, provider: None, dry_run: false, rules: vec![rule] })
 }
 
 fn term(test: RequestTest) -> Term {
@@ -47,7 +47,11 @@ fn allowed_with(policies: &[Arc<AuthorizationPolicy>], request: &Request, token:
     let destination = "10.96.0.1:80".parse().unwrap();
     let facts = Facts { peer: Peer::Certificate(&identity), client: "10.0.0.1".parse().unwrap(), destination };
     let policies: Vec<_> = policies.iter().collect();
-    authorize_request(&policies, &facts, &RequestFacts { view: request, token }).verdict.is_ok()
+    let request = RequestFacts { view: request, token };
+    match authorize_request(&policies, &facts, &request, &Answered::default()) {
+        Decision::Settled(settled) => settled.verdict.is_ok(),
+        Decision::Ask(question) => panic!("{question:?}, and no policy names an authorizer"),
+    }
 }
 
 /// Whether a request of `shop/web` may go on.

@@ -30,8 +30,9 @@ struct RawHttp {
     path_prefix: Option<String>,
     #[serde(default)]
     fail_open: bool,
-    #[serde(default)]
-    clear_route_cache: bool,
+    /// Always so.
+    #[serde(rename = "clearRouteCache")]
+    _clear_route_cache: Option<bool>,
     status_on_error: Option<Value>,
     /// The older name of the next.
     #[serde(default)]
@@ -57,8 +58,9 @@ struct RawGrpc {
     timeout: Option<String>,
     #[serde(default)]
     fail_open: bool,
-    #[serde(default)]
-    clear_route_cache: bool,
+    /// Always so.
+    #[serde(rename = "clearRouteCache")]
+    _clear_route_cache: Option<bool>,
     status_on_error: Option<Value>,
     include_request_body_in_check: Option<RawBody>,
 }
@@ -106,7 +108,6 @@ pub(super) fn by_http(value: Value, field: &str) -> Result<Authorizer, Flaw> {
         timeout: timeout(raw.timeout.as_deref(), field)?,
         fail_open: raw.fail_open,
         status_on_error: status(raw.status_on_error.as_ref(), field)?,
-        clear_route_cache: raw.clear_route_cache,
         body: raw.include_request_body_in_check.map(|body| body.read(field)).transpose()?,
         asked_by: AskedBy::Http(check),
     })
@@ -120,7 +121,6 @@ pub(super) fn by_grpc(value: Value, field: &str) -> Result<Authorizer, Flaw> {
         timeout: timeout(raw.timeout.as_deref(), field)?,
         fail_open: raw.fail_open,
         status_on_error: status(raw.status_on_error.as_ref(), field)?,
-        clear_route_cache: raw.clear_route_cache,
         body: raw.include_request_body_in_check.map(|body| body.read(field)).transpose()?,
         asked_by: AskedBy::Grpc,
     })

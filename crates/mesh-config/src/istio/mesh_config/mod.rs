@@ -126,7 +126,7 @@ mod tests {
             let [(name, Provider::Authorizer(read))] = &read.providers[..] else { panic!("{read:?}") };
             assert_eq!((&**name, &*read.address.host, read.address.port), ("one", "a.b.svc.c", 80));
             assert_eq!((read.timeout.as_secs(), read.status_on_error), (600, 403));
-            assert_eq!((read.fail_open, read.clear_route_cache, read.body), (false, false, None));
+            assert_eq!((read.fail_open, read.body), (false, None));
             assert_eq!(read.asked_by == AskedBy::Grpc, by_grpc);
         }
     }
