@@ -3,8 +3,8 @@
 use schemars::{JsonSchema as _, Schema, SchemaGenerator};
 
 use super::{
-    authorization_policy, destination_rule, gateway, peer_authentication, request_authentication, telemetry,
-    virtual_service,
+    authorization_policy, destination_rule, gateway, peer_authentication, request_authentication, service_entry,
+    telemetry, virtual_service,
 };
 
 pub(crate) fn authorization_policy(generator: &mut SchemaGenerator) -> Schema {
@@ -33,4 +33,12 @@ pub(crate) fn telemetry(generator: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn virtual_service(generator: &mut SchemaGenerator) -> Schema {
     virtual_service::Spec::json_schema(generator)
+}
+
+pub(crate) fn service_entry(generator: &mut SchemaGenerator) -> Schema {
+    service_entry::Spec::json_schema(generator)
+}
+
+pub(crate) fn workload_entry(generator: &mut SchemaGenerator) -> Schema {
+    service_entry::RawEndpoint::json_schema(generator)
 }

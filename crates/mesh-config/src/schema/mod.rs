@@ -24,7 +24,7 @@ struct Definition {
     spec: fn(&mut SchemaGenerator) -> Schema,
 }
 
-const DEFINITIONS: [Definition; 7] = [
+const DEFINITIONS: [Definition; 9] = [
     Definition {
         group: "networking.istio.io",
         kind: "VirtualService",
@@ -51,6 +51,24 @@ const DEFINITIONS: [Definition; 7] = [
         description: "What gateways open for clients outside the mesh.",
         columns: &[],
         spec: istio::schema::gateway,
+    },
+    Definition {
+        group: "networking.istio.io",
+        kind: "ServiceEntry",
+        plural: "serviceentries",
+        short_names: &["se"],
+        description: "Hosts that are no Services of the cluster, and where they are.",
+        columns: &[("Hosts", ".spec.hosts"), ("Location", ".spec.location"), ("Resolution", ".spec.resolution")],
+        spec: istio::schema::service_entry,
+    },
+    Definition {
+        group: "networking.istio.io",
+        kind: "WorkloadEntry",
+        plural: "workloadentries",
+        short_names: &["we"],
+        description: "An endpoint that is no Pod, for ServiceEntries that select it.",
+        columns: &[("Address", ".spec.address")],
+        spec: istio::schema::workload_entry,
     },
     Definition {
         group: "security.istio.io",

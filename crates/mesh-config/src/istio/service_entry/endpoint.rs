@@ -43,17 +43,25 @@ pub struct WorkloadEntry {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct RawEndpoint {
+pub(in crate::istio) struct RawEndpoint {
+    /// An IP address, or a name of DNS.
     #[serde(default)]
     address: String,
+    /// Ports by the names of the ServiceEntry's, where they are others.
     #[serde(default)]
     ports: BTreeMap<String, u16>,
+    /// Its labels.
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    /// Read, and not honoured: a finding says so.
     network: Option<String>,
+    /// Where it is: `region/zone/subzone`.
     locality: Option<String>,
+    /// Its share, in relation to the others'.
     weight: Option<u32>,
+    /// Read, and not honoured: a finding says so.
     service_account: Option<String>,
 }
 

@@ -12,7 +12,7 @@ use mesh_core::{PolicyName, Protocol, Resolution, Speaks};
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::endpoint::RawEndpoint;
+pub(super) use self::endpoint::RawEndpoint;
 pub use self::endpoint::{EndpointAddress, EntryEndpoint, WorkloadEntry};
 use super::destination_rule::exported_to;
 use super::{Flaw, Remark, decode, policy_name};
@@ -68,38 +68,54 @@ pub struct EntryPort {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Spec {
+pub(super) struct Spec {
+    /// The hosts, in full; `*.example.com` for all within a domain.
     #[serde(default)]
     hosts: Vec<String>,
+    /// Addresses at which clients ask for the hosts.
     #[serde(default)]
     addresses: Vec<String>,
+    /// The ports.
     #[serde(default)]
     ports: Vec<RawPort>,
+    /// MESH_EXTERNAL or MESH_INTERNAL.
     #[serde(default)]
     location: RawLocation,
+    /// NONE, STATIC, DNS or DNS_ROUND_ROBIN.
     #[serde(default)]
     resolution: RawResolution,
+    /// The endpoints.
     #[serde(default)]
     endpoints: Vec<RawEndpoint>,
+    /// The Pods and WorkloadEntries that are endpoints.
     workload_selector: Option<RawSelector>,
+    /// The namespaces whose clients it is for; `.` for its own.
     export_to: Option<Vec<String>>,
+    /// Of these names the certificates of endpoints have one, where TLS is begun to them.
     #[serde(default)]
     subject_alt_names: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawPort {
+    /// The number.
     number: u16,
+    /// What is spoken: HTTP, HTTPS, HTTP2, GRPC, TLS, TCP, MONGO.
     #[serde(default)]
     protocol: String,
+    /// The name.
     #[serde(default)]
     name: String,
+    /// The port at endpoints, where it is another.
     target_port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum RawLocation {
     #[default]
     #[serde(rename = "MESH_EXTERNAL")]
@@ -109,6 +125,7 @@ enum RawLocation {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum RawResolution {
     #[default]
     #[serde(rename = "NONE")]
@@ -122,8 +139,10 @@ enum RawResolution {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawSelector {
+    /// Labels that they have.
     #[serde(default)]
     labels: BTreeMap<String, String>,
 }
