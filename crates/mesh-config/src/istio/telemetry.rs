@@ -102,7 +102,7 @@ struct RawTracing {
     /// As which side.
     #[serde(rename = "match")]
     only: Option<Match>,
-    /// Where spans go.
+    /// Not honoured: spans go where the programs' flag says.
     providers: Option<Vec<ProviderRef>>,
     /// Of traces that begin here, how many percent are recorded.
     random_sampling_percentage: Option<f64>,
@@ -226,8 +226,8 @@ impl RawTracing {
         ignored("enableIstioTags", self.enable_istio_tags == Some(false), "spans tell who it was between in any case");
         let by_id = self.use_request_id_for_trace_sampling == Some(true);
         ignored("useRequestIdForTraceSampling", by_id, "the trace's own context says whether it is recorded");
-        let mut providers = self.providers.unwrap_or_default();
-        ignored("providers", providers.len() > 1, "spans go to the first");
+        let named = self.providers.is_some_and(|providers| !providers.is_empty());
+        ignored("providers", named, "spans go where the programs' flag --otlp-endpoint says");
         let sampling = self.random_sampling_percentage.map(|percent| {
             let wrong = || Flaw::value(format!("{field}.randomSamplingPercentage"), "it is not from 0 to 100");
             Percent::new(percent).ok_or_else(wrong)
@@ -241,7 +241,6 @@ impl RawTracing {
         });
         Ok(Tracing {
             side: side(self.only),
-            provider: (!providers.is_empty()).then(|| providers.swap_remove(0).name.into()),
             disabled: self.disable_span_reporting,
             sampling: sampling.transpose()?,
             tags: tags.transpose()?,

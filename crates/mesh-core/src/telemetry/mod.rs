@@ -62,8 +62,6 @@ pub struct Logging {
 pub struct Tracing {
     /// Of one side; none for both.
     pub side: Option<Side>,
-    /// The provider that spans go to.
-    pub provider: Option<Arc<str>>,
     /// No spans; what a request says of its trace goes on all the same.
     pub disabled: Option<bool>,
     /// Of the traces that begin here, those that are recorded.
@@ -199,10 +197,7 @@ enum Level {
 impl Tracing {
     /// What `nearer` says counts.
     fn take(&mut self, nearer: &Self) {
-        let Self { side: _, provider, disabled, sampling, tags } = nearer;
-        if provider.is_some() {
-            self.provider.clone_from(provider);
-        }
+        let Self { side: _, disabled, sampling, tags } = nearer;
         self.disabled = disabled.or(self.disabled);
         self.sampling = sampling.or(self.sampling);
         if tags.is_some() {
