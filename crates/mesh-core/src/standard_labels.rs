@@ -6,6 +6,73 @@ use crate::model::Workload;
 /// What a label says when nothing is known.
 pub const UNKNOWN: &str = "unknown";
 
+/// The labels that say whom a connection or a request is between, in the order of [`Between::values`].
+pub const BETWEEN: [&str; 20] = [
+    "reporter",
+    "source_workload",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "source_canonical_service",
+    "source_canonical_revision",
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_cluster",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+    "destination_service",
+    "destination_service_name",
+    "destination_service_namespace",
+];
+
+/// Whom a connection or a request is between, and who says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Between<'a> {
+    /// Who says so.
+    pub reporter: &'a str,
+    /// The client.
+    pub source: PartyLabels<'a>,
+    /// The server.
+    pub destination: PartyLabels<'a>,
+    /// The Service: its host name, name and namespace.
+    pub service: [&'a str; 3],
+}
+
+impl<'a> Between<'a> {
+    /// The labels' values, in the order of [`BETWEEN`].
+    #[must_use]
+    pub const fn values(&self) -> [&'a str; BETWEEN.len()] {
+        let (source, destination, [hostname, name, namespace]) = (&self.source, &self.destination, self.service);
+        [
+            self.reporter,
+            source.workload,
+            source.namespace,
+            source.principal,
+            source.app,
+            source.version,
+            source.cluster,
+            source.canonical_service,
+            source.canonical_revision,
+            destination.workload,
+            destination.namespace,
+            destination.principal,
+            destination.app,
+            destination.version,
+            destination.cluster,
+            destination.canonical_service,
+            destination.canonical_revision,
+            hostname,
+            name,
+            namespace,
+        ]
+    }
+}
+
 /// The values of one side's labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartyLabels<'a> {

@@ -10,41 +10,62 @@ use std::{
     time::Duration,
 };
 
+use mesh_core::standard_labels::{BETWEEN, Between};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
 
 pub use self::registry::{Listed, Registry};
 
+/// Label names of connections.
+pub const CONNECTION_LABELS: [&str; 23] =
+    after_parties(["request_protocol", "response_flags", "connection_security_policy"]);
+
 /// Label names of requests, in the order of [`RequestLabels`].
-pub const REQUEST_LABELS: [&str; 25] = [
-    "reporter",
-    "source_workload",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "destination_workload",
-    "destination_workload_namespace",
-    "destination_principal",
-    "destination_app",
-    "destination_version",
-    "destination_cluster",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_service",
-    "destination_service_name",
-    "destination_service_namespace",
+pub const REQUEST_LABELS: [&str; 25] = after_parties([
     "request_protocol",
     "response_code",
     "grpc_response_status",
     "response_flags",
     "connection_security_policy",
-];
+]);
+
+/// These names behind those of the parties.
+const fn after_parties<const ENDS: usize, const ALL: usize>(ends: [&'static str; ENDS]) -> [&'static str; ALL] {
+    let mut all = [""; ALL];
+    let mut index = 0;
+    while index < ALL {
+        all[index] = if index < BETWEEN.len() { BETWEEN[index] } else { ends[index - BETWEEN.len()] };
+        index += 1;
+    }
+    all
+}
 
 /// Values of a request's labels.
 pub type RequestLabels = [String; REQUEST_LABELS.len()];
+
+/// How a request ended, as its labels tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestEnd<'a> {
+    /// Whether it is gRPC's.
+    pub is_grpc: bool,
+    /// The status; 0 where there was no answer.
+    pub status: u16,
+    /// gRPC's status, where it is known.
+    pub grpc: Option<u16>,
+    /// The response flags.
+    pub flags: &'a str,
+    /// The connection's `connection_security_policy`.
+    pub security: &'a str,
+}
+
+/// The values of a request's labels: whom it was between, and how it ended.
+#[must_use]
+pub fn request_labels(between: &Between<'_>, end: &RequestEnd<'_>) -> RequestLabels {
+    let protocol = if end.is_grpc { "grpc" } else { "http" };
+    let (status, grpc) = (end.status.to_string(), end.grpc.map_or_else(String::new, |status| status.to_string()));
+    let ends = [protocol, &*status, &*grpc, end.flags, end.security];
+    let mut all = between.values().into_iter().chain(ends);
+    std::array::from_fn(|_| all.next().unwrap_or_default().to_owned())
+}
 
 /// Sets of labels that are kept apart; what comes after is counted with unknown parties. Clients choose what they are
 /// answered; they must not choose our memory.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use mesh_metrics::Registry;
+use mesh_metrics::{CONNECTION_LABELS, Registry};
 use prometheus::{IntCounter, IntCounterVec, Opts};
 
 use super::{
@@ -51,7 +51,7 @@ impl TcpMetrics {
     /// Registers the metrics.
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let tcp = |name: &str, help: &str| {
-            let metric = IntCounterVec::new(Opts::new(name, help), &labels::NAMES)?;
+            let metric = IntCounterVec::new(Opts::new(name, help), &CONNECTION_LABELS)?;
             registry.register(Box::new(metric.clone()))?;
             Ok::<_, prometheus::Error>(metric)
         };

@@ -10,11 +10,8 @@ use std::{
 use mesh_core::{Service, SpiffeId, Workload};
 use mesh_metrics::RequestSeries;
 
-use super::{Parties, Protocol, Telemetry};
-use crate::{
-    inbound::Target,
-    upstream::{Cluster, Endpoint},
-};
+use super::{Parties, Telemetry};
+use crate::upstream::{Cluster, Endpoint};
 
 /// What one thread keeps; where more is asked for it begins anew.
 const MAX_KEPT: usize = 4_096;
@@ -26,7 +23,7 @@ struct Key {
     status: u16,
     grpc: Option<u16>,
     flags: &'static str,
-    protocol: Protocol,
+    is_grpc: bool,
 }
 
 /// The series, with the parties, so that no other is ever at their places. Endpoints and clusters that are gone may go: what is weak
@@ -55,10 +52,7 @@ impl SeriesCache {
         endpoint: Option<&Rc<Endpoint>>,
         cluster: Option<&Rc<Cluster>>,
     ) -> Arc<RequestSeries> {
-        let service = match &parties.arrival.target {
-            Target::Service(service, _) => Some(service),
-            Target::Workload(_) | Target::Gateway(_) => None,
-        };
+        let service = parties.arrival.target.service();
         // Of a client that is no workload that is known, the identity tells; its text is shared by what one tunnel carries.
         let identity = parties.arrival.client.identity.as_ref().filter(|_| parties.source.is_none());
         let key = Key {
@@ -72,7 +66,7 @@ impl SeriesCache {
             status: parties.status,
             grpc: parties.grpc,
             flags: parties.flags,
-            protocol: parties.protocol,
+            is_grpc: parties.is_grpc,
         };
         if let Some(kept) = self.known.borrow().get(&key) {
             return kept.series.clone();

@@ -76,7 +76,7 @@ const ROWS: &[Row] = &[
     row("mesh-jwt", &["mesh-core"]),
     row("mesh-kube", &["mesh-config"]),
     row("mesh-otlp", &["mesh-core"]),
-    Row { package: "mesh-metrics", ours: &[], others: Some(&["prometheus"]) },
+    Row { package: "mesh-metrics", ours: &["mesh-core"], others: Some(&["prometheus"]) },
     Row { package: "mesh-signals", ours: &[], others: Some(&["memchr"]) },
     row("mesh-node", NODE),
     row("mesh-waypoint", WAYPOINT),
