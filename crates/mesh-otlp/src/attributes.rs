@@ -24,15 +24,13 @@ fn pair(key: &str, value: Value) -> KeyValue {
 }
 
 /// Nanoseconds since 1970, as OTLP has moments.
-#[must_use]
-pub fn nanoseconds(at: SystemTime) -> u64 {
+pub(crate) fn nanoseconds(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A sampled span of that place in a trace, below that one, with nothing else said of it.
-#[must_use]
-pub fn of_context(context: &TraceContext, parent: Option<[u8; 8]>) -> Span {
+pub(crate) fn of_context(context: &TraceContext, parent: Option<[u8; 8]>) -> Span {
     Span {
         trace_id: context.trace_id.into(),
         span_id: context.span_id.into(),

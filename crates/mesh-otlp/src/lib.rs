@@ -9,14 +9,16 @@ mod args;
 mod attributes;
 mod collector;
 mod export;
+mod placed;
 mod source;
 
 pub use args::SpanArgs;
-pub use attributes::{integer, nanoseconds, of_context, party_attributes, text, workload_attributes};
+pub use attributes::{integer, party_attributes, text, workload_attributes};
 pub use collector::{Collector, CollectorError, Protocol};
 pub use export::{Exporter, Queue, Record, queue};
 pub use opentelemetry_proto::tonic::common::v1::KeyValue;
-pub use opentelemetry_proto::tonic::trace::v1::{Span, Status, span, status::StatusCode};
+pub use opentelemetry_proto::tonic::trace::v1::{Span, Status, span};
+pub use placed::{Placed, failed};
 pub use source::Source;
 
 /// What became of a span: a closed set, for metrics.

@@ -4,10 +4,10 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mesh_core::TraceContext;
-use mesh_otlp::{Collector, Exporter, Protocol, Queue, Record, Source, Span, SpanFate, of_context, queue};
+use mesh_otlp::{Collector, Exporter, Placed, Protocol, Queue, Record, Source, Span, SpanFate, queue, span};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
     trace_service_server::{TraceService, TraceServiceServer},
@@ -23,7 +23,11 @@ struct Numbered(u64);
 
 impl Record for Numbered {
     fn into_span(self) -> Span {
-        of_context(&TraceContext::root(7, self.0, true), None)
+        Placed::begin(TraceContext::root(7, self.0, true), None).into_span(
+            span::SpanKind::Internal,
+            "of a test".to_owned(),
+            SystemTime::now(),
+        )
     }
 }
 

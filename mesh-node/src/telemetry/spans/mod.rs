@@ -7,12 +7,9 @@ mod otlp;
 use std::time::SystemTime;
 
 use mesh_core::TraceContext;
-use mesh_otlp::{Collector, Exporter, Queue, SpanFate, queue};
+use mesh_otlp::{Collector, Exporter, Placed, Queue, SpanFate, queue};
 
 use super::{Metrics, Refused, Report};
-
-/// Events that one span keeps.
-const MAX_EVENTS: usize = 32;
 
 /// Which side of the set-up a span tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,36 +20,23 @@ pub enum SpanKind {
     Server,
 }
 
-/// A moment in a span.
-#[derive(Debug)]
-struct SpanEvent {
-    at: SystemTime,
-    name: &'static str,
-    detail: Option<String>,
-}
-
 /// A span that has begun.
 #[derive(Debug)]
 pub struct Span {
-    context: TraceContext,
-    parent: Option<[u8; 8]>,
+    placed: Placed,
     kind: SpanKind,
-    started: SystemTime,
-    events: Vec<SpanEvent>,
 }
 
 impl Span {
     /// The `traceparent` by which the other end continues the trace.
     #[must_use]
     pub fn traceparent(&self) -> String {
-        self.context.to_string()
+        self.placed.context.to_string()
     }
 
     /// Notes that something happened now.
     pub fn event(&mut self, name: &'static str, detail: Option<String>) {
-        if self.events.len() < MAX_EVENTS {
-            self.events.push(SpanEvent { at: SystemTime::now(), name, detail });
-        }
+        self.placed.event(name, detail);
     }
 }
 
@@ -99,7 +83,7 @@ impl Spans {
                 None => TraceContext::root(fastrand::u128(..), span, true),
             };
             let parent = above.map(|above| above.span_id);
-            Box::new(Span { context, parent, kind, started: SystemTime::now(), events: Vec::new() })
+            Box::new(Span { placed: Placed::begin(context, parent), kind })
         })
     }
 
@@ -146,8 +130,9 @@ mod tests {
             let span = spans(sampling).begin(SpanKind::Server, Some(&above.to_string()));
             assert_eq!(span.is_some(), sampled);
             if let Some(span) = span {
-                assert_eq!((span.context.trace_id, span.parent), (above.trace_id, Some(above.span_id)));
-                assert_ne!(span.context.span_id, above.span_id);
+                let Placed { context, parent, .. } = span.placed;
+                assert_eq!((context.trace_id, parent), (above.trace_id, Some(above.span_id)));
+                assert_ne!(context.span_id, above.span_id);
             }
         }
     }
@@ -155,7 +140,7 @@ mod tests {
     #[test]
     fn a_broken_parent_begins_a_new_trace() {
         let span = spans(1.0).begin(SpanKind::Server, Some("00-nonsense")).expect("sampled");
-        assert_eq!(span.parent, None);
+        assert_eq!(span.placed.parent, None);
         assert!(spans(0.0).begin(SpanKind::Client, None).is_none());
     }
 }

@@ -1,8 +1,8 @@
 //! Spans in OTLP's form, with the attributes of OpenTelemetry's semantic conventions where it has them.
 
-use mesh_otlp::{KeyValue, Record, Span, Status, StatusCode, nanoseconds, of_context, party_attributes, span, text};
+use mesh_otlp::{KeyValue, Record, Span, failed, party_attributes, span, text};
 
-use super::{Finished, SpanEvent, SpanKind};
+use super::{Finished, SpanKind};
 use crate::telemetry::Report;
 
 impl Record for Finished {
@@ -13,20 +13,8 @@ impl Record for Finished {
             SpanKind::Server => (span::SpanKind::Server, "accept"),
         };
         let mut attributes = attributes(&report);
-        let status = error.map(|(kind, message)| {
-            attributes.push(text("error.type", kind));
-            Status { code: StatusCode::Error.into(), message }
-        });
-        Span {
-            name: name.to_owned(),
-            kind: kind.into(),
-            start_time_unix_nano: nanoseconds(span.started),
-            end_time_unix_nano: nanoseconds(ended),
-            attributes,
-            events: span.events.into_iter().map(event).collect(),
-            status,
-            ..of_context(&span.context, span.parent)
-        }
+        let status = error.map(|(kind, message)| failed(kind, message, &mut attributes));
+        Span { attributes, status, ..span.placed.into_span(kind, name.to_owned(), ended) }
     }
 }
 
@@ -43,13 +31,4 @@ fn attributes(report: &Report) -> Vec<KeyValue> {
         attributes.push(text("mesh.server.service", &service.hostname));
     }
     attributes
-}
-
-fn event(event: SpanEvent) -> span::Event {
-    span::Event {
-        time_unix_nano: nanoseconds(event.at),
-        name: event.name.to_owned(),
-        attributes: event.detail.iter().map(|detail| text("detail", detail)).collect(),
-        dropped_attributes_count: 0,
-    }
 }

@@ -3,8 +3,9 @@
 use std::{cell::RefCell, net::SocketAddr, sync::Arc};
 
 use mesh_core::{SpiffeId, TraceContext, Workload};
+use mesh_otlp::Placed;
 
-use super::{Finished, Placed, RequestFacts, Tracer};
+use super::{Finished, RequestFacts, Tracer};
 use crate::upstream::{ClusterKey, Endpoint};
 
 /// An endpoint, as spans tell of it.

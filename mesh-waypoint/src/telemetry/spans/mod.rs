@@ -5,7 +5,7 @@ mod attempt;
 mod otlp;
 mod request;
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 use mesh_core::{
@@ -13,15 +13,12 @@ use mesh_core::{
     propagation::{self, Carried, Form},
     telemetry::Tracing,
 };
-use mesh_otlp::{Collector, Exporter, Queue, SpanFate, queue};
+use mesh_otlp::{Collector, Exporter, Placed, Queue, SpanFate, queue};
 use prometheus::IntCounterVec;
 
 pub(crate) use self::attempt::{AttemptEnd, AttemptSpan, Upstream};
 pub(crate) use self::otlp::Finished;
 pub(crate) use self::request::{Outcome, RequestFacts, RequestSpan};
-
-/// Events that one span keeps.
-const MAX_EVENTS: usize = 32;
 
 /// Where spans go, as they end.
 #[derive(Debug)]
@@ -31,35 +28,6 @@ pub(crate) struct Tracer {
     sampling: f64,
     /// How many became what.
     told: IntCounterVec,
-}
-
-/// A moment in a span.
-#[derive(Debug)]
-struct Event {
-    at: SystemTime,
-    name: &'static str,
-    detail: Option<String>,
-}
-
-/// A span's place in its trace and in time.
-#[derive(Debug)]
-struct Placed {
-    context: TraceContext,
-    parent: Option<[u8; 8]>,
-    started: SystemTime,
-    events: Vec<Event>,
-}
-
-impl Placed {
-    fn begin(context: TraceContext, parent: Option<[u8; 8]>) -> Self {
-        Self { context, parent, started: SystemTime::now(), events: Vec::new() }
-    }
-
-    fn event(&mut self, name: &'static str, detail: Option<String>) {
-        if self.events.len() < MAX_EVENTS {
-            self.events.push(Event { at: SystemTime::now(), name, detail });
-        }
-    }
 }
 
 impl Tracer {

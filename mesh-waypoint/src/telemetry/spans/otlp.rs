@@ -5,11 +5,10 @@ use std::{sync::Arc, time::SystemTime};
 
 use mesh_core::{SpiffeId, TraceContext, Workload};
 use mesh_otlp::{
-    KeyValue, Record, Span, Status, StatusCode, integer, nanoseconds, of_context, party_attributes, span, text,
-    workload_attributes,
+    KeyValue, Placed, Record, Span, Status, failed, integer, party_attributes, span, text, workload_attributes,
 };
 
-use super::{AttemptEnd, Event, Outcome, Placed, RequestFacts, Upstream};
+use super::{AttemptEnd, Outcome, RequestFacts, Upstream};
 
 /// A span that has ended.
 #[derive(Debug)]
@@ -72,17 +71,8 @@ impl Record for Finished {
                 (span::SpanKind::Client, Some(upstream.cluster.to_string()), status, Vec::new())
             }
         };
-        Span {
-            name: asked.map_or_else(|| request.method.to_string(), |asked| format!("{} {asked}", request.method)),
-            kind: kind.into(),
-            start_time_unix_nano: nanoseconds(placed.started),
-            end_time_unix_nano: nanoseconds(ended),
-            attributes,
-            links,
-            status,
-            events: placed.events.into_iter().map(event).collect(),
-            ..of_context(&placed.context, placed.parent)
-        }
+        let name = asked.map_or_else(|| request.method.to_string(), |asked| format!("{} {asked}", request.method));
+        Span { attributes, links, status, ..placed.into_span(kind, name, ended) }
     }
 }
 
@@ -159,7 +149,7 @@ fn of_outcome(outcome: &Outcome, attributes: &mut Vec<KeyValue>) -> Option<Statu
         attributes.extend([text("rpc.system", "grpc"), integer("rpc.grpc.status_code", grpc.into())]);
     }
     match outcome.status {
-        0 => Some(error("no_response", "the client went away before there was an answer".to_owned(), attributes)),
+        0 => Some(failed("no_response", "the client went away before there was an answer".to_owned(), attributes)),
         status => of_status(status, 500, attributes),
     }
 }
@@ -167,9 +157,9 @@ fn of_outcome(outcome: &Outcome, attributes: &mut Vec<KeyValue>) -> Option<Statu
 fn of_end(end: AttemptEnd, attributes: &mut Vec<KeyValue>) -> Option<Status> {
     match end {
         AttemptEnd::Answered(status) => of_status(status, 400, attributes),
-        AttemptEnd::Failed(kind, message) => Some(error(kind, message, attributes)),
+        AttemptEnd::Failed(kind, message) => Some(failed(kind, message, attributes)),
         AttemptEnd::Abandoned => {
-            Some(error("abandoned", "nobody waited for the answer any longer".to_owned(), attributes))
+            Some(failed("abandoned", "nobody waited for the answer any longer".to_owned(), attributes))
         }
     }
 }
@@ -177,15 +167,7 @@ fn of_end(end: AttemptEnd, attributes: &mut Vec<KeyValue>) -> Option<Status> {
 /// A status; from `worst` on it is an error, which for who asks is 400 and for who is asked 500.
 fn of_status(status: u16, worst: u16, attributes: &mut Vec<KeyValue>) -> Option<Status> {
     attributes.push(integer("http.response.status_code", status.into()));
-    (status >= worst).then(|| {
-        attributes.push(text("error.type", &status.to_string()));
-        Status { code: StatusCode::Error.into(), message: String::new() }
-    })
-}
-
-fn error(kind: &str, message: String, attributes: &mut Vec<KeyValue>) -> Status {
-    attributes.push(text("error.type", kind));
-    Status { code: StatusCode::Error.into(), message }
+    (status >= worst).then(|| failed(&status.to_string(), String::new(), attributes))
 }
 
 fn link(context: &TraceContext) -> span::Link {
@@ -194,14 +176,5 @@ fn link(context: &TraceContext) -> span::Link {
         span_id: context.span_id.into(),
         attributes: vec![text("mesh.link", "the set-up of the tunnel that it came by")],
         ..span::Link::default()
-    }
-}
-
-fn event(event: Event) -> span::Event {
-    span::Event {
-        time_unix_nano: nanoseconds(event.at),
-        name: event.name.to_owned(),
-        attributes: event.detail.iter().map(|detail| text("detail", detail)).collect(),
-        dropped_attributes_count: 0,
     }
 }

@@ -9,9 +9,10 @@ use mesh_core::{
     propagation::Form,
     telemetry::{Tag, Tracing},
 };
+use mesh_otlp::Placed;
 
-use super::{AttemptSpan, Finished, Placed, Tracer, Upstream, inject};
-use crate::inbound::{Arrival, Target};
+use super::{AttemptSpan, Finished, Tracer, Upstream, inject};
+use crate::inbound::Arrival;
 
 /// What is known of a request when it comes, for its span and those below.
 #[derive(Debug)]
@@ -43,16 +44,13 @@ impl RequestFacts {
             method: parts.method.clone(),
             path: parts.uri.path().to_owned(),
             version: parts.version,
-            scheme: if matches!(&arrival.target, Target::Gateway(entrance) if entrance.tls) { "https" } else { "http" },
+            scheme: arrival.target.scheme(),
             authority: authority.map(str::to_owned),
             user_agent: parts.headers.get(USER_AGENT).cloned(),
             client: client.address,
             client_workload: client.workload.clone(),
             client_identity: client.identity.clone(),
-            service: match &arrival.target {
-                Target::Service(service, _) => Some(service.clone()),
-                Target::Workload(_) | Target::Gateway(_) => None,
-            },
+            service: arrival.target.service().cloned(),
             port: arrival.target.port(),
             tags,
         }
