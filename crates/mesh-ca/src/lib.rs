@@ -21,7 +21,7 @@ pub use authority::{Authority, AuthorityError, RemoteSettings};
 pub use client::CaClient;
 pub use gatekeeper::{Caller, Denial, Gatekeeper};
 pub use proto::{CreateCertificateRequest, CreateCertificateResponse};
-pub use server::{ServeError, ServerIdentity, serve};
+pub use server::{ConnectionPlace, ServeError, ServerIdentity, accept, serve};
 pub use service::{CaService, Outcome, Outcomes};
 
 /// The DNS name by which the server of a cluster's CA is known.

@@ -122,6 +122,10 @@ pub async fn serve<G: Gatekeeper>(
         .with_cert_resolver(identity.clone());
     config.alpn_protocols = vec![b"h2".to_vec()];
     let (connections, incoming) = mpsc::channel(1);
+    let carry = move |stream, peer, place| {
+        let connections = connections.clone();
+        async move { drop(connections.send(Ok::<_, io::Error>(Connection { stream, peer, _place: place })).await) }
+    };
     let server = tonic::transport::Server::builder()
         .concurrency_limit_per_connection(REQUESTS_AT_ONCE)
         .max_concurrent_streams(MAX_STREAMS)
@@ -131,13 +135,22 @@ pub async fn serve<G: Gatekeeper>(
         .serve_with_incoming(service, ReceiverStream::new(incoming));
     tokio::select! {
         ended = server => Ok(ended?),
-        () = accept(listener, TlsAcceptor::from(Arc::new(config)), connections) => Ok(()),
+        () = accept(listener, TlsAcceptor::from(Arc::new(config)), MAX_CONNECTIONS, carry) => Ok(()),
         () = identity.renew() => Ok(()),
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, connections: mpsc::Sender<io::Result<Connection>>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// A place among the connections that there may be at once; free again when it is dropped.
+pub type ConnectionPlace = OwnedSemaphorePermit;
+
+/// Accepts connections, `most` of them at once, and has each carried once TLS has begun. Runs until dropped.
+pub async fn accept<F: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    most: usize,
+    carry: impl Fn(TlsStream<TcpStream>, SocketAddr, ConnectionPlace) -> F + Clone + Send + Sync + 'static,
+) {
+    let places = Arc::new(Semaphore::new(most));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
@@ -148,10 +161,10 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, connections: mpsc:
                 continue;
             }
         };
-        let (acceptor, connections) = (acceptor.clone(), connections.clone());
+        let (acceptor, carry) = (acceptor.clone(), carry.clone());
         tokio::spawn(async move {
             match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => drop(connections.send(Ok(Connection { stream, peer, _place: place })).await),
+                Ok(Ok(stream)) => carry(stream, peer, place).await,
                 Ok(Err(error)) => tracing::info!(%peer, %error, "handshake failed"),
                 Err(_) => tracing::info!(%peer, "no handshake within its time"),
             }

@@ -11,12 +11,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_ca::ServerIdentity;
+use mesh_ca::{ConnectionPlace, ServerIdentity};
 use mesh_transport::tls::provider;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::review;
 
@@ -26,10 +26,10 @@ const PATH: &str = "/validate";
 const MAX_BODY: usize = 8 << 20;
 /// Connections at once; the API server keeps a few.
 const MAX_CONNECTIONS: usize = 64;
-/// From accept to the end of the handshake, and for the head of a request.
+/// How long the body of a question may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Pause after accept() failed for lack of memory or descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection may be without a question, or over the head of one.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// TLS under the server's own name.
 pub(super) fn acceptor(identity: Arc<ServerIdentity>) -> Result<TlsAcceptor, rustls::Error> {
@@ -41,34 +41,17 @@ pub(super) fn acceptor(identity: Arc<ServerIdentity>) -> Result<TlsAcceptor, rus
 
 /// Answers until dropped.
 pub(super) async fn serve(listener: TcpListener, acceptor: TlsAcceptor) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let acceptor = acceptor.clone();
-        tokio::spawn(async move {
-            connection(stream, acceptor).await;
-            drop(place);
-        });
-    }
+    let carry = |stream, _peer, place| async move {
+        connection(stream).await;
+        drop::<ConnectionPlace>(place);
+    };
+    mesh_ca::accept(listener, acceptor, MAX_CONNECTIONS, carry).await;
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor) {
-    let stream = match timeout(PATIENCE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::info!(%error, "webhook: handshake failed"),
-        Err(_) => return tracing::info!("webhook: no handshake within its time"),
-    };
+async fn connection(stream: TlsStream<TcpStream>) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE * 12)
+        .header_read_timeout(IDLE)
         .serve_connection(TokioIo::new(stream), service_fn(async |request| Ok::<_, Infallible>(answer(request).await)));
     if let Err(error) = served.await {
         tracing::debug!(%error, "webhook: connection ended");
