@@ -5,22 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
-use kube::runtime::controller::{Action, Error};
-use kube::runtime::{Controller, watcher};
+use kube::runtime::controller::Action;
 use mesh_core::l7::GATEWAY_NAME;
 use mesh_transport::CertificateSource as _;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::Gateways;
 use super::apply::{ApplyError, apply, remove};
 use super::condition::Condition;
+use super::controller;
 use super::manifest::{MANAGED, MANAGED_BY_US, Plan};
-use super::object::{GatewayObject, Scale, gateways as kind, made_name};
+use super::object::{GatewayObject, Scale, made_name};
 
 /// Pause before what failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(3);
@@ -94,28 +92,14 @@ fn name_of(gateway: &GatewayObject) -> (String, String) {
 /// Follows Gateways, and what was made for them, until dropped.
 pub(super) async fn follow(gateways: &Arc<Gateways>) {
     let client = &gateways.client;
-    let made = watcher::Config::default().labels(&format!("{MANAGED}={MANAGED_BY_US}"));
-    let (again, all) = mpsc::channel(1);
-    let main: Api<GatewayObject> = Api::all_with(client.clone(), &kind());
-    let controller = Controller::new_with(main, watcher::Config::default(), kind())
-        .owns(Api::<Deployment>::all(client.clone()), made.clone())
-        .owns(Api::<Service>::all(client.clone()), made.clone())
-        .owns(Api::<ServiceAccount>::all(client.clone()), made)
-        .reconcile_all_on(ReceiverStream::new(all));
+    let (controller, again) = controller::of_gateways(client);
+    let controller = controller.owns(Api::<ServiceAccount>::all(client.clone()), controller::made());
     let later = |_: Arc<GatewayObject>, _: &DeployError, _: Arc<Gateways>| Action::requeue(TRY_AGAIN);
-    let mut done = std::pin::pin!(controller.run(reconcile, later, gateways.clone()));
-    let report = async {
-        while let Some(result) = done.next().await {
-            match result {
-                // It is gone meanwhile.
-                Ok(_) | Err(Error::ObjectNotFound(_)) => {}
-                Err(Error::ReconcilerFailed(error, gateway)) => {
-                    tracing::warn!(%gateway, %error, "Gateway not as it should be; it is tried again");
-                }
-                Err(error) => tracing::warn!(%error, "Gateways are not followed; it is tried again"),
-            }
-        }
-    };
+    let report = controller::report(
+        controller.run(reconcile, later, gateways.clone()),
+        |gateway, error| tracing::warn!(%gateway, %error, "Gateway not as it should be; it is tried again"),
+        |error| tracing::warn!(%error, "Gateways are not followed; it is tried again"),
+    );
     tokio::join!(report, tell_of_changes(gateways, again));
 }
 

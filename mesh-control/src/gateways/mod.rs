@@ -5,6 +5,7 @@
 mod apply;
 mod classes;
 mod condition;
+mod controller;
 mod deploy;
 mod manifest;
 mod object;

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, GroupVersionKind, Patch, PatchParams};
-use kube::runtime::controller::{Action, Error};
+use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
 use mesh_config::{Config, Key, RouteStatus, Severity};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Gateways;
 use super::condition::{Condition, written};
+use super::controller;
 use super::object::CONTROLLER;
 
 const GROUP: &str = "gateway.networking.k8s.io";
@@ -55,20 +55,12 @@ async fn of_kind(gateways: &Arc<Gateways>, (name, version): (&'static str, &str)
     let controller = Controller::new_with(api, watcher::Config::default(), resource)
         .reconcile_all_on(ReceiverStream::new(all))
         .run(reconcile, later, kind);
-    let mut done = std::pin::pin!(controller);
-    let report = async {
-        while let Some(result) = done.next().await {
-            match result {
-                // It is gone meanwhile.
-                Ok(_) | Err(Error::ObjectNotFound(_)) => {}
-                Err(Error::ReconcilerFailed(error, route)) => {
-                    tracing::debug!(%route, %error, "status of a route not written; it is tried again");
-                }
-                // A kind that the cluster does not know is waited for.
-                Err(error) => tracing::debug!(kind = name, %error, "routes are not followed; it is tried again"),
-            }
-        }
-    };
+    let report = controller::report(
+        controller,
+        |route, error| tracing::debug!(%route, %error, "status of a route not written; it is tried again"),
+        // A kind that the cluster does not know is waited for.
+        |error| tracing::debug!(kind = name, %error, "routes are not followed; it is tried again"),
+    );
     tokio::join!(report, gateways.tell_of_statuses(again));
 }
 

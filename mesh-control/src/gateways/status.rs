@@ -8,17 +8,14 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::controller::{Action, Error};
-use kube::runtime::{Controller, watcher};
+use kube::runtime::controller::Action;
 use mesh_config::{Key, ListenerStatus};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::Gateways;
 use super::condition::{Condition, written};
-use super::manifest::{MANAGED, MANAGED_BY_US};
+use super::controller;
 use super::object::{GatewayObject, Role, gateways as kind, made_name};
 
 /// Who writes it.
@@ -30,28 +27,13 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Follows Gateways, what runs for them and what is found of them, until dropped.
 pub(super) async fn follow(gateways: &Arc<Gateways>) {
-    let client = &gateways.client;
-    let made = watcher::Config::default().labels(&format!("{MANAGED}={MANAGED_BY_US}"));
-    let (again, all) = mpsc::channel(1);
-    let main: Api<GatewayObject> = Api::all_with(client.clone(), &kind());
-    let controller = Controller::new_with(main, watcher::Config::default(), kind())
-        .owns(Api::<Deployment>::all(client.clone()), made.clone())
-        .owns(Api::<Service>::all(client.clone()), made)
-        .reconcile_all_on(ReceiverStream::new(all));
+    let (controller, again) = controller::of_gateways(&gateways.client);
     let later = |_: Arc<GatewayObject>, _: &kube::Error, _: Arc<Gateways>| Action::requeue(TRY_AGAIN);
-    let mut done = std::pin::pin!(controller.run(reconcile, later, gateways.clone()));
-    let report = async {
-        while let Some(result) = done.next().await {
-            match result {
-                // It is gone meanwhile.
-                Ok(_) | Err(Error::ObjectNotFound(_)) => {}
-                Err(Error::ReconcilerFailed(error, gateway)) => {
-                    tracing::warn!(%gateway, %error, "status of a Gateway not written; it is tried again");
-                }
-                Err(error) => tracing::debug!(%error, "Gateways are not followed; it is tried again"),
-            }
-        }
-    };
+    let report = controller::report(
+        controller.run(reconcile, later, gateways.clone()),
+        |gateway, error| tracing::warn!(%gateway, %error, "status of a Gateway not written; it is tried again"),
+        |error| tracing::debug!(%error, "Gateways are not followed; it is tried again"),
+    );
     tokio::join!(report, gateways.tell_of_statuses(again.clone()), tell_of_outcomes(gateways, again));
 }
 
