@@ -98,8 +98,7 @@ impl AuthorizationPolicy {
 
     /// The policy with what it is attached to, if it is for waypoints.
     pub(crate) fn targeted(&self) -> Option<Arc<TargetedPolicy>> {
-        let (targets, policy) = (self.targets.clone(), Arc::clone(&self.policy));
-        (!targets.is_empty()).then(|| Arc::new(TargetedPolicy { targets, policy }))
+        TargetedPolicy::of(&self.targets, &self.policy)
     }
 }
 

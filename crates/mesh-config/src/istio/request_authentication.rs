@@ -62,7 +62,6 @@ impl RequestAuthentication {
 
     /// The policy with what it is attached to, if it names anything.
     pub(crate) fn targeted(&self) -> Option<Arc<TargetedPolicy<policy::RequestAuthentication>>> {
-        let (targets, policy) = (self.targets.clone(), Arc::clone(&self.policy));
-        (!targets.is_empty()).then(|| Arc::new(TargetedPolicy { targets, policy }))
+        TargetedPolicy::of(&self.targets, &self.policy)
     }
 }

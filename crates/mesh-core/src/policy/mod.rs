@@ -153,9 +153,7 @@ impl Policies {
         name: &str,
         pod: Option<&Workload>,
     ) -> Vec<&Arc<AuthorizationPolicy>> {
-        let mut found = pod.map_or_else(Vec::new, |pod| self.authorization_of(pod));
-        found.extend(self.targeted.of_gateway(namespace, name));
-        found
+        self.at_gateway(&self.authorization, &self.targeted, (namespace, name), pod)
     }
 
     /// The RequestAuthentications about what comes in at a gateway: those that select its pod, if that is known, then those
@@ -167,9 +165,18 @@ impl Policies {
         name: &str,
         pod: Option<&Workload>,
     ) -> Vec<&Arc<RequestAuthentication>> {
-        let selecting = pod.map(|pod| self.applying(&self.request_authentication, &pod.namespace, &pod.labels));
-        let mut found = selecting.unwrap_or_default();
-        found.extend(self.targeted_authentication.of_gateway(namespace, name));
+        self.at_gateway(&self.request_authentication, &self.targeted_authentication, (namespace, name), pod)
+    }
+
+    fn at_gateway<'a, P: Scoped>(
+        &'a self,
+        selecting: &'a Indexed<P>,
+        targeted: &'a Targeted<P>,
+        (namespace, name): (&str, &str),
+        pod: Option<&Workload>,
+    ) -> Vec<&'a Arc<P>> {
+        let mut found = pod.map_or_else(Vec::new, |pod| self.applying(selecting, &pod.namespace, &pod.labels));
+        found.extend(targeted.of_gateway(namespace, name));
         found
     }
 

@@ -29,6 +29,14 @@ pub struct TargetedPolicy<P = AuthorizationPolicy> {
     pub policy: Arc<P>,
 }
 
+impl<P> TargetedPolicy<P> {
+    /// A policy with what it is attached to, if that is anything.
+    #[must_use]
+    pub fn of(targets: &[PolicyTarget], policy: &Arc<P>) -> Option<Arc<Self>> {
+        (!targets.is_empty()).then(|| Arc::new(Self { targets: targets.to_vec(), policy: Arc::clone(policy) }))
+    }
+}
+
 /// Policies of one kind for waypoints, in the order given.
 #[derive(Debug, Clone)]
 pub(super) struct Targeted<P> {
