@@ -4,6 +4,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand};
 use mesh_ca::IdentityArgs;
+use mesh_core::l7::Waypoint;
 use mesh_otlp::SpanArgs;
 
 use crate::source::SourceArgs;
@@ -114,6 +115,13 @@ impl FromStr for Account {
 pub(crate) struct GatewayName {
     pub(crate) namespace: String,
     pub(crate) name: String,
+}
+
+impl GatewayName {
+    /// Whether that waypoint is this one.
+    pub(crate) fn is(&self, waypoint: &Waypoint) -> bool {
+        *waypoint.namespace == *self.namespace && *waypoint.name == *self.name
+    }
 }
 
 impl FromStr for GatewayName {

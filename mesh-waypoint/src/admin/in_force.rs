@@ -41,11 +41,8 @@ pub(crate) fn all_rules(l7: &L7) -> impl Iterator<Item = &Arc<Rule>> {
 
 /// The Services that a waypoint stands before.
 pub(super) fn served<'a>(snapshot: &'a Snapshot, own: &'a GatewayName) -> impl Iterator<Item = &'a Arc<Service>> {
-    let is_own = |service: &&Arc<Service>| {
-        let waypoint = snapshot.l7().waypoint_of(service);
-        waypoint.is_some_and(|waypoint| *waypoint.namespace == *own.namespace && *waypoint.name == *own.name)
-    };
-    snapshot.services().filter(is_own)
+    let by_own = |service: &&Arc<Service>| snapshot.l7().waypoint_of(service).is_some_and(|waypoint| own.is(waypoint));
+    snapshot.services().filter(by_own)
 }
 
 /// What is in force here: rules of the Services that it stands before, and of its own listeners.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use mesh_core::{
-    Snapshot,
+    Service, Snapshot,
     policy::{PolicyTarget, RequestAuthentication, TokenRule, request::Token},
 };
 use mesh_jwt::{Compact, Moment, TokenError};
@@ -157,19 +157,15 @@ fn rules_here<'a>(shared: &Shared, snapshot: &'a Snapshot) -> Vec<&'a Arc<TokenR
         return Vec::new();
     }
     let own = &shared.own.gateway;
-    let is_own = |namespace: &str, name: &str| *namespace == *own.namespace && *name == *own.name;
-    let waypoint = l7.waypoints().iter().find(|waypoint| is_own(&waypoint.namespace, &waypoint.name));
+    let waypoint = l7.waypoints().iter().find(|waypoint| own.is(waypoint));
+    let is_served = |service: &Arc<Service>| l7.waypoint_of(service).is_some_and(|by| own.is(by));
     let is_here = |target: &PolicyTarget| match target {
-        PolicyTarget::Gateway(name) => is_own(&name.namespace, &name.name),
+        PolicyTarget::Gateway(name) => *name.namespace == *own.namespace && *name.name == *own.name,
         PolicyTarget::GatewayClass(class) => waypoint.is_some_and(|waypoint| waypoint.class == *class),
-        PolicyTarget::Service(name) => {
-            let service = snapshot.services().find(|it| it.namespace == name.namespace && it.name == name.name);
-            let by = service.and_then(|service| l7.waypoint_of(service));
-            by.is_some_and(|by| is_own(&by.namespace, &by.name))
-        }
+        PolicyTarget::Service(name) => snapshot.service(&name.namespace, &name.name).is_some_and(is_served),
         PolicyTarget::ServiceEntry(name) => {
             let mut hosts = snapshot.services().filter(|service| service.is_of_entry(&name.namespace, &name.name));
-            hosts.any(|host| l7.waypoint_of(host).is_some_and(|by| is_own(&by.namespace, &by.name)))
+            hosts.any(is_served)
         }
     };
     let targeted = policies.targeted_authentication().iter().filter(|policy| policy.targets.iter().any(is_here));

@@ -4,10 +4,10 @@ use std::{future::poll_fn, pin::Pin, rc::Rc, time::SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderValue, Uri, Version as HttpVersion,
-    header::{CONTENT_LENGTH, HOST},
+    HeaderMap,
+    header::CONTENT_LENGTH,
     request::Parts,
-    uri::{Authority, PathAndQuery, Scheme},
+    uri::{Authority, PathAndQuery},
 };
 use http_body::Body as _;
 use hyper::{Request, body::Incoming};
@@ -23,11 +23,11 @@ use tokio::time::timeout;
 use super::{
     RequestBody,
     attempt::{Attempt, Failure},
-    head::Head,
+    head::{Head, addressed},
     reply::{Flag, Refusal},
 };
 use crate::{
-    inbound::{Connection, Target, admission},
+    inbound::{Connection, admission},
     telemetry::AuthorizerOutcome,
     upstream::{Cluster, ClusterKey, UpstreamError, Version, Wish},
     worker::Worker,
@@ -181,15 +181,19 @@ impl Asking<'_> {
                 let authority = format!("{}:{}", address.host, address.port);
                 let authority = Authority::try_from(authority).unwrap_or_else(|_| head.authority.clone());
                 let target = PathAndQuery::from_static(grpc::PATH);
-                let parts = addressed(grpc::head(), Version::Http2, &authority, target);
+                let parts = addressed(grpc::head(), Version::Http2, &authority, Some(target));
                 (Version::Http2, (parts, grpc::body(&check)))
             }
             AskedBy::Http(asks) => {
                 let is_http2 =
                     cluster.speaks() == Speaks::Http2 || cluster.policy().pool.as_ref().is_some_and(|pool| pool.http2);
                 let version = if is_http2 { Version::Http2 } else { Version::Http1 };
-                let parts =
-                    addressed(by_http::head(&check, asks), version, &head.authority, by_http::target(&check, asks));
+                let parts = addressed(
+                    by_http::head(&check, asks),
+                    version,
+                    &head.authority,
+                    Some(by_http::target(&check, asks)),
+                );
                 (version, (parts, check.body.map_or_else(Bytes::new, |shown| shown.bytes)))
             }
         };
@@ -206,11 +210,6 @@ impl Asking<'_> {
         let (client, shared) = (&arrival.client, &self.connection.worker.shared);
         let headers = &head.parts.headers;
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let (destination, server_name) = match &arrival.target {
-            Target::Service(service, _) => (&*service.hostname, None),
-            Target::Workload(_) => ("", None),
-            Target::Gateway(entrance) => ("", entrance.server.as_deref()),
-        };
         let said = text(CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
         Check {
             id: text("x-request-id").unwrap_or_default(),
@@ -230,9 +229,9 @@ impl Asking<'_> {
             destination: Party {
                 address: admission::destination_of(&arrival.target),
                 principal: Some(shared.identity.as_str()),
-                service: destination,
+                service: arrival.target.service().map_or("", |service| &service.hostname),
             },
-            server_name,
+            server_name: arrival.target.server_name(),
             body: shown,
         }
     }
@@ -245,27 +244,6 @@ async fn shown_body(body: RequestBody, limit: BodyInCheck) -> Result<(RequestBod
         return Err(Refusal::new(413, "payload too large", Flag::Unauthorized));
     }
     Ok((body, Shown { bytes, is_whole, as_bytes: limit.as_bytes }))
-}
-
-fn addressed(mut parts: Parts, version: Version, authority: &Authority, target: PathAndQuery) -> Parts {
-    match version {
-        Version::Http1 => {
-            parts.version = HttpVersion::HTTP_11;
-            if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
-                parts.headers.insert(HOST, host);
-            }
-            parts.uri = Uri::from(target);
-        }
-        Version::Http2 => {
-            parts.version = HttpVersion::HTTP_2;
-            let mut uri = http::uri::Parts::default();
-            uri.scheme = Some(Scheme::HTTP);
-            uri.authority = Some(authority.clone());
-            uri.path_and_query = Some(target);
-            parts.uri = Uri::from_parts(uri).unwrap_or_default();
-        }
-    }
-    parts
 }
 
 /// An answer, read whole.

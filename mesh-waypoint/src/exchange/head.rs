@@ -15,11 +15,7 @@ use mesh_core::{
 };
 
 use super::{authority::authority_of, framing, reply::Refusal};
-use crate::{
-    inbound::{Arrival, Target},
-    telemetry::BadInput,
-    upstream::Version,
-};
+use crate::{inbound::Arrival, telemetry::BadInput, upstream::Version};
 
 /// A request's head.
 pub(super) struct Head {
@@ -55,7 +51,7 @@ impl Head {
             target,
             parts,
             port: arrival.target.port(),
-            scheme: if matches!(&arrival.target, Target::Gateway(entrance) if entrance.tls) { "https" } else { "http" },
+            scheme: arrival.target.scheme(),
             client: arrival.client.workload.clone(),
             token: None,
         })
@@ -66,35 +62,45 @@ impl Head {
         let mut parts = http::Request::new(()).into_parts().0;
         parts.method = self.parts.method.clone();
         parts.headers = self.parts.headers.clone();
-        let target = self.target.clone();
         let is_connect = parts.method == Method::CONNECT;
-        match version {
-            Version::Http1 => {
-                parts.version = HttpVersion::HTTP_11;
-                if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
-                    parts.headers.insert(HOST, host);
-                }
-                parts.uri = if is_connect { authority_form(authority) } else { Uri::from(target) };
-            }
-            Version::Http2 => {
-                parts.version = HttpVersion::HTTP_2;
-                parts.headers.remove(HOST);
-                let protocol = self.parts.extensions.get::<hyper::ext::Protocol>().cloned();
-                let plain_connect = is_connect && protocol.is_none();
-                if let Some(protocol) = protocol {
-                    parts.extensions.insert(protocol);
-                }
-                let mut uri = http::uri::Parts::default();
-                uri.authority = Some(authority.clone());
-                if !plain_connect {
-                    uri.scheme = Some(Scheme::HTTP);
-                    uri.path_and_query = Some(target);
-                }
-                parts.uri = Uri::from_parts(uri).unwrap_or_default();
-            }
+        // CONNECT for a protocol (RFC 8441) is HTTP/2's alone, and has a target as others do.
+        let protocol = self.parts.extensions.get::<hyper::ext::Protocol>().filter(|_| version == Version::Http2);
+        let target = (!is_connect || protocol.is_some()).then(|| self.target.clone());
+        if let Some(protocol) = protocol {
+            parts.extensions.insert(protocol.clone());
         }
-        parts
+        addressed(parts, version, authority, target)
     }
+}
+
+/// A head for that host by that version of HTTP; CONNECT has no target.
+pub(super) fn addressed(
+    mut parts: Parts,
+    version: Version,
+    authority: &Authority,
+    target: Option<PathAndQuery>,
+) -> Parts {
+    match version {
+        Version::Http1 => {
+            parts.version = HttpVersion::HTTP_11;
+            if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+                parts.headers.insert(HOST, host);
+            }
+            parts.uri = target.map_or_else(|| authority_form(authority), Uri::from);
+        }
+        Version::Http2 => {
+            parts.version = HttpVersion::HTTP_2;
+            parts.headers.remove(HOST);
+            let mut uri = http::uri::Parts::default();
+            uri.authority = Some(authority.clone());
+            if target.is_some() {
+                uri.scheme = Some(Scheme::HTTP);
+                uri.path_and_query = target;
+            }
+            parts.uri = Uri::from_parts(uri).unwrap_or_default();
+        }
+    }
+    parts
 }
 
 /// There is one expectation (RFC 9110, section 10.1.1).

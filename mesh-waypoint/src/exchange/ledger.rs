@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Method, request::Parts};
+use http::{HeaderMap, HeaderValue, request::Parts};
 
 use mesh_core::{l7::Rule, policy::request::Token, telemetry::Told};
 use mesh_jwt::TokenError;
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     inbound::{Beat, Connection, Target},
-    telemetry::{AttemptSpan, BadInput, Ended, Noted, Outcome, Parties, Protocol, RequestSpan, Sender, Upstream},
+    telemetry::{AttemptSpan, BadInput, Ended, Noted, Outcome, Parties, RequestSpan, Sender, Upstream},
     upstream::{Cluster, Endpoint},
 };
 
@@ -30,8 +30,6 @@ pub(crate) struct Ledger {
     /// The client's connection is in use.
     _beat: Beat,
     began: Instant,
-    method: Method,
-    path: String,
     /// The endpoint that was asked last.
     endpoint: OnceCell<Rc<Endpoint>>,
     /// Where it was sent on to.
@@ -90,8 +88,6 @@ impl Ledger {
             _beat: connection.begin(),
             connection: connection.clone(),
             began: Instant::now(),
-            method: request.method.clone(),
-            path: request.uri.path().to_owned(),
             endpoint: OnceCell::new(),
             cluster: OnceCell::new(),
             is_grpc: is_grpc(&request.headers),
@@ -106,6 +102,11 @@ impl Ledger {
             uploading: Cell::default(),
             is_broken_off: Cell::default(),
         })
+    }
+
+    /// Whether it is gRPC's.
+    pub(super) const fn is_grpc(&self) -> bool {
+        self.is_grpc
     }
 
     /// Its span, where it has one.
@@ -247,7 +248,7 @@ impl Ledger {
             source,
             endpoint: endpoint.map(|endpoint| &**endpoint),
             cluster: cluster.map(|cluster| &**cluster),
-            protocol: if self.is_grpc { Protocol::Grpc } else { Protocol::Http },
+            is_grpc: self.is_grpc,
             status: self.status.get(),
             grpc: self.grpc.get(),
             flags: self.flag.get().as_str(),
@@ -283,8 +284,6 @@ impl Ledger {
         let token = self.token.get().map(|token| token.as_ref());
         let ended = Ended {
             noted,
-            method: &self.method,
-            path: &self.path,
             arrival: &self.connection.arrival,
             status: self.status.get(),
             grpc: self.grpc.get(),

@@ -38,7 +38,6 @@ use crate::{
 
 /// Answers one request.
 pub(crate) async fn serve(connection: Rc<Connection>, request: Request<Incoming>) -> Response<ReplyBody> {
-    let is_grpc = fields::is_grpc(request.headers());
     let mut request = request;
     let upgrading = Upgrading::of(&connection, &mut request);
     let (mut parts, body) = request.into_parts();
@@ -48,7 +47,7 @@ pub(crate) async fn serve(connection: Rc<Connection>, request: Request<Incoming>
     let forwarded = forward(&connection, parts, body, upgrading, &ledger, &mut added).await;
     let mut response = forwarded.unwrap_or_else(|refusal| {
         let closes = is_http1 && refusal.is_for_bad_input();
-        let mut response = refusal.into_response(is_grpc, ledger.clone());
+        let mut response = refusal.into_response(ledger.clone());
         if closes {
             // Whoever wrote that may mean something else by what comes next, too.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -183,13 +183,13 @@ impl Refusal {
     }
 
     /// The response: to a client of gRPC 200 with gRPC's status, since it looks at no other (gRPC over HTTP/2, Responses).
-    pub(super) fn into_response(self, is_grpc: bool, ledger: Rc<Ledger>) -> Response<ReplyBody> {
+    pub(super) fn into_response(self, ledger: Rc<Ledger>) -> Response<ReplyBody> {
         ledger.note_flag(self.flag);
         if let Some(what) = self.bad_input {
             ledger.note_bad_input(Sender::Client, what);
         }
         ledger.note_refusal(&self);
-        let is_grpc = is_grpc || self.grpc.is_some();
+        let is_grpc = ledger.is_grpc() || self.grpc.is_some();
         let body = match &self.written {
             _ if is_grpc => Bytes::new(),
             Some(written) => written.body.clone(),

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use ::http::HeaderValue;
-use mesh_core::{Protocol, Service, Snapshot, Speaks, SpiffeId, TraceContext, Workload};
+use mesh_core::{Protocol, Service, Snapshot, Speaks, SpiffeId, TraceContext, Workload, l7::Waypoint};
 use mesh_transport::hbone::{Authority, ConnectRequest};
 
 use crate::{args::GatewayName, worker::Worker};
@@ -144,6 +144,30 @@ impl Client {
 }
 
 impl Target {
+    /// The Service that it is.
+    pub(crate) const fn service(&self) -> Option<&Arc<Service>> {
+        match self {
+            Self::Service(service, _) => Some(service),
+            Self::Workload(_) | Self::Gateway(_) => None,
+        }
+    }
+
+    /// The scheme of requests for it, as their client sees it.
+    pub(crate) const fn scheme(&self) -> &'static str {
+        match self {
+            Self::Gateway(Entrance { tls: true, .. }) => "https",
+            Self::Gateway(_) | Self::Service(..) | Self::Workload(_) => "http",
+        }
+    }
+
+    /// The server that the client asked for in TLS.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        match self {
+            Self::Gateway(entrance) => entrance.server.as_deref(),
+            Self::Service(..) | Self::Workload(_) => None,
+        }
+    }
+
     fn find(snapshot: &Snapshot, waypoint: &GatewayName, authority: &Authority) -> Result<Self, NotOurs> {
         let found = match authority {
             Authority::Name(host, port) => snapshot.service_by_hostname(host).map(|service| (service, *port)),
@@ -159,9 +183,7 @@ impl Target {
             }
         };
         let l7 = snapshot.l7();
-        let is_this = |found: Option<&Arc<mesh_core::l7::Waypoint>>| {
-            found.is_some_and(|found| *found.namespace == *waypoint.namespace && *found.name == *waypoint.name)
-        };
+        let is_this = |found: Option<&Arc<Waypoint>>| found.is_some_and(|found| waypoint.is(found));
         let others = || NotOurs::OtherWaypoint { target: authority.clone(), waypoint: waypoint.clone() };
         if let Some((service, port)) = found {
             if !is_this(l7.waypoint_of(service)) {

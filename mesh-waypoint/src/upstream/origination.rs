@@ -169,15 +169,22 @@ fn config(
     let mut roots = RootCertStore::empty();
     // A system's store may hold what cannot be parsed; what is left has to verify the server.
     roots.add_parsable_certificates(material.roots.iter().cloned());
+    let roots = Arc::new(roots);
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let builder = match (&origination.roots, origination.names.is_empty()) {
-        (Roots::Anybody, _) => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
-        (_, true) => builder.with_root_certificates(roots),
+    let believed = match (&origination.roots, origination.names.is_empty()) {
+        (Roots::Anybody, _) => Some(Believed::Anybodys),
+        (_, true) => None,
         (_, false) => {
-            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
             let verifier = verifier.map_err(|error| OriginationError::NoRoots(error.to_string()))?;
             let names = origination.names.iter().filter_map(|name| ServerName::try_from(name.to_string()).ok());
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(OneOf { names: names.collect(), verifier }))
+            Some(Believed::OneOf { names: names.collect(), verifier })
+        }
+    };
+    let builder = match believed {
+        None => builder.with_root_certificates(roots),
+        Some(believed) => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier { believed, provider }))
         }
     };
     let mut config = match &material.key {
@@ -195,14 +202,22 @@ fn config(
     Ok(config)
 }
 
-/// A certificate with one of some names, whatever name was asked for (`subjectAltNames`). With none that is a name, nobody's.
+/// Whose certificate is believed, where the name that was asked for does not say it.
 #[derive(Debug)]
-struct OneOf {
-    names: Vec<ServerName<'static>>,
-    verifier: Arc<WebPkiServerVerifier>,
+enum Believed {
+    /// Anybody's, as somebody has asked for (`insecureSkipVerify`).
+    Anybodys,
+    /// One with one of some names (`subjectAltNames`). With none that is a name, nobody's.
+    OneOf { names: Vec<ServerName<'static>>, verifier: Arc<WebPkiServerVerifier> },
 }
 
-impl ServerCertVerifier for OneOf {
+#[derive(Debug)]
+struct Verifier {
+    believed: Believed,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -211,9 +226,10 @@ impl ServerCertVerifier for OneOf {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let Believed::OneOf { names, verifier } = &self.believed else { return Ok(ServerCertVerified::assertion()) };
         let mut last = rustls::Error::from(rustls::CertificateError::NotValidForName);
-        for name in &self.names {
-            match self.verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+        for name in names {
+            match verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
                 Ok(verified) => return Ok(verified),
                 Err(error) => last = error,
             }
@@ -227,7 +243,7 @@ impl ServerCertVerifier for OneOf {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -236,49 +252,10 @@ impl ServerCertVerifier for OneOf {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
-    }
-}
-
-/// Any certificate, as somebody has asked for (`insecureSkipVerify`).
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _asked: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -6,7 +6,8 @@ use crate::metrics::{bad_input, scrape};
 use crate::server::{Backend, serve};
 use crate::world::{OUTSIDE, World, run};
 
-const TARGET: &str = "10.96.0.2:80";
+/// The Service outside.
+pub(crate) const TARGET: &str = "10.96.0.2:80";
 
 /// What the waypoint writes until it ends the connection.
 async fn answer_to(world: &World, request: &[u8]) -> String {
@@ -20,7 +21,7 @@ async fn answer_to(world: &World, request: &[u8]) -> String {
 }
 
 /// The first line of the answer, of a connection that may stay.
-async fn first_line(world: &World, request: &[u8]) -> String {
+pub(crate) async fn first_line(world: &World, request: &[u8]) -> String {
     let mut stream = world.tunnel(TARGET).await.expect("tunnel");
     stream.write_all(request).await.expect("write");
     let mut read = Vec::new();
@@ -29,7 +30,7 @@ async fn first_line(world: &World, request: &[u8]) -> String {
 }
 
 /// The status of an answer.
-fn status(answer: &str) -> &str {
+pub(crate) fn status(answer: &str) -> &str {
     answer.strip_prefix("HTTP/1.1 ").or(answer.strip_prefix("HTTP/1.0 ")).and_then(|rest| rest.get(..3)).unwrap_or("")
 }
 

@@ -2,34 +2,21 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::bad_requests::{TARGET, first_line, status};
 use crate::server::serve;
-use crate::world::{OUTSIDE, run, run_with};
-
-const TARGET: &str = "10.96.0.2:80";
+use crate::world::{OUTSIDE, OUTSIDE_SERVICE, authorization, run, run_with};
 
 #[test]
 fn fields_that_connection_names_go_no_further_and_convince_nobody() {
-    let policy = "
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: outside, namespace: shop}
-spec:
-  targetRefs: [{kind: Service, group: '', name: outside}]
-  action: ALLOW
-  rules: [{when: [{key: 'request.headers[x-token]', values: [good]}]}]
-";
-    run_with(policy, async |world| {
+    let policy = authorization(OUTSIDE_SERVICE, "ALLOW", "{when: [{key: 'request.headers[x-token]', values: [good]}]}");
+    run_with(&policy, async |world| {
         let backend = serve(OUTSIDE, 8080, false).await;
         let fields = "te: trailers, deflate\r\nkeep-alive: 5\r\nproxy-connection: close\r\nproxy-authenticate: a\r\nupgrade-insecure-requests: 1";
         for (connection, expected) in [("x-token", "403"), ("keep-alive, X-Token", "403"), ("x-other", "200")] {
-            let mut stream = world.tunnel(TARGET).await.expect("tunnel");
             let request = format!(
                 "GET / HTTP/1.1\r\nhost: a\r\nx-token: good\r\nx-other: 1\r\n{fields}\r\nconnection: {connection}\r\n\r\n"
             );
-            stream.write_all(request.as_bytes()).await.expect("write");
-            let mut answer = [0; 12];
-            stream.read_exact(&mut answer).await.expect("an answer");
-            assert_eq!(std::str::from_utf8(&answer[9..]), Ok(expected), "{connection}");
+            assert_eq!(status(&first_line(&world, request.as_bytes()).await), expected, "{connection}");
         }
         let seen = backend.seen.borrow();
         assert_eq!(seen.len(), 1);
@@ -42,23 +29,16 @@ spec:
 
 #[test]
 fn what_a_client_says_of_its_own_certificate_convinces_no_policy() {
-    let policy = "
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: outside, namespace: shop}
-spec:
-  targetRefs: [{kind: Service, group: '', name: outside}]
-  action: ALLOW
-  rules: [{when: [{key: 'request.headers[x-forwarded-client-cert]', values: ['*sa/boss']}]}]
-";
-    run_with(policy, async |world| {
+    let policy = authorization(
+        OUTSIDE_SERVICE,
+        "ALLOW",
+        "{when: [{key: 'request.headers[x-forwarded-client-cert]', values: ['*sa/boss']}]}",
+    );
+    run_with(&policy, async |world| {
         let backend = serve(OUTSIDE, 8080, false).await;
-        let mut stream = world.tunnel(TARGET).await.expect("tunnel");
         let claim = "x-forwarded-client-cert: URI=spiffe://cluster.local/ns/bank/sa/boss";
-        stream.write_all(format!("GET / HTTP/1.1\r\nhost: a\r\n{claim}\r\n\r\n").as_bytes()).await.expect("write");
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).await.expect("an answer");
-        assert_eq!(&answer[9..], b"403");
+        let request = format!("GET / HTTP/1.1\r\nhost: a\r\n{claim}\r\n\r\n");
+        assert_eq!(status(&first_line(&world, request.as_bytes()).await), "403");
         assert!(backend.seen.borrow().is_empty());
     });
 }
@@ -87,11 +67,8 @@ fn who_waits_to_send_a_body_is_told_to_go_on_by_the_waypoint() {
 fn an_expectation_that_nobody_knows_is_not_met() {
     run(async |world| {
         let backend = serve(OUTSIDE, 8080, false).await;
-        let mut stream = world.tunnel(TARGET).await.expect("tunnel");
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nexpect: tea\r\n\r\n").await.expect("write");
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).await.expect("an answer");
-        assert_eq!(&answer, b"HTTP/1.1 417");
+        let answer = first_line(&world, b"GET / HTTP/1.1\r\nhost: a\r\nexpect: tea\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 417"), "{answer}");
         assert!(backend.seen.borrow().is_empty());
     });
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 
 use crate::server::{Client, serve};
-use crate::world::{CARTS, OUTSIDE, STRANGER, run, run_with};
+use crate::world::{CARTS, OUTSIDE, OUTSIDE_SERVICE, STRANGER, authorization, run, run_with};
 
 #[test]
 fn requests_reach_the_endpoints_by_tunnels_and_spread_over_them() {
@@ -192,16 +192,8 @@ endpoints: [{addresses: [10.1.0.21]}]
 
 #[test]
 fn policies_of_the_service_are_asked_however_a_path_is_written() {
-    let policy = "
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: outside, namespace: shop}
-spec:
-  targetRefs: [{kind: Service, group: '', name: outside}]
-  action: DENY
-  rules: [{to: [{operation: {paths: [/admin]}}]}]
-";
-    run_with(policy, async |world| {
+    let policy = authorization(OUTSIDE_SERVICE, "DENY", "{to: [{operation: {paths: [/admin]}}]}");
+    run_with(&policy, async |world| {
         let backend = serve(OUTSIDE, 8080, false).await;
         let mut client = Client::http1(world.tunnel("10.96.0.2:80").await.expect("tunnel")).await;
         for path in ["/admin", "/%61dmin", "/x/../admin", "/./admin"] {

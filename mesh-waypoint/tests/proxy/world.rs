@@ -56,6 +56,17 @@ pub(crate) struct World {
     pub(crate) log: Arc<std::sync::Mutex<Vec<String>>>,
 }
 
+/// The Service whose pod is outside of the mesh, as policies name it.
+pub(crate) const OUTSIDE_SERVICE: &str = "{kind: Service, group: '', name: outside}";
+
+/// An AuthorizationPolicy with one rule.
+pub(crate) fn authorization(target: &str, action: &str, rule: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: of-test, namespace: shop}}\n\
+         spec: {{targetRefs: [{target}], action: {action}, rules: [{rule}]}}\n"
+    )
+}
+
 /// Runs a test in a network namespace of its own, on a thread of its own.
 pub(crate) fn run(test: impl AsyncFnOnce(World) + Send + 'static) {
     run_with("", test);

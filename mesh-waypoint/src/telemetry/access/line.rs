@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use mesh_core::{
     SpiffeId, TraceContext,
     l7::Rule,
@@ -18,7 +18,7 @@ use super::{
     text,
 };
 use crate::{
-    inbound::{Arrival, Target},
+    inbound::Arrival,
     upstream::{ClusterKey, Endpoint},
 };
 
@@ -26,10 +26,6 @@ use crate::{
 pub(crate) struct Ended<'a> {
     /// Of its head.
     pub(crate) noted: &'a Noted,
-    /// Its method.
-    pub(crate) method: &'a Method,
-    /// Its path, as it came.
-    pub(crate) path: &'a str,
     /// What it came by.
     pub(crate) arrival: &'a Arrival,
     /// The status; 0 where there was no answer.
@@ -84,11 +80,8 @@ impl Ended<'_> {
     /// Istio's fields.
     fn write_request(&self, line: &mut Object<'_>) {
         let noted = self.noted;
-        line.text("method", Some(self.method.as_str()));
-        match &noted.query {
-            None => line.text("path", Some(self.path)),
-            Some(query) => line.text("path", Some(&format!("{}?{query}", self.path))),
-        }
+        line.text("method", Some(noted.method.as_str()));
+        line.text("path", Some(&noted.target()));
         line.text("protocol", Some(noted.protocol()));
         line.number("response_code", self.status);
         line.text("response_flags", Some(self.flags));
@@ -107,7 +100,7 @@ impl Ended<'_> {
         line.shown("upstream_host", self.endpoint.map(Endpoint::address));
         line.text("upstream_cluster", self.cluster.map(ToString::to_string).as_deref());
         line.shown("downstream_remote_address", Some(self.arrival.client.address));
-        line.text("requested_server_name", self.server_name());
+        line.text("requested_server_name", self.arrival.target.server_name());
         line.text("route_name", self.rule.map(|rule| rule.at.to_string()).as_deref());
         if let Some(grpc) = self.grpc {
             line.number("grpc_status", grpc);
@@ -133,13 +126,6 @@ impl Ended<'_> {
             line.shown("trace_id", Some(format_args!("{:032x}", u128::from_be_bytes(trace.trace_id))));
         }
     }
-
-    fn server_name(&self) -> Option<&str> {
-        match &self.arrival.target {
-            Target::Gateway(entrance) => entrance.server.as_deref(),
-            Target::Service(..) | Target::Workload(_) => None,
-        }
-    }
 }
 
 impl telemetry::filter::Told for Ended<'_> {
@@ -158,18 +144,12 @@ impl telemetry::filter::Told for Ended<'_> {
     fn text(&self, what: &Text) -> Option<Cow<'_, str>> {
         let noted = self.noted;
         Some(match what {
-            Text::Method => Cow::Borrowed(self.method.as_str()),
-            Text::Path => match &noted.query {
-                Some(query) => Cow::Owned(format!("{}?{query}", self.path)),
-                None => Cow::Borrowed(self.path),
-            },
-            Text::UrlPath => Cow::Borrowed(self.path),
+            Text::Method => Cow::Borrowed(noted.method.as_str()),
+            Text::Path => noted.target(),
+            Text::UrlPath => Cow::Borrowed(&noted.path),
             Text::Query => Cow::Borrowed(noted.query.as_deref().unwrap_or_default()),
             Text::Host => Cow::Borrowed(noted.authority()?),
-            Text::Scheme => {
-                let tls = matches!(&self.arrival.target, Target::Gateway(entrance) if entrance.tls);
-                Cow::Borrowed(if tls { "https" } else { "http" })
-            }
+            Text::Scheme => Cow::Borrowed(self.arrival.target.scheme()),
             Text::Protocol => Cow::Borrowed(noted.protocol()),
             Text::UserAgent => Cow::Borrowed(text(noted.user_agent.as_ref())?),
             Text::RequestId => Cow::Borrowed(text(self.request_id)?),
@@ -180,7 +160,7 @@ impl telemetry::filter::Told for Ended<'_> {
             Text::SourceAddress => Cow::Owned(self.arrival.client.address.to_string()),
             Text::UpstreamAddress => Cow::Owned(self.endpoint?.address().to_string()),
             Text::PeerIdentity => Cow::Borrowed(self.arrival.client.identity.as_ref()?.as_str()),
-            Text::ServerName => Cow::Borrowed(self.server_name()?),
+            Text::ServerName => Cow::Borrowed(self.arrival.target.server_name()?),
         })
     }
 

@@ -4,6 +4,7 @@ mod json;
 mod line;
 
 use std::{
+    borrow::Cow,
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use http::{
-    HeaderValue, Version,
+    HeaderValue, Method, Version,
     header::{HOST, USER_AGENT},
     request::Parts,
     uri::Authority,
@@ -50,10 +51,7 @@ impl Telling {
         (snapshot, generation): (&Snapshot, u64),
         arrival: &Arrival,
     ) -> Rc<Told> {
-        let service = match &arrival.target {
-            Target::Service(service, _) => Some(service),
-            Target::Workload(_) | Target::Gateway(_) => None,
-        };
+        let service = arrival.target.service();
         let mut known = self.known.borrow_mut();
         if self.generation.replace(generation) != generation {
             known.clear();
@@ -87,6 +85,9 @@ fn target(service: &Service) -> PolicyTarget {
 /// What a line tells of a request's head, kept until the line is written.
 pub(crate) struct Noted {
     at: SystemTime,
+    method: Method,
+    /// As it came.
+    path: String,
     version: Version,
     query: Option<String>,
     authority: Option<Authority>,
@@ -106,6 +107,8 @@ impl Noted {
         let header = |name: &Arc<str>| Some((name.clone(), parts.headers.get(&**name)?.clone()));
         Some(Box::new(Self {
             at: SystemTime::now(),
+            method: parts.method.clone(),
+            path: parts.uri.path().to_owned(),
             version: parts.version,
             query: parts.uri.query().map(str::to_owned),
             authority: parts.uri.authority().cloned(),
@@ -114,6 +117,14 @@ impl Noted {
             forwarded_for: parts.headers.get("x-forwarded-for").cloned(),
             headers: told.headers.iter().filter_map(header).collect(),
         }))
+    }
+
+    /// Path and query.
+    fn target(&self) -> Cow<'_, str> {
+        match &self.query {
+            Some(query) => Cow::Owned(format!("{}?{query}", self.path)),
+            None => Cow::Borrowed(&self.path),
+        }
     }
 
     fn authority(&self) -> Option<&str> {
