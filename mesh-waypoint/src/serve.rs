@@ -179,7 +179,8 @@ async fn share(
     let identities = Identities::new(authority.source(), settings);
     identities.hold(&HashSet::from([identity.clone()]));
     let limits = Limits::default();
-    let telemetry = Arc::new(Telemetry::new(args.cluster)?);
+    let rules = RuleBook::default();
+    let telemetry = Arc::new(Telemetry::new(args.cluster, &rules)?);
     let told = &telemetry.own.spans;
     let spans = collector.map(|collector| Tracer::to(collector, args.spans.trace_sampling, told.clone()));
     let (tracer, exporter) = spans.unzip();
@@ -200,7 +201,7 @@ async fn share(
         limits,
         tunnel_port: args.tunnel_port,
         threads: Threads::default(),
-        rules: RuleBook::default(),
+        rules,
         clusters: SharedClusters::default(),
         draining: watch::Sender::new(false),
         connections: AtomicUsize::new(0),

@@ -67,8 +67,8 @@ pub(crate) struct RuleSums {
 }
 
 /// The rules that were used. An object may have several rules by one name in force, for a Service and for a gateway.
-#[derive(Debug, Default)]
-pub(crate) struct RuleBook(Mutex<HashMap<RuleRef, Vec<Counted>>>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RuleBook(Arc<Mutex<HashMap<RuleRef, Vec<Counted>>>>);
 
 impl RuleBook {
     /// What a thread counts a rule with. What is the same rule as before counts on.
@@ -108,8 +108,22 @@ impl RuleBook {
     pub(crate) fn sums(&self, rule: &Arc<Rule>) -> RuleSums {
         let rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let counted = rules.get(&rule.at).and_then(|known| known.iter().find(|known| is_same(&known.rule, rule)));
+        counted.map(Counted::sums).unwrap_or_default()
+    }
+
+    /// Tells of every rule that was used.
+    pub(crate) fn each(&self, mut tell: impl FnMut(&Rule, RuleSums)) {
+        let rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for counted in rules.values().flatten() {
+            tell(&counted.rule, counted.sums());
+        }
+    }
+}
+
+impl Counted {
+    fn sums(&self) -> RuleSums {
         let mut sums = RuleSums::default();
-        for thread in counted.iter().flat_map(|counted| counted.threads.values()) {
+        for thread in self.threads.values() {
             sums.whole.add(&thread.whole);
             sums.backends.resize(thread.backends.len(), UseSum::default());
             for (sum, uses) in sums.backends.iter_mut().zip(&thread.backends) {

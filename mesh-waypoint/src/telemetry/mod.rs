@@ -5,6 +5,7 @@ mod bad_input;
 mod cache;
 mod labels;
 mod own;
+mod routes;
 mod scrape;
 mod spans;
 
@@ -12,6 +13,9 @@ use std::sync::Arc;
 
 use mesh_metrics::{Registry, RequestMetrics, RequestSeries};
 use prometheus::{Encoder as _, TextEncoder};
+
+use self::routes::RouteMetrics;
+use crate::counts::RuleBook;
 
 pub(crate) use self::access::{Ended, Noted, Telling};
 pub(crate) use self::bad_input::{BadInput, BadInputs, Sender};
@@ -33,12 +37,13 @@ pub(crate) struct Telemetry {
 }
 
 impl Telemetry {
-    /// Registers everything; `cluster` is the name of the cluster in Istio's labels.
+    /// Registers everything; `cluster` is the name of the cluster in Istio's labels, `rules` are told of as they are counted.
     ///
     /// # Errors
     /// Two metrics have one name.
-    pub(crate) fn new(cluster: String) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(cluster: String, rules: &RuleBook) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
+        registry.register(Box::new(RouteMetrics::of(rules.clone())?))?;
         let requests = RequestMetrics::register(&registry)?;
         let (bad_inputs, own) = (BadInputs::new(&registry)?, OwnMetrics::new(&registry)?);
         Ok(Self { cluster, requests, bad_inputs, own, registry })
@@ -73,6 +78,9 @@ mod tests {
 
     #[test]
     fn reference_has_every_metric() {
-        mesh_docs::hold_metrics("mesh-waypoint", Telemetry::new("c".to_owned()).unwrap().registry.listed());
+        mesh_docs::hold_metrics(
+            "mesh-waypoint",
+            Telemetry::new("c".to_owned(), &RuleBook::default()).unwrap().registry.listed(),
+        );
     }
 }

@@ -10,6 +10,7 @@ use mesh_admin::{List, LogFilter, Refusal, WaypointCluster, WaypointRoute, Waypo
 use tokio::net::UnixStream;
 use tokio::task::spawn_local;
 
+use crate::metrics::value;
 use crate::server::{Client, serve};
 use crate::world::{CARTS, World, run_with};
 
@@ -92,6 +93,18 @@ fn status_routes_and_clusters_tell_of_the_requests_that_were_sent() {
             assert_eq!(backend.seen_percent, Some(seen as f64), "of a hundred");
         }
         assert_eq!(split.backends.iter().map(|backend| backend.wanted_percent).collect::<Vec<_>>(), [75.0, 25.0]);
+        // Prometheus is told the same.
+        for (rule, destination, subset, requests) in [
+            ("0", "none", "", direct.requests),
+            ("1", "cart.shop.svc.cluster.local", "v1", split.backends[0].requests),
+            ("1", "cart.shop.svc.cluster.local", "v2", split.backends[1].requests),
+        ] {
+            let labels =
+                [("route_kind", "VirtualService"), ("route_namespace", "shop"), ("route", "cart"), ("rule", rule)];
+            let labels = [&labels[..], &[("destination", destination), ("subset", subset)]].concat();
+            assert_eq!(value("mesh_waypoint_route_requests_total", &labels).await, requests as f64, "{labels:?}");
+            assert_eq!(value("mesh_waypoint_route_errors_total", &labels).await, 0.0, "{labels:?}");
+        }
     });
 }
 

@@ -18,6 +18,7 @@ mod queues;
 mod remote;
 mod server;
 mod shop;
+mod store;
 mod verdict;
 
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub use queues::unread;
 pub use remote::Remote;
 pub use server::{client, echo, port, server};
 pub use shop::Shop;
+pub use store::{STORE, Store};
 pub use verdict::{Failure, Verdict};
 
 /// How long anything may take that is awaited by its event. Generous: it bounds a failure, not a success.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use mesh_lab::{Node, Place as _, Process, wait_until};
+use mesh_lab::{Node, Place as _, Pod, Process, wait_until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -31,12 +31,17 @@ pub fn chart_files(name: &str) -> PathBuf {
 impl Prometheus {
     /// Starts Debian's Prometheus on the first node, with these rules, and waits until it has scraped every daemon twice.
     pub fn start(mesh: &Mesh, rules: &[(&str, String)]) -> Result<Self> {
+        Self::start_with(mesh, rules, &[])
+    }
+
+    /// The same, which scrapes these waypoints and gateways, too.
+    pub fn start_with(mesh: &Mesh, rules: &[(&str, String)], proxies: &[&Pod]) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         for (name, text) in rules {
             std::fs::write(dir.path().join(name), text).with_context(|| format!("writing {name}"))?;
         }
         let config = dir.path().join("prometheus.yml");
-        std::fs::write(&config, configuration(mesh, rules)?)?;
+        std::fs::write(&config, configuration(mesh, rules, proxies)?)?;
         let node = mesh.lab.node(NODES[0])?;
         let (config, data) = (config.display().to_string(), dir.path().join("data").display().to_string());
         let argv = [
@@ -52,9 +57,11 @@ impl Prometheus {
         ];
         let process = node.spawn(&argv)?;
         let started = Self { _process: process, node, _dir: dir };
-        started.wait_for("every daemon to be scraped twice", "min(count_over_time(up[1h])) >= 2", |found| {
-            !found.is_empty()
-        })?;
+        started.wait_for(
+            "every daemon and proxy to be scraped twice",
+            &format!("count(sum_over_time(up[1h]) >= 2) == {}", NODES.len() + proxies.len()),
+            |found| !found.is_empty(),
+        )?;
         Ok(started)
     }
 
@@ -112,7 +119,7 @@ impl Prometheus {
 }
 
 /// Scrapes each second, so that a test waits for no more.
-fn configuration(mesh: &Mesh, rules: &[(&str, String)]) -> Result<String> {
+fn configuration(mesh: &Mesh, rules: &[(&str, String)], proxies: &[&Pod]) -> Result<String> {
     let mut text =
         String::from("global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\nrule_files:\n");
     for (name, _) in rules {
@@ -122,6 +129,10 @@ fn configuration(mesh: &Mesh, rules: &[(&str, String)]) -> Result<String> {
     for node in NODES {
         let address = mesh.lab.node(node)?.ipv4();
         writeln!(text, "      - targets: ['{address}:{METRICS_PORT}']\n        labels: {{node: {node}}}")?;
+    }
+    text += "  - job_name: mesh-waypoint\n    static_configs:\n";
+    for proxy in proxies {
+        writeln!(text, "      - targets: ['{}:{METRICS_PORT}']", proxy.ipv4())?;
     }
     Ok(text)
 }

@@ -4,18 +4,25 @@ mod golden;
 mod mesh;
 mod namespace;
 mod node;
+mod requests;
 mod service;
+mod waypoint;
 mod workload;
 
 use super::board::{Board, Row, Variable};
 use super::panel::Panel;
 
 /// Every dashboard.
-///
-/// Those on requests (Waypoint; latency among the golden signals) come when a waypoint reports them: a panel without
-/// data is not shipped.
 pub(super) fn all() -> Vec<Board> {
-    vec![mesh::board(), namespace::board(), service::board(), workload::board(), node::board(), golden::board()]
+    vec![
+        mesh::board(),
+        namespace::board(),
+        service::board(),
+        workload::board(),
+        waypoint::board(),
+        node::board(),
+        golden::board(),
+    ]
 }
 
 /// A counter's growth a second with these labels, summed by others.

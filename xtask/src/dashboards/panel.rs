@@ -28,13 +28,26 @@ pub(super) struct Panel {
     /// Red below, not above.
     low_is_bad: bool,
     columns: &'static [&'static str],
+    /// A third of the width, not a half.
+    is_narrow: bool,
     link: Option<(&'static str, &'static str)>,
 }
 
 impl Panel {
     fn new(kind: Kind, title: &'static str, unit: &'static str) -> Self {
         let (about, queries, columns) = ("", Vec::new(), [].as_slice());
-        Self { title, about, kind, unit, queries, limits: None, low_is_bad: false, columns, link: None }
+        Self {
+            title,
+            about,
+            kind,
+            unit,
+            queries,
+            limits: None,
+            low_is_bad: false,
+            columns,
+            is_narrow: false,
+            link: None,
+        }
     }
 
     /// One number in a unit of Grafana's.
@@ -88,10 +101,16 @@ impl Panel {
         Self { link: Some((uid, variables)), ..self }
     }
 
+    /// Lines that share their row with two more such panels.
+    pub(super) fn a_third(self) -> Self {
+        Self { is_narrow: true, ..self }
+    }
+
     /// Columns and rows of the grid.
     pub(super) fn size(&self) -> (u32, u32) {
         match self.kind {
             Kind::Stat => (4, 4),
+            Kind::Series if self.is_narrow => (8, 8),
             Kind::Series => (12, 8),
             Kind::Table => (WIDTH, 9),
         }
@@ -149,8 +168,10 @@ impl Panel {
         let links: Vec<_> = self.link.iter().map(|(uid, variables)| {
             json!({"title": format!("Open {uid}"), "url": format!("/d/{uid}?{variables}&${{__url_time_range}}")})
         }).collect();
+        let style = if self.limits.is_some() && self.kind == Kind::Series { "dashed" } else { "off" };
         json!({
             "unit": self.unit,
+            "custom": {"thresholdsStyle": {"mode": style}},
             "min": if self.kind == Kind::Series { json!(0) } else { Value::Null },
             "thresholds": {"mode": "absolute", "steps": steps},
             "color": {"mode": if self.kind == Kind::Series { "palette-classic" } else { "thresholds" }},

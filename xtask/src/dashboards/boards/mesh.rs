@@ -1,5 +1,6 @@
 //! Mesh: everything at a glance.
 
+use super::requests::{SERVED, failed, requests, took};
 use super::{Board, Panel, error_ratio, opened, rate, row};
 
 const SOURCE: &str = "reporter=\"source\"";
@@ -20,8 +21,11 @@ fn now() -> Vec<Panel> {
         Panel::stat("Nodes", "none", "sum(up{job=~\"(.+/)?mesh-node\"})"),
         Panel::stat("Pods in the mesh", "none", "sum(mesh_pods{state=\"enrolled\"})"),
         Panel::stat("Pods outside that should be in", "none", "sum(mesh_pods{state=\"pending\"})").limits(1.0, 1.0),
+        Panel::stat("Requests a second", "reqps", requests(SERVED, "")),
+        Panel::stat("Requests that fail", "percentunit", failed(SERVED, "")).limits(0.001, 0.01),
+        Panel::stat("p99 of requests", "ms", took(99, SERVED, "")).limits(500.0, 1000.0),
         Panel::stat("Connections a second", "cps", opened(SOURCE, "")),
-        Panel::stat("Errors", "percentunit", error_ratio(SOURCE, "")).limits(0.001, 0.01),
+        Panel::stat("Connections that fail", "percentunit", error_ratio(SOURCE, "")).limits(0.001, 0.01),
         Panel::stat("Encrypted", "percentunit", format!("{encrypted} / {}", opened(SOURCE, ""))).about(
             "The rest stays within one kernel, which attests who talks to whom, or goes to what is outside the mesh",
         ),
@@ -41,7 +45,25 @@ fn now() -> Vec<Panel> {
 fn traffic() -> Vec<Panel> {
     let pair = "source_workload_namespace, source_workload, destination_service_namespace, destination_service_name, \
                 connection_security_policy";
+    let service = "destination_service_namespace, destination_service_name";
     vec![
+        Panel::series(
+            "Requests by service, the ten with most",
+            "reqps",
+            format!("topk(10, {})", requests(SERVED, service)),
+            "{{destination_service_name}}.{{destination_service_namespace}}",
+        )
+        .leads_to(
+            "mesh-service",
+            "var-namespace=${__field.labels.destination_service_namespace}&var-service=${__field.labels.destination_service_name}",
+        ),
+        Panel::series(
+            "Requests by waypoint and gateway",
+            "reqps",
+            requests("reporter=~\"waypoint|source\"", "instance"),
+            "{{instance}}",
+        )
+        .leads_to("mesh-waypoint", "var-proxy=${__field.labels.instance}"),
         Panel::series(
             "Connections by namespace",
             "cps",

@@ -1,5 +1,6 @@
 //! Workload: what comes in and what goes out, and under which identities.
 
+use super::requests::{SERVED, by_code, durations, failed, requests, took};
 use super::{Board, Panel, open_now, opened, rate, row, variable};
 
 const IN: &str =
@@ -16,8 +17,40 @@ pub(super) fn board() -> Board {
             variable("namespace", "Namespace", "istio_tcp_connections_opened_total", "source_workload_namespace"),
             variable("workload", "Workload", series, "source_workload"),
         ],
-        rows: vec![row("In", inbound()), row("Out", outbound())],
+        rows: vec![
+            row("Requests in", asked()),
+            row("Requests out", asks()),
+            row("Connections in", inbound()),
+            row("Connections out", outbound()),
+        ],
     }
+}
+
+fn asked() -> Vec<Panel> {
+    const CLIENT: &str = "source_workload_namespace, source_workload";
+    const LEGEND: &str = "{{source_workload}}.{{source_workload_namespace}}";
+    let here = format!("{SERVED},destination_workload_namespace=\"$namespace\",destination_workload=\"$workload\"");
+    vec![
+        Panel::series("Requests in, by client", "reqps", requests(&here, CLIENT), LEGEND),
+        by_code("Requests in, by status", &here),
+        durations("Durations of requests in", &here),
+        Panel::series("Errors by client", "percentunit", failed(&here, CLIENT), LEGEND).limits(0.001, 0.01),
+    ]
+}
+
+fn asks() -> Vec<Panel> {
+    const SERVICE: &str = "destination_service_namespace, destination_service_name";
+    const LEGEND: &str = "{{destination_service_name}}.{{destination_service_namespace}}";
+    let here = format!("{SERVED},source_workload_namespace=\"$namespace\",source_workload=\"$workload\"");
+    vec![
+        Panel::series("Requests out, by service", "reqps", requests(&here, SERVICE), LEGEND).leads_to(
+            "mesh-service",
+            "var-namespace=${__field.labels.destination_service_namespace}&var-service=${__field.labels.destination_service_name}",
+        ),
+        by_code("Requests out, by status", &here),
+        Panel::series("p99 of requests out, by service", "ms", took(99, &here, SERVICE), LEGEND).limits(500.0, 1000.0),
+        Panel::series("Errors by service", "percentunit", failed(&here, SERVICE), LEGEND).limits(0.001, 0.01),
+    ]
 }
 
 fn inbound() -> Vec<Panel> {
