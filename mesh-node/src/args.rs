@@ -104,6 +104,10 @@ pub struct Args {
     /// Unix socket of the admin API, which `mesh-ctl` asks.
     #[arg(long, value_name = "PATH", default_value = mesh_admin::DEFAULT_SOCKET)]
     pub admin_socket: PathBuf,
+    /// Port at 127.0.0.1 where the admin API is as well, for `mesh-ctl` by the API server: to root's and the daemon's own user's
+    /// programs of the node, and to no pod. None by default.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub admin_port: Option<u16>,
     /// Threads that carry connections; one a core by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,

@@ -7,14 +7,17 @@ use std::{
     time::Instant,
 };
 
-use mesh_admin_server::{AdminSocket, LogControl};
+use mesh_admin_server::{AdminSocket, LogControl, PodCgroups};
 use mesh_ca::{Authority, IdentityArgs};
 use mesh_config::{Config, Credentials, Options};
 use mesh_core::{NodeName, Snapshot};
 use mesh_otlp::{Collector, Exporter, Source, SpanArgs};
 use mesh_transport::{Identities, IdentitySettings, Limits, hbone::Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, watch},
+};
 
 use crate::{
     admin::Admin,
@@ -211,12 +214,13 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let listener = admin.publish()?;
     tracing::info!(node = args.node, admin_socket = %args.admin_socket.display(), "mesh-node started");
     let uninstalled = uninstalled(args.clone());
+    let pods = PodCgroups::below(cgroup_root);
     let service = async move {
         tokio::select! {
             released = heir.serve(successors) => Ok(released),
             () = enrolment.run(config, ready, ordered, uninstalled) => anyhow::bail!("the configuration's watcher ended"),
             () = endpoints.serve(shared.telemetry.metrics.clone(), is_ready) => anyhow::bail!("the endpoints ended"),
-            () = mesh_admin_server::serve(listener, Arc::new(api)) => anyhow::bail!("the admin API ended"),
+            () = serve_admin(listener, args.admin_port, pods, Arc::new(api)) => anyhow::bail!("the admin API ended"),
             () = kubelet.follow(kernel_settings) => anyhow::bail!("kubelet is followed no more"),
             () = drops::tell(drop_events, &shared) => anyhow::bail!("the kernel's events of drops ended"),
             () = shared.direct.run(direct_events) => anyhow::bail!("the kernel's events of direct connections ended"),
@@ -224,6 +228,15 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     };
     let limits = Patience { handed_over: args.drain_timeout, stopped: args.stop_timeout };
     lifecycle::live(Box::pin(service), upkeep, signals, orders, workers, limits).await
+}
+
+/// Serves the admin API wherever it is asked for.
+async fn serve_admin(listener: UnixListener, port: Option<u16>, pods: PodCgroups, api: Arc<Admin>) {
+    let Some(port) = port else { return mesh_admin_server::serve(listener, api).await };
+    tokio::select! {
+        () = mesh_admin_server::serve(listener, api.clone()) => {}
+        () = mesh_admin_server::serve_loopback(port, Some(pods), api) => {}
+    }
 }
 
 /// What all of the daemon shares.

@@ -72,6 +72,10 @@ pub(crate) struct ServeArgs {
     /// Unix socket of the admin API, which `mesh-ctl waypoint` asks; none without it.
     #[arg(long, value_name = "PATH")]
     pub(crate) admin_socket: Option<PathBuf>,
+    /// Port at 127.0.0.1 where the admin API is as well, for `mesh-ctl waypoint` by the API server: to root's and its own user's
+    /// programs. None without it.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) admin_port: Option<u16>,
     /// After how long the keys that tokens are verified with are fetched anew.
     #[arg(long, value_name = "SECONDS", default_value = "1200", value_parser = seconds)]
     pub(crate) jwks_refresh: Duration,

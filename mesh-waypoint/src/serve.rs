@@ -116,7 +116,7 @@ pub(crate) async fn run(args: ServeArgs, control: LogControl, log: Log) -> anyho
         Scrape::bind(args.metrics_addr).await.with_context(|| format!("--metrics-addr {}", args.metrics_addr))?;
     let readiness = Readiness::bind(args.readiness_addr).await.context("--readiness-addr")?;
     let socket = args.admin_socket.as_deref().map(AdminSocket::open).transpose()?;
-    let (address, drain_time) = (args.listen.ip(), args.drain_time);
+    let (address, drain_time, admin_port) = (args.listen.ip(), args.drain_time, args.admin_port);
     let count = args.workers.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), usize::from);
     let (shared, exporter) = share(args, &authority, log).await?;
     let shared = Arc::new(shared);
@@ -131,7 +131,7 @@ pub(crate) async fn run(args: ServeArgs, control: LogControl, log: Log) -> anyho
             readiness.serve(&shared),
             scrape.serve(shared.telemetry.clone()),
             follow_generations(&shared),
-            admin::serve(socket, api),
+            admin::serve(socket, admin_port, api),
             export(exporter, &shared),
             authn::follow(&shared),
             shared.names.follow(),

@@ -1,20 +1,25 @@
-//! The admin API's server, which node daemon and waypoint share: JSON over HTTP/1.1 on a Unix socket, to root and to the
-//! program's own user alone.
+//! The admin API's server, which node daemon and waypoint share: JSON over HTTP/1.1 on a Unix socket and on loopback, to root
+//! and to the program's own user alone.
 //!
 //! The paths and types are `mesh-admin`'s. A program is an [`Api`]: it says what answers a request.
 #![forbid(unsafe_code)]
 
 mod answer;
+mod cgroup;
 mod log;
 mod log_control;
+mod loopback;
+mod peer;
 mod query;
 mod server;
 mod socket;
 mod summary;
 
 pub use answer::{Answer, json, refuse};
+pub use cgroup::PodCgroups;
 pub use log::{log_filter, set_log_filter};
 pub use log_control::{LogControl, LogFilterError};
+pub use loopback::serve_loopback;
 pub use query::{Query, bad_query, method_not_allowed, unknown_path};
 pub use server::{Api, Routed, serve};
 pub use socket::{AdminSocket, AdminSocketError};

@@ -6,8 +6,9 @@ use http::{Request, StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::{Notify, Semaphore},
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
 };
 
 use crate::answer::{Answer, refuse};
@@ -23,13 +24,17 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// How long a client may take to read an answer that has an end.
 const READ_TIME: Duration = Duration::from_secs(30);
 /// Pause after accept() failed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a client is not served.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turned {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turned {
     /// It runs as this user, who has no right; `None` if the kernel does not say.
     Stranger(Option<u32>),
+    /// It runs in a pod, or where that cannot be told.
+    Pod,
+    /// It asks a name that is not of this machine, as a web page does that had a name point here.
+    Name,
     /// There are enough already.
     Crowd,
 }
@@ -57,8 +62,7 @@ pub trait Api: Send + Sync + 'static {
 
 /// Serves until dropped.
 pub async fn serve<A: Api>(listener: UnixListener, api: Arc<A>) {
-    let own = rustix::process::geteuid().as_raw();
-    let (clients, strangers) = (Arc::new(Semaphore::new(MAX_CLIENTS)), Arc::new(Semaphore::new(MAX_STRANGERS)));
+    let places = Places::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors or memory: not at once again.
@@ -67,31 +71,70 @@ pub async fn serve<A: Api>(listener: UnixListener, api: Arc<A>) {
         };
         // SO_PEERCRED: the kernel's word for who called connect().
         let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-        let (turned, place) = match uid {
-            Some(uid) if uid == 0 || uid == own => match clients.clone().try_acquire_owned() {
-                Ok(place) => (None, Some(place)),
-                Err(_) => (Some(Turned::Crowd), strangers.clone().try_acquire_owned().ok()),
-            },
-            uid => (Some(Turned::Stranger(uid)), strangers.clone().try_acquire_owned().ok()),
+        let turned = (!places.has_right(uid)).then_some(Turned::Stranger(uid));
+        places.serve(stream, &api, turned, |_| None);
+    }
+}
+
+/// How many are served at once, and who is.
+pub(crate) struct Places {
+    own: u32,
+    clients: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+}
+
+impl Places {
+    pub(crate) fn new() -> Self {
+        Self {
+            own: rustix::process::geteuid().as_raw(),
+            clients: Arc::new(Semaphore::new(MAX_CLIENTS)),
+            strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
+        }
+    }
+
+    /// Root and the program's own user.
+    pub(crate) fn has_right(&self, uid: Option<u32>) -> bool {
+        uid.is_some_and(|uid| uid == 0 || uid == self.own)
+    }
+
+    /// Serves a client in a task of its own, or tells it why not, where there is a place for either. `check` may find a
+    /// reason in the request.
+    pub(crate) fn serve<A: Api, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+        api: &Arc<A>,
+        turned: Option<Turned>,
+        check: fn(&Request<Incoming>) -> Option<Turned>,
+    ) {
+        let place = |places: &Arc<Semaphore>| places.clone().try_acquire_owned().ok();
+        let (turned, place): (_, Option<OwnedSemaphorePermit>) = match (turned, place(&self.clients)) {
+            (None, Some(place)) => (None, Some(place)),
+            (None, None) => (Some(Turned::Crowd), place(&self.strangers)),
+            (turned, _) => (turned, place(&self.strangers)),
         };
-        let Some(place) = place else { continue };
+        let Some(place) = place else { return };
         let api = api.clone();
         tokio::spawn(async move {
-            talk(stream, api, turned).await;
+            talk(stream, api, turned, check).await;
             drop(place);
         });
     }
 }
 
 /// One request of one client.
-async fn talk<A: Api>(stream: UnixStream, api: Arc<A>, turned: Option<Turned>) {
+async fn talk<A: Api, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    api: Arc<A>,
+    turned: Option<Turned>,
+    check: fn(&Request<Incoming>) -> Option<Turned>,
+) {
     let answered = Arc::new(Notify::new());
     let service = {
         let answered = answered.clone();
         service_fn(move |request: Request<Incoming>| {
             let (api, answered) = (api.clone(), answered.clone());
             async move {
-                let Routed { answer, ends } = match turned {
+                let Routed { answer, ends } = match turned.or_else(|| check(&request)) {
                     Some(turned) => Routed { answer: turn_away(turned, A::PROGRAM), ends: true },
                     None => answer(&api, request).await,
                 };
@@ -134,6 +177,16 @@ fn turn_away(turned: Turned, program: &str) -> Answer {
             let remedy = format!("ask as root or as the user that runs {program}");
             refuse(StatusCode::FORBIDDEN, error, Some(&remedy))
         }
+        Turned::Pod => refuse(
+            StatusCode::FORBIDDEN,
+            "pods on the node's own network may not use the admin API",
+            Some("ask through the API server, as mesh-ctl does by a kubeconfig, or on the node itself"),
+        ),
+        Turned::Name => refuse(
+            StatusCode::FORBIDDEN,
+            "the admin API has no name but localhost",
+            Some("ask http://localhost or http://127.0.0.1"),
+        ),
         Turned::Crowd => refuse(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("{MAX_CLIENTS} clients are served already"),

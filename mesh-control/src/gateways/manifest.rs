@@ -18,8 +18,10 @@ const CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
 const READINESS_PORT: u16 = 15_021;
 /// Where Prometheus scrapes.
 const METRICS_PORT: u16 = 15_020;
+/// Where mesh-ctl asks by the API server, at loopback.
+const ADMIN_PORT: u16 = 15_000;
 /// What a proxy listens on itself, whatever it is a proxy for.
-const OWN_PORTS: [u16; 3] = [READINESS_PORT, METRICS_PORT, WAYPOINT_PORT];
+const OWN_PORTS: [u16; 4] = [READINESS_PORT, METRICS_PORT, WAYPOINT_PORT, ADMIN_PORT];
 /// How long the proxy lets requests end, in seconds, and the whole pod has.
 const DRAIN: u32 = 25;
 const GRACE: u32 = 30;
@@ -244,6 +246,7 @@ impl Plan<'_> {
             format!("--cluster-domain={}", settings.cluster_domain),
             format!("--root-namespace={}", settings.root_namespace),
             "--admin-socket=/run/mesh/waypoint.sock".to_owned(),
+            format!("--admin-port={ADMIN_PORT}"),
             format!("--drain-time={DRAIN}"),
         ]
     }

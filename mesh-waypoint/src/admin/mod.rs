@@ -34,12 +34,23 @@ impl Admin {
     }
 }
 
-/// Serves until dropped, if there is a socket.
-pub(crate) async fn serve(socket: Option<UnixListener>, api: Admin) {
-    match socket {
-        Some(listener) => mesh_admin_server::serve(listener, Arc::new(api)).await,
-        None => std::future::pending().await,
-    }
+/// Serves until dropped, wherever it is asked for.
+pub(crate) async fn serve(socket: Option<UnixListener>, port: Option<u16>, api: Admin) {
+    let api = Arc::new(api);
+    let by_socket = async {
+        match socket {
+            Some(listener) => mesh_admin_server::serve(listener, api.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let by_loopback = async {
+        match port {
+            // In a pod of its own nobody else is on loopback.
+            Some(port) => mesh_admin_server::serve_loopback(port, None, api.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::join!(by_socket, by_loopback);
 }
 
 impl Api for Admin {
