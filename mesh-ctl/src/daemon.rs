@@ -1,21 +1,23 @@
-//! A node's daemon, asked through its Unix socket.
+//! A daemon or waypoint, asked through its Unix socket, or by the API server's way to its pod's loopback.
 
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::Args;
 use form_urlencoded::Serializer;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use mesh_admin::{DEFAULT_SOCKET, Refusal};
+use mesh_admin::Refusal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
+
+use crate::cluster::{Complaint, PodName};
 
 /// How long a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -25,21 +27,28 @@ const MAX_ANSWER: usize = 64 << 20;
 /// The longest line of a stream, in bytes.
 const MAX_LINE: usize = 1 << 20;
 
+/// How long a pod may take to say why a port of it cannot be used.
+const COMPLAINT: Duration = Duration::from_millis(500);
+
 /// Who is asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Asked {
+pub(crate) enum Asked {
     #[default]
     Node,
     Waypoint,
 }
 
-/// Which daemon to ask.
-#[derive(Debug, Clone, Args)]
+/// The way to it.
+#[derive(Debug, Clone)]
+enum Way {
+    Socket(PathBuf),
+    Pod(Box<PodName>),
+}
+
+/// A daemon to ask.
+#[derive(Debug, Clone)]
 pub(crate) struct Daemon {
-    /// The admin socket of the node's daemon.
-    #[arg(long, value_name = "PATH", env = "MESH_ADMIN_SOCKET", default_value = DEFAULT_SOCKET)]
-    socket: PathBuf,
-    #[arg(skip)]
+    way: Way,
     asked: Asked,
 }
 
@@ -54,39 +63,29 @@ pub(crate) enum Next {
 pub(crate) type Query<'a> = &'a [(&'a str, String)];
 
 impl Daemon {
-    /// Asks for a resource.
-    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str, query: Query<'_>) -> anyhow::Result<T> {
-        self.ask(Method::GET, path, query, Vec::new())
-    }
-
-    /// Puts a value in force, and returns what is in force then.
-    pub(crate) fn put<T: Serialize + DeserializeOwned>(&self, path: &str, value: &T) -> anyhow::Result<T> {
-        self.ask(Method::PUT, path, &[], serde_json::to_vec(value)?)
-    }
-
     /// The daemon with this socket.
     pub(crate) fn at(socket: PathBuf) -> Self {
-        Self { socket, asked: Asked::Node }
+        Self { way: Way::Socket(socket), asked: Asked::Node }
     }
 
     /// The waypoint or gateway with this socket.
     pub(crate) fn waypoint_at(socket: PathBuf) -> Self {
-        Self { socket, asked: Asked::Waypoint }
+        Self { way: Way::Socket(socket), asked: Asked::Waypoint }
     }
 
-    fn ask<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        query: Query<'_>,
-        body: Vec<u8>,
-    ) -> anyhow::Result<T> {
-        runtime()?.block_on(self.exchange(method, path, query, body))
+    /// The one in this pod.
+    pub(crate) fn in_pod(pod: PodName, asked: Asked) -> Self {
+        Self { way: Way::Pod(Box::new(pod)), asked }
     }
 
-    /// Asks for a resource, in a program that asks several daemons at once.
-    pub(crate) async fn fetch<T: DeserializeOwned>(&self, path: &str, query: Query<'_>) -> anyhow::Result<T> {
+    /// Asks for a resource.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str, query: Query<'_>) -> anyhow::Result<T> {
         self.exchange(Method::GET, path, query, Vec::new()).await
+    }
+
+    /// Puts a value in force, and returns what is in force then.
+    pub(crate) async fn put<T: Serialize + DeserializeOwned>(&self, path: &str, value: &T) -> anyhow::Result<T> {
+        self.exchange(Method::PUT, path, &[], serde_json::to_vec(value)?).await
     }
 
     async fn exchange<T: DeserializeOwned>(
@@ -109,26 +108,7 @@ impl Daemon {
     }
 
     /// Reads a stream of lines: `begun` is called when the daemon has begun it, then `on_line` with each line.
-    /// Ends when that says so, when the daemon ends, or after `limit`.
-    pub(crate) fn follow(
-        &self,
-        path: &str,
-        query: Query<'_>,
-        limit: Option<Duration>,
-        begun: impl FnOnce() -> anyhow::Result<()>,
-        on_line: impl FnMut(&str) -> anyhow::Result<Next>,
-    ) -> anyhow::Result<()> {
-        let lines = self.lines(path, query, begun, on_line);
-        runtime()?.block_on(async {
-            match limit {
-                // Time is up.
-                Some(limit) => tokio::time::timeout(limit, lines).await.unwrap_or(Ok(())),
-                None => lines.await,
-            }
-        })
-    }
-
-    /// As [`Self::follow`], without a limit, in a program that follows several daemons at once.
+    /// Ends when that says so, or when the daemon ends.
     pub(crate) async fn lines(
         &self,
         path: &str,
@@ -161,7 +141,7 @@ impl Daemon {
         query: Query<'_>,
         body: Vec<u8>,
     ) -> anyhow::Result<Response<Incoming>> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.not_reached(&error))?;
+        let (stream, complaint) = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let mut target = path.to_owned();
@@ -169,9 +149,12 @@ impl Daemon {
             let pairs = query.iter().map(|(name, value)| (*name, value));
             target = format!("{path}?{}", Serializer::new(String::new()).extend_pairs(pairs).finish());
         }
-        let request = Request::builder().method(method).uri(target).header("host", "mesh-node");
+        let request = Request::builder().method(method).uri(target).header("host", "localhost");
         let sent = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await;
-        let response = sent.with_context(|| format!("{} broke off; if it has many clients, try again", self.name()))?;
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) => return Err(self.broke_off(error.into(), complaint).await),
+        };
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
@@ -179,24 +162,55 @@ impl Daemon {
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
         match serde_json::from_slice(&body) {
-            Ok(Refusal { error, remedy: Some(remedy) }) => bail!("{error}; {remedy}"),
-            Ok(Refusal { error, remedy: None }) => bail!("{error}"),
+            Ok(Refusal { error, remedy: Some(remedy) }) => Err(Refused(format!("{error}; {remedy}")).into()),
+            Ok(Refusal { error, remedy: None }) => Err(Refused(error).into()),
             Err(_) => bail!("{} answers with {status}", self.name()),
         }
     }
 
-    pub(crate) fn name(&self) -> String {
-        match self.asked {
-            Asked::Node => format!("the daemon at {}", self.socket.display()),
-            Asked::Waypoint => format!("the waypoint at {}", self.socket.display()),
+    async fn connect(&self) -> anyhow::Result<(Box<dyn Stream>, Option<Complaint>)> {
+        match &self.way {
+            Way::Socket(socket) => {
+                let stream = UnixStream::connect(socket).await.map_err(|error| self.not_reached(socket, &error))?;
+                Ok((Box::new(stream), None))
+            }
+            Way::Pod(pod) => {
+                let (stream, complaint) = pod.connect().await?;
+                Ok((Box::new(stream), complaint))
+            }
         }
     }
 
-    fn not_reached(&self, error: &io::Error) -> anyhow::Error {
-        let (name, socket) = (self.name(), self.socket.display());
+    /// It took the connection and gave no answer.
+    async fn broke_off(&self, error: anyhow::Error, complaint: Option<Complaint>) -> anyhow::Error {
+        let Way::Pod(pod) = &self.way else {
+            return error.context(format!("{} broke off; if it has many clients, try again", self.name()));
+        };
+        let said = match complaint {
+            Some(complaint) => tokio::time::timeout(COMPLAINT, complaint).await.ok().flatten(),
+            None => None,
+        };
+        match said {
+            Some(said) => anyhow!("nobody answers in {pod}: {}; {}", said.trim(), pod.remedy()),
+            None => error.context(format!("{} broke off", self.name())),
+        }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        let kind = Self::kind(self.asked);
+        match &self.way {
+            Way::Socket(socket) => format!("the {kind} at {}", socket.display()),
+            Way::Pod(pod) => format!("the {kind} in {pod}"),
+        }
+    }
+
+    fn not_reached(&self, socket: &Path, error: &io::Error) -> anyhow::Error {
+        let (name, socket) = (self.name(), socket.display());
         let (what, remedy) = match self.asked {
             Asked::Node => {
-                ("daemon", "start mesh-node on this node, or name the socket of one that runs with --socket".to_owned())
+                let remedy = "start mesh-node on this node, name the socket of one that runs with --socket, or a cluster with \
+                              --kubeconfig";
+                ("daemon", remedy.to_owned())
             }
             Asked::Waypoint => (
                 "waypoint",
@@ -218,6 +232,19 @@ impl Daemon {
     }
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")
+/// A daemon's own word that it does not do what it is asked for.
+#[derive(Debug)]
+pub(crate) struct Refused(String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
 }
+
+impl std::error::Error for Refused {}
+
+/// What HTTP is spoken over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}

@@ -14,12 +14,13 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use mesh_admin::DEFAULT_SOCKET;
 use tokio::net::TcpListener;
 
 use crate::Outcome;
+use crate::cluster::ClusterArguments;
 use crate::daemon::Daemon;
-use crate::output::print;
+use crate::output::{note, print};
+use crate::reach::Reach;
 
 /// Where the random bytes of a token come from.
 const RANDOM: &str = "/dev/urandom";
@@ -30,8 +31,9 @@ const TOKEN_BYTES: usize = 16;
 #[derive(Debug, Args)]
 #[command(after_help = crate::EXIT_CODES)]
 pub(crate) struct Dashboard {
-    /// The admin socket of a node's daemon; may be given several times, for a page about several nodes.
-    #[arg(long = "socket", value_name = "PATH", env = "MESH_ADMIN_SOCKET", default_value = DEFAULT_SOCKET)]
+    /// The admin socket of a daemon of this machine; may be given several times. Without it, the daemons of the cluster, or the
+    /// one of this machine.
+    #[arg(long = "socket", value_name = "PATH", env = "MESH_ADMIN_SOCKET")]
     sockets: Vec<PathBuf>,
     /// Where to listen: an address of loopback, any free port unless one is named.
     #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0))]
@@ -39,29 +41,45 @@ pub(crate) struct Dashboard {
 }
 
 impl Dashboard {
-    pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
+    pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
         ensure!(
             self.listen.ip().is_loopback(),
             "{} is not of loopback: the page shows who talks to whom; reach it from elsewhere by a tunnel of ssh",
             self.listen
         );
         let token = token()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-        runtime.block_on(async {
-            let listener = TcpListener::bind(self.listen)
-                .await
-                .with_context(|| format!("cannot listen at {}; name another port with --listen", self.listen))?;
-            let address = listener.local_addr()?;
-            let daemons: Vec<_> = self.sockets.iter().cloned().map(Daemon::at).collect();
-            let nodes = Arc::new(nodes::Nodes::new(daemons));
-            print(&format!("http://{address}/#token={token}\n"))?;
-            tokio::select! {
-                () = nodes.follow() => {}
-                () = server::serve(listener, nodes.clone(), token.into()) => {}
-                stopped = tokio::signal::ctrl_c() => stopped.context("cannot wait for an interrupt")?,
+        let daemons = self.daemons(cluster).await?;
+        let listener = TcpListener::bind(self.listen)
+            .await
+            .with_context(|| format!("cannot listen at {}; name another port with --listen", self.listen))?;
+        let address = listener.local_addr()?;
+        let nodes = Arc::new(nodes::Nodes::new(daemons));
+        print(&format!("http://{address}/#token={token}\n"))?;
+        tokio::select! {
+            () = nodes.follow() => {}
+            () = server::serve(listener, nodes.clone(), token.into()) => {}
+            stopped = tokio::signal::ctrl_c() => stopped.context("cannot wait for an interrupt")?,
+        }
+        Ok(Outcome::Good)
+    }
+}
+
+impl Dashboard {
+    /// Those of the sockets that are named, or of the cluster.
+    async fn daemons(&self, cluster: &ClusterArguments) -> anyhow::Result<Vec<Daemon>> {
+        if !self.sockets.is_empty() {
+            return Ok(self.sockets.iter().cloned().map(Daemon::at).collect());
+        }
+        let targets = Reach::default().find(cluster).await?.targets();
+        let mut daemons = Vec::with_capacity(targets.len());
+        for target in targets {
+            match target.daemon {
+                Ok(daemon) => daemons.push(daemon),
+                Err(why) => note(&format!("{}: left out: {why}", target.name)),
             }
-            Ok(Outcome::Good)
-        })
+        }
+        ensure!(!daemons.is_empty(), "there is no daemon to show: none of the cluster's runs");
+        Ok(daemons)
     }
 }
 

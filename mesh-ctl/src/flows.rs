@@ -4,11 +4,19 @@ use std::time::Duration;
 
 use clap::Args;
 use mesh_admin::{Flow, FlowLine, FlowSelection, Party, path};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::Outcome;
+use crate::cluster::ClusterArguments;
 use crate::daemon::{Daemon, Next};
+use crate::fleet::Target;
 use crate::output::{Format, note, print, print_line, time_of_day};
+use crate::reach::{Asking, Reach};
 
+/// Flows of all nodes that wait to be shown.
+const QUEUE: usize = 4_096;
 /// How long to watch without --follow, in seconds.
 const DEFAULT_SECONDS: u64 = 10;
 
@@ -17,7 +25,7 @@ const DEFAULT_SECONDS: u64 = 10;
 #[command(after_help = crate::EXIT_CODES)]
 pub(crate) struct Flows {
     #[command(flatten)]
-    daemon: Daemon,
+    reach: Reach,
     /// Goes on until it is interrupted.
     #[arg(short, long)]
     follow: bool,
@@ -41,28 +49,135 @@ pub(crate) struct Flows {
     no_headers: bool,
 }
 
+/// What is heard of one of several daemons.
+enum Told {
+    Begun,
+    Line(FlowLine),
+    /// It will say no more, and why.
+    Ended(anyhow::Error),
+}
+
+/// A flow, and the node that tells of it.
+#[derive(Serialize)]
+struct OfNode<'a> {
+    node: &'a str,
+    #[serde(flatten)]
+    flow: &'a Flow,
+}
+
 impl Flows {
-    pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
-        let selection = FlowSelection { namespace: self.namespace.clone(), events: self.event.clone() };
-        let limit = (!self.follow).then_some(Duration::from_secs(self.seconds));
-        let mut left = self.count.unwrap_or(usize::MAX);
-        let headings = self.output == Format::Table && !self.no_headers;
-        let begun = || if headings { print(&HEADINGS.replace('|', "  ")) } else { Ok(()) };
-        let on_line = |line: &str| {
-            match serde_json::from_str::<FlowLine>(line)? {
-                FlowLine::Lost { lost } => note(&format!("{lost} flows were lost: too many to be shown in time")),
-                FlowLine::Event(flow) => {
-                    match self.output {
-                        Format::Table => print(&row(&flow))?,
-                        format => print_line(&flow, format)?,
-                    }
-                    left = left.saturating_sub(1);
-                }
+    pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
+        let asking = self.reach.find(cluster).await?;
+        let shown = async {
+            match asking {
+                Asking::One(daemon) => self.show(&daemon).await,
+                Asking::Several(targets) => self.show_all(targets).await,
             }
+        };
+        match self.follow {
+            true => shown.await,
+            // Time is up.
+            false => tokio::time::timeout(Duration::from_secs(self.seconds), shown).await.unwrap_or(Ok(Outcome::Good)),
+        }
+    }
+
+    fn query(&self) -> Vec<(&'static str, String)> {
+        FlowSelection { namespace: self.namespace.clone(), events: self.event.clone() }.to_query()
+    }
+
+    async fn show(&self, daemon: &Daemon) -> anyhow::Result<Outcome> {
+        let mut left = self.count.unwrap_or(usize::MAX);
+        let on_line = |line: &str| {
+            self.tell(None, &serde_json::from_str(line)?, &mut left)?;
             Ok(if left == 0 { Next::Stop } else { Next::More })
         };
-        self.daemon.follow(path::FLOWS, &selection.to_query(), limit, begun, on_line)?;
+        daemon.lines(path::FLOWS, &self.query(), || self.headings(None), on_line).await?;
         Ok(Outcome::Good)
+    }
+
+    /// All at once, as each comes. One that breaks off is told of; the others go on.
+    async fn show_all(&self, targets: Vec<Target>) -> anyhow::Result<Outcome> {
+        let width = targets.iter().map(|target| target.name.chars().count()).max().unwrap_or(0).max("NODE".len());
+        let (sender, mut told) = mpsc::channel(QUEUE);
+        let mut watched = JoinSet::new();
+        for target in targets {
+            watched.spawn(watch(target, self.query(), sender.clone()));
+        }
+        drop(sender);
+        let (mut left, mut headed) = (self.count.unwrap_or(usize::MAX), false);
+        let mut outcome = Outcome::Good;
+        while let Some((node, told)) = told.recv().await {
+            match told {
+                Told::Begun if headed => {}
+                Told::Begun => {
+                    headed = true;
+                    self.headings(Some(width))?;
+                }
+                Told::Line(line) => self.tell(Some((&node, width)), &line, &mut left)?,
+                Told::Ended(error) => {
+                    note(&format!("{node}: nothing more is heard: {error:#}"));
+                    outcome = Outcome::Bad;
+                }
+            }
+            if left == 0 {
+                return Ok(outcome);
+            }
+        }
+        anyhow::bail!("no daemon tells of flows any more")
+    }
+
+    fn headings(&self, node: Option<usize>) -> anyhow::Result<()> {
+        if self.output != Format::Table || self.no_headers {
+            return Ok(());
+        }
+        let node = node.map_or_else(String::new, |width| format!("{:width$}  ", "NODE"));
+        print(&format!("{node}{}", HEADINGS.replace('|', "  ")))
+    }
+
+    fn tell(&self, node: Option<(&str, usize)>, line: &FlowLine, left: &mut usize) -> anyhow::Result<()> {
+        let flow = match line {
+            FlowLine::Lost { lost } => {
+                let of = node.map_or_else(String::new, |(node, _)| format!("{node}: "));
+                note(&format!("{of}{lost} flows were lost: too many to be shown in time"));
+                return Ok(());
+            }
+            FlowLine::Event(flow) => flow,
+        };
+        match (self.output, node) {
+            (Format::Table, Some((node, width))) => print(&format!("{node:width$}  {}", row(flow)))?,
+            (Format::Table, None) => print(&row(flow))?,
+            (format, Some((node, _))) => print_line(&OfNode { node, flow }, format)?,
+            (format, None) => print_line(flow, format)?,
+        }
+        *left = left.saturating_sub(1);
+        Ok(())
+    }
+}
+
+async fn watch(target: Target, query: Vec<(&'static str, String)>, sender: mpsc::Sender<(String, Told)>) {
+    let Target { name, daemon } = target;
+    let ended = match daemon {
+        Ok(daemon) => {
+            let (queue, of) = (sender.clone(), name.clone());
+            let told = move |told| {
+                // A stream that is shown more slowly than it comes is cut: what the daemon's own queue lacks it tells of.
+                queue.try_send((of.clone(), told)).map_err(|_| anyhow::anyhow!("flows come faster than they are shown"))
+            };
+            let begun = {
+                let told = told.clone();
+                move || told(Told::Begun)
+            };
+            let on_line = move |line: &str| {
+                told(Told::Line(serde_json::from_str(line)?))?;
+                Ok(Next::More)
+            };
+            daemon.lines(path::FLOWS, &query, begun, on_line).await.err()
+        }
+        Err(why) => Some(anyhow::anyhow!(why)),
+    };
+    if let Some(error) = ended {
+        // Nobody listens any more where this fails.
+        let _ = sender.send((name, Told::Ended(error))).await;
     }
 }
 

@@ -2,15 +2,18 @@
 #![forbid(unsafe_code)]
 
 mod analyze;
+mod cluster;
 mod completion;
 mod daemon;
 mod dashboard;
+mod fleet;
 mod flows;
 mod list;
 mod log;
 mod manifests;
 mod output;
 mod precheck;
+mod reach;
 mod resolve;
 mod route;
 mod status;
@@ -20,8 +23,11 @@ mod why;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mesh_admin::{Certificate, Connection, Policy, Service, Workload};
+
+use crate::cluster::ClusterArguments;
 
 /// Exit codes, for scripts.
 const EXIT_CODES: &str = "\
@@ -33,6 +39,8 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "mesh-ctl", version, about = "Looks into a mesh", after_help = EXIT_CODES)]
 struct Arguments {
+    #[command(flatten)]
+    cluster: ClusterArguments,
     #[command(subcommand)]
     command: Command,
 }
@@ -95,26 +103,8 @@ enum Outcome {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = match &arguments.command {
-        Command::Status(status) => status.run(),
-        Command::Workload(verb) => verb.run::<Workload>(),
-        Command::Service(verb) => verb.run::<Service>(),
-        Command::Policy(verb) => verb.run::<Policy>(),
-        Command::Certificate(verb) => verb.run::<Certificate>(),
-        Command::Connection(verb) => verb.run::<Connection>(),
-        Command::Flows(flows) => flows.run(),
-        Command::Dashboard(dashboard) => dashboard.run(),
-        Command::Why(question) => question.run(),
-        Command::Authz(authz) => authz.run(),
-        Command::Log(log) => log.run(),
-        Command::Analyze(analyze) => analyze.run(),
-        Command::Resolve(resolve) => resolve.run(),
-        Command::Route(route) => route.run(),
-        Command::Waypoint(waypoint) => waypoint.run(),
-        Command::Precheck(precheck) => precheck.run(),
-        Command::Version(version) => version.run(),
-        Command::Completion(completion) => completion.run(),
-    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start");
+    let done = runtime.and_then(|runtime| runtime.block_on(run(&arguments)));
     match done {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::Bad) => ExitCode::from(1),
@@ -124,6 +114,29 @@ fn main() -> ExitCode {
             output::complain(&error);
             ExitCode::from(2)
         }
+    }
+}
+
+async fn run(Arguments { cluster, command }: &Arguments) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Status(status) => status.run(cluster).await,
+        Command::Workload(verb) => verb.run::<Workload>(cluster).await,
+        Command::Service(verb) => verb.run::<Service>(cluster).await,
+        Command::Policy(verb) => verb.run::<Policy>(cluster).await,
+        Command::Certificate(verb) => verb.run::<Certificate>(cluster).await,
+        Command::Connection(verb) => verb.run::<Connection>(cluster).await,
+        Command::Flows(flows) => flows.run(cluster).await,
+        Command::Dashboard(dashboard) => dashboard.run(cluster).await,
+        Command::Why(question) => question.run(cluster).await,
+        Command::Authz(authz) => authz.run(cluster).await,
+        Command::Log(log) => log.run(cluster).await,
+        Command::Analyze(analyze) => analyze.run(),
+        Command::Resolve(resolve) => resolve.run(),
+        Command::Route(route) => route.run(),
+        Command::Waypoint(waypoint) => waypoint.run(cluster).await,
+        Command::Precheck(precheck) => precheck.run(),
+        Command::Version(version) => version.run(cluster).await,
+        Command::Completion(completion) => completion.run(),
     }
 }
 

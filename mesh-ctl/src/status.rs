@@ -1,11 +1,13 @@
-//! `mesh-ctl status`: how a node's daemon is.
+//! `mesh-ctl status`: how a node's daemon is, or all of a cluster's.
 
 use clap::Args;
 use mesh_admin::{Certificates, EnrolmentEvent, Handover, Status, path};
 
 use crate::Outcome;
-use crate::daemon::Daemon;
+use crate::cluster::ClusterArguments;
+use crate::fleet::{self, Said};
 use crate::output::{Format, age, print, print_value, table, time_of_day};
+use crate::reach::{Asking, Reach};
 
 /// Repairs that are shown to people; `-o json` has all events that the daemon keeps.
 const MOST_REPAIRS: usize = 5;
@@ -15,20 +17,38 @@ const MOST_REPAIRS: usize = 5;
 #[command(after_help = crate::EXIT_CODES)]
 pub(crate) struct StatusArguments {
     #[command(flatten)]
-    daemon: Daemon,
+    reach: Reach,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
 }
 
 impl StatusArguments {
-    pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
-        let status: Status = self.daemon.get(path::STATUS, &[])?;
+    pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
+        let asking = self.reach.find(cluster).await?;
+        let several = matches!(asking, Asking::Several(_));
+        let said =
+            fleet::ask(asking.targets(), |daemon| async move { daemon.get::<Status>(path::STATUS, &[]).await }).await;
+        if several {
+            return self.tell_all(&said);
+        }
+        let status = fleet::only(said)?;
         match self.output {
             Format::Table => print(&for_people(&status))?,
             format => print_value(&status, format)?,
         }
         Ok(if is_well(&status) { Outcome::Good } else { Outcome::Bad })
+    }
+
+    /// A line for each node, and all about those that want attention.
+    fn tell_all(&self, said: &[Said<Status>]) -> anyhow::Result<Outcome> {
+        match self.output {
+            Format::Table => print(&nodes_for_people(said))?,
+            format => print_value(&fleet::entries(said), format)?,
+        }
+        let well = said.iter().filter_map(|said| said.answer.as_ref().ok()).all(is_well);
+        let reached = fleet::tell_unreachable(said)?;
+        Ok(if well { reached } else { Outcome::Bad })
     }
 }
 
@@ -38,6 +58,34 @@ fn is_well(status: &Status) -> bool {
         && status.config.errors == 0
         && status.certificates.errors.is_empty()
         && status.data_path.hooks.iter().all(|hook| hook.present)
+}
+
+fn nodes_for_people(said: &[Said<Status>]) -> String {
+    let rows = said.iter().map(|said| match &said.answer {
+        Ok(status) => summary(&said.name, status),
+        Err(_) => vec![said.name.clone(), "no answer".to_owned()],
+    });
+    let headings = ["NODE", "STATE", "MESH-NODE", "UP", "PODS", "CONNECTIONS", "CERTIFICATES", "CONFIG", "ERRORS"];
+    let mut text = table(&headings, &rows.collect::<Vec<_>>());
+    for status in said.iter().filter_map(|said| said.answer.as_ref().ok()).filter(|status| !is_well(status)) {
+        text += &format!("\n{}", for_people(status));
+    }
+    text
+}
+
+fn summary(node: &str, status: &Status) -> Vec<String> {
+    let pods = &status.pods;
+    vec![
+        node.to_owned(),
+        if is_well(status) { "well" } else { "wants attention" }.to_owned(),
+        status.version.clone(),
+        age(status.uptime_seconds),
+        format!("{}/{}", pods.enrolled, pods.desired),
+        status.connections.to_string(),
+        status.certificates.held.to_string(),
+        format!("generation {}", status.config.generation),
+        status.config.errors.to_string(),
+    ]
 }
 
 fn for_people(status: &Status) -> String {

@@ -1,20 +1,19 @@
-//! `mesh-ctl waypoint`: a waypoint or gateway, asked through its own socket.
+//! `mesh-ctl waypoint`: waypoints and gateways, made, listed and asked.
 
 mod clusters;
 mod routes;
 mod status;
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
-use mesh_admin::{LogFilter, WAYPOINT_SOCKET, WaypointCluster, WaypointRoute, path};
+use mesh_admin::{WaypointCluster, WaypointRoute};
 
 use crate::Outcome;
-use crate::daemon::Daemon;
+use crate::cluster::ClusterArguments;
 use crate::list::Part;
-use crate::output::print;
+use crate::log;
+use crate::reach::WaypointReach;
 
-/// What can be asked of a waypoint or gateway.
+/// What can be done with waypoints and gateways.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Waypoint {
     /// Says how it is, and what wants attention.
@@ -29,26 +28,15 @@ pub(crate) enum Waypoint {
     Log(Log),
 }
 
-/// Which waypoint to ask.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Socket {
-    /// The admin socket of the waypoint or gateway.
-    #[arg(long, visible_alias = "waypoint", value_name = "PATH", env = "MESH_WAYPOINT_SOCKET", default_value = WAYPOINT_SOCKET)]
-    socket: PathBuf,
-}
-
-impl Socket {
-    fn daemon(&self) -> Daemon {
-        Daemon::waypoint_at(self.socket.clone())
-    }
-}
-
-/// Which part of a list of a waypoint, and in what form.
+/// Which part of a list of a waypoint, and in what form. On a cluster, -n is the namespace of the Gateway.
 #[derive(Debug, Args)]
 #[command(after_help = crate::EXIT_CODES)]
 pub(crate) struct ListArguments {
+    /// On a cluster: the Gateway; all of the namespace without it.
+    #[arg(value_name = "NAME", conflicts_with = "socket")]
+    name: Option<String>,
     #[command(flatten)]
-    socket: Socket,
+    reach: WaypointReach,
     #[command(flatten)]
     part: Part,
 }
@@ -58,26 +46,40 @@ pub(crate) struct ListArguments {
 #[command(after_help = crate::EXIT_CODES)]
 pub(crate) struct Log {
     #[command(flatten)]
-    socket: Socket,
+    reach: WaypointReach,
     /// A level (error, warn, info, debug, trace, off), or directives such as `info,access=off`.
     #[arg(value_name = "LEVEL")]
     filter: Option<String>,
+    /// On a cluster: the Gateway; all of the namespace without it.
+    #[arg(long, value_name = "NAME", conflicts_with = "socket")]
+    name: Option<String>,
+    /// On a cluster: the namespace of the Gateway; the context's own without it.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
 }
 
 impl Waypoint {
-    pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
+    pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
         match self {
-            Self::Status(status) => status.run(),
-            Self::Routes(list) => list.part.show::<WaypointRoute>(&list.socket.daemon()),
-            Self::Clusters(list) => list.part.show::<WaypointCluster>(&list.socket.daemon()),
-            Self::Log(Log { socket, filter }) => {
-                let in_force: LogFilter = match filter {
-                    None => socket.daemon().get(path::LOG, &[])?,
-                    Some(filter) => socket.daemon().put(path::LOG, &LogFilter { filter: filter.clone() })?,
-                };
-                print(&format!("{}\n", in_force.filter))?;
-                Ok(Outcome::Good)
+            Self::Status(status) => status.run(cluster).await,
+            Self::Routes(list) => list.show::<WaypointRoute>(cluster).await,
+            Self::Clusters(list) => list.show::<WaypointCluster>(cluster).await,
+            Self::Log(Log { reach, filter, name, namespace }) => {
+                let asking = reach.find(cluster, namespace.as_deref(), name.as_deref()).await?;
+                log::show(asking, filter.as_deref(), "POD").await
             }
         }
+    }
+}
+
+impl ListArguments {
+    async fn show<T: crate::list::Listed>(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
+        let asking = self.reach.find(cluster, self.part.namespace.as_deref(), self.name.as_deref()).await?;
+        let mut part = self.part.clone();
+        if matches!(asking, crate::reach::Asking::Several(_)) {
+            // It has said whose waypoint is meant; the rules may be of any namespace.
+            part.namespace = None;
+        }
+        part.show::<T>(asking, "POD").await
     }
 }

@@ -3,14 +3,18 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use mesh_admin::{Considered, NodeView, Peer, Way, Why, path};
 use mesh_config::load;
 
 use crate::Outcome;
-use crate::daemon::Daemon;
+use crate::cluster::ClusterArguments;
+use crate::daemon::{Daemon, Refused};
+use crate::fleet::Target;
 use crate::manifests::Reading;
 use crate::output::{Format, age, print, print_value};
+use crate::reach::{Asking, Reach};
 
 /// Ways that are shown one by one to people.
 const MAX_SHOWN: usize = 8;
@@ -30,7 +34,7 @@ pub(crate) struct Question {
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
     #[command(flatten)]
-    daemon: Daemon,
+    reach: Reach,
     /// Answers by a directory of manifests in place of a daemon.
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
@@ -68,12 +72,12 @@ pub(crate) enum Authz {
 
 impl Question {
     /// `why`: everything.
-    pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
-        let answer = self.ask(path::WHY)?;
+    pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
+        let answer = self.ask(path::WHY, cluster).await?;
         self.tell(&answer, for_people)
     }
 
-    fn ask(&self, path: &str) -> anyhow::Result<Why> {
+    async fn ask(&self, path: &str, cluster: &ClusterArguments) -> anyhow::Result<Why> {
         if let Some(dir) = &self.config {
             let snapshot = load(dir, &self.reading.options())?.snapshot;
             let namespace = self.namespace.as_deref();
@@ -81,9 +85,53 @@ impl Question {
             let target = mesh_core::why::find_target(&snapshot, &self.destination, namespace)?;
             return Ok(Why::from(&mesh_core::why::why(&snapshot, client, target.address, self.same_node.into())));
         }
-        let mut query = vec![("src", self.source.clone()), ("dst", self.destination.clone())];
+        match self.reach.find(cluster).await? {
+            Asking::One(daemon) => self.ask_one(&daemon, path, &self.source).await,
+            Asking::Several(targets) => self.ask_the_sources(&targets, path).await,
+        }
+    }
+
+    async fn ask_one(&self, daemon: &Daemon, path: &str, source: &str) -> anyhow::Result<Why> {
+        let mut query = vec![("src", source.to_owned()), ("dst", self.destination.clone())];
         query.extend(self.namespace.clone().map(|namespace| ("namespace", namespace)));
-        self.daemon.get(path, &query)
+        daemon.get(path, &query).await
+    }
+
+    /// Every daemon knows which pod is meant and where it runs; what stops its connections its own node's knows.
+    async fn ask_the_sources(&self, targets: &[Target], path: &str) -> anyhow::Result<Why> {
+        let mut unreached = Vec::new();
+        for target in targets {
+            let daemon = match &target.daemon {
+                Ok(daemon) => daemon,
+                Err(why) => {
+                    unreached.push(format!("{}: {why}", target.name));
+                    continue;
+                }
+            };
+            let answer = match self.ask_one(daemon, path, &self.source).await {
+                Ok(answer) => answer,
+                Err(error) if error.is::<Refused>() => return Err(error),
+                Err(error) => {
+                    unreached.push(format!("{}: {error:#}", target.name));
+                    continue;
+                }
+            };
+            let source = &answer.source;
+            let (Some(namespace), Some(pod), Some(node)) = (&source.namespace, &source.pod, &source.node) else {
+                return Ok(answer);
+            };
+            if *node == target.name {
+                return Ok(answer);
+            }
+            let of_node = targets.iter().find(|target| target.name == *node);
+            return match of_node.map(|target| &target.daemon) {
+                Some(Ok(daemon)) => self.ask_one(daemon, path, &format!("{namespace}/{pod}")).await,
+                Some(Err(why)) => bail!("{namespace}/{pod} runs on {node}, whose daemon cannot be asked: {why}"),
+                // A pod of a node without a daemon is outside the mesh, which every other daemon knows as well.
+                None => Ok(answer),
+            };
+        }
+        bail!("no daemon answers: {}", unreached.join("; "))
     }
 
     fn tell(&self, answer: &Why, text: fn(&Why) -> String) -> anyhow::Result<Outcome> {
@@ -96,9 +144,9 @@ impl Question {
 }
 
 impl Authz {
-    pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
+    pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
         let Self::Check(question) = self;
-        let answer = question.ask(path::AUTHZ)?;
+        let answer = question.ask(path::AUTHZ, cluster).await?;
         question.tell(&answer, |answer| format!("{}\n", answer.summary))
     }
 }

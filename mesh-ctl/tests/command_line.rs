@@ -134,6 +134,28 @@ fn without_a_daemon_the_answer_is_2_and_what_to_do() {
 }
 
 #[test]
+fn without_a_socket_and_a_kubeconfig_it_says_what_to_do() {
+    if Path::new("/run/mesh/admin.sock").exists() {
+        eprintln!("a daemon has run on this machine: there is a socket");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    for command in [&["status"][..], &["cert", "ls"], &["flows"], &["why", "a", "b"], &["log", "level"]] {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_mesh-ctl"));
+        program.args(command).env("HOME", home.path()).env_remove("KUBECONFIG").env_remove("MESH_ADMIN_SOCKET");
+        let output = program.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command:?} {output:?}");
+        for remedy in ["--kubeconfig", "KUBECONFIG", "--socket", "node of the mesh"] {
+            assert!(output.stdout.is_empty() && said.contains(remedy), "{remedy} in {said}");
+        }
+    }
+    let output = mesh_ctl(&["status", "--kubeconfig", "/nowhere/config"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("/nowhere/config"), "{said}");
+}
+
+#[test]
 fn a_daemon_that_says_nonsense_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock");

@@ -68,7 +68,7 @@ pub(crate) fn test(runner: Option<&str>) -> Result<Tally> {
         let mut command = step::cargo();
         // One cluster, one mesh on it: one test after the other.
         command.args(["test", "--no-fail-fast", "--package", CLUSTER]).env(PROGRAMS_VARIABLE, directory()?);
-        command.env("MESH_KUBE_NUMBER", TESTS);
+        command.env("MESH_KUBE_NUMBER", TESTS).env(crate::test::PROGRAMS_VARIABLE, Profile::Release.folder());
         if let Some(runner) = runner {
             crate::test::through(&mut command, runner);
         }

@@ -101,7 +101,7 @@ impl Nodes {
         let query = [("src", source.to_owned()), ("dst", destination.to_owned())];
         let mut refusal = "there is no daemon to ask".to_owned();
         for daemon in &self.daemons {
-            match daemon.fetch::<Why>(path::WHY, &query).await {
+            match daemon.get::<Why>(path::WHY, &query).await {
                 Ok(why) => return Ok(why),
                 Err(error) => refusal = format!("{error:#}"),
             }
@@ -213,10 +213,10 @@ fn replace(before: &mut String, text: String) -> bool {
 
 async fn hear(daemon: &Daemon) -> anyhow::Result<(Heard, Vec<Connection>)> {
     let query = Selection { limit: Some(MAX_LIMIT), ..Selection::default() }.to_query();
-    let status = daemon.fetch(path::STATUS, &[]).await?;
-    let certificates: List<Certificate> = daemon.fetch(path::CERTIFICATES, &query).await?;
-    let workloads: List<Workload> = daemon.fetch(path::WORKLOADS, &query).await?;
-    let policies: List<Policy> = daemon.fetch(path::POLICIES, &query).await?;
+    let status = daemon.get(path::STATUS, &[]).await?;
+    let certificates: List<Certificate> = daemon.get(path::CERTIFICATES, &query).await?;
+    let workloads: List<Workload> = daemon.get(path::WORKLOADS, &query).await?;
+    let policies: List<Policy> = daemon.get(path::POLICIES, &query).await?;
     let heard = Heard {
         status: Some(status),
         certificates: certificates.items,
@@ -229,5 +229,5 @@ async fn hear(daemon: &Daemon) -> anyhow::Result<(Heard, Vec<Connection>)> {
 
 async fn connections(daemon: &Daemon) -> anyhow::Result<Vec<Connection>> {
     let query = Selection { limit: Some(MAX_LIMIT), ..Selection::default() }.to_query();
-    Ok(daemon.fetch::<List<Connection>>(path::CONNECTIONS, &query).await?.items)
+    Ok(daemon.get::<List<Connection>>(path::CONNECTIONS, &query).await?.items)
 }

@@ -3,29 +3,57 @@
 use clap::Args;
 use mesh_admin::{WaypointStatus, path};
 
-use super::Socket;
 use crate::Outcome;
+use crate::cluster::ClusterArguments;
+use crate::fleet::{self, Said};
 use crate::output::{Format, age, print, print_value, table};
+use crate::reach::{Asking, WaypointReach};
 
 /// Says how it is, and what wants attention.
 #[derive(Debug, Args)]
 #[command(after_help = crate::EXIT_CODES)]
 pub(crate) struct StatusArguments {
+    /// On a cluster: the Gateway; all of the namespace without it.
+    #[arg(value_name = "NAME", conflicts_with = "socket")]
+    name: Option<String>,
+    /// On a cluster: the namespace of the Gateway; the context's own without it.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
     #[command(flatten)]
-    socket: Socket,
+    reach: WaypointReach,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
 }
 
 impl StatusArguments {
-    pub(super) fn run(&self) -> anyhow::Result<Outcome> {
-        let status: WaypointStatus = self.socket.daemon().get(path::WAYPOINT_STATUS, &[])?;
+    pub(super) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
+        let asking = self.reach.find(cluster, self.namespace.as_deref(), self.name.as_deref()).await?;
+        let several = matches!(asking, Asking::Several(_));
+        let said = fleet::ask(asking.targets(), |daemon| async move {
+            daemon.get::<WaypointStatus>(path::WAYPOINT_STATUS, &[]).await
+        })
+        .await;
+        if several {
+            return self.tell_all(&said);
+        }
+        let status = fleet::only(said)?;
         match self.output {
             Format::Table => print(&for_people(&status))?,
             format => print_value(&status, format)?,
         }
         Ok(if is_well(&status) { Outcome::Good } else { Outcome::Bad })
+    }
+
+    /// All about each pod, one after the other.
+    fn tell_all(&self, said: &[Said<WaypointStatus>]) -> anyhow::Result<Outcome> {
+        let answered = || said.iter().filter_map(|said| said.answer.as_ref().ok());
+        match self.output {
+            Format::Table => print(&answered().map(for_people).collect::<Vec<_>>().join("\n"))?,
+            format => print_value(&fleet::entries(said), format)?,
+        }
+        let reached = fleet::tell_unreachable(said)?;
+        Ok(if answered().all(is_well) { reached } else { Outcome::Bad })
     }
 }
 

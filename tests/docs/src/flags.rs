@@ -18,7 +18,7 @@ pub fn flags(mut command: Command) -> String {
 fn describe(command: &Command, path: &str, page: &mut String) {
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
     page.push_str(&format!("{}\n\n", about.trim()));
-    let arguments: Vec<&Arg> = command.get_arguments().filter(|arg| is_told(arg)).collect();
+    let arguments: Vec<&Arg> = command.get_arguments().filter(|arg| is_told(arg, path)).collect();
     if !arguments.is_empty() {
         page.push_str("| argument | default | environment | meaning |\n|---|---|---|---|\n");
         for argument in arguments {
@@ -38,12 +38,13 @@ fn describe(command: &Command, path: &str, page: &mut String) {
 }
 
 /// clap's own are everywhere the same, and those of a command above are told there.
-fn is_told(argument: &Arg) -> bool {
+fn is_told(argument: &Arg, path: &str) -> bool {
     let own = matches!(
         argument.get_action(),
         ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version
     );
-    !own && !argument.is_hide_set()
+    let of_a_command_above = argument.is_global_set() && path.contains(' ');
+    !own && !of_a_command_above && !argument.is_hide_set()
 }
 
 fn row(argument: &Arg) -> String {

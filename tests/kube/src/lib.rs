@@ -12,6 +12,7 @@ mod certificates;
 mod cgroups;
 mod cluster;
 mod control;
+pub mod ctl;
 mod dns;
 mod home;
 mod kubeconfig;

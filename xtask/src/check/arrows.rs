@@ -47,7 +47,7 @@ const WAYPOINT: &[&str] = &[
 ];
 const FUZZ: &[&str] =
     &["mesh-ca", "mesh-core", "mesh-config", "mesh-ext-authz", "mesh-jwt", "mesh-kube", "mesh-transport"];
-const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-transport"];
+const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-kube", "mesh-transport"];
 const TEST: &[&str] = &[
     "mesh-docs",
     "mesh-metrics",
@@ -91,7 +91,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("aya", &["mesh-node", "mesh-abi"]),
     ("aya-log", &["mesh-node"]),
     ("aya-obj", &["mesh-node"]),
-    ("kube", &["mesh-kube", "mesh-control"]),
+    ("kube", &["mesh-kube", "mesh-control", "mesh-ctl"]),
 ];
 
 const TABLE: &str = "xtask/src/check/arrows.rs";

@@ -1,0 +1,135 @@
+//! The mesh's own pods, which answer by the API server's port-forward.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use anyhow::{anyhow, bail};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+
+use super::Cluster;
+use crate::daemon::{Asked, Daemon};
+use crate::fleet::Target;
+
+/// The daemons' pods, as the chart labels them.
+const DAEMONS: &str = "app.kubernetes.io/name=mesh-node";
+/// The label of what a Gateway's pods are of.
+const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+/// The pods of Gateways that are this mesh's.
+const OURS: &str = "gateway.istio.io/managed=mesh.dev-gateway-controller";
+
+/// A way to the admin API of a pod.
+#[derive(Clone)]
+pub(crate) struct PodName {
+    api: Api<Pod>,
+    namespace: String,
+    name: String,
+    port: u16,
+}
+
+/// What a pod says of why a port of it cannot be used, if it says anything.
+pub(crate) type Complaint = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+
+impl std::fmt::Debug for PodName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl std::fmt::Display for PodName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "pod {}/{}", self.namespace, self.name)
+    }
+}
+
+impl PodName {
+    /// Connects to the pod's loopback.
+    pub(crate) async fn connect(&self) -> anyhow::Result<(tokio::io::DuplexStream, Option<Complaint>)> {
+        let forwarded = self.api.portforward(&self.name, &[self.port]).await;
+        let mut forwarded = forwarded.map_err(|error| {
+            let right = format!("it takes the right to create pods/portforward in {}", self.namespace);
+            anyhow!("{self}: the API server forwards no port: {error}; {right}")
+        })?;
+        let complaint = forwarded.take_error(self.port).map(|told| Box::pin(told) as Complaint);
+        let stream = forwarded.take_stream(self.port);
+        Ok((stream.ok_or_else(|| anyhow!("{self}: the API server forwards no port {}", self.port))?, complaint))
+    }
+
+    /// What to do where nobody listens.
+    pub(crate) fn remedy(&self) -> String {
+        format!("is it of this version, with --admin-port {}? `mesh-ctl` in the pod asks by its socket", self.port)
+    }
+}
+
+impl Cluster {
+    /// The daemons of all nodes, or of one.
+    pub(crate) async fn daemons(&self, node: Option<&str>) -> anyhow::Result<Vec<Target>> {
+        let pods = self.pods(&self.mesh_namespace, DAEMONS).await?;
+        if pods.is_empty() {
+            bail!(
+                "no mesh-node runs in namespace {}: install the mesh (`mesh-ctl install`), or name its namespace with \
+                 --mesh-namespace",
+                self.mesh_namespace
+            );
+        }
+        let mut by_node: BTreeMap<String, Vec<Pod>> = BTreeMap::new();
+        for pod in pods {
+            let of = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+            by_node.entry(of.unwrap_or_else(|| format!("(pod {})", pod.name_any()))).or_default().push(pod);
+        }
+        let Some(node) = node else {
+            return Ok(by_node.into_iter().map(|(node, pods)| self.target(node, pods, Asked::Node)).collect());
+        };
+        match by_node.remove(node) {
+            Some(pods) => Ok(vec![self.target(node.to_owned(), pods, Asked::Node)]),
+            None => {
+                let nodes: Vec<String> = by_node.into_keys().collect();
+                bail!("--node {node}: no mesh-node runs there; it runs on {}", nodes.join(", "))
+            }
+        }
+    }
+
+    /// The pods of a namespace's waypoints and gateways, or of one of them.
+    pub(crate) async fn proxies(&self, namespace: &str, name: Option<&str>) -> anyhow::Result<Vec<Target>> {
+        let selector = name.map_or_else(|| OURS.to_owned(), |name| format!("{OURS},{GATEWAY_NAME}={name}"));
+        let pods = self.pods(namespace, &selector).await?;
+        if pods.is_empty() {
+            let of =
+                name.map_or_else(|| "of waypoints or gateways".to_owned(), |name| format!("of the Gateway {name}"));
+            bail!(
+                "no pods {of} in namespace {namespace}: `mesh-ctl waypoint list -A` shows which there are, -n names another \
+                 namespace"
+            );
+        }
+        Ok(pods.into_iter().map(|pod| self.target(pod.name_any(), vec![pod], Asked::Waypoint)).collect())
+    }
+
+    async fn pods(&self, namespace: &str, labels: &str) -> anyhow::Result<Vec<Pod>> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let what = format!("pods of namespace {namespace}");
+        Ok(self.within(&what, api.list(&ListParams::default().labels(labels))).await?.items)
+    }
+
+    /// Whom to ask of some pods that stand for one another: the one that runs.
+    fn target(&self, name: String, pods: Vec<Pod>, asked: Asked) -> Target {
+        let is_well = |pod: &&Pod| phase(pod) == "Running" && pod.metadata.deletion_timestamp.is_none();
+        let Some(pod) = pods.iter().find(is_well) else {
+            let states: Vec<String> =
+                pods.iter().map(|pod| format!("pod {} is {}", pod.name_any(), state(pod))).collect();
+            return Target { name, daemon: Err(states.join(", ")) };
+        };
+        let namespace = pod.namespace().unwrap_or_default();
+        let api = Api::namespaced(self.client.clone(), &namespace);
+        let pod = PodName { api, namespace, name: pod.name_any(), port: self.admin_port };
+        Target { name, daemon: Ok(Daemon::in_pod(pod, asked)) }
+    }
+}
+
+fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Unknown")
+}
+
+fn state(pod: &Pod) -> &str {
+    if pod.metadata.deletion_timestamp.is_some() { "Terminating" } else { phase(pod) }
+}
