@@ -82,6 +82,14 @@ pub(crate) struct ServeArgs {
     /// Seconds from one answer of DNS to the next question, for hosts of ServiceEntries whose endpoints it knows.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) dns_refresh: u32,
+    /// After how long without a request a client's connection ends, and a request in which neither side has said anything; 0 for
+    /// never.
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds, env = "MESH_IDLE_TIMEOUT")]
+    pub(crate) idle_timeout: Duration,
+    /// How long a client may keep a request's body waiting, or a response, with less than 1 KiB moving; 0 for ever. Bodies of no known
+    /// length have to move at all until they are answered, and gRPC's streams may be as silent as --idle-timeout lets them.
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds, env = "MESH_STREAM_IDLE_TIMEOUT")]
+    pub(crate) stream_idle_timeout: Duration,
     /// How long requests have to end after SIGTERM.
     #[arg(long, value_name = "SECONDS", default_value = "25", value_parser = seconds)]
     pub(crate) drain_time: Duration,

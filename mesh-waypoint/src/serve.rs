@@ -31,6 +31,7 @@ use crate::{
     args::{GatewayName, ServeArgs},
     authn::{self, KeyStore},
     counts::{RuleBook, Threads},
+    inbound::Patience,
     listeners::{self, Listeners, Own},
     log::Log,
     readiness::Readiness,
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) tunnel_port: u16,
     /// Bounds on tunnels.
     pub(crate) limits: Limits,
+    /// How long clients may do nothing.
+    pub(crate) patience: Patience,
     /// What the threads do.
     pub(crate) threads: Threads,
     /// How often rules were used.
@@ -199,6 +202,7 @@ async fn share(
         identities,
         config,
         limits,
+        patience: Patience { idle: limit(args.idle_timeout), stream_idle: limit(args.stream_idle_timeout) },
         tunnel_port: args.tunnel_port,
         threads: Threads::default(),
         rules,
@@ -207,6 +211,11 @@ async fn share(
         connections: AtomicUsize::new(0),
     };
     Ok((shared, exporter))
+}
+
+/// A limit, of which nothing is none.
+fn limit(limit: Duration) -> Option<Duration> {
+    Some(limit).filter(|limit| !limit.is_zero())
 }
 
 /// Sends spans, where a collector is named.

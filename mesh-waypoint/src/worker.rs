@@ -59,6 +59,10 @@ pub(crate) struct Worker {
     pub(crate) upstreams: Upstreams,
     /// Copies of requests under way.
     pub(crate) mirrors: Cell<usize>,
+    /// Clients' connections.
+    pub(crate) clients: Cell<usize>,
+    /// Octets of responses by HTTP/2 that clients have yet to take.
+    pub(crate) owed: Cell<u64>,
     /// Questions to authorizers under way.
     pub(crate) questions: Cell<usize>,
     /// The series that this thread counts with.
@@ -102,6 +106,8 @@ impl Worker {
             counts,
             rules: RuleTally::new(number),
             mirrors: Cell::new(0),
+            clients: Cell::new(0),
+            owed: Cell::new(0),
             tokens: Memory::default(),
             questions: Cell::new(0),
             shared,

@@ -6,7 +6,7 @@ use kube::ResourceExt as _;
 use mesh_core::l7::{GATEWAY_NAME, WAYPOINT_PORT};
 use serde_json::{Value, json};
 
-use super::object::{GatewayObject, Role, Scale, made_name, service_type};
+use super::object::{GatewayObject, Role, Scale, limits, made_name, service_type};
 use super::settings::Settings;
 
 /// By which what was made for Gateways is known, and its value for what was made here.
@@ -233,7 +233,7 @@ impl Plan<'_> {
         let namespace = self.gateway.namespace().unwrap_or_default();
         let (own, settings) = (format!("{namespace}/{}", self.gateway.name_any()), self.settings);
         let account = format!("{namespace}/{}", self.name());
-        vec![
+        let all = vec![
             "serve".to_owned(),
             "--kubernetes".to_owned(),
             format!("--name={own}"),
@@ -248,7 +248,8 @@ impl Plan<'_> {
             "--admin-socket=/run/mesh/waypoint.sock".to_owned(),
             format!("--admin-port={ADMIN_PORT}"),
             format!("--drain-time={DRAIN}"),
-        ]
+        ];
+        all.into_iter().chain(limits(self.gateway)).collect()
     }
 }
 

@@ -13,6 +13,9 @@ pub(crate) const CONTROLLER: &str = "mesh.dev/gateway-controller";
 const REPLICAS: &str = "mesh.dev/replicas";
 /// Up to how many replicas run, by the load on their processors.
 const MAX_REPLICAS: &str = "mesh.dev/max-replicas";
+/// How long clients may do nothing: an annotation, and the proxy's flag that it stands for.
+const LIMITS: [(&str, &str); 2] =
+    [("mesh.dev/idle-timeout", "--idle-timeout"), ("mesh.dev/stream-idle-timeout", "--stream-idle-timeout")];
 /// Of which type a gateway's Service is: Istio's annotation.
 const SERVICE_TYPE: &str = "networking.istio.io/service-type";
 /// The types that a gateway's Service may have; without the annotation the first.
@@ -118,6 +121,28 @@ pub(crate) fn service_type(gateway: &GatewayObject) -> &'static str {
     known.unwrap_or(&SERVICE_TYPES[0])
 }
 
+/// The proxy's flags of how long clients may do nothing; what is no time is passed over.
+pub(crate) fn limits(gateway: &GatewayObject) -> Vec<String> {
+    let flag = |(annotation, flag): &(&str, &str)| {
+        let text = gateway.annotations().get(*annotation)?;
+        let limit = seconds(text);
+        if limit.is_none() {
+            let name = gateway.name_any();
+            tracing::warn!(gateway = name, annotation, value = text, "no time such as 90s, 5m or 1h: passed over");
+        }
+        Some(format!("{flag}={}", limit?))
+    };
+    LIMITS.iter().filter_map(flag).collect()
+}
+
+/// `90s`, `5m` or `1h`, in seconds.
+fn seconds(text: &str) -> Option<u32> {
+    let (number, unit) = [("s", 1), ("m", 60), ("h", 3600)]
+        .into_iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
+    number.parse::<u32>().ok()?.checked_mul(unit)
+}
+
 /// What Gateways of a class are run as.
 pub(crate) fn role(class: &str) -> Option<Role> {
     CLASSES.iter().find(|(name, _)| *name == class).map(|(_, role)| *role)
@@ -155,5 +180,30 @@ impl Scale {
     /// Whether one may be evicted while others serve.
     pub(crate) fn is_several(self) -> bool {
         self.replicas.unwrap_or(1) > 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn annotations_say_how_long_clients_may_do_nothing() {
+        let mut gateway = GatewayObject::new("edge", &gateways(), GatewaySpec::default());
+        assert!(limits(&gateway).is_empty());
+        for (text, expected) in [
+            ("90s", &["--idle-timeout=90"][..]),
+            ("5m", &["--idle-timeout=300"]),
+            ("1h", &["--idle-timeout=3600"]),
+            ("0s", &["--idle-timeout=0"]),
+            ("1.5h", &[]),
+            ("90", &[]),
+            ("-1s", &[]),
+            ("2000000h", &[]),
+        ] {
+            gateway.metadata.annotations =
+                Some(BTreeMap::from([("mesh.dev/idle-timeout".to_owned(), text.to_owned())]));
+            assert_eq!(limits(&gateway), expected, "{text}");
+        }
     }
 }

@@ -19,7 +19,7 @@ use super::{
     ledger::Ledger,
     reply::{Flag, Refusal},
 };
-use crate::telemetry::Sender;
+use crate::{inbound::Chunk, telemetry::Sender};
 
 /// The body of a request on its way to an endpoint.
 pub(crate) struct RequestBody {
@@ -66,7 +66,8 @@ impl RequestBody {
         let mut data = Vec::from(self.begun.take().unwrap_or_default());
         if let Sent::Live(Some(incoming)) = &mut self.source {
             while data.len() <= most {
-                match poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx)).await.transpose().map_err(broke_off)? {
+                let next = poll_fn(|cx| poll_client(incoming, self.ledger.as_deref(), cx)).await;
+                match next.transpose().map_err(broke_off)? {
                     Some(frame) => frame.into_data().into_iter().for_each(|part| data.extend_from_slice(&part)),
                     None => {
                         self.uploaded();
@@ -96,7 +97,7 @@ impl RequestBody {
             return Ok(self);
         }
         let mut data = Vec::with_capacity(usize::try_from(length.unwrap_or_default()).unwrap_or_default());
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx)).await {
+        while let Some(frame) = poll_fn(|cx| poll_client(incoming, self.ledger.as_deref(), cx)).await {
             match frame.map_err(broke_off)?.into_data() {
                 Ok(part) => data.extend_from_slice(&part),
                 // Trailers of a request with a length say nothing that an application waits for.
@@ -125,6 +126,7 @@ impl RequestBody {
 
     fn uploaded(&self) {
         if let Some(ledger) = &self.ledger {
+            ledger.flow.came(0);
             ledger.uploading.set(false);
         }
     }
@@ -144,15 +146,27 @@ impl Drop for RequestBody {
     }
 }
 
+/// Why a request ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    /// The client's connection failed.
+    #[error(transparent)]
+    Client(#[from] hyper::Error),
+    /// It was cut off, since nothing moved.
+    #[error("nothing moved for too long")]
+    Cut,
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = RequestError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let begun = self.begun.take();
-        let frame = match &mut self.source {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
+        let this = self.as_mut().get_mut();
+        let begun = this.begun.take();
+        let frame = match &mut this.source {
             Sent::Live(_) if begun.is_some() => begun.map(|begun| Ok(Frame::data(begun))),
-            Sent::Live(Some(incoming)) => ready!(Pin::new(incoming).poll_frame(cx)),
+            Sent::Live(Some(incoming)) => ready!(poll_client(incoming, this.ledger.as_deref(), cx)),
             Sent::Live(None) => None,
             Sent::Held { data, sent } => {
                 let first = !std::mem::replace(sent, true);
@@ -163,7 +177,7 @@ impl Body for RequestBody {
         if let (Some(data), Some(ledger)) = (data, &self.ledger) {
             ledger.sent.set(ledger.sent.get() + data.len() as u64);
         }
-        if let (Some(Err(error)), Some(ledger)) = (&frame, &self.ledger) {
+        if let (Some(Err(RequestError::Client(error))), Some(ledger)) = (&frame, &self.ledger) {
             ledger.note_broken_body(Sender::Client, error);
         }
         Poll::Ready(frame.map(|frame| frame.map(with_clean_trailers)))
@@ -191,7 +205,26 @@ impl Body for RequestBody {
     }
 }
 
-fn broke_off(_: hyper::Error) -> Refusal {
+/// What comes next of a client's body; while nothing does, it is the client that is waited for.
+fn poll_client(
+    incoming: &mut Incoming,
+    ledger: Option<&Ledger>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
+    let is_measured = incoming.size_hint().exact().is_some();
+    let polled = Pin::new(incoming).poll_frame(cx);
+    if let Some(ledger) = ledger {
+        match &polled {
+            Poll::Pending if ledger.flow.poll_cut(cx).is_ready() => return Poll::Ready(Some(Err(RequestError::Cut))),
+            Poll::Pending => ledger.flow.awaits(is_measured),
+            Poll::Ready(Some(Ok(frame))) => ledger.flow.came(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(_) => ledger.flow.came(0),
+        }
+    }
+    polled.map_err(RequestError::Client)
+}
+
+fn broke_off(_: RequestError) -> Refusal {
     Refusal::new(400, "the request broke off", Flag::DownstreamTermination)
 }
 
@@ -258,10 +291,10 @@ impl ReplyBody {
 }
 
 impl Body for ReplyBody {
-    type Data = Bytes;
+    type Data = Chunk;
     type Error = ReplyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, ReplyError>>> {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
@@ -288,7 +321,8 @@ impl Body for ReplyBody {
             }
             None => self.finish(),
         }
-        Poll::Ready(frame.map(|frame| frame.map(with_clean_trailers)))
+        let with_chunk = |frame: Frame<Bytes>| frame.map_data(|octets| self.ledger.chunk(octets));
+        Poll::Ready(frame.map(|frame| frame.map(with_clean_trailers).map(with_chunk)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -312,7 +346,8 @@ impl Drop for ReplyBody {
         if self.is_end_stream() {
             self.finish();
         } else if self.lease.is_some() {
-            self.ledger.note_flag(Flag::DownstreamTermination);
+            let is_cut = self.ledger.flow.why_cut().is_some();
+            self.ledger.note_flag(if is_cut { Flag::StreamIdle } else { Flag::DownstreamTermination });
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, request::Parts};
 
 use mesh_core::{l7::Rule, policy::request::Token, telemetry::Told};
@@ -19,7 +20,7 @@ use super::{
     reply::{Flag, Refusal},
 };
 use crate::{
-    inbound::{Beat, Connection, Target},
+    inbound::{Chunk, Connection, Flow, Target},
     telemetry::{AttemptSpan, BadInput, Ended, Noted, Outcome, Parties, RequestSpan, Sender, Upstream},
     upstream::{Cluster, Endpoint},
 };
@@ -27,14 +28,15 @@ use crate::{
 /// The account of one exchange. Both bodies and the exchange itself hold it, and the last of them to go is the end.
 pub(crate) struct Ledger {
     connection: Rc<Connection>,
-    /// The client's connection is in use.
-    _beat: Beat,
+    /// What moves of it.
+    pub(super) flow: Rc<Flow>,
     began: Instant,
     /// The endpoint that was asked last.
     endpoint: OnceCell<Rc<Endpoint>>,
     /// Where it was sent on to.
     cluster: OnceCell<Rc<Cluster>>,
     is_grpc: bool,
+    is_http2: bool,
     /// gRPC's status, once it has come.
     grpc: Cell<Option<u16>>,
     /// Zero until there is a response.
@@ -77,7 +79,13 @@ impl Ledger {
         let told = connection.told();
         let noted = Noted::of(&told, request);
         let span = connection.begin_span(&told, request);
+        let flow = connection.begin();
+        let is_grpc = is_grpc(&request.headers);
+        if is_grpc {
+            flow.is_stream();
+        }
         Rc::new(Self {
+            flow,
             span,
             told,
             noted,
@@ -85,12 +93,12 @@ impl Ledger {
             denial: OnceCell::new(),
             attempt: RefCell::default(),
             request_id: OnceCell::new(),
-            _beat: connection.begin(),
             connection: connection.clone(),
             began: Instant::now(),
             endpoint: OnceCell::new(),
             cluster: OnceCell::new(),
-            is_grpc: is_grpc(&request.headers),
+            is_grpc,
+            is_http2: request.version == http::Version::HTTP_2,
             grpc: Cell::default(),
             rule: OnceCell::new(),
             backend: Cell::default(),
@@ -102,6 +110,15 @@ impl Ledger {
             uploading: Cell::default(),
             is_broken_off: Cell::default(),
         })
+    }
+
+    /// Octets of the response on their way to the client.
+    pub(super) fn chunk(&self, octets: Bytes) -> Chunk {
+        if self.is_http2 {
+            Chunk::owed(octets, &self.flow, &self.connection.worker)
+        } else {
+            Chunk::free(octets, &self.flow)
+        }
     }
 
     /// Whether it is gRPC's.
@@ -171,6 +188,7 @@ impl Ledger {
 
     /// Who answered.
     pub(super) fn note_endpoint(&self, endpoint: &Rc<Endpoint>) {
+        self.flow.answered();
         self.answered_after.set(Some(self.began.elapsed()));
         // One answers, or none.
         let _ = self.endpoint.set(endpoint.clone());
@@ -314,6 +332,9 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        if self.flow.why_cut().is_some() {
+            self.note_flag(Flag::StreamIdle);
+        }
         // A client that goes away shows by nothing but its exchange being dropped.
         if self.status.get() == 0 {
             self.note_flag(Flag::DownstreamTermination);

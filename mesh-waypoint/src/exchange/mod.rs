@@ -36,6 +36,12 @@ use crate::{
     upstream::{Cluster, Version},
 };
 
+/// Requests under way on one thread beyond which no more are taken: each may hold a connection to an endpoint, with buffers of some
+/// tens of KiB.
+const MOST_REQUESTS: u64 = 16_384;
+/// Octets of responses that clients of one thread may leave untaken before it takes no more requests.
+const MOST_OWED: u64 = 512 << 20;
+
 /// Answers one request.
 pub(crate) async fn serve(connection: Rc<Connection>, request: Request<Incoming>) -> Response<ReplyBody> {
     let mut request = request;
@@ -44,9 +50,14 @@ pub(crate) async fn serve(connection: Rc<Connection>, request: Request<Incoming>
     let is_http1 = parts.version != http::Version::HTTP_2;
     let ledger = Ledger::open(&connection, &mut parts);
     let mut added = Vec::new();
-    let forwarded = forward(&connection, parts, body, upgrading, &ledger, &mut added).await;
+    let forwarded = tokio::select! {
+        // First: what is cut off fails everywhere, and the client is told why.
+        biased;
+        why = ledger.flow.cut() => Err(reply::stalled(why)),
+        forwarded = forward(&connection, parts, body, upgrading, &ledger, &mut added) => forwarded,
+    };
     let mut response = forwarded.unwrap_or_else(|refusal| {
-        let closes = is_http1 && refusal.is_for_bad_input();
+        let closes = is_http1 && refusal.ends_connection();
         let mut response = refusal.into_response(ledger.clone());
         if closes {
             // Whoever wrote that may mean something else by what comes next, too.
@@ -68,6 +79,10 @@ async fn forward(
     ledger: &Rc<Ledger>,
     added: &mut Vec<Changes>,
 ) -> Result<Response<ReplyBody>, Refusal> {
+    let (under_way, _) = connection.worker.counts.now();
+    if under_way > MOST_REQUESTS || connection.worker.owed.get() > MOST_OWED {
+        return Err(reply::overloaded());
+    }
     let came_by = if parts.version == http::Version::HTTP_2 { Version::Http2 } else { Version::Http1 };
     let mut head = Head::read(parts, &connection.arrival)?;
     let worker = &connection.worker;

@@ -13,6 +13,7 @@ use mesh_ext_authz::Denied;
 
 use super::{body::ReplyBody, ledger::Ledger};
 use crate::{
+    inbound::Stalled,
     telemetry::{BadInput, Sender},
     upstream::UpstreamError,
 };
@@ -52,6 +53,10 @@ pub(crate) enum Flag {
     DownstreamTermination,
     /// `DPE`: the client broke its protocol.
     DownstreamProtocol,
+    /// `SI`: nothing moved for too long.
+    StreamIdle,
+    /// `OM`: there is no room for more.
+    Overload,
 }
 
 impl Flag {
@@ -74,6 +79,8 @@ impl Flag {
             Self::UpstreamProtocol => "UPE",
             Self::DownstreamTermination => "DC",
             Self::DownstreamProtocol => "DPE",
+            Self::StreamIdle => "SI",
+            Self::Overload => "OM",
         }
     }
 }
@@ -95,6 +102,8 @@ impl Flag {
             Self::UpstreamProtocol => "upstream_reset_before_response_started{protocol_error}",
             Self::DownstreamTermination => "downstream_remote_disconnect",
             Self::DownstreamProtocol => "http1.codec_error",
+            Self::StreamIdle => "stream_idle_timeout",
+            Self::Overload => "overload",
             Self::None | Self::DelayInjected if is_upstreams => "via_upstream",
             Self::None | Self::DelayInjected => "direct_response",
         }
@@ -143,9 +152,9 @@ impl Refusal {
         Self { grpc: Some(status), ..Self::new(200, text, flag) }
     }
 
-    /// Whether the client broke HTTP's rules.
-    pub(super) const fn is_for_bad_input(&self) -> bool {
-        self.bad_input.is_some()
+    /// Whether a connection of HTTP/1 ends with it: the client broke HTTP's rules, or has not sent what it began.
+    pub(super) fn ends_connection(&self) -> bool {
+        self.bad_input.is_some() || self.flag == Flag::StreamIdle
     }
 
     /// Why, by its flag.
@@ -248,6 +257,16 @@ pub(super) fn of_upstream(error: &UpstreamError) -> Refusal {
 /// What a client is told of an upstream that takes too long.
 pub(super) fn timed_out() -> Refusal {
     Refusal::new(504, "upstream request timeout", Flag::UpstreamTimeout)
+}
+
+/// What a client is told that let its request wait, or that waited for an answer that nobody gave.
+pub(super) fn stalled(why: Stalled) -> Refusal {
+    Refusal::new(if why == Stalled::Quiet { 504 } else { 408 }, "stream timeout", Flag::StreamIdle)
+}
+
+/// What a client is told while there is no room for more.
+pub(super) fn overloaded() -> Refusal {
+    Refusal::new(503, "overloaded", Flag::Overload)
 }
 
 /// By gRPC's table of HTTP statuses (doc/http-grpc-status-mapping.md).

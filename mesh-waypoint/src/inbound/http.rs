@@ -24,12 +24,13 @@ use tokio::{
 
 use super::{
     Arrival,
-    pulse::{Beat, Felt, Pulse},
+    flow::{Flow, StreamExecutor},
+    pulse::{Counted, Felt, Pulse, Verdict, Watch},
 };
 use crate::{
     duplex::{Duplex, Prefixed, Upgrade},
     exchange,
-    telemetry::{RequestSpan, Sender},
+    telemetry::{BadInput, RequestSpan, Sender},
     worker::Worker,
 };
 
@@ -62,15 +63,17 @@ pub(crate) struct Connection {
     /// No request has come yet.
     fresh: Cell<bool>,
     pulse: Rc<Pulse>,
+    _counted: Counted,
 }
 
 impl Connection {
     fn new(worker: Rc<Worker>, arrival: Arrival, pulse: &Rc<Pulse>) -> Rc<Self> {
-        Rc::new(Self { worker, arrival, upgrade: RefCell::default(), fresh: Cell::new(true), pulse: pulse.clone() })
+        let (upgrade, fresh, pulse) = (RefCell::default(), Cell::new(true), pulse.clone());
+        Rc::new(Self { _counted: Counted::one(&worker), worker, arrival, upgrade, fresh, pulse })
     }
 
     /// A request begins.
-    pub(crate) fn begin(&self) -> Beat {
+    pub(crate) fn begin(&self) -> Rc<Flow> {
         self.pulse.begin()
     }
 
@@ -113,7 +116,7 @@ pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Pr
     });
     let mut served = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(stream, service);
     let mut draining = pin!(connection.draining());
-    let mut stopped = pin!(pulse.stopped());
+    let mut watch = Watch::new(&connection.worker, &pulse);
     let mut drained = false;
     let ended = loop {
         tokio::select! {
@@ -122,7 +125,10 @@ pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Pr
                 drained = true;
                 std::pin::Pin::new(&mut served).graceful_shutdown();
             }
-            () = &mut stopped => return,
+            verdict = watch.verdict() => match verdict {
+                // There is one request at a time, and none where it is idle.
+                Verdict::Retire | Verdict::End => return,
+            },
         }
     };
     let upgrade = connection.upgrade.take();
@@ -167,7 +173,7 @@ pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Pr
         async move { Ok::<_, Infallible>(exchange::serve(connection, request).await) }
     });
     let head = u32::try_from(MAX_HEAD).unwrap_or(u32::MAX);
-    let served = http2::Builder::new(LocalExecutor)
+    let served = http2::Builder::new(StreamExecutor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(head)
@@ -178,9 +184,10 @@ pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Pr
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
         .enable_connect_protocol()
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Felt { stream, pulse: pulse.clone() }), service);
     let mut served = pin!(served);
     let mut draining = pin!(connection.draining());
+    let mut watch = Watch::new(&connection.worker, &pulse);
     let mut drained = false;
     loop {
         tokio::select! {
@@ -195,7 +202,21 @@ pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Pr
                 drained = true;
                 served.as_mut().graceful_shutdown();
             }
+            verdict = watch.verdict() => match verdict {
+                Verdict::Retire => served.as_mut().graceful_shutdown(),
+                Verdict::End => return,
+            },
         }
+    }
+}
+
+/// Tells a client that its first frame is not what HTTP/2 begins with (RFC 9113, section 3.4): empty SETTINGS, and GOAWAY.
+pub(super) async fn refuse_http2(worker: &Worker, mut stream: impl Duplex) {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const PROTOCOL_ERROR: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    worker.shared.telemetry.bad_inputs.count(Sender::Client, BadInput::Http2);
+    if stream.write_all(&[&SETTINGS[..], &PROTOCOL_ERROR].concat()).await.is_ok() {
+        part(stream).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 mod arrival;
+mod flow;
 mod http;
 mod pulse;
 mod sniff;
@@ -15,8 +16,9 @@ use mesh_transport::hbone::{ConnectRequest, ServeError, Tunnel, TunnelEnd, Tunne
 use tokio::net::TcpStream;
 
 pub(crate) use self::arrival::{Arrival, Entrance, Target};
+pub(crate) use self::flow::{Chunk, Flow, Stalled};
 pub(crate) use self::http::{Connection, LocalExecutor};
-pub(crate) use self::pulse::Beat;
+pub(crate) use self::pulse::{Lifeless, Patience};
 use self::{arrival::Declared, sniff::Sniffed};
 use crate::{
     duplex::{Duplex, Prefixed},
@@ -80,12 +82,17 @@ async fn carry(worker: Rc<Worker>, peer: SocketAddr, request: ConnectRequest) {
 
 /// Finds out what the client speaks, and takes part. Where HTTP is declared, its parser answers what is none.
 pub(crate) async fn speak(worker: Rc<Worker>, arrival: Arrival, mut stream: impl Duplex + 'static) {
-    let Ok((sniffed, read)) = sniff::sniff(&mut stream, arrival.declared).await else { return };
+    let counted = pulse::Counted::one(&worker);
+    let Ok((sniffed, read)) = sniff::sniff(&mut stream, arrival.declared, pulse::silence(&worker)).await else {
+        return;
+    };
+    drop(counted);
     let stream = Prefixed::new(read, stream);
     match sniffed {
         // On the heap each: a connection costs what its own kind needs, and one that has said nothing yet costs little.
         Sniffed::Http1 => Box::pin(http::serve_http1(worker, arrival, stream)).await,
         Sniffed::Http2 => Box::pin(http::serve_http2(worker, arrival, stream)).await,
+        Sniffed::NoHttp2 => http::refuse_http2(&worker, stream).await,
         Sniffed::Other => Box::pin(tcp::carry(&worker, &arrival, stream)).await,
     }
 }

@@ -16,8 +16,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const ENOUGH: usize = 8 << 10;
 /// The longest method that is taken for one.
 const MAX_METHOD: usize = 32;
-/// How long a client may say nothing. Not taken for TCP then: what a policy says of requests would not hold.
-const SILENCE: Duration = Duration::from_secs(3600);
+/// The head of the frame that follows it (the same section): SETTINGS of the connection, which acknowledge nothing.
+const FIRST_FRAME: usize = 9;
 /// How long a client that has begun may take until it is clear what it speaks.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -28,16 +28,29 @@ pub(super) enum Sniffed {
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
+    /// What begins as HTTP/2 does, and is none.
+    NoHttp2,
     /// Something else.
     Other,
 }
 
-/// Reads until it is clear what the client speaks; returns that, and what was read.
-pub(super) async fn sniff(stream: &mut (impl AsyncRead + Unpin), declared: Declared) -> io::Result<(Sniffed, Bytes)> {
-    let mut read = BytesMut::with_capacity(1024);
-    if timeout(SILENCE, stream.read_buf(&mut read)).await?? == 0 {
+/// Reads until it is clear what the client speaks; returns that, and what was read. `silent` resolves when a client that has said
+/// nothing has been silent for too long. Not taken for TCP then: what a policy says of requests would not hold.
+pub(super) async fn sniff(
+    stream: &mut (impl AsyncRead + Unpin),
+    declared: Declared,
+    silent: impl Future<Output = ()>,
+) -> io::Result<(Sniffed, Bytes)> {
+    // Nothing is allocated for a client that has not said anything.
+    let mut first = [0; 256];
+    let count = tokio::select! {
+        count = stream.read(&mut first) => count?,
+        () = silent => return Err(io::ErrorKind::TimedOut.into()),
+    };
+    if count == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    let mut read = BytesMut::from(&first[..count]);
     let more = async {
         loop {
             if let Some(sniffed) = classify(&read, declared) {
@@ -56,7 +69,8 @@ pub(super) async fn sniff(stream: &mut (impl AsyncRead + Unpin), declared: Decla
 fn classify(read: &[u8], declared: Declared) -> Option<Sniffed> {
     let common = read.len().min(PREFACE.len());
     if read[..common] == PREFACE[..common] {
-        return (common == PREFACE.len()).then_some(Sniffed::Http2);
+        let frame = read.get(PREFACE.len()..PREFACE.len() + FIRST_FRAME)?;
+        return Some(if is_settings(frame) { Sniffed::Http2 } else { Sniffed::NoHttp2 });
     }
     if declared == Declared::Http {
         return Some(Sniffed::Http1);
@@ -81,6 +95,15 @@ fn classify(read: &[u8], declared: Declared) -> Option<Sniffed> {
     }
 }
 
+/// Whether the head of a frame is that of SETTINGS which a client begins with (RFC 9113, sections 3.4 and 6.5).
+fn is_settings(head: &[u8]) -> bool {
+    const SETTINGS: u8 = 4;
+    let [_, _, _, kind, flags, stream @ ..] = head else { return false };
+    // The highest bit of a stream's number means nothing.
+    let is_of_connection = matches!(stream, [0 | 0x80, 0, 0, 0]);
+    *kind == SETTINGS && flags & 1 == 0 && is_of_connection
+}
+
 /// RFC 9110, section 5.6.2.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
@@ -100,7 +123,10 @@ mod tests {
             (b"\r\nGET / HTTP/1.1\r\n", Some(Sniffed::Http1)),
             (b"PURGE /a HTTP/1.0\n", Some(Sniffed::Http1)),
             (b"PRI * HT", None),
-            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Some(Sniffed::Http2)),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", None),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0", Some(Sniffed::Http2)),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\x01\0\0\0\0", Some(Sniffed::NoHttp2)),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x08\x06\0\0\0\0\0", Some(Sniffed::NoHttp2)),
             (b"PRI * HTTP/1.1\r\n", Some(Sniffed::Http1)),
             (b"\x16\x03\x01", Some(Sniffed::Other)),
             (b"PING\r\n", Some(Sniffed::Other)),

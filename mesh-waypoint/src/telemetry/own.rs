@@ -4,6 +4,8 @@ use mesh_metrics::Registry;
 use mesh_otlp::SpanFate;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
 
+use crate::inbound::Lifeless;
+
 /// What became of a copy of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MirrorOutcome {
@@ -79,6 +81,7 @@ pub(crate) struct OwnMetrics {
     /// Spans by what became of them.
     pub(crate) spans: IntCounterVec,
     tokens: IntCounterVec,
+    lifeless: IntCounterVec,
     key_fetches: IntCounterVec,
     /// Questions to DNS without an answer.
     pub(crate) dns_failures: IntCounter,
@@ -110,6 +113,12 @@ impl OwnMetrics {
             registry.register(Box::new(counters.clone()))?;
             Ok::<_, prometheus::Error>(counters)
         };
+        let options = Opts::new(
+            "mesh_waypoint_clients_cut_total",
+            "Connections and requests that were ended since their client let them wait for too long",
+        );
+        let lifeless = IntCounterVec::new(options, &["reason"])?;
+        registry.register(Box::new(lifeless.clone()))?;
         let generation = IntGauge::new("mesh_waypoint_config_generation", "Configurations that came into force")?;
         registry.register(Box::new(generation.clone()))?;
         Ok(Self {
@@ -135,6 +144,7 @@ impl OwnMetrics {
             tokens: by_outcome("mesh_waypoint_tokens_total", "Requests with tokens, by what was thought of them")?,
             key_fetches: by_outcome("mesh_waypoint_jwks_fetches_total", "Fetches of keys that verify tokens")?,
             admin_requests,
+            lifeless,
             spans,
             generation,
         })
@@ -158,6 +168,11 @@ impl OwnMetrics {
     /// One request with tokens more: `verified`, or a reason of [`mesh_jwt::TokenError::reason`].
     pub(crate) fn token(&self, outcome: &'static str) {
         self.tokens.with_label_values(&[outcome]).inc();
+    }
+
+    /// One connection or request more that nobody kept alive.
+    pub(crate) fn lifeless(&self, why: Lifeless) {
+        self.lifeless.with_label_values(&[why.as_str()]).inc();
     }
 
     /// One fetch of keys more.

@@ -115,6 +115,13 @@ async fn answer(backend: Rc<Backend>, mut request: Request<Incoming>) -> Result<
             });
             Frames(frames).boxed()
         }
+        "/endless" => {
+            let (sender, frames) = tokio::sync::mpsc::channel(2);
+            spawn_local(async move {
+                while sender.send(Ok(Frame::data(Bytes::from_static(&[b'e'; 16 << 10])))).await.is_ok() {}
+            });
+            Frames(frames).boxed()
+        }
         "/never" => std::future::pending().await,
         _ => full(name),
     };

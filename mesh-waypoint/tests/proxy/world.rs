@@ -91,7 +91,8 @@ pub(crate) fn run_as(gateway: &'static str, manifests: &str, test: impl AsyncFnO
     run_program(gateway, &[], manifests, test);
 }
 
-fn run_program(
+/// The same for a replica of that Gateway, with further flags.
+pub(crate) fn run_program(
     gateway: &'static str,
     flags: &'static [&'static str],
     manifests: &str,
@@ -292,6 +293,14 @@ impl World {
         let pid = self.waypoint.as_ref().expect("running").id();
         let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signal");
+    }
+
+    /// Resident memory of the waypoint in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let pid = self.waypoint.as_ref().expect("running").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process's status");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        resident.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
     }
 
     /// Whether the waypoint has ended, and well.
