@@ -12,6 +12,7 @@ mod counts;
 mod duplex;
 mod exchange;
 mod inbound;
+mod limits;
 mod listeners;
 mod log;
 mod readiness;

@@ -32,6 +32,7 @@ use crate::{
     authn::{self, KeyStore},
     counts::{RuleBook, Threads},
     inbound::Patience,
+    limits::LimitBook,
     listeners::{self, Listeners, Own},
     log::Log,
     readiness::Readiness,
@@ -79,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) threads: Threads,
     /// How often rules were used.
     pub(crate) rules: RuleBook,
+    /// How many requests may pass.
+    pub(crate) limit_book: LimitBook,
     /// What is known of upstreams, over all threads.
     pub(crate) clusters: SharedClusters,
     /// TLS that is begun to endpoints.
@@ -206,6 +209,7 @@ async fn share(
         tunnel_port: args.tunnel_port,
         threads: Threads::default(),
         rules,
+        limit_book: LimitBook::default(),
         clusters: SharedClusters::default(),
         draining: watch::Sender::new(false),
         connections: AtomicUsize::new(0),
@@ -241,6 +245,7 @@ async fn follow_generations(shared: &Shared) {
             (now.generation, now.snapshot.clone())
         };
         shared.rules.keep(admin::all_rules(snapshot.l7()));
+        shared.limit_book.keep(snapshot.rate_limits());
         shared.telemetry.own.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         if config.changed().await.is_err() {
             // The last good configuration stays in force.

@@ -26,6 +26,7 @@ use crate::{
     authn::Memory,
     counts::{RuleTally, ThreadCounts},
     inbound,
+    limits::Limiting,
     listeners::{self, Listeners},
     serve::Shared,
     telemetry::{SeriesCache, Telling},
@@ -77,6 +78,8 @@ pub(crate) struct Worker {
     pub(crate) line: RefCell<String>,
     /// What is told of requests.
     pub(crate) telling: Telling,
+    /// How many requests may pass.
+    pub(crate) limiting: Limiting,
     view: RefCell<View>,
     listeners: RefCell<(watch::Receiver<Arc<Listeners>>, Arc<Listeners>)>,
 }
@@ -103,6 +106,7 @@ impl Worker {
             series: SeriesCache::default(),
             line: RefCell::default(),
             telling: Telling::default(),
+            limiting: Limiting::default(),
             counts,
             rules: RuleTally::new(number),
             mirrors: Cell::new(0),

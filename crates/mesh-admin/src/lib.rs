@@ -30,8 +30,8 @@ pub use status::{
     MAX_WAITING, Pods, Status, WaitingPod,
 };
 pub use waypoint::{
-    Bound, ClusterEndpoint, ClusterPool, RouteBackend, WAYPOINT_SOCKET, WaypointCluster, WaypointRoute, WaypointStatus,
-    WaypointThread,
+    Bound, ClusterEndpoint, ClusterPool, RouteBackend, WAYPOINT_SOCKET, WaypointCluster, WaypointLimit, WaypointRoute,
+    WaypointStatus, WaypointThread,
 };
 pub use why::{Considered, Miss, Mode, NodeView, Peer, Way, Why};
 pub use workload::Workload;

@@ -40,8 +40,31 @@ pub struct WaypointStatus {
     pub connections: usize,
     /// What its threads do.
     pub threads: Vec<WaypointThread>,
+    /// The limits on requests that were asked here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<WaypointLimit>,
     /// Whether it takes nothing new any more.
     pub draining: bool,
+}
+
+/// A limit on requests, and what became of those that it is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaypointLimit {
+    /// Where it is written.
+    pub limit: String,
+    /// The host of the Service that it is kept for; empty at a gateway, where it is kept for all.
+    pub service: String,
+    /// How many may pass, and of which requests.
+    pub rate: String,
+    /// Requests that passed.
+    pub passed: u64,
+    /// Requests that were refused.
+    pub limited: u64,
+    /// Requests over the limit that passed, since not all are refused.
+    pub not_enforced: u64,
+    /// Keys that have a bucket of their own.
+    pub keys: usize,
 }
 
 /// A thread that carries requests.

@@ -173,6 +173,8 @@ codes! {
         "Write SERVICE in the rule's own namespace, or SERVICE.NAMESPACE.svc.CLUSTER-DOMAIN."
     StrictestStandsIn = "MESH0310" Error "broken policy, and no good version is known"
         "Correct the document; until then the strictest that it can have meant is in force."
+    LimitWithoutEffect = "MESH0311" Warning "limit limits nothing"
+        "Give the limit a share that is above 0, and attach it to a gateway, to a Service with a waypoint, or to a route."
     TokensNotRead = "MESH0321" Warning "tokens are read at waypoints and gateways alone"
         "Attach the policy to a waypoint or a Gateway with targetRefs, or select a gateway's pods."
 

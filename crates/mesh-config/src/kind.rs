@@ -46,6 +46,8 @@ pub(crate) enum Kind {
     Secret,
     Telemetry,
     MeshConfig,
+    RateLimitPolicy,
+    EnvoyFilter,
 }
 
 impl Kind {
@@ -55,7 +57,7 @@ impl Kind {
     }
 }
 
-const READ: [(&str, &str, Kind); 43] = [
+const READ: [(&str, &str, Kind); 45] = [
     ("v1", "Namespace", Kind::Namespace),
     ("v1", "Node", Kind::Node),
     ("v1", "ServiceAccount", Kind::ServiceAccount),
@@ -99,6 +101,8 @@ const READ: [(&str, &str, Kind); 43] = [
     ("telemetry.istio.io/v1", "Telemetry", Kind::Telemetry),
     ("telemetry.istio.io/v1alpha1", "Telemetry", Kind::Telemetry),
     ("v1", "ConfigMap", Kind::MeshConfig),
+    ("policy.mesh.dev/v1alpha1", "RateLimitPolicy", Kind::RateLimitPolicy),
+    ("networking.istio.io/v1alpha3", "EnvoyFilter", Kind::EnvoyFilter),
 ];
 
 /// A kind that is translated, as a cluster's API server knows it.

@@ -19,6 +19,7 @@ mod last_good;
 mod limits;
 mod live;
 mod object;
+mod own;
 mod probes;
 mod review;
 #[cfg(feature = "schema")]
@@ -39,7 +40,7 @@ pub use gateway_api::{
 };
 pub use istio::{
     Age, AuthorizationPolicy, Carries, Clients, ConnectionMatch, ConnectionRule, DestinationRule, HttpRule,
-    IstioGateway, MeshConfig, PeerAuthentication, Remark, Server, ServerTls, Telemetry, VirtualService,
+    IstioGateway, LimitSource, MeshConfig, PeerAuthentication, Remark, Server, ServerTls, Telemetry, VirtualService,
 };
 pub use kind::{ReadKind, read_kinds};
 pub use live::LiveObjects;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod as KubePod, Secret as KubeSecret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice as KubeSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -15,12 +14,13 @@ use crate::credential::Secret;
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::gateway_api::{ConnectionRoute, Gateway, ReferenceGrant, Route, connection_route, grpc_route, http_route};
 use crate::istio::{
-    AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, MeshConfig, PeerAuthentication, RequestAuthentication,
-    ServiceEntry, Telemetry, VirtualService, WorkloadEntry, stand_in,
+    AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, LimitSource, MeshConfig, PeerAuthentication,
+    RequestAuthentication, ServiceEntry, Telemetry, VirtualService, WorkloadEntry, read_envoy_filter, stand_in,
 };
 use crate::kind::{Kind, Treatment, treatment};
-use crate::kubernetes::{EndpointSlice, Pod};
+use crate::kubernetes::{EndpointSlice, Pod, trimmed};
 use crate::limits::Limits;
+use crate::own::read_rate_limit_policy;
 use crate::texts;
 
 /// An object and where it stands.
@@ -102,6 +102,10 @@ pub struct ObjectSet {
     pub secrets: BTreeMap<Key, Located<Secret>>,
     /// Telemetries.
     pub telemetries: BTreeMap<Key, Located<Telemetry>>,
+    /// RateLimitPolicies.
+    pub rate_limit_policies: BTreeMap<Key, Located<LimitSource>>,
+    /// EnvoyFilters.
+    pub envoy_filters: BTreeMap<Key, Located<LimitSource>>,
     /// The ConfigMap with the mesh configuration, where there is one.
     pub mesh_configs: BTreeMap<Key, Located<MeshConfig>>,
 }
@@ -132,6 +136,8 @@ pub(crate) enum Object {
     Secret(Arc<Secret>),
     MeshConfig(Arc<MeshConfig>),
     Telemetry(Arc<Telemetry>),
+    RateLimitPolicy(Arc<LimitSource>),
+    EnvoyFilter(Arc<LimitSource>),
 }
 
 /// A typed object and its place.
@@ -203,6 +209,10 @@ impl ObjectSet {
             }
             Object::Secret(it) => swap(&mut self.secrets, id, key, Some((place, it)), Object::Secret),
             Object::Telemetry(it) => swap(&mut self.telemetries, id, key, Some((place, it)), Object::Telemetry),
+            Object::RateLimitPolicy(it) => {
+                swap(&mut self.rate_limit_policies, id, key, Some((place, it)), Object::RateLimitPolicy)
+            }
+            Object::EnvoyFilter(it) => swap(&mut self.envoy_filters, id, key, Some((place, it)), Object::EnvoyFilter),
             Object::MeshConfig(it) => swap(&mut self.mesh_configs, id, key, Some((place, it)), Object::MeshConfig),
         }
     }
@@ -237,6 +247,8 @@ impl ObjectSet {
             Kind::WorkloadEntry => swap(&mut self.workload_entries, id, key, None, Object::WorkloadEntry),
             Kind::Secret => swap(&mut self.secrets, id, key, None, Object::Secret),
             Kind::Telemetry => swap(&mut self.telemetries, id, key, None, Object::Telemetry),
+            Kind::RateLimitPolicy => swap(&mut self.rate_limit_policies, id, key, None, Object::RateLimitPolicy),
+            Kind::EnvoyFilter => swap(&mut self.envoy_filters, id, key, None, Object::EnvoyFilter),
             Kind::MeshConfig => swap(&mut self.mesh_configs, id, key, None, Object::MeshConfig),
         }
     }
@@ -388,11 +400,11 @@ impl ObjectName {
 
 fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
     Ok(match kind {
-        Kind::Namespace => Object::Namespace(trimmed_namespace(decode(value)?).into()),
+        Kind::Namespace => Object::Namespace(trimmed::namespace(decode(value)?).into()),
         Kind::Node => Object::Node(decode::<Presence>(value)?.into()),
         Kind::ServiceAccount => Object::ServiceAccount(decode::<Presence>(value)?.into()),
         Kind::Pod => Object::Pod(Pod::of(&decode::<KubePod>(value)?, &name.name).into()),
-        Kind::Service => Object::Service(trimmed_service(decode(value)?).into()),
+        Kind::Service => Object::Service(trimmed::service(decode(value)?).into()),
         Kind::EndpointSlice => {
             let namespace = name.namespace.as_deref().unwrap_or_default();
             Object::EndpointSlice(EndpointSlice::of(&decode::<KubeSlice>(value)?, namespace).into())
@@ -413,6 +425,8 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
         Kind::WorkloadEntry => Object::WorkloadEntry(WorkloadEntry::read(value)?.into()),
         Kind::Secret => Object::Secret(secret(value, name)?.into()),
         Kind::Telemetry => Object::Telemetry(Telemetry::read(value, name)?.into()),
+        Kind::RateLimitPolicy => Object::RateLimitPolicy(read_rate_limit_policy(value, name)?.into()),
+        Kind::EnvoyFilter => Object::EnvoyFilter(read_envoy_filter(value, name)?.into()),
         Kind::MeshConfig => Object::MeshConfig(MeshConfig::read(&value)?.into()),
     })
 }
@@ -457,6 +471,8 @@ impl Object {
             Self::Secret(_) => Kind::Secret,
             Self::MeshConfig(_) => Kind::MeshConfig,
             Self::Telemetry(_) => Kind::Telemetry,
+            Self::RateLimitPolicy(_) => Kind::RateLimitPolicy,
+            Self::EnvoyFilter(_) => Kind::EnvoyFilter,
         }
     }
 }
@@ -474,16 +490,4 @@ fn secret(value: Value, name: &ObjectName) -> Result<Secret, Flaw> {
     let read = decode::<KubeSecret>(value);
     let read = read.map_err(|flaw| Flaw { message: "it is not of the form that the API has".to_owned(), ..flaw })?;
     Ok(Secret::of(read, name))
-}
-
-/// Without what is never looked at.
-fn trimmed_namespace(whole: Namespace) -> Namespace {
-    let metadata = ObjectMeta { labels: whole.metadata.labels, ..Default::default() };
-    Namespace { metadata, ..Default::default() }
-}
-
-/// Without what is never looked at.
-fn trimmed_service(whole: Service) -> Service {
-    let metadata = ObjectMeta { labels: whole.metadata.labels, ..Default::default() };
-    Service { metadata, spec: whole.spec, status: None }
 }

@@ -56,6 +56,7 @@ fn describe(snapshot: &Snapshot) -> String {
     describe_routes(snapshot, &mut text);
     describe_gateways(snapshot, &mut text);
     describe_telemetries(snapshot, &mut text);
+    describe_limits(snapshot, &mut text);
     text
 }
 
@@ -77,6 +78,16 @@ fn describe_telemetries(snapshot: &Snapshot, text: &mut String) {
         writeln!(text, "telemetry {} for {:?}", policy.name, policy.scope).unwrap();
         policy.logging.iter().for_each(|logging| writeln!(text, "  {logging:?}").unwrap());
         policy.tracing.iter().for_each(|tracing| writeln!(text, "  {tracing:?}").unwrap());
+    }
+}
+
+fn describe_limits(snapshot: &Snapshot, text: &mut String) {
+    for policy in snapshot.rate_limits().all() {
+        writeln!(text, "limits of {} on {:?}", policy.name, policy.scope).unwrap();
+        for limit in &policy.limits {
+            writeln!(text, "  {} at {:?}: {limit}", limit.at, limit.side).unwrap();
+            writeln!(text, "    {:?} {:?} {:?}", limit.enabled, limit.enforced, limit.answer).unwrap();
+        }
     }
 }
 

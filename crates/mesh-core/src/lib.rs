@@ -14,6 +14,7 @@ pub mod model;
 pub mod policy;
 pub mod propagation;
 pub mod provider;
+pub mod rate_limit;
 pub mod resolve;
 pub mod snapshot;
 pub mod standard_labels;

@@ -1,7 +1,7 @@
 //! `mesh-ctl waypoint status`: how a waypoint or gateway is.
 
 use clap::Args;
-use mesh_admin::{WaypointStatus, path};
+use mesh_admin::{WaypointLimit, WaypointStatus, path};
 
 use crate::Outcome;
 use crate::cluster::ClusterArguments;
@@ -99,6 +99,15 @@ fn for_people(status: &WaypointStatus) -> String {
     ];
     let told = lines.iter().filter(|(_, value)| !value.is_empty());
     let mut text: String = told.map(|(name, value)| format!("{name:15}{value}\n")).collect();
+    if !status.rate_limits.is_empty() {
+        let row = |limit: &WaypointLimit| {
+            let counts = [limit.passed, limit.limited, limit.not_enforced].map(|count| count.to_string());
+            let texts = [&limit.limit, &limit.service, &limit.rate].map(String::clone);
+            texts.into_iter().chain(counts).collect()
+        };
+        let rows: Vec<Vec<String>> = status.rate_limits.iter().map(row).collect();
+        text += &format!("\n{}", table(&["LIMIT", "SERVICE", "RATE", "PASSED", "LIMITED", "SPARED"], &rows));
+    }
     if !config.findings.is_empty() {
         let rows: Vec<_> = config.findings.iter().map(|finding| vec![finding.clone()]).collect();
         text += &format!("\n{}", table(&["FINDINGS"], &rows));
@@ -135,11 +144,22 @@ mod tests {
             ports: vec![80, 443],
             connections: 4,
             threads: vec![WaypointThread { active: 1, served: 10 }, WaypointThread { active: 2, served: 20 }],
+            rate_limits: vec![WaypointLimit {
+                limit: "RateLimitPolicy shop/cart limit 0".into(),
+                service: "cart.shop.svc.cluster.local".into(),
+                rate: "10 per 1s".into(),
+                passed: 12,
+                limited: 345,
+                not_enforced: 0,
+                keys: 0,
+            }],
             draining: false,
         };
         assert!(is_well(&status));
         let text = for_people(&status);
-        for part in ["ends in 1h1m", "3 under way, 30 served", "80, 443", "2: 10+1, 20+2", "MESH0057"] {
+        for part in
+            ["ends in 1h1m", "3 under way, 30 served", "80, 443", "2: 10+1, 20+2", "MESH0057", "10 per 1s", "345"]
+        {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         let error = CertificateError { identity: status.identity.clone(), error: "nobody signs".into() };

@@ -30,6 +30,7 @@ impl Admin {
             ports,
             connections: shared.connections.load(Ordering::Relaxed),
             threads: threads.map(|(active, served)| WaypointThread { active, served }).collect(),
+            rate_limits: shared.limit_book.told(),
             draining: *shared.draining.borrow(),
         }
     }

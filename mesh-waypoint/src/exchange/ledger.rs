@@ -156,6 +156,7 @@ impl Ledger {
         let name = match refusal.flag() {
             Flag::FaultInjected => "fault.abort",
             Flag::Denied | Flag::Unauthorized => "denied",
+            Flag::RateLimited => "rate_limited",
             _ => "refused",
         };
         self.event(name, || Some(refusal.reason().to_owned()));

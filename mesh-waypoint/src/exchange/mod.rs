@@ -97,7 +97,7 @@ async fn forward(
     let (is_http2, upgrades) = (came_by == Version::Http2, upgrading.is_some());
     let asking = Asking { connection, snapshot: &snapshot, is_http2, upgrades };
     let body = asking.admit(&mut head, body, added).await?;
-    let plan = match route::course(connection, &snapshot, &mut head, ledger).await? {
+    let plan = match route::course(connection, (&snapshot, generation), &mut head, ledger).await? {
         Course::Forward(plan) => plan,
         Course::Answer(response) => return Ok(response),
     };

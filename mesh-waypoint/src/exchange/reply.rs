@@ -1,6 +1,6 @@
 //! Answers of our own: by HTTP's statuses and by gRPC's, with the reason in Envoy's words, which people search for.
 
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -8,10 +8,10 @@ use http::{
     header::{CONTENT_TYPE, WWW_AUTHENTICATE},
 };
 
-use mesh_core::policy::Denial;
+use mesh_core::{policy::Denial, rate_limit::RateLimit};
 use mesh_ext_authz::Denied;
 
-use super::{body::ReplyBody, ledger::Ledger};
+use super::{body::ReplyBody, edits, ledger::Ledger};
 use crate::{
     inbound::Stalled,
     telemetry::{BadInput, Sender},
@@ -37,6 +37,8 @@ pub(crate) enum Flag {
     DelayInjected,
     /// `RBAC`: a policy refuses it.
     Denied,
+    /// `RL`: a limit has no token left.
+    RateLimited,
     /// `UAEX`: an external authorizer refuses it, or gives no answer.
     Unauthorized,
     /// `UH`: no healthy upstream.
@@ -71,6 +73,7 @@ impl Flag {
             Self::FaultInjected => "FI",
             Self::DelayInjected => "DI",
             Self::Denied => "RBAC",
+            Self::RateLimited => "RL",
             Self::Unauthorized => "UAEX",
             Self::NoHealthyUpstream => "UH",
             Self::UpstreamFailure => "UF",
@@ -94,6 +97,7 @@ impl Flag {
             Self::UpstreamTimeout | Self::RetriesExhausted => "response_timeout",
             Self::FaultInjected => "fault_filter_abort",
             Self::Denied => "rbac_access_denied_matched_policy",
+            Self::RateLimited => "local_rate_limited",
             Self::Unauthorized => "ext_authz_denied",
             Self::NoHealthyUpstream => "no_healthy_upstream",
             Self::UpstreamFailure => "upstream_reset_before_response_started{connection_failure}",
@@ -126,6 +130,8 @@ pub(super) struct Refusal {
     challenge: Option<HeaderValue>,
     /// What an authorizer has written for the client.
     written: Option<Box<Denied>>,
+    /// The limit that has no token left.
+    limit: Option<Arc<RateLimit>>,
 }
 
 impl Refusal {
@@ -139,6 +145,7 @@ impl Refusal {
             denial: None,
             challenge: None,
             written: None,
+            limit: None,
         }
     }
 
@@ -177,6 +184,13 @@ impl Refusal {
         Self { challenge, ..self }
     }
 
+    /// What a limit refuses, in Envoy's words.
+    pub(super) fn of_limit(limit: Arc<RateLimit>) -> Self {
+        let refusal = Self::new(limit.answer.status, "local_rate_limited", Flag::RateLimited);
+        let denial = Some(format!("{}: {limit}", limit.at));
+        Self { denial, limit: Some(limit), ..refusal }
+    }
+
     /// What policies refuse. Who is refused is not told which of them it was.
     pub(super) fn of_denial(denial: &Denial) -> Self {
         tracing::info!(%denial, "request denied");
@@ -210,12 +224,16 @@ impl Refusal {
         if let Some(written) = self.written {
             headers.clone_from(&written.headers);
         }
+        if let Some(limit) = &self.limit {
+            edits::apply(&limit.answer.headers, headers);
+        }
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if is_grpc {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert("grpc-status", HeaderValue::from(self.grpc.unwrap_or_else(|| grpc_status(self.status))));
+            let status = self.grpc.or_else(|| Some(self.limit.as_ref()?.answer.grpc));
+            headers.insert("grpc-status", HeaderValue::from(status.unwrap_or_else(|| grpc_status(self.status))));
             if let Ok(message) = HeaderValue::try_from(percent_encoded(&self.text)) {
                 headers.insert("grpc-message", message);
             }

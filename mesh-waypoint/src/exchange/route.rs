@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     inbound::{Connection, Entrance, Target},
+    limits,
     upstream::ClusterKey,
 };
 
@@ -158,10 +159,11 @@ fn at_gateway(connection: &Connection, entrance: &Entrance, head: &Head) -> Resu
 /// Decides; a delay that a rule injects passes here.
 pub(super) async fn course(
     connection: &Connection,
-    snapshot: &Snapshot,
+    state: (&Snapshot, u64),
     head: &mut Head,
     ledger: &Rc<Ledger>,
 ) -> Result<Course, Refusal> {
+    let snapshot = state.0;
     let target = asked_for(snapshot, &connection.arrival.target, head);
     let table = match at_arrival(connection, &target, snapshot, head)? {
         Known::Rules(table) => Some(table),
@@ -172,13 +174,14 @@ pub(super) async fn course(
             return Ok(Course::Answer(response));
         }
     };
-    let Some(table) = table else {
+    let found = table.as_ref().map(|table| table.find(head));
+    let rule = found.iter().flatten().map(|found| &**found.rule).next();
+    limits::judge(&connection.worker, state, &connection.arrival, &target, head, rule).map_err(Refusal::of_limit)?;
+    let Some(found) = found else {
         let cluster = ClusterKey::of_target(&target).ok_or_else(no_route)?;
         return Ok(Course::Forward(Plan::of_cluster(cluster)));
     };
-    let Some(found) = table.find(head) else {
-        return Err(no_route());
-    };
+    let found = found.ok_or_else(no_route)?;
     let (rule, matched) = (Arc::clone(found.rule), found.path().clone());
     ledger.note_rule(&rule);
     let cors = match rule.cors.as_ref().map(|cors| cors.judge(head)) {

@@ -17,11 +17,11 @@ use prometheus::{Encoder as _, TextEncoder};
 use self::routes::RouteMetrics;
 use crate::counts::RuleBook;
 
-pub(crate) use self::access::{Ended, Noted, Telling};
+pub(crate) use self::access::{Ended, Noted, Telling, service_target};
 pub(crate) use self::bad_input::{BadInput, BadInputs, Sender};
 pub(crate) use self::cache::SeriesCache;
 pub(crate) use self::labels::Parties;
-pub(crate) use self::own::{AuthorizerOutcome, KeyFetch, MirrorOutcome, OwnMetrics};
+pub(crate) use self::own::{AuthorizerOutcome, KeyFetch, LimitOutcome, MirrorOutcome, OwnMetrics};
 pub(crate) use self::scrape::Scrape;
 pub(crate) use self::spans::{AttemptEnd, AttemptSpan, Finished, Outcome, RequestSpan, Tracer, Upstream};
 

@@ -51,6 +51,17 @@ impl MirrorOutcome {
     }
 }
 
+/// What a limit said of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LimitOutcome {
+    /// It found a token.
+    Passed,
+    /// It is refused.
+    Limited,
+    /// It found no token, and goes on since not all are refused.
+    NotEnforced,
+}
+
 /// What became of a fetch of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyFetch {
@@ -77,6 +88,7 @@ pub(crate) struct OwnMetrics {
     pub(crate) retries_refused: IntCounter,
     mirrors: IntCounterVec,
     authorizations: IntCounterVec,
+    rate_limits: [IntCounter; 3],
     admin_requests: IntCounterVec,
     /// Spans by what became of them.
     pub(crate) spans: IntCounterVec,
@@ -119,6 +131,7 @@ impl OwnMetrics {
         );
         let lifeless = IntCounterVec::new(options, &["reason"])?;
         registry.register(Box::new(lifeless.clone()))?;
+        let limits = by_outcome("mesh_waypoint_rate_limits_total", "Requests by what a rate limit said of them")?;
         let generation = IntGauge::new("mesh_waypoint_config_generation", "Configurations that came into force")?;
         registry.register(Box::new(generation.clone()))?;
         Ok(Self {
@@ -143,6 +156,7 @@ impl OwnMetrics {
             )?,
             tokens: by_outcome("mesh_waypoint_tokens_total", "Requests with tokens, by what was thought of them")?,
             key_fetches: by_outcome("mesh_waypoint_jwks_fetches_total", "Fetches of keys that verify tokens")?,
+            rate_limits: ["passed", "limited", "not_enforced"].map(|outcome| limits.with_label_values(&[outcome])),
             admin_requests,
             lifeless,
             spans,
@@ -158,6 +172,16 @@ impl OwnMetrics {
     /// One question to an authorizer more.
     pub(crate) fn authorization(&self, outcome: AuthorizerOutcome) {
         self.authorizations.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// One request that a limit was asked about more.
+    pub(crate) fn rate_limit(&self, outcome: LimitOutcome) {
+        let [passed, limited, not_enforced] = &self.rate_limits;
+        match outcome {
+            LimitOutcome::Passed => passed.inc(),
+            LimitOutcome::Limited => limited.inc(),
+            LimitOutcome::NotEnforced => not_enforced.inc(),
+        }
     }
 
     /// One copy of a request more.

@@ -17,7 +17,7 @@ fn lines(world: &World) -> Vec<Value> {
 }
 
 /// The line of the request with that path, once it is there.
-async fn line(world: &World, path: &str) -> Value {
+pub(crate) async fn line(world: &World, path: &str) -> Value {
     loop {
         if let Some(found) = lines(world).into_iter().find(|line| line["path"] == path) {
             return found;

@@ -25,7 +25,7 @@ async fn ask(world: &World, method: Method, path: &str, body: &str) -> (u16, Vec
     (status, answer.into_body().collect().await.expect("a whole answer").to_bytes().to_vec())
 }
 
-async fn get<T: serde::de::DeserializeOwned>(world: &World, path: &str) -> T {
+pub(crate) async fn get<T: serde::de::DeserializeOwned>(world: &World, path: &str) -> T {
     let (status, body) = ask(world, Method::GET, path, "").await;
     let text = String::from_utf8_lossy(&body).into_owned();
     assert_eq!(status, 200, "{path}: {text}");

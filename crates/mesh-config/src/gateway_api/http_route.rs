@@ -41,26 +41,36 @@ struct RawRule {
     session_persistence: Option<Value>,
 }
 
+/// A match on a request.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawMatch {
+pub(crate) struct RawMatch {
+    /// The path; every path without it.
     path: Option<RawPath>,
+    /// Header fields that it has to have.
     #[serde(default)]
     headers: Vec<RawField>,
+    /// Parameters of the query that it has to have.
     #[serde(default)]
     query_params: Vec<RawField>,
+    /// The method.
     method: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawPath {
+    /// How it is compared; PathPrefix without it.
     #[serde(rename = "type")]
     kind: Option<RawPathKind>,
+    /// The path, its beginning by whole elements, or a pattern.
     value: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum RawPathKind {
     Exact,
     PathPrefix,
@@ -69,15 +79,20 @@ enum RawPathKind {
 
 /// A match on a field by its name.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawField {
+    /// How it is compared; Exact without it.
     #[serde(rename = "type")]
     kind: Option<RawFieldKind>,
+    /// Its name.
     name: String,
+    /// Its value, or a pattern of it.
     value: String,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) enum RawFieldKind {
     Exact,
     RegularExpression,
@@ -149,7 +164,7 @@ impl RawRule {
 }
 
 impl RawMatch {
-    fn read(self, field: &str) -> Result<RequestMatch, Flaw> {
+    pub(crate) fn read(self, field: &str) -> Result<RequestMatch, Flaw> {
         let path = self.path.map(|path| path.read(&format!("{field}.path"))).transpose()?;
         Ok(RequestMatch {
             path: path.unwrap_or(PathMatch::ElementPrefix("/".into())),

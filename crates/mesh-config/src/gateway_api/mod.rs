@@ -12,6 +12,7 @@ mod route;
 
 pub use connection_route::ConnectionRoute;
 pub use gateway::{Gateway, Role};
+pub(crate) use http_route::RawMatch;
 pub use listener::{AllowedNamespaces, Listener, ListenerProtocol, SecretRef};
 pub use reference::{BackendRef, GatewayRef, Parent};
 pub use reference_grant::ReferenceGrant;

@@ -11,7 +11,7 @@ use super::Flaw;
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct TargetRef {
+pub(crate) struct TargetRef {
     /// API group of what it is attached to; empty for a Service.
     group: Option<String>,
     /// Gateway or Service.
@@ -43,7 +43,12 @@ pub(super) fn exclusive_targets(
 }
 
 impl TargetRef {
-    fn read(self, field: &str, namespace: &Arc<str>) -> Result<PolicyTarget, Flaw> {
+    /// One in the policy's own namespace.
+    pub(crate) const fn new(group: Option<String>, kind: String, name: String) -> Self {
+        Self { group, kind, name, namespace: None }
+    }
+
+    pub(crate) fn read(self, field: &str, namespace: &Arc<str>) -> Result<PolicyTarget, Flaw> {
         if self.namespace.is_some_and(|other| *other != **namespace) {
             return Err(Flaw::value(format!("{field}.namespace"), "a policy's targets are in its own namespace"));
         }

@@ -3,8 +3,8 @@
 use schemars::{JsonSchema as _, Schema, SchemaGenerator};
 
 use super::{
-    authorization_policy, destination_rule, gateway, peer_authentication, request_authentication, service_entry,
-    telemetry, virtual_service,
+    authorization_policy, destination_rule, envoy_filter, gateway, peer_authentication, request_authentication,
+    service_entry, telemetry, virtual_service,
 };
 
 pub(crate) fn authorization_policy(generator: &mut SchemaGenerator) -> Schema {
@@ -13,6 +13,10 @@ pub(crate) fn authorization_policy(generator: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn destination_rule(generator: &mut SchemaGenerator) -> Schema {
     destination_rule::Spec::json_schema(generator)
+}
+
+pub(crate) fn envoy_filter(generator: &mut SchemaGenerator) -> Schema {
+    envoy_filter::Spec::json_schema(generator)
 }
 
 pub(crate) fn gateway(generator: &mut SchemaGenerator) -> Schema {

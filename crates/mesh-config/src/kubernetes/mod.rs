@@ -3,6 +3,7 @@
 mod address;
 mod endpoint_slice;
 mod pod;
+pub(crate) mod trimmed;
 
 pub use address::Address;
 pub(crate) use endpoint_slice::SERVICE_NAME;

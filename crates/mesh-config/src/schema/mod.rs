@@ -1,4 +1,4 @@
-//! CustomResourceDefinitions of Istio's kinds, from the types that they are read into.
+//! CustomResourceDefinitions of Istio's kinds and our own, from the types that they are read into.
 //!
 //! With them the API server itself names a field that is not known, and `kubectl explain` says what each is for.
 
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::config::Options;
 use crate::istio;
 use crate::kind::read_kinds;
+use crate::own;
 
 /// A kind, beyond what its types say.
 struct Definition {
@@ -24,7 +25,7 @@ struct Definition {
     spec: fn(&mut SchemaGenerator) -> Schema,
 }
 
-const DEFINITIONS: [Definition; 9] = [
+const DEFINITIONS: [Definition; 11] = [
     Definition {
         group: "networking.istio.io",
         kind: "VirtualService",
@@ -106,6 +107,24 @@ const DEFINITIONS: [Definition; 9] = [
         columns: &[],
         spec: istio::schema::telemetry,
     },
+    Definition {
+        group: "networking.istio.io",
+        kind: "EnvoyFilter",
+        plural: "envoyfilters",
+        short_names: &[],
+        description: "Local rate limits in Envoy's words; no other patch is honoured.",
+        columns: &[],
+        spec: istio::schema::envoy_filter,
+    },
+    Definition {
+        group: "policy.mesh.dev",
+        kind: "RateLimitPolicy",
+        plural: "ratelimitpolicies",
+        short_names: &["rlp"],
+        description: "How many requests may pass, by what they are and by whom they are sent.",
+        columns: &[],
+        spec: own::schema::rate_limit_policy,
+    },
 ];
 
 /// Every definition, with the name of its plural.
@@ -133,17 +152,22 @@ impl Definition {
                     "plural": self.plural,
                     "singular": self.kind.to_lowercase(),
                     "shortNames": self.short_names,
-                    "categories": ["istio-io"],
+                    "categories": if self.is_istios() { ["istio-io"] } else { ["mesh"] },
                 },
                 "versions": served.collect::<Vec<_>>(),
             },
         })
     }
 
+    fn is_istios(&self) -> bool {
+        self.group.ends_with(".istio.io")
+    }
+
     fn version(&self, name: &str, stored: bool) -> Value {
         let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
         let mut spec = structural::structural((self.spec)(&mut settings.into_generator()).to_value());
-        spec["description"] = json!("What it asks for, in Istio's words.");
+        spec["description"] =
+            json!(if self.is_istios() { "What it asks for, in Istio's words." } else { "What it asks for." });
         let columns = self.columns.iter();
         let columns = columns.map(|(title, path)| json!({"name": title, "type": "string", "jsonPath": path}));
         let age = json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"});

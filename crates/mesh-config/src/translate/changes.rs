@@ -22,6 +22,8 @@ pub struct Changes {
     pub providers: bool,
     /// Whether what is told of requests did.
     pub telemetries: bool,
+    /// Whether limits on requests did.
+    pub rate_limits: bool,
 }
 
 /// Something that came, went or changed.
@@ -38,7 +40,7 @@ impl Changes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let of_one = self.workloads.is_empty() && self.services.is_empty();
-        of_one && !self.policies && !self.l7 && !self.providers && !self.telemetries
+        of_one && !self.policies && !self.l7 && !self.providers && !self.telemetries && !self.rate_limits
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) enum Owner {
     Entries,
     /// All Telemetries.
     Telemetries,
+    /// All limits on requests.
+    RateLimits,
     /// All policies.
     Policies,
     /// All of the application layer.

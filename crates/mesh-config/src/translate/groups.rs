@@ -9,8 +9,8 @@ use mesh_core::{Service, Workload};
 use super::changes::Changes;
 use super::finding_set::Owner;
 use super::{
-    Translator, attached_routes, authorizers, conflicts, gateways, guards, mesh_config, policies, targets, telemetries,
-    virtual_services, waypoints,
+    Translator, attached_routes, authorizers, conflicts, gateways, guards, mesh_config, policies, rate_limits, targets,
+    telemetries, virtual_services, waypoints,
 };
 use crate::status::Statuses;
 
@@ -24,6 +24,9 @@ impl Translator {
         }
         if std::mem::take(&mut self.dirty.telemetries) {
             changes.telemetries = self.settle_telemetries();
+        }
+        if std::mem::take(&mut self.dirty.rate_limits) {
+            changes.rate_limits = self.settle_rate_limits();
         }
         let l7 = std::mem::take(&mut self.dirty.l7) || policies || self.concerns_l7(changes);
         if !policies && !l7 {
@@ -45,6 +48,17 @@ impl Translator {
         let changed = telemetries != *self.snapshot.telemetries();
         if changed {
             self.snapshot.set_telemetries(telemetries);
+        }
+        changed
+    }
+
+    fn settle_rate_limits(&mut self) -> bool {
+        let mut findings = Vec::new();
+        let limits = rate_limits::rate_limits(&self.definitions.objects, &self.options, &mut findings);
+        self.findings.set(Owner::RateLimits, findings);
+        let changed = limits != *self.snapshot.rate_limits();
+        if changed {
+            self.snapshot.set_rate_limits(limits);
         }
         changed
     }

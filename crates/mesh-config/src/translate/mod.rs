@@ -19,6 +19,7 @@ mod mesh_config;
 mod missing;
 mod pods;
 mod policies;
+mod rate_limits;
 mod services;
 mod shadows;
 mod slices;
@@ -84,6 +85,7 @@ struct Dirty {
     /// Hosts of ServiceEntries.
     entries: bool,
     telemetries: bool,
+    rate_limits: bool,
 }
 
 impl Translator {
@@ -159,6 +161,10 @@ impl Translator {
                 self.dirty.l7 = true;
             }
             Kind::Telemetry => self.dirty.telemetries = true,
+            Kind::RateLimitPolicy | Kind::EnvoyFilter => {
+                self.dirty.rate_limits = true;
+                self.dirty.l7 = true;
+            }
             Kind::MeshConfig => {
                 self.dirty.providers = true;
                 self.dirty.policies = true;

@@ -8,17 +8,18 @@ use mesh_core::l7::{GATEWAY_NAME, L7};
 use mesh_core::policy::{PolicyTarget, RequestAuthentication};
 use mesh_core::{Policies, Service, Workload};
 
+use super::rate_limits;
 use crate::code::Code;
 use crate::finding::{Finding, Origin};
 use crate::object::ObjectSet;
 
 /// What there is to attach a policy to.
-struct Attachable<'a> {
-    l7: &'a L7,
+pub(super) struct Attachable<'a> {
+    pub(super) l7: &'a L7,
     root_namespace: &'a str,
     /// Services with a waypoint, by namespace and name.
     taken: HashSet<(&'a str, &'a str)>,
-    services: &'a [Arc<Service>],
+    pub(super) services: &'a [Arc<Service>],
 }
 
 /// Says which policies are attached to nothing, or select no gateway's pod although nobody else reads tokens.
@@ -45,6 +46,7 @@ pub(super) fn report_idle(
             findings.push(Finding::new(Code::TokensNotRead, (*located.origin).clone(), message).at("spec.selector"));
         }
     }
+    rate_limits::report_idle(objects, &attachable, workloads, findings);
 }
 
 impl Attachable<'_> {
@@ -58,7 +60,7 @@ impl Attachable<'_> {
     }
 
     /// Why a policy in that namespace has no effect there.
-    fn idle(&self, namespace: &str, target: &PolicyTarget) -> Option<String> {
+    pub(super) fn idle(&self, namespace: &str, target: &PolicyTarget) -> Option<String> {
         match target {
             PolicyTarget::Gateway(name) => {
                 let is = |namespace: &str, own: &str| *namespace == *name.namespace && *own == *name.name;
@@ -89,9 +91,14 @@ impl Attachable<'_> {
         let namespace = &*policy.name.namespace;
         let reaches = *namespace == *self.root_namespace || *namespace == *workload.namespace;
         let selected = policy.selector.as_ref().is_none_or(|selector| selector.selects(&workload.labels));
+        reaches && selected && self.is_gateway(workload)
+    }
+
+    /// Whether the workload is a gateway.
+    pub(super) fn is_gateway(&self, workload: &Workload) -> bool {
         let name = workload.labels.get(GATEWAY_NAME).unwrap_or_default();
         let is_one =
             |gateway: &Arc<mesh_core::l7::Gateway>| gateway.runs_as(&workload.namespace, name, Some(&workload.labels));
-        reaches && selected && self.l7.gateways().iter().any(is_one)
+        self.l7.gateways().iter().any(is_one)
     }
 }

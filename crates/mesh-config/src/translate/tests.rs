@@ -188,6 +188,7 @@ fn tells_what_changed(before: Option<&Config>, now: &Config) -> Result<(), TestC
         prop_assert_eq!(told.get(name), expected.as_ref());
     }
     prop_assert_eq!(now.changes.policies, before.snapshot.policies() != now.snapshot.policies());
+    prop_assert_eq!(now.changes.rate_limits, before.snapshot.rate_limits() != now.snapshot.rate_limits());
     prop_assert_eq!(now.changes.telemetries, before.snapshot.telemetries() != now.snapshot.telemetries());
     prop_assert_eq!(now.changes.providers, before.snapshot.providers() != now.snapshot.providers());
     prop_assert_eq!(now.changes.l7, before.snapshot.l7() != now.snapshot.l7());

@@ -10,6 +10,9 @@ impl Percent {
     /// All of them.
     pub const ALL: Self = Self(1_000_000);
 
+    /// None of them.
+    pub const NONE: Self = Self(0);
+
     /// `percent` hundredths; none where it is no number from 0 to 100. Kept to a ten-thousandth of a percent.
     #[must_use]
     pub fn new(percent: f64) -> Option<Self> {

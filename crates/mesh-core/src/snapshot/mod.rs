@@ -11,6 +11,7 @@ use crate::l7::L7;
 use crate::model::{NodeName, Protocol, Service, Workload, WorkloadUid};
 use crate::policy::Policies;
 use crate::provider::Providers;
+use crate::rate_limit::RateLimits;
 use crate::telemetry::Telemetries;
 use entries::{ByAddress, ByHost, ByUid, ByVip, HeadlessEndpoints, HeadlessPort, OnNode};
 use ordered::{Named, Ordered};
@@ -34,9 +35,10 @@ pub struct Snapshot {
     l7: Arc<L7>,
     providers: Arc<Providers>,
     telemetries: Arc<Telemetries>,
+    rate_limits: Arc<RateLimits>,
 }
 
-/// Equal when workloads, services, policies, the application layer, providers and what is told of requests are.
+/// Equal when workloads, services, policies, the application layer, providers, limits and what is told of requests are.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
         self.workloads.iter().eq(other.workloads.iter())
@@ -45,6 +47,7 @@ impl PartialEq for Snapshot {
             && self.l7 == other.l7
             && self.providers == other.providers
             && self.telemetries == other.telemetries
+            && self.rate_limits == other.rate_limits
     }
 }
 
@@ -115,6 +118,17 @@ impl Snapshot {
     #[must_use]
     pub fn telemetries(&self) -> &Telemetries {
         &self.telemetries
+    }
+
+    /// Puts those limits in force.
+    pub fn set_rate_limits(&mut self, limits: RateLimits) {
+        self.rate_limits = Arc::new(limits);
+    }
+
+    /// How many requests may pass.
+    #[must_use]
+    pub fn rate_limits(&self) -> &RateLimits {
+        &self.rate_limits
     }
 
     /// The policies in force.

@@ -60,7 +60,7 @@ impl Telling {
         let (_, told) = known.entry(place).or_insert_with(|| {
             let waypoint = service.and_then(|service| snapshot.l7().waypoint_of(service));
             let gateway = &shared.own.gateway;
-            let asked = service.map(|service| target(service));
+            let asked = service.map(|service| service_target(service));
             let teller = Teller {
                 side: if matches!(arrival.target, Target::Gateway(_)) { Side::Client } else { Side::Server },
                 gateway: (&gateway.namespace, &gateway.name, waypoint.map_or("", |waypoint| &*waypoint.class)),
@@ -73,8 +73,8 @@ impl Telling {
     }
 }
 
-/// A Service as Telemetries name it.
-fn target(service: &Service) -> PolicyTarget {
+/// A Service as Telemetries and limits name it.
+pub(crate) fn service_target(service: &Service) -> PolicyTarget {
     let named = |name: &Arc<str>| Arc::new(PolicyName { namespace: service.namespace.clone(), name: name.clone() });
     match &service.entry {
         None => PolicyTarget::Service(named(&service.name)),
