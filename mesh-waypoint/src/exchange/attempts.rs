@@ -32,8 +32,8 @@ use crate::{
 
 /// Retries under way, in percent of requests under way: more would make an outage of a slowdown.
 const RETRY_BUDGET: u32 = 20;
-/// Retries that are allowed however few requests there are.
-const LEAST_RETRIES: u32 = 3;
+/// Retries that are allowed however few requests there are: where no more than these are under way, rules act to the letter.
+const LEAST_RETRIES: u32 = 64;
 
 /// A request on its way.
 pub(super) struct Attempts<'a> {
@@ -135,8 +135,8 @@ impl Attempts<'_> {
             own.retries.inc();
             self.ledger.event("retry", || Some(format!("attempt {} at another endpoint", retries + 1)));
             wish.avoid.push(endpoint.address());
-            // A connection that could not be made costs the endpoint nothing.
-            if !matches!(end, End::Unsent(_)) {
+            // A connection that could not be made costs the endpoint nothing; a least pause is one all the same.
+            if self.plan.retry.backoff_is_least || !matches!(end, End::Unsent(_)) {
                 drop(end);
                 sleep(backoff(&self.plan.retry, retries)).await;
             }

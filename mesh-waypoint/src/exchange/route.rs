@@ -55,7 +55,7 @@ pub(super) enum Course {
 /// What Istio tries again where nobody has said anything: what the endpoint has certainly not begun to serve.
 fn default_retry() -> Retry {
     let on = RetryOn { connect_failure: true, refused_stream: true, reset_before_request: true, ..RetryOn::default() };
-    Retry { attempts: 2, per_try_timeout: None, on, backoff: Retry::DEFAULT_BACKOFF }
+    Retry { attempts: 2, per_try_timeout: None, on, backoff: Retry::DEFAULT_BACKOFF, backoff_is_least: false }
 }
 
 impl Plan {
@@ -271,8 +271,27 @@ fn forward(
 }
 
 /// The pause before the n-th retry, from 1: it doubles up to ten times itself, and is anything below that, so that clients that
-/// failed together do not come back together.
+/// failed together do not come back together. Where it is the least, it is that and up to a quarter more, or longer.
 pub(super) fn backoff(retry: &Retry, times: u32) -> Duration {
     let most = retry.backoff.saturating_mul(1 << times.saturating_sub(1).min(4)).min(retry.backoff.saturating_mul(10));
-    most.mul_f64(fastrand::f64())
+    let pause = most.mul_f64(fastrand::f64());
+    if !retry.backoff_is_least {
+        return pause;
+    }
+    pause.max(retry.backoff + retry.backoff.mul_f64(fastrand::f64() / 4.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_least_pause_is_never_cut_short_and_another_is_random() {
+        let written = Retry { backoff: Duration::from_millis(100), ..default_retry() };
+        let least = Retry { backoff_is_least: true, ..written.clone() };
+        let pauses = |retry: &Retry| (1..=1_000).map(|times| backoff(retry, times % 8 + 1)).collect::<Vec<_>>();
+        let bounds = Duration::from_millis(100)..=Duration::from_secs(1);
+        assert!(pauses(&least).iter().all(|pause| bounds.contains(pause)));
+        assert!(pauses(&written).iter().any(|pause| *pause < Duration::from_millis(100)));
+    }
 }

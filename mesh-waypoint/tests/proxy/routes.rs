@@ -125,6 +125,33 @@ fn faults_are_injected_where_they_are_asked_for() {
 }
 
 #[test]
+fn each_of_many_requests_at_once_is_tried_again_as_its_route_says() {
+    const AT_ONCE: usize = 40;
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: outside, namespace: shop}\nspec:\n\
+                 \x20 parentRefs: [{group: '', kind: Service, name: outside}]\n  rules:\n\
+                 \x20 - retry: {codes: [503], attempts: 1, backoff: 300ms}\n    backendRefs: [{name: outside, port: 80}]\n";
+    run_with(route, async |world| {
+        let backend = serve(OUTSIDE, 8080, false).await;
+        backend.status.set(503);
+        // Their pauses pass together: each holds its place in the budget of retries meanwhile.
+        let (done, mut ended) = tokio::sync::mpsc::channel(AT_ONCE);
+        for _ in 0..AT_ONCE {
+            let mut client = Client::http1(world.tunnel("10.96.0.2:80").await.expect("tunnel")).await;
+            let done = done.clone();
+            spawn_local(async move { done.send(client.get("/").await.status).await });
+        }
+        for _ in 0..AT_ONCE {
+            assert_eq!(ended.recv().await, Some(503));
+        }
+        assert_eq!(backend.seen.borrow().len(), 2 * AT_ONCE, "one attempt and one retry each");
+        backend.status.set(500);
+        let mut client = Client::http1(world.tunnel("10.96.0.2:80").await.expect("tunnel")).await;
+        assert_eq!(client.get("/").await.status, 500);
+        assert_eq!(backend.seen.borrow().len(), 2 * AT_ONCE + 1, "500 is none of its codes");
+    });
+}
+
+#[test]
 fn attempts_are_made_again_as_often_as_written_with_the_same_body() {
     let rules = "
   - retries: {attempts: 3, perTryTimeout: 2s, retryOn: 5xx, backoff: 1ms}

@@ -257,6 +257,7 @@ impl RawRetry {
                 statuses: self.codes,
                 ..RetryOn::default()
             },
+            backoff_is_least: backoff.is_some(),
             backoff: backoff.unwrap_or(Retry::DEFAULT_BACKOFF),
         })
     }

@@ -77,6 +77,8 @@ pub struct Retry {
     pub on: RetryOn,
     /// The pause before the first retry; it doubles, with jitter, up to ten times itself.
     pub backoff: Duration,
+    /// Whether no pause is shorter than that, as the Gateway API has it; else it is anything below, as Envoy's.
+    pub backoff_is_least: bool,
 }
 
 impl Retry {

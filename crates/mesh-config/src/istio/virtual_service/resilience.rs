@@ -76,6 +76,7 @@ impl RawRetries {
             per_try_timeout,
             on,
             backoff: backoff.unwrap_or(Retry::DEFAULT_BACKOFF),
+            backoff_is_least: false,
         })
     }
 }
