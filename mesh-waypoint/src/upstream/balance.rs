@@ -24,10 +24,18 @@ pub(crate) struct Wish {
     pub(crate) avoid: Vec<SocketAddr>,
 }
 
+/// How requests are spread.
+#[derive(Clone, Copy)]
+pub(super) struct Spread<'a> {
+    pub(super) policy: &'a TrafficPolicy,
+    /// Whether endpoints have different shares.
+    pub(super) is_weighted: bool,
+}
+
 /// Picks one of `endpoints` by the policy. `turn` is where round robin is. None where there are none.
 pub(super) fn pick(
     endpoints: &[Rc<Endpoint>],
-    policy: &TrafficPolicy,
+    spread: Spread<'_>,
     wish: &Wish,
     turn: &mut usize,
     now: u64,
@@ -37,21 +45,21 @@ pub(super) fn pick(
         return Some(first.clone());
     }
     if wish.avoid.is_empty() && !first.cluster.has_ejected() {
-        return by_algorithm(endpoints, policy, wish, turn, now);
+        return by_algorithm(endpoints, spread, wish, turn, now);
     }
     let healthy: Vec<_> = endpoints.iter().filter(|endpoint| !endpoint.state.is_ejected(now)).cloned().collect();
-    let least = policy.outlier.as_ref().map_or(0, |outlier| outlier.min_health_percent as usize);
+    let least = spread.policy.outlier.as_ref().map_or(0, |outlier| outlier.min_health_percent as usize);
     // Too few are left to carry the load of all: better ill ones than none.
     let panics = healthy.is_empty() || healthy.len() * 100 < endpoints.len() * least;
     let candidates = if panics { endpoints } else { &healthy[..] };
     let fresh: Vec<_> =
         candidates.iter().filter(|endpoint| !wish.avoid.contains(&endpoint.address())).cloned().collect();
-    by_algorithm(if fresh.is_empty() { candidates } else { &fresh }, policy, wish, turn, now)
+    by_algorithm(if fresh.is_empty() { candidates } else { &fresh }, spread, wish, turn, now)
 }
 
 fn by_algorithm(
     endpoints: &[Rc<Endpoint>],
-    policy: &TrafficPolicy,
+    Spread { policy, is_weighted }: Spread<'_>,
     wish: &Wish,
     turn: &mut usize,
     now: u64,
@@ -61,8 +69,13 @@ fn by_algorithm(
     let picked = match algorithm {
         Algorithm::ConsistentHash(_) => {
             let hash = wish.hash.unwrap_or_else(|| fastrand::u64(..));
-            return endpoints.iter().max_by_key(|endpoint| rendezvous(hash, endpoint)).cloned();
+            return endpoints.iter().max_by(|a, b| rendezvous(hash, a).total_cmp(&rendezvous(hash, b))).cloned();
         }
+        Algorithm::LeastRequest if is_weighted => {
+            let (first, second) = (by_weight(endpoints), by_weight(endpoints));
+            if second.active() < first.active() { second } else { first }
+        }
+        _ if is_weighted => by_weight(endpoints),
         Algorithm::RoundRobin => {
             *turn = turn.wrapping_add(1);
             &endpoints[*turn % endpoints.len()]
@@ -84,6 +97,20 @@ fn by_algorithm(
     Some(other.clone())
 }
 
+/// One at random, each by its share.
+fn by_weight(endpoints: &[Rc<Endpoint>]) -> &Rc<Endpoint> {
+    let all: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.weight.get())).sum();
+    let mut rest = fastrand::u64(..all.max(1));
+    let found = endpoints.iter().find(|endpoint| match rest.checked_sub(endpoint.weight.get().into()) {
+        Some(less) => {
+            rest = less;
+            false
+        }
+        None => true,
+    });
+    found.unwrap_or(&endpoints[0])
+}
+
 /// Of two at random the one with fewer requests under way.
 fn less_busy(endpoints: &[Rc<Endpoint>]) -> &Rc<Endpoint> {
     let first = fastrand::usize(..endpoints.len());
@@ -94,9 +121,12 @@ fn less_busy(endpoints: &[Rc<Endpoint>]) -> &Rc<Endpoint> {
     if second.active() < first.active() { second } else { first }
 }
 
-/// The endpoint with the highest of these has the key: where one goes, only its own keys move.
-fn rendezvous(hash: u64, endpoint: &Endpoint) -> u64 {
+/// The endpoint with the highest of these has the key: where one goes, only its own keys move, and each has keys by its share
+/// (weighted rendezvous hashing).
+fn rendezvous(hash: u64, endpoint: &Endpoint) -> f64 {
     let mut hasher = DefaultHasher::new();
     (hash, endpoint.address()).hash(&mut hasher);
-    hasher.finish()
+    // Above 0 and not above 1.
+    let uniform = (hasher.finish() as f64 + 1.0) / (u64::MAX as f64 + 1.0);
+    uniform.ln() / f64::from(endpoint.weight.get())
 }

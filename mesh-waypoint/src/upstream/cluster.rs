@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     UpstreamError,
-    balance::{self, Wish},
+    balance::{self, Spread, Wish},
     connect::CONNECT_TIMEOUT,
     endpoint::{Endpoint, EndpointKey},
     names::{Answer, Name},
@@ -114,6 +114,8 @@ pub(crate) struct Cluster {
     turn: Cell<usize>,
     /// Names that DNS has addresses of, with what it last said.
     names: RefCell<Vec<Followed>>,
+    /// Whether its endpoints have different shares.
+    is_weighted: Cell<bool>,
     /// Whether a request goes to the address that its client asked for.
     as_asked: Cell<bool>,
     /// Told when a connection of this thread is free again.
@@ -140,6 +142,7 @@ impl Cluster {
                 generation: Cell::new(0),
                 turn: Cell::new(fastrand::usize(..1 << 16)),
                 names: RefCell::default(),
+                is_weighted: Cell::default(),
                 as_asked: Cell::default(),
                 freed: Notify::new(),
             });
@@ -214,7 +217,8 @@ impl Cluster {
             return Ok(endpoint.clone());
         }
         let mut turn = self.turn.get();
-        let picked = balance::pick(&endpoints, &policy, wish, &mut turn, self.state.now());
+        let spread = Spread { policy: &policy, is_weighted: self.is_weighted.get() };
+        let picked = balance::pick(&endpoints, spread, wish, &mut turn, self.state.now());
         self.turn.set(turn);
         picked.ok_or(UpstreamError::NoEndpoint)
     }
@@ -259,9 +263,12 @@ impl Cluster {
         let endpoints = found.into_iter().map(|found| {
             let key = found.key();
             let kept = old.get(&key).map(|kept| Rc::clone(kept));
-            kept.unwrap_or_else(|| Endpoint::new(key, found.workload, &self.state))
+            let endpoint = kept.unwrap_or_else(|| Endpoint::new(key, found.workload, &self.state));
+            endpoint.weight.set(found.weight);
+            endpoint
         });
-        let endpoints = endpoints.collect();
+        let endpoints: Rc<[Rc<Endpoint>]> = endpoints.collect();
+        self.is_weighted.set(endpoints.windows(2).any(|pair| pair[0].weight != pair[1].weight));
         self.endpoints.replace(endpoints);
     }
 }

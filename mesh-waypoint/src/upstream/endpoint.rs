@@ -1,6 +1,7 @@
 //! One endpoint: where it is, how it is reached, and this thread's connections to it.
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
@@ -52,6 +53,8 @@ pub(crate) struct Endpoint {
     pub(crate) state: Arc<EndpointState>,
     /// Its cluster.
     pub(crate) cluster: Arc<ClusterState>,
+    /// Its share, in relation to the others'.
+    pub(super) weight: Cell<u32>,
     /// This thread's connections to it.
     pub(crate) lines: Lines,
 }
@@ -59,7 +62,8 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(super) fn new(key: EndpointKey, workload: Option<Arc<Workload>>, cluster: &Arc<ClusterState>) -> Rc<Self> {
         let state = cluster.endpoint(&key);
-        Rc::new(Self { key, workload, state, cluster: cluster.clone(), lines: Lines::default() })
+        let (weight, lines) = (Cell::new(1), Lines::default());
+        Rc::new(Self { key, workload, state, cluster: cluster.clone(), weight, lines })
     }
 
     /// Where it listens.

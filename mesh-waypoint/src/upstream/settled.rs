@@ -33,6 +33,8 @@ pub(super) struct Found {
     pub(super) transport: Transport,
     /// TLS that is begun to it.
     pub(super) origination: Option<Arc<Origination>>,
+    /// Its share, in relation to the others'.
+    pub(super) weight: u32,
 }
 
 impl Found {
@@ -55,7 +57,7 @@ impl Settled {
                 let transport = transport_to(snapshot, None, None, Some(workload));
                 let found = |(transport, _)| {
                     let workload = Some(workload.clone());
-                    Found { address: *address, workload, transport, origination: None }
+                    Found { address: *address, workload, transport, origination: None, weight: 1 }
                 };
                 let endpoints = transport.map(|transport| vec![found(transport)]);
                 Some(Self { speaks: Speaks::default(), policy: TrafficPolicy::default(), endpoints, as_asked: false })
@@ -145,7 +147,8 @@ fn reached(
                 None => (automatic, None),
                 Some((tls, rule)) => by_rule(tls, rule, automatic, service)?,
             };
-            Ok(Found { address: endpoint.address, workload, transport, origination })
+            let weight = endpoint.traits.as_ref().and_then(|traits| traits.weight).unwrap_or(1);
+            Ok(Found { address: endpoint.address, workload, transport, origination, weight })
         })
         .collect()
 }

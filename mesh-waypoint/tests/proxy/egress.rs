@@ -41,6 +41,25 @@ async fn get(client: &mut Client, host: &str, path: &str) -> Answer {
 }
 
 #[test]
+fn endpoints_have_the_shares_that_their_weights_say() {
+    let endpoints = format!("endpoints: [{{address: {OUTSIDE}, weight: 1}}, {{address: {STRANGER}, weight: 4}}]");
+    let ports = "ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}]";
+    let hosts = "hosts: [api.example.com], addresses: [240.240.0.1]";
+    let entry = entry("api", &format!("{hosts}, {ports}, resolution: STATIC, {endpoints}"));
+    run_with(&entry, async |world| {
+        let (light, heavy) = (serve(OUTSIDE, 8080, false).await, serve(STRANGER, 8080, false).await);
+        let mut client = client(&world, "240.240.0.1:80").await;
+        for _ in 0..1_000 {
+            assert_eq!(get(&mut client, "api.example.com", "/").await.status, 200);
+        }
+        let seen = (light.seen.borrow().len(), heavy.seen.borrow().len());
+        assert_eq!(seen.0 + seen.1, 1_000);
+        // A fifth of 1000, five standard deviations to either side.
+        assert!((137..=263).contains(&seen.0), "{seen:?}");
+    });
+}
+
+#[test]
 fn what_dns_says_is_followed_and_the_last_good_answer_stays() {
     run_with(&by_dns("api.example.com", "240.240.0.1"), async |world| {
         for server in [OUTSIDE, STRANGER] {
