@@ -73,6 +73,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         root_namespace: args.gateways.root_namespace.clone(),
         credentials: Credentials::Everybodys,
         statuses: true,
+        served: true,
     };
     match (&args.node_tokens, &args.config) {
         (Some(tokens), Some(config)) => {

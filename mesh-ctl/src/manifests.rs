@@ -29,6 +29,7 @@ impl Reading {
             // Whoever asks can read the files.
             credentials: Credentials::Everybodys,
             statuses: false,
+            served: false,
         }
     }
 }

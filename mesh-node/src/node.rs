@@ -109,6 +109,7 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         root_namespace: args.root_namespace.clone(),
         credentials: Credentials::Nobodys,
         statuses: false,
+        served: false,
     };
     let config = configuration(args, options).await?;
     let collector = args.spans.collector().map_err(of_flag(SpanArgs::COLLECTOR_FLAG))?;

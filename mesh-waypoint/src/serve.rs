@@ -175,6 +175,7 @@ async fn share(
         root_namespace: args.root_namespace,
         credentials: args.source.credentials(&args.name),
         statuses: false,
+        served: false,
     };
     let config = args.source.watch(options).await?;
     let settings = IdentitySettings {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mesh_core::ordered::Ordered;
 use mesh_core::policy::ROOT_NAMESPACE;
 use mesh_core::{Snapshot, TrustDomain};
 
@@ -11,6 +12,7 @@ use crate::directory::{DirectoryError, Tree};
 use crate::finding::Finding;
 use crate::limits::Limits;
 use crate::object::Key;
+use crate::served::Served;
 use crate::status::Statuses;
 use crate::translate::{Changes, Translator};
 
@@ -54,6 +56,8 @@ pub struct Options {
     pub credentials: Credentials,
     /// Whether what is to be said in objects' status is wanted.
     pub statuses: bool,
+    /// Whether objects are served to others, who translate them as well.
+    pub served: bool,
 }
 
 impl Default for Options {
@@ -64,6 +68,7 @@ impl Default for Options {
             root_namespace: ROOT_NAMESPACE.to_owned(),
             credentials: Credentials::Nobodys,
             statuses: false,
+            served: false,
         }
     }
 }
@@ -75,7 +80,7 @@ pub struct Config {
     pub snapshot: Arc<Snapshot>,
     /// What is wrong or worth knowing, by place.
     pub findings: Arc<[Finding]>,
-    /// Counts from 1; one more for each change of the snapshot, the findings or the statuses.
+    /// Counts from 1; one more for each change of the snapshot, the findings, the statuses or what is served.
     pub generation: u64,
     /// What is different from the generation before. Who has missed one cannot go by this.
     pub changes: Arc<Changes>,
@@ -83,6 +88,8 @@ pub struct Config {
     pub statuses: Arc<Statuses>,
     /// The Secrets that the replicas of Gateways show, as far as they are read: the same value if nothing of it changed.
     pub secrets: Arc<NamedSecrets>,
+    /// The objects in force, if they are served to others.
+    pub served: Ordered<Served>,
 }
 
 /// Secrets by namespace and name, by the Gateway whose replicas show them.

@@ -1,7 +1,8 @@
 //! A file's text to its objects, with the last good version in the place of what broke.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -10,7 +11,8 @@ use crate::document::{Document, Format, documents};
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::istio::stand_in_of_text;
 use crate::limits::Limits;
-use crate::object::{Entry, ObjectId, Reading, read};
+use crate::object::{Broken, Entry, ObjectId, Reading, read};
+use crate::served::{Source, told_by_name};
 
 /// What a file says: its objects in force and what is wrong with it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,8 +25,8 @@ pub(crate) struct Contents {
 #[derive(Debug, Default)]
 struct Parsed {
     contents: Contents,
-    /// The names of broken objects, as far as they can be told.
-    broken: HashSet<ObjectName>,
+    /// The names of broken objects, as far as they can be told, each with what others are told of it, if they are.
+    broken: HashMap<ObjectName, Option<Arc<str>>>,
     /// Where something is broken that cannot be named.
     unnamed: Option<Origin>,
     /// What is in force in the place of broken objects of which there is no good version.
@@ -82,9 +84,10 @@ impl Parsed {
                 if let Some(name) = &origin.object
                     && let Some((object, effect)) = stand_in_of_text(name)
                 {
-                    self.stand_ins.push(Entry::in_place_of(name, &origin, object, effect));
+                    let told = limits.served.then(|| told_by_name(name)).flatten();
+                    self.stand_ins.push(Entry::in_place_of(name, &origin, object, effect).told_as(told));
                 }
-                self.add_broken(Finding::new(Code::Syntax, origin, broken.message));
+                self.add_broken(Finding::new(Code::Syntax, origin, broken.message), None);
             }
         }
     }
@@ -93,9 +96,10 @@ impl Parsed {
         match read(value, origin.clone(), limits) {
             Reading::Object(entry) => self.contents.entries.push(*entry),
             Reading::Nothing(finding) => self.contents.findings.extend(finding.map(|f| *f)),
-            Reading::Broken(finding, stand_in) => {
-                self.stand_ins.extend(stand_in.map(|entry| *entry));
-                self.add_broken(*finding);
+            Reading::Broken(broken) => {
+                let Broken { finding, stand_in, told } = *broken;
+                self.stand_ins.extend(stand_in);
+                self.add_broken(finding, told);
             }
             Reading::List(_) if origin.item.is_some() => {
                 let finding = Finding::new(Code::WrongField, origin, "a list stands in a list");
@@ -114,10 +118,10 @@ impl Parsed {
         }
     }
 
-    fn add_broken(&mut self, finding: Finding) {
+    fn add_broken(&mut self, finding: Finding, told: Option<Arc<str>>) {
         match &finding.origin.object {
             Some(name) => {
-                self.broken.insert(name.clone());
+                self.broken.insert(name.clone(), told);
             }
             None => self.unnamed = Some(finding.origin.clone()),
         }
@@ -135,12 +139,14 @@ impl Parsed {
         let said: HashSet<&ObjectId> = self.contents.entries.iter().map(|e| &e.id).collect();
         let gone = |entry: &&Entry| !said.contains(&entry.id) && entry.stands_in.is_none();
         let mut kept: Vec<Entry> = previous.entries.iter().filter(gone).cloned().collect();
-        let is_broken = |entry: &Entry| entry.name().is_some_and(|name| self.broken.contains(name));
+        let is_broken = |entry: &Entry| entry.name().is_some_and(|name| self.broken.contains_key(name));
         if self.unnamed.is_none() {
             kept.retain(is_broken);
         }
         for entry in &mut kept {
             entry.kept = true;
+            let refused = entry.name().and_then(|name| self.broken.get(name)).cloned().flatten();
+            entry.source = entry.source.take().map(|source| Source { object: source.object.clone(), refused }.into());
         }
         let (named, unnamed): (Vec<_>, Vec<_>) = kept.iter().partition(|entry| is_broken(entry));
         let findings = &mut self.contents.findings;

@@ -24,6 +24,7 @@ mod probes;
 mod review;
 #[cfg(feature = "schema")]
 pub mod schema;
+mod served;
 mod status;
 mod texts;
 mod translate;
@@ -46,6 +47,7 @@ pub use kind::{ReadKind, read_kinds};
 pub use live::LiveObjects;
 pub use object::{Key, Located, ObjectSet};
 pub use review::review;
+pub use served::{Served, Source};
 pub use status::{GatewayStatus, ListenerStatus, ParentStatus, Refusal, RouteStatus, Statuses};
 pub use translate::{Change, Changes};
 pub use watch::watch;

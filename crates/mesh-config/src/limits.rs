@@ -23,6 +23,8 @@ pub(crate) struct Limits {
     pub(crate) alias_events: usize,
     /// Whether Secrets are read at all.
     pub(crate) credentials: bool,
+    /// Whether what objects are made of is kept, for others to be told.
+    pub(crate) served: bool,
     /// The namespace whose ConfigMap `istio` is read; no other ConfigMap is.
     pub(crate) root_namespace: Arc<str>,
 }
@@ -32,6 +34,7 @@ impl Limits {
     pub(crate) fn of(options: &Options) -> Self {
         Self {
             credentials: options.credentials != Credentials::Nobodys,
+            served: options.served,
             root_namespace: options.root_namespace.as_str().into(),
             ..Self::default()
         }
@@ -48,6 +51,7 @@ impl Default for Limits {
             nodes: 8_000_000,
             alias_events: 100_000,
             credentials: false,
+            served: false,
             root_namespace: ROOT_NAMESPACE.into(),
         }
     }

@@ -41,6 +41,20 @@ impl LiveObjects {
         }
     }
 
+    /// Takes an object as another program serves it: what is in force of it, and after that what it refused, which is refused
+    /// here for the same reasons.
+    ///
+    /// # Errors
+    /// What is served is no JSON; then nothing is taken.
+    pub fn take(&mut self, name: &ObjectName, object: &str, refused: Option<&str>) -> Result<(), serde_json::Error> {
+        let (object, refused) = (serde_json::from_str(object)?, refused.map(serde_json::from_str).transpose()?);
+        self.apply(name.clone(), object);
+        if let Some(refused) = refused {
+            self.apply(name.clone(), refused);
+        }
+        Ok(())
+    }
+
     /// What is wrong with an object by itself.
     #[must_use]
     pub fn findings_of(&self, name: &ObjectName) -> &[Finding] {

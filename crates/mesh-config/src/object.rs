@@ -21,6 +21,7 @@ use crate::kind::{Kind, Treatment, treatment};
 use crate::kubernetes::{EndpointSlice, Pod, trimmed};
 use crate::limits::Limits;
 use crate::own::read_rate_limit_policy;
+use crate::served::{Source, told, told_whole};
 use crate::texts;
 
 /// An object and where it stands.
@@ -32,11 +33,12 @@ pub struct Located<T> {
     pub object: Arc<T>,
     /// Whether it stays in force although its file no longer says it.
     pub(crate) kept: bool,
+    source: Option<Arc<Source>>,
 }
 
 impl<T> Clone for Located<T> {
     fn clone(&self) -> Self {
-        Self { origin: Arc::clone(&self.origin), object: Arc::clone(&self.object), kept: self.kept }
+        Self { origin: Arc::clone(&self.origin), object: Arc::clone(&self.object), kept: self.kept, source: self.source.clone() }
     }
 }
 
@@ -150,6 +152,8 @@ pub(crate) struct Entry {
     pub(crate) kept: bool,
     /// What it does, if it is there in the place of a broken object of which no good version is known.
     pub(crate) stands_in: Option<Box<str>>,
+    /// What others are told of it, if they are.
+    pub(crate) source: Option<Arc<Source>>,
 }
 
 impl Entry {
@@ -162,8 +166,8 @@ impl Entry {
 impl ObjectSet {
     /// Puts an object in force. Gives what was in its place.
     pub(crate) fn put(&mut self, entry: Entry) -> Option<Entry> {
-        let Entry { id, origin, object, kept, stands_in: _ } = entry;
-        let (key, place) = (id.key.clone(), (origin, kept));
+        let Entry { id, origin, object, kept, stands_in: _, source } = entry;
+        let (key, place) = (id.key.clone(), (origin, kept, source));
         match object {
             Object::Namespace(it) => swap(&mut self.namespaces, id, key.1, Some((place, it)), Object::Namespace),
             Object::Node(it) => swap(&mut self.nodes, id, key.1, Some((place, it)), Object::Node),
@@ -254,8 +258,8 @@ impl ObjectSet {
     }
 }
 
-/// An object with its place and whether it is kept.
-type Placed<T> = ((Arc<Origin>, bool), Arc<T>);
+/// An object with its place, whether it is kept, and what others are told of it.
+type Placed<T> = ((Arc<Origin>, bool, Option<Arc<Source>>), Arc<T>);
 
 /// Puts what is given in the place of what is there, or takes that out.
 fn swap<K: Ord, T>(
@@ -266,10 +270,13 @@ fn swap<K: Ord, T>(
     object: fn(Arc<T>) -> Object,
 ) -> Option<Entry> {
     let old = match given {
-        Some(((origin, kept), object)) => map.insert(key, Located { origin, object, kept }),
+        Some(((origin, kept, source), object)) => map.insert(key, Located { origin, object, kept, source }),
         None => map.remove(&key),
     };
-    old.map(|old| Entry { id, origin: old.origin, object: object(old.object), kept: old.kept, stands_in: None })
+    old.map(|old| {
+        let Located { origin, object: read, kept, source } = old;
+        Entry { id, origin, object: object(read), kept, stands_in: None, source }
+    })
 }
 
 /// File and line.
@@ -288,9 +295,25 @@ pub(crate) enum Reading {
     List(Vec<Value>),
     /// Nothing to translate, perhaps with a word on why.
     Nothing(Option<Box<Finding>>),
-    /// Meant to be translated, and broken; named as far as it can be told. Perhaps with what is in force in its place
-    /// if there is no good version.
-    Broken(Box<Finding>, Option<Box<Entry>>),
+    /// Meant to be translated, and broken; named as far as it can be told.
+    Broken(Box<Broken>),
+}
+
+/// An object that cannot be read.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    /// Why.
+    pub(crate) finding: Finding,
+    /// What is in force in its place if there is no good version.
+    pub(crate) stand_in: Option<Entry>,
+    /// What others are told of it, if they are.
+    pub(crate) told: Option<Arc<str>>,
+}
+
+impl Reading {
+    fn broken(finding: Finding) -> Self {
+        Self::Broken(Box::new(Broken { finding, stand_in: None, told: None }))
+    }
 }
 
 /// Reads one value. `origin` has the place; the object's name is added here.
@@ -330,9 +353,9 @@ pub(crate) fn read(value: Value, origin: Origin, limits: &Limits) -> Reading {
         Treatment::List => list(value, origin),
         Treatment::Read(_) if name.name.is_empty() => {
             let finding = finding(Code::MissingField, format!("the {kind} has no name"));
-            Reading::Broken(Box::new(finding.at("metadata.name")), None)
+            Reading::broken(finding.at("metadata.name"))
         }
-        Treatment::Read(kind) => typed(kind, value, name, origin),
+        Treatment::Read(kind) => typed(kind, value, name, origin, limits),
     }
 }
 
@@ -345,7 +368,7 @@ fn no_header(value: &Value, origin: Origin) -> Reading {
         }
         _ => Finding::new(Code::NoHeader, origin, "the document is no mapping"),
     };
-    Reading::Broken(Box::new(finding), None)
+    Reading::broken(finding)
 }
 
 fn list(mut value: Value, origin: Origin) -> Reading {
@@ -362,7 +385,7 @@ fn list(mut value: Value, origin: Origin) -> Reading {
         None | Some(Value::Null) => Vec::new(),
         Some(_) => {
             let finding = Finding::new(Code::WrongField, origin, "items is no list").at("items");
-            return Reading::Broken(Box::new(finding), None);
+            return Reading::broken(finding);
         }
     };
     for item in items.iter_mut().filter_map(Value::as_object_mut) {
@@ -375,18 +398,21 @@ fn list(mut value: Value, origin: Origin) -> Reading {
     Reading::List(items)
 }
 
-fn typed(kind: Kind, value: Value, mut name: ObjectName, mut origin: Origin) -> Reading {
+fn typed(kind: Kind, value: Value, mut name: ObjectName, mut origin: Origin, limits: &Limits) -> Reading {
     name.namespace = kind.is_namespaced().then(|| name.namespace.unwrap_or_else(|| "default".to_owned()));
     origin.object = Some(name.clone());
     let stand_in = stand_in_for(kind, &value, &name, &origin);
+    let (good, whole) = if limits.served { (told(kind, &value), told_whole(kind, &value)) } else { (None, None) };
     match object(kind, value, &name) {
         Ok(object) => {
-            let entry = Entry { id: name.id(kind), origin: Arc::new(origin), object, kept: false, stands_in: None };
-            Reading::Object(Box::new(entry))
+            let source = good.map(|object| Source { object, refused: None }.into());
+            let (id, origin) = (name.id(kind), Arc::new(origin));
+            Reading::Object(Box::new(Entry { id, origin, object, kept: false, stands_in: None, source }))
         }
         Err(flaw) => {
             let finding = Finding::new(flaw.code, origin, flaw.message).at(flaw.field);
-            Reading::Broken(Box::new(finding), stand_in)
+            let stand_in = stand_in.map(|entry| entry.told_as(whole.clone()));
+            Reading::Broken(Box::new(Broken { finding, stand_in, told: whole }))
         }
     }
 }
@@ -431,9 +457,9 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
     })
 }
 
-fn stand_in_for(kind: Kind, value: &Value, name: &ObjectName, origin: &Origin) -> Option<Box<Entry>> {
+fn stand_in_for(kind: Kind, value: &Value, name: &ObjectName, origin: &Origin) -> Option<Entry> {
     let (object, effect) = stand_in(kind, value, name)?;
-    Some(Box::new(Entry::in_place_of(name, origin, object, effect)))
+    Some(Entry::in_place_of(name, origin, object, effect))
 }
 
 impl Entry {
@@ -441,7 +467,12 @@ impl Entry {
     pub(crate) fn in_place_of(name: &ObjectName, origin: &Origin, object: Object, effect: String) -> Self {
         let origin = Origin { object: Some(name.clone()), ..origin.clone() };
         let id = name.id(object.kind());
-        Self { id, origin: Arc::new(origin), object, kept: true, stands_in: Some(effect.into()) }
+        Self { id, origin: Arc::new(origin), object, kept: true, stands_in: Some(effect.into()), source: None }
+    }
+
+    /// The same, with what others are told.
+    pub(crate) fn told_as(self, object: Option<Arc<str>>) -> Self {
+        Self { source: object.map(|object| Source { object, refused: None }.into()), ..self }
     }
 }
 

@@ -35,6 +35,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use mesh_core::ordered::Ordered;
 use mesh_core::{Protocol, Snapshot, SpiffeId, WorkloadUid};
 
 use crate::config::{Config, NamedSecrets, Options};
@@ -42,6 +43,7 @@ use crate::finding::Finding;
 use crate::kind::Kind;
 use crate::last_good::Contents;
 use crate::object::{Entry, Key, Object, ObjectSet};
+use crate::served::Served;
 use crate::status::Statuses;
 use changes::Before;
 pub use changes::{Change, Changes};
@@ -70,6 +72,7 @@ pub(crate) struct Translator {
     before: Before,
     statuses: Arc<Statuses>,
     secrets: Arc<NamedSecrets>,
+    served: Ordered<Served>,
     current: Option<Arc<Config>>,
 }
 
@@ -86,6 +89,7 @@ struct Dirty {
     entries: bool,
     telemetries: bool,
     rate_limits: bool,
+    served: bool,
 }
 
 impl Translator {
@@ -137,6 +141,9 @@ impl Translator {
     fn take(&mut self, step: &Step) {
         let (before, now) = (step.before.as_ref(), step.now.as_ref());
         let Some(entry) = now.or(before) else { return };
+        if self.options.served {
+            self.serve(entry, now);
+        }
         let key = &entry.id.key;
         let came_or_went = before.is_some() != now.is_some();
         match entry.id.kind {
@@ -178,6 +185,16 @@ impl Translator {
             | Kind::TcpRoute
             | Kind::ReferenceGrant
             | Kind::Secret => self.dirty.l7 = true,
+        }
+    }
+
+    /// Has others told of what is in force now of an object.
+    fn serve(&mut self, entry: &Entry, now: Option<&Entry>) {
+        let Some(name) = entry.name() else { return };
+        self.dirty.served = true;
+        match now.and_then(|now| now.source.clone()) {
+            Some(source) => self.served.insert(Arc::new(Served::new(name, source))),
+            None => drop(self.served.remove(("", &name.path()))),
         }
     }
 
@@ -224,10 +241,12 @@ impl Translator {
     pub(crate) fn publish(&mut self) -> Arc<Config> {
         let changes = self.settle();
         let findings = self.findings.all();
+        let served = std::mem::take(&mut self.dirty.served);
         let generation = match &self.current {
             None => 1,
             Some(now)
                 if changes.is_empty()
+                    && !served
                     && now.findings[..] == findings[..]
                     && Arc::ptr_eq(&now.statuses, &self.statuses)
                     && Arc::ptr_eq(&now.secrets, &self.secrets) =>
@@ -239,7 +258,8 @@ impl Translator {
         let snapshot = Arc::new(self.snapshot.clone());
         let changes = Arc::new(changes);
         let (statuses, secrets) = (Arc::clone(&self.statuses), Arc::clone(&self.secrets));
-        let config = Arc::new(Config { snapshot, findings, generation, changes, statuses, secrets });
+        let served = self.served.clone();
+        let config = Arc::new(Config { snapshot, findings, generation, changes, statuses, secrets, served });
         self.current = Some(Arc::clone(&config));
         config
     }

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::document::Format;
+use crate::finding::ObjectName;
 use crate::limits::Limits;
+use crate::live::LiveObjects;
 
 /// Names, addresses and uids come from so few that objects meet: they share what only one may have, name each other, and
 /// are defined in several files.
@@ -141,8 +143,9 @@ proptest! {
     fn steps_mean_what_their_result_means(
         steps in prop::collection::vec((0..4usize, prop::collection::vec(document(), 0..8), any::<bool>()), 1..12)
     ) {
-        let limits = Limits::default();
-        let mut translator = Translator::new(Options::default());
+        let options = Options { served: true, ..Options::default() };
+        let limits = Limits::of(&options);
+        let mut translator = Translator::new(options.clone());
         let mut files: BTreeMap<PathBuf, Contents> = BTreeMap::new();
         for (file, documents, look) in steps {
             let path = PathBuf::from(format!("{file}.yaml"));
@@ -155,16 +158,29 @@ proptest! {
             }
             let before = translator.current();
             let config = translator.publish();
-            let mut afresh = Translator::new(Options::default());
+            let mut afresh = Translator::new(options.clone());
             for (path, contents) in files.iter().rev() {
                 afresh.update(path, &Contents::default(), contents);
             }
             let expected = afresh.publish();
             prop_assert_eq!(&config.findings, &expected.findings);
             prop_assert_eq!(&config.snapshot, &expected.snapshot);
+            let both = config.served.differences(&expected.served, None).next();
+            prop_assert!(both.is_none(), "{both:?}");
+            prop_assert_eq!(&read_of_what_is_served(&config).snapshot, &config.snapshot);
             tells_what_changed(before.as_deref(), &config)?;
         }
     }
+}
+
+/// What somebody makes of the objects who is told of them for the first time.
+fn read_of_what_is_served(config: &Config) -> Arc<Config> {
+    let mut live = LiveObjects::new(Options::default());
+    for served in config.served.iter() {
+        let name = ObjectName::of_path(served.path()).unwrap();
+        live.take(&name, &served.source.object, served.source.refused.as_deref()).unwrap();
+    }
+    live.publish()
 }
 
 /// What is told to have changed is what differs.

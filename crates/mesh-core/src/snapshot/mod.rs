@@ -1,20 +1,19 @@
 //! The cluster at one moment, indexed for the questions that a connection asks.
 
 mod entries;
-mod ordered;
 mod sharded;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::l7::L7;
+use crate::ordered::{Named, Ordered};
 use crate::model::{NodeName, Protocol, Service, Workload, WorkloadUid};
 use crate::policy::Policies;
 use crate::provider::Providers;
 use crate::rate_limit::RateLimits;
 use crate::telemetry::Telemetries;
 use entries::{ByAddress, ByHost, ByUid, ByVip, HeadlessEndpoints, HeadlessPort, OnNode};
-use ordered::{Named, Ordered};
 use sharded::Sharded;
 
 /// A view of the cluster. Every lookup by an address, a uid or a node is a hash lookup.
