@@ -3,6 +3,7 @@
 
 mod admission;
 mod authority;
+mod distribution;
 mod gateways;
 mod kubernetes;
 mod metrics;
@@ -27,7 +28,7 @@ enum Command {
     /// The certificate authority's files.
     #[command(subcommand)]
     Ca(authority::CaCommand),
-    /// Serve certificates to node agents over the network (Istio's IstioCertificateService).
+    /// Serve certificates (Istio's IstioCertificateService) and the configuration (delta xDS) to node agents over the network.
     Serve(Box<serve::ServeArgs>),
     /// Print the version.
     Version,

@@ -1,4 +1,4 @@
-//! `mesh-control serve`: the certificate authority over the network.
+//! `mesh-control serve`: the certificate authority and the configuration over the network.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,17 +8,20 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use kube::Client;
 use mesh_ca::{CaService, Gatekeeper, ServerIdentity};
-use mesh_config::{Credentials, Options};
+use mesh_config::{Config, Credentials, Options};
 use mesh_core::TrustDomain;
 use mesh_transport::LocalAuthority;
+use mesh_xds::XdsService;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::admission::{self, AdmissionArgs, Bundle};
+use crate::distribution::Distribution;
 use crate::gateways::{GatewayArgs, Gateways, Settings};
 use crate::kubernetes::{CaSecret, ClusterArgs, Election, KubernetesGatekeeper};
-use crate::metrics;
+use crate::metrics::{self, Told};
 use crate::node_tokens::NodeTokens;
 use crate::placement::DirectoryGatekeeper;
 
@@ -27,7 +30,7 @@ const LEASE: &str = "mesh-control";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Where node agents ask for certificates.
+    /// Where node agents ask for certificates and for the configuration.
     #[arg(long, value_name = "ADDR", default_value = "[::]:15012")]
     listen: SocketAddr,
     /// Address for Prometheus.
@@ -80,7 +83,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             let tokens = NodeTokens::open(tokens).context("--node-tokens")?;
             let config = mesh_config::watch(config.clone(), options).await.context("--config")?;
             let authority = Arc::new(LocalAuthority::open(&args.ca, SystemTime::now()).context("--ca")?);
-            certify(&args, authority, DirectoryGatekeeper { tokens, config }).await
+            certify(&args, authority, DirectoryGatekeeper { tokens, config: config.clone() }, config).await
         }
         // The parser has seen to it that it is one or the other.
         _ => {
@@ -93,6 +96,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             let holder = args.cluster.pod_name.clone().unwrap_or_else(made_up);
             let election = Election::new(client.clone(), args.cluster.namespace(), LEASE, holder);
             let bundle = bundle(&args, &client, &authority);
+            let served = config.clone();
             let gateways = settings(&args).map(|settings| Gateways::new(client, settings, config, authority.clone()));
             let lead = async || {
                 tokio::join!(
@@ -101,7 +105,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
                 );
             };
             let ended = tokio::select! {
-                ended = certify(&args, authority.clone(), gatekeeper) => ended,
+                ended = certify(&args, authority.clone(), gatekeeper, served) => ended,
                 ended = admission::serve(&args.admission, &authority, &args.server_name) => ended,
                 () = secret.follow() => Ok(()),
                 () = election.lead(lead) => Ok(()),
@@ -144,20 +148,30 @@ fn settings(args: &ServeArgs) -> Option<Settings> {
     })
 }
 
-/// Signs for those whom `gatekeeper` lets, until it is asked to stop.
-async fn certify(args: &ServeArgs, authority: Arc<LocalAuthority>, gatekeeper: impl Gatekeeper) -> anyhow::Result<()> {
+/// Signs for those whom `gatekeeper` lets, and tells those whom it knows of the configuration, until it is asked to stop.
+async fn certify(
+    args: &ServeArgs,
+    authority: Arc<LocalAuthority>,
+    gatekeeper: impl Gatekeeper,
+    config: watch::Receiver<Arc<Config>>,
+) -> anyhow::Result<()> {
     let identity = ServerIdentity::new(authority.clone(), &args.server_name).context("--server-name")?;
     let longest = Duration::from_secs(args.longest_life.saturating_mul(3600));
-    let service = CaService::new(authority.clone(), gatekeeper, args.trust_domain.clone(), longest);
+    let gatekeeper = Arc::new(gatekeeper);
+    let signing = CaService::new(authority.clone(), gatekeeper.clone(), args.trust_domain.clone(), longest);
+    let outcomes = signing.outcomes();
+    let distribution = Distribution::new(config);
+    let service = XdsService::new(gatekeeper, distribution.state(), signing);
+    let told = Told { outcomes, state: distribution.state(), subscribers: service.subscribers() };
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
     let metrics = TcpListener::bind(args.metrics_addr).await;
     let metrics = metrics.with_context(|| format!("--metrics-addr {}", args.metrics_addr))?;
     tracing::info!(address = %listener.local_addr()?, name = args.server_name, "certificate authority listening");
     let mut terminate = signal(SignalKind::terminate())?;
-    let outcomes = service.outcomes();
     tokio::select! {
         ended = mesh_ca::serve(listener, identity, service) => Ok(ended?),
-        () = metrics::serve(metrics, &outcomes, &authority) => Ok(()),
+        () = metrics::serve(metrics, &told, &authority) => Ok(()),
+        () = distribution.follow() => Ok(()),
         () = authority.follow() => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),

@@ -8,6 +8,7 @@ mod daemon;
 mod dashboard;
 mod fleet;
 mod flows;
+mod generation;
 mod list;
 mod log;
 mod manifests;
@@ -32,7 +33,7 @@ use crate::cluster::ClusterArguments;
 /// Exit codes, for scripts.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; status and waypoint status: nothing wants attention, precheck: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, why and authz: it is allowed
+  0  done; status and waypoint status: nothing wants attention, status --generation: it is in force everywhere, precheck: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, why and authz: it is allowed
   1  status and waypoint status: something wants attention, precheck: something is missing, analyze: errors among the findings, resolve: the connection is refused, route: nobody answers the request, why and authz: it is refused
   2  wrong usage, no daemon is reached, or something cannot be read or written";
 

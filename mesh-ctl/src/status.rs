@@ -1,13 +1,13 @@
 //! `mesh-ctl status`: how a node's daemon is, or all of a cluster's.
 
 use clap::Args;
-use mesh_admin::{Certificates, EnrolmentEvent, Handover, Status, path};
+use mesh_admin::{Certificates, ControlState, EnrolmentEvent, Handover, Status, path};
 
-use crate::Outcome;
 use crate::cluster::ClusterArguments;
 use crate::fleet::{self, Said};
 use crate::output::{Format, age, print, print_value, table, time_of_day};
 use crate::reach::{Asking, Reach};
+use crate::{Outcome, generation};
 
 /// Repairs that are shown to people; `-o json` has all events that the daemon keeps.
 const MOST_REPAIRS: usize = 5;
@@ -18,6 +18,18 @@ const MOST_REPAIRS: usize = 5;
 pub(crate) struct StatusArguments {
     #[command(flatten)]
     reach: Reach,
+    /// Says instead which generation of the configuration mesh-control serves, and at which nodes it is in force.
+    #[arg(long)]
+    generation: bool,
+    /// Where replicas of mesh-control tell their metrics; a name stands for all addresses that it has.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "MESH_CONTROL",
+        value_delimiter = ',',
+        default_value = "mesh-control-replicas.mesh-system.svc:15014"
+    )]
+    control: Vec<String>,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
@@ -25,6 +37,9 @@ pub(crate) struct StatusArguments {
 
 impl StatusArguments {
     pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
+        if self.generation {
+            return generation::run(&self.control, self.output).await;
+        }
         let asking = self.reach.find(cluster).await?;
         let several = matches!(asking, Asking::Several(_));
         let said =
@@ -56,6 +71,7 @@ impl StatusArguments {
 fn is_well(status: &Status) -> bool {
     status.pods.failed == 0
         && status.config.errors == 0
+        && status.config.control.as_ref().is_none_or(|control| control.rejected == 0)
         && status.certificates.errors.is_empty()
         && status.data_path.hooks.iter().all(|hook| hook.present)
 }
@@ -111,6 +127,7 @@ fn for_people(status: &Status) -> String {
                 config.generation, config.workloads, config.services, config.errors, config.warnings, config.infos
             ),
         ),
+        ("told by", config.control.as_ref().map(told_by).unwrap_or_default()),
         (
             "pods",
             format!("{} of {} enrolled, {} pending, {} failed", pods.enrolled, pods.desired, pods.pending, pods.failed),
@@ -158,6 +175,20 @@ fn repairs(events: &[EnrolmentEvent]) -> String {
         ]
     });
     format!("\n{}", table(&["TIME (UTC)", "POD", "EVENT", "WHAT"], &rows.collect::<Vec<_>>()))
+}
+
+/// Who tells of the configuration, and how far it has.
+fn told_by(control: &ControlState) -> String {
+    let version = control.version.as_deref().unwrap_or("none");
+    let by = match &control.connected {
+        Some(address) => format!("mesh-control at {address}"),
+        None => "NOBODY: mesh-control is away, the last configuration stays in force".to_owned(),
+    };
+    let rejected = match control.rejected {
+        0 => String::new(),
+        count => format!("; {count} objects NOT taken"),
+    };
+    format!("{by}; its generation {version}{rejected}")
 }
 
 /// What is said of connections from before their pods joined: nothing where there are none.
@@ -215,6 +246,7 @@ mod tests {
                 warnings: 1,
                 infos: 0,
                 findings: vec!["MESH0001 warning x.yaml: something".into()],
+                control: None,
             },
             pods: Pods { desired: 1, enrolled: 1, ..Pods::default() },
             certificates: Certificates::default(),

@@ -6,6 +6,7 @@ use clap::{Parser, ValueEnum};
 use mesh_ca::IdentityArgs;
 use mesh_otlp::SpanArgs;
 use mesh_transport::Carriers;
+use mesh_xds::ControlArgs;
 
 /// What the program is to do.
 pub enum CommandLine {
@@ -63,16 +64,24 @@ pub struct Args {
     #[arg(long, env = "NODE_NAME")]
     pub node: String,
     /// Directory of manifests (YAML or JSON); it is watched.
-    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes", conflicts_with = "kubernetes")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present_any = ["kubernetes", "control_address"],
+        conflicts_with_all = ["kubernetes", "control_address"]
+    )]
     pub config: Option<PathBuf>,
     /// Follow a Kubernetes cluster: as the pod that this runs in, or by --kubeconfig.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "control_address")]
     pub kubernetes: bool,
+    /// What mesh-control serves instead.
+    #[command(flatten)]
+    pub control: ControlArgs,
     /// File that says how to reach the cluster, for a daemon that runs in no pod.
-    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub kubeconfig: Option<PathBuf>,
     /// The DaemonSet that runs this daemon. When it is deleted, the mesh is being uninstalled: pods leave, and hooks and maps go.
-    #[arg(long, value_name = "NAMESPACE/NAME", requires = "kubernetes", value_parser = daemon_set)]
+    #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with = "config", value_parser = daemon_set)]
     pub daemon_set: Option<(String, String)>,
     /// Its pods' certificates.
     #[command(flatten)]

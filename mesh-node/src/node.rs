@@ -13,6 +13,7 @@ use mesh_config::{Config, Credentials, Options};
 use mesh_core::{NodeName, Snapshot};
 use mesh_otlp::{Collector, Exporter, Source, SpanArgs};
 use mesh_transport::{Identities, IdentitySettings, Limits, hbone::Server};
+use mesh_xds::{Following, Progress};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::UnixListener,
@@ -56,6 +57,8 @@ pub struct Shared {
     pub direct: DirectPath,
     /// How this daemon came to be in charge.
     pub handover: Arc<HandoverState>,
+    /// How far it is with what mesh-control serves, where it takes its configuration from there.
+    pub control: Option<Progress>,
     config: watch::Receiver<Arc<Config>>,
 }
 
@@ -84,6 +87,7 @@ pub struct Prepared {
     authority: Authority,
     collector: Option<Collector>,
     config: watch::Receiver<Arc<Config>>,
+    control: Option<Progress>,
     succession: Option<Succession>,
     endpoints: Endpoints,
     admin: AdminSocket,
@@ -111,7 +115,7 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
         statuses: false,
         served: false,
     };
-    let config = configuration(args, options).await?;
+    let (config, control) = configuration(args, &authority, options).await?;
     let collector = args.spans.collector().map_err(of_flag(SpanArgs::COLLECTOR_FLAG))?;
     let mut succession = Succession::begin(&handover::socket_path(&args.admin_socket), &args.node).await;
     let lent = succession.as_mut().map(Succession::take_endpoints).unwrap_or_default();
@@ -120,18 +124,27 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     let options =
         LoadOptions { bpf_dir: &args.bpf_dir, cgroup_root: &cgroup_root, proc: &args.proc, log: args.bpf_log };
     let datapath = Datapath::load(&options)?;
-    Ok(Prepared { authority, collector, config, succession, endpoints, admin, cgroup_root, datapath })
+    Ok(Prepared { authority, collector, config, control, succession, endpoints, admin, cgroup_root, datapath })
 }
 
 /// What the mesh is configured with, as it is now and as it changes.
-async fn configuration(args: &Args, options: Options) -> anyhow::Result<watch::Receiver<Arc<Config>>> {
-    match &args.config {
-        Some(dir) => mesh_config::watch(dir.clone(), options).await.map_err(of_flag("--config")),
-        None => {
-            let client = mesh_kube::client(args.kubeconfig.as_deref()).await.map_err(of_flag("--kubernetes"))?;
-            Ok(mesh_kube::watch(client, options).await)
-        }
+async fn configuration(
+    args: &Args,
+    authority: &Authority,
+    options: Options,
+) -> anyhow::Result<(watch::Receiver<Arc<Config>>, Option<Progress>)> {
+    if let Some(dir) = &args.config {
+        let config = mesh_config::watch(dir.clone(), options).await.map_err(of_flag("--config"))?;
+        return Ok((config, None));
     }
+    if args.kubernetes {
+        let client = mesh_kube::client(args.kubeconfig.as_deref()).await.map_err(of_flag("--kubernetes"))?;
+        return Ok((mesh_kube::watch(client, options).await, None));
+    }
+    let trust = authority.source().trust();
+    let following = args.control.follow(&args.identity, &trust, ("mesh-node", &args.node), options);
+    let Following { config, progress } = following.await.map_err(of_flag("--control-address"))?;
+    Ok((config, Some(progress)))
 }
 
 /// Resolves when the mesh is being uninstalled.
@@ -176,12 +189,13 @@ fn limits(args: &Args) -> Limits {
 /// What could not be started.
 pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Result<()> {
     let started = Instant::now();
-    let Prepared { authority, collector, config, succession, endpoints, admin, cgroup_root, mut datapath } = prepared;
+    let Prepared { authority, collector, config, control, succession, endpoints, admin, cgroup_root, mut datapath } =
+        prepared;
     if args.bpf_log {
         bpf::forward_logs(datapath.ebpf_mut())?;
     }
     let (telemetry, exporter) = telemetry(collector, &datapath, &args)?;
-    let shared = share(&args, &datapath, &authority, telemetry, config.clone())?;
+    let shared = share(&args, &datapath, &authority, telemetry, (config.clone(), control))?;
     let workers = Workers::start(worker_count(&args), &shared, datapath.maps_dir())?;
     let host_netns = HostNetns::own()?;
     let kubelet = Kubelet::new(args.kubelet_cgroup.as_deref(), &cgroup_root, &args.proc, host_netns);
@@ -246,11 +260,14 @@ fn share(
     datapath: &Datapath,
     authority: &Authority,
     telemetry: Arc<Telemetry>,
-    config: watch::Receiver<Arc<Config>>,
+    (config, control): (watch::Receiver<Arc<Config>>, Option<Progress>),
 ) -> anyhow::Result<Arc<Shared>> {
     let limits = limits(args);
     let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(args));
     let identities = identities(authority, args, &telemetry.metrics)?;
+    if let Some(progress) = &control {
+        telemetry.metrics.tell_of_control(progress.clone())?;
+    }
     Ok(Arc::new(Shared {
         cluster: args.cluster.clone(),
         hbone: Server::new(limits.clone(), identities.trust()),
@@ -260,6 +277,7 @@ fn share(
         limits,
         direct,
         handover: Arc::default(),
+        control,
         config,
     }))
 }

@@ -19,6 +19,7 @@ pub fn config(config: &mesh_config::Config) -> Config {
         warnings: of(Severity::Warning).count(),
         infos: of(Severity::Info).count(),
         findings: worst.take(MAX_FINDINGS).map(ToString::to_string).collect(),
+        control: None,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod certificate;
 mod connection;
+mod distribution;
 mod list;
 mod log;
 mod policy;
@@ -19,6 +20,7 @@ mod workload;
 
 pub use certificate::Certificate;
 pub use connection::{Connection, Flow, FlowLine, FlowSelection, Party, Talk};
+pub use distribution::{DISTRIBUTION, Distribution, Subscriber};
 pub use list::{DEFAULT_LIMIT, List, MAX_LIMIT, Selection};
 pub use log::LogFilter;
 pub use policy::{Policy, PolicyRef};
@@ -26,8 +28,8 @@ pub use precheck::{Found, Precheck, Requirement};
 pub use refusal::Refusal;
 pub use service::{Endpoint, MAX_ENDPOINTS, Port, Service};
 pub use status::{
-    CertificateError, Certificates, Config, DataPath, Draining, EnrolmentEvent, Expiry, Handover, Hook, MAX_FINDINGS,
-    MAX_WAITING, Pods, Status, WaitingPod,
+    CertificateError, Certificates, Config, ControlState, DataPath, Draining, EnrolmentEvent, Expiry, Handover, Hook,
+    MAX_FINDINGS, MAX_WAITING, Pods, Status, WaitingPod,
 };
 pub use waypoint::{
     Bound, ClusterEndpoint, ClusterPool, RouteBackend, WAYPOINT_SOCKET, WaypointCluster, WaypointLimit, WaypointRoute,

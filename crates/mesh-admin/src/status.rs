@@ -122,6 +122,24 @@ pub struct Config {
     pub infos: usize,
     /// The worst [`MAX_FINDINGS`] of the errors and warnings, a line each.
     pub findings: Vec<String>,
+    /// How far it is with what mesh-control serves; none where the configuration is taken from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlState>,
+}
+
+/// How far a daemon is with what mesh-control serves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlState {
+    /// The replica that it is connected to, `HOST:PORT`; none while mesh-control is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected: Option<String>,
+    /// The newest state that is in force as a whole: the replica's generation, and a digest that is the same at all replicas that
+    /// serve the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Objects of which the newest version was not taken.
+    pub rejected: usize,
 }
 
 /// Pods of the node: desired state against actual state.

@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,14 +12,12 @@ use mesh_transport::source::Signing;
 use mesh_transport::{CertificateSource, PeerVerifier, SignError, SignedCertificate, TrustBundle, TrustFeed};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::sync::watch;
-use tonic::client::Grpc;
-use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
 use crate::authority::RemoteSettings;
-use crate::connector::{ClockOff, Connector};
+use crate::connector::ClockOff;
+use crate::link::{Link, explain};
 use crate::proto::{
     CREATE_CERTIFICATE, CreateCertificateRequest, CreateCertificateResponse, TrustBundleMessage, WATCH_TRUST_BUNDLE,
     WatchTrustBundleRequest,
@@ -31,8 +28,6 @@ use crate::wire;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 /// The longest answer that is read, a trust bundle with its revocation lists.
 const MAX_ANSWER: usize = 8 << 20;
-/// Between pings while the trust bundle is watched, and how long one may stay unanswered.
-const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Pauses before the trust bundle is asked for again; they double.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -41,9 +36,7 @@ const UNKNOWN_PAUSE: Duration = Duration::from_secs(600);
 
 /// The CA over the network.
 pub struct CaClient {
-    address: String,
-    token: PathBuf,
-    channel: Channel,
+    link: Link,
     trust: watch::Sender<Arc<PeerVerifier>>,
     /// The CA tells of its trust bundle by itself, so that what comes with certificates says nothing new.
     is_watched: AtomicBool,
@@ -51,7 +44,7 @@ pub struct CaClient {
 
 impl fmt::Debug for CaClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CaClient").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("CaClient").field("address", &self.link.address()).finish_non_exhaustive()
     }
 }
 
@@ -60,20 +53,8 @@ impl CaClient {
     #[must_use]
     pub fn new(settings: &RemoteSettings, name: ServerName<'static>) -> Self {
         let trust = watch::Sender::new(Arc::new(PeerVerifier::of_nobody()));
-        let (address, root) = (settings.address.clone(), settings.root.clone());
-        let connector = Connector { address, name, root, trust: trust.subscribe() };
-        // The connector knows where to go; the URI is what HTTP/2 says to the server.
-        let channel = Endpoint::from_static("https://mesh-ca")
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .connect_with_connector_lazy(connector);
-        Self {
-            address: settings.address.clone(),
-            token: settings.token.clone(),
-            channel,
-            trust,
-            is_watched: AtomicBool::new(false),
-        }
+        let link = Link::to(settings, name, trust.subscribe());
+        Self { link, trust, is_watched: AtomicBool::new(false) }
     }
 
     /// Listens for changes of the trust bundle. Runs until dropped.
@@ -91,7 +72,7 @@ impl CaClient {
                 }
                 Err(status) if was_watched => {
                     tracing::warn!(
-                        address = self.address,
+                        address = self.link.address(),
                         error = explain(&status),
                         "trust bundle watched no more; the last one stays in force"
                     );
@@ -105,10 +86,10 @@ impl CaClient {
     }
 
     async fn watch(&self) -> Result<(), Status> {
-        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        let mut grpc = self.link.grpc().max_decoding_message_size(MAX_ANSWER);
         grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
         let codec = ProstCodec::<WatchTrustBundleRequest, TrustBundleMessage>::default();
-        let request = self.with_token(WatchTrustBundleRequest {}).await?;
+        let request = self.link.with_token(WatchTrustBundleRequest {}).await?;
         let path = PathAndQuery::from_static(WATCH_TRUST_BUNDLE);
         let mut stream = grpc.server_streaming(request, path, codec).await?.into_inner();
         while let Some(message) = stream.message().await? {
@@ -119,7 +100,7 @@ impl CaClient {
     }
 
     async fn create(&self, csr: &str, identity: &SpiffeId, lifetime: Duration) -> Result<SignedCertificate, SignError> {
-        let unreachable = |problem| SignError::Unreachable { address: self.address.clone(), problem };
+        let unreachable = |problem| SignError::Unreachable { address: self.link.address().to_owned(), problem };
         let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
         let message = CreateCertificateRequest::new(csr.to_owned(), identity.as_str(), seconds);
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.call(message)).await;
@@ -127,7 +108,9 @@ impl CaClient {
         let answer = answer.map_err(|status| match status.code() {
             Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
                 match ClockOff::among(status.source()) {
-                    Some(ClockOff { behind }) => SignError::Clock { address: self.address.clone(), behind: *behind },
+                    Some(ClockOff { behind }) => {
+                        SignError::Clock { address: self.link.address().to_owned(), behind: *behind }
+                    }
                     None => unreachable(explain(&status)),
                 }
             }
@@ -139,26 +122,11 @@ impl CaClient {
     }
 
     async fn call(&self, message: CreateCertificateRequest) -> Result<CreateCertificateResponse, Status> {
-        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        let mut grpc = self.link.grpc().max_decoding_message_size(MAX_ANSWER);
         grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
         let codec = ProstCodec::<CreateCertificateRequest, CreateCertificateResponse>::default();
-        let request = self.with_token(message).await?;
+        let request = self.link.with_token(message).await?;
         Ok(grpc.unary(request, PathAndQuery::from_static(CREATE_CERTIFICATE), codec).await?.into_inner())
-    }
-
-    /// The token is read anew each time: projected tokens are replaced while we run.
-    async fn with_token<T>(&self, message: T) -> Result<Request<T>, Status> {
-        let path = self.token.display();
-        let token = tokio::fs::read_to_string(&self.token).await;
-        let token =
-            token.map_err(|error| Status::failed_precondition(format!("cannot read the token {path}: {error}")))?;
-        let mut header: AsciiMetadataValue = format!("Bearer {}", token.trim())
-            .parse()
-            .map_err(|_| Status::failed_precondition(format!("the token {path} is not one line of ASCII")))?;
-        header.set_sensitive(true);
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", header);
-        Ok(request)
     }
 
     /// Takes the roots that came with a certificate, where the CA does not tell of them otherwise.
@@ -191,18 +159,4 @@ impl CertificateSource for CaClient {
     fn trust(&self) -> TrustFeed {
         self.trust.subscribe()
     }
-}
-
-/// What a status says, with what lies beneath it: "transport error" alone helps nobody.
-fn explain(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -1,8 +1,11 @@
 //! Who may have a certificate for whom.
 
 use std::fmt;
+use std::sync::Arc;
 
 use mesh_core::{NodeName, SpiffeId};
+use tonic::Status;
+use tonic::metadata::MetadataMap;
 
 /// Who asks for certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -77,5 +80,39 @@ pub trait Gatekeeper: Send + Sync + 'static {
                 Caller::Proxy(own) => Err(Denial::NotItsOwn { identity: identity.clone(), caller: own.clone() }),
             }
         }
+    }
+}
+
+impl<G: Gatekeeper> Gatekeeper for Arc<G> {
+    async fn authenticate(&self, token: &str) -> Result<Caller, Denial> {
+        G::authenticate(self, token).await
+    }
+
+    async fn placed(&self, node: &NodeName, identity: &SpiffeId) -> Result<(), Denial> {
+        G::placed(self, node, identity).await
+    }
+
+    async fn authorize(&self, caller: &Caller, identity: &SpiffeId) -> Result<(), Denial> {
+        G::authorize(self, caller, identity).await
+    }
+}
+
+/// Who makes a request, by the bearer token that it shows.
+///
+/// # Errors
+/// As the caller is told.
+pub async fn caller(gatekeeper: &impl Gatekeeper, metadata: &MetadataMap) -> Result<Caller, Status> {
+    let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
+    let token = header.and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")));
+    let token = token.ok_or_else(|| Status::unauthenticated("there is no header `authorization: Bearer TOKEN`"))?;
+    gatekeeper.authenticate(token.trim()).await.map_err(|denial| refusal(&denial))
+}
+
+/// A denial as the caller is told of it.
+pub(crate) fn refusal(denial: &Denial) -> Status {
+    match denial {
+        Denial::Unavailable(_) => Status::unavailable(denial.to_string()),
+        Denial::UnknownCaller => Status::unauthenticated(denial.to_string()),
+        Denial::NotPlaced { .. } | Denial::NotItsOwn { .. } => Status::permission_denied(denial.to_string()),
     }
 }

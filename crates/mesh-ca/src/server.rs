@@ -1,5 +1,6 @@
 //! The server: TLS under the CA's own name, and bounds on what strangers can take.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -21,13 +22,12 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
 use tonic::transport::server::Connected;
+use tower_service::Service;
 
-use crate::gatekeeper::Gatekeeper;
-use crate::service::CaService;
-
-/// Connections at once, those that shake hands included: one a node, and room.
-const MAX_CONNECTIONS: usize = 8192;
+/// Connections at once, those that shake hands included: two a node, and room.
+const MAX_CONNECTIONS: usize = 16_384;
 /// From accept to the end of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests of one connection that run at once; signing itself takes a fraction of a millisecond.
@@ -107,15 +107,15 @@ impl ResolvesServerCert for ServerIdentity {
     }
 }
 
-/// Serves until dropped.
+/// Serves the CA's methods, and others that `service` has beside them, until dropped.
 ///
 /// # Errors
 /// See [`ServeError`].
-pub async fn serve<G: Gatekeeper>(
-    listener: TcpListener,
-    identity: Arc<ServerIdentity>,
-    service: CaService<G>,
-) -> Result<(), ServeError> {
+pub async fn serve<S>(listener: TcpListener, identity: Arc<ServerIdentity>, service: S) -> Result<(), ServeError>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()

@@ -18,7 +18,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower_service::Service;
 
-use crate::gatekeeper::{Caller, Denial, Gatekeeper};
+use crate::gatekeeper::{self, Caller, Gatekeeper, refusal};
 use crate::proto::{
     CREATE_CERTIFICATE, CreateCertificateRequest, CreateCertificateResponse, TrustBundleMessage, WATCH_TRUST_BUNDLE,
     WatchTrustBundleRequest,
@@ -172,10 +172,7 @@ impl<G: Gatekeeper> CaService<G> {
 impl<G: Gatekeeper> Shared<G> {
     /// Who asks, if it may ask now.
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")));
-        let token = token.ok_or_else(|| Status::unauthenticated("there is no header `authorization: Bearer TOKEN`"))?;
-        let caller = self.gatekeeper.authenticate(token.trim()).await.map_err(|denial| refusal(&denial))?;
+        let caller = gatekeeper::caller(&self.gatekeeper, request.metadata()).await?;
         if self.rates.take(&caller, Instant::now()) {
             Ok(caller)
         } else {
@@ -216,14 +213,6 @@ impl<G: Gatekeeper> Shared<G> {
             Ok(seconds) => Ok(Duration::from_secs(seconds).min(self.longest)),
             Err(_) => Err(Status::invalid_argument(format!("validity_duration is {seconds} seconds"))),
         }
-    }
-}
-
-fn refusal(denial: &Denial) -> Status {
-    match denial {
-        Denial::Unavailable(_) => Status::unavailable(denial.to_string()),
-        Denial::UnknownCaller => Status::unauthenticated(denial.to_string()),
-        Denial::NotPlaced { .. } | Denial::NotItsOwn { .. } => Status::permission_denied(denial.to_string()),
     }
 }
 

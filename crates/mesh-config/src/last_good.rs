@@ -11,7 +11,8 @@ use crate::document::{Document, Format, documents};
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::istio::stand_in_of_text;
 use crate::limits::Limits;
-use crate::object::{Broken, Entry, ObjectId, Reading, read};
+use crate::object::{Entry, ObjectId};
+use crate::reading::{Broken, Reading, read};
 use crate::served::{Source, told_by_name};
 
 /// What a file says: its objects in force and what is wrong with it.

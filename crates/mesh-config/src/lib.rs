@@ -21,6 +21,7 @@ mod live;
 mod object;
 mod own;
 mod probes;
+mod reading;
 mod review;
 #[cfg(feature = "schema")]
 pub mod schema;

@@ -1,28 +1,21 @@
-//! Documents to typed objects, each with where it stands.
+//! Typed objects, each with where it stands.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod as KubePod, Secret as KubeSecret, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice as KubeSlice;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use crate::code::Code;
 use crate::credential::Secret;
-use crate::finding::{Finding, ObjectName, Origin};
-use crate::gateway_api::{ConnectionRoute, Gateway, ReferenceGrant, Route, connection_route, grpc_route, http_route};
+use crate::finding::{ObjectName, Origin};
+use crate::gateway_api::{ConnectionRoute, Gateway, ReferenceGrant, Route};
 use crate::istio::{
-    AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, LimitSource, MeshConfig, PeerAuthentication,
-    RequestAuthentication, ServiceEntry, Telemetry, VirtualService, WorkloadEntry, read_envoy_filter, stand_in,
+    AuthorizationPolicy, DestinationRule, IstioGateway, LimitSource, MeshConfig, PeerAuthentication,
+    RequestAuthentication, ServiceEntry, Telemetry, VirtualService, WorkloadEntry,
 };
-use crate::kind::{Kind, Treatment, treatment};
-use crate::kubernetes::{EndpointSlice, Pod, trimmed};
-use crate::limits::Limits;
-use crate::own::read_rate_limit_policy;
-use crate::served::{Source, told, told_whole};
-use crate::texts;
+use crate::kind::Kind;
+use crate::kubernetes::{EndpointSlice, Pod};
+use crate::served::Source;
 
 /// An object and where it stands.
 #[derive(Debug, PartialEq)]
@@ -288,180 +281,6 @@ pub(crate) fn place(origin: &Origin) -> String {
     }
 }
 
-/// What one value of a document turned out to be.
-#[derive(Debug)]
-pub(crate) enum Reading {
-    Object(Box<Entry>),
-    List(Vec<Value>),
-    /// Nothing to translate, perhaps with a word on why.
-    Nothing(Option<Box<Finding>>),
-    /// Meant to be translated, and broken; named as far as it can be told.
-    Broken(Box<Broken>),
-}
-
-/// An object that cannot be read.
-#[derive(Debug)]
-pub(crate) struct Broken {
-    /// Why.
-    pub(crate) finding: Finding,
-    /// What is in force in its place if there is no good version.
-    pub(crate) stand_in: Option<Entry>,
-    /// What others are told of it, if they are.
-    pub(crate) told: Option<Arc<str>>,
-}
-
-impl Reading {
-    fn broken(finding: Finding) -> Self {
-        Self::Broken(Box::new(Broken { finding, stand_in: None, told: None }))
-    }
-}
-
-/// Reads one value. `origin` has the place; the object's name is added here.
-pub(crate) fn read(value: Value, origin: Origin, limits: &Limits) -> Reading {
-    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
-    let (Some(api_version), Some(kind)) = (text("/apiVersion"), text("/kind")) else {
-        return no_header(&value, origin);
-    };
-    let treatment = treatment(api_version, kind);
-    let name = ObjectName {
-        group: api_version.split_once('/').map(|(group, _)| group.to_owned()).unwrap_or_default(),
-        kind: kind.to_owned(),
-        namespace: text("/metadata/namespace").map(str::to_owned),
-        name: text("/metadata/name").unwrap_or_default().to_owned(),
-    };
-    let finding = |code, message: String| {
-        let mut origin = origin.clone();
-        origin.object = (!name.name.is_empty()).then(|| name.clone());
-        Box::new(Finding::new(code, origin, message))
-    };
-    match treatment {
-        Treatment::Ignored => Reading::Nothing(None),
-        Treatment::Read(Kind::Secret) if !limits.credentials => Reading::Nothing(None),
-        Treatment::Read(Kind::MeshConfig) if !MeshConfig::is_named(&name, limits) => Reading::Nothing(None),
-        Treatment::NotEnforced => {
-            let message = format!("{kind} of {api_version} has no effect yet");
-            Reading::Nothing(Some(finding(Code::NotEnforced, message)))
-        }
-        Treatment::Unknown => {
-            let message = format!("nothing is known of kind {kind:?} in {api_version:?}");
-            Reading::Nothing(Some(finding(Code::UnknownKind, message)))
-        }
-        Treatment::UnknownVersion(known) => {
-            let message = format!("{kind} is known as {}, not {api_version}", known.join(", "));
-            Reading::Nothing(Some(finding(Code::UnknownKind, message)))
-        }
-        Treatment::List => list(value, origin),
-        Treatment::Read(_) if name.name.is_empty() => {
-            let finding = finding(Code::MissingField, format!("the {kind} has no name"));
-            Reading::broken(finding.at("metadata.name"))
-        }
-        Treatment::Read(kind) => typed(kind, value, name, origin, limits),
-    }
-}
-
-fn no_header(value: &Value, origin: Origin) -> Reading {
-    let missing = ["apiVersion", "kind"].into_iter().find(|field| !value.get(field).is_some_and(Value::is_string));
-    let finding = match missing {
-        Some(field) if value.is_object() => {
-            let message = format!("{field} is missing or is no text");
-            Finding::new(Code::NoHeader, origin, message).at(field)
-        }
-        _ => Finding::new(Code::NoHeader, origin, "the document is no mapping"),
-    };
-    Reading::broken(finding)
-}
-
-fn list(mut value: Value, origin: Origin) -> Reading {
-    let header = |value: &Value, field: &str| {
-        let text = value.get(field).and_then(Value::as_str)?;
-        Some(text.strip_suffix("List").unwrap_or(text).to_owned())
-    };
-    let defaults = [
-        ("apiVersion", header(&value, "apiVersion")),
-        ("kind", header(&value, "kind").filter(|kind| !kind.is_empty())),
-    ];
-    let mut items = match value.get_mut("items").map(Value::take) {
-        Some(Value::Array(items)) => items,
-        None | Some(Value::Null) => Vec::new(),
-        Some(_) => {
-            let finding = Finding::new(Code::WrongField, origin, "items is no list").at("items");
-            return Reading::broken(finding);
-        }
-    };
-    for item in items.iter_mut().filter_map(Value::as_object_mut) {
-        for (field, text) in &defaults {
-            if let Some(text) = text {
-                item.entry(*field).or_insert_with(|| text.clone().into());
-            }
-        }
-    }
-    Reading::List(items)
-}
-
-fn typed(kind: Kind, value: Value, mut name: ObjectName, mut origin: Origin, limits: &Limits) -> Reading {
-    name.namespace = kind.is_namespaced().then(|| name.namespace.unwrap_or_else(|| "default".to_owned()));
-    origin.object = Some(name.clone());
-    let stand_in = stand_in_for(kind, &value, &name, &origin);
-    let (good, whole) = if limits.served { (told(kind, &value), told_whole(kind, &value)) } else { (None, None) };
-    match object(kind, value, &name) {
-        Ok(object) => {
-            let source = good.map(|object| Source { object, refused: None }.into());
-            let (id, origin) = (name.id(kind), Arc::new(origin));
-            Reading::Object(Box::new(Entry { id, origin, object, kept: false, stands_in: None, source }))
-        }
-        Err(flaw) => {
-            let finding = Finding::new(flaw.code, origin, flaw.message).at(flaw.field);
-            let stand_in = stand_in.map(|entry| entry.told_as(whole.clone()));
-            Reading::Broken(Box::new(Broken { finding, stand_in, told: whole }))
-        }
-    }
-}
-
-impl ObjectName {
-    fn id(&self, kind: Kind) -> ObjectId {
-        let namespace = self.namespace.as_deref().unwrap_or_default();
-        ObjectId { kind, key: (texts::text(namespace), texts::text(&self.name)) }
-    }
-}
-
-fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
-    Ok(match kind {
-        Kind::Namespace => Object::Namespace(trimmed::namespace(decode(value)?).into()),
-        Kind::Node => Object::Node(decode::<Presence>(value)?.into()),
-        Kind::ServiceAccount => Object::ServiceAccount(decode::<Presence>(value)?.into()),
-        Kind::Pod => Object::Pod(Pod::of(&decode::<KubePod>(value)?, &name.name).into()),
-        Kind::Service => Object::Service(trimmed::service(decode(value)?).into()),
-        Kind::EndpointSlice => {
-            let namespace = name.namespace.as_deref().unwrap_or_default();
-            Object::EndpointSlice(EndpointSlice::of(&decode::<KubeSlice>(value)?, namespace).into())
-        }
-        Kind::AuthorizationPolicy => Object::AuthorizationPolicy(AuthorizationPolicy::read(value, name)?.into()),
-        Kind::PeerAuthentication => Object::PeerAuthentication(PeerAuthentication::read(value, name)?.into()),
-        Kind::RequestAuthentication => Object::RequestAuthentication(RequestAuthentication::read(value, name)?.into()),
-        Kind::DestinationRule => Object::DestinationRule(DestinationRule::read(value, name)?.into()),
-        Kind::Gateway => Object::Gateway(Gateway::read(value, name)?.into()),
-        Kind::VirtualService => Object::VirtualService(VirtualService::read(value, name)?.into()),
-        Kind::HttpRoute => Object::HttpRoute(http_route::read(value, name)?.into()),
-        Kind::GrpcRoute => Object::GrpcRoute(grpc_route::read(value, name)?.into()),
-        Kind::ReferenceGrant => Object::ReferenceGrant(ReferenceGrant::read(value)?.into()),
-        Kind::IstioGateway => Object::IstioGateway(IstioGateway::read(value, name)?.into()),
-        Kind::TlsRoute => Object::TlsRoute(connection_route::read("TLSRoute", value, name)?.into()),
-        Kind::TcpRoute => Object::TcpRoute(connection_route::read("TCPRoute", value, name)?.into()),
-        Kind::ServiceEntry => Object::ServiceEntry(ServiceEntry::read(value, name)?.into()),
-        Kind::WorkloadEntry => Object::WorkloadEntry(WorkloadEntry::read(value)?.into()),
-        Kind::Secret => Object::Secret(secret(value, name)?.into()),
-        Kind::Telemetry => Object::Telemetry(Telemetry::read(value, name)?.into()),
-        Kind::RateLimitPolicy => Object::RateLimitPolicy(read_rate_limit_policy(value, name)?.into()),
-        Kind::EnvoyFilter => Object::EnvoyFilter(read_envoy_filter(value, name)?.into()),
-        Kind::MeshConfig => Object::MeshConfig(MeshConfig::read(&value)?.into()),
-    })
-}
-
-fn stand_in_for(kind: Kind, value: &Value, name: &ObjectName, origin: &Origin) -> Option<Entry> {
-    let (object, effect) = stand_in(kind, value, name)?;
-    Some(Entry::in_place_of(name, origin, object, effect))
-}
-
 impl Entry {
     /// What is in force in the place of the broken object at `origin`.
     pub(crate) fn in_place_of(name: &ObjectName, origin: &Origin, object: Object, effect: String) -> Self {
@@ -506,19 +325,4 @@ impl Object {
             Self::EnvoyFilter(_) => Kind::EnvoyFilter,
         }
     }
-}
-
-fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Flaw> {
-    serde_path_to_error::deserialize(value).map_err(|error| Flaw {
-        code: Code::WrongField,
-        field: error.path().to_string(),
-        message: error.inner().to_string(),
-    })
-}
-
-/// What an error would quote of a Secret is nobody's to read.
-fn secret(value: Value, name: &ObjectName) -> Result<Secret, Flaw> {
-    let read = decode::<KubeSecret>(value);
-    let read = read.map_err(|flaw| Flaw { message: "it is not of the form that the API has".to_owned(), ..flaw })?;
-    Ok(Secret::of(read, name))
 }

@@ -140,6 +140,7 @@ mod tests {
                 warnings: 1,
                 infos: 0,
                 findings: vec!["MESH0057 warning x.yaml: something".into()],
+                control: None,
             },
             ports: vec![80, 443],
             connections: 4,

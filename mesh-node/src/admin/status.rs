@@ -2,7 +2,10 @@
 
 use std::time::{Instant, SystemTime};
 
-use mesh_admin::{DataPath, Draining, EnrolmentEvent, Handover, Hook, MAX_WAITING, Pods, Status, WaitingPod};
+use mesh_admin::{
+    Config, ControlState, DataPath, Draining, EnrolmentEvent, Handover, Hook, MAX_WAITING, Pods, Status, WaitingPod,
+};
+use mesh_xds::Standing;
 
 use super::Admin;
 use crate::{handover::HandoverState, pods::Roster, repairs};
@@ -23,7 +26,10 @@ impl Admin {
             uptime_seconds: self.started.elapsed().as_secs(),
             kernel: self.hooks.kernel().to_owned(),
             data_path: self.data_path(),
-            config: mesh_admin_server::config(&self.shared.config()),
+            config: Config {
+                control: self.shared.control.as_ref().map(|progress| control(&progress.standing())),
+                ..mesh_admin_server::config(&self.shared.config())
+            },
             pods: pods(&self.roster.borrow(), Instant::now()),
             certificates: mesh_admin_server::certificates(&self.shared.identities.certificates()),
             workers: workers.map_or(0, |workers| workers.count()),
@@ -41,6 +47,15 @@ impl Admin {
             same_node: if self.shared.direct.is_enabled() { "direct" } else { "mtls" }.to_owned(),
             hooks: hooks.map(|(name, present)| Hook { name: name.to_owned(), present }).collect(),
         }
+    }
+}
+
+/// How far this node is with what mesh-control serves.
+fn control(standing: &Standing) -> ControlState {
+    ControlState {
+        connected: standing.connected.clone(),
+        version: standing.version.map(|version| version.to_string()),
+        rejected: standing.rejected,
     }
 }
 

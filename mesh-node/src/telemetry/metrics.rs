@@ -8,11 +8,13 @@ use mesh_core::policy::Authorization;
 use mesh_metrics::{Registry, RequestMetrics, RequestSeries};
 use mesh_otlp::SpanFate;
 use mesh_transport::{Identities, RejectReason};
+use mesh_xds::Progress;
 use prometheus::{Encoder as _, IntCounterVec, IntGaugeVec, Opts, TextEncoder, core::Collector};
 
 use super::{
     certificates::CertificateMetrics,
     configuration::ConfigMetrics,
+    control::ControlMetrics,
     decisions::Decisions,
     existing::ExistingMetrics,
     labels,
@@ -127,6 +129,14 @@ impl Metrics {
     /// Two metrics of one name, which is a mistake in this crate.
     pub fn tell_of(&self, identities: Identities) -> Result<(), prometheus::Error> {
         self.registry.register(Box::new(CertificateMetrics::new(identities)?))
+    }
+
+    /// Tells of what mesh-control serves, too.
+    ///
+    /// # Errors
+    /// Two metrics of one name, which is a mistake in this crate.
+    pub fn tell_of_control(&self, progress: Progress) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(ControlMetrics::new(progress)?))
     }
 
     /// Makes every value of the closed labels appear from the start, as zero.
@@ -297,6 +307,7 @@ mod tests {
         let authority = CertificateAuthority::generate(&domain, SystemTime::now()).unwrap();
         let source = Arc::new(LocalAuthority::fixed(authority).unwrap());
         metrics.tell_of(Identities::new(source, IdentitySettings::new(domain))).unwrap();
+        metrics.tell_of_control(Progress::default()).unwrap();
         mesh_docs::hold_metrics("mesh-node", metrics.registry.listed());
     }
 }

@@ -3,6 +3,7 @@
 mod access_log;
 mod certificates;
 mod configuration;
+mod control;
 mod decisions;
 mod endpoints;
 mod existing;

@@ -65,6 +65,8 @@ pub(crate) enum Inner {
     },
     /// Measures what a large cluster's manifests cost: memory, and the time until one pod's change is in force
     Snapshot(SnapshotArgs),
+    /// Measures what it costs to tell nodes of the configuration: the first state, and the time until a policy is in force at all
+    Distribution(DistributionArgs),
     /// Compares the proxy of requests with Envoy, as gateways with the same routes on one core each
     Gateway(GatewayArgs),
 }
@@ -101,6 +103,23 @@ pub(crate) struct SnapshotArgs {
     pub(crate) nodes: u32,
     /// How often one pod is changed
     #[arg(long, default_value_t = 20)]
+    pub(crate) changes: u32,
+}
+
+/// How large the cluster is, and how many nodes are told of it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DistributionArgs {
+    /// Pods
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) workloads: u32,
+    /// Services
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) services: u32,
+    /// Nodes that are told, each with a connection and a translation of its own
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) nodes: u32,
+    /// How often a policy is changed
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) changes: u32,
 }
 

@@ -5,6 +5,7 @@
 
 mod args;
 mod cases;
+mod distribution;
 mod figures;
 mod gateway;
 mod result;
@@ -25,6 +26,7 @@ fn main() -> Result<()> {
     match args.inner {
         Some(args::Inner::Connecting { to, count }) => cases::connecting(to, count),
         Some(args::Inner::Snapshot(cluster)) => snapshot::run(&cluster),
+        Some(args::Inner::Distribution(nodes)) => distribution::run(&nodes),
         Some(args::Inner::Gateway(gateway)) => gateway::run(&gateway, &args::results()?),
         None => run::run(&args),
     }

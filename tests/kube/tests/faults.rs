@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use mesh_kube_cluster::Cluster;
 use mesh_kube_cluster::apps::{self, Answer, Apps};
 use mesh_kube_cluster::mesh::{Mesh, NAMESPACE};
+use mesh_lab::wait_until;
 
 const STRICT: &str = "{mtls: {mode: STRICT}}";
 const NOBODY: &str = "{action: DENY, rules: [{}]}";
@@ -72,6 +73,54 @@ fn the_authority_is_kept_by_its_secret_and_served_by_every_replica() -> Result<(
     ensure!(secret(&kubectl)?["data"] == before, "the authority was made anew");
     shop.deploy("third", "node-a")?;
     shop.ends("third", shop.service("server")?, "ok").with_context(|| mesh.logs())
+}
+
+/// The names of mesh-control's pods.
+fn replicas(mesh: &Mesh) -> Result<Vec<String>> {
+    let pods = mesh.kubectl.get(&["-n", NAMESPACE, "pods", "-l", "app.kubernetes.io/name=mesh-control"])?;
+    let items = pods["items"].as_array().into_iter().flatten();
+    Ok(items.filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)).collect())
+}
+
+#[test]
+fn a_replica_that_is_killed_during_a_push_takes_nothing_with_it() -> Result<()> {
+    let cluster = Cluster::of_tests()?;
+    let mesh = Mesh::installed(&cluster, &["control.replicas=2"])?;
+    let shop = shop(&cluster, &mesh, "faults-push")?;
+    let (service, all) = (shop.service("server")?, replicas(&mesh)?);
+    ensure!(all.len() == 2, "{all:?}");
+    // Nodes watch nothing themselves.
+    let account = format!("--as=system:serviceaccount:{NAMESPACE}:mesh-node");
+    let may = mesh.kubectl.run(&["auth", "can-i", "list", "pods", "-A", &account]);
+    ensure!(may.is_err(), "a node's account may list pods: {may:?}");
+    for replica in &all {
+        shop.policy("AuthorizationPolicy", NOBODY)?;
+        mesh.kubectl.run(&[
+            "-n",
+            NAMESPACE,
+            "delete",
+            "pod",
+            replica,
+            "--grace-period=0",
+            "--force",
+            "--wait=false",
+        ])?;
+        shop.ends("client", service, "reset").with_context(|| mesh.logs())?;
+        shop.policy("AuthorizationPolicy", "{action: ALLOW, rules: [{}]}")?;
+        shop.ends("client", service, "ok").with_context(|| mesh.logs())?;
+    }
+    let rollout = ["-n", NAMESPACE, "rollout", "status", "deployment/mesh-control", "--timeout=60s"];
+    mesh.kubectl.run(&rollout)?;
+    // What is served now comes to be in force at both nodes, whichever replica tells them.
+    wait_until("the generation to be everywhere", apps::PATIENCE, || {
+        let Ok(told) = mesh.ctl("node-a", &["status", "--generation"]) else { return Ok(None) };
+        let replicas = told["replicas"].as_array().into_iter().flatten();
+        let told: Vec<_> = replicas.flat_map(|it| it["subscribers"].as_array().into_iter().flatten()).collect();
+        Ok((told.len() == 2 && told.iter().all(|it| it["current"] == true)).then_some(()))
+    })
+    .with_context(|| mesh.logs())?;
+    ensure!(restarts(&mesh)? == 0, "{}", mesh.logs());
+    Ok(())
 }
 
 #[test]

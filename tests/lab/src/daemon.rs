@@ -32,7 +32,7 @@ pub struct DaemonOptions {
     pub ready_within: Option<Duration>,
     /// The CA's directory; the lab's own without one. None is passed where the arguments have a --ca-address.
     pub ca: Option<PathBuf>,
-    /// The directory of its configuration; the lab's own without one.
+    /// The directory of its configuration; the lab's own without one. None is passed where the arguments have a --control-address.
     pub config: Option<PathBuf>,
     /// The program; the `mesh-node` of [`crate::binary`] without one.
     pub program: Option<PathBuf>,
@@ -69,7 +69,10 @@ impl Lab {
         let bpf = self.bpf_dir(node.name())?;
         let config = options.config.unwrap_or_else(|| self.config_dir().to_owned()).display().to_string();
         let socket = self.admin_socket(node.name()).display().to_string();
-        let mut argv = vec![&*program, "--node", node.name(), "--config", &config];
+        let mut argv = vec![&*program, "--node", node.name()];
+        if !options.args.iter().any(|argument| argument == "--control-address") {
+            argv.extend(["--config", &config]);
+        }
         if !options.args.iter().any(|argument| argument == "--ca-address") {
             argv.extend(["--ca", &ca]);
         }

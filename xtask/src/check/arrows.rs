@@ -18,7 +18,8 @@ const fn row(package: &'static str, ours: &'static [&'static str]) -> Row {
     Row { package, ours, others: None }
 }
 
-const PROGRAM: &[&str] = &["mesh-ca", "mesh-core", "mesh-config", "mesh-jwt", "mesh-kube", "mesh-transport"];
+const CONTROL: &[&str] =
+    &["mesh-admin", "mesh-ca", "mesh-core", "mesh-config", "mesh-kube", "mesh-transport", "mesh-xds"];
 const NODE: &[&str] = &[
     "mesh-abi",
     "mesh-admin",
@@ -31,6 +32,7 @@ const NODE: &[&str] = &[
     "mesh-metrics",
     "mesh-signals",
     "mesh-transport",
+    "mesh-xds",
 ];
 const WAYPOINT: &[&str] = &[
     "mesh-admin",
@@ -44,11 +46,14 @@ const WAYPOINT: &[&str] = &[
     "mesh-otlp",
     "mesh-metrics",
     "mesh-transport",
+    "mesh-xds",
 ];
 const FUZZ: &[&str] =
     &["mesh-ca", "mesh-core", "mesh-config", "mesh-ext-authz", "mesh-jwt", "mesh-kube", "mesh-transport"];
 const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-kube", "mesh-transport"];
 const TEST: &[&str] = &[
+    "mesh-ca",
+    "mesh-xds",
     "mesh-docs",
     "mesh-metrics",
     "mesh-abi",
@@ -73,6 +78,7 @@ const ROWS: &[Row] = &[
     row("mesh-transport", &["mesh-core"]),
     row("mesh-ext-authz", &["mesh-core"]),
     row("mesh-ca", &["mesh-core", "mesh-transport"]),
+    row("mesh-xds", &["mesh-ca", "mesh-config", "mesh-core", "mesh-transport"]),
     row("mesh-jwt", &["mesh-core"]),
     row("mesh-kube", &["mesh-config"]),
     row("mesh-otlp", &["mesh-core"]),
@@ -80,7 +86,7 @@ const ROWS: &[Row] = &[
     Row { package: "mesh-signals", ours: &[], others: Some(&["memchr"]) },
     row("mesh-node", NODE),
     row("mesh-waypoint", WAYPOINT),
-    row("mesh-control", PROGRAM),
+    row("mesh-control", CONTROL),
     row("mesh-ctl", CTL),
     row("mesh-fuzz", FUZZ),
     row("xtask", &[]),

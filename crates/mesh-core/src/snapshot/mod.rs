@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::l7::L7;
-use crate::ordered::{Named, Ordered};
 use crate::model::{NodeName, Protocol, Service, Workload, WorkloadUid};
+use crate::ordered::{Named, Ordered};
 use crate::policy::Policies;
 use crate::provider::Providers;
 use crate::rate_limit::RateLimits;

@@ -15,16 +15,16 @@ const SERVICE_ADDRESSES: u32 = 0xac10_0100;
 
 /// How large the cluster is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cluster {
-    pub(super) pods: u32,
-    pub(super) services: u32,
-    pub(super) nodes: u32,
+pub(crate) struct Cluster {
+    pub(crate) pods: u32,
+    pub(crate) services: u32,
+    pub(crate) nodes: u32,
 }
 
 impl Cluster {
     /// Writes everything: a file for each namespace's Services together would be read whole for one Pod's change, so each
     /// Service has a file of its own.
-    pub(super) fn write(self, directory: &Path) -> Result<()> {
+    pub(crate) fn write(self, directory: &Path) -> Result<()> {
         let mut nodes = String::new();
         for node in 0..self.nodes {
             writeln!(nodes, "apiVersion: v1\nkind: Node\nmetadata: {{name: node-{node}}}\n---")?;
@@ -43,14 +43,14 @@ impl Cluster {
     }
 
     /// Moves one Pod of the Service to another address; a higher `version` is another one.
-    pub(super) fn change(self, directory: &Path, service: u32, version: u32) -> Result<()> {
+    pub(crate) fn change(self, directory: &Path, service: u32, version: u32) -> Result<()> {
         let (file, staged) = (self.file(directory, service), directory.join(".staged"));
         put(&staged, &self.service(service, version))?;
         fs::rename(&staged, &file).with_context(|| format!("putting {} in place", file.display()))
     }
 
     /// The address of the Service's first Pod in that version.
-    pub(super) fn first_address(self, service: u32, version: u32) -> Ipv4Addr {
+    pub(crate) fn first_address(self, service: u32, version: u32) -> Ipv4Addr {
         let pod = if version == 0 { service } else { self.pods + service + version * self.services };
         Ipv4Addr::from(POD_ADDRESSES + pod)
     }

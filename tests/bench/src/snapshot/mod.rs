@@ -14,7 +14,7 @@ use tokio::sync::watch::Receiver;
 
 use crate::args::SnapshotArgs;
 use crate::sampling::memory::Memory;
-use cluster::Cluster;
+pub(crate) use cluster::Cluster;
 
 /// Far more than any change takes.
 const PATIENCE: Duration = Duration::from_secs(60);

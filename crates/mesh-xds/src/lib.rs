@@ -1,0 +1,28 @@
+//! The configuration over the network: mesh-control serves the objects in force by Envoy's delta xDS
+//! (`envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources`), and nodes translate them as they do
+//! manifests.
+//!
+//! [`State`] is what is served at one moment, [`Session`] what one subscriber is told of it, [`Replica`] what a subscriber has:
+//! pure, and the whole protocol. [`XdsService`] and [`follow`] carry it.
+#![forbid(unsafe_code)]
+
+mod args;
+mod client;
+pub mod proto;
+mod replica;
+mod server;
+mod session;
+mod state;
+mod subscribers;
+mod subscription;
+mod table;
+
+pub use args::ControlArgs;
+pub use client::{Following, Progress, Standing, apply, follow};
+pub use replica::{Replica, Update};
+pub use server::XdsService;
+pub use session::Session;
+pub use state::{Publication, State};
+pub use subscribers::{Subscriber, Subscribers};
+pub use subscription::{ProtocolError, ResponseSize, Subscription, Told};
+pub use table::{Body, OBJECT_TYPE, Resource, Table, Version};

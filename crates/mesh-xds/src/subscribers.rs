@@ -1,0 +1,102 @@
+//! Who is told, and how far each is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use mesh_ca::Caller;
+
+use crate::proto::Node;
+use crate::session::Session;
+use crate::subscription::Told;
+use crate::table::OBJECT_TYPE;
+
+/// Streams at once.
+const MAX_STREAMS: usize = 20_000;
+/// Streams of one caller at once: a node's daemon, its successor, and what of theirs has not been found dead yet.
+const MAX_STREAMS_A_CALLER: usize = 8;
+
+/// One who is told.
+#[derive(Debug, Clone)]
+pub struct Subscriber {
+    /// Whose token it has shown.
+    pub caller: Caller,
+    /// What it says of itself.
+    pub node: Node,
+    /// Since when.
+    pub since: Instant,
+    /// How far it is with our own resources; none for one who wants others.
+    pub told: Option<Told>,
+}
+
+/// All who are told by this process. Clones share everything.
+#[derive(Debug, Clone, Default)]
+pub struct Subscribers(Arc<Mutex<Streams>>);
+
+#[derive(Debug, Default)]
+struct Streams {
+    last: u64,
+    known: BTreeMap<u64, Subscriber>,
+}
+
+impl Subscribers {
+    /// Who is told now.
+    #[must_use]
+    pub fn all(&self) -> Vec<Subscriber> {
+        self.lock().known.values().cloned().collect()
+    }
+
+    /// Gives a caller a place; none where there are too many.
+    pub(crate) fn add(&self, caller: Caller) -> Option<Place> {
+        let mut streams = self.lock();
+        let own = streams.known.values().filter(|other| other.caller == caller).count();
+        if streams.known.len() >= MAX_STREAMS || own >= MAX_STREAMS_A_CALLER {
+            return None;
+        }
+        streams.last += 1;
+        let number = streams.last;
+        let subscriber = Subscriber { caller, node: Node::default(), since: Instant::now(), told: None };
+        streams.known.insert(number, subscriber);
+        Some(Place { number, of: self.clone() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Streams> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place among those who are told; free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    number: u64,
+    of: Subscribers,
+}
+
+impl Place {
+    /// Notes how far the subscriber is.
+    pub(crate) fn note(&self, session: &Session) {
+        let told = session.told().find(|(type_url, _)| *type_url == OBJECT_TYPE).map(|(_, told)| told.clone());
+        if let Some(subscriber) = self.of.lock().known.get_mut(&self.number) {
+            subscriber.told = told;
+        }
+    }
+
+    /// Notes what it says of itself.
+    pub(crate) fn introduce(&self, node: &Node) {
+        let cut = |text: &str| text.chars().take(300).collect::<String>();
+        let node = Node {
+            id: cut(&node.id),
+            user_agent_name: cut(&node.user_agent_name),
+            user_agent_version: cut(&node.user_agent_version),
+        };
+        if let Some(subscriber) = self.of.lock().known.get_mut(&self.number) {
+            subscriber.node = node;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.of.lock().known.remove(&self.number);
+    }
+}

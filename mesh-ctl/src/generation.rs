@@ -1,0 +1,175 @@
+//! `mesh-ctl status --generation`: which generation of the configuration mesh-control serves, and where it is in force.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use mesh_admin::{DISTRIBUTION, Distribution, Subscriber};
+use serde::Serialize;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+use crate::Outcome;
+use crate::output::{Format, age, print, print_value, table};
+
+/// How long a replica may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 64 << 20;
+/// Replicas that are asked.
+const MAX_REPLICAS: usize = 64;
+
+/// What one replica says.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Replica {
+    /// Where it was asked.
+    address: SocketAddr,
+    #[serde(flatten)]
+    distribution: Distribution,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    replicas: Vec<Replica>,
+}
+
+/// Asks every replica at these addresses; a name stands for all that it has.
+pub(crate) async fn run(control: &[String], format: Format) -> anyhow::Result<Outcome> {
+    let answer = Answer { replicas: ask(control).await? };
+    match format {
+        Format::Table => print(&for_people(&answer.replicas))?,
+        format => print_value(&answer, format)?,
+    }
+    Ok(if is_everywhere(&answer.replicas) { Outcome::Good } else { Outcome::Bad })
+}
+
+async fn ask(control: &[String]) -> anyhow::Result<Vec<Replica>> {
+    let mut addresses = Vec::new();
+    for name in control {
+        let found = lookup_host(name).await;
+        addresses.extend(found.with_context(|| format!("cannot look up {name}; name mesh-control with --control"))?);
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    ensure!(!addresses.is_empty(), "no replica of mesh-control is known; name one with --control HOST:PORT");
+    ensure!(addresses.len() <= MAX_REPLICAS, "more than {MAX_REPLICAS} replicas");
+    let mut replicas = Vec::new();
+    for address in addresses {
+        let asked = timeout(PATIENCE, distribution(address)).await;
+        let asked = asked.unwrap_or_else(|_| bail!("no answer within {} s", PATIENCE.as_secs()));
+        let distribution = asked.with_context(|| format!("mesh-control at {address} cannot be asked"))?;
+        replicas.push(Replica { address, distribution });
+    }
+    Ok(replicas)
+}
+
+async fn distribution(address: SocketAddr) -> anyhow::Result<Distribution> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = Request::get(DISTRIBUTION).header("host", address.to_string()).body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+    let body = body.map_err(|error| anyhow::anyhow!("its answer cannot be read: {error}"))?.to_bytes();
+    serde_json::from_slice(&body).context("its answer is not what mesh-control says: is it the port of its metrics?")
+}
+
+/// What is the same at replicas that serve the same.
+fn digest(version: &str) -> &str {
+    version.split_once('-').map_or(version, |(_, digest)| digest)
+}
+
+fn is_everywhere(replicas: &[Replica]) -> bool {
+    let all = |replica: &Replica| replica.distribution.subscribers.iter().all(|subscriber| subscriber.current);
+    let mut digests = replicas.iter().map(|replica| digest(&replica.distribution.version));
+    let first = digests.next();
+    digests.all(|other| Some(other) == first) && replicas.iter().all(all)
+}
+
+fn for_people(replicas: &[Replica]) -> String {
+    let rows: Vec<_> = replicas
+        .iter()
+        .map(|Replica { address, distribution }| {
+            let current = distribution.subscribers.iter().filter(|subscriber| subscriber.current).count();
+            vec![
+                address.to_string(),
+                distribution.generation.to_string(),
+                digest(&distribution.version).to_owned(),
+                format!("{current} of {}", distribution.subscribers.len()),
+            ]
+        })
+        .collect();
+    let mut text = table(&["MESH-CONTROL", "GENERATION", "DIGEST", "IN FORCE AT"], &rows);
+    let subscribers = replicas
+        .iter()
+        .flat_map(|Replica { address, distribution }| distribution.subscribers.iter().map(move |it| (address, it)));
+    let rows: Vec<_> = subscribers
+        .map(|(address, subscriber)| {
+            vec![
+                subscriber.caller.clone(),
+                subscriber.program.clone(),
+                address.to_string(),
+                age(subscriber.for_seconds),
+                subscriber.acknowledged.clone().unwrap_or_else(|| "none".to_owned()),
+                state(subscriber),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        text += &format!("\n{}", table(&["WHO", "PROGRAM", "TOLD BY", "SINCE", "IN FORCE", "STATE"], &rows));
+    }
+    text
+}
+
+fn state(subscriber: &Subscriber) -> String {
+    match &subscriber.rejected {
+        _ if subscriber.current => "current".to_owned(),
+        Some(rejected) => format!("rejected: {rejected}"),
+        None => "behind".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(version: &str, subscribers: Vec<Subscriber>) -> Replica {
+        let distribution = Distribution { generation: 17, version: version.to_owned(), subscribers };
+        Replica { address: ([10, 0, 0, 1], 15014).into(), distribution }
+    }
+
+    fn node(acknowledged: &str, rejected: Option<&str>) -> Subscriber {
+        Subscriber {
+            caller: "node a".to_owned(),
+            acknowledged: Some(acknowledged.to_owned()),
+            rejected: rejected.map(str::to_owned),
+            current: acknowledged == "17-ab",
+            ..Subscriber::default()
+        }
+    }
+
+    #[test]
+    fn it_is_everywhere_when_all_have_it_and_all_replicas_serve_the_same() {
+        let cases = [
+            (vec![replica("17-ab", vec![node("17-ab", None)])], true),
+            (vec![replica("17-ab", vec![node("17-ab", None)]), replica("3-ab", vec![])], true),
+            (vec![replica("17-ab", vec![]), replica("17-cd", vec![])], false),
+            (vec![replica("17-ab", vec![node("16-ef", None)])], false),
+        ];
+        for (replicas, everywhere) in cases {
+            assert_eq!(is_everywhere(&replicas), everywhere, "{replicas:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_behind_or_has_rejected_something_is_named() {
+        let text = for_people(&[replica("17-ab", vec![node("16-ef", Some("x: no")), node("16-ef", None)])]);
+        assert!(text.contains("0 of 2") && text.contains("rejected: x: no") && text.contains("behind"), "{text}");
+    }
+}
