@@ -89,7 +89,10 @@ fn first_state(state: &State) -> Result<()> {
         session.take(&answer, state)?;
     }
     let size = f64::from(u32::try_from(octets).unwrap_or(u32::MAX)) / f64::from(1 << 20);
-    println!("{resources} objects: {size:.1} MiB in {responses} responses, made in {:.0} ms", millis(started.elapsed()));
+    println!(
+        "{resources} objects: {size:.1} MiB in {responses} responses, made in {:.0} ms",
+        millis(started.elapsed())
+    );
     let again = replica.first_request().encoded_len();
     let size = f64::from(u32::try_from(again).unwrap_or(u32::MAX)) / f64::from(1 << 20);
     let started = Instant::now();
@@ -97,7 +100,10 @@ fn first_state(state: &State) -> Result<()> {
     session.take(&replica.first_request(), state)?;
     let nothing = session.next(state).context("an answer")?;
     ensure!(nothing.resources.is_empty(), "something is told twice");
-    println!("a node that comes back asks in {size:.1} MiB, and is told nothing after {:.0} ms", millis(started.elapsed()));
+    println!(
+        "a node that comes back asks in {size:.1} MiB, and is told nothing after {:.0} ms",
+        millis(started.elapsed())
+    );
     Ok(())
 }
 
@@ -125,11 +131,7 @@ async fn serve(state: State, home: &Path, nodes: u32) -> Result<(watch::Sender<S
 }
 
 /// As mesh-control does it.
-async fn publish(
-    mut config: watch::Receiver<Arc<Config>>,
-    mut publication: Publication,
-    served: watch::Sender<State>,
-) {
+async fn publish(mut config: watch::Receiver<Arc<Config>>, mut publication: Publication, served: watch::Sender<State>) {
     while config.changed().await.is_ok() {
         let next = publication.next(&config.borrow_and_update());
         if let Some(next) = next {
@@ -168,7 +170,8 @@ async fn change(manifests: &Path, changes: u32, nodes: Vec<Following>, subscribe
     }
     each.sort();
     all.sort();
-    let at = |times: &[Duration], hundredth: usize| times.get((times.len() * hundredth / 100).min(times.len() - 1)).copied();
+    let at =
+        |times: &[Duration], hundredth: usize| times.get((times.len() * hundredth / 100).min(times.len() - 1)).copied();
     for (what, times) in [("a policy in force at a node", &each), ("acknowledged by all nodes", &all)] {
         let (middle, late) = (at(times, 50).unwrap_or_default(), at(times, 99).unwrap_or_default());
         println!("{what:28} {:>9.1} ms, p99 {:.1}", millis(middle), millis(late));
@@ -179,4 +182,3 @@ async fn change(manifests: &Path, changes: u32, nodes: Vec<Following>, subscribe
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
-
