@@ -32,6 +32,9 @@ struct Replica {
     address: SocketAddr,
     #[serde(flatten)]
     distribution: Distribution,
+    /// Why it said nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,11 +65,18 @@ async fn ask(control: &[String]) -> anyhow::Result<Vec<Replica>> {
     let mut replicas = Vec::new();
     for address in addresses {
         let asked = timeout(PATIENCE, distribution(address)).await;
-        let asked = asked.unwrap_or_else(|_| bail!("no answer within {} s", PATIENCE.as_secs()));
-        let distribution = asked.with_context(|| format!("mesh-control at {address} cannot be asked"))?;
-        replicas.push(Replica { address, distribution });
+        replicas.push(match asked.unwrap_or_else(|_| bail!("no answer within {} s", PATIENCE.as_secs())) {
+            Ok(distribution) => Replica { address, distribution, error: None },
+            // A name may still have the address of one that has gone.
+            Err(error) => Replica { address, distribution: Distribution::default(), error: Some(format!("{error:#}")) },
+        });
     }
-    Ok(replicas)
+    match replicas.iter().find_map(|replica| replica.error.as_ref()) {
+        Some(error) if replicas.iter().all(|replica| replica.error.is_some()) => {
+            bail!("mesh-control cannot be asked: {error}; name it with --control HOST:PORT")
+        }
+        _ => Ok(replicas),
+    }
 }
 
 async fn distribution(address: SocketAddr) -> anyhow::Result<Distribution> {
@@ -86,7 +96,9 @@ fn digest(version: &str) -> &str {
 }
 
 fn is_everywhere(replicas: &[Replica]) -> bool {
-    let all = |replica: &Replica| replica.distribution.subscribers.iter().all(|subscriber| subscriber.current);
+    let all = |replica: &Replica| {
+        replica.error.is_none() && replica.distribution.subscribers.iter().all(|subscriber| subscriber.current)
+    };
     let mut digests = replicas.iter().map(|replica| digest(&replica.distribution.version));
     let first = digests.next();
     digests.all(|other| Some(other) == first) && replicas.iter().all(all)
@@ -95,20 +107,20 @@ fn is_everywhere(replicas: &[Replica]) -> bool {
 fn for_people(replicas: &[Replica]) -> String {
     let rows: Vec<_> = replicas
         .iter()
-        .map(|Replica { address, distribution }| {
+        .map(|Replica { address, distribution, error }| {
             let current = distribution.subscribers.iter().filter(|subscriber| subscriber.current).count();
             vec![
                 address.to_string(),
                 distribution.generation.to_string(),
                 digest(&distribution.version).to_owned(),
-                format!("{current} of {}", distribution.subscribers.len()),
+                error.clone().unwrap_or_else(|| format!("{current} of {}", distribution.subscribers.len())),
             ]
         })
         .collect();
     let mut text = table(&["MESH-CONTROL", "GENERATION", "DIGEST", "IN FORCE AT"], &rows);
     let subscribers = replicas
         .iter()
-        .flat_map(|Replica { address, distribution }| distribution.subscribers.iter().map(move |it| (address, it)));
+        .flat_map(|Replica { address, distribution, .. }| distribution.subscribers.iter().map(move |it| (address, it)));
     let rows: Vec<_> = subscribers
         .map(|(address, subscriber)| {
             vec![
@@ -141,7 +153,7 @@ mod tests {
 
     fn replica(version: &str, subscribers: Vec<Subscriber>) -> Replica {
         let distribution = Distribution { generation: 17, version: version.to_owned(), subscribers };
-        Replica { address: ([10, 0, 0, 1], 15014).into(), distribution }
+        Replica { address: ([10, 0, 0, 1], 15014).into(), distribution, error: None }
     }
 
     fn node(acknowledged: &str, rejected: Option<&str>) -> Subscriber {
