@@ -31,7 +31,12 @@ pub struct Located<T> {
 
 impl<T> Clone for Located<T> {
     fn clone(&self) -> Self {
-        Self { origin: Arc::clone(&self.origin), object: Arc::clone(&self.object), kept: self.kept, source: self.source.clone() }
+        Self {
+            origin: Arc::clone(&self.origin),
+            object: Arc::clone(&self.object),
+            kept: self.kept,
+            source: self.source.clone(),
+        }
     }
 }
 
