@@ -1,5 +1,6 @@
 //! A Kubernetes cluster, reached by a kubeconfig: whom of the mesh there is to ask.
 
+mod objects;
 mod pods;
 
 use std::future::Future;
@@ -11,6 +12,7 @@ use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+pub(crate) use self::objects::{gateways, kind, namespaces};
 pub(crate) use self::pods::{Complaint, PodName};
 
 /// Where the mesh is installed unless it is said otherwise.

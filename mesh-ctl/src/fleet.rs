@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -29,25 +30,6 @@ pub(crate) struct Said<T> {
     pub(crate) name: String,
     /// Its answer, or why there is none.
     pub(crate) answer: anyhow::Result<T>,
-}
-
-/// The same for programs.
-#[derive(Debug, Serialize)]
-struct Entry<'a, T> {
-    node: &'a str,
-    #[serde(flatten)]
-    answer: Option<&'a T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unreachable: Option<String>,
-}
-
-/// The answers of several for programs.
-#[derive(Debug, Serialize)]
-pub(crate) struct Entries<'a, T>
-where
-    T: Serialize,
-{
-    nodes: Vec<Entry<'a, T>>,
 }
 
 /// Asks all, some at once; the answers are in the order of the targets.
@@ -91,14 +73,17 @@ pub(crate) fn only<T>(said: Vec<Said<T>>) -> anyhow::Result<T> {
     }
 }
 
-/// For programs: an entry each, with what was said or why nothing was.
-pub(crate) fn entries<T: Serialize>(said: &[Said<T>]) -> Entries<'_, T> {
-    let nodes = said.iter().map(|said| Entry {
-        node: &said.name,
-        answer: said.answer.as_ref().ok(),
-        unreachable: said.answer.as_ref().err().map(|error| format!("{error:#}")),
-    });
-    Entries { nodes: nodes.collect() }
+/// For programs: an entry each, under its name as `key`, with what was said or why nothing was.
+pub(crate) fn entries<T: Serialize>(said: &[Said<T>], key: &str) -> anyhow::Result<Vec<Value>> {
+    let entry = |said: &Said<T>| {
+        let mut entry = match &said.answer {
+            Ok(answer) => serde_json::to_value(answer)?,
+            Err(error) => json!({"unreachable": format!("{error:#}")}),
+        };
+        entry[key] = said.name.as_str().into();
+        Ok(entry)
+    };
+    said.iter().map(entry).collect()
 }
 
 /// Tells of those that have not answered, a line each. An error where none has.

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use mesh_admin::{Certificate, Connection, List, MAX_LIMIT, Policy, Selection, Service, Workload, path};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use crate::Outcome;
 use crate::cluster::ClusterArguments;
@@ -104,7 +105,10 @@ impl Part {
                     print(&table(if self.no_headers { &[] } else { &headings }, &rows))?;
                 }
             }
-            format => print_value(&fleet::entries(said), format)?,
+            format => {
+                let key = heading.to_lowercase();
+                print_value(&json!({format!("{key}s"): fleet::entries(said, &key)?}), format)?;
+            }
         }
         for said in said {
             if let Ok(list) = &said.answer

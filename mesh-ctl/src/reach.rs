@@ -52,6 +52,11 @@ impl Reach {
 }
 
 impl WaypointReach {
+    /// Whether a cluster's are asked, as [`WaypointReach::find`] decides.
+    pub(crate) fn is_of_a_cluster(&self, cluster: &ClusterArguments, by_name: bool) -> anyhow::Result<bool> {
+        Ok(matches!(place(self.socket.as_deref(), WAYPOINT_SOCKET, by_name, cluster)?, Place::Cluster))
+    }
+
     /// The one of this machine, or the pods of the Gateway of this name; of all of the namespace, or of the context's own.
     pub(crate) async fn find(
         &self,
@@ -64,7 +69,16 @@ impl WaypointReach {
             Place::Cluster => {
                 let cluster = cluster.connect().await?;
                 let namespace = namespace.unwrap_or(&cluster.namespace);
-                Ok(Asking::Several(cluster.proxies(namespace, name).await?))
+                let targets = cluster.proxies(namespace, name).await?;
+                if targets.is_empty() {
+                    let of = name
+                        .map_or_else(|| "of waypoints or gateways".to_owned(), |name| format!("of the Gateway {name}"));
+                    bail!(
+                        "no pods {of} in namespace {namespace}: `mesh-ctl waypoint list -A` shows which there are, -n names another \
+                         namespace"
+                    );
+                }
+                Ok(Asking::Several(targets))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use mesh_admin::{Certificates, ControlState, EnrolmentEvent, Handover, Status, path};
+use serde_json::json;
 
 use crate::cluster::ClusterArguments;
 use crate::fleet::{self, Said};
@@ -59,7 +60,7 @@ impl StatusArguments {
     fn tell_all(&self, said: &[Said<Status>]) -> anyhow::Result<Outcome> {
         match self.output {
             Format::Table => print(&nodes_for_people(said))?,
-            format => print_value(&fleet::entries(said), format)?,
+            format => print_value(&json!({"nodes": fleet::entries(said, "node")?}), format)?,
         }
         let well = said.iter().filter_map(|said| said.answer.as_ref().ok()).all(is_well);
         let reached = fleet::tell_unreachable(said)?;

@@ -1,6 +1,8 @@
 //! `mesh-ctl waypoint`: waypoints and gateways, made, listed and asked.
 
 mod clusters;
+mod gateway;
+mod make;
 mod routes;
 mod status;
 
@@ -16,6 +18,15 @@ use crate::reach::WaypointReach;
 /// What can be done with waypoints and gateways.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Waypoint {
+    /// Asks for a waypoint.
+    Apply(make::Apply),
+    /// Prints the Gateway that `apply` would write.
+    Generate(make::Generate),
+    /// Deletes waypoints, and all that was made for them.
+    Delete(make::Delete),
+    /// Lists the waypoints that are asked for, and how far they are there.
+    #[command(visible_alias = "ls")]
+    List(make::List),
     /// Says how it is, and what wants attention.
     Status(status::StatusArguments),
     /// Its rules: what they match, where requests go, the shares wanted and seen, and how many failed.
@@ -61,6 +72,10 @@ pub(crate) struct Log {
 impl Waypoint {
     pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
         match self {
+            Self::Apply(apply) => apply.run(cluster).await,
+            Self::Generate(generate) => generate.run(cluster).await,
+            Self::Delete(delete) => delete.run(cluster).await,
+            Self::List(list) => list.run(cluster).await,
             Self::Status(status) => status.run(cluster).await,
             Self::Routes(list) => list.show::<WaypointRoute>(cluster).await,
             Self::Clusters(list) => list.show::<WaypointCluster>(cluster).await,

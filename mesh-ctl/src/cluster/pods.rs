@@ -90,18 +90,10 @@ impl Cluster {
         }
     }
 
-    /// The pods of a namespace's waypoints and gateways, or of one of them.
+    /// The pods of a namespace's waypoints and gateways, or of one of them; there may be none.
     pub(crate) async fn proxies(&self, namespace: &str, name: Option<&str>) -> anyhow::Result<Vec<Target>> {
         let selector = name.map_or_else(|| OURS.to_owned(), |name| format!("{OURS},{GATEWAY_NAME}={name}"));
         let pods = self.pods(namespace, &selector).await?;
-        if pods.is_empty() {
-            let of =
-                name.map_or_else(|| "of waypoints or gateways".to_owned(), |name| format!("of the Gateway {name}"));
-            bail!(
-                "no pods {of} in namespace {namespace}: `mesh-ctl waypoint list -A` shows which there are, -n names another \
-                 namespace"
-            );
-        }
         Ok(pods.into_iter().map(|pod| self.target(pod.name_any(), vec![pod], Asked::Waypoint)).collect())
     }
 

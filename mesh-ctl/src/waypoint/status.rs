@@ -1,13 +1,16 @@
 //! `mesh-ctl waypoint status`: how a waypoint or gateway is.
 
+use anyhow::bail;
 use clap::Args;
 use mesh_admin::{WaypointLimit, WaypointStatus, path};
+use serde_json::json;
 
+use super::gateway::{self, Summary};
 use crate::Outcome;
 use crate::cluster::ClusterArguments;
-use crate::fleet::{self, Said};
+use crate::fleet::{self, Said, Target};
 use crate::output::{Format, age, print, print_value, table};
-use crate::reach::{Asking, WaypointReach};
+use crate::reach::WaypointReach;
 
 /// Says how it is, and what wants attention.
 #[derive(Debug, Args)]
@@ -27,34 +30,48 @@ pub(crate) struct StatusArguments {
 }
 
 impl StatusArguments {
-    pub(super) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
-        let asking = self.reach.find(cluster, self.namespace.as_deref(), self.name.as_deref()).await?;
-        let several = matches!(asking, Asking::Several(_));
-        let said = fleet::ask(asking.targets(), |daemon| async move {
-            daemon.get::<WaypointStatus>(path::WAYPOINT_STATUS, &[]).await
-        })
-        .await;
-        if several {
-            return self.tell_all(&said);
+    pub(super) async fn run(&self, arguments: &ClusterArguments) -> anyhow::Result<Outcome> {
+        if !self.reach.is_of_a_cluster(arguments, self.name.is_some())? {
+            let asking = self.reach.find(arguments, None, None).await?;
+            let status = fleet::only(ask(asking.targets()).await)?;
+            match self.output {
+                Format::Table => print(&for_people(&status))?,
+                format => print_value(&status, format)?,
+            }
+            return Ok(if is_well(&status) { Outcome::Good } else { Outcome::Bad });
         }
-        let status = fleet::only(said)?;
-        match self.output {
-            Format::Table => print(&for_people(&status))?,
-            format => print_value(&status, format)?,
+        let cluster = arguments.connect().await?;
+        let namespace = self.namespace.as_deref().unwrap_or(&cluster.namespace);
+        let mut gateways = cluster.proxies_asked_for(Some(namespace)).await?;
+        gateways.retain(|gateway| self.name.as_deref().is_none_or(|name| name == gateway.name));
+        if gateways.is_empty() {
+            let which = self.name.as_ref().map_or_else(|| "Gateways".to_owned(), |name| format!("Gateway {name}"));
+            bail!("no {which} in namespace {namespace}: `mesh-ctl waypoint list -A` shows the waypoints there are");
         }
-        Ok(if is_well(&status) { Outcome::Good } else { Outcome::Bad })
+        let pods = cluster.proxies(namespace, self.name.as_deref()).await?;
+        self.tell_all(&gateways, &ask(pods).await)
     }
 
-    /// All about each pod, one after the other.
-    fn tell_all(&self, said: &[Said<WaypointStatus>]) -> anyhow::Result<Outcome> {
+    /// The Gateways, and then all about each pod.
+    fn tell_all(&self, gateways: &[Summary], said: &[Said<WaypointStatus>]) -> anyhow::Result<Outcome> {
         let answered = || said.iter().filter_map(|said| said.answer.as_ref().ok());
         match self.output {
-            Format::Table => print(&answered().map(for_people).collect::<Vec<_>>().join("\n"))?,
-            format => print_value(&fleet::entries(said), format)?,
+            Format::Table => {
+                let pods: String = answered().map(|status| format!("\n{}", for_people(status))).collect();
+                print(&format!("{}{pods}", gateway::for_people(gateways)))?;
+            }
+            format => {
+                print_value(&json!({"gateways": gateways, "pods": fleet::entries(said, "podName")?}), format)?;
+            }
         }
-        let reached = fleet::tell_unreachable(said)?;
-        Ok(if answered().all(is_well) { reached } else { Outcome::Bad })
+        let reached = if said.is_empty() { Outcome::Bad } else { fleet::tell_unreachable(said)? };
+        let well = answered().all(is_well) && gateways.iter().all(|gateway| gateway.programmed == Some(true));
+        Ok(if well { reached } else { Outcome::Bad })
     }
+}
+
+async fn ask(targets: Vec<Target>) -> Vec<Said<WaypointStatus>> {
+    fleet::ask(targets, |daemon| async move { daemon.get(path::WAYPOINT_STATUS, &[]).await }).await
 }
 
 /// Whether nothing wants attention. Before its first tunnel a waypoint needs no certificate; one that has ended is none.

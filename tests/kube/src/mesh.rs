@@ -50,6 +50,19 @@ impl Drop for Installed {
     }
 }
 
+/// Installs the Gateway API's definitions, as they are published.
+///
+/// # Errors
+/// When the API server does not take them.
+pub fn install_gateway_api(cluster: &Cluster) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    let definitions = cluster.programs().directory().join("gateway-api").display().to_string();
+    kubectl.run(&["apply", "--server-side", "-f", &definitions])?;
+    let established =
+        ["wait", "--for=condition=Established", "--timeout=30s", "crd/gateways.gateway.networking.k8s.io"];
+    kubectl.run(&established).map(drop)
+}
+
 impl Mesh {
     /// Installs it for as long as a test runs.
     ///

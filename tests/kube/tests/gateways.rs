@@ -1,9 +1,9 @@
 //! Gateways: mesh-control runs a waypoint for each, routes act on what is sent by it, and all of it goes with the Gateway.
 
 use anyhow::{Context as _, Result, ensure};
+use mesh_kube_cluster::Cluster;
 use mesh_kube_cluster::apps::{Apps, PATIENCE};
-use mesh_kube_cluster::mesh::Mesh;
-use mesh_kube_cluster::{Cluster, Kubectl};
+use mesh_kube_cluster::mesh::{Mesh, install_gateway_api};
 use mesh_lab::wait_until;
 
 const NAMESPACE: &str = "waypoints";
@@ -23,20 +23,11 @@ spec:
   - backendRefs: [{name: cart-v1, port: 80}]
 ";
 
-/// The Gateway API's definitions, as they are published.
-fn install_gateway_api(cluster: &Cluster, kubectl: &Kubectl) -> Result<()> {
-    let definitions = cluster.programs().directory().join("gateway-api").display().to_string();
-    kubectl.run(&["apply", "--server-side", "-f", &definitions])?;
-    let established =
-        ["wait", "--for=condition=Established", "--timeout=30s", "crd/gateways.gateway.networking.k8s.io"];
-    kubectl.run(&established).map(drop)
-}
-
 #[test]
 fn a_gateway_is_run_as_a_waypoint_whose_routes_act_and_goes_with_all_of_it() -> Result<()> {
     let cluster = Cluster::of_tests()?;
     let kubectl = cluster.kubectl();
-    install_gateway_api(&cluster, &kubectl)?;
+    install_gateway_api(&cluster)?;
     let mesh = Mesh::installed(&cluster, &["control.replicas=2"])?;
     let shop = Apps::new(&kubectl, NAMESPACE)?;
     shop.label("mesh.dev/join=enabled")?;
