@@ -1,8 +1,10 @@
-//! A directory of manifests, as a daemon would read it.
+//! A directory of manifests, or a cluster's objects, as a daemon would read them.
 
 use clap::Args;
-use mesh_config::{Credentials, Options};
+use mesh_config::{Credentials, LiveObjects, Options};
 use mesh_core::TrustDomain;
+
+use crate::cluster::Cluster;
 
 /// What a daemon is told beside its manifests; by default the same as its own defaults.
 #[derive(Debug, Clone, Args)]
@@ -31,5 +33,11 @@ impl Reading {
             statuses: false,
             served: false,
         }
+    }
+
+    /// A cluster's objects as they are now. Secrets are not asked for: who may see the rest may often not see them.
+    pub(crate) async fn of_cluster(&self, cluster: &Cluster) -> anyhow::Result<LiveObjects> {
+        let options = Options { credentials: Credentials::Nobodys, ..self.options() };
+        Ok(mesh_kube::read(&cluster.client, options).await?)
     }
 }

@@ -80,6 +80,25 @@ struct Walk {
     entries: usize,
 }
 
+/// A file, by its path below the root, and what it says.
+type SaidByFile = (PathBuf, Contents);
+
+/// What all files under a root say now, by their paths below it, and what is wrong with the tree itself.
+///
+/// # Errors
+/// The root cannot be read.
+pub(crate) fn read_once(root: &Path, limits: &Limits) -> Result<(Vec<SaidByFile>, Vec<Finding>), DirectoryError> {
+    Tree::new(root.to_owned(), limits.clone()).check()?;
+    let mut walk = Walk::default();
+    walk.root(root, limits, &mut |_| {});
+    let nothing = Contents::default();
+    let read = |path: PathBuf| {
+        let (_, contents) = read_file(root, &path, &nothing, limits);
+        (path, contents)
+    };
+    Ok((walk.files.into_keys().map(read).collect(), walk.findings))
+}
+
 impl Tree {
     pub(crate) fn new(root: PathBuf, limits: Limits) -> Self {
         Self { root, limits, files: BTreeMap::new() }
@@ -114,22 +133,25 @@ impl Tree {
     }
 
     fn read(&mut self, path: &Path, translator: &mut Translator) {
-        let absolute = absolute(&self.root, path);
         let old = self.files.remove(path);
         let previous = old.map_or_else(Contents::default, |file| file.contents);
-        let (stamp, contents) = match read_text(&absolute, &self.limits) {
-            Ok((stamp, text)) => {
-                let format = format_of(path).unwrap_or(Format::Yaml);
-                let contents = Contents::update(&previous, path, &text, format, &self.limits);
-                (stamp, contents)
-            }
-            Err((code, message)) => {
-                let finding = Finding::new(code, Origin::file(path), message);
-                (None, Contents::unreadable(&previous, finding))
-            }
-        };
+        let (stamp, contents) = read_file(&self.root, path, &previous, &self.limits);
         translator.update(path, &previous, &contents);
         self.files.insert(path.to_owned(), ReadFile { stamp, contents });
+    }
+}
+
+/// What a file says, with what it said before in the place of what broke.
+fn read_file(root: &Path, path: &Path, previous: &Contents, limits: &Limits) -> (Option<Stamp>, Contents) {
+    match read_text(&absolute(root, path), limits) {
+        Ok((stamp, text)) => {
+            let format = format_of(path).unwrap_or(Format::Yaml);
+            (stamp, Contents::update(previous, path, &text, format, limits))
+        }
+        Err((code, message)) => {
+            let finding = Finding::new(code, Origin::file(path), message);
+            (None, Contents::unreadable(previous, finding))
+        }
     }
 }
 

@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Service;
 use serde_json::Value;
 
+use crate::code::Code;
 use crate::config::{Config, Options};
+use crate::directory::{DirectoryError, read_once};
 use crate::finding::{Finding, ObjectName};
 use crate::last_good::Contents;
 use crate::limits::Limits;
+use crate::object::{Entry, Object};
 use crate::translate::Translator;
 
 /// What stands for a file in findings.
@@ -77,10 +81,57 @@ impl LiveObjects {
         }
     }
 
+    /// Puts the manifests of a directory, or a file, in the place of the objects that they name, as if they were applied.
+    ///
+    /// What the cluster gives an object is left to it: a Service keeps its addresses. A Pod that is there stays as it is.
+    ///
+    /// # Errors
+    /// The directory cannot be read. What is wrong inside it is a finding.
+    pub fn overlay(&mut self, dir: &Path) -> Result<(), DirectoryError> {
+        let (files, findings) = read_once(dir, &self.limits)?;
+        self.translator.set_tree_findings(findings);
+        for (path, mut contents) in files {
+            let is_there = |finding: &Finding| {
+                finding.origin.object.as_ref().is_some_and(|object| self.contents.contains_key(object))
+            };
+            contents.findings.retain(|finding| finding.code != Code::StrictestStandsIn || !is_there(finding));
+            contents.entries.retain_mut(|entry| self.make_way(entry));
+            self.translator.update(&path, &Contents::default(), &contents);
+        }
+        Ok(())
+    }
+
+    /// Forgets the object that a manifest takes the place of. False where it does not.
+    fn make_way(&mut self, entry: &mut Entry) -> bool {
+        let Some(name) = entry.name().cloned() else { return true };
+        let there = self.contents.get(&name).and_then(|contents| contents.entries.first());
+        // What is broken does not take the place of what is good, as it does not in a cluster.
+        if entry.stands_in.is_some() && there.is_some() {
+            return false;
+        }
+        match (&mut entry.object, there.map(|there| &there.object)) {
+            (Object::Pod(_), Some(_)) => return false,
+            (Object::Service(manifest), Some(Object::Service(there))) => keep_addresses(manifest, there),
+            _ => {}
+        }
+        self.remove(&name);
+        true
+    }
+
     /// What the objects mean now: the same configuration as before if nothing of its meaning changed.
     #[must_use]
     pub fn publish(&mut self) -> Arc<Config> {
         self.translator.publish()
+    }
+}
+
+/// The API server gives a Service its addresses once, and manifests seldom name them.
+fn keep_addresses(manifest: &mut Arc<Service>, there: &Service) {
+    let named = manifest.spec.as_ref().is_some_and(|spec| spec.cluster_ip.is_some() || spec.cluster_ips.is_some());
+    let (false, Some(given)) = (named, &there.spec) else { return };
+    if let Some(spec) = &mut Arc::make_mut(manifest).spec {
+        spec.cluster_ip.clone_from(&given.cluster_ip);
+        spec.cluster_ips.clone_from(&given.cluster_ips);
     }
 }
 
@@ -94,7 +145,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::Code;
 
     fn name(kind: &str, name: &str) -> ObjectName {
         let namespace = (kind != "Namespace").then(|| "shop".to_owned());
@@ -146,6 +196,40 @@ mod tests {
         assert_eq!(live.publish().snapshot.workloads().count(), 1);
         live.retain("", "Pod", &HashSet::new());
         assert_eq!(live.publish().snapshot.workloads().count(), 0);
+    }
+
+    #[test]
+    fn manifests_take_the_place_of_what_they_name_and_addresses_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: cart, namespace: shop}\n\
+                       spec: {selector: {app: cart}, ports: [{port: 90}]}\n";
+        let policy_file = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                           metadata: {name: p, namespace: shop}\nspec: {action: PERHAPS}\n";
+        std::fs::write(dir.path().join("new.yaml"), format!("{service}---\n{policy_file}")).unwrap();
+        let mut live = with_pod();
+        let applied = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "cart", "namespace": "shop"},
+            "spec": {"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": [{"port": 80}]},
+        });
+        live.apply(name("Service", "cart"), applied);
+        let group = "security.istio.io".to_owned();
+        live.apply(ObjectName { group, ..name("AuthorizationPolicy", "p") }, policy("DENY"));
+        let before = live.publish();
+        live.overlay(dir.path()).unwrap();
+        let after = live.publish();
+        let services = |config: &Config| {
+            let of = |service: &Arc<mesh_core::Service>| {
+                (service.vips.iter().map(ToString::to_string).collect::<Vec<_>>(), service.ports[0].port)
+            };
+            config.snapshot.services().map(of).collect::<Vec<_>>()
+        };
+        let address = vec!["10.96.0.9".to_owned()];
+        assert_eq!(services(&before), [(address.clone(), 80)]);
+        assert_eq!(services(&after), [(address, 90)]);
+        let errors = after.findings.iter().filter(|finding| finding.severity == crate::Severity::Error);
+        let places: Vec<_> = errors.map(|finding| finding.origin.file.display().to_string()).collect();
+        assert_eq!(places, ["new.yaml"], "{:?}", after.findings);
+        assert!(live.overlay(&dir.path().join("nothing")).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
 /// HTTP's "not found": the cluster does not know the kind in that version.
-const NOT_FOUND: u16 = 404;
+pub(crate) const NOT_FOUND: u16 = 404;
 /// How often to ask for a kind that the cluster does not know. Its definition may be installed at any time.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 /// How long a kind that was known has to be unknown until its objects count as gone. API servers that start say this of
@@ -136,7 +136,7 @@ fn name(object: &DynamicObject, resource: &ApiResource) -> ObjectName {
     }
 }
 
-fn value(mut object: DynamicObject, resource: &ApiResource) -> (ObjectName, Value) {
+pub(crate) fn value(mut object: DynamicObject, resource: &ApiResource) -> (ObjectName, Value) {
     // Who wrote which field is much text, and says nothing here.
     object.metadata.managed_fields = None;
     // Items of a list come without.

@@ -7,9 +7,11 @@
 mod client;
 mod deletion;
 mod kind_watch;
+mod read;
 mod secret_watch;
 mod source;
 
 pub use client::{ClientError, client};
 pub use deletion::daemon_set_deleted;
+pub use read::{ReadError, read};
 pub use source::watch;
