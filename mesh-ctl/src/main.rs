@@ -6,9 +6,11 @@ mod cluster;
 mod completion;
 mod daemon;
 mod dashboard;
+mod describe;
 mod fleet;
 mod flows;
 mod generation;
+mod join;
 mod list;
 mod log;
 mod manifests;
@@ -22,19 +24,23 @@ mod version;
 mod waypoint;
 mod why;
 
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use mesh_admin::{Certificate, Connection, Policy, Service, Workload};
 
 use crate::cluster::ClusterArguments;
 
+/// The name by which kubectl finds this program as `kubectl mesh`.
+const PLUGIN: &str = "kubectl-mesh";
 /// Exit codes, for scripts.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; status and waypoint status: nothing wants attention, status --generation: it is in force everywhere, precheck: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, why and authz: it is allowed
-  1  status and waypoint status: something wants attention, precheck: something is missing, analyze: errors among the findings, resolve: the connection is refused, route: nobody answers the request, why and authz: it is refused
+  0  done; status and waypoint status: nothing wants attention, status --generation: it is in force everywhere, precheck: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, why and authz: it is allowed, describe: nothing wants attention, join: nothing open is refused
+  1  status and waypoint status: something wants attention, precheck: something is missing, analyze: errors among the findings, resolve: the connection is refused, route: nobody answers the request, why and authz: it is refused, describe: something wants attention, join: connections that are open would be refused; anything asked of several: one of them does not answer
   2  wrong usage, no daemon is reached, or something cannot be read or written";
 
 #[derive(Debug, Parser)]
@@ -78,13 +84,18 @@ enum Command {
     /// What the daemon logs.
     #[command(subcommand)]
     Log(log::Log),
-    /// Says what is wrong with manifests, and what to do.
+    /// Says what is wrong with manifests or a cluster's objects, and what to do.
     Analyze(analyze::Analyze),
     /// Says where a connection to an address goes, and how.
     Resolve(resolve::Resolve),
     /// Says which rule a request belongs to, and what becomes of it, without sending it.
     Route(route::Route),
-    /// Looks into a waypoint or gateway.
+    /// Everything that the mesh makes of a pod or a service.
+    #[command(subcommand, visible_alias = "desc")]
+    Describe(describe::Describe),
+    /// Puts a namespace into the mesh, after saying what that means and what STRICT would refuse.
+    Join(join::Join),
+    /// Makes, lists and looks into waypoints and gateways.
     #[command(subcommand, visible_alias = "gateway")]
     Waypoint(waypoint::Waypoint),
     /// Says what this machine has of what a node daemon needs, and what to do about what it lacks.
@@ -103,7 +114,7 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start");
     let done = runtime.and_then(|runtime| runtime.block_on(run(&arguments)));
     match done {
@@ -116,6 +127,14 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The command line. By the name that kubectl looks for (`kubectl-mesh`), it is kubectl's own command.
+fn command() -> clap::Command {
+    let named = std::env::args_os().next().map(PathBuf::from);
+    let name = named.as_deref().and_then(Path::file_name).and_then(OsStr::to_str);
+    let command = Arguments::command();
+    if name == Some(PLUGIN) { command.bin_name("kubectl mesh") } else { command }
 }
 
 async fn run(Arguments { cluster, command }: &Arguments) -> anyhow::Result<Outcome> {
@@ -131,9 +150,11 @@ async fn run(Arguments { cluster, command }: &Arguments) -> anyhow::Result<Outco
         Command::Why(question) => question.run(cluster).await,
         Command::Authz(authz) => authz.run(cluster).await,
         Command::Log(log) => log.run(cluster).await,
-        Command::Analyze(analyze) => analyze.run(),
+        Command::Analyze(analyze) => analyze.run(cluster).await,
         Command::Resolve(resolve) => resolve.run(),
         Command::Route(route) => route.run(),
+        Command::Describe(describe) => describe.run(cluster).await,
+        Command::Join(join) => join.run(cluster).await,
         Command::Waypoint(waypoint) => waypoint.run(cluster).await,
         Command::Precheck(precheck) => precheck.run(),
         Command::Version(version) => version.run(cluster).await,
@@ -147,6 +168,6 @@ mod tests {
 
     #[test]
     fn reference_has_every_flag() {
-        mesh_docs::hold("mesh-ctl.md", &mesh_docs::flags(<Arguments as clap::CommandFactory>::command()));
+        mesh_docs::hold("mesh-ctl.md", &mesh_docs::flags(Arguments::command()));
     }
 }

@@ -67,7 +67,8 @@ impl World {
     }
 }
 
-/// Where there is no daemon, and for as long as it takes to see what a command is that lasts.
+/// Where there is no daemon and no cluster, as a person's own must not be told what pages tell; and for as long as it takes to
+/// see what a command is that lasts.
 fn mesh_ctl<S: AsRef<std::ffi::OsStr>>(arguments: &[S], dir: &Path) -> Output {
     let mut command = Command::new("timeout");
     command
@@ -75,6 +76,7 @@ fn mesh_ctl<S: AsRef<std::ffi::OsStr>>(arguments: &[S], dir: &Path) -> Output {
         .args(arguments)
         .current_dir(dir)
         .env("MESH_ADMIN_SOCKET", "/nonexistent/socket")
+        .env("KUBECONFIG", "/nonexistent/kubeconfig")
         .output()
         .unwrap()
 }
