@@ -1,15 +1,18 @@
 //! Byte streams both ways, whatever is below them.
 
 use std::{
+    cell::Cell,
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
     sync::oneshot,
+    time::sleep,
 };
 
 /// A byte stream both ways.
@@ -56,5 +59,64 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Passes bytes on both ways, half-close as half-close, until both have ended. `came` is told how many came.
+///
+/// # Errors
+/// One of them failed, or nothing came from either for so long.
+pub(crate) async fn carry(
+    mut one: impl Duplex,
+    mut other: impl Duplex,
+    idle: Option<Duration>,
+    came: impl Fn(usize),
+) -> io::Result<()> {
+    let total = Cell::new(0_u64);
+    let note = |count: usize| {
+        total.set(total.get() + count as u64);
+        came(count);
+    };
+    let (mut one, mut other) = (Noted { stream: &mut one, note: &note }, Noted { stream: &mut other, note: &note });
+    let silent = async {
+        let Some(limit) = idle else { return std::future::pending().await };
+        let mut before = u64::MAX;
+        while before != total.get() {
+            before = total.get();
+            sleep(limit).await;
+        }
+    };
+    tokio::select! {
+        carried = copy_bidirectional(&mut one, &mut other) => carried.map(drop),
+        () = silent => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// A stream of which it is told how much is read.
+struct Noted<'a, S> {
+    stream: &'a mut S,
+    note: &'a dyn Fn(usize),
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Noted<'_, S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let polled = Pin::new(&mut *self.stream).poll_read(cx, into);
+        (self.note)(into.filled().len() - before);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<'_, S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_shutdown(cx)
     }
 }

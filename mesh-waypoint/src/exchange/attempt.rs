@@ -93,7 +93,7 @@ impl Broken {
         }
         tracing::debug!(cause = ?self.cause, refused = self.is_refused_stream, "endpoint gave no answer");
         let is_protocol = match &self.cause {
-            Cause::Connection(error) => error.is_parse(),
+            Cause::Connection(error) => error.is_parse() || breaks_http2(error),
             Cause::Lie(_) => true,
         };
         let (status, reason, flag) = if is_protocol {
@@ -222,6 +222,12 @@ impl Attempt<'_> {
         };
         timeout(WAIT, waiting).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
     }
+}
+
+/// Whether it is we who have to say that an answer by HTTP/2 is none.
+fn breaks_http2(error: &hyper::Error) -> bool {
+    let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    http2.is_some_and(|error| error.is_library() || (error.is_reset() && !error.is_remote()))
 }
 
 /// The response, where it keeps to HTTP's rules. `protocols` are those that were asked for.

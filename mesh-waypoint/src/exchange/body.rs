@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -152,6 +153,9 @@ pub(crate) enum RequestError {
     /// The client's connection failed.
     #[error(transparent)]
     Client(#[from] hyper::Error),
+    /// The client took it back by a reset that says that there is no error, which hyper takes for an end.
+    #[error("the stream was reset before its end")]
+    Reset,
     /// It was cut off, since nothing moved.
     #[error("nothing moved for too long")]
     Cut,
@@ -212,11 +216,15 @@ fn poll_client(
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
     let is_measured = incoming.size_hint().exact().is_some();
-    let polled = Pin::new(incoming).poll_frame(cx);
+    let polled = Pin::new(&mut *incoming).poll_frame(cx);
     if let Some(ledger) = ledger {
         match &polled {
             Poll::Pending if ledger.flow.poll_cut(cx).is_ready() => return Poll::Ready(Some(Err(RequestError::Cut))),
             Poll::Pending => ledger.flow.awaits(is_measured),
+            Poll::Ready(None) if ledger.is_http2() && !incoming.is_end_stream() => {
+                ledger.is_broken_off.set(true);
+                return Poll::Ready(Some(Err(RequestError::Reset)));
+            }
             Poll::Ready(Some(Ok(frame))) => ledger.flow.came(frame.data_ref().map_or(0, Bytes::len)),
             Poll::Ready(_) => ledger.flow.came(0),
         }
@@ -242,6 +250,9 @@ pub(crate) enum ReplyError {
     /// The endpoint's connection failed.
     #[error(transparent)]
     Upstream(hyper::Error),
+    /// The endpoint took it back by a reset that says that there is no error, which hyper takes for an end.
+    #[error("the stream was reset before its end")]
+    Reset,
     /// It took longer than the rule lets it.
     #[error("the response took too long")]
     Timeout,
@@ -258,14 +269,15 @@ pub(crate) struct ReplyBody {
 }
 
 enum Source {
-    Upstream(Incoming),
+    /// An endpoint's; of HTTP/2, its end has been said.
+    Upstream(Incoming, Version),
     Text(Option<Bytes>),
 }
 
 impl ReplyBody {
     /// An endpoint's, as it comes.
-    pub(super) fn upstream(incoming: Incoming, ledger: Rc<Ledger>, lease: Lease) -> Self {
-        Self { source: Source::Upstream(incoming), ledger, lease: Some(lease), deadline: None }
+    pub(super) fn upstream(incoming: Incoming, version: Version, ledger: Rc<Ledger>, lease: Lease) -> Self {
+        Self { source: Source::Upstream(incoming, version), ledger, lease: Some(lease), deadline: None }
     }
 
     /// The same, cut off then.
@@ -302,9 +314,10 @@ impl Body for ReplyBody {
             return Poll::Ready(Some(Err(ReplyError::Timeout)));
         }
         let frame = match &mut self.source {
-            Source::Upstream(incoming) => {
-                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(ReplyError::Upstream))
-            }
+            Source::Upstream(incoming, version) => match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                None if *version == Version::HTTP_2 && !incoming.is_end_stream() => Some(Err(ReplyError::Reset)),
+                frame => frame.map(|frame| frame.map_err(ReplyError::Upstream)),
+            },
             Source::Text(text) => text.take().map(|text| Ok(Frame::data(text))),
         };
         match &frame {
@@ -327,14 +340,14 @@ impl Body for ReplyBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Upstream(incoming) => incoming.is_end_stream(),
+            Source::Upstream(incoming, _) => incoming.is_end_stream(),
             Source::Text(text) => text.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Upstream(incoming) => incoming.size_hint(),
+            Source::Upstream(incoming, _) => incoming.size_hint(),
             Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
         }
     }

@@ -9,11 +9,17 @@ use http::{
 use super::reply::Refusal;
 use crate::telemetry::BadInput;
 
+/// Octets of the fields of a head, of requests and of responses. Envoy's default is 60 KiB.
+const MAX_HEAD: usize = 64 << 10;
+
 /// # Errors
 /// The request's body is coded otherwise than in chunks, or has more than one length.
 pub(super) fn check_request(parts: &request::Parts) -> Result<(), Refusal> {
     if coding(&parts.headers) == Coding::Other {
         return Err(Refusal::of_bad_input(501, "only chunked is a transfer coding here", BadInput::Framing));
+    }
+    if !fits(&parts.headers) {
+        return Err(Refusal::of_bad_input(431, "the header fields are too large", BadInput::HeadTooLarge));
     }
     // HTTP/1's parser has looked at them already; HTTP/2's looks at the first alone.
     if parts.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
@@ -27,6 +33,9 @@ pub(super) fn check_request(parts: &request::Parts) -> Result<(), Refusal> {
 /// # Errors
 /// The response's body ends in two places, or at none that can be told; or it is the start of what nobody asked for.
 pub(super) fn check_response(parts: &mut response::Parts, protocols: Option<&str>) -> Result<(), BadInput> {
+    if !fits(&parts.headers) {
+        return Err(BadInput::HeadTooLarge);
+    }
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         // RFC 9110, section 7.8: to what was asked for, and to nothing else. There is no body then.
         let asked = protocols.unwrap_or_default().split(',').map(str::trim);
@@ -52,6 +61,15 @@ pub(super) fn check_response(parts: &mut response::Parts, protocols: Option<&str
         parts.headers.insert(CONTENT_LENGTH, first);
     }
     Ok(())
+}
+
+/// Whether the fields have no more octets than are taken. HTTP/1's parser bounds what it reads at once, which may be less than what
+/// it has by the head's end; HTTP/2's bounds what fields take in memory.
+fn fits(headers: &HeaderMap) -> bool {
+    // A field's colon, blank and end of line.
+    const REST: usize = 4;
+    let octets: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + REST).sum();
+    octets <= MAX_HEAD
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

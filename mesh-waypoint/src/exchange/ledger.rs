@@ -121,6 +121,11 @@ impl Ledger {
         }
     }
 
+    /// Whether the client asked by HTTP/2.
+    pub(super) const fn is_http2(&self) -> bool {
+        self.is_http2
+    }
+
     /// Whether it is gRPC's.
     pub(super) const fn is_grpc(&self) -> bool {
         self.is_grpc

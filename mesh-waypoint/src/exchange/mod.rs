@@ -123,7 +123,8 @@ async fn forward(
     }
     // Bytes of another protocol take as long as they take.
     let deadline = deadline.filter(|_| !becomes_other);
-    Ok(Response::from_parts(parts, ReplyBody::upstream(body, ledger.clone(), sent.lease).until(deadline)))
+    let body = ReplyBody::upstream(body, parts.version, ledger.clone(), sent.lease);
+    Ok(Response::from_parts(parts, body.until(deadline)))
 }
 
 /// Which version of HTTP goes on. In the mesh a client speaks what the server does; who is outside has agreed on one with the

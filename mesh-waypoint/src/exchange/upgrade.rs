@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::{Method, Response, StatusCode};
 use hyper::{Request, body::Incoming};
 use hyper_util::rt::TokioIo;
-use tokio::{io::copy_bidirectional, sync::oneshot, task::spawn_local};
+use tokio::{sync::oneshot, task::spawn_local};
 
 use super::fields;
 use crate::{
@@ -18,7 +18,7 @@ pub(super) enum Upgrading {
     /// The whole connection.
     Http1 { connection: Rc<Connection>, is_connect: bool },
     /// One stream.
-    Http2(hyper::upgrade::OnUpgrade),
+    Http2 { connection: Rc<Connection>, client: hyper::upgrade::OnUpgrade },
 }
 
 impl Upgrading {
@@ -26,7 +26,8 @@ impl Upgrading {
     pub(super) fn of(connection: &Rc<Connection>, request: &mut Request<Incoming>) -> Option<Self> {
         let is_connect = request.method() == Method::CONNECT;
         if request.version() == http::Version::HTTP_2 {
-            return is_connect.then(|| Self::Http2(hyper::upgrade::on(request)));
+            let connection = connection.clone();
+            return is_connect.then(|| Self::Http2 { connection, client: hyper::upgrade::on(request) });
         }
         let asks = request.version() == http::Version::HTTP_11 && fields::keep_protocols(request.headers_mut());
         (is_connect || asks).then(|| Self::Http1 { connection: connection.clone(), is_connect })
@@ -43,11 +44,11 @@ impl Upgrading {
         let upstream = upgrade.unwrap_or_else(|| of_http2(response));
         match self {
             Self::Http1 { connection, .. } => connection.upgrade_to(upstream),
-            Self::Http2(client) => {
+            Self::Http2 { connection, client } => {
                 spawn_local(async move {
-                    // Either side may be gone before it comes to that.
-                    let (Ok(client), Ok(mut upstream)) = (client.await, upstream.await) else { return };
-                    let _ = copy_bidirectional(&mut TokioIo::new(client), &mut upstream).await;
+                    if let Ok(client) = client.await {
+                        connection.become_other(upstream, TokioIo::new(client)).await;
+                    }
                 });
             }
         }
@@ -57,7 +58,7 @@ impl Upgrading {
     const fn is_connect(&self) -> bool {
         match self {
             Self::Http1 { is_connect, .. } => *is_connect,
-            Self::Http2(_) => true,
+            Self::Http2 { .. } => true,
         }
     }
 }

@@ -17,18 +17,18 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::telemetry::Told;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::spawn_local,
     time::timeout,
 };
 
 use super::{
     Arrival,
-    flow::{Flow, StreamExecutor},
-    pulse::{Counted, Felt, Pulse, Verdict, Watch},
+    flow::{Flow, Stalled, StreamExecutor},
+    pulse::{Counted, Felt, Lifeless, Pulse, Verdict, Watch},
 };
 use crate::{
-    duplex::{Duplex, Prefixed, Upgrade},
+    duplex::{Duplex, Prefixed, Upgrade, carry},
     exchange,
     telemetry::{BadInput, RequestSpan, Sender},
     worker::Worker,
@@ -95,6 +95,25 @@ impl Connection {
         self.upgrade.replace(Some(upgrade));
     }
 
+    /// Passes bytes on both ways, once the upstream has agreed, until nothing has come for as long as a connection may be idle. While
+    /// that goes on, the client's connection is in use.
+    pub(crate) async fn become_other(&self, upgrade: Upgrade, client: impl Duplex) {
+        let flow = self.begin();
+        // Either side may be gone before it comes to that.
+        let Ok(upstream) = upgrade.await else { return };
+        let idle = self.worker.shared.patience.idle;
+        let is_silent = tokio::select! {
+            carried = carry(client, upstream, idle, |count| flow.came(count)) => {
+                carried.is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut)
+            }
+            // Whoever looks at the connection has told of it.
+            _ = flow.cut() => false,
+        };
+        if is_silent {
+            self.worker.shared.telemetry.own.lifeless(Lifeless::Stalled(Stalled::Quiet));
+        }
+    }
+
     /// Resolves when no more requests shall begin.
     async fn draining(&self) {
         let mut draining = self.worker.shared.draining.subscribe();
@@ -135,7 +154,7 @@ pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Pr
     match (ended, upgrade) {
         (Ok(()), Some(upgrade)) => {
             let parts = served.into_parts();
-            become_other(upgrade, Prefixed::new(parts.read_buf, parts.io.into_inner())).await;
+            connection.become_other(upgrade, Prefixed::new(parts.read_buf, parts.io.into_inner())).await;
         }
         (Ok(()), None) => {
             part(served.into_parts().io.into_inner()).await;
@@ -217,13 +236,6 @@ pub(super) async fn refuse_http2(worker: &Worker, mut stream: impl Duplex) {
     worker.shared.telemetry.bad_inputs.count(Sender::Client, BadInput::Http2);
     if stream.write_all(&[&SETTINGS[..], &PROTOCOL_ERROR].concat()).await.is_ok() {
         part(stream).await;
-    }
-}
-
-/// Passes bytes on both ways, once the upstream has agreed.
-async fn become_other(upgrade: Upgrade, mut client: impl Duplex) {
-    if let Ok(mut upstream) = upgrade.await {
-        let _ = copy_bidirectional(&mut client, &mut upstream).await;
     }
 }
 

@@ -5,13 +5,14 @@ use std::rc::Rc;
 
 use http::Request;
 use http_body_util::Full;
+use mesh_frames::{END_HEADERS, END_STREAM, Kind, PREFACE, frame, with_fields};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 
 use crate::metrics::{bad_input, scrape};
 use crate::server::{Answer, Client, read};
-use crate::world::{OUTSIDE, World, run};
+use crate::world::{CARTS, OUTSIDE, World, run};
 
 const TARGET: &str = "10.96.0.2:80";
 
@@ -70,6 +71,8 @@ fn an_answer_that_is_none_is_a_bad_gateway() {
             ok("transfer-encoding: gzip"),
             "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
             ok(&format!("x: {long}")),
+            ok(&format!("x: {}", "a".repeat(70_000))),
+            ok(&format!("x: {}\r\ny: {}", "a".repeat(40_000), "a".repeat(26_000))),
             ok(&many),
             "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n".to_owned(),
         ];
@@ -176,5 +179,128 @@ fn trailers_of_an_answer_say_nothing_of_it() {
         assert_eq!(answer.body, "hello");
         let trailers = answer.trailers.expect("those that are some");
         assert_eq!(trailers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["x-good"]);
+    });
+}
+
+/// A server that answers each request by HTTP/2 with these frames, whatever it is; it knows its stream.
+async fn liar_http2(says: Rc<RefCell<Says>>) {
+    for cart in CARTS {
+        let listener = TcpListener::bind((cart, 9595)).await.expect("listen");
+        let says = says.clone();
+        spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let says = says.clone();
+                spawn_local(async move {
+                    let mut read = Vec::new();
+                    stream.write_all(&frame(Kind::Settings, 0, 0, &[])).await.expect("settings");
+                    while stream.read_buf(&mut read).await.is_ok_and(|count| count > 0) {
+                        if read.starts_with(PREFACE) {
+                            read.drain(..PREFACE.len());
+                        }
+                        while let Some((kind, flags, number, payload)) = next_frame(&mut read) {
+                            let answer = match kind {
+                                1 => says.borrow()(number),
+                                4 if flags & 1 == 0 => frame(Kind::Settings, 1, 0, &[]),
+                                6 if flags & 1 == 0 => frame(Kind::Ping, 1, 0, &payload),
+                                _ => continue,
+                            };
+                            // Who has heard enough ends the connection.
+                            if stream.write_all(&answer).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+    }
+}
+
+fn next_frame(read: &mut Vec<u8>) -> Option<(u8, u8, u32, Vec<u8>)> {
+    let head = read.first_chunk::<9>()?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+    let (kind, flags) = (head[3], head[4]);
+    let number = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
+    if read.len() < 9 + length {
+        return None;
+    }
+    let payload = read[9..9 + length].to_vec();
+    read.drain(..9 + length);
+    Some((kind, flags, number, payload))
+}
+
+/// What a server says on a stream.
+type Says = Box<dyn Fn(u32) -> Vec<u8> + Send>;
+
+/// These frames.
+fn says(frames: &[(Kind, u8, Vec<u8>)]) -> Says {
+    let frames = frames.to_vec();
+    Box::new(move |stream| {
+        frames.iter().flat_map(|(kind, flags, payload)| frame(*kind, *flags, stream, payload)).collect()
+    })
+}
+
+/// Lies, and what the client is told: a status, or that the answer broke off.
+fn lies() -> Vec<(&'static str, Says, Option<u16>)> {
+    let head = |fields: &[(&str, &str)]| with_fields(&[&[(":status", "200")], fields].concat());
+    let whole = END_HEADERS | END_STREAM;
+    let body = || (Kind::Data, END_STREAM, b"hello".to_vec());
+    let sized = |length: &str| (Kind::Headers, END_HEADERS, head(&[("content-length", length)]));
+    let open = || (Kind::Headers, END_HEADERS, head(&[]));
+    let reset = |code: u8| (Kind::Reset, 0, vec![0, 0, 0, code]);
+    let large = |size: usize| {
+        let block = head(&[("x", &"a".repeat(size))]);
+        let parts: Vec<_> = block.chunks(16_000).map(<[u8]>::to_vec).collect();
+        let last = parts.len() - 1;
+        let kind = |index: usize| if index == 0 { Kind::Headers } else { Kind::Continuation };
+        let flags =
+            |index: usize| (if index == 0 { END_STREAM } else { 0 }) | (if index == last { END_HEADERS } else { 0 });
+        parts.into_iter().enumerate().map(|(index, part)| (kind(index), flags(index), part)).collect::<Vec<_>>()
+    };
+    vec![
+        ("as it should be", says(&[sized("5"), body()]), Some(200)),
+        ("shorter than its length", says(&[sized("9"), body()]), None),
+        ("longer than its length", says(&[sized("2"), body()]), None),
+        ("a length that is none", says(&[sized("five"), body()]), Some(502)),
+        ("no status", says(&[(Kind::Headers, whole, with_fields(&[("x", "1")]))]), Some(502)),
+        ("a field of HTTP/1", says(&[(Kind::Headers, whole, head(&[("connection", "close")]))]), Some(502)),
+        ("a field in capitals", says(&[(Kind::Headers, whole, head(&[("X-A", "1")]))]), Some(502)),
+        ("a reset in its place", says(&[reset(2)]), Some(503)),
+        ("a reset after its head", says(&[open(), reset(2)]), None),
+        (
+            "a reset within its body that says no error",
+            says(&[open(), (Kind::Data, 0, b"he".to_vec()), reset(0)]),
+            None,
+        ),
+        (
+            "trailers with a status, which is passed over",
+            says(&[open(), (Kind::Data, 0, b"hello".to_vec()), (Kind::Headers, whole, head(&[]))]),
+            Some(200),
+        ),
+        ("a head of 70,000 octets", says(&large(70_000)), Some(502)),
+        ("a body before its head", says(&[body(), open()]), Some(502)),
+    ]
+}
+
+#[test]
+fn endpoints_that_lie_by_http2_are_found_out() {
+    run(async |world| {
+        let lie = Rc::new(RefCell::new(says(&[])));
+        liar_http2(lie.clone()).await;
+        let mut otherwise = Vec::new();
+        for (name, answer, expected) in lies() {
+            drop(lie.replace(answer));
+            let mut client = Client::http2(world.tunnel("10.96.0.1:95").await.expect("tunnel")).await;
+            let request = Request::get("/").body(Full::default()).expect("valid");
+            let told = match client.send(request).await {
+                Ok(head) => read(head).await.ok().map(|answer| answer.status),
+                // The reset has overtaken the head.
+                Err(_) => None,
+            };
+            if told != expected {
+                otherwise.push(format!("{name}: {told:?}, expected {expected:?}"));
+            }
+        }
+        assert!(otherwise.is_empty(), "{}", otherwise.join("\n"));
     });
 }

@@ -4,6 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use mesh_frames::{END_HEADERS, Kind, Wire, frame, request};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+
 use crate::server::serve;
 use crate::world::{CARTS, CLIENT, OUTSIDE, WAYPOINT, World, run_as};
 
@@ -310,5 +315,42 @@ spec:
         assert_eq!(get("http://a.example:8000/admin/x", &[]).await.0, "403");
         assert_eq!(get("http://a.example:8000/%61dmin", &[]).await.0, "403");
         assert_eq!(get("http://a.example:8000/public", &["--interface", OUTSIDE]).await.0, "403");
+    });
+}
+
+/// hyper takes a reset without an error for the end of a body; an endpoint must not take half an upload for a whole one.
+#[test]
+fn half_a_request_is_never_taken_for_a_whole_one() {
+    run_as(GATEWAY, &gateway("{name: http, port: 8000, protocol: HTTP}"), async |_world| {
+        // Of HTTP/1.1, to whom no reset of a stream goes on: it sees chunks, and their end or none.
+        let listener = TcpListener::bind((OUTSIDE, 8080)).await.expect("listen");
+        let (began, half) = tokio::sync::oneshot::channel();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut read = Vec::new();
+            while !read.ends_with(b"half\r\n") && stream.read_buf(&mut read).await.is_ok_and(|count| count > 0) {}
+            let _ = began.send(());
+            let _ = stream.read_to_end(&mut read).await;
+            let _ = tell.send(read);
+        });
+        let stream = loop {
+            match TcpStream::connect((WAYPOINT, 8000)).await {
+                Ok(stream) => break stream,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        let (mut wire, listening) = Wire::open(stream).await.expect("preface");
+        spawn_local(listening);
+        wire.send(
+            &[frame(Kind::Headers, END_HEADERS, 1, &request("POST", &[])), frame(Kind::Data, 0, 1, b"half")].concat(),
+        )
+        .await
+        .expect("write");
+        // What was sent has gone on.
+        half.await.expect("half of it");
+        wire.send(&frame(Kind::Reset, 0, 1, &[0, 0, 0, 0])).await.expect("write");
+        let read = String::from_utf8(told.await.expect("the connection's end")).expect("text");
+        assert!(read.contains("transfer-encoding: chunked") && read.ends_with("4\r\nhalf\r\n"), "{read}");
     });
 }

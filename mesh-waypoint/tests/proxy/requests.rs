@@ -196,7 +196,9 @@ fn policies_of_the_service_are_asked_however_a_path_is_written() {
     run_with(&policy, async |world| {
         let backend = serve(OUTSIDE, 8080, false).await;
         let mut client = Client::http1(world.tunnel("10.96.0.2:80").await.expect("tunnel")).await;
-        for path in ["/admin", "/%61dmin", "/x/../admin", "/./admin"] {
+        for path in
+            ["/admin", "/%61dmin", "/x/../admin", "/./admin", "/admin;x", "/admin;", "/x/..;/admin", "/%61dmin%3bx=1"]
+        {
             let answer = client.get(path).await;
             assert_eq!((answer.status, &answer.body[..]), (403, &b"RBAC: access denied"[..]), "{path}");
         }

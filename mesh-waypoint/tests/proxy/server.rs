@@ -84,7 +84,9 @@ async fn serve_by<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 }
 
 async fn answer(backend: Rc<Backend>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let upgrade = request.headers().contains_key("upgrade").then(|| hyper::upgrade::on(&mut request));
+    let is_connect = request.method() == http::Method::CONNECT;
+    let asks = is_connect || request.headers().contains_key("upgrade");
+    let upgrade = asks.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     backend.seen.borrow_mut().push(parts);
@@ -93,7 +95,11 @@ async fn answer(backend: Rc<Backend>, mut request: Request<Incoming>) -> Result<
             let upgraded = upgrade.await.expect("upgraded");
             let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
             let _ = tokio::io::copy(&mut read, &mut write).await;
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut write).await;
         });
+        if is_connect {
+            return Ok(Response::new(full("")));
+        }
         let switching = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
         let switching = switching.header("connection", "upgrade").header("upgrade", "echo");
         return Ok(switching.body(full("")).expect("valid"));

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use http::Request;
 use http_body_util::Full;
-use mesh_frames::{END_HEADERS, END_STREAM, Kind, PREFACE, Wire, field, frame, indexed, request, setting, with_fields};
+use mesh_frames::{
+    END_HEADERS, END_STREAM, Kind, PREFACE, Wire, connect, field, frame, indexed, request, setting, with_fields,
+};
 use mesh_transport::hbone::TunnelStream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -223,6 +225,52 @@ fn idle_connections_end_in_order_whatever_pings_they_send() {
         let heard = wire.ended().await;
         assert_eq!(heard.goaway, Some(0), "{heard:?}");
         assert_eq!(value(CUT, &[("reason", "idle")]).await, 3.0);
+    });
+}
+
+async fn upgraded(world: &World) -> TunnelStream {
+    let mut stream = world.tunnel(OF_HTTP1).await.expect("tunnel");
+    let request = b"GET /ws HTTP/1.1\r\nhost: outside\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    stream.write_all(request).await.expect("write");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("the head of a response"));
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+/// A connection that carries nothing but a tunnel is in use.
+#[test]
+fn what_is_http_no_more_ends_when_it_is_silent_and_not_before() {
+    run_with_flags(&["--idle-timeout", "2"], "", async |world| {
+        servers().await;
+        let mut other = upgraded(&world).await;
+        let mut wire = http2(&world).await;
+        wire.send(&connect(1, "cart.shop:95")).await.expect("write");
+        let heard = wire.wait(|heard| heard.answers.contains_key(&1)).await;
+        assert_eq!(heard.answers[&1].status, 200, "{heard:?}");
+        let mut pace = interval(Duration::from_millis(500));
+        for round in 1..=20 {
+            pace.tick().await;
+            other.write_all(b"x").await.expect("write");
+            assert_eq!(other.read_u8().await.expect("an echo"), b'x');
+            wire.send(&frame(Kind::Data, 0, 1, b"y")).await.expect("write");
+            let heard = wire.wait(|heard| heard.answers[&1].octets == round).await;
+            assert!(heard.goaway.is_none() && !heard.ended && heard.answers[&1].octets == round, "{heard:?}");
+        }
+        // Half-close is half-close.
+        wire.send(&frame(Kind::Data, END_STREAM, 1, b"y")).await.expect("write");
+        let heard = wire.wait(|heard| heard.answers[&1].ended).await;
+        assert_eq!(heard.answers[&1].octets, 21, "{heard:?}");
+        let mut half = upgraded(&world).await;
+        half.write_all(b"bye").await.expect("write");
+        half.shutdown().await.expect("half-close");
+        let mut echo = Vec::new();
+        half.read_to_end(&mut echo).await.expect("read");
+        assert_eq!(echo, b"bye");
+        assert_eq!(other.read(&mut [0; 16]).await.unwrap_or_default(), 0, "one that fell silent");
+        assert_eq!(value(CUT, &[("reason", "quiet")]).await, 1.0);
     });
 }
 

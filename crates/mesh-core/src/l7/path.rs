@@ -2,8 +2,8 @@
 //!
 //! Istio's `NORMALIZE` (RFC 3986, section 6.2.2): unreserved characters are not escaped, escapes are in upper case, a
 //! backslash is a slash, and dot segments are gone. What has no meaning, or means different things to different servers, is
-//! refused. Escaped and doubled slashes stay, as in Istio; since some servers take them for single ones, policies look at
-//! that reading too ([`Readings`]).
+//! refused. Escaped and doubled slashes and parameters of segments stay, as in Istio; since some servers take the former for
+//! single ones and pass over the latter, policies look at those readings too ([`Readings`]).
 
 use std::borrow::Cow;
 
@@ -103,30 +103,63 @@ fn without_dots(path: Cow<'_, str>) -> Cow<'_, str> {
     Cow::Owned(format!("/{}", kept.join("/")))
 }
 
-/// What a path may mean to servers: as it is written, and where an escaped slash is a slash and several are one.
+/// What a path may mean to servers: as it is written, where an escaped slash is a slash and several are one, and where a segment ends
+/// at its first semicolon, as for servers of Java, whose `/admin;x` and `/a/..;/admin` are `/admin`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readings<'a> {
     written: &'a str,
-    lenient: Option<String>,
+    lenient: Vec<String>,
 }
 
 impl<'a> Readings<'a> {
     /// The readings of a path in normal form.
     #[must_use]
     pub fn of(written: &'a str) -> Self {
-        let is_plain = !written.contains("//") && !written.contains("%2F") && !written.contains("%5C");
-        let lenient = (!is_plain).then(|| {
-            let mut merged = written.replace("%2F", "/").replace("%5C", "/");
-            while merged.contains("//") {
-                merged = merged.replace("//", "/");
+        let has_slashes = written.contains("//") || written.contains("%2F") || written.contains("%5C");
+        let has_parameters = written.contains(';') || written.contains("%3B");
+        let mut lenient = Vec::new();
+        let mut add = |reading: String| {
+            if reading != written && !lenient.contains(&reading) {
+                lenient.push(reading);
             }
-            without_dots(Cow::Owned(merged)).into_owned()
-        });
-        Self { written, lenient: lenient.filter(|lenient| lenient != written) }
+        };
+        if has_slashes {
+            add(with_plain_slashes(written));
+        }
+        if has_parameters {
+            // Which comes first differs between servers, too.
+            let without = without_parameters(written);
+            add(with_plain_slashes(&without));
+            add(with_plain_slashes(&without_parameters(&unescaped_slashes(written))));
+            add(without_dots(Cow::Owned(without)).into_owned());
+        }
+        Self { written, lenient }
     }
 
     /// Each of them.
     pub fn each(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.written).chain(self.lenient.as_deref())
+        std::iter::once(self.written).chain(self.lenient.iter().map(String::as_str))
     }
+}
+
+fn unescaped_slashes(path: &str) -> String {
+    path.replace("%2F", "/").replace("%5C", "/")
+}
+
+/// Escaped slashes as slashes, and several as one.
+fn with_plain_slashes(path: &str) -> String {
+    let mut merged = unescaped_slashes(path);
+    while merged.contains("//") {
+        merged = merged.replace("//", "/");
+    }
+    without_dots(Cow::Owned(merged)).into_owned()
+}
+
+/// Each segment up to its first semicolon, escaped or not (RFC 3986, section 3.3).
+fn without_parameters(path: &str) -> String {
+    let name = |segment: &str| {
+        let end = [segment.find(';'), segment.find("%3B")].into_iter().flatten().min().unwrap_or(segment.len());
+        segment[..end].to_owned()
+    };
+    path.split('/').map(name).collect::<Vec<_>>().join("/")
 }

@@ -44,6 +44,11 @@ fn provider(
         return Err(Flaw::value(field, format!("provider {name:?} is of one kind: not of none, nor of several")));
     };
     let field = format!("{field}.{kind}");
+    // What is routed here is always what the authorizer has made of the request.
+    if kind.starts_with("envoyExtAuthz") && value.get("clearRouteCache") == Some(&Value::Bool(false)) {
+        let message = "requests are routed as the authorizer has changed them: there is no route from before to keep";
+        remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.clearRouteCache"), message));
+    }
     let provider = match kind.as_str() {
         "envoyExtAuthzHttp" => Provider::Authorizer(Arc::new(authorizer::by_http(value, &field)?)),
         "envoyExtAuthzGrpc" => Provider::Authorizer(Arc::new(authorizer::by_grpc(value, &field)?)),
