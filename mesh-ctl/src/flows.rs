@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use mesh_admin::{Flow, FlowLine, FlowSelection, Party, path};
+use mesh_admin::{Flow, FlowLine, FlowSelection, Party, RequestFlow, Verdict, path};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -20,12 +20,19 @@ const QUEUE: usize = 4_096;
 /// How long to watch without --follow, in seconds.
 const DEFAULT_SECONDS: u64 = 10;
 
-/// Shows connections as they open, end and are refused, and what the kernel drops, from now on.
+/// Shows connections as they open, end and are refused, requests, and what the kernel drops, from now on.
 #[derive(Debug, Args)]
 #[command(after_help = crate::EXIT_CODES)]
 pub(crate) struct Flows {
     #[command(flatten)]
     reach: Reach,
+    #[command(flatten)]
+    watch: Watch,
+}
+
+/// Which flows, how long, and in what form.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
     /// Goes on until it is interrupted.
     #[arg(short, long)]
     follow: bool,
@@ -38,9 +45,24 @@ pub(crate) struct Flows {
     /// Only flows with an end in this namespace.
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
+    /// Only flows with this pod, or a pod of this workload, at an end.
+    #[arg(short, long, value_name = "[NAMESPACE/]NAME")]
+    pod: Option<String>,
     /// Only such events; may be given several times.
     #[arg(short, long, value_name = "EVENT", value_parser = FlowSelection::EVENTS)]
     event: Vec<String>,
+    /// Only what was judged so; may be given several times.
+    #[arg(long, value_name = "VERDICT", value_parser = FlowSelection::VERDICTS)]
+    verdict: Vec<String>,
+    /// Only requests with this status: 503, 5xx, or gRPC's as grpc:14; may be given several times.
+    #[arg(long, value_name = "CODE", value_parser = FlowSelection::code)]
+    code: Vec<String>,
+    /// Only requests that took at least so many milliseconds.
+    #[arg(long, value_name = "MILLISECONDS")]
+    slow: Option<u64>,
+    /// Only requests of this trace, 32 hexadecimal digits; at waypoints and gateways alone, which read it.
+    #[arg(long, value_name = "TRACE-ID")]
+    trace: Option<String>,
     /// The form of the output: a line each for programs, too.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
@@ -67,11 +89,17 @@ struct OfNode<'a> {
 
 impl Flows {
     pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
-        let asking = self.reach.find(cluster).await?;
+        self.watch.run(self.reach.find(cluster).await?, "NODE").await
+    }
+}
+
+impl Watch {
+    /// Shows what daemons, waypoints or gateways tell; `kind` heads the column of who of several does.
+    pub(crate) async fn run(&self, asking: Asking, kind: &str) -> anyhow::Result<Outcome> {
         let shown = async {
             match asking {
                 Asking::One(daemon) => self.show(&daemon).await,
-                Asking::Several(targets) => self.show_all(targets).await,
+                Asking::Several(targets) => self.show_all(targets, kind).await,
             }
         };
         match self.follow {
@@ -82,7 +110,16 @@ impl Flows {
     }
 
     fn query(&self) -> Vec<(&'static str, String)> {
-        FlowSelection { namespace: self.namespace.clone(), events: self.event.clone() }.to_query()
+        let selection = FlowSelection {
+            namespace: self.namespace.clone(),
+            pod: self.pod.clone(),
+            events: self.event.clone(),
+            verdicts: self.verdict.clone(),
+            codes: self.code.clone(),
+            slow_milliseconds: self.slow,
+            trace: self.trace.clone(),
+        };
+        selection.to_query()
     }
 
     async fn show(&self, daemon: &Daemon) -> anyhow::Result<Outcome> {
@@ -96,8 +133,8 @@ impl Flows {
     }
 
     /// All at once, as each comes. One that breaks off is told of; the others go on.
-    async fn show_all(&self, targets: Vec<Target>) -> anyhow::Result<Outcome> {
-        let width = targets.iter().map(|target| target.name.chars().count()).max().unwrap_or(0).max("NODE".len());
+    async fn show_all(&self, targets: Vec<Target>, kind: &str) -> anyhow::Result<Outcome> {
+        let width = targets.iter().map(|target| target.name.chars().count()).max().unwrap_or(0).max(kind.len());
         let (sender, mut told) = mpsc::channel(QUEUE);
         let mut watched = JoinSet::new();
         for target in targets {
@@ -111,7 +148,7 @@ impl Flows {
                 Told::Begun if headed => {}
                 Told::Begun => {
                     headed = true;
-                    self.headings(Some(width))?;
+                    self.headings(Some((kind, width)))?;
                 }
                 Told::Line(line) => self.tell(Some((&node, width)), &line, &mut left)?,
                 Told::Ended(error) => {
@@ -126,12 +163,12 @@ impl Flows {
         anyhow::bail!("no daemon tells of flows any more")
     }
 
-    fn headings(&self, node: Option<usize>) -> anyhow::Result<()> {
+    fn headings(&self, of: Option<(&str, usize)>) -> anyhow::Result<()> {
         if self.output != Format::Table || self.no_headers {
             return Ok(());
         }
-        let node = node.map_or_else(String::new, |width| format!("{:width$}  ", "NODE"));
-        print(&format!("{node}{}", HEADINGS.replace('|', "  ")))
+        let of = of.map_or_else(String::new, |(kind, width)| format!("{kind:width$}  "));
+        print(&format!("{of}{}", HEADINGS.replace('|', "  ")))
     }
 
     fn tell(&self, node: Option<(&str, usize)>, line: &FlowLine, left: &mut usize) -> anyhow::Result<()> {
@@ -201,6 +238,12 @@ fn row(flow: &Flow) -> String {
     if !["opened", "dropped"].contains(&flow.event.as_str()) {
         text += &format!(": {}, {}", talk.bytes_from_client, talk.bytes_to_client);
     }
+    if let Some(request) = &flow.request {
+        text += &format!("; {}", in_words(request));
+    }
+    if let (Some(policy), Verdict::Denied) = (&talk.policy, flow.verdict()) {
+        text += &format!("; {policy}");
+    }
     if let Some(end) = &flow.end {
         text += &format!("; {end}");
     }
@@ -211,6 +254,21 @@ fn row(flow: &Flow) -> String {
     let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     text.push('\n');
     text
+}
+
+/// What was asked for, what the answer was, and how long it took.
+fn in_words(request: &RequestFlow) -> String {
+    let asked = [request.method.as_deref(), request.path.as_deref()].into_iter().flatten();
+    let asked: String = asked.map(|part| format!("{part} ")).collect();
+    let status = match (request.status, request.grpc_status) {
+        (0, _) => "no answer".to_owned(),
+        (status, None) => status.to_string(),
+        (status, Some(grpc)) => format!("{status} grpc {grpc}"),
+    };
+    let flags = if request.flags == "-" { String::new() } else { format!(" {}", request.flags) };
+    let rule = request.rule.as_ref().map_or_else(String::new, |rule| format!(", {rule}"));
+    let milliseconds = request.duration_microseconds as f64 / 1_000.0;
+    format!("{asked}{status}{flags} in {milliseconds:.1} ms{rule}")
 }
 
 /// A pod by its name with the port, anything else by its address.
@@ -254,11 +312,23 @@ mod tests {
             },
             end: Some("closed".into()),
             detail: None,
+            request: None,
         };
         let expected = "22:13:23.042  closed   none        shop/client:40000 -> [fd00::1]:80: 7, 9; closed\n";
         assert_eq!(row(&flow), expected);
         flow.detail = Some("because\nof\x1b[31m".into());
         assert_eq!(row(&flow).lines().count(), 1);
         assert!(row(&flow).ends_with("; closed: because of [31m\n"));
+        let asked = RequestFlow {
+            status: 403,
+            flags: "RBAC".into(),
+            duration_microseconds: 1_500,
+            method: Some("GET".into()),
+            path: Some("/x".into()),
+            ..RequestFlow::default()
+        };
+        (flow.request, flow.end, flow.detail) = (Some(Box::new(asked)), None, None);
+        flow.talk.policy = Some("shop/readers".into());
+        assert!(row(&flow).ends_with(": 7, 9; GET /x 403 RBAC in 1.5 ms; shop/readers\n"), "{}", row(&flow));
     }
 }

@@ -20,6 +20,7 @@ mod reach;
 mod resolve;
 mod route;
 mod status;
+mod top;
 mod version;
 mod waypoint;
 mod why;
@@ -74,6 +75,8 @@ enum Command {
     /// Shows connections as they open, end and are refused, from now on.
     #[command(visible_alias = "flow")]
     Flows(flows::Flows),
+    /// Shows what goes on by Service, live: requests, errors, durations, connections, bytes, the share in mutual TLS.
+    Top(top::Top),
     /// Serves a page on loopback: the live graph of services, certificates, what is denied and why.
     Dashboard(dashboard::Dashboard),
     /// Says what becomes of a connection: where it goes, how, which policies are asked, and what stops it.
@@ -146,6 +149,7 @@ async fn run(Arguments { cluster, command }: &Arguments) -> anyhow::Result<Outco
         Command::Certificate(verb) => verb.run::<Certificate>(cluster).await,
         Command::Connection(verb) => verb.run::<Connection>(cluster).await,
         Command::Flows(flows) => flows.run(cluster).await,
+        Command::Top(top) => top.run(cluster).await,
         Command::Dashboard(dashboard) => dashboard.run(cluster).await,
         Command::Why(question) => question.run(cluster).await,
         Command::Authz(authz) => authz.run(cluster).await,

@@ -11,6 +11,7 @@ use mesh_admin::{WaypointCluster, WaypointRoute};
 
 use crate::Outcome;
 use crate::cluster::ClusterArguments;
+use crate::flows::Watch;
 use crate::list::Part;
 use crate::log;
 use crate::reach::WaypointReach;
@@ -35,6 +36,9 @@ pub(crate) enum Waypoint {
     /// Where it sends requests: endpoints, who of them is ejected and why, bounds and their use.
     #[command(visible_alias = "cluster")]
     Clusters(ListArguments),
+    /// Shows requests as they end, from now on.
+    #[command(visible_alias = "flow")]
+    Flows(Flows),
     /// Shows what it logs, or changes that until its next start.
     Log(Log),
 }
@@ -50,6 +54,22 @@ pub(crate) struct ListArguments {
     reach: WaypointReach,
     #[command(flatten)]
     part: Part,
+}
+
+/// Which requests of a waypoint to show.
+#[derive(Debug, Args)]
+#[command(after_help = crate::EXIT_CODES)]
+pub(crate) struct Flows {
+    /// On a cluster: the Gateway; all of the namespace without it.
+    #[arg(value_name = "NAME", conflicts_with = "socket")]
+    name: Option<String>,
+    /// On a cluster: the namespace of the Gateway; the context's own without it.
+    #[arg(long, value_name = "NAMESPACE", conflicts_with = "socket")]
+    gateway_namespace: Option<String>,
+    #[command(flatten)]
+    reach: WaypointReach,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 /// Shows or changes the filter of the log.
@@ -79,6 +99,10 @@ impl Waypoint {
             Self::Status(status) => status.run(cluster).await,
             Self::Routes(list) => list.show::<WaypointRoute>(cluster).await,
             Self::Clusters(list) => list.show::<WaypointCluster>(cluster).await,
+            Self::Flows(Flows { name, gateway_namespace, reach, watch }) => {
+                let asking = reach.find(cluster, gateway_namespace.as_deref(), name.as_deref()).await?;
+                watch.run(asking, "POD").await
+            }
             Self::Log(Log { reach, filter, name, namespace }) => {
                 let asking = reach.find(cluster, namespace.as_deref(), name.as_deref()).await?;
                 log::show(asking, filter.as_deref(), "POD").await

@@ -192,7 +192,7 @@ impl Carried<'_> {
         connection.is_open.set(true);
         table.telemetry.opened(connection.id, &connection.report);
         let far = far.into();
-        let requests = table.telemetry.watch_requests(&connection.report, &far);
+        let requests = table.telemetry.watch_requests(connection.id, &connection.report, &far);
         let watcher = requests.as_ref().map(|requests| requests as &dyn Watcher);
         let fate = if let Far::Tunnel(tunnel) = &far { Some(tunnel.fate()) } else { None };
         tokio::select! {

@@ -6,6 +6,7 @@
 
 mod answer;
 mod cgroup;
+mod flows;
 mod log;
 mod log_control;
 mod loopback;
@@ -14,9 +15,11 @@ mod query;
 mod server;
 mod socket;
 mod summary;
+mod traffic;
 
 pub use answer::{Answer, json, refuse};
 pub use cgroup::PodCgroups;
+pub use flows::flows;
 pub use log::{log_filter, set_log_filter};
 pub use log_control::{LogControl, LogFilterError};
 pub use loopback::serve_loopback;
@@ -24,3 +27,4 @@ pub use query::{Query, bad_query, method_not_allowed, unknown_path};
 pub use server::{Api, Routed, serve};
 pub use socket::{AdminSocket, AdminSocketError};
 pub use summary::{certificate, certificates, config, seconds_until};
+pub use traffic::traffic;

@@ -7,6 +7,8 @@
 mod certificate;
 mod connection;
 mod distribution;
+mod flow;
+mod flow_selection;
 mod list;
 mod log;
 mod policy;
@@ -14,13 +16,16 @@ mod precheck;
 mod refusal;
 mod service;
 mod status;
+mod traffic;
 mod waypoint;
 mod why;
 mod workload;
 
 pub use certificate::Certificate;
-pub use connection::{Connection, Flow, FlowLine, FlowSelection, Party, Talk};
+pub use connection::{Connection, Party, Talk};
 pub use distribution::{DISTRIBUTION, Distribution, Subscriber};
+pub use flow::{Flow, FlowLine, RequestFlow, Verdict};
+pub use flow_selection::FlowSelection;
 pub use list::{DEFAULT_LIMIT, List, MAX_LIMIT, Selection};
 pub use log::LogFilter;
 pub use policy::{Policy, PolicyRef};
@@ -31,6 +36,7 @@ pub use status::{
     CertificateError, Certificates, Config, ControlState, DataPath, Draining, EnrolmentEvent, Expiry, Handover, Hook,
     MAX_FINDINGS, MAX_WAITING, Pods, Status, WaitingPod,
 };
+pub use traffic::{Bucket, ServiceTraffic, Traffic};
 pub use waypoint::{
     Bound, ClusterEndpoint, ClusterPool, RouteBackend, WAYPOINT_SOCKET, WaypointCluster, WaypointLimit, WaypointRoute,
     WaypointStatus, WaypointThread,
@@ -59,6 +65,8 @@ pub mod path {
     pub const CONNECTIONS: &str = "/v1/connections";
     /// GET: a stream of [`crate::FlowLine`]s, a line of JSON each, without end; its query is a [`crate::FlowSelection`].
     pub const FLOWS: &str = "/v1/flows";
+    /// Traffic of Services since the program began: [`Traffic`](crate::Traffic).
+    pub const TRAFFIC: &str = "/v1/traffic";
     /// GET: a [`crate::Why`]; its query names `src`, `dst` and perhaps a `namespace`.
     pub const WHY: &str = "/v1/why";
     /// GET: the same by the configuration alone, without what the node adds.

@@ -68,6 +68,9 @@ pub(super) struct Graph {
 impl Graph {
     /// A daemon tells of a flow. `now` is in seconds.
     pub(super) fn flow(&mut self, daemon: usize, flow: &Flow, now: u64) {
+        if flow.request.is_some() {
+            return;
+        }
         let bytes = match &*flow.event {
             "opened" => 0,
             _ => (flow.talk.bytes_from_client + flow.talk.bytes_to_client)
@@ -293,7 +296,15 @@ mod tests {
     }
 
     fn flow(event: &str, id: u64, talk: Talk, end: Option<&str>) -> Flow {
-        Flow { at_milliseconds: 1, event: event.into(), id, talk, end: end.map(str::to_owned), detail: None }
+        Flow {
+            at_milliseconds: 1,
+            event: event.into(),
+            id,
+            talk,
+            end: end.map(str::to_owned),
+            detail: None,
+            request: None,
+        }
     }
 
     #[test]

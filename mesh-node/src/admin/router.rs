@@ -6,7 +6,7 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 use mesh_admin::{FlowSelection, Selection, path};
 use mesh_admin_server::{
-    Api as _, Query, Routed, bad_query, json, log_filter, method_not_allowed, set_log_filter, unknown_path,
+    Api as _, Query, Routed, bad_query, json, log_filter, method_not_allowed, set_log_filter, traffic, unknown_path,
 };
 
 use super::Admin;
@@ -32,6 +32,7 @@ impl Admin {
                 Ok(selection) => return Routed { answer: self.flows(selection), ends: false },
                 Err(error) => bad_query(error),
             },
+            path::TRAFFIC if get => json(&traffic(&self.shared.telemetry.metrics.gather())),
             path::WHY if get => self.why(&query, true),
             path::AUTHZ if get => self.why(&query, false),
             path::LOG => method_not_allowed("GET or PUT"),
@@ -42,6 +43,7 @@ impl Admin {
             | path::POLICIES
             | path::CONNECTIONS
             | path::FLOWS
+            | path::TRAFFIC
             | path::WHY
             | path::AUTHZ => method_not_allowed("GET"),
             other => unknown_path(other, Self::PROGRAM),

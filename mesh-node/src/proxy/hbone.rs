@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::StatusCode;
-use mesh_core::{Snapshot, SpiffeId, Workload, policy::Permit};
+use mesh_core::{Snapshot, SpiffeId, Workload, l7::GATEWAY_NAME, policy::Permit};
 use mesh_transport::hbone::{ConnectRequest, ServeError, Tunnel};
 use tokio::net::TcpStream;
 
@@ -74,6 +74,7 @@ async fn carry(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, request: Co
     let mut report = Report::begin(Reporter::Destination, source);
     report.security = Security::MutualTls;
     report.destination = Party { address: Some(target), workload, principal: Some(pod.identity.clone()) };
+    report.by_waypoint = report.source.workload.as_deref().is_some_and(|source| is_waypoint(&snapshot, source));
     let judged = admission::judge(worker, pod, &snapshot, &mut report);
     drop(snapshot);
     let span = worker.shared.telemetry.spans.begin(SpanKind::Server, request.traceparent.as_deref());
@@ -151,6 +152,13 @@ fn client(peer: SocketAddr, forwarded: Option<SocketAddr>) -> SocketAddr {
 fn workload_of(snapshot: &Snapshot, peer: SocketAddr, proven: &SpiffeId) -> Option<Arc<Workload>> {
     let workload = snapshot.workload_by_address(peer.ip())?;
     (workload.identity == *proven).then(|| workload.clone())
+}
+
+/// Whether a workload is a replica of a waypoint.
+fn is_waypoint(snapshot: &Snapshot, workload: &Workload) -> bool {
+    // Most are not, and that is plain without looking at the waypoints.
+    workload.labels.get(GATEWAY_NAME).is_some()
+        && snapshot.l7().waypoints().iter().any(|waypoint| waypoint.runs_as(workload))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use mesh_signals::Exchange;
 use tokio::sync::broadcast;
 
 use super::report::{Bytes, Ending, Report};
@@ -25,6 +26,8 @@ pub enum FlowKind {
     Cut,
     /// The kernel dropped what would have begun it.
     Dropped,
+    /// A request on it is over.
+    Request,
 }
 
 impl FlowKind {
@@ -37,6 +40,7 @@ impl FlowKind {
             Self::Refused => "refused",
             Self::Cut => "cut",
             Self::Dropped => "dropped",
+            Self::Request => "request",
         }
     }
 }
@@ -58,6 +62,8 @@ pub struct FlowEvent {
     pub end: Option<&'static str>,
     /// More on why it was refused or cut.
     pub detail: Option<String>,
+    /// The request that is over.
+    pub request: Option<Exchange>,
 }
 
 /// The stream of events. It costs next to nothing while nobody listens.
@@ -82,6 +88,21 @@ impl FlowEvents {
             bytes: Bytes::default(),
             end: None,
             detail: None,
+            request: None,
+        });
+    }
+
+    /// A request on a connection is over; its bytes are those of its bodies.
+    pub(super) fn request(&self, id: ConnectionId, report: &Report, exchange: &Exchange) {
+        self.send(|| FlowEvent {
+            at: SystemTime::now(),
+            kind: FlowKind::Request,
+            connection: id,
+            report: report.clone(),
+            bytes: Bytes { from_client: exchange.request_bytes, to_client: exchange.response_bytes },
+            end: None,
+            detail: None,
+            request: Some(*exchange),
         });
     }
 
@@ -94,6 +115,7 @@ impl FlowEvents {
             bytes,
             end: Some(ending.name()),
             detail: ending.detail().map(str::to_owned),
+            request: None,
         });
     }
 
@@ -108,6 +130,7 @@ impl FlowEvents {
             bytes: Bytes::default(),
             end: Some(reason),
             detail: Some(detail.to_owned()),
+            request: None,
         });
     }
 

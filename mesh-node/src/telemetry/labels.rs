@@ -42,14 +42,19 @@ fn between<'a>(report: &'a Report, reporter: &'a str, cluster: &'a str) -> Betwe
 /// waypoint tells of the same requests.
 const NODE: &str = "node";
 
+/// The response flags of a request with that status, as Envoy flags one whose connection ended before its response.
+#[must_use]
+pub const fn request_flags(status: Option<u16>) -> &'static str {
+    if status.is_some() { "-" } else { "UC" }
+}
+
 /// The labels' values for requests of one connection that ended so.
 pub(super) fn of_request(report: &Report, cluster: &str, outcome: Outcome) -> RequestLabels {
     let end = RequestEnd {
         is_grpc: outcome.protocol == Protocol::Grpc,
         status: outcome.status.unwrap_or(0),
         grpc: outcome.grpc,
-        // As Envoy flags a request whose connection ended before its response.
-        flags: if outcome.status.is_some() { "-" } else { "UC" },
+        flags: request_flags(outcome.status),
         security: report.security.policy_label(),
     };
     request_labels(&between(report, NODE, cluster), &end)

@@ -9,7 +9,7 @@ use mesh_metrics::{Registry, RequestMetrics, RequestSeries};
 use mesh_otlp::SpanFate;
 use mesh_transport::{Identities, RejectReason};
 use mesh_xds::Progress;
-use prometheus::{Encoder as _, IntCounterVec, IntGaugeVec, Opts, TextEncoder, core::Collector};
+use prometheus::{Encoder as _, IntCounterVec, IntGaugeVec, Opts, TextEncoder, core::Collector, proto::MetricFamily};
 
 use super::{
     certificates::CertificateMetrics,
@@ -266,6 +266,11 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Every metric that has a series, with its series; the kernel's as they were last read.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
     }
 
     fn read_kernel(&self) {

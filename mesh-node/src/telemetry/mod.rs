@@ -24,6 +24,7 @@ pub use decisions::Decider;
 pub use endpoints::Endpoints;
 pub use existing::Existing;
 pub use flow_events::{FlowEvent, FlowEvents, FlowKind};
+pub use labels::request_flags;
 pub use metrics::Metrics;
 pub use report::{Bytes, Cut, CutReason, Ending, Party, Refused, Report, Reporter, Security};
 pub use requests::RequestWatch;
@@ -66,8 +67,9 @@ impl Telemetry {
     }
 
     /// Looks for requests in a connection, where that is wanted and this node is the one to do it.
-    pub fn watch_requests<'a>(&'a self, report: &'a Report, far: &Far) -> Option<RequestWatch<'a>> {
-        (self.watches_requests && requests::are_ours(report, far)).then(|| RequestWatch::begin(report, &self.metrics))
+    pub fn watch_requests<'a>(&'a self, id: ConnectionId, report: &'a Report, far: &Far) -> Option<RequestWatch<'a>> {
+        (self.watches_requests && requests::are_ours(report, far))
+            .then(|| RequestWatch::begin(id, report, &self.metrics, &self.flows))
     }
 
     /// More bytes of a connection that lives on.

@@ -278,6 +278,8 @@ pub struct Report {
     pub original: Option<SocketAddr>,
     /// The policy that decided on it, if one did.
     pub decider: Option<Decider>,
+    /// The client is a waypoint, which tells of the requests itself.
+    pub by_waypoint: bool,
     started: Instant,
     ended: Option<Instant>,
 }
@@ -300,6 +302,7 @@ impl Report {
             security: Security::None,
             original: None,
             decider: None,
+            by_waypoint: false,
             started,
             ended: None,
         }

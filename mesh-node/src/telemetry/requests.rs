@@ -10,9 +10,11 @@ use mesh_signals::{Exchange, Observer, Protocol, Sender};
 use mesh_transport::relay::{Far, Watcher};
 
 use super::{
+    flow_events::FlowEvents,
     metrics::Metrics,
     report::{Report, Reporter},
 };
+use crate::connections::ConnectionId;
 
 /// Kinds of outcome of one connection whose series are kept at hand.
 const MAX_KEPT: usize = 16;
@@ -33,8 +35,10 @@ impl From<&Exchange> for Outcome {
 
 /// Looks at one connection while it is carried.
 pub struct RequestWatch<'a> {
+    connection: ConnectionId,
     report: &'a Report,
     metrics: &'a Metrics,
+    flows: &'a FlowEvents,
     began: Instant,
     seen: RefCell<Seen>,
 }
@@ -51,15 +55,20 @@ pub(super) fn are_ours(report: &Report, far: &Far) -> bool {
         (Some(workload), Some(port)) => workload.unwatched.covers(port),
         _ => false,
     };
-    // What goes by a tunnel is looked at where it arrives.
-    !unwatched && (report.reporter == Reporter::Destination || matches!(far, Far::Plain(_)))
+    // What goes by a tunnel is looked at where it arrives, and what a waypoint sends on the waypoint tells of.
+    !unwatched && !report.by_waypoint && (report.reporter == Reporter::Destination || matches!(far, Far::Plain(_)))
 }
 
 impl<'a> RequestWatch<'a> {
     /// Begins to look.
-    pub(super) fn begin(report: &'a Report, metrics: &'a Metrics) -> Self {
+    pub(super) fn begin(
+        connection: ConnectionId,
+        report: &'a Report,
+        metrics: &'a Metrics,
+        flows: &'a FlowEvents,
+    ) -> Self {
         let seen = RefCell::new(Seen { observer: Observer::default(), series: Vec::new() });
-        Self { report, metrics, began: Instant::now(), seen }
+        Self { connection, report, metrics, flows, began: Instant::now(), seen }
     }
 
     fn show(&self, sender: Sender, bytes: &[u8]) {
@@ -71,6 +80,7 @@ impl<'a> RequestWatch<'a> {
     }
 
     fn count(&self, known: &mut Vec<(Outcome, Arc<RequestSeries>)>, exchange: &Exchange) {
+        self.flows.request(self.connection, self.report, exchange);
         let outcome = Outcome::from(exchange);
         let count = |series: &RequestSeries| {
             series.count(exchange.duration, exchange.request_bytes, exchange.response_bytes);

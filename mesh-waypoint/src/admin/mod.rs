@@ -11,9 +11,10 @@ use std::{sync::Arc, time::Instant};
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
-use mesh_admin::path;
+use mesh_admin::{Flow, FlowSelection, path};
 use mesh_admin_server::{
-    Api, LogControl, Query, Routed, json, log_filter, method_not_allowed, set_log_filter, unknown_path,
+    Api, LogControl, Query, Routed, bad_query, flows, json, log_filter, method_not_allowed, set_log_filter, traffic,
+    unknown_path,
 };
 use tokio::net::UnixListener;
 
@@ -65,8 +66,18 @@ impl Api for Admin {
             path::WAYPOINT_STATUS if get => json(&self.status()),
             path::WAYPOINT_ROUTES if get => query.select(|selection| json(&self.routes(selection))),
             path::WAYPOINT_CLUSTERS if get => query.select(|selection| json(&self.clusters(selection))),
+            path::TRAFFIC if get => json(&traffic(&self.shared.telemetry.gather())),
+            path::FLOWS if get => match FlowSelection::from_query(query.pairs()) {
+                Ok(selection) => {
+                    let answer = flows(self.shared.telemetry.flows.listen(), selection, Flow::clone);
+                    return Routed { answer, ends: false };
+                }
+                Err(error) => bad_query(error),
+            },
             path::LOG => method_not_allowed("GET or PUT"),
-            path::WAYPOINT_STATUS | path::WAYPOINT_ROUTES | path::WAYPOINT_CLUSTERS => method_not_allowed("GET"),
+            path::WAYPOINT_STATUS | path::WAYPOINT_ROUTES | path::WAYPOINT_CLUSTERS | path::FLOWS | path::TRAFFIC => {
+                method_not_allowed("GET")
+            }
             other => unknown_path(other, Self::PROGRAM),
         };
         Routed { answer, ends: true }

@@ -77,7 +77,7 @@ impl Ledger {
     pub(super) fn open(connection: &Rc<Connection>, request: &mut Parts) -> Rc<Self> {
         connection.worker.counts.begin();
         let told = connection.told();
-        let noted = Noted::of(&told, request);
+        let noted = Noted::of(&told, connection.worker.shared.telemetry.flows.is_heard(), request);
         let span = connection.begin_span(&told, request);
         let flow = connection.begin();
         let is_grpc = is_grpc(&request.headers);
@@ -326,8 +326,9 @@ impl Ledger {
             request_id: self.request_id.get(),
             trace: self.span.as_ref().map(|span| span.context()),
         };
-        if self.told.filter.as_ref().is_none_or(|filter| filter.admits(&ended)) {
-            let worker = &self.connection.worker;
+        let worker = &self.connection.worker;
+        worker.shared.telemetry.flows.tell(|id| ended.flow(id));
+        if noted.logs && self.told.filter.as_ref().is_none_or(|filter| filter.admits(&ended)) {
             let mut line = worker.line.borrow_mut();
             line.clear();
             ended.write(&mut line);

@@ -3,6 +3,7 @@
 mod access;
 mod bad_input;
 mod cache;
+mod flows;
 mod labels;
 mod own;
 mod routes;
@@ -12,9 +13,9 @@ mod spans;
 use std::sync::Arc;
 
 use mesh_metrics::{Registry, RequestMetrics, RequestSeries};
-use prometheus::{Encoder as _, TextEncoder};
+use prometheus::{Encoder as _, TextEncoder, proto::MetricFamily};
 
-use self::routes::RouteMetrics;
+use self::{flows::Flows, routes::RouteMetrics};
 use crate::counts::RuleBook;
 
 pub(crate) use self::access::{Ended, Noted, Telling, service_target};
@@ -34,6 +35,8 @@ pub(crate) struct Telemetry {
     pub(crate) bad_inputs: BadInputs,
     /// Ours.
     pub(crate) own: OwnMetrics,
+    /// Requests as they end.
+    pub(crate) flows: Flows,
 }
 
 impl Telemetry {
@@ -46,7 +49,7 @@ impl Telemetry {
         registry.register(Box::new(RouteMetrics::of(rules.clone())?))?;
         let requests = RequestMetrics::register(&registry)?;
         let (bad_inputs, own) = (BadInputs::new(&registry)?, OwnMetrics::new(&registry)?);
-        Ok(Self { cluster, requests, bad_inputs, own, registry })
+        Ok(Self { cluster, requests, bad_inputs, own, registry, flows: Flows::default() })
     }
 
     /// The name of the cluster.
@@ -60,6 +63,11 @@ impl Telemetry {
             self.own.series_overflow.inc();
             parties.values(&self.cluster, false)
         })
+    }
+
+    /// All of it.
+    pub(crate) fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
     }
 
     /// All of it in Prometheus' text format.

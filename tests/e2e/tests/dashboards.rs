@@ -211,6 +211,8 @@ fn every_panel_of_every_dashboard_shows_the_shops_traffic() -> Verdict {
     for query in SEEN {
         prometheus.wait_for("requests of every kind", &format!("{query} > 1"), |found| !found.is_empty())?;
     }
+    let twice = "istio_requests_total{reporter=\"node\",destination_service_namespace=\"store\"}";
+    assert_eq!(prometheus.query(twice)?, [] as [Value; 0], "nodes and the waypoint tell of the same requests");
     let instance = prometheus.query("max by (instance) (mesh_config_generation)")?;
     let instance = instance[0]["metric"]["instance"].as_str().context("no instance")?;
     let proxy = Store::instance(&watched.store.waypoint);

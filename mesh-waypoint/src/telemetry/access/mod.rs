@@ -1,5 +1,6 @@
 //! Lines of requests: which there are, by Istio's Telemetry, and what is noted for them while a request is under way.
 
+mod flow;
 mod json;
 mod line;
 
@@ -19,7 +20,7 @@ use http::{
     uri::Authority,
 };
 use mesh_core::{
-    PolicyName, Service, Snapshot,
+    PolicyName, Service, Snapshot, TraceContext,
     policy::PolicyTarget,
     telemetry::{Side, Teller, Told},
 };
@@ -82,8 +83,12 @@ pub(crate) fn service_target(service: &Service) -> PolicyTarget {
     }
 }
 
-/// What a line tells of a request's head, kept until the line is written.
+/// What a line, or whoever listens to flows, is told of a request's head, kept until then.
 pub(crate) struct Noted {
+    /// There may be a line.
+    pub(crate) logs: bool,
+    /// The trace that the client says it belongs to, where somebody listens.
+    trace: Option<TraceContext>,
     at: SystemTime,
     method: Method,
     /// As it came.
@@ -99,13 +104,17 @@ pub(crate) struct Noted {
 }
 
 impl Noted {
-    /// Notes it, where there may be a line.
-    pub(crate) fn of(told: &Told, parts: &Parts) -> Option<Box<Self>> {
-        if !told.logs || !tracing::enabled!(target: "access", tracing::Level::INFO) {
+    /// Notes it, where there may be a line or somebody listens to flows.
+    pub(crate) fn of(told: &Told, is_heard: bool, parts: &Parts) -> Option<Box<Self>> {
+        let logs = told.logs && tracing::enabled!(target: "access", tracing::Level::INFO);
+        if !logs && !is_heard {
             return None;
         }
+        let trace = parts.headers.get("traceparent").filter(|_| is_heard);
         let header = |name: &Arc<str>| Some((name.clone(), parts.headers.get(&**name)?.clone()));
         Some(Box::new(Self {
+            logs,
+            trace: text(trace).and_then(|trace| trace.parse().ok()),
             at: SystemTime::now(),
             method: parts.method.clone(),
             path: parts.uri.path().to_owned(),

@@ -1,0 +1,148 @@
+//! `mesh-ctl top`: what goes on by Service, as two readings of counters tell it.
+
+mod rates;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use mesh_admin::{Traffic, path};
+
+use self::rates::Rates;
+use crate::Outcome;
+use crate::cluster::ClusterArguments;
+use crate::daemon::Daemon;
+use crate::fleet::{self, Target};
+use crate::output::{Format, print, print_line, table};
+use crate::reach::{Asking, Reach};
+
+/// Seconds between two readings.
+const INTERVAL: u64 = 2;
+/// Moves a terminal's cursor home and clears what is behind it.
+const CLEAR: &str = "\x1b[H\x1b[J";
+
+/// Shows what goes on by Service, live: requests, errors, durations, connections, bytes, the share in mutual TLS.
+///
+/// A node's daemon tells of connections into its pods, and of requests of Services without a waypoint; a waypoint of requests of
+/// its Services. Name all of them for the whole picture: nothing is counted twice.
+#[derive(Debug, Args)]
+#[command(after_help = crate::EXIT_CODES)]
+pub(crate) struct Top {
+    /// The admin socket of a daemon of this machine; may be given several times. Without one, the daemons of the cluster (and with -n
+    /// the waypoints of that namespace), or the daemon of this machine.
+    #[arg(long = "socket", value_name = "PATH", env = "MESH_ADMIN_SOCKET")]
+    sockets: Vec<PathBuf>,
+    /// The admin socket of a waypoint of this machine; may be given several times.
+    #[arg(long = "waypoint", value_name = "PATH")]
+    waypoints: Vec<PathBuf>,
+    /// Only Services of this namespace.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// Prints one table, of one interval, and ends.
+    #[arg(long)]
+    once: bool,
+    /// Seconds between two readings.
+    #[arg(long, value_name = "SECONDS", default_value_t = INTERVAL, value_parser = clap::value_parser!(u64).range(1..=300))]
+    interval: u64,
+    /// What has most of it is first.
+    #[arg(long, value_enum, default_value = "requests")]
+    sort: Column,
+    /// At most so many Services.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// The form of the output: one line of JSON, or one document of YAML, an interval.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+/// By what Services are put in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Column {
+    Requests,
+    Errors,
+    P99,
+    Connections,
+    Bytes,
+    Name,
+}
+
+impl Top {
+    pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
+        let targets = self.targets(cluster).await?;
+        let mut before = read(&targets).await?;
+        loop {
+            tokio::time::sleep(Duration::from_secs(self.interval)).await;
+            let after = read(&targets).await?;
+            self.show(&before, &after)?;
+            if self.once {
+                return Ok(after.outcome);
+            }
+            before = after;
+        }
+    }
+
+    /// The sockets that are named, or the daemons of the cluster and the waypoints of the namespace that is asked for.
+    async fn targets(&self, cluster: &ClusterArguments) -> anyhow::Result<Vec<Target>> {
+        let named = self.sockets.iter().cloned().map(Daemon::at);
+        let named = named.chain(self.waypoints.iter().cloned().map(Daemon::waypoint_at));
+        let named: Vec<_> = named.map(|daemon| Target { name: daemon.name(), daemon: Ok(daemon) }).collect();
+        if !named.is_empty() {
+            return Ok(named);
+        }
+        let asking = Reach::default().find(cluster).await?;
+        let is_cluster = matches!(asking, Asking::Several(_));
+        let mut targets = asking.targets();
+        if let (true, Some(namespace)) = (is_cluster, &self.namespace) {
+            // It may have none.
+            targets.extend(cluster.connect().await?.proxies(namespace, None).await.unwrap_or_default());
+        }
+        Ok(targets)
+    }
+
+    fn show(&self, before: &Reading, after: &Reading) -> anyhow::Result<()> {
+        let seconds = after.at.saturating_duration_since(before.at).as_secs_f64();
+        let rates = rates::between(&before.told, &after.told, seconds);
+        let wanted = |rates: &Rates| self.namespace.as_deref().is_none_or(|namespace| rates.namespace == namespace);
+        let mut rates: Vec<_> = rates.into_iter().filter(wanted).collect();
+        // By name where they are equal, which is how they come.
+        rates.sort_by(|one, other| self.sort.of(other).total_cmp(&self.sort.of(one)));
+        rates.truncate(self.limit.unwrap_or(usize::MAX));
+        if self.output != Format::Table {
+            return print_line(&rates, self.output);
+        }
+        let clear = if self.once || !std::io::stdout().is_terminal() { "" } else { CLEAR };
+        let rows: Vec<_> = rates.iter().map(Rates::row).collect();
+        print(&format!("{clear}{}", table(&HEADINGS, &rows)))
+    }
+}
+
+const HEADINGS: [&str; 10] =
+    ["NAMESPACE", "SERVICE", "REQ/S", "ERRORS", "P50 MS", "P99 MS", "CONN/S", "OPEN", "BYTES/S", "MTLS"];
+
+impl Column {
+    fn of(self, rates: &Rates) -> f64 {
+        match self {
+            Self::Requests => rates.requests_per_second,
+            Self::Errors => rates.error_ratio.unwrap_or(0.0),
+            Self::P99 => rates.p99_milliseconds.unwrap_or(0.0),
+            Self::Connections => rates.connections_per_second,
+            Self::Bytes => rates.bytes_per_second,
+            Self::Name => 0.0,
+        }
+    }
+}
+
+/// What all programs told at a moment.
+struct Reading {
+    at: Instant,
+    /// One of each program, in their order; nothing of one that did not answer.
+    told: Vec<Option<Traffic>>,
+    outcome: Outcome,
+}
+
+async fn read(targets: &[Target]) -> anyhow::Result<Reading> {
+    let said = fleet::ask(targets.to_vec(), async |daemon| daemon.get::<Traffic>(path::TRAFFIC, &[]).await).await;
+    let outcome = fleet::tell_unreachable(&said)?;
+    Ok(Reading { at: Instant::now(), told: said.into_iter().map(|said| said.answer.ok()).collect(), outcome })
+}
