@@ -37,22 +37,21 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// What is shown as text without anything to escape: addresses, names of routes.
+    /// What is shown as text; `null` where there is none.
     pub(super) fn shown(&mut self, key: &str, value: Option<impl fmt::Display>) {
         self.key(key);
-        let written = match value {
-            None => self.0.write_str("null"),
-            Some(value) => write!(self.0, "\"{value}\""),
-        };
+        let Some(value) = value else { return self.0.push_str("null") };
+        self.0.push('"');
+        let written = write!(Escaped(self.0), "{value}");
         // A String takes everything.
         debug_assert!(written.is_ok());
+        self.0.push('"');
     }
 
     /// A whole number.
     pub(super) fn number(&mut self, key: &str, value: impl Into<u64>) {
         self.key(key);
-        let written = write!(self.0, "{}", value.into());
-        debug_assert!(written.is_ok());
+        self.0.push_str(itoa::Buffer::new().format(value.into()));
     }
 
     /// Ends it, and the line.
@@ -61,21 +60,37 @@ impl<'a> Object<'a> {
     }
 }
 
+/// Escapes what is written.
+struct Escaped<'a>(&'a mut String);
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        escape(text, self.0);
+        Ok(())
+    }
+}
+
+/// Most texts have nothing to escape: what lies between is taken as a whole.
 fn escape(text: &str, into: &mut String) {
-    for c in text.chars() {
-        match c {
-            '"' => into.push_str("\\\""),
-            '\\' => into.push_str("\\\\"),
-            '\n' => into.push_str("\\n"),
-            '\r' => into.push_str("\\r"),
-            '\t' => into.push_str("\\t"),
-            c if c < ' ' || c == '\u{7f}' => {
-                let written = write!(into, "\\u{:04x}", u32::from(c));
+    let mut rest = text;
+    let special = |octet: &u8| matches!(octet, b'"' | b'\\' | ..b' ' | 0x7f);
+    while let Some((at, octet)) = rest.bytes().enumerate().find(|(_, octet)| special(octet)) {
+        // It is ASCII: there is a character's border before it and after it.
+        into.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        match octet {
+            b'"' => into.push_str("\\\""),
+            b'\\' => into.push_str("\\\\"),
+            b'\n' => into.push_str("\\n"),
+            b'\r' => into.push_str("\\r"),
+            b'\t' => into.push_str("\\t"),
+            _ => {
+                let written = write!(into, "\\u{octet:04x}");
                 debug_assert!(written.is_ok());
             }
-            c => into.push(c),
         }
     }
+    into.push_str(rest);
 }
 
 /// A moment as Envoy writes it: RFC 3339 with milliseconds, in UTC.
@@ -84,9 +99,23 @@ pub(super) struct Moment(pub(super) SystemTime);
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = time::OffsetDateTime::from(self.0);
-        let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
         let (hour, minute, second) = at.to_hms();
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", at.millisecond())
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut put = |place: std::ops::Range<usize>, mut value: u32| {
+            for digit in text[place].iter_mut().rev() {
+                *digit = b'0' + (value % 10) as u8;
+                value /= 10;
+            }
+        };
+        // Clocks that are wrong by millennia show four digits of it.
+        put(0..4, at.year().unsigned_abs());
+        put(5..7, u8::from(at.month()).into());
+        put(8..10, at.day().into());
+        put(11..13, hour.into());
+        put(14..16, minute.into());
+        put(17..19, second.into());
+        put(20..23, at.millisecond().into());
+        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

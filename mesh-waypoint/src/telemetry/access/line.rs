@@ -98,10 +98,10 @@ impl Ended<'_> {
         line.text("request_id", text(self.request_id));
         line.text("authority", noted.authority());
         line.shown("upstream_host", self.endpoint.map(Endpoint::address));
-        line.text("upstream_cluster", self.cluster.map(ToString::to_string).as_deref());
+        line.shown("upstream_cluster", self.cluster);
         line.shown("downstream_remote_address", Some(self.arrival.client.address));
         line.text("requested_server_name", self.arrival.target.server_name());
-        line.text("route_name", self.rule.map(|rule| rule.at.to_string()).as_deref());
+        line.shown("route_name", self.rule.map(|rule| &rule.at));
         if let Some(grpc) = self.grpc {
             line.number("grpc_status", grpc);
         }
