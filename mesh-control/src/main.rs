@@ -7,6 +7,7 @@ mod distribution;
 mod gateways;
 mod kubernetes;
 mod metrics;
+mod node_taint;
 mod node_tokens;
 mod placement;
 mod serve;

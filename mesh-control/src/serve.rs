@@ -22,6 +22,7 @@ use crate::distribution::Distribution;
 use crate::gateways::{GatewayArgs, Gateways, Settings};
 use crate::kubernetes::{CaSecret, ClusterArgs, Election, KubernetesGatekeeper};
 use crate::metrics::{self, Told};
+use crate::node_taint::NodeTaint;
 use crate::node_tokens::NodeTokens;
 use crate::placement::DirectoryGatekeeper;
 
@@ -97,11 +98,14 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             let election = Election::new(client.clone(), args.cluster.namespace(), LEASE, holder);
             let bundle = bundle(&args, &client, &authority);
             let served = config.clone();
+            let daemon_set = args.cluster.taint_nodes_of.clone();
+            let taint = daemon_set.map(|name| NodeTaint::new(&client, args.cluster.namespace(), name));
             let gateways = settings(&args).map(|settings| Gateways::new(client, settings, config, authority.clone()));
             let lead = async || {
                 tokio::join!(
                     forever(gateways.as_ref().map(|known| known.run())),
-                    forever(bundle.as_ref().map(Bundle::follow))
+                    forever(bundle.as_ref().map(Bundle::follow)),
+                    forever(taint.as_ref().map(NodeTaint::follow))
                 );
             };
             let ended = tokio::select! {

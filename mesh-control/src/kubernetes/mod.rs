@@ -31,6 +31,10 @@ pub(crate) struct ClusterArgs {
     /// Service account of the node agents.
     #[arg(long, value_name = "NAME", default_value = "mesh-node")]
     pub(crate) node_account: String,
+    /// DaemonSet of the node agents: nodes on which its pod is not ready are kept from new pods by the taint
+    /// mesh.dev/agent-not-ready. Without it, nodes are left as they are.
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    pub(crate) taint_nodes_of: Option<String>,
     /// Audience of the node agents' tokens, and the proxies'.
     #[arg(long, value_name = "NAME", default_value = "mesh-ca")]
     pub(crate) token_audience: String,

@@ -54,13 +54,40 @@ impl Apps {
     }
 
     fn deploy_with(&self, name: &str, node: &str, arguments: &[&str], port_name: &str) -> Result<()> {
+        self.create(name, "nodeName", &json!(node), arguments, port_name)?;
+        self.wait_ready(name)
+    }
+
+    /// Asks for a pod as [`Apps::deploy`] makes it, which the scheduler is to put on a node, and waits for nothing.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn schedule(&self, name: &str, node: &str) -> Result<()> {
+        let (listen, selector) = (format!("[::]:{PORT}"), json!({"kubernetes.io/hostname": node}));
+        self.create(name, "nodeSelector", &selector, &["report-peer", "--listen", &listen], "")
+    }
+
+    /// Why the scheduler finds no node for a pod; none while it has said nothing, or has found one.
+    ///
+    /// # Errors
+    /// When there is no such pod.
+    pub fn why_pending(&self, name: &str) -> Result<Option<String>> {
+        let pod = self.kubectl.get(&["-n", &self.namespace, "pod", name])?;
+        let conditions = pod["status"]["conditions"].as_array();
+        let scheduled = conditions.into_iter().flatten().find(|condition| condition["type"] == "PodScheduled");
+        let refused = scheduled.filter(|condition| condition["status"] == "False");
+        Ok(refused.and_then(|condition| condition["message"].as_str()).map(str::to_owned))
+    }
+
+    /// Where it runs is the field of the pod's spec.
+    fn create(&self, name: &str, place: &str, at: &Value, arguments: &[&str], port_name: &str) -> Result<()> {
         let metadata = json!({"name": name, "namespace": self.namespace, "labels": {"app": name}});
         let items = json!([
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
             {"apiVersion": "v1", "kind": "Service", "metadata": metadata,
              "spec": {"selector": {"app": name}, "ports": [{"name": port_name, "port": SERVICE_PORT, "targetPort": PORT}]}},
             {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {
-                "nodeName": node,
+                place: at,
                 "serviceAccountName": name,
                 "terminationGracePeriodSeconds": 0,
                 "containers": [{
@@ -72,7 +99,14 @@ impl Apps {
                 }],
             }},
         ]);
-        self.kubectl.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())?;
+        self.kubectl.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()).map(drop)
+    }
+
+    /// Waits until a pod is ready.
+    ///
+    /// # Errors
+    /// With what the pod's events say.
+    pub fn wait_ready(&self, name: &str) -> Result<()> {
         let ready = ["-n", &self.namespace, "wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{name}")];
         self.kubectl.run(&ready).map(drop).with_context(|| {
             let events = self.kubectl.run(&["-n", &self.namespace, "get", "events"]);
