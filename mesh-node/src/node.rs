@@ -31,6 +31,7 @@ use crate::{
     lifecycle::{self, Patience, Signals},
     memory,
     netns::NetNamespace,
+    pod_events,
     pods::{Enrolment, EnrolmentSettings},
     proxy,
     repairs::EnrolmentEvents,
@@ -228,7 +229,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let successors = Predecessor::listen(&handover::socket_path(&args.admin_socket))?;
     let listener = admin.publish()?;
     tracing::info!(node = args.node, admin_socket = %args.admin_socket.display(), "mesh-node started");
-    let uninstalled = uninstalled(args.clone());
+    let (uninstalled, pods_told) = (uninstalled(args.clone()), pod_events::tell(&args, &shared));
     let pods = PodCgroups::below(cgroup_root);
     let service = async move {
         tokio::select! {
@@ -237,6 +238,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
             () = endpoints.serve(shared.telemetry.metrics.clone(), is_ready) => anyhow::bail!("the endpoints ended"),
             () = serve_admin(listener, args.admin_port, pods, Arc::new(api)) => anyhow::bail!("the admin API ended"),
             () = kubelet.follow(kernel_settings) => anyhow::bail!("kubelet is followed no more"),
+            () = pods_told => anyhow::bail!("pods' Events are written no more"),
             () = drops::tell(drop_events, &shared) => anyhow::bail!("the kernel's events of drops ended"),
             () = shared.direct.run(direct_events) => anyhow::bail!("the kernel's events of direct connections ended"),
         }

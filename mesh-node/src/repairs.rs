@@ -3,9 +3,11 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     time::SystemTime,
 };
+
+use tokio::sync::mpsc;
 
 /// Events kept: some minutes of a node whose pods all restart.
 const KEPT: usize = 256;
@@ -77,7 +79,10 @@ pub struct EnrolmentEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EnrolmentChange {
     /// It is in the mesh now.
-    Enrolled,
+    Enrolled {
+        /// Its hooks were in force already: a daemon before this one took it in.
+        again: bool,
+    },
     /// It is out of it.
     Withdrawn,
     /// It should be in and could not be taken in.
@@ -109,7 +114,7 @@ impl EnrolmentChange {
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::Enrolled => "enrolled",
+            Self::Enrolled { .. } => "enrolled",
             Self::Withdrawn => "withdrawn",
             Self::Failed { .. } => "failed",
             Self::Repaired { .. } => "repaired",
@@ -122,7 +127,7 @@ impl EnrolmentChange {
     #[must_use]
     pub fn detail(&self) -> Option<String> {
         match self {
-            Self::Enrolled | Self::Withdrawn => None,
+            Self::Enrolled { .. } | Self::Withdrawn => None,
             Self::Failed { error } | Self::NotRepaired { error } => Some(error.clone()),
             Self::Existing { detail } => Some(detail.clone()),
             Self::Repaired { part, detail } => Some(format!("{}: {detail}", part.as_str())),
@@ -132,22 +137,38 @@ impl EnrolmentChange {
 
 /// The latest events, oldest first.
 #[derive(Debug, Default)]
-pub struct EnrolmentEvents(Mutex<VecDeque<EnrolmentEvent>>);
+pub struct EnrolmentEvents {
+    kept: Mutex<VecDeque<EnrolmentEvent>>,
+    follower: OnceLock<mpsc::Sender<EnrolmentEvent>>,
+}
 
 impl EnrolmentEvents {
     /// Keeps an event, in the place of the oldest where there is no room.
     pub fn add(&self, pod: Option<&str>, what: EnrolmentChange) {
         let event = EnrolmentEvent { at: SystemTime::now(), pod: pod.map(str::to_owned), what };
-        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(follower) = self.follower.get()
+            && follower.try_send(event.clone()).is_err()
+        {
+            tracing::debug!(pod, what = event.what.as_str(), "not told on: more happens than can be told");
+        }
+        let mut events = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if events.len() >= KEPT {
             events.pop_front();
         }
         events.push_back(event);
     }
 
+    /// Those from here on, for the one who tells them on; nothing comes to a second one. Where that one is slow, some are left out.
+    pub fn follow(&self) -> mpsc::Receiver<EnrolmentEvent> {
+        let (follower, followed) = mpsc::channel(KEPT);
+        // A second one's channel ends at once.
+        let _ = self.follower.set(follower);
+        followed
+    }
+
     /// All that are kept.
     pub fn recent(&self) -> Vec<EnrolmentEvent> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
 
@@ -159,11 +180,21 @@ mod tests {
     fn the_latest_events_are_kept() {
         let events = EnrolmentEvents::default();
         for number in 0..KEPT + 10 {
-            events.add(Some(&number.to_string()), EnrolmentChange::Enrolled);
+            events.add(Some(&number.to_string()), EnrolmentChange::Enrolled { again: false });
         }
         let recent = events.recent();
         assert_eq!(recent.len(), KEPT);
         assert_eq!(recent[0].pod.as_deref(), Some("10"));
+        let mut followed = events.follow();
+        assert!(events.follow().try_recv().is_err(), "there is one who follows");
+        for _ in 0..KEPT + 10 {
+            events.add(Some("late"), EnrolmentChange::Withdrawn);
+        }
+        let mut told = 0;
+        while followed.try_recv().is_ok() {
+            told += 1;
+        }
+        assert_eq!(told, KEPT, "what is beyond the bound is left out");
         let repaired = EnrolmentChange::Repaired { part: Part::PodEntry, detail: "eth0".into() };
         assert_eq!((repaired.as_str(), repaired.detail().as_deref()), ("repaired", Some("pod_entry: eth0")));
     }

@@ -6,6 +6,7 @@
 
 mod client;
 mod deletion;
+mod events;
 mod kind_watch;
 mod read;
 mod secret_watch;
@@ -13,5 +14,6 @@ mod source;
 
 pub use client::{ClientError, client};
 pub use deletion::daemon_set_deleted;
+pub use events::{About, Events, Occurrence};
 pub use read::{ReadError, read};
 pub use source::watch;

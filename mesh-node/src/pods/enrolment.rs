@@ -341,7 +341,7 @@ impl Enrolment {
         let joined = Joined::serve(pod, sandbox, drain, (links, watch), listeners, &self.workers)?;
         let pod = &joined.pod;
         tracing::info!(pod = pod.display_name, identity = %pod.identity, pid = sandbox.pid, "pod enrolled");
-        self.shared.enrolment_events.add(Some(&pod.display_name), EnrolmentChange::Enrolled);
+        self.shared.enrolment_events.add(Some(&pod.display_name), EnrolmentChange::Enrolled { again: was_enrolled });
         self.joined.insert(workload.uid.clone(), joined);
         Ok(())
     }

@@ -35,6 +35,7 @@ fn one_install_and_one_label_put_the_mesh_in_force_and_an_uninstall_takes_it_awa
 
     let mesh = Mesh::installed(&cluster, &[])?;
     joins_by_a_label(&mesh, &shop, &outside).with_context(|| mesh.logs())?;
+    events_tell_of_it(&cluster, &mesh).with_context(|| mesh.logs())?;
     policies_are_in_force(&mesh, &shop, &outside).with_context(|| mesh.logs())?;
 
     mesh.uninstall()?;
@@ -66,6 +67,21 @@ fn joins_by_a_label(mesh: &Mesh, shop: &Apps, outside: &Apps) -> Result<()> {
     ensure!(!certificates.contains(&identity("client")), "node-b has one of a pod of node-a: {certificates}");
     // Without a policy, plaintext from outside the mesh is served.
     outside.ends("stranger", shop.pod("server")?, "ok")
+}
+
+/// Where a person looks first: that a pod joined, and that what holds it in the mesh had vanished.
+fn events_tell_of_it(cluster: &Cluster, mesh: &Mesh) -> Result<()> {
+    let described = |what: &[&str], reason: &str| {
+        let words = [&["describe"], what].concat();
+        wait_until(&format!("{reason} in `kubectl {}`", words.join(" ")), PATIENCE, || {
+            Ok(mesh.kubectl.run(&words)?.contains(reason).then_some(()))
+        })
+    };
+    described(&["-n", "shop", "pod", "server"], "MeshJoined")?;
+    let removed =
+        cluster.on_node("node-b", &["find", "/sys/fs/bpf", "-name", "connect4@*", "-print", "-delete"])?.output()?;
+    ensure!(!removed.stdout.is_empty(), "no pin to remove: {}", String::from_utf8_lossy(&removed.stderr));
+    described(&["node", "node-b"], "MeshRepaired")
 }
 
 fn policies_are_in_force(mesh: &Mesh, shop: &Apps, outside: &Apps) -> Result<()> {
