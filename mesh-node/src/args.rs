@@ -80,6 +80,9 @@ pub struct Args {
     /// File that says how to reach the cluster, for a daemon that runs in no pod.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub kubeconfig: Option<PathBuf>,
+    /// Tell what happens to pods in the mesh as Events on them, to the cluster of the pod that this runs in, or by --kubeconfig.
+    #[arg(long, conflicts_with = "config")]
+    pub events: bool,
     /// The DaemonSet that runs this daemon. When it is deleted, the mesh is being uninstalled: pods leave, and hooks and maps go.
     #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with = "config", value_parser = daemon_set)]
     pub daemon_set: Option<(String, String)>,

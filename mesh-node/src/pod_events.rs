@@ -12,16 +12,16 @@ use crate::{
     repairs::{EnrolmentChange, EnrolmentEvent},
 };
 
-/// Tells those from here on, where the source is a cluster. Runs until dropped.
+/// Tells those from here on, where that is asked for. Runs until dropped.
 pub fn tell(args: &Args, shared: &Arc<Shared>) -> impl Future<Output = ()> + use<> {
     // Before anything happens.
-    let happened = args.kubernetes.then(|| shared.enrolment_events.follow());
+    let happened = args.events.then(|| shared.enrolment_events.follow());
     let (kubeconfig, node, shared) = (args.kubeconfig.clone(), args.node.clone(), shared.clone());
     async move {
         if let Some(happened) = happened {
             match mesh_kube::client(kubeconfig.as_deref()).await {
                 Ok(client) => follow(happened, &Events::by("mesh-node", &node, client), &node, &shared).await,
-                Err(error) => tracing::error!(%error, "no Event is written"),
+                Err(error) => tracing::error!(%error, "--events: none is written"),
             }
         }
         std::future::pending().await
