@@ -19,10 +19,15 @@ pub enum BucketError {
     /// More than one token a nanosecond, or an interval too long to be counted.
     #[error("the interval is from 1ms to 365 days, and no more than 1,000,000,000 tokens come in a second")]
     Interval,
+    /// It would take longer to fill than can be counted.
+    #[error("an empty bucket has to be full again within 290 years: fewer tokens, or more of them at a time")]
+    Slow,
 }
 
-/// The longest interval. A full bucket of it is still far within 64 bits of nanoseconds.
+/// The longest interval.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The longest that an empty bucket takes to fill: half of what 64 bits of nanoseconds hold, so that no sum with it overflows.
+const LONGEST_FILL: u64 = u64::MAX / 2;
 
 impl TokenBucket {
     /// A bucket of `size` tokens, full at first, of which `fill` come back each `interval`.
@@ -35,7 +40,13 @@ impl TokenBucket {
         }
         let bucket = Self { size, fill, interval };
         let in_bounds = (Duration::from_millis(1)..=LONGEST).contains(&interval) && bucket.apart() > 0;
-        in_bounds.then_some(bucket).ok_or(BucketError::Interval)
+        if !in_bounds {
+            return Err(BucketError::Interval);
+        }
+        if bucket.whole() > LONGEST_FILL {
+            return Err(BucketError::Slow);
+        }
+        Ok(bucket)
     }
 
     /// Nanoseconds from one token to the next.
@@ -43,14 +54,17 @@ impl TokenBucket {
         u64::try_from(self.interval.as_nanos() / u128::from(self.fill)).unwrap_or(u64::MAX)
     }
 
+    /// Nanoseconds in which an empty bucket fills.
+    fn whole(&self) -> u64 {
+        self.apart().saturating_mul(u64::from(self.size))
+    }
+
     /// Takes a token at `now`. `full_at` is when the bucket is full again if nobody takes any more, and so all that is
     /// known of it; both are nanoseconds since any moment. Gives the new one, or none where no token is left.
     #[must_use]
     pub fn take(&self, full_at: u64, now: u64) -> Option<u64> {
-        let apart = self.apart();
-        let after = full_at.max(now).saturating_add(apart);
-        let whole = apart.saturating_mul(u64::from(self.size));
-        (after - now <= whole).then_some(after)
+        let after = full_at.max(now).saturating_add(self.apart());
+        (after - now <= self.whole()).then_some(after)
     }
 
     /// The most tokens.
@@ -105,7 +119,8 @@ mod tests {
         assert_eq!(TokenBucket::new(1, 1, Duration::ZERO), Err(BucketError::Interval));
         assert_eq!(TokenBucket::new(1, u32::MAX, second), Err(BucketError::Interval));
         assert_eq!(TokenBucket::new(1, 1, LONGEST * 2), Err(BucketError::Interval));
-        let largest = TokenBucket::new(u32::MAX, 1, LONGEST).expect("a bucket");
+        assert_eq!(TokenBucket::new(u32::MAX, 1, LONGEST), Err(BucketError::Slow));
+        let largest = TokenBucket::new(u32::MAX, 1, second).expect("a bucket");
         assert!(largest.take(u64::MAX, 0).is_none(), "no number overflows");
     }
 }
