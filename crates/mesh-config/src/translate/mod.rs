@@ -41,8 +41,9 @@ use mesh_core::{Protocol, Snapshot, SpiffeId, WorkloadUid};
 use crate::config::{Config, NamedSecrets, Options};
 use crate::finding::Finding;
 use crate::kind::Kind;
+use crate::kubernetes::Pod;
 use crate::last_good::Contents;
-use crate::object::{Entry, Key, Object, ObjectSet};
+use crate::object::{Entry, Key, Located, Object, ObjectSet};
 use crate::served::Served;
 use crate::status::Statuses;
 use changes::Before;
@@ -219,7 +220,7 @@ impl Translator {
             pods::check_labels(&namespace.origin, labels, &mut findings);
         }
         self.findings.set(Owner::Namespace(Arc::clone(name)), findings);
-        self.dirty.pods.extend(pods_in(objects, name));
+        self.dirty.pods.extend(pods_in(objects, name).map(|(key, _)| key.clone()));
     }
 
     fn take_node(&mut self, name: &Arc<str>) {
@@ -231,10 +232,9 @@ impl Translator {
     }
 
     fn take_account(&mut self, key: &Key) {
-        let objects = &self.definitions.objects;
-        let concerned = pods_in(objects, &key.0);
-        let pods = concerned.filter(|pod| objects.pods.get(pod).is_some_and(|pod| pod.object.account == key.1));
-        self.dirty.pods.extend(pods);
+        let of_namespace = pods_in(&self.definitions.objects, &key.0);
+        let concerned = of_namespace.filter(|(_, pod)| pod.object.account == key.1);
+        self.dirty.pods.extend(concerned.map(|(key, _)| key.clone()));
     }
 
     /// What the objects mean now: the same configuration as before if nothing of its meaning changed.
@@ -292,9 +292,13 @@ fn place(entry: &Entry) -> (Kind, &Key, Option<usize>, Option<usize>) {
     (entry.id.kind, &entry.id.key, entry.origin.document, entry.origin.item)
 }
 
-fn pods_in(objects: &ObjectSet, namespace: &Arc<str>) -> impl Iterator<Item = Key> {
+fn pods_in<'a>(
+    objects: &'a ObjectSet,
+    namespace: &Arc<str>,
+) -> impl Iterator<Item = (&'a Key, &'a Located<Pod>)> + use<'a> {
     let from = (Arc::clone(namespace), Arc::from(""));
-    objects.pods.range(from..).map(|(key, _)| key.clone()).take_while(|key| key.0 == *namespace)
+    let namespace = Arc::clone(namespace);
+    objects.pods.range(from..).take_while(move |(key, _)| key.0 == namespace)
 }
 
 /// Reads a port number.
