@@ -139,7 +139,7 @@ const RESOURCE: Keep = Fields(&[
             NAMES[0],
             NAMES[1],
             ("labels", All),
-            ("annotations", Fields(&[("istio.io/dry-run", All)])),
+            ("annotations", Fields(&[("istio.io/dry-run", All), ("proxy.istio.io/config", All)])),
             ("creationTimestamp", All),
             ("generation", All),
         ]),

@@ -15,6 +15,14 @@ use crate::istio::{Age, Flaw, Remark, decode, policy_name};
 const WAYPOINT_CLASSES: [&str; 2] = ["mesh-waypoint", "istio-waypoint"];
 /// The classes whose Gateways let traffic in from outside, likewise.
 const INGRESS_CLASSES: [&str; 2] = ["mesh", "istio"];
+/// Where Istio's users write how a gateway's proxy is set up, such as `gatewayTopology`.
+const PROXY_CONFIG: [(&str, &str); 2] = [
+    ("metadata.annotations[proxy.istio.io/config]", "/metadata/annotations/proxy.istio.io~1config"),
+    (
+        "spec.infrastructure.annotations[proxy.istio.io/config]",
+        "/spec/infrastructure/annotations/proxy.istio.io~1config",
+    ),
+];
 /// Listeners of one Gateway; the API itself allows 64.
 const MAX_LISTENERS: usize = 64;
 
@@ -66,6 +74,7 @@ impl Gateway {
     pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
         let label = value.pointer("/metadata/labels/istio.io~1waypoint-for").and_then(Value::as_str);
         let waypoint_for = label.map(str::to_owned);
+        let mut remarks: Vec<_> = proxy_config(&value).collect();
         let resource = decode::<Spec>(value)?;
         let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
         let Some(spec) = resource.spec else {
@@ -73,7 +82,6 @@ impl Gateway {
         };
         let class: Arc<str> = spec.gateway_class_name.as_str().into();
         let name = policy_name(name);
-        let mut remarks = Vec::new();
         let role = if WAYPOINT_CLASSES.contains(&&*class) {
             spec.waypoint(&mut remarks)?
         } else if INGRESS_CLASSES.contains(&&*class) {
@@ -85,6 +93,15 @@ impl Gateway {
         };
         Ok(Self { name, class, role, waypoint_for, age, generation, remarks })
     }
+}
+
+/// Says of each of these annotations that it sets nothing up.
+fn proxy_config(value: &Value) -> impl Iterator<Item = Remark> {
+    let given = PROXY_CONFIG.into_iter().filter(|(_, pointer)| value.pointer(pointer).is_some());
+    given.map(|(field, _)| {
+        let message = "no PROXY protocol is read and no hops are trusted: the client is who connects to the gateway";
+        Remark::new(Code::FieldNotHonoured, field, message)
+    })
 }
 
 impl Spec {
