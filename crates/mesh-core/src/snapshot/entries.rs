@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{NodeName, Service, Workload, WorkloadUid};
+use crate::ordered::Ordered;
 
 /// Equality and hash by what the type borrows as.
 macro_rules! found_by {
@@ -99,14 +100,14 @@ found_by!(ByHost, str, |entry| &entry.0.hostname);
 #[derive(Debug, Clone)]
 pub(super) struct OnNode {
     node: NodeName,
-    pub(super) workloads: Arc<Vec<Arc<Workload>>>,
+    pub(super) workloads: Ordered<Workload>,
 }
 
 found_by!(OnNode, NodeName, |entry| &entry.node);
 
 impl OnNode {
     pub(super) fn new(node: &NodeName) -> Self {
-        Self { node: node.clone(), workloads: Arc::default() }
+        Self { node: node.clone(), workloads: Ordered::default() }
     }
 }
 

@@ -225,9 +225,7 @@ impl Snapshot {
             }
         }
         let mut on = self.by_node.get(&workload.node).cloned().unwrap_or_else(|| OnNode::new(&workload.node));
-        let beside = Arc::make_mut(&mut on.workloads);
-        let index = beside.partition_point(|other| other.key() < workload.key());
-        beside.insert(index, Arc::clone(&workload));
+        on.workloads.insert(Arc::clone(&workload));
         self.by_node.replace(on);
         self.workloads.insert(workload);
     }
@@ -244,8 +242,8 @@ impl Snapshot {
             }
         }
         if let Some(mut on) = self.by_node.get(&workload.node).cloned() {
-            Arc::make_mut(&mut on.workloads).retain(|other| !Arc::ptr_eq(other, &workload));
-            if on.workloads.is_empty() {
+            on.workloads.remove((namespace, name));
+            if on.workloads.iter().len() == 0 {
                 self.by_node.remove(&workload.node);
             } else {
                 self.by_node.replace(on);
