@@ -2,7 +2,6 @@
 //! in the mesh by its label alone.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +9,13 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::Client;
 use kube::ResourceExt as _;
-use kube::api::{Api, ListParams, Patch, PatchParams};
-use kube::runtime::controller::{Action, Error};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use serde_json::json;
-use tokio_stream::StreamExt as _;
+
+use crate::kubernetes;
 
 /// The taint. kubelet's `--register-with-taints` gives it to nodes that are new.
 pub(crate) const KEY: &str = "mesh.dev/agent-not-ready";
@@ -58,17 +58,11 @@ impl NodeTaint {
             .watches(self.pods.clone(), watcher::Config::default().labels(DAEMONS), of_pod)
             .watches(self.daemon_sets.clone(), own, of_all)
             .run(|node, taint| async move { taint.reconcile(&node).await }, later, Arc::clone(self));
-        let mut running = pin!(running);
-        while let Some(result) = running.next().await {
-            match result {
-                // It is gone meanwhile.
-                Ok(_) | Err(Error::ObjectNotFound(_)) => {}
-                Err(Error::ReconcilerFailed(error, node)) => {
-                    tracing::warn!(%node, %error, "the node's taint is not as its daemon is; it is tried again");
-                }
-                Err(error) => tracing::debug!(%error, "nodes are not followed; it is tried again"),
-            }
-        }
+        let failed = |node: &ObjectRef<DynamicObject>, error: &kube::Error| {
+            tracing::warn!(%node, %error, "the node's taint is not as its daemon is; it is tried again");
+        };
+        let lost = |error: &dyn std::error::Error| tracing::debug!(%error, "nodes are not followed; it is tried again");
+        kubernetes::report(running, failed, lost).await;
     }
 
     async fn reconcile(&self, node: &Node) -> Result<Action, kube::Error> {

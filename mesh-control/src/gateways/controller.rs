@@ -1,17 +1,12 @@
-//! What the controllers of Gateways and of routes have in common: what they look at, and what is told of what failed.
-
-use std::pin::pin;
+//! What the controllers of Gateways have in common: what they look at.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kube::Client;
-use kube::api::{Api, DynamicObject};
-use kube::runtime::controller::Error;
-use kube::runtime::reflector::ObjectRef;
+use kube::api::Api;
 use kube::runtime::{Controller, watcher};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_stream::{Stream, StreamExt as _};
 
 use super::manifest::{MANAGED, MANAGED_BY_US};
 use super::object::{GatewayObject, gateways};
@@ -30,21 +25,4 @@ pub(super) fn of_gateways(client: &Client) -> (Controller<GatewayObject>, mpsc::
         .owns(Api::<Service>::all(client.clone()), made())
         .reconcile_all_on(ReceiverStream::new(all));
     (controller, again)
-}
-
-/// Tells what failed of an object, and what keeps objects from being followed, for as long as a controller runs.
-pub(super) async fn report<O, E: std::error::Error + 'static>(
-    running: impl Stream<Item = Result<O, Error<E, watcher::Error>>>,
-    failed: impl Fn(&ObjectRef<DynamicObject>, &E),
-    lost: impl Fn(&dyn std::error::Error),
-) {
-    let mut running = pin!(running);
-    while let Some(result) = running.next().await {
-        match result {
-            // It is gone meanwhile.
-            Ok(_) | Err(Error::ObjectNotFound(_)) => {}
-            Err(Error::ReconcilerFailed(error, object)) => failed(&object, &error),
-            Err(error) => lost(&error),
-        }
-    }
 }

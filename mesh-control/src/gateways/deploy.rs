@@ -19,6 +19,7 @@ use super::condition::Condition;
 use super::controller;
 use super::manifest::{MANAGED, MANAGED_BY_US, Plan};
 use super::object::{GatewayObject, Scale, made_name};
+use crate::kubernetes;
 
 /// Pause before what failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(3);
@@ -95,7 +96,7 @@ pub(super) async fn follow(gateways: &Arc<Gateways>) {
     let (controller, again) = controller::of_gateways(client);
     let controller = controller.owns(Api::<ServiceAccount>::all(client.clone()), controller::made());
     let later = |_: Arc<GatewayObject>, _: &DeployError, _: Arc<Gateways>| Action::requeue(TRY_AGAIN);
-    let report = controller::report(
+    let report = kubernetes::report(
         controller.run(reconcile, later, gateways.clone()),
         |gateway, error| tracing::warn!(%gateway, %error, "Gateway not as it should be; it is tried again"),
         |error| tracing::warn!(%error, "Gateways are not followed; it is tried again"),

@@ -15,8 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Gateways;
 use super::condition::{Condition, written};
-use super::controller;
 use super::object::CONTROLLER;
+use crate::kubernetes;
 
 const GROUP: &str = "gateway.networking.k8s.io";
 /// The kinds, with the version by which they are written.
@@ -55,7 +55,7 @@ async fn of_kind(gateways: &Arc<Gateways>, (name, version): (&'static str, &str)
     let controller = Controller::new_with(api, watcher::Config::default(), resource)
         .reconcile_all_on(ReceiverStream::new(all))
         .run(reconcile, later, kind);
-    let report = controller::report(
+    let report = kubernetes::report(
         controller,
         |route, error| tracing::debug!(%route, %error, "status of a route not written; it is tried again"),
         // A kind that the cluster does not know is waited for.

@@ -17,6 +17,7 @@ use super::Gateways;
 use super::condition::{Condition, written};
 use super::controller;
 use super::object::{GatewayObject, Role, gateways as kind, made_name};
+use crate::kubernetes;
 
 /// Who writes it.
 const MANAGER: &str = "mesh-control-status";
@@ -29,7 +30,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 pub(super) async fn follow(gateways: &Arc<Gateways>) {
     let (controller, again) = controller::of_gateways(&gateways.client);
     let later = |_: Arc<GatewayObject>, _: &kube::Error, _: Arc<Gateways>| Action::requeue(TRY_AGAIN);
-    let report = controller::report(
+    let report = kubernetes::report(
         controller.run(reconcile, later, gateways.clone()),
         |gateway, error| tracing::warn!(%gateway, %error, "status of a Gateway not written; it is tried again"),
         |error| tracing::debug!(%error, "Gateways are not followed; it is tried again"),

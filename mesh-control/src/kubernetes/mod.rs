@@ -3,12 +3,14 @@
 mod ca_secret;
 mod gatekeeper;
 mod leader;
+mod report;
 
 use std::path::PathBuf;
 
 pub(crate) use ca_secret::CaSecret;
 pub(crate) use gatekeeper::KubernetesGatekeeper;
 pub(crate) use leader::Election;
+pub(crate) use report::report;
 
 /// How the cluster is used.
 #[derive(Debug, clap::Args)]
