@@ -187,6 +187,7 @@ const POD: Keep = Fields(&[
             NAMES[1],
             ("uid", All),
             ("labels", All),
+            ("annotations", Fields(&[("proxy.istio.io/config", All)])),
             ("ownerReferences", Each(&Fields(&[("kind", All), NAME, ("controller", All)]))),
         ]),
     ),

@@ -14,6 +14,7 @@ mod gate;
 pub mod hbone;
 pub mod identities;
 pub mod limits;
+pub mod proxy_protocol;
 mod record;
 pub mod reject;
 pub mod relay;

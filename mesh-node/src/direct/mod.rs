@@ -260,8 +260,12 @@ impl State {
 fn denial(snapshot: &Snapshot, members: &Members, connection: &Attested) -> Option<String> {
     let (client, server) = connection.netns_cookies;
     let (client, server): (&Workload, &Workload) = (members.get(&client)?, members.get(&server)?);
-    let facts =
-        Facts { peer: Peer::Kernel(&client.identity), client: connection.client.ip(), destination: connection.server };
+    let facts = Facts {
+        peer: Peer::Kernel(&client.identity),
+        client: connection.client.ip(),
+        forwarded: None,
+        destination: connection.server,
+    };
     authorize(snapshot, server, &facts).verdict.err().map(|denial| denial.to_string())
 }
 

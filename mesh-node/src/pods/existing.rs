@@ -211,7 +211,12 @@ impl ExistingOfPods {
 /// STRICT, since then all that it says is to be said under its identity.
 fn denial(snapshot: &Snapshot, workload: &Workload, connection: &TcpConnection, inbound: bool) -> Option<String> {
     if inbound {
-        let facts = Facts { peer: Peer::Unproven, client: connection.remote.ip(), destination: connection.local };
+        let facts = Facts {
+            peer: Peer::Unproven,
+            client: connection.remote.ip(),
+            forwarded: None,
+            destination: connection.local,
+        };
         return authorize(snapshot, workload, &facts).verdict.err().map(|denial| denial.to_string());
     }
     let mode = effective_mode(snapshot, workload, connection.local.port());

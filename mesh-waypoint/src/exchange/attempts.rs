@@ -231,7 +231,7 @@ impl Attempts<'_> {
         match key {
             HashKey::Header(name) => self.head.header(name)?.hash(&mut hasher),
             HashKey::QueryParameter(name) => self.head.query_parameter(name)?.hash(&mut hasher),
-            HashKey::SourceAddress => self.connection.arrival.client.address.ip().hash(&mut hasher),
+            HashKey::SourceAddress => self.head.arrival.client.address.ip().hash(&mut hasher),
             HashKey::Cookie { name, .. } => self.cookie(name)?.hash(&mut hasher),
         }
         Some(hasher.finish())

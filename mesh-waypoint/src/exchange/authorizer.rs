@@ -105,7 +105,7 @@ impl Asking<'_> {
         let mut answered = Answered::default();
         loop {
             let worker = &self.connection.worker;
-            let arrival = &self.connection.arrival;
+            let arrival = &head.arrival;
             let admitted =
                 admission::of_request(worker, self.snapshot, arrival, head, head.token.as_deref(), &answered);
             let Some(question) = admitted.map_err(|denial| Refusal::of_denial(&denial))? else { return Ok(body) };
@@ -206,7 +206,7 @@ impl Asking<'_> {
 
     /// What it is told of the request.
     fn check<'b>(&'b self, head: &'b Head, body: &RequestBody, shown: Option<Shown>) -> Check<'b> {
-        let arrival = &self.connection.arrival;
+        let arrival = &head.arrival;
         let (client, shared) = (&arrival.client, &self.connection.worker.shared);
         let headers = &head.parts.headers;
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());

@@ -9,7 +9,7 @@ use http::{
     request, response,
 };
 
-use crate::inbound::{Arrival, Target};
+use crate::inbound::{Arrival, Client, Connection, Target};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -50,7 +50,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Makes a request's fields those that go on to an endpoint.
-pub(super) fn prepare_request(parts: &mut request::Parts, arrival: &Arrival, upgrades: bool) {
+pub(super) fn prepare_request(parts: &mut request::Parts, connection: &Connection, arrival: &Arrival, upgrades: bool) {
     let headers = &mut parts.headers;
     let has_trailers = tokens(headers, &TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
     remove_hop_by_hop(headers, upgrades);
@@ -65,7 +65,7 @@ pub(super) fn prepare_request(parts: &mut request::Parts, arrival: &Arrival, upg
         None => drop(headers.remove(CLIENT_CERTIFICATE)),
     }
     match &arrival.target {
-        Target::Gateway(entrance) => from_outside(headers, arrival, entrance.tls),
+        Target::Gateway(entrance) => from_outside(headers, &connection.arrival.client, &arrival.client, entrance.https),
         Target::Service(..) | Target::Workload(_) => {
             headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
         }
@@ -73,17 +73,17 @@ pub(super) fn prepare_request(parts: &mut request::Parts, arrival: &Arrival, upg
     headers.entry(REQUEST_ID).or_insert_with(request_id);
 }
 
-/// What a gateway says of who is outside. What the client itself says of it is not believed, but for the addresses before its
-/// own, which stay in front for whoever knows whom to trust.
-fn from_outside(headers: &mut HeaderMap, arrival: &Arrival, tls: bool) {
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if tls { "https" } else { "http" }));
-    let address = arrival.client.address.ip();
+/// What a gateway says of who is outside: who sent the request to it, and whose it is. What the client itself says of it is not
+/// believed, but for the addresses before its own, which stay in front for whoever knows whom to trust.
+fn from_outside(headers: &mut HeaderMap, sender: &Client, client: &Client, https: bool) {
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if https { "https" } else { "http" }));
     let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-    let chain = before.map(str::to_owned).chain([address.to_string()]).collect::<Vec<_>>().join(",");
+    let sender = sender.address.ip().to_string();
+    let chain = before.map(str::to_owned).chain([sender]).collect::<Vec<_>>().join(",");
     if let Ok(chain) = HeaderValue::try_from(chain) {
         headers.insert(FORWARDED_FOR, chain);
     }
-    if let Ok(address) = HeaderValue::try_from(address.to_string()) {
+    if let Ok(address) = HeaderValue::try_from(client.address.ip().to_string()) {
         headers.insert(EXTERNAL_ADDRESS, address);
     }
 }

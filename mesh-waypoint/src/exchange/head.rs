@@ -1,6 +1,6 @@
 //! The head of a request: read with one meaning, or refused.
 
-use std::{borrow::Cow, rc::Rc, sync::Arc};
+use std::{borrow::Cow, rc::Rc};
 
 use http::{
     HeaderMap, HeaderValue, Method, Uri, Version as HttpVersion,
@@ -28,7 +28,8 @@ pub(super) struct Head {
     host: String,
     port: u16,
     scheme: &'static str,
-    client: Option<Arc<Workload>>,
+    /// Who sends it, and to what.
+    pub(super) arrival: Rc<Arrival>,
     /// The token that was verified.
     pub(super) token: Option<Rc<Token>>,
 }
@@ -38,7 +39,7 @@ impl Head {
     ///
     /// # Errors
     /// It has no reading, or more than one.
-    pub(super) fn read(mut parts: Parts, arrival: &Arrival) -> Result<Self, Refusal> {
+    pub(super) fn read(mut parts: Parts, arrival: &Rc<Arrival>) -> Result<Self, Refusal> {
         framing::check_request(&parts)?;
         let authority = authority_of(&parts, &arrival.target)?;
         check_expectation(&parts)?;
@@ -52,7 +53,7 @@ impl Head {
             parts,
             port: arrival.target.port(),
             scheme: arrival.target.scheme(),
-            client: arrival.client.workload.clone(),
+            arrival: arrival.clone(),
             token: None,
         })
     }
@@ -172,7 +173,7 @@ impl RequestView for Head {
     }
 
     fn client(&self) -> Option<&Workload> {
-        self.client.as_deref()
+        self.arrival.client.workload.as_deref()
     }
 
     fn claim(&self, names: &[Box<str>]) -> &[String] {

@@ -20,7 +20,7 @@ use super::{
     reply::{Flag, Refusal},
 };
 use crate::{
-    inbound::{Chunk, Connection, Flow, Target},
+    inbound::{Arrival, Chunk, Connection, Flow, Target},
     telemetry::{AttemptSpan, BadInput, Ended, Noted, Outcome, Parties, RequestSpan, Sender, Upstream},
     upstream::{Cluster, Endpoint},
 };
@@ -28,6 +28,8 @@ use crate::{
 /// The account of one exchange. Both bodies and the exchange itself hold it, and the last of them to go is the end.
 pub(crate) struct Ledger {
     connection: Rc<Connection>,
+    /// Who sends it, and to what.
+    pub(super) arrival: Rc<Arrival>,
     /// What moves of it.
     pub(super) flow: Rc<Flow>,
     began: Instant,
@@ -78,7 +80,8 @@ impl Ledger {
         connection.worker.counts.begin();
         let told = connection.told();
         let noted = Noted::of(&told, connection.worker.shared.telemetry.flows.is_heard(), request);
-        let span = connection.begin_span(&told, request);
+        let arrival = connection.arrival.of_request(&request.headers);
+        let span = connection.begin_span(&told, &arrival, request);
         let flow = connection.begin();
         let is_grpc = is_grpc(&request.headers);
         if is_grpc {
@@ -86,6 +89,7 @@ impl Ledger {
         }
         Rc::new(Self {
             flow,
+            arrival,
             span,
             told,
             noted,
@@ -257,7 +261,7 @@ impl Ledger {
     }
 
     fn count(&self) {
-        let (arrival, worker) = (&self.connection.arrival, &self.connection.worker);
+        let (arrival, worker) = (&*self.arrival, &self.connection.worker);
         let listeners;
         let source = match &arrival.target {
             Target::Gateway(_) => {
@@ -308,7 +312,7 @@ impl Ledger {
         let token = self.token.get().map(|token| token.as_ref());
         let ended = Ended {
             noted,
-            arrival: &self.connection.arrival,
+            arrival: &self.arrival,
             status: self.status.get(),
             grpc: self.grpc.get(),
             flags: self.flag.get().as_str(),

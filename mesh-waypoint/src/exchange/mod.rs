@@ -84,11 +84,11 @@ async fn forward(
         return Err(reply::overloaded());
     }
     let came_by = if parts.version == http::Version::HTTP_2 { Version::Http2 } else { Version::Http1 };
-    let mut head = Head::read(parts, &connection.arrival)?;
+    let mut head = Head::read(parts, &ledger.arrival)?;
     let worker = &connection.worker;
     let (snapshot, generation) = worker.snapshot();
     // First: a policy sees what goes on, and neither what stays behind nor what a client claims of itself.
-    fields::prepare_request(&mut head.parts, &connection.arrival, upgrading.is_some());
+    fields::prepare_request(&mut head.parts, connection, &head.arrival, upgrading.is_some());
     ledger.note_request_id(&head.parts.headers);
     if snapshot.policies().has_request_authentication() {
         Box::pin(token::read(connection, (&snapshot, generation), &mut head, ledger)).await?;

@@ -123,7 +123,7 @@ fn asked_for<'a>(snapshot: &Snapshot, target: &'a Target, head: &Head) -> Cow<'a
 }
 
 fn at_arrival(connection: &Connection, target: &Target, snapshot: &Snapshot, head: &Head) -> Result<Known, Refusal> {
-    let arrival = &connection.arrival;
+    let arrival = &head.arrival;
     match target {
         Target::Service(service, port) => {
             let client = arrival.client.identity.as_ref().map(SpiffeId::namespace);
@@ -148,7 +148,7 @@ fn at_gateway(connection: &Connection, entrance: &Entrance, head: &Head) -> Resu
         return Err(Refusal::new(421, "this connection is another host's", Flag::NoRoute));
     }
     let Serves::Requests { table, to_https } = &listener.serves else { return Err(no_route()) };
-    if *to_https && !entrance.tls {
+    if *to_https && !entrance.https {
         let target = head.target.as_str();
         let location = HeaderValue::try_from(format!("https://{}{target}", head.authority.host()));
         return location.map(Known::ByHttps).map_err(|_| Refusal::new(400, "malformed target", Flag::NoRoute));
@@ -164,7 +164,7 @@ pub(super) async fn course(
     ledger: &Rc<Ledger>,
 ) -> Result<Course, Refusal> {
     let snapshot = state.0;
-    let target = asked_for(snapshot, &connection.arrival.target, head);
+    let target = asked_for(snapshot, &ledger.arrival.target, head);
     let table = match at_arrival(connection, &target, snapshot, head)? {
         Known::Rules(table) => Some(table),
         Known::Nothing => None,
@@ -176,7 +176,7 @@ pub(super) async fn course(
     };
     let found = table.as_ref().map(|table| table.find(head));
     let rule = found.iter().flatten().map(|found| &**found.rule).next();
-    limits::judge(&connection.worker, state, &connection.arrival, &target, head, rule).map_err(Refusal::of_limit)?;
+    limits::judge(&connection.worker, state, &head.arrival, &target, head, rule).map_err(Refusal::of_limit)?;
     let Some(found) = found else {
         let cluster = ClusterKey::of_target(&target).ok_or_else(no_route)?;
         return Ok(Course::Forward(Plan::of_cluster(cluster)));

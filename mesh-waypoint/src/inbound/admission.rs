@@ -54,7 +54,8 @@ fn facts_of(arrival: &Arrival) -> Facts<'_> {
     let client = &arrival.client;
     Facts {
         peer: client.identity.as_ref().map_or(Peer::Unproven, Peer::Certificate),
-        client: client.address.ip(),
+        client: client.peer.ip(),
+        forwarded: Some(client.address.ip()),
         destination: destination_of(&arrival.target),
     }
 }

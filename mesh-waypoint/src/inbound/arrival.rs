@@ -1,9 +1,12 @@
 //! What a tunnel is for: who sends, and to what.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
-use ::http::HeaderValue;
-use mesh_core::{Protocol, Service, Snapshot, Speaks, SpiffeId, TraceContext, Workload, l7::Waypoint};
+use ::http::{HeaderMap, HeaderValue};
+use mesh_core::{
+    Protocol, Service, Snapshot, Speaks, SpiffeId, TraceContext, Workload,
+    l7::{Waypoint, topology::forwarded_client},
+};
 use mesh_transport::hbone::{Authority, ConnectRequest};
 
 use crate::{args::GatewayName, worker::Worker};
@@ -39,8 +42,11 @@ pub(crate) enum NotOurs {
 pub(crate) struct Client {
     /// By certificate of the mesh; none for who comes from outside.
     pub(crate) identity: Option<SpiffeId>,
-    /// The client's address, by the word of its node where the address is the tunnel's own.
+    /// The client's address, by the word of its node where the address is the tunnel's own; at a gateway by the word of those
+    /// before it that are believed.
     pub(crate) address: SocketAddr,
+    /// Who has connected: the client, or a proxy before the gateway.
+    pub(crate) peer: SocketAddr,
     /// The workload of that address and identity, where known.
     pub(crate) workload: Option<Arc<Workload>>,
 }
@@ -54,6 +60,10 @@ pub(crate) struct Entrance {
     pub(crate) server: Option<Arc<str>>,
     /// Whether TLS ended here.
     pub(crate) tls: bool,
+    /// Whether the client speaks https, to this gateway or to a proxy before it that is believed.
+    pub(crate) https: bool,
+    /// How many proxies before it are believed.
+    pub(crate) trusted_proxies: u32,
 }
 
 /// What was asked for.
@@ -112,9 +122,9 @@ impl Arrival {
         Ok(Self { client, target, asked, declared, trace, client_certificate: Some(client_certificate) })
     }
 
-    /// A connection from outside, at a gateway.
-    pub(crate) fn from_outside(peer: SocketAddr, entrance: Entrance) -> Self {
-        let client = Client { identity: None, address: peer, workload: None };
+    /// A connection from outside, at a gateway: who has connected, and for whom.
+    pub(crate) fn from_outside(peer: SocketAddr, address: SocketAddr, entrance: Entrance) -> Self {
+        let client = Client { identity: None, address, peer, workload: None };
         Self {
             client,
             target: Target::Gateway(entrance),
@@ -126,6 +136,30 @@ impl Arrival {
     }
 }
 
+impl Arrival {
+    /// The same of one request, which a proxy before the gateway that is believed may have sent on for another client than that of
+    /// the connection (`x-forwarded-for`), and by another scheme (`x-forwarded-proto`).
+    pub(crate) fn of_request(self: &Rc<Self>, headers: &HeaderMap) -> Rc<Self> {
+        let Target::Gateway(entrance) = &self.target else { return self.clone() };
+        if entrance.trusted_proxies == 0 {
+            return self.clone();
+        }
+        let lines = headers.get_all("x-forwarded-for").iter().map(|line| line.to_str().unwrap_or("?"));
+        let client = forwarded_client(lines, entrance.trusted_proxies);
+        let https = match headers.get("x-forwarded-proto").map(HeaderValue::as_bytes) {
+            Some(b"https") => true,
+            Some(b"http") => false,
+            _ => entrance.https,
+        };
+        let mut own = Self { target: Target::Gateway(Entrance { https, ..entrance.clone() }), ..Self::clone(self) };
+        if let Some(client) = client {
+            // Which port it has is not said.
+            own.client.address = SocketAddr::new(client, 0);
+        }
+        Rc::new(own)
+    }
+}
+
 impl Client {
     fn of(snapshot: &Snapshot, peer: SocketAddr, request: &ConnectRequest) -> Self {
         let peer = SocketAddr::new(peer.ip().to_canonical(), 0);
@@ -134,7 +168,7 @@ impl Client {
         let address = said.map_or(peer, |said| SocketAddr::new(peer.ip(), said.port()));
         let workload = snapshot.workload_by_address(address.ip());
         let workload = workload.filter(|workload| workload.identity == request.peer).cloned();
-        Self { identity: Some(request.peer.clone()), address, workload }
+        Self { identity: Some(request.peer.clone()), address, peer: address, workload }
     }
 
     /// The identity as logs have it.
@@ -155,7 +189,7 @@ impl Target {
     /// The scheme of requests for it, as their client sees it.
     pub(crate) const fn scheme(&self) -> &'static str {
         match self {
-            Self::Gateway(Entrance { tls: true, .. }) => "https",
+            Self::Gateway(Entrance { https: true, .. }) => "https",
             Self::Gateway(_) | Self::Service(..) | Self::Workload(_) => "http",
         }
     }

@@ -57,7 +57,7 @@ pub(crate) struct Connection {
     /// This thread.
     pub(crate) worker: Rc<Worker>,
     /// What the tunnel is for.
-    pub(crate) arrival: Arrival,
+    pub(crate) arrival: Rc<Arrival>,
     /// Set where an HTTP/1.1 connection becomes something else after the response.
     upgrade: RefCell<Option<Upgrade>>,
     /// No request has come yet.
@@ -68,7 +68,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     fn new(worker: Rc<Worker>, arrival: Arrival, pulse: &Rc<Pulse>) -> Rc<Self> {
-        let (upgrade, fresh, pulse) = (RefCell::default(), Cell::new(true), pulse.clone());
+        let (upgrade, fresh, pulse, arrival) = (RefCell::default(), Cell::new(true), pulse.clone(), Rc::new(arrival));
         Rc::new(Self { _counted: Counted::one(&worker), worker, arrival, upgrade, fresh, pulse })
     }
 
@@ -85,9 +85,9 @@ impl Connection {
     }
 
     /// Begins a request's span, where it has one. The first request belongs to the trace of the tunnel, unless it has its own.
-    pub(crate) fn begin_span(&self, told: &Told, request: &mut Parts) -> Option<Rc<RequestSpan>> {
+    pub(crate) fn begin_span(&self, told: &Told, arrival: &Arrival, request: &mut Parts) -> Option<Rc<RequestSpan>> {
         let tracer = self.worker.shared.tracer.as_ref()?;
-        RequestSpan::begin(tracer, &told.tracing, &self.arrival, self.fresh.replace(false), request)
+        RequestSpan::begin(tracer, &told.tracing, arrival, self.fresh.replace(false), request)
     }
 
     /// After this response the connection is no longer HTTP's.
@@ -235,6 +235,19 @@ pub(super) async fn refuse_http2(worker: &Worker, mut stream: impl Duplex) {
     const PROTOCOL_ERROR: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     worker.shared.telemetry.bad_inputs.count(Sender::Client, BadInput::Http2);
     if stream.write_all(&[&SETTINGS[..], &PROTOCOL_ERROR].concat()).await.is_ok() {
+        part(stream).await;
+    }
+}
+
+/// Answers a header of the PROXY protocol where nobody has asked for one: whom it names is nobody's to believe.
+pub(super) async fn refuse_proxied(worker: &Worker, arrival: &Arrival, mut stream: impl Duplex) {
+    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    worker.shared.telemetry.bad_inputs.count(Sender::Client, BadInput::ProxyProtocol);
+    tracing::info!(
+        target: "access", client = %arrival.client.peer, port = arrival.target.port(),
+        "connection refused: a header of the PROXY protocol came, and nobody has asked for one (gatewayTopology.proxyProtocol)"
+    );
+    if stream.write_all(ANSWER).await.is_ok() {
         part(stream).await;
     }
 }

@@ -15,7 +15,7 @@ use mesh_core::SpiffeId;
 use mesh_transport::hbone::{ConnectRequest, ServeError, Tunnel, TunnelEnd, TunnelStream};
 use tokio::net::TcpStream;
 
-pub(crate) use self::arrival::{Arrival, Entrance, Target};
+pub(crate) use self::arrival::{Arrival, Client, Entrance, Target};
 pub(crate) use self::flow::{Chunk, Flow, Stalled};
 pub(crate) use self::http::{Connection, LocalExecutor};
 pub(crate) use self::pulse::{Lifeless, Patience};
@@ -92,6 +92,7 @@ pub(crate) async fn speak(worker: Rc<Worker>, arrival: Arrival, mut stream: impl
         // On the heap each: a connection costs what its own kind needs, and one that has said nothing yet costs little.
         Sniffed::Http1 => Box::pin(http::serve_http1(worker, arrival, stream)).await,
         Sniffed::Http2 => Box::pin(http::serve_http2(worker, arrival, stream)).await,
+        Sniffed::Proxied => http::refuse_proxied(&worker, &arrival, stream).await,
         Sniffed::NoHttp2 => http::refuse_http2(&worker, stream).await,
         Sniffed::Other => Box::pin(tcp::carry(&worker, &arrival, stream)).await,
     }

@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use mesh_transport::proxy_protocol;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     time::timeout,
@@ -30,6 +31,8 @@ pub(super) enum Sniffed {
     Http2,
     /// What begins as HTTP/2 does, and is none.
     NoHttp2,
+    /// A header of the PROXY protocol, which nobody has asked for here.
+    Proxied,
     /// Something else.
     Other,
 }
@@ -73,7 +76,8 @@ fn classify(read: &[u8], declared: Declared) -> Option<Sniffed> {
         return Some(if is_settings(frame) { Sniffed::Http2 } else { Sniffed::NoHttp2 });
     }
     if declared == Declared::Http {
-        return Some(Sniffed::Http1);
+        let is_proxied = proxy_protocol::begins_like_one(read);
+        return Some(if is_proxied { Sniffed::Proxied } else { Sniffed::Http1 });
     }
     // RFC 9112, section 2.2: a server should ignore an empty line before a request.
     let line = read.strip_prefix(b"\r\n").unwrap_or(read);
@@ -143,5 +147,6 @@ mod tests {
         for read in [&b"\x16\x03\x01"[..], b"PING\r\n", b"\0"] {
             assert_eq!(classify(read, Declared::Http), Some(Sniffed::Http1), "its parser answers 400");
         }
+        assert_eq!(classify(b"PROXY TCP4 203.0.113.7 ", Declared::Http), Some(Sniffed::Proxied));
     }
 }

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use mesh_transport::proxy_protocol;
 use rustls::server::Acceptor;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
@@ -23,23 +24,37 @@ pub(super) struct Hello {
     pub(super) read: Bytes,
 }
 
+/// Why there is no such message.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoHello {
+    /// A header of the PROXY protocol came instead.
+    #[error("a header of the PROXY protocol came, and nobody has asked for one (gatewayTopology.proxyProtocol)")]
+    Proxied,
+    /// It is none, too long, took too long, or broke off.
+    #[error(transparent)]
+    Other(#[from] io::Error),
+}
+
 /// Reads it.
 ///
 /// # Errors
-/// It is no such message, too long, or took too long.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Hello> {
-    timeout(PATIENCE, whole(stream)).await?
+/// See [`NoHello`].
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Hello, NoHello> {
+    timeout(PATIENCE, whole(stream)).await.map_err(io::Error::from)?
 }
 
-async fn whole(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Hello> {
+async fn whole(stream: &mut (impl AsyncRead + Unpin)) -> Result<Hello, NoHello> {
     let (mut acceptor, mut read) = (Acceptor::default(), BytesMut::with_capacity(2048));
     let mut seen = 0;
     loop {
         if read.len() > MAX_HELLO {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the client's first message is too long"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the client's first message is too long").into());
         }
         if stream.read_buf(&mut read).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        if proxy_protocol::begins_like_one(&read) {
+            return Err(NoHello::Proxied);
         }
         while seen < read.len() {
             seen += acceptor.read_tls(&mut &read[seen..])?;
@@ -50,7 +65,7 @@ async fn whole(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Hello> {
                 let server = accepted.client_hello().server_name().map(|name| name.to_ascii_lowercase().into());
                 return Ok(Hello { server, read: read.freeze() });
             }
-            Err((error, _)) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            Err((error, _)) => return Err(io::Error::new(io::ErrorKind::InvalidData, error).into()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A gateway's listeners: where those come in that are no part of the mesh.
 
 mod hello;
+mod proxied;
 mod serve;
 mod sockets;
 mod tls;
@@ -10,7 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 use mesh_core::{
     LabelSet, Protocol, Snapshot, Workload,
     l7::{
-        GATEWAY_NAME,
+        GATEWAY_NAME, Topology,
         gateway::{Listener, PortListeners, Tls},
     },
 };
@@ -33,6 +34,8 @@ pub(crate) struct Own {
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     ports: HashMap<u16, Arc<Port>>,
+    /// What stands before the gateway.
+    pub(crate) topology: Topology,
     /// The workload that this process is, whose policies hold for what comes in.
     pub(crate) own: Option<Arc<Workload>>,
 }
@@ -79,7 +82,10 @@ impl Listeners {
             let bound = workload.and_then(|workload| target_port(snapshot, workload, number)).unwrap_or(number);
             (number, Arc::new(Port { number, bound, listeners: PortListeners::new(all), configs }))
         };
-        Self { ports: by_port.into_iter().map(port).collect(), own: workload.cloned() }
+        let pod = own.pod.as_ref().map(|pod| (&*pod.namespace, &*pod.name));
+        let pod = pod.or_else(|| workload.map(|workload| (&*workload.namespace, &*workload.name)));
+        let topology = snapshot.l7().topologies().of((namespace, name), pod);
+        Self { ports: by_port.into_iter().map(port).collect(), topology, own: workload.cloned() }
     }
 
     /// One port.

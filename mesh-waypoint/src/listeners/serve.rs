@@ -7,10 +7,15 @@ use mesh_core::l7::gateway::{Listener, Serves, Tls};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Port, hello};
+use super::{
+    Port,
+    hello::{self, NoHello},
+    proxied::{self, NotProxied},
+};
 use crate::{
     duplex::{Duplex, Prefixed},
-    inbound::{self, Arrival, Entrance},
+    inbound::{self, Arrival, Entrance, Lifeless},
+    telemetry::{BadInput, Sender},
     worker::Worker,
 };
 
@@ -19,20 +24,37 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The fatal alert `unrecognized_name` (RFC 6066, section 3), in a record of TLS.
 const NO_SUCH_SERVER: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
+/// Who has connected, and for whom: another than itself where a balancer says so.
+#[derive(Debug, Clone, Copy)]
+struct From {
+    peer: SocketAddr,
+    client: SocketAddr,
+}
+
 /// Serves what came in at a port of the gateway, until its end.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, number: u16) {
+pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, number: u16) {
     let _counted = worker.shared.count_connection();
+    let listeners = worker.listeners();
     // The configuration may have closed it meanwhile.
-    let Some(port) = worker.listeners().port(number).cloned() else { return };
+    let Some(port) = listeners.port(number).cloned() else { return };
     // Small answers must not wait for acknowledgements.
     let _ = stream.set_nodelay(true);
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let (mut from, mut read) = (From { peer, client: peer }, Bytes::new());
+    if listeners.topology.proxy_protocol {
+        match proxied::read(&mut stream).await {
+            Ok((source, rest)) => (from.client, read) = (source.unwrap_or(peer), rest),
+            Err(error) => return not_proxied(&worker, from, number, &error),
+        }
+    }
+    let stream = Prefixed::new(read, stream);
+    let trusted_proxies = listeners.topology.trusted_proxies;
     let served = if port.listeners.is_tls() {
-        Box::pin(secured(worker, stream, peer, &port)).await
+        Box::pin(secured(worker, stream, from, (&port, trusted_proxies))).await
     } else {
-        let entrance = Entrance { port: number, server: None, tls: false };
+        let entrance = Entrance { port: number, server: None, tls: false, https: false, trusted_proxies };
         match port.listeners.all().first().cloned() {
-            Some(listener) => carry(worker, Prefixed::new(Bytes::new(), stream), peer, &listener, entrance).await,
+            Some(listener) => carry(worker, stream, from, &listener, entrance).await,
             None => Ok(()),
         }
     };
@@ -41,17 +63,44 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     }
 }
 
+/// Ends a connection that does not begin as it has to.
+fn not_proxied(worker: &Worker, from: From, port: u16, error: &NotProxied) {
+    match error {
+        NotProxied::Silent => {}
+        NotProxied::Late => worker.shared.telemetry.own.lifeless(Lifeless::Head),
+        NotProxied::Malformed(_) | NotProxied::Broken(_) => refused(worker, from, port, &error),
+    }
+}
+
+fn refused(worker: &Worker, from: From, port: u16, error: &dyn std::fmt::Display) {
+    worker.shared.telemetry.bad_inputs.count(Sender::Client, BadInput::ProxyProtocol);
+    tracing::info!(target: "access", client = %from.peer, port, %error, "connection refused");
+}
+
 /// Finds the listener by the name of the server that the client asks for.
-async fn secured(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, port: &Port) -> io::Result<()> {
-    let hello = hello::read(&mut stream).await?;
+async fn secured(
+    worker: Rc<Worker>,
+    mut stream: impl Duplex + 'static,
+    from: From,
+    (port, trusted_proxies): (&Port, u32),
+) -> io::Result<()> {
+    let hello = match hello::read(&mut stream).await {
+        Ok(hello) => hello,
+        Err(error @ NoHello::Proxied) => {
+            refused(&worker, from, port.number, &error);
+            return Ok(());
+        }
+        Err(NoHello::Other(error)) => return Err(error),
+    };
     let listener = match hello.server.as_deref() {
         Some(server) => port.listeners.for_host(server),
         None => port.listeners.for_any_host(),
     };
-    let entrance = Entrance { port: port.number, server: hello.server.clone(), tls: true };
+    let server = hello.server.clone();
+    let entrance = Entrance { port: port.number, server, tls: true, https: true, trusted_proxies };
     let stream = Prefixed::new(hello.read, stream);
     let Some(listener) = listener else {
-        tracing::info!(target: "access", client = %peer, server = hello.server.as_deref(), port = port.number, "no listener for that server");
+        tracing::info!(target: "access", client = %from.client, server = hello.server.as_deref(), port = port.number, "no listener for that server");
         // To whom bytes are carried, who might speak another version of TLS, an answer of our own would be one of theirs
         // (TLSRoute: the connection is closed).
         if port.listeners.all().iter().any(|known| matches!(known.serves, Serves::Connections(_))) {
@@ -60,14 +109,14 @@ async fn secured(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, po
         return refuse(stream).await;
     };
     if listener.tls == Tls::Passthrough {
-        return carry(worker, stream, peer, listener, entrance).await;
+        return carry(worker, stream, from, listener, entrance).await;
     }
     let Some(config) = port.config(listener) else { return refuse(stream).await };
     let handshake = TlsAcceptor::from(config.clone()).accept(stream);
     match timeout(HANDSHAKE, handshake).await? {
-        Ok(stream) => carry(worker, stream, peer, listener, entrance).await,
+        Ok(stream) => carry(worker, stream, from, listener, entrance).await,
         Err(error) => {
-            tracing::info!(target: "access", client = %peer, server = hello.server.as_deref(), %error, "handshake failed");
+            tracing::info!(target: "access", client = %from.client, server = hello.server.as_deref(), %error, "handshake failed");
             Ok(())
         }
     }
@@ -81,18 +130,18 @@ async fn refuse(mut stream: impl Duplex) -> io::Result<()> {
 async fn carry(
     worker: Rc<Worker>,
     stream: impl Duplex + 'static,
-    peer: SocketAddr,
+    from: From,
     listener: &Arc<Listener>,
     entrance: Entrance,
 ) -> io::Result<()> {
     let server = entrance.server.clone();
-    let arrival = Arrival::from_outside(peer, entrance);
+    let arrival = Arrival::from_outside(from.peer, from.client, entrance);
     match &listener.serves {
         Serves::Requests { .. } => inbound::speak(worker, arrival, stream).await,
         Serves::Connections(_) => match listener.connection_route(server.as_deref()) {
             Some(route) => inbound::tcp::carry_by(&worker, &arrival, stream, &route.backends).await,
             None => tracing::info!(
-                target: "access", client = %peer, server = server.as_deref(), port = listener.port, "no route for the connection"
+                target: "access", client = %from.client, server = server.as_deref(), port = listener.port, "no route for the connection"
             ),
         },
     }

@@ -44,6 +44,8 @@ pub(crate) enum BadInput {
     Upgrade,
     /// A connection that broke the rules of HTTP/2.
     Http2,
+    /// A header of the PROXY protocol that is none, that is missing, or that nobody asked for.
+    ProxyProtocol,
 }
 
 impl BadInput {
@@ -58,6 +60,7 @@ impl BadInput {
             Self::MalformedBody => "malformed_body",
             Self::Upgrade => "upgrade",
             Self::Http2 => "http2",
+            Self::ProxyProtocol => "proxy_protocol",
         }
     }
 }

@@ -88,14 +88,14 @@ pub(crate) async fn get(url: &str, more: &[&str]) -> (String, String) {
 }
 
 /// A certificate for these hosts by an authority of its own, as files; and as a Secret's manifest.
-struct Certificate {
+pub(crate) struct Certificate {
     roots: PathBuf,
     chain: String,
     key: String,
 }
 
 impl Certificate {
-    fn new(world: &World, name: &str, hosts: &[&str]) -> Self {
+    pub(crate) fn new(world: &World, name: &str, hosts: &[&str]) -> Self {
         let authority_key = rcgen::KeyPair::generate().expect("key");
         let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).expect("parameters");
         authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -111,7 +111,7 @@ impl Certificate {
         Self { roots, chain: chain.pem(), key: key.serialize_pem() }
     }
 
-    fn secret(&self, name: &str) -> String {
+    pub(crate) fn secret(&self, name: &str) -> String {
         let indent = |text: &str| text.trim_end().replace('\n', "\n    ");
         let roots = std::fs::read_to_string(&self.roots).expect("roots");
         format!(
@@ -123,7 +123,7 @@ impl Certificate {
         )
     }
 
-    fn roots(&self) -> &str {
+    pub(crate) fn roots(&self) -> &str {
         self.roots.to_str().expect("a path")
     }
 

@@ -19,6 +19,7 @@ mod key_sets;
 mod metrics;
 mod names;
 mod origination;
+mod proxied;
 mod rate_limits;
 mod requests;
 mod routes;

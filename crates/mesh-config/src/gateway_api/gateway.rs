@@ -3,26 +3,19 @@
 use std::sync::Arc;
 
 use mesh_core::PolicyName;
+use mesh_core::l7::topology::TopologyPart;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::listener::{AllowedNamespaces, Listener, RawListener};
 use crate::code::Code;
 use crate::finding::ObjectName;
-use crate::istio::{Age, Flaw, Remark, decode, policy_name};
+use crate::istio::{Age, Flaw, PROXY_CONFIG, ProxyConfig, Remark, decode, policy_name};
 
 /// The classes whose Gateways are waypoints: ours, and Istio's, whose manifests people have.
 const WAYPOINT_CLASSES: [&str; 2] = ["mesh-waypoint", "istio-waypoint"];
 /// The classes whose Gateways let traffic in from outside, likewise.
 const INGRESS_CLASSES: [&str; 2] = ["mesh", "istio"];
-/// Where Istio's users write how a gateway's proxy is set up, such as `gatewayTopology`.
-const PROXY_CONFIG: [(&str, &str); 2] = [
-    ("metadata.annotations[proxy.istio.io/config]", "/metadata/annotations/proxy.istio.io~1config"),
-    (
-        "spec.infrastructure.annotations[proxy.istio.io/config]",
-        "/spec/infrastructure/annotations/proxy.istio.io~1config",
-    ),
-];
 /// Listeners of one Gateway; the API itself allows 64.
 const MAX_LISTENERS: usize = 64;
 
@@ -35,6 +28,8 @@ pub struct Gateway {
     pub class: Arc<str>,
     /// What it is.
     pub role: Role,
+    /// What it says of what stands before it.
+    pub topology: TopologyPart,
     /// The label `istio.io/waypoint-for`.
     pub waypoint_for: Option<String>,
     /// When it was made.
@@ -74,7 +69,7 @@ impl Gateway {
     pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
         let label = value.pointer("/metadata/labels/istio.io~1waypoint-for").and_then(Value::as_str);
         let waypoint_for = label.map(str::to_owned);
-        let mut remarks: Vec<_> = proxy_config(&value).collect();
+        let ProxyConfig { topology, mut remarks } = proxy_config(&value)?;
         let resource = decode::<Spec>(value)?;
         let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
         let Some(spec) = resource.spec else {
@@ -91,17 +86,26 @@ impl Gateway {
             remarks.push(Remark::new(Code::NotEnforced, "spec.gatewayClassName", message));
             Role::Foreign
         };
-        Ok(Self { name, class, role, waypoint_for, age, generation, remarks })
+        if !matches!(role, Role::Ingress(_)) && topology != TopologyPart::default() {
+            let message = "gatewayTopology is about gateways that let traffic in";
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("metadata.annotations[{PROXY_CONFIG}]"), message));
+        }
+        Ok(Self { name, class, role, topology, waypoint_for, age, generation, remarks })
     }
 }
 
-/// Says of each of these annotations that it sets nothing up.
-fn proxy_config(value: &Value) -> impl Iterator<Item = Remark> {
-    let given = PROXY_CONFIG.into_iter().filter(|(_, pointer)| value.pointer(pointer).is_some());
-    given.map(|(field, _)| {
-        let message = "no PROXY protocol is read and no hops are trusted: the client is who connects to the gateway";
-        Remark::new(Code::FieldNotHonoured, field, message)
-    })
+/// What Istio's users write of how the gateway's proxy is set up, at the Gateway itself or at what is made for it.
+fn proxy_config(value: &Value) -> Result<ProxyConfig, Flaw> {
+    let mut whole = ProxyConfig::default();
+    for place in ["metadata", "spec.infrastructure"] {
+        let pointer = format!("/{}/annotations/{}", place.replace('.', "/"), PROXY_CONFIG.replace('/', "~1"));
+        if let Some(text) = value.pointer(&pointer).and_then(Value::as_str) {
+            let read = ProxyConfig::of_text(text, &format!("{place}.annotations[{PROXY_CONFIG}]"))?;
+            whole.topology = read.topology.or(whole.topology);
+            whole.remarks.extend(read.remarks);
+        }
+    }
+    Ok(whole)
 }
 
 impl Spec {

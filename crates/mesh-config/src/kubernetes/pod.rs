@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod as KubePod, PodStatus};
 use mesh_core::LabelSet;
+use mesh_core::l7::topology::TopologyPart;
 use mesh_core::labels::{self, Labels};
 
 use super::Address;
+use crate::istio::{PROXY_CONFIG, ProxyConfig};
 use crate::probes::ProbePorts;
 use crate::texts;
 
@@ -35,6 +37,8 @@ pub struct Pod {
     pub ready: bool,
     /// Where kubelet knocks; boxed, since few Pods have more than a port or two.
     pub probes: Option<Box<ProbePorts>>,
+    /// How its proxy is set up, where its annotation says something of that; or why that cannot be read.
+    pub proxy_config: Option<Box<Result<TopologyPart, String>>>,
 }
 
 impl Pod {
@@ -60,6 +64,7 @@ impl Pod {
             ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             ready: is_ready(status),
             probes: probes.map(Box::new),
+            proxy_config: proxy_config(pod).map(Box::new),
         }
     }
 
@@ -75,6 +80,15 @@ fn controller(pod: &KubePod) -> Option<(&str, &str)> {
     let controller = owners.iter().find(|owner| owner.controller == Some(true));
     let owner = controller.or(owners.first())?;
     (!owner.name.is_empty()).then_some((owner.kind.as_str(), owner.name.as_str()))
+}
+
+/// What its annotation says of what stands before a gateway; all else in it is a sidecar's business, and here there is none.
+fn proxy_config(pod: &KubePod) -> Option<Result<TopologyPart, String>> {
+    let text = pod.metadata.annotations.as_ref()?.get(PROXY_CONFIG)?;
+    match ProxyConfig::of_text(text, PROXY_CONFIG) {
+        Ok(read) => Some(read.topology).filter(|said| *said != TopologyPart::default()).map(Ok),
+        Err(flaw) => Some(Err(format!("{}: {}", flaw.field, flaw.message))),
+    }
 }
 
 /// By the Ready condition. A hand-written Pod without conditions is ready unless its phase says otherwise.

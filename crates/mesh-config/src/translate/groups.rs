@@ -113,6 +113,7 @@ impl Translator {
             }
         }
         let l7 = l7.with_routes(routes.into_iter().chain(attached).collect()).with_gateways(gateways.all);
+        let l7 = l7.with_topologies(gateways::topologies(objects, &mut findings));
         targets::report_idle(objects, policies, services, &workloads, &l7, &mut findings);
         self.findings.set(Owner::L7, findings);
         let changed = l7 != *self.snapshot.l7();

@@ -150,6 +150,8 @@ impl Translator {
         match entry.id.kind {
             Kind::Pod => {
                 self.dirty.pods.insert(key.clone());
+                // What stands before a gateway is nothing that a workload has.
+                self.dirty.l7 |= [before, now].into_iter().flatten().any(says_topology);
             }
             Kind::Service => {
                 self.dirty.services.insert(key.clone());
@@ -176,6 +178,7 @@ impl Translator {
             Kind::MeshConfig => {
                 self.dirty.providers = true;
                 self.dirty.policies = true;
+                self.dirty.l7 = true;
             }
             Kind::Gateway
             | Kind::IstioGateway
@@ -285,6 +288,11 @@ impl Translator {
         self.settle_groups(&mut changes);
         changes
     }
+}
+
+/// Whether it is a Pod that says what stands before it.
+fn says_topology(entry: &Entry) -> bool {
+    matches!(&entry.object, Object::Pod(pod) if pod.proxy_config.is_some())
 }
 
 /// What tells an entry from others of its source.

@@ -14,6 +14,7 @@ pub mod resilience;
 pub mod rule;
 pub mod split;
 pub mod table;
+pub mod topology;
 pub mod traffic;
 pub mod waypoint;
 
@@ -26,6 +27,7 @@ pub use request::RequestView;
 pub use resilience::{Abort, Fault, Percent, Retry, RetryOn, Timeouts};
 pub use rule::{Action, Backend, BackendTarget, HeaderEdits, Rule, RuleRef};
 pub use table::{Found, HostRules, Precedence, RouteTable};
+pub use topology::{Topologies, Topology};
 pub use traffic::{TrafficPolicy, TrafficRule};
 pub use waypoint::{GATEWAY_NAME, Guard, Served, WAYPOINT_PORT, Waypoint};
 
@@ -56,6 +58,7 @@ pub struct L7 {
     workload_waypoints: HashMap<WorkloadUid, Arc<Waypoint>>,
     guards: HashMap<WorkloadUid, Vec<Guard>>,
     gateways: Vec<Arc<Gateway>>,
+    topologies: Topologies,
 }
 
 impl PartialEq for L7 {
@@ -66,6 +69,7 @@ impl PartialEq for L7 {
             && self.workload_waypoints == other.workload_waypoints
             && self.guards == other.guards
             && self.gateways == other.gateways
+            && self.topologies == other.topologies
     }
 }
 
@@ -109,6 +113,19 @@ impl L7 {
     pub fn with_gateways(mut self, gateways: Vec<Arc<Gateway>>) -> Self {
         self.gateways = gateways;
         self
+    }
+
+    /// What stands before gateways.
+    #[must_use]
+    pub fn with_topologies(mut self, topologies: Topologies) -> Self {
+        self.topologies = topologies;
+        self
+    }
+
+    /// What stands before gateways.
+    #[must_use]
+    pub const fn topologies(&self) -> &Topologies {
+        &self.topologies
     }
 
     /// All gateways, the oldest first.

@@ -21,8 +21,18 @@ pub struct Facts<'a> {
     pub peer: Peer<'a>,
     /// Where the connection comes from, by the kernel's word.
     pub client: IpAddr,
+    /// Whom that one connects for, by the word of a proxy that is trusted: what `remoteIpBlocks` are about. None where it speaks
+    /// for itself.
+    pub forwarded: Option<IpAddr>,
     /// The workload's own address and port.
     pub destination: SocketAddr,
+}
+
+impl Facts<'_> {
+    /// Whose the connection is in the end.
+    pub(super) fn remote(&self) -> IpAddr {
+        self.forwarded.unwrap_or(self.client)
+    }
 }
 
 /// Who connects, and what proves it.
@@ -424,7 +434,8 @@ fn tested(test: &Test, facts: &Facts<'_>) -> bool {
         Test::ServiceAccount(accounts) => {
             identity.is_some_and(|id| accounts.contain(id.namespace(), id.service_account()))
         }
-        Test::SourceIp(blocks) | Test::RemoteIp(blocks) => blocks.contain(facts.client),
+        Test::SourceIp(blocks) => blocks.contain(facts.client),
+        Test::RemoteIp(blocks) => blocks.contain(facts.remote()),
         Test::DestinationIp(blocks) => blocks.contain(facts.destination.ip()),
         Test::DestinationPort(ports) => ports.binary_search(&facts.destination.port()).is_ok(),
         Test::Request(_) => false,

@@ -148,7 +148,8 @@ fn found(place: Place<'_>, facts: &Facts<'_>) -> String {
         Test::Principal(_) => of_identity(|id| id.principal().to_owned()),
         Test::Namespace(_) => of_identity(|id| id.namespace().to_owned()),
         Test::ServiceAccount(_) => of_identity(|id| format!("{}/{}", id.namespace(), id.service_account())),
-        Test::SourceIp(_) | Test::RemoteIp(_) => facts.client.to_canonical().to_string(),
+        Test::SourceIp(_) => facts.client.to_canonical().to_string(),
+        Test::RemoteIp(_) => facts.remote().to_canonical().to_string(),
         Test::DestinationIp(_) => facts.destination.ip().to_canonical().to_string(),
         Test::DestinationPort(_) => facts.destination.port().to_string(),
         // Left out where there is none, and so never the reason.

@@ -45,7 +45,8 @@ pub(crate) fn paths(action: Action, values: &[&str]) -> Arc<AuthorizationPolicy>
 fn allowed_with(policies: &[Arc<AuthorizationPolicy>], request: &Request, token: Option<&Token>) -> bool {
     let identity = SpiffeId::new(&TrustDomain::default(), "shop", "web").unwrap();
     let destination = "10.96.0.1:80".parse().unwrap();
-    let facts = Facts { peer: Peer::Certificate(&identity), client: "10.0.0.1".parse().unwrap(), destination };
+    let facts =
+        Facts { peer: Peer::Certificate(&identity), client: "10.0.0.1".parse().unwrap(), forwarded: None, destination };
     let policies: Vec<_> = policies.iter().collect();
     let request = RequestFacts { view: request, token };
     match authorize_request(&policies, &facts, &request, &Answered::default()) {
@@ -104,7 +105,8 @@ fn who_and_what_have_to_hold_together() {
 fn where_nobody_reads_requests_what_is_asked_of_them_opens_nothing() {
     let identity = SpiffeId::new(&TrustDomain::default(), "shop", "web").unwrap();
     let destination = "10.96.0.1:80".parse().unwrap();
-    let facts = Facts { peer: Peer::Certificate(&identity), client: "10.0.0.1".parse().unwrap(), destination };
+    let facts =
+        Facts { peer: Peer::Certificate(&identity), client: "10.0.0.1".parse().unwrap(), forwarded: None, destination };
     for (action, allowed) in [(Action::Allow, false), (Action::Deny, false), (Action::Audit, true)] {
         let policy = about(action, RequestTest::Method(patterns(&["PUT"])));
         assert_eq!(authorize_connection(&[&policy], &facts).verdict.is_ok(), allowed, "{action:?}");

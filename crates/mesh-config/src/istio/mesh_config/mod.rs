@@ -6,10 +6,11 @@ mod provider;
 
 use std::sync::Arc;
 
+use mesh_core::l7::topology::TopologyPart;
 use mesh_core::provider::Provider;
 use serde_json::{Map, Value};
 
-use super::{Flaw, Remark};
+use super::{Flaw, ProxyConfig, Remark};
 use crate::code::Code;
 use crate::document::{Format, documents};
 use crate::finding::ObjectName;
@@ -29,6 +30,8 @@ pub struct MeshConfig {
     pub trust_domain: Option<String>,
     /// The root namespace that it names.
     pub root_namespace: Option<String>,
+    /// What stands before gateways (`defaultConfig.gatewayTopology`).
+    pub topology: TopologyPart,
     /// What is worth a finding.
     pub remarks: Vec<Remark>,
 }
@@ -63,6 +66,11 @@ impl MeshConfig {
                 "extensionProviders" => self.providers = provider::providers(value, &field, &mut self.remarks)?,
                 "trustDomain" => self.trust_domain = Some(text(value, &field)?),
                 "rootNamespace" => self.root_namespace = Some(text(value, &field)?),
+                "defaultConfig" => {
+                    let read = ProxyConfig::of(value, &field)?;
+                    self.topology = read.topology;
+                    self.remarks.extend(read.remarks);
+                }
                 _ => self.ignore(field),
             }
         }

@@ -4,6 +4,7 @@ mod credentials;
 mod hosts;
 mod istio;
 mod kubernetes;
+mod topologies;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use self::credentials::Keychain;
 pub(super) use self::hosts::pattern;
 pub(super) use self::istio::{Routes, VirtualServiceRoutes};
 pub(super) use self::kubernetes::{Attachment, NotAttached, attach};
+pub(super) use self::topologies::topologies;
 use super::policies::{by_age, report};
 use crate::config::{NamedSecrets, Options};
 use crate::finding::Finding;
