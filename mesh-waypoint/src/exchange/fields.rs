@@ -9,6 +9,8 @@ use http::{
     request, response,
 };
 
+use mesh_core::l7::topology::CertificateForwarding;
+
 use crate::inbound::{Arrival, Client, Connection, Target};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -59,11 +61,7 @@ pub(super) fn prepare_request(parts: &mut request::Parts, connection: &Connectio
     }
     // The client has been told to go on by the one who reads its body: us.
     headers.remove(EXPECT);
-    // Who the client is says its certificate, and never the client.
-    match &arrival.client_certificate {
-        Some(certificate) => drop(headers.insert(CLIENT_CERTIFICATE, certificate.clone())),
-        None => drop(headers.remove(CLIENT_CERTIFICATE)),
-    }
+    forward_certificate(headers, arrival);
     match &arrival.target {
         Target::Gateway(entrance) => from_outside(headers, &connection.arrival.client, &arrival.client, entrance.https),
         Target::Service(..) | Target::Workload(_) => {
@@ -71,6 +69,27 @@ pub(super) fn prepare_request(parts: &mut request::Parts, connection: &Connectio
         }
     }
     headers.entry(REQUEST_ID).or_insert_with(request_id);
+}
+
+/// Who the client is says its certificate, and never the client; unless a gateway is told to believe who stands before it.
+fn forward_certificate(headers: &mut HeaderMap, arrival: &Arrival) {
+    let forwarding = match &arrival.target {
+        Target::Gateway(entrance) => entrance.topology.certificates,
+        Target::Service(..) | Target::Workload(_) => CertificateForwarding::SanitizeSet,
+    };
+    match (forwarding, &arrival.client_certificate) {
+        (CertificateForwarding::AlwaysForwardOnly, _) | (CertificateForwarding::ForwardOnly, Some(_)) => {}
+        (CertificateForwarding::SanitizeSet, Some(certificate)) => {
+            headers.insert(CLIENT_CERTIFICATE, certificate.clone());
+        }
+        (CertificateForwarding::AppendForward, Some(certificate)) => {
+            let before = headers.get_all(CLIENT_CERTIFICATE).iter().map(HeaderValue::as_bytes);
+            let all = before.chain([certificate.as_bytes()]).collect::<Vec<_>>().join(&b","[..]);
+            // Octets that may be in a field may be in it.
+            headers.insert(CLIENT_CERTIFICATE, HeaderValue::from_bytes(&all).unwrap_or_else(|_| certificate.clone()));
+        }
+        (CertificateForwarding::Sanitize, _) | (_, None) => drop(headers.remove(CLIENT_CERTIFICATE)),
+    }
 }
 
 /// What a gateway says of who is outside: who sent the request to it, and whose it is. What the client itself says of it is not

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc};
 use ::http::{HeaderMap, HeaderValue};
 use mesh_core::{
     Protocol, Service, Snapshot, Speaks, SpiffeId, TraceContext, Workload,
-    l7::{Waypoint, topology::forwarded_client},
+    l7::{Topology, Waypoint, topology::forwarded_client},
 };
 use mesh_transport::hbone::{Authority, ConnectRequest};
 
@@ -62,8 +62,8 @@ pub(crate) struct Entrance {
     pub(crate) tls: bool,
     /// Whether the client speaks https, to this gateway or to a proxy before it that is believed.
     pub(crate) https: bool,
-    /// How many proxies before it are believed.
-    pub(crate) trusted_proxies: u32,
+    /// What stands before the gateway, and what is believed of it.
+    pub(crate) topology: Topology,
 }
 
 /// What was asked for.
@@ -101,7 +101,7 @@ pub(crate) struct Arrival {
     pub(crate) declared: Declared,
     /// The span of the tunnel's set-up, as the client's node names it.
     pub(crate) trace: Option<TraceContext>,
-    /// The `x-forwarded-client-cert` that its requests carry on; none for clients without an identity.
+    /// What `x-forwarded-client-cert` says of the client; none for clients without a certificate.
     pub(crate) client_certificate: Option<HeaderValue>,
 }
 
@@ -122,8 +122,12 @@ impl Arrival {
         Ok(Self { client, target, asked, declared, trace, client_certificate: Some(client_certificate) })
     }
 
-    /// A connection from outside, at a gateway: who has connected, and for whom.
-    pub(crate) fn from_outside(peer: SocketAddr, address: SocketAddr, entrance: Entrance) -> Self {
+    /// A connection from outside, at a gateway: who has connected, and for whom; and what is told of a certificate.
+    pub(crate) fn from_outside(
+        (peer, address): (SocketAddr, SocketAddr),
+        client_certificate: Option<HeaderValue>,
+        entrance: Entrance,
+    ) -> Self {
         let client = Client { identity: None, address, peer, workload: None };
         Self {
             client,
@@ -131,7 +135,7 @@ impl Arrival {
             asked: None,
             declared: Declared::Http,
             trace: None,
-            client_certificate: None,
+            client_certificate,
         }
     }
 }
@@ -141,11 +145,11 @@ impl Arrival {
     /// the connection (`x-forwarded-for`), and by another scheme (`x-forwarded-proto`).
     pub(crate) fn of_request(self: &Rc<Self>, headers: &HeaderMap) -> Rc<Self> {
         let Target::Gateway(entrance) = &self.target else { return self.clone() };
-        if entrance.trusted_proxies == 0 {
+        if entrance.topology.trusted_proxies == 0 {
             return self.clone();
         }
         let lines = headers.get_all("x-forwarded-for").iter().map(|line| line.to_str().unwrap_or("?"));
-        let client = forwarded_client(lines, entrance.trusted_proxies);
+        let client = forwarded_client(lines, entrance.topology.trusted_proxies);
         let https = match headers.get("x-forwarded-proto").map(HeaderValue::as_bytes) {
             Some(b"https") => true,
             Some(b"http") => false,

@@ -1,5 +1,6 @@
 //! A gateway's listeners: where those come in that are no part of the mesh.
 
+mod client_certificate;
 mod hello;
 mod proxied;
 mod serve;

@@ -3,12 +3,16 @@
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh_core::l7::gateway::{Listener, Serves, Tls};
+use http::HeaderValue;
+use mesh_core::l7::{
+    Topology,
+    gateway::{Listener, Serves, Tls},
+};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Port,
+    Port, client_certificate,
     hello::{self, NoHello},
     proxied::{self, NotProxied},
 };
@@ -48,13 +52,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
         }
     }
     let stream = Prefixed::new(read, stream);
-    let trusted_proxies = listeners.topology.trusted_proxies;
+    let topology = listeners.topology;
     let served = if port.listeners.is_tls() {
-        Box::pin(secured(worker, stream, from, (&port, trusted_proxies))).await
+        Box::pin(secured(worker, stream, from, (&port, topology))).await
     } else {
-        let entrance = Entrance { port: number, server: None, tls: false, https: false, trusted_proxies };
+        let entrance = Entrance { port: number, server: None, tls: false, https: false, topology };
         match port.listeners.all().first().cloned() {
-            Some(listener) => carry(worker, stream, from, &listener, entrance).await,
+            Some(listener) => carry(worker, stream, (from, None), &listener, entrance).await,
             None => Ok(()),
         }
     };
@@ -82,7 +86,7 @@ async fn secured(
     worker: Rc<Worker>,
     mut stream: impl Duplex + 'static,
     from: From,
-    (port, trusted_proxies): (&Port, u32),
+    (port, topology): (&Port, Topology),
 ) -> io::Result<()> {
     let hello = match hello::read(&mut stream).await {
         Ok(hello) => hello,
@@ -97,7 +101,7 @@ async fn secured(
         None => port.listeners.for_any_host(),
     };
     let server = hello.server.clone();
-    let entrance = Entrance { port: port.number, server, tls: true, https: true, trusted_proxies };
+    let entrance = Entrance { port: port.number, server, tls: true, https: true, topology };
     let stream = Prefixed::new(hello.read, stream);
     let Some(listener) = listener else {
         tracing::info!(target: "access", client = %from.client, server = hello.server.as_deref(), port = port.number, "no listener for that server");
@@ -109,12 +113,16 @@ async fn secured(
         return refuse(stream).await;
     };
     if listener.tls == Tls::Passthrough {
-        return carry(worker, stream, from, listener, entrance).await;
+        return carry(worker, stream, (from, None), listener, entrance).await;
     }
     let Some(config) = port.config(listener) else { return refuse(stream).await };
     let handshake = TlsAcceptor::from(config.clone()).accept(stream);
     match timeout(HANDSHAKE, handshake).await? {
-        Ok(stream) => carry(worker, stream, from, listener, entrance).await,
+        Ok(stream) => {
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let shown = shown.and_then(client_certificate::describe);
+            carry(worker, stream, (from, shown), listener, entrance).await
+        }
         Err(error) => {
             tracing::info!(target: "access", client = %from.client, server = hello.server.as_deref(), %error, "handshake failed");
             Ok(())
@@ -130,12 +138,12 @@ async fn refuse(mut stream: impl Duplex) -> io::Result<()> {
 async fn carry(
     worker: Rc<Worker>,
     stream: impl Duplex + 'static,
-    from: From,
+    (from, certificate): (From, Option<HeaderValue>),
     listener: &Arc<Listener>,
     entrance: Entrance,
 ) -> io::Result<()> {
     let server = entrance.server.clone();
-    let arrival = Arrival::from_outside(from.peer, from.client, entrance);
+    let arrival = Arrival::from_outside((from.peer, from.client), certificate, entrance);
     match &listener.serves {
         Serves::Requests { .. } => inbound::speak(worker, arrival, stream).await,
         Serves::Connections(_) => match listener.connection_route(server.as_deref()) {

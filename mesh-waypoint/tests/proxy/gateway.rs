@@ -128,7 +128,7 @@ impl Certificate {
     }
 
     /// Its chain and key as files, for a client.
-    fn files(&self, at: &Path) -> (String, String) {
+    pub(crate) fn files(&self, at: &Path) -> (String, String) {
         let (chain, key) = (at.join("client.crt"), at.join("client.key"));
         std::fs::write(&chain, &self.chain).expect("chain");
         std::fs::write(&key, &self.key).expect("key");

@@ -277,3 +277,66 @@ spec: {hosts: ['*'], gateways: [edge], http: [{route: [{destination: {host: outs
         assert_eq!(by("x-other: y").await, "301");
     });
 }
+
+/// What becomes of `x-forwarded-client-cert`, by what the gateway is told of who stands before it.
+#[test]
+fn servers_are_told_of_certificates_as_the_gateway_is_told_to() {
+    const ISTIO: &str = "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 8000, name: http, protocol: HTTP}, hosts: ['*']}
+  - {port: {number: 4430, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: OPTIONAL_MUTUAL, credentialName: cert}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: edge, namespace: shop}
+spec: {hosts: ['*'], gateways: [edge], http: [{route: [{destination: {host: outside}}]}]}
+---
+";
+    run_as(GATEWAY, "", async |world| {
+        let outside = serve(OUTSIDE, 8080, false).await;
+        let certificate = Certificate::new(&world, "cert", &["a.example"]);
+        let (chain, key) = certificate.files(world.home());
+        let forged = ["--header", "x-forwarded-client-cert: Hash=forged"];
+        let https = [&["--cacert", certificate.roots()][..], &forged].concat();
+        let shown = [&https[..], &["--cert", &chain, "--key", &key]].concat();
+        let told = async |url: &str, arguments: &[&str]| {
+            assert_eq!(get(url, arguments).await.0, "200");
+            let told = field(&outside, "x-forwarded-client-cert")?;
+            // Of the certificate itself the beginning.
+            Some(told.split(';').map(|part| part.chars().take(14).collect::<String>()).collect::<Vec<_>>().join(" "))
+        };
+        for (mode, with_one, without) in [
+            ("", "set", None),
+            ("SANITIZE", "none", None),
+            ("SANITIZE_SET", "set", None),
+            ("APPEND_FORWARD", "appended", None),
+            ("FORWARD_ONLY", "forged", None),
+            ("ALWAYS_FORWARD_ONLY", "forged", Some("Hash=forged")),
+        ] {
+            let topology =
+                if mode.is_empty() { "{}".to_owned() } else { format!("{{forwardClientCertDetails: {mode}}}") };
+            world.configure(&format!("{}{ISTIO}{}", behind(&topology, ""), certificate.secret("cert")));
+            let settled = async {
+                loop {
+                    let kind = match told("https://a.example:4430/", &shown).await.as_deref() {
+                        None => "none",
+                        Some("Hash=forged") => "forged",
+                        Some(told) if told.starts_with("Hash=forged,Ha") => "appended",
+                        Some(told) if told.contains("Cert=") && told.contains("DNS=a.example") => "set",
+                        Some(_) => "?",
+                    };
+                    let others =
+                        [told("https://a.example:4430/", &https).await, told("http://a.example:8000/", &forged).await];
+                    if kind == with_one && others.iter().all(|other| other.as_deref() == without) {
+                        return;
+                    }
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), settled).await.unwrap_or_else(|_| panic!("{mode}"));
+        }
+    });
+}
