@@ -278,10 +278,7 @@ spec: {hosts: ['*'], gateways: [edge], http: [{route: [{destination: {host: outs
     });
 }
 
-/// What becomes of `x-forwarded-client-cert`, by what the gateway is told of who stands before it.
-#[test]
-fn servers_are_told_of_certificates_as_the_gateway_is_told_to() {
-    const ISTIO: &str = "apiVersion: networking.istio.io/v1
+const MUTUAL: &str = "apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: edge, namespace: shop}
 spec:
@@ -296,6 +293,10 @@ metadata: {name: edge, namespace: shop}
 spec: {hosts: ['*'], gateways: [edge], http: [{route: [{destination: {host: outside}}]}]}
 ---
 ";
+
+/// What becomes of `x-forwarded-client-cert`, by what the gateway is told of who stands before it.
+#[test]
+fn servers_are_told_of_certificates_as_the_gateway_is_told_to() {
     run_as(GATEWAY, "", async |world| {
         let outside = serve(OUTSIDE, 8080, false).await;
         let certificate = Certificate::new(&world, "cert", &["a.example"]);
@@ -319,7 +320,7 @@ spec: {hosts: ['*'], gateways: [edge], http: [{route: [{destination: {host: outs
         ] {
             let topology =
                 if mode.is_empty() { "{}".to_owned() } else { format!("{{forwardClientCertDetails: {mode}}}") };
-            world.configure(&format!("{}{ISTIO}{}", behind(&topology, ""), certificate.secret("cert")));
+            world.configure(&format!("{}{MUTUAL}{}", behind(&topology, ""), certificate.secret("cert")));
             let settled = async {
                 loop {
                     let kind = match told("https://a.example:4430/", &shown).await.as_deref() {
