@@ -79,7 +79,7 @@ enum Command {
     Top(top::Top),
     /// Serves a page on loopback: the live graph of services, certificates, what is denied and why.
     Dashboard(dashboard::Dashboard),
-    /// Says what becomes of a connection: where it goes, how, which policies are asked, and what stops it.
+    /// Says what becomes of a connection or a request: where it goes, how, which policies are asked, and what stops it.
     Why(why::Question),
     /// Asks the policies alone.
     #[command(subcommand)]
@@ -91,7 +91,7 @@ enum Command {
     Analyze(analyze::Analyze),
     /// Says where a connection to an address goes, and how.
     Resolve(resolve::Resolve),
-    /// Says which rule a request belongs to, and what becomes of it, without sending it.
+    /// Says who reads a request, which policies, limits and rule it meets, and who gets it, without sending it.
     Route(route::Route),
     /// Everything that the mesh makes of a pod or a service.
     #[command(subcommand, visible_alias = "desc")]
@@ -156,7 +156,7 @@ async fn run(Arguments { cluster, command }: &Arguments) -> anyhow::Result<Outco
         Command::Log(log) => log.run(cluster).await,
         Command::Analyze(analyze) => analyze.run(cluster).await,
         Command::Resolve(resolve) => resolve.run(),
-        Command::Route(route) => route.run(),
+        Command::Route(route) => route.run(cluster).await,
         Command::Describe(describe) => describe.run(cluster).await,
         Command::Join(join) => join.run(cluster).await,
         Command::Waypoint(waypoint) => waypoint.run(cluster).await,

@@ -31,7 +31,7 @@ pub(crate) struct Reach {
 }
 
 /// Which waypoints or gateways to ask: the one of --socket, or those of the cluster.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct WaypointReach {
     /// The admin socket of a waypoint or gateway of this machine. Without it and a kubeconfig, /run/mesh/waypoint.sock.
     #[arg(long, visible_alias = "waypoint", value_name = "PATH", env = "MESH_WAYPOINT_SOCKET")]
@@ -39,6 +39,12 @@ pub(crate) struct WaypointReach {
 }
 
 impl Reach {
+    /// Whether a cluster's are asked, as [`Reach::find`] decides.
+    pub(crate) fn is_of_a_cluster(&self, cluster: &ClusterArguments) -> anyhow::Result<bool> {
+        let by_name = self.node.is_some();
+        Ok(matches!(place(self.socket.as_deref(), DEFAULT_SOCKET, by_name, cluster)?, Place::Cluster))
+    }
+
     pub(crate) async fn find(&self, cluster: &ClusterArguments) -> anyhow::Result<Asking> {
         let by_name = self.node.is_some();
         match place(self.socket.as_deref(), DEFAULT_SOCKET, by_name, cluster)? {

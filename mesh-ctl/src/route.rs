@@ -1,239 +1,193 @@
-//! `mesh-ctl route`: what becomes of a request, by the routes of the Service that it is sent to. Nothing is sent.
+//! `mesh-ctl route`, and `why` of a request: who reads a request, what each of them decides, and who gets it. Nothing is sent.
 
-use std::borrow::Cow;
+mod tell;
+
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::{Context as _, anyhow};
 use clap::Args;
-use hyper::Uri;
+use mesh_admin::{RequestQuestion, RequestWhy, path};
 use mesh_config::load;
-use mesh_core::l7::{Action, Backend, BackendTarget, Found, RequestView, path};
-use mesh_core::{Snapshot, Workload};
-use serde::Serialize;
+use mesh_core::why::{NoToken, SameNode, Tokens};
+use mesh_jwt::{AssumedClaims, Moment};
 
 use crate::Outcome;
+use crate::cluster::ClusterArguments;
+use crate::daemon::{Daemon, Refused};
 use crate::manifests::Reading;
 use crate::output::{Format, print, print_value};
+use crate::reach::{Asking, Reach, WaypointReach};
 
-/// Says which rule a request belongs to, and what becomes of it, without sending it.
+/// The longest file of claims that is read, in bytes.
+const MAX_CLAIMS: u64 = 64 << 10;
+
+/// Says who reads a request, which policies, limits and rule it meets, and who gets it, without sending it.
 #[derive(Debug, Args)]
 #[command(after_help = crate::EXIT_CODES)]
 pub(crate) struct Route {
-    /// What is asked for: http://SERVICE.NAMESPACE[:PORT]/PATH?QUERY.
-    url: Uri,
-    /// A directory of manifests, or one file.
-    #[arg(long, value_name = "PATH")]
-    config: PathBuf,
-    /// The method.
-    #[arg(short = 'X', long, default_value = "GET")]
-    method: String,
-    /// A field of the request's header, as `NAME: VALUE`; may be given several times.
-    #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = header_field)]
-    headers: Vec<(String, String)>,
-    /// Who sends it: NAMESPACE/POD, the name of a pod or of its owner, or an address.
+    /// What is asked for: http://SERVICE.NAMESPACE[:PORT]/PATH?QUERY; with --gateway, http[s]://HOST[:PORT]/PATH?QUERY.
+    url: String,
+    /// Who sends it: NAMESPACE/POD, the name of a pod or of its owner, or an address; with --gateway, an address outside.
     #[arg(long, value_name = "SRC")]
     from: Option<String>,
+    /// The gateway that it comes in at from outside: its Gateway, or its pod.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    gateway: Option<String>,
+    /// The namespace of names that say none; the sender's own without it.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    #[command(flatten)]
+    head: Head,
+    /// Answers by a directory of manifests, or one file, in place of a daemon.
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Asks the waypoint or gateway with this admin socket, in place of a daemon.
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["socket", "node", "config"])]
+    waypoint: Option<PathBuf>,
+    #[command(flatten)]
+    reach: Reach,
+    #[command(flatten)]
+    reading: Reading,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
-    #[command(flatten)]
-    reading: Reading,
 }
 
-fn header_field(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("write NAME: VALUE")?;
-    Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+/// What a request says beside its URL.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Head {
+    /// The method of a request.
+    #[arg(short = 'X', long, default_value = "GET")]
+    method: String,
+    /// A field of a request's header, as `NAME: VALUE`; may be given several times. `Host: NAME` asks for another host.
+    #[arg(short = 'H', long = "header", value_name = "FIELD")]
+    headers: Vec<String>,
+    /// What the token of a request claims: a JSON object, a token whose signature nobody asks for, or @FILE with either.
+    #[arg(long, value_name = "CLAIMS")]
+    claims: Option<String>,
 }
 
-/// A request that nobody sends.
-struct Request<'a> {
-    route: &'a Route,
-    host: String,
-    port: u16,
-    /// In normal form, as a waypoint reads it.
-    path: Cow<'a, str>,
-    client: Option<Arc<Workload>>,
+/// Who answers a question about a request.
+pub(crate) enum Answering<'a> {
+    /// A directory of manifests, or one file.
+    Manifests(&'a PathBuf, &'a Reading, SameNode),
+    /// A daemon or daemons.
+    Daemons(&'a Reach),
 }
 
-impl RequestView for Request<'_> {
-    fn method(&self) -> &str {
-        &self.route.method
-    }
-
-    fn scheme(&self) -> &str {
-        "http"
-    }
-
-    fn host(&self) -> &str {
-        &self.host
-    }
-
-    fn port(&self) -> u16 {
-        self.port
-    }
-
-    fn path(&self) -> &str {
-        &self.path
-    }
-
-    fn query(&self) -> Option<&str> {
-        self.route.url.query()
-    }
-
-    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        let fields = self.route.headers.iter().filter(|(known, _)| known == name);
-        let values: Vec<&str> = fields.map(|(_, value)| value.as_str()).collect();
-        (!values.is_empty()).then(|| Cow::Owned(values.join(",")))
-    }
-
-    fn client(&self) -> Option<&Workload> {
-        self.client.as_deref()
+impl Head {
+    /// A question about a request with this head.
+    pub(crate) fn question(&self, url: &str) -> anyhow::Result<RequestQuestion> {
+        Ok(RequestQuestion {
+            method: self.method.clone(),
+            url: url.to_owned(),
+            headers: self.headers.clone(),
+            claims: self.claims.as_deref().map(claims).transpose()?,
+            ..RequestQuestion::default()
+        })
     }
 }
 
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer {
-    service: String,
-    /// Who looks at requests; nobody, and they go as they are.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    waypoint: Option<String>,
-    /// The rule that counts.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<String>,
-    /// What becomes of the request.
-    outcome: String,
-    /// Who may get it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    backends: Vec<Share>,
-    /// What is asked for there, where that is something else.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
-    /// What happens besides.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    with: Vec<String>,
-    /// Whether nobody can answer it.
-    #[serde(skip)]
-    lost: bool,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Share {
-    percent: f64,
-    to: String,
+/// Claims as they are given, or the file that they are in.
+fn claims(text: &str) -> anyhow::Result<String> {
+    let Some(file) = text.strip_prefix('@') else { return Ok(text.to_owned()) };
+    let size = std::fs::metadata(file).with_context(|| format!("--claims @{file}"))?.len();
+    anyhow::ensure!(size <= MAX_CLAIMS, "--claims @{file}: no token is that long");
+    std::fs::read_to_string(file).with_context(|| format!("--claims @{file}"))
 }
 
 impl Route {
-    pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
-        let config = load(&self.config, &self.reading.options())?;
-        let answer = self.answer(&config.snapshot)?;
-        match self.output {
-            Format::Table => print(&answer.for_people())?,
-            format => print_value(&answer, format)?,
-        }
-        Ok(if answer.lost { Outcome::Bad } else { Outcome::Good })
-    }
-
-    fn answer(&self, snapshot: &Snapshot) -> anyhow::Result<Answer> {
-        if self.url.scheme_str() != Some("http") {
-            bail!("{}: write the request as http://SERVICE.NAMESPACE[:PORT]/PATH", self.url);
-        }
-        let authority = self.url.authority().context("the URL names no host")?;
-        let client = match &self.from {
-            Some(from) => mesh_core::why::find_client(snapshot, from, None)?.workload,
-            None => None,
+    pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
+        let question = RequestQuestion {
+            source: self.from.clone(),
+            gateway: self.gateway.clone(),
+            namespace: self.namespace.clone(),
+            ..self.head.question(&self.url)?
         };
-        let namespace = client.as_ref().map(|client| &*client.namespace);
-        let asked = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
-        let address = mesh_core::why::find_target(snapshot, &asked, namespace)?.address;
-        let service = snapshot.service_by_vip(address.ip());
-        let service = service.with_context(|| format!("{asked} is no Service with an address: it has no routes"))?;
-        let mut answer = Answer { service: service.hostname.to_string(), ..Answer::default() };
-        let Some(waypoint) = snapshot.l7().waypoint_of(service) else {
-            "forwarded as it is: the Service has no waypoint, and nobody else looks at requests"
-                .clone_into(&mut answer.outcome);
-            return Ok(answer);
-        };
-        answer.waypoint = Some(waypoint.to_string());
-        let path = match path::normalised(self.url.path()) {
-            Ok(path) => path,
-            Err(error) => {
-                answer.outcome = format!("answered with 400: {error}");
-                answer.lost = true;
-                return Ok(answer);
+        let answer = match (&self.waypoint, &self.config) {
+            (Some(socket), _) => ask(&Daemon::waypoint_at(socket.clone()), &question).await?,
+            (None, Some(path)) => {
+                Answering::Manifests(path, &self.reading, SameNode::Direct).answer(&question, cluster).await?
             }
+            (None, None) => Answering::Daemons(&self.reach).answer(&question, cluster).await?,
         };
-        let host = authority.host().to_ascii_lowercase();
-        let request = Request { route: self, host, port: address.port(), path, client: client.clone() };
-        let Some(table) = snapshot.l7().service_routes(namespace, &service.hostname, address.port()) else {
-            "forwarded as it is: the Service has no routes".clone_into(&mut answer.outcome);
-            return Ok(answer);
-        };
-        match table.find(&request) {
-            None => {
-                "answered with 404: no rule of the Service matches it".clone_into(&mut answer.outcome);
-                answer.lost = true;
-            }
-            Some(found) => answer.describe(&found, &request),
-        }
-        Ok(answer)
+        tell(&answer, self.output)
     }
 }
 
-impl Answer {
-    fn describe(&mut self, found: &Found<'_>, request: &Request<'_>) {
-        let rule = found.rule;
-        self.rule = Some(rule.at.to_string());
-        self.with = rule.beside(request.port);
-        match &rule.action {
-            Action::Forward(backends) => {
-                "forwarded".clone_into(&mut self.outcome);
-                self.backends = shares(backends, request.port);
-                let resolved =
-                    |backend: &Backend| backend.weight > 0 && matches!(backend.target, BackendTarget::Service { .. });
-                self.lost = !backends.iter().any(resolved);
-                let rewritten = rule.rewrite.path.as_ref().map(|rewrite| rewrite.apply(request.path(), found.path()));
-                self.path = rewritten.filter(|path| path != request.path());
-            }
-            Action::Redirect(redirect) => {
-                let location = redirect.location(request, found.path());
-                self.outcome = format!("answered with {}: go to {location}", redirect.status);
-            }
-            Action::Respond(response) => {
-                self.outcome = format!("answered with {} by the rule itself", response.status);
-            }
-        }
+/// Prints an answer.
+pub(crate) fn tell(answer: &RequestWhy, format: Format) -> anyhow::Result<Outcome> {
+    match format {
+        Format::Table => print(&tell::for_people(answer))?,
+        format => print_value(answer, format)?,
     }
+    Ok(if answer.served { Outcome::Good } else { Outcome::Bad })
+}
 
-    fn for_people(&self) -> String {
-        let line = |name: &str, text: &str| format!("{name:10} {text}\n");
-        let mut text = line("service", &self.service);
-        for (name, value) in [("waypoint", &self.waypoint), ("rule", &self.rule)] {
-            text.extend(value.iter().map(|value| line(name, value)));
+impl Answering<'_> {
+    pub(crate) async fn answer(
+        &self,
+        question: &RequestQuestion,
+        cluster: &ClusterArguments,
+    ) -> anyhow::Result<RequestWhy> {
+        match self {
+            Self::Manifests(path, reading, same_node) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let now = Moment(now.as_secs_f64());
+                let claims = question.claims.as_deref().map(|text| AssumedClaims::parse(text, now)).transpose();
+                let claims = claims.context("--claims")?;
+                let tokens: &dyn Tokens = claims.as_ref().map_or(&NoToken, |claims| claims);
+                let snapshot = load(path, &reading.options())?.snapshot;
+                RequestWhy::answer(&snapshot, question, *same_node, tokens).map_err(|error| anyhow!(error))
+            }
+            Self::Daemons(reach) => match gateway_of(question, reach, cluster).await? {
+                Some(asking) => ask_any(asking, question).await,
+                None => ask_any(reach.find(cluster).await?, question).await,
+            },
         }
-        text.push_str(&line("request", &self.outcome));
-        let mut name = "to";
-        for share in &self.backends {
-            text.push_str(&line(name, &format!("{:.4} %  {}", share.percent, share.to)));
-            name = "";
-        }
-        text.extend(self.path.iter().map(|path| line("as", path)));
-        let mut name = "with";
-        for what in &self.with {
-            text.push_str(&line(name, what));
-            name = "";
-        }
-        text
     }
 }
 
-fn shares(backends: &[Backend], port: u16) -> Vec<Share> {
-    let total: f64 = backends.iter().map(|backend| f64::from(backend.weight)).sum();
-    let share = |backend: &Backend| {
-        let percent = if total > 0.0 { f64::from(backend.weight) * 100.0 / total } else { 0.0 };
-        Share { percent, to: backend.target.at_port(port) }
+/// On a cluster, the pods of a gateway that is asked about: they alone know its certificates.
+async fn gateway_of(
+    question: &RequestQuestion,
+    reach: &Reach,
+    cluster: &ClusterArguments,
+) -> anyhow::Result<Option<Asking>> {
+    let Some((namespace, name)) = question.gateway.as_deref().and_then(|gateway| gateway.split_once('/')) else {
+        return Ok(None);
     };
-    backends.iter().map(share).collect()
+    let of_gateways = WaypointReach::default();
+    if !reach.is_of_a_cluster(cluster)? || !of_gateways.is_of_a_cluster(cluster, true)? {
+        return Ok(None);
+    }
+    // A gateway that no pod runs for is answered for by the nodes.
+    Ok(of_gateways.find(cluster, Some(namespace), Some(name)).await.ok())
+}
+
+async fn ask(daemon: &Daemon, question: &RequestQuestion) -> anyhow::Result<RequestWhy> {
+    daemon.get(path::REQUEST, &question.to_query()).await
+}
+
+/// Every daemon has the whole configuration: the first that answers has answered.
+async fn ask_any(asking: Asking, question: &RequestQuestion) -> anyhow::Result<RequestWhy> {
+    let mut unreached = Vec::new();
+    for target in asking.targets() {
+        let answer = match &target.daemon {
+            Ok(daemon) => ask(daemon, question).await,
+            Err(why) => Err(anyhow!("{why}")),
+        };
+        match answer {
+            Err(error) if !error.is::<Refused>() => unreached.push((target.name, error)),
+            answered => return answered,
+        }
+    }
+    if unreached.len() == 1
+        && let Some((_, error)) = unreached.pop()
+    {
+        return Err(error);
+    }
+    let unreached: Vec<_> = unreached.iter().map(|(name, error)| format!("{name}: {error:#}")).collect();
+    anyhow::bail!("nobody answers: {}", unreached.join("; "))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
-use mesh_admin::{Considered, NodeView, Peer, Way, Why, path};
+use mesh_admin::{Considered, NodeView, Peer, RequestQuestion, RequestWhy, Way, Why, path};
 use mesh_config::load;
 
 use crate::Outcome;
@@ -15,6 +15,7 @@ use crate::fleet::Target;
 use crate::manifests::Reading;
 use crate::output::{Format, age, print, print_value};
 use crate::reach::{Asking, Reach};
+use crate::route::{self, Answering, Head};
 
 /// Ways that are shown one by one to people.
 const MAX_SHOWN: usize = 8;
@@ -26,13 +27,15 @@ pub(crate) struct Question {
     /// Who connects: NAMESPACE/POD, the name of a pod or of its owner, or an address.
     #[arg(value_name = "SRC")]
     source: String,
-    /// To what: SERVICE.NAMESPACE, NAMESPACE/SERVICE or a host name, NAMESPACE/POD or a name, or an address; with a port
+    /// To what: a request, as http://SERVICE.NAMESPACE[:PORT]/PATH; or, for a connection, SERVICE.NAMESPACE, NAMESPACE/SERVICE or a host name, NAMESPACE/POD or a name, or an address; with a port
     /// where there are several.
     #[arg(value_name = "DST[:PORT]")]
     destination: String,
     /// The namespace of names that say none; all namespaces without it.
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
+    #[command(flatten)]
+    head: Head,
     #[command(flatten)]
     reach: Reach,
     /// Answers by a directory of manifests in place of a daemon.
@@ -73,8 +76,24 @@ pub(crate) enum Authz {
 impl Question {
     /// `why`: everything.
     pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
+        if self.destination.contains("://") {
+            return route::tell(&self.ask_request(cluster).await?, self.output);
+        }
         let answer = self.ask(path::WHY, cluster).await?;
         self.tell(&answer, for_people)
+    }
+
+    async fn ask_request(&self, cluster: &ClusterArguments) -> anyhow::Result<RequestWhy> {
+        let question = RequestQuestion {
+            source: Some(self.source.clone()),
+            namespace: self.namespace.clone(),
+            ..self.head.question(&self.destination)?
+        };
+        let answering = match &self.config {
+            Some(path) => Answering::Manifests(path, &self.reading, self.same_node.into()),
+            None => Answering::Daemons(&self.reach),
+        };
+        answering.answer(&question, cluster).await
     }
 
     async fn ask(&self, path: &str, cluster: &ClusterArguments) -> anyhow::Result<Why> {
@@ -134,6 +153,18 @@ impl Question {
         bail!("no daemon answers: {}", unreached.join("; "))
     }
 
+    /// What policies say of a request: those of its connection, where nobody reads it.
+    fn tell_policy_of(&self, answer: &RequestWhy) -> anyhow::Result<Outcome> {
+        let connection = answer.connection.as_ref().map(|connection| (connection.allowed, &connection.summary));
+        let policy = answer.policy.as_ref().map(|policy| (policy.allowed, &policy.reason));
+        let (allowed, said) = policy.or(connection).unwrap_or((answer.served, &answer.outcome));
+        match self.output {
+            Format::Table => print(&printable(&format!("{said}\n")))?,
+            format => print_value(answer, format)?,
+        }
+        Ok(if allowed { Outcome::Good } else { Outcome::Bad })
+    }
+
     fn tell(&self, answer: &Why, text: fn(&Why) -> String) -> anyhow::Result<Outcome> {
         match self.output {
             Format::Table => print(&printable(&text(answer)))?,
@@ -146,13 +177,17 @@ impl Question {
 impl Authz {
     pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
         let Self::Check(question) = self;
+        if question.destination.contains("://") {
+            let answer = question.ask_request(cluster).await?;
+            return question.tell_policy_of(&answer);
+        }
         let answer = question.ask(path::AUTHZ, cluster).await?;
         question.tell(&answer, |answer| format!("{}\n", answer.summary))
     }
 }
 
 /// What a manifest says must not steer the terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 
@@ -218,7 +253,7 @@ fn tell_way(text: &mut String, way: &Way) {
     }
 }
 
-fn tell_policy(text: &mut String, name: &str, policy: &Considered) {
+pub(crate) fn tell_policy(text: &mut String, name: &str, policy: &Considered) {
     let verdict = match policy.matched_rule {
         Some(rule) => format!("rules[{rule}] matches"),
         None if policy.misses.is_empty() => "has no rules, and matches nothing".to_owned(),

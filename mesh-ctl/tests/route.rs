@@ -70,7 +70,9 @@ fn the_rule_that_counts_is_named_with_all_that_it_does() {
     let expected = "\
 service    cart.shop.svc.cluster.local
 waypoint   shop/waypoint
+policies   none is about it
 rule       VirtualService shop/cart rule beta
+matches    /api/*, method=POST, x-beta=1, ?q=a b
 request    forwarded
 to         100.0000 %  cart.shop.svc.cluster.local:80 subset v2
 as         /v2/items

@@ -14,6 +14,8 @@ mod log;
 mod policy;
 mod precheck;
 mod refusal;
+mod request_question;
+mod request_why;
 mod service;
 mod status;
 mod traffic;
@@ -31,6 +33,8 @@ pub use log::LogFilter;
 pub use policy::{Policy, PolicyRef};
 pub use precheck::{Found, Precheck, Requirement};
 pub use refusal::Refusal;
+pub use request_question::RequestQuestion;
+pub use request_why::{RequestBackend, RequestLimit, RequestPolicy, RequestServer, RequestWhy};
 pub use service::{Endpoint, MAX_ENDPOINTS, Port, Service};
 pub use status::{
     CertificateError, Certificates, Config, ControlState, DataPath, Draining, EnrolmentEvent, Expiry, Handover, Hook,
@@ -71,6 +75,8 @@ pub mod path {
     pub const WHY: &str = "/v1/why";
     /// GET: the same by the configuration alone, without what the node adds.
     pub const AUTHZ: &str = "/v1/authz";
+    /// GET: a [`crate::RequestWhy`]; its query is a [`crate::RequestQuestion`].
+    pub const REQUEST: &str = "/v1/request";
     /// GET, of a waypoint: a [`crate::WaypointStatus`].
     pub const WAYPOINT_STATUS: &str = "/v1/waypoint/status";
     /// GET, of a waypoint: a [`crate::List`] of [`crate::WaypointRoute`]s.

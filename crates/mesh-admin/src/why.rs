@@ -233,7 +233,7 @@ impl From<&why::Way> for Way {
     }
 }
 
-fn names(policies: &[std::sync::Arc<mesh_core::PolicyName>]) -> Vec<String> {
+pub(crate) fn names(policies: &[std::sync::Arc<mesh_core::PolicyName>]) -> Vec<String> {
     policies.iter().map(ToString::to_string).collect()
 }
 
@@ -277,7 +277,7 @@ fn permission(decision: Option<&Explanation>) -> String {
     }
 }
 
-fn describe(basis: &Basis) -> String {
+pub(crate) fn describe(basis: &Basis) -> String {
     match basis {
         Basis::NoAllowPolicy => "no ALLOW policy is about the destination, and no other refuses it".to_owned(),
         Basis::AllowedBy(policy) => format!("AuthorizationPolicy {policy} allows it"),

@@ -75,6 +75,12 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// The status that its request is answered with: 401, and 403 for somebody else's token, as Envoy does.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        if matches!(self, Self::Audience) { 403 } else { 401 }
+    }
+
     /// A short name, of a closed set, to count by.
     #[must_use]
     pub const fn reason(self) -> &'static str {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod algorithm;
+mod assumed;
 mod claims;
 mod compact;
 mod error;
@@ -12,6 +13,7 @@ mod key;
 mod key_set;
 
 pub use algorithm::Algorithm;
+pub use assumed::{AssumedClaims, settled};
 pub use claims::{Claims, Moment};
 pub use compact::{Compact, MAX_TOKEN};
 pub use error::TokenError;

@@ -35,6 +35,7 @@ impl Admin {
             path::TRAFFIC if get => json(&traffic(&self.shared.telemetry.metrics.gather())),
             path::WHY if get => self.why(&query, true),
             path::AUTHZ if get => self.why(&query, false),
+            path::REQUEST if get => self.request(&query),
             path::LOG => method_not_allowed("GET or PUT"),
             path::STATUS
             | path::WORKLOADS
@@ -45,6 +46,7 @@ impl Admin {
             | path::FLOWS
             | path::TRAFFIC
             | path::WHY
+            | path::REQUEST
             | path::AUTHZ => method_not_allowed("GET"),
             other => unknown_path(other, Self::PROGRAM),
         };

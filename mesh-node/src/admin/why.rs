@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::SystemTime};
 
 use http::StatusCode;
 use mesh_admin::{Certificate, NodeView, Why};
-use mesh_admin_server::{Answer, Query, certificate, json, refuse};
+use mesh_admin_server::{Answer, Query, certificate, json, refuse, request};
 use mesh_core::{
     Workload,
     why::{Client, SameNode, find_client, find_target, why},
@@ -50,6 +50,11 @@ impl Admin {
         }
         answer.node = node;
         json(&answer)
+    }
+
+    /// Answers what becomes of a request, by the configuration.
+    pub(super) fn request(&self, query: &Query) -> Answer {
+        request(query, &self.shared.snapshot(), self.same_node())
     }
 
     fn same_node(&self) -> SameNode {

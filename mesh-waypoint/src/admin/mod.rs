@@ -16,6 +16,7 @@ use mesh_admin_server::{
     Api, LogControl, Query, Routed, bad_query, flows, json, log_filter, method_not_allowed, set_log_filter, traffic,
     unknown_path,
 };
+use mesh_core::why::SameNode;
 use tokio::net::UnixListener;
 
 pub(crate) use self::in_force::all_rules;
@@ -66,6 +67,10 @@ impl Api for Admin {
             path::WAYPOINT_STATUS if get => json(&self.status()),
             path::WAYPOINT_ROUTES if get => query.select(|selection| json(&self.routes(selection))),
             path::WAYPOINT_CLUSTERS if get => query.select(|selection| json(&self.clusters(selection))),
+            path::REQUEST if get => {
+                let config = self.shared.config.borrow().clone();
+                mesh_admin_server::request(&query, &config.snapshot, SameNode::Direct)
+            }
             path::TRAFFIC if get => json(&traffic(&self.shared.telemetry.gather())),
             path::FLOWS if get => match FlowSelection::from_query(query.pairs()) {
                 Ok(selection) => {
@@ -75,9 +80,12 @@ impl Api for Admin {
                 Err(error) => bad_query(error),
             },
             path::LOG => method_not_allowed("GET or PUT"),
-            path::WAYPOINT_STATUS | path::WAYPOINT_ROUTES | path::WAYPOINT_CLUSTERS | path::FLOWS | path::TRAFFIC => {
-                method_not_allowed("GET")
-            }
+            path::WAYPOINT_STATUS
+            | path::WAYPOINT_ROUTES
+            | path::WAYPOINT_CLUSTERS
+            | path::FLOWS
+            | path::REQUEST
+            | path::TRAFFIC => method_not_allowed("GET"),
             other => unknown_path(other, Self::PROGRAM),
         };
         Routed { answer, ends: true }

@@ -19,14 +19,14 @@ use mesh_core::{
     Service, Snapshot,
     policy::{PolicyTarget, RequestAuthentication, TokenRule, request::Token},
 };
-use mesh_jwt::{Compact, Moment, TokenError};
+use mesh_jwt::{Compact, Moment, TokenError, settled};
 
 pub(crate) use self::keys::KeyStore;
 pub(crate) use self::places::Carrier;
 pub(crate) use self::verified::Memory;
 use self::verified::Verified;
 use crate::{
-    inbound::{Arrival, Target, admission::waypoint_of},
+    inbound::{Arrival, Target, admission::at_place},
     serve::Shared,
     worker::Worker,
 };
@@ -49,24 +49,14 @@ pub(crate) async fn of_request(
             carrier.headers.remove(field);
         }
     }
-    let (mut verified, mut refused) = (Vec::new(), None);
+    let mut outcomes = Vec::with_capacity(rules.len());
     for rule in rules {
-        match verify_all(worker, generation, rule, &carrier).await {
-            Ok(believed) => verified.extend(believed.map(|believed| (rule, believed))),
-            // That a rule is about another issuer says less than anything else.
-            Err(error) => refused = refused.filter(|error| *error != TokenError::Issuer).or(Some(error)),
-        }
+        let believed = verify_all(worker, generation, rule, &carrier).await;
+        outcomes.push(believed.map(|believed| believed.map(|believed| (rule, believed))));
     }
     let own = &worker.shared.telemetry.own;
-    let Some((_, first)) = verified.first() else {
-        return match refused {
-            Some(error) => {
-                own.token(error.reason());
-                Err(error)
-            }
-            None => Ok(None),
-        };
-    };
+    let verified = settled(outcomes).inspect_err(|error| own.token(error.reason()))?;
+    let Some((_, first)) = verified.first() else { return Ok(None) };
     own.token("verified");
     let token = first.token.clone();
     for (rule, verified) in verified {
@@ -126,15 +116,7 @@ async fn verify(
 
 /// The rules for what is sent to a target, the oldest policy's first.
 fn rules_of<'a>(worker: &Worker, snapshot: &'a Snapshot, target: &Target) -> Vec<&'a Arc<TokenRule>> {
-    let policies = snapshot.policies();
-    let found = match target {
-        Target::Gateway(_) => {
-            let own = &worker.shared.own.gateway;
-            policies.authentication_for_gateway(&own.namespace, &own.name, worker.listeners().own.as_deref())
-        }
-        Target::Service(..) | Target::Workload(_) => waypoint_of(snapshot, target)
-            .map_or_else(Vec::new, |(waypoint, service)| policies.authentication_for_waypoint(waypoint, service)),
-    };
+    let found = at_place(worker, target, |place| place.authentication(snapshot));
     found.into_iter().flat_map(|policy| &policy.rules).collect()
 }
 

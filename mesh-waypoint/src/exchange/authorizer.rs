@@ -227,7 +227,7 @@ impl Asking<'_> {
                 service: client.workload.as_deref().map_or("", |workload| &workload.name),
             },
             destination: Party {
-                address: admission::destination_of(&arrival.target),
+                address: admission::at_place(&self.connection.worker, &arrival.target, |place| place.destination()),
                 principal: Some(shared.identity.as_str()),
                 service: arrival.target.service().map_or("", |service| &service.hostname),
             },

@@ -9,9 +9,10 @@ use mesh_core::{
     l7::{
         Abort, Action, Backend, PathMatch, RequestView as _, Retry, RetryOn, RouteTable, Rule, Timeouts,
         cors::{Crossing, Field},
-        gateway::Serves,
+        gateway::Entered,
+        routes_for,
         rule::Mirror,
-        split,
+        service_meant, split,
     },
 };
 use tokio::time::sleep;
@@ -108,28 +109,18 @@ enum Known {
     ByHttps(HeaderValue),
 }
 
-/// What a request is for. Hosts of one ServiceEntry may have one address: then its own word tells which is meant.
+/// What a request is for, of what shares the address that it was sent to.
 fn asked_for<'a>(snapshot: &Snapshot, target: &'a Target, head: &Head) -> Cow<'a, Target> {
-    if let Target::Service(service, port) = target
-        && let Some(entry) = &service.entry
-        && head.host() != &*service.hostname
-        && let Some(named) = snapshot.service_by_hostname(head.host())
-        && named.namespace == service.namespace
-        && named.entry.as_ref().is_some_and(|own| own.object == entry.object)
-    {
-        return Cow::Owned(Target::Service(named.clone(), *port));
-    }
-    Cow::Borrowed(target)
+    let Target::Service(service, port) = target else { return Cow::Borrowed(target) };
+    let meant = service_meant(snapshot, service, head.host());
+    if Arc::ptr_eq(meant, service) { Cow::Borrowed(target) } else { Cow::Owned(Target::Service(meant.clone(), *port)) }
 }
 
 fn at_arrival(connection: &Connection, target: &Target, snapshot: &Snapshot, head: &Head) -> Result<Known, Refusal> {
-    let arrival = &head.arrival;
     match target {
         Target::Service(service, port) => {
-            let client = arrival.client.identity.as_ref().map(SpiffeId::namespace);
-            let l7 = snapshot.l7();
-            let by_host = l7.host_routes(client, &service.namespace, head.host());
-            let table = by_host.or_else(|| l7.service_routes(client, &service.hostname, *port));
+            let client = head.arrival.client.identity.as_ref().map(SpiffeId::namespace);
+            let table = routes_for(snapshot, client, (service, *port), head.host());
             Ok(table.map_or(Known::Nothing, |table| Known::Rules(table.clone())))
         }
         Target::Workload(_) => Ok(Known::Nothing),
@@ -141,19 +132,15 @@ fn at_arrival(connection: &Connection, target: &Target, snapshot: &Snapshot, hea
 fn at_gateway(connection: &Connection, entrance: &Entrance, head: &Head) -> Result<Known, Refusal> {
     let listeners = connection.worker.listeners();
     let port = listeners.port(entrance.port).ok_or_else(no_route)?;
-    let listener = port.listeners.for_host(head.host()).ok_or_else(no_route)?;
-    // A certificate of one listener says nothing of another's hosts (RFC 9110, section 7.4).
-    let shown = entrance.server.as_deref().and_then(|server| port.listeners.for_host(server));
-    if entrance.tls && shown.is_some_and(|shown| !Arc::ptr_eq(shown, listener)) {
-        return Err(Refusal::new(421, "this connection is another host's", Flag::NoRoute));
+    let entered = port.listeners.enter(head.host(), entrance.server.as_deref(), (entrance.tls, entrance.https));
+    match entered.map_err(|error| Refusal::new(error.status(), error.to_string(), Flag::NoRoute))? {
+        Entered::Rules(_, table) => Ok(Known::Rules(table.clone())),
+        Entered::ByHttps(_) => {
+            let target = head.target.as_str();
+            let location = HeaderValue::try_from(format!("https://{}{target}", head.authority.host()));
+            location.map(Known::ByHttps).map_err(|_| Refusal::new(400, "malformed target", Flag::NoRoute))
+        }
     }
-    let Serves::Requests { table, to_https } = &listener.serves else { return Err(no_route()) };
-    if *to_https && !entrance.https {
-        let target = head.target.as_str();
-        let location = HeaderValue::try_from(format!("https://{}{target}", head.authority.host()));
-        return location.map(Known::ByHttps).map_err(|_| Refusal::new(400, "malformed target", Flag::NoRoute));
-    }
-    Ok(Known::Rules(table.clone()))
 }
 
 /// Decides; a delay that a rule injects passes here.

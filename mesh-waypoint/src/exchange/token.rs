@@ -2,7 +2,6 @@
 
 use http::HeaderValue;
 use mesh_core::{Snapshot, l7::RequestView as _};
-use mesh_jwt::TokenError;
 
 use super::{
     head::Head,
@@ -34,8 +33,7 @@ pub(super) async fn read(
         }
         Err(error) => {
             ledger.note_refused_token(error);
-            let status = if error == TokenError::Audience { 403 } else { 401 };
-            Err(Refusal::new(status, error.to_string(), Flag::None).with_challenge(challenge(head)))
+            Err(Refusal::new(error.status(), error.to_string(), Flag::None).with_challenge(challenge(head)))
         }
     }
 }

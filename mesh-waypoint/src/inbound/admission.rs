@@ -1,10 +1,10 @@
 //! Who may: the policies that are attached to this waypoint, or to the Service that something is for.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use mesh_core::{
-    Service, Snapshot,
-    l7::{RequestView, Waypoint},
+    Snapshot,
+    l7::{Place, RequestView},
     policy::{
         Answered, Authorization, AuthorizationPolicy, Decision, Denial, Facts, Peer, Question, RequestFacts,
         authorize_connection, authorize_request, request::Token,
@@ -26,12 +26,12 @@ pub(crate) fn of_request(
     token: Option<&Token>,
     answered: &Answered,
 ) -> Result<Option<Question>, Denial> {
-    let policies = policies_of(worker, snapshot, &arrival.target);
+    let (policies, facts) = asked(worker, snapshot, arrival);
     if policies.is_empty() {
         return Ok(None);
     }
     let request = RequestFacts { view, token };
-    match authorize_request(&policies, &facts_of(arrival), &request, answered) {
+    match authorize_request(&policies, &facts, &request, answered) {
         Decision::Ask(question) => Ok(Some(question)),
         Decision::Settled(settled) => told(settled, arrival).map(|()| None),
     }
@@ -43,20 +43,38 @@ pub(crate) fn of_request(
 /// Why it may not go on.
 pub(super) fn of_connection(worker: &Worker, arrival: &Arrival) -> Result<(), Denial> {
     let (snapshot, _) = worker.snapshot();
-    let policies = policies_of(worker, &snapshot, &arrival.target);
+    let (policies, facts) = asked(worker, &snapshot, arrival);
     if policies.is_empty() {
         return Ok(());
     }
-    told(authorize_connection(&policies, &facts_of(arrival)), arrival)
+    told(authorize_connection(&policies, &facts), arrival)
 }
 
-fn facts_of(arrival: &Arrival) -> Facts<'_> {
-    let client = &arrival.client;
-    Facts {
-        peer: client.identity.as_ref().map_or(Peer::Unproven, Peer::Certificate),
-        client: client.peer.ip(),
-        forwarded: Some(client.address.ip()),
-        destination: destination_of(&arrival.target),
+/// The policies that are asked, and what they are asked about.
+fn asked<'a>(
+    worker: &Worker,
+    snapshot: &'a Snapshot,
+    arrival: &'a Arrival,
+) -> (Vec<&'a Arc<AuthorizationPolicy>>, Facts<'a>) {
+    at_place(worker, &arrival.target, |place| {
+        let client = &arrival.client;
+        let facts = Facts {
+            peer: client.identity.as_ref().map_or(Peer::Unproven, Peer::Certificate),
+            client: client.peer.ip(),
+            forwarded: Some(client.address.ip()),
+            destination: place.destination(),
+        };
+        (place.policies(snapshot), facts)
+    })
+}
+
+/// Calls `ask` with the place where requests for a target are read.
+pub(crate) fn at_place<T>(worker: &Worker, target: &Target, ask: impl FnOnce(Place<'_>) -> T) -> T {
+    let own = &worker.shared.own.gateway;
+    match target {
+        // What comes in at a gateway is for the gateway's own pod, whose policies see requests here.
+        Target::Gateway(_) => ask(target.place(own, worker.listeners().own.as_deref())),
+        Target::Service(..) | Target::Workload(_) => ask(target.place(own, None)),
     }
 }
 
@@ -65,44 +83,4 @@ fn told(decided: Authorization, arrival: &Arrival) -> Result<(), Denial> {
         tracing::info!(target: "access", identity = arrival.client.name(), %policy, "audited");
     }
     decided.verdict.map(drop)
-}
-
-fn policies_of<'a>(worker: &Worker, snapshot: &'a Snapshot, target: &Target) -> Vec<&'a Arc<AuthorizationPolicy>> {
-    let policies = snapshot.policies();
-    if let Target::Gateway(_) = target {
-        // What comes in at a gateway is for the gateway's own pod, whose policies see requests here.
-        let own = &worker.shared.own.gateway;
-        return policies.authorization_for_gateway(&own.namespace, &own.name, worker.listeners().own.as_deref());
-    }
-    if policies.targeted().is_empty() {
-        return Vec::new();
-    }
-    waypoint_of(snapshot, target).map_or_else(Vec::new, |(waypoint, service)| policies.for_waypoint(waypoint, service))
-}
-
-/// The waypoint that is asked for a target, and the Service if it is one.
-pub(crate) fn waypoint_of<'a>(
-    snapshot: &'a Snapshot,
-    target: &'a Target,
-) -> Option<(&'a Waypoint, Option<&'a Service>)> {
-    match target {
-        Target::Service(service, _) => Some((snapshot.l7().waypoint_of(service)?, Some(service))),
-        Target::Workload(address) => {
-            let workload = snapshot.workload_by_address(address.ip())?;
-            Some((snapshot.l7().waypoint_of_workload(workload)?, None))
-        }
-        Target::Gateway(_) => None,
-    }
-}
-
-/// What a policy's ports are about: the port that was asked for.
-pub(crate) fn destination_of(target: &Target) -> SocketAddr {
-    match target {
-        Target::Workload(address) => *address,
-        Target::Service(service, port) => {
-            let vip = service.vips.first().copied().unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
-            SocketAddr::new(vip, *port)
-        }
-        Target::Gateway(entrance) => SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), entrance.port),
-    }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc};
 use ::http::{HeaderMap, HeaderValue};
 use mesh_core::{
     Protocol, Service, Snapshot, Speaks, SpiffeId, TraceContext, Workload,
-    l7::{Topology, Waypoint, topology::forwarded_client},
+    l7::{GatewayPlace, Place, Topology, Waypoint, topology::forwarded_client},
 };
 use mesh_transport::hbone::{Authority, ConnectRequest};
 
@@ -249,6 +249,18 @@ impl Target {
             Some(Speaks::Http | Speaks::Http2) => Declared::Http,
             Some(Speaks::Opaque) => Declared::Tcp,
             Some(Speaks::Unknown) | None => Declared::Unknown,
+        }
+    }
+
+    /// Where requests for it are read; at a gateway by this Gateway, whose pod is `pod`.
+    pub(crate) fn place<'a>(&'a self, gateway: &'a GatewayName, pod: Option<&'a Workload>) -> Place<'a> {
+        match self {
+            Self::Service(service, port) => Place::Service(service, *port),
+            Self::Workload(address) => Place::Workload(*address),
+            Self::Gateway(entrance) => {
+                let GatewayName { namespace, name } = gateway;
+                Place::Gateway(GatewayPlace { namespace, name, pod, port: entrance.port })
+            }
         }
     }
 

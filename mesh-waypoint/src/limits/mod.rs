@@ -15,14 +15,13 @@ use mesh_admin::WaypointLimit;
 use mesh_core::{
     Service, Snapshot, SpiffeId,
     l7::{RequestView, Rule},
-    rate_limit::{Applied, LimitKey, LimitRef, RateLimit, RateLimits, Seat},
-    telemetry::Side,
+    rate_limit::{Applied, Judging, LimitKey, LimitRef, RateLimit, RateLimits},
 };
 
 use self::held::Held;
 use crate::{
     inbound::{Arrival, Target},
-    telemetry::{LimitOutcome, service_target},
+    telemetry::LimitOutcome,
     worker::Worker,
 };
 
@@ -116,23 +115,11 @@ impl Limiting {
 }
 
 fn in_force(worker: &Worker, snapshot: &Snapshot, target: &Target) -> InForce {
-    let (service, gateway) = (target.service(), &worker.shared.own.gateway);
-    let waypoint = service.and_then(|service| snapshot.l7().waypoint_of(service));
-    let asked = service.map(|service| service_target(service));
-    let endpoints = service.into_iter().flat_map(|service| &service.ports).flat_map(|port| &port.endpoints);
-    let behind = endpoints.filter_map(|endpoint| snapshot.workload_by_address(endpoint.address.ip()));
-    let behind: Vec<_> = behind.map(|workload| &workload.labels).collect();
-    let listeners = worker.listeners();
-    let seat = Seat {
-        side: if matches!(target, Target::Gateway(_)) { Side::Client } else { Side::Server },
-        gateway: (&gateway.namespace, &gateway.name, waypoint.map_or("", |waypoint| &*waypoint.class)),
-        labels: listeners.own.as_ref().map(|workload| &workload.labels),
-        service: asked.as_ref(),
-        behind: &behind,
-    };
-    let host = service.map_or_else(|| Arc::from(""), |service| service.hostname.clone());
-    let applied = snapshot.rate_limits().at(&seat).into_iter();
-    applied.map(|applied| (applied.clone(), worker.shared.limit_book.of(&applied.limit, &host))).collect()
+    let (gateway, listeners) = (&worker.shared.own.gateway, worker.listeners());
+    let pod = listeners.own.as_deref();
+    let applied = target.place(gateway, pod).limits(snapshot, (&gateway.namespace, &gateway.name), pod);
+    let host = target.service().map_or_else(|| Arc::from(""), |service| service.hostname.clone());
+    applied.into_iter().map(|applied| (applied.clone(), worker.shared.limit_book.of(&applied.limit, &host))).collect()
 }
 
 /// Takes a token of each limit that is about a request.
@@ -151,13 +138,11 @@ pub(crate) fn judge(
         return Ok(());
     }
     let in_force = worker.limiting.of(worker, state, target);
-    let mut done: Option<&Applied> = None;
+    let mut judging = Judging::default();
     for (applied, held) in &*in_force {
-        let again = done.is_some_and(|done| Arc::ptr_eq(&done.policy, &applied.policy));
-        if again && applied.policy.first_only || !applied.is_about(request, rule.map(|rule| &rule.at)) {
+        if !judging.next(applied, request, rule.map(|rule| &rule.at)) {
             continue;
         }
-        done = Some(applied);
         let limit = &applied.limit;
         if !limit.enabled.includes(fastrand::u64(..)) {
             continue;

@@ -73,11 +73,7 @@ impl Listeners {
         let workload = own.workload(snapshot);
         let labels: Option<&LabelSet> = workload.map(|workload| &workload.labels);
         let GatewayName { namespace, name } = &own.gateway;
-        let ours = snapshot.l7().gateways().iter().filter(|gateway| gateway.runs_as(namespace, name, labels));
-        let mut by_port: HashMap<u16, Vec<Arc<Listener>>> = HashMap::new();
-        for listener in ours.flat_map(|gateway| &gateway.listeners) {
-            by_port.entry(listener.port).or_default().push(listener.clone());
-        }
+        let by_port = snapshot.l7().listeners_of(namespace, name, labels);
         let port = |(number, all): (u16, Vec<Arc<Listener>>)| {
             let configs = all.iter().map(|listener| before.config(listener).or_else(|| config(listener))).collect();
             let bound = workload.and_then(|workload| target_port(snapshot, workload, number)).unwrap_or(number);

@@ -6,12 +6,12 @@ use std::{
 };
 
 use mesh_core::{
-    LabelSet, NamedEndpoint, PlaintextReason, Protocol, Resolution, Service, Snapshot, Speaks, Transport, Workload,
+    NamedEndpoint, PlaintextReason, Resolution, Service, Snapshot, Speaks, Transport, Workload,
     l7::{
-        TrafficPolicy,
+        Backing, TrafficPolicy,
         traffic::{Origination, Tls},
     },
-    policy::{ClientTls, ClientTlsRule, Selector},
+    policy::{ClientTls, ClientTlsRule},
     transport_to,
 };
 
@@ -63,21 +63,16 @@ impl Settled {
                 Some(Self { speaks: Speaks::default(), policy: TrafficPolicy::default(), endpoints, as_asked: false })
             }
             ClusterKey::Service { hostname, port, subset } => {
-                let service = snapshot.service_by_hostname(hostname)?;
-                let speaks = service.port(*port, Protocol::Tcp)?.speaks;
-                let rule = rule_for(snapshot, own_namespace, service);
-                let traffic = rule.map(|rule| &*rule.traffic);
-                let labels = match subset {
-                    None => None,
-                    Some(subset) => traffic?.subsets.get(subset)?.labels.as_ref(),
-                };
-                let policy = traffic.map(|traffic| traffic.effective(subset.as_deref(), *port)).unwrap_or_default();
-                let mut all = service.port(*port, Protocol::Tcp)?.endpoints.clone();
+                let backing = Backing::find(snapshot, own_namespace, hostname, (*port, subset.as_deref()))?;
+                let (service, rule) = (backing.service, backing.rule);
+                let policy = rule.map(|rule| rule.traffic.effective(subset.as_deref(), *port)).unwrap_or_default();
+                let mut all = backing.port.endpoints.clone();
                 for named in named_at(service, *port) {
                     all.extend(by_name(named, &answers(&named.name), service.resolution(), snapshot));
                 }
                 let tls = rule.and_then(|rule| Some((policy.tls.as_ref()?, rule)));
-                let endpoints = reached(snapshot, (service, *port), &all, labels, tls);
+                let endpoints = reached(snapshot, &backing, &all, tls);
+                let speaks = backing.port.speaks;
                 Some(Self { speaks, policy, endpoints, as_asked: service.resolution() == Resolution::None })
             }
         }
@@ -119,26 +114,16 @@ fn by_name(
     of_family.map(endpoint).collect()
 }
 
-/// The DestinationRule about a Service, for a waypoint of that namespace.
-fn rule_for<'a>(snapshot: &'a Snapshot, own_namespace: &str, service: &Service) -> Option<&'a Arc<ClientTlsRule>> {
-    let nobody = LabelSet::default();
-    snapshot.policies().client_tls_for(Some((own_namespace, &nobody)), &service.hostname, &service.namespace)
-}
-
-/// A Service's endpoints, of one family: where both are there, they are the same pods twice.
+/// How the endpoints are reached that are sent to.
 fn reached(
     snapshot: &Snapshot,
-    (service, port): (&Arc<Service>, u16),
+    backing: &Backing<'_>,
     all: &[mesh_core::Endpoint],
-    labels: Option<&Selector>,
     tls: Option<(&Tls, &Arc<ClientTlsRule>)>,
 ) -> Result<Vec<Found>, mesh_core::Refusal> {
-    let has_ipv4 = all.iter().any(|endpoint| endpoint.address.is_ipv4());
-    let of_subset = |endpoint: &&mesh_core::Endpoint| {
-        labels.is_none_or(|labels| endpoint.labels().is_some_and(|own| labels.selects(own)))
-    };
-    let of_family = all.iter().filter(|endpoint| endpoint.address.is_ipv4() == has_ipv4).filter(of_subset);
-    of_family
+    let (service, port) = (backing.service, backing.port.port);
+    backing
+        .reached(all)
         .map(|endpoint| {
             let workload = endpoint.workload.clone();
             let named = tls.is_none().then_some((service, port));

@@ -50,7 +50,7 @@ const WAYPOINT: &[&str] = &[
 ];
 const FUZZ: &[&str] =
     &["mesh-ca", "mesh-core", "mesh-config", "mesh-ext-authz", "mesh-jwt", "mesh-kube", "mesh-transport"];
-const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-kube", "mesh-transport"];
+const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-jwt", "mesh-kube", "mesh-transport"];
 const TEST: &[&str] = &[
     "mesh-ca",
     "mesh-xds",
@@ -72,7 +72,7 @@ const ROWS: &[Row] = &[
     Row { package: "mesh-abi", ours: &[], others: Some(&["aya"]) },
     Row { package: "mesh-core", ours: &[], others: Some(&["regex", "thiserror", "serde"]) },
     Row { package: "mesh-admin", ours: &["mesh-core"], others: Some(&["serde"]) },
-    row("mesh-admin-server", &["mesh-admin", "mesh-config", "mesh-transport"]),
+    row("mesh-admin-server", &["mesh-admin", "mesh-config", "mesh-core", "mesh-jwt", "mesh-transport"]),
     row("mesh-ebpf", &["mesh-abi"]),
     row("mesh-config", &["mesh-core"]),
     row("mesh-transport", &["mesh-core"]),

@@ -149,6 +149,37 @@ impl Listener {
     }
 }
 
+/// What there is for a request at a gateway.
+#[derive(Debug, Clone, Copy)]
+pub enum Entered<'a> {
+    /// The rules of the listener that its host belongs to.
+    Rules(&'a Arc<Listener>, &'a Arc<RouteTable>),
+    /// The same by https, and nothing else.
+    ByHttps(&'a Arc<Listener>),
+}
+
+/// Why there is nothing for a request at a gateway's port. A client may ask another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotServed {
+    /// No listener is for its host, or the one that is carries connections.
+    #[error("no route matches the request")]
+    NoRoute,
+    /// Its connection showed the certificate of another listener.
+    #[error("this connection is another host's")]
+    OthersConnection,
+}
+
+impl NotServed {
+    /// The status that it is answered with.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::NoRoute => 404,
+            Self::OthersConnection => 421,
+        }
+    }
+}
+
 /// The listeners of one port.
 #[derive(Debug, Clone, Default)]
 pub struct PortListeners {
@@ -180,6 +211,22 @@ impl PortListeners {
     #[must_use]
     pub fn for_host(&self, host: &str) -> Option<&Arc<Listener>> {
         self.all.get(self.index.find(host)?)
+    }
+
+    /// What there is for a request for a host, on a connection in which TLS ended here or not, for a server of that name, of a
+    /// client that speaks https, here or to a proxy before the gateway, or not.
+    ///
+    /// # Errors
+    /// There is nothing for it.
+    pub fn enter(&self, host: &str, server: Option<&str>, (tls, https): (bool, bool)) -> Result<Entered<'_>, NotServed> {
+        let listener = self.for_host(host).ok_or(NotServed::NoRoute)?;
+        // A certificate of one listener says nothing of another's hosts (RFC 9110, section 7.4).
+        let shown = server.and_then(|server| self.for_host(server));
+        if tls && shown.is_some_and(|shown| !Arc::ptr_eq(shown, listener)) {
+            return Err(NotServed::OthersConnection);
+        }
+        let Serves::Requests { table, to_https } = &listener.serves else { return Err(NotServed::NoRoute) };
+        Ok(if *to_https && !https { Entered::ByHttps(listener) } else { Entered::Rules(listener, table) })
     }
 
     /// The listener for a client that names no server.

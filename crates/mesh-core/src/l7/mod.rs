@@ -2,12 +2,14 @@
 //!
 //! Pure, and independent of any HTTP library: a request is a [`RequestView`], and chance and time are passed in.
 
+pub mod backing;
 pub mod cors;
 mod describe;
 pub mod gateway;
 mod hosts;
 pub mod matching;
 pub mod path;
+pub mod place;
 mod redirect;
 pub mod request;
 pub mod resilience;
@@ -18,11 +20,13 @@ pub mod topology;
 pub mod traffic;
 pub mod waypoint;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+pub use backing::Backing;
 pub use gateway::Gateway;
 pub use matching::{ClientMatch, FieldMatch, PathMatch, Regex, RegexError, RequestMatch, TextMatch};
+pub use place::{GatewayPlace, Place, routes_for, service_meant};
 pub use request::RequestView;
 pub use resilience::{Abort, Fault, Percent, Retry, RetryOn, Timeouts};
 pub use rule::{Action, Backend, BackendTarget, HeaderEdits, Rule, RuleRef};
@@ -31,6 +35,8 @@ pub use topology::{Topologies, Topology};
 pub use traffic::{TrafficPolicy, TrafficRule};
 pub use waypoint::{GATEWAY_NAME, Guard, Served, WAYPOINT_PORT, Waypoint};
 
+use self::gateway::Listener;
+use crate::label_set::LabelSet;
 use crate::model::{Service, Workload, WorkloadUid};
 
 /// The rules of one Service, for some of its ports and clients.
@@ -132,6 +138,22 @@ impl L7 {
     #[must_use]
     pub fn gateways(&self) -> &[Arc<Gateway>] {
         &self.gateways
+    }
+
+    /// The listeners, by port, of the pod of these labels that runs for the Gateway of that name.
+    #[must_use]
+    pub fn listeners_of(
+        &self,
+        namespace: &str,
+        name: &str,
+        labels: Option<&LabelSet>,
+    ) -> BTreeMap<u16, Vec<Arc<Listener>>> {
+        let mut by_port: BTreeMap<u16, Vec<_>> = BTreeMap::new();
+        let own = self.gateways.iter().filter(|gateway| gateway.runs_as(namespace, name, labels));
+        for listener in own.flat_map(|gateway| &gateway.listeners) {
+            by_port.entry(listener.port).or_default().push(Arc::clone(listener));
+        }
+        by_port
     }
 
     /// The ports at which a workload takes connections from waypoints alone.

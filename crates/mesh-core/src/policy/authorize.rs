@@ -257,6 +257,18 @@ pub(super) trait Observer {
     fn consider(&mut self, _policy: &Arc<AuthorizationPolicy>) {}
     fn missed(&mut self, _rule: usize, _place: Place<'_>) {}
     fn matched(&mut self, _rule: usize) {}
+    /// The policy matches by one reading of the path, and by another one not: it does not match.
+    fn matches_in_part(&mut self) {}
+}
+
+/// Shows an observer what is looked at where a waypoint judges by these policies, before anybody is asked.
+pub(super) fn show<O: Observer>(
+    policies: &[&Arc<AuthorizationPolicy>],
+    facts: &Facts<'_>,
+    request: Option<&RequestFacts<'_>>,
+    observer: &mut O,
+) {
+    by_policies(policies, Seen { facts, request, answered: &NOBODY }, observer, |verdict| verdict);
 }
 
 /// What of a rule did not hold.
@@ -371,10 +383,15 @@ fn matches<O: Observer>(policy: &Arc<AuthorizationPolicy>, seen: Seen<'_>, obser
     let mut each = readings
         .each()
         .map(|path| one_rule_matches(policy, seen.facts, Some(Reading { facts: request, path }), observer));
-    match policy.action {
+    let matched = match policy.action {
         Action::Allow => each.all(|matched| matched),
         Action::Custom | Action::Deny | Action::Audit => each.any(|matched| matched),
+    };
+    drop(each);
+    if !matched {
+        observer.matches_in_part();
     }
+    matched
 }
 
 fn one_rule_matches<O: Observer>(

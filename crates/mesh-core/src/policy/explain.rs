@@ -3,8 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::authorize::{Observer, Place, judge};
-use super::{Authorization, AuthorizationPolicy, EffectiveMode, Facts, Level, Mode, Scope, Term, Test};
+use super::authorize::{Observer, Place, judge, show};
+use super::{
+    Answered, Authorization, AuthorizationPolicy, Decision, EffectiveMode, Facts, Level, Mode, Question, RequestFacts,
+    RequestTest, Scope, Term, Test, authorize_connection, authorize_request,
+};
 use crate::identity::SpiffeId;
 use crate::model::Workload;
 use crate::snapshot::Snapshot;
@@ -69,14 +72,52 @@ impl fmt::Display for Miss {
 pub fn explain(snapshot: &Snapshot, workload: &Workload, facts: &Facts<'_>) -> Explanation {
     let root_namespace = snapshot.policies().root_namespace();
     let nothing = EffectiveMode { mode: Mode::Permissive, level: Level::Default, policy: None };
-    let mut recorder = Recorder { root_namespace, facts, mode: nothing, policies: Vec::new() };
+    let mut recorder = Recorder { root_namespace, facts, request: None, mode: nothing, policies: Vec::new() };
     let authorization = judge(snapshot, workload, facts, &mut recorder);
     Explanation { mode: recorder.mode, policies: recorder.policies, authorization }
+}
+
+/// A decision of a waypoint or gateway, and how it came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestExplanation {
+    /// Every AuthorizationPolicy that is about where it was sent, in the order in which they are asked.
+    pub policies: Vec<Considered>,
+    /// Authorizers that are asked first, one after the other.
+    pub asked: Vec<Question>,
+    /// What [`authorize_request`] says once they all allow it as it is.
+    pub authorization: Authorization,
+}
+
+/// Decides on a request as [`authorize_request`] does, or, where nobody reads requests, as [`authorize_connection`]; and tells how.
+#[must_use]
+pub fn explain_request(
+    snapshot: &Snapshot,
+    policies: &[&Arc<AuthorizationPolicy>],
+    facts: &Facts<'_>,
+    request: Option<&RequestFacts<'_>>,
+) -> RequestExplanation {
+    let root_namespace = snapshot.policies().root_namespace();
+    let nothing = EffectiveMode { mode: Mode::Permissive, level: Level::Default, policy: None };
+    let mut recorder = Recorder { root_namespace, facts, request, mode: nothing, policies: Vec::new() };
+    show(policies, facts, request, &mut recorder);
+    let (mut asked, mut answered) = (Vec::new(), Answered::default());
+    let authorization = loop {
+        let Some(request) = request else { break authorize_connection(policies, facts) };
+        match authorize_request(policies, facts, request, &answered) {
+            Decision::Settled(authorization) => break authorization,
+            Decision::Ask(question) => {
+                asked.push(question.clone());
+                answered = question.allowed();
+            }
+        }
+    };
+    RequestExplanation { policies: recorder.policies, asked, authorization }
 }
 
 struct Recorder<'a> {
     root_namespace: &'a str,
     facts: &'a Facts<'a>,
+    request: Option<&'a RequestFacts<'a>>,
     mode: EffectiveMode,
     policies: Vec<Considered>,
 }
@@ -102,7 +143,7 @@ impl Observer for Recorder<'_> {
     }
 
     fn missed(&mut self, rule: usize, place: Place<'_>) {
-        let miss = Miss { field: field(place), found: found(place, self.facts) };
+        let miss = Miss { field: field(place), found: found(place, self.facts, self.request) };
         if let Some(rule) = self.rule(rule) {
             rule.misses.push(miss);
         }
@@ -111,6 +152,12 @@ impl Observer for Recorder<'_> {
     fn matched(&mut self, rule: usize) {
         if let Some(rule) = self.rule(rule) {
             rule.matched = true;
+        }
+    }
+
+    fn matches_in_part(&mut self) {
+        if let Some(policy) = self.policies.last_mut() {
+            policy.rules.iter_mut().for_each(|rule| rule.matched = false);
         }
     }
 }
@@ -127,17 +174,38 @@ fn field(place: Place<'_>) -> String {
                 Test::ServiceAccount(_) => not(term, "serviceAccounts", "notServiceAccounts"),
                 Test::SourceIp(_) => not(term, "ipBlocks", "notIpBlocks"),
                 Test::RemoteIp(_) => not(term, "remoteIpBlocks", "notRemoteIpBlocks"),
+                Test::Request(RequestTest::RequestPrincipal(_)) => not(term, "requestPrincipals", "notRequestPrincipals"),
                 Test::DestinationIp(_) | Test::DestinationPort(_) | Test::Request(_) => term.test.key(),
             };
             format!("from[{index}].source.{name}")
         }
-        Place::To(index, term) => format!("to[{index}].operation.{}", not(term, "ports", "notPorts")),
-        Place::When(term) => format!("when[{}].{}", term.test.key(), not(term, "values", "notValues")),
+        Place::To(index, term) => {
+            let name = match term.test {
+                Test::Request(RequestTest::Host(_)) => not(term, "hosts", "notHosts"),
+                Test::Request(RequestTest::Method(_)) => not(term, "methods", "notMethods"),
+                Test::Request(RequestTest::Path(_)) => not(term, "paths", "notPaths"),
+                _ => not(term, "ports", "notPorts"),
+            };
+            format!("to[{index}].operation.{name}")
+        }
+        Place::When(term) => format!("when[{}].{}", key(&term.test), not(term, "values", "notValues")),
+    }
+}
+
+/// The key of a condition, with the name of the header field or the claim.
+fn key(test: &Test) -> String {
+    match test {
+        Test::Request(RequestTest::Header(name, _)) => format!("{}[{name}]", test.key()),
+        Test::Request(RequestTest::Claim(names, _)) => {
+            let names: String = names.iter().map(|name| format!("[{name}]")).collect();
+            format!("{}{names}", test.key())
+        }
+        _ => test.key().to_owned(),
     }
 }
 
 /// The fact that the field was compared with.
-fn found(place: Place<'_>, facts: &Facts<'_>) -> String {
+fn found(place: Place<'_>, facts: &Facts<'_>, request: Option<&RequestFacts<'_>>) -> String {
     let term = match place {
         Place::NeedsRequest(_) => return "only a request shows it, and connections are judged here".to_owned(),
         Place::From(_, term) | Place::To(_, term) | Place::When(term) => term,
@@ -153,6 +221,26 @@ fn found(place: Place<'_>, facts: &Facts<'_>) -> String {
         Test::DestinationIp(_) => facts.destination.ip().to_canonical().to_string(),
         Test::DestinationPort(_) => facts.destination.port().to_string(),
         // Left out where there is none, and so never the reason.
-        Test::Request(_) => "no request".to_owned(),
+        Test::Request(ref test) => request.map_or_else(|| "no request".to_owned(), |request| of_request(test, request)),
+    }
+}
+
+fn of_request(test: &RequestTest, RequestFacts { view, token }: &RequestFacts<'_>) -> String {
+    let of_token = |found: Option<String>| match (token, found) {
+        (None, _) => "no token is verified".to_owned(),
+        (Some(_), None) => "the token does not say".to_owned(),
+        (Some(_), Some(found)) => found,
+    };
+    let joined = |texts: &[String]| (!texts.is_empty()).then(|| texts.join(", "));
+    match test {
+        RequestTest::Host(_) => format!("{}, port {}", view.host(), view.port()),
+        RequestTest::Method(_) => view.method().to_owned(),
+        RequestTest::Path(_) => view.path().to_owned(),
+        RequestTest::Header(name, _) => view.header(name).map_or_else(|| "no such field".to_owned(), |it| it.into_owned()),
+        RequestTest::RequestPrincipal(_) => of_token(token.and_then(|token| token.principal.clone())),
+        RequestTest::Audience(_) => of_token(token.and_then(|token| joined(&token.audiences))),
+        RequestTest::Presenter(_) => of_token(token.and_then(|token| token.presenter.clone())),
+        RequestTest::Claim(names, _) => of_token(token.and_then(|token| joined(token.claim(names)))),
+        RequestTest::Sni(_) => "tunnels of the mesh carry no server's name".to_owned(),
     }
 }

@@ -27,7 +27,7 @@ pub use authorize::{
     authorize_connection, authorize_request,
 };
 pub use client_tls::{ClientTls, ClientTlsRule, HostPattern};
-pub use explain::{Considered, Explanation, Miss, RuleOutcome, explain};
+pub use explain::{Considered, Explanation, Miss, RequestExplanation, RuleOutcome, explain, explain_request};
 pub use ip_blocks::{IpBlock, IpBlockError, IpBlocks};
 pub use pattern::{Pattern, PatternError, Patterns};
 pub use peer_authentication::{EffectiveMode, Level, Mode, PeerAuthentication, effective_mode};

@@ -20,6 +20,19 @@ pub enum PolicyTarget {
     GatewayClass(Arc<str>),
 }
 
+impl PolicyTarget {
+    /// What a policy names that is attached to a Service, or to the ServiceEntry whose host it is.
+    #[must_use]
+    pub fn of_service(service: &Service) -> Self {
+        let named =
+            |name: &Arc<str>| Arc::new(PolicyName { namespace: Arc::clone(&service.namespace), name: Arc::clone(name) });
+        match &service.entry {
+            None => Self::Service(named(&service.name)),
+            Some(entry) => Self::ServiceEntry(named(&entry.object)),
+        }
+    }
+}
+
 /// A policy and what it is attached to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetedPolicy<P = AuthorizationPolicy> {
@@ -89,15 +102,11 @@ impl<P> Targeted<P> {
         let named = |namespace: &Arc<str>, name: &Arc<str>| {
             Arc::new(PolicyName { namespace: Arc::clone(namespace), name: Arc::clone(name) })
         };
-        let of_service = service.map(|service| match &service.entry {
-            None => PolicyTarget::Service(named(&service.namespace, &service.name)),
-            Some(entry) => PolicyTarget::ServiceEntry(named(&service.namespace, &entry.object)),
-        });
         let mut targets = vec![
             PolicyTarget::Gateway(named(&waypoint.namespace, &waypoint.name)),
             PolicyTarget::GatewayClass(Arc::clone(&waypoint.class)),
         ];
-        targets.extend(of_service);
+        targets.extend(service.map(PolicyTarget::of_service));
         self.about(&targets)
     }
 

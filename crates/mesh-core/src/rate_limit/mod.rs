@@ -245,6 +245,24 @@ impl LimitTarget {
     }
 }
 
+/// Goes through the limits of a place for one request, and says which of them judge it.
+#[derive(Debug, Default)]
+pub struct Judging<'a> {
+    last: Option<&'a Arc<RateLimitPolicy>>,
+}
+
+impl<'a> Judging<'a> {
+    /// Whether the next limit in their order judges the request, by the rule that it belongs to.
+    pub fn next(&mut self, applied: &'a Applied, request: &dyn RequestView, rule: Option<&RuleRef>) -> bool {
+        let again = self.last.is_some_and(|last| Arc::ptr_eq(last, &applied.policy));
+        if again && applied.policy.first_only || !applied.is_about(request, rule) {
+            return false;
+        }
+        self.last = Some(&applied.policy);
+        true
+    }
+}
+
 impl Applied {
     /// Whether a request is the limit's business, by the rule that it belongs to.
     #[must_use]

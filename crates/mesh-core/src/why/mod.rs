@@ -1,12 +1,21 @@
 //! Why a connection goes where it goes, and whether it may: everything that [`resolve`] and [`crate::policy::explain`] say of
 //! it, for people. Nothing is decided here.
 
+mod imagined;
+mod onward;
 mod reference;
+mod request;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+pub use imagined::Imagined;
+pub use onward::{MAX_SERVERS, Onward, Share};
 pub use reference::{Client, ReferenceError, Target, find_client, find_target};
+pub use request::{
+    GatewayFound, NoToken, Outcome, Reader, RequestAnswer, RequestQuestion, Tokens, find_gateway, why_request,
+    why_request_at_gateway,
+};
 
 use crate::direct::{DirectServer, kernel_may_pick};
 use crate::entry::Resolution;

@@ -20,7 +20,7 @@ use http::{
     uri::Authority,
 };
 use mesh_core::{
-    PolicyName, Service, Snapshot, TraceContext,
+    Service, Snapshot, TraceContext,
     policy::PolicyTarget,
     telemetry::{Side, Teller, Told},
 };
@@ -61,7 +61,7 @@ impl Telling {
         let (_, told) = known.entry(place).or_insert_with(|| {
             let waypoint = service.and_then(|service| snapshot.l7().waypoint_of(service));
             let gateway = &shared.own.gateway;
-            let asked = service.map(|service| service_target(service));
+            let asked = service.map(|service| PolicyTarget::of_service(service));
             let teller = Teller {
                 side: if matches!(arrival.target, Target::Gateway(_)) { Side::Client } else { Side::Server },
                 gateway: (&gateway.namespace, &gateway.name, waypoint.map_or("", |waypoint| &*waypoint.class)),
@@ -71,15 +71,6 @@ impl Telling {
             (service.cloned(), Rc::new(snapshot.telemetries().told(&teller)))
         });
         told.clone()
-    }
-}
-
-/// A Service as Telemetries and limits name it.
-pub(crate) fn service_target(service: &Service) -> PolicyTarget {
-    let named = |name: &Arc<str>| Arc::new(PolicyName { namespace: service.namespace.clone(), name: name.clone() });
-    match &service.entry {
-        None => PolicyTarget::Service(named(&service.name)),
-        Some(entry) => PolicyTarget::ServiceEntry(named(&entry.object)),
     }
 }
 

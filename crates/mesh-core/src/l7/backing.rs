@@ -1,0 +1,55 @@
+//! What stands behind a backend: the port of a Service, and of its endpoints those of a subset.
+
+use std::sync::Arc;
+
+use crate::label_set::LabelSet;
+use crate::model::{Endpoint, Protocol, Service, ServicePort};
+use crate::policy::{ClientTlsRule, Selector};
+use crate::snapshot::Snapshot;
+
+/// A port of a Service, as a waypoint or gateway sends to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Backing<'a> {
+    /// The Service.
+    pub service: &'a Arc<Service>,
+    /// Its port.
+    pub port: &'a ServicePort,
+    /// The DestinationRule that is about it.
+    pub rule: Option<&'a Arc<ClientTlsRule>>,
+    /// The labels of the subset's endpoints; none for all endpoints.
+    pub labels: Option<&'a Selector>,
+}
+
+impl<'a> Backing<'a> {
+    /// What a host, port and subset name, for who sends from that namespace. None where there is no such Service, port or
+    /// subset.
+    #[must_use]
+    pub fn find(
+        snapshot: &'a Snapshot,
+        own_namespace: &str,
+        hostname: &str,
+        (port, subset): (u16, Option<&str>),
+    ) -> Option<Self> {
+        let service = snapshot.service_by_hostname(hostname)?;
+        let port = service.port(port, Protocol::Tcp)?;
+        let nobody = LabelSet::default();
+        let own = Some((own_namespace, &nobody));
+        let rule = snapshot.policies().client_tls_for(own, &service.hostname, &service.namespace);
+        let labels = match subset {
+            None => None,
+            Some(subset) => rule?.traffic.subsets.get(subset)?.labels.as_ref(),
+        };
+        Some(Self { service, port, rule, labels })
+    }
+
+    /// Of these endpoints of the port those that are sent to: the subset's, of one family. Where both families are there, they
+    /// are the same pods twice.
+    pub fn reached<'e>(&self, all: &'e [Endpoint]) -> impl Iterator<Item = &'e Endpoint> + use<'a, 'e> {
+        let has_ipv4 = all.iter().any(|endpoint| endpoint.address.is_ipv4());
+        let labels = self.labels;
+        let of_family = all.iter().filter(move |endpoint| endpoint.address.is_ipv4() == has_ipv4);
+        of_family.filter(move |endpoint| {
+            labels.is_none_or(|labels| endpoint.labels().is_some_and(|own| labels.selects(own)))
+        })
+    }
+}

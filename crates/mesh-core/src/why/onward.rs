@@ -1,0 +1,169 @@
+//! Where a waypoint or gateway sends a request, and whether the servers' nodes let it in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::imagined::Imagined;
+use crate::identity::SpiffeId;
+use crate::l7::{Backend, BackendTarget, Backing, PathMatch, RequestView as _, Rule, traffic};
+use crate::model::{Service, Workload};
+use crate::policy::{Facts, Peer, explain};
+use crate::resolve::{PlaintextReason, Transport, transport_to};
+use crate::snapshot::Snapshot;
+
+/// Servers of a share that are looked at one by one.
+pub const MAX_SERVERS: usize = 16;
+
+/// Whoever sends on: the Gateway by namespace and name, its identity, and its pod.
+pub(super) type Own<'a> = ((&'a str, &'a str), Option<&'a SpiffeId>, Option<&'a Workload>);
+
+/// One of those who may get a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// Its weight, in relation to the others'.
+    pub weight: u32,
+    /// Where: `host:port`, perhaps with a subset, or an address.
+    pub to: String,
+    /// How many servers there are; names that DNS has are one each.
+    pub endpoints: usize,
+    /// Each of the first [`MAX_SERVERS`].
+    pub servers: Vec<Onward>,
+    /// The path that is asked for there, where it is another one.
+    pub path: Option<String>,
+    /// The host that is asked for there, where it is another one.
+    pub host: Option<Arc<str>>,
+    /// Why none of them answers: the status, and what is the matter.
+    pub fails: Option<(u16, String)>,
+}
+
+/// A server, as whoever sends on reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Onward {
+    /// The application's address.
+    pub endpoint: SocketAddr,
+    /// Its workload, where known.
+    pub workload: Option<Arc<Workload>>,
+    /// How it is reached, or why not.
+    pub transport: Result<Transport, String>,
+    /// Why its node refuses who sends on.
+    pub denial: Option<String>,
+}
+
+impl Share {
+    fn new(weight: u32, to: String) -> Self {
+        Self { weight, to, endpoints: 0, servers: Vec::new(), path: None, host: None, fails: None }
+    }
+
+    fn failing(weight: u32, to: String, status: u16, why: impl Into<String>) -> Self {
+        Self { fails: Some((status, why.into())), ..Self::new(weight, to) }
+    }
+
+    /// Of a rule's backends, for a request to that port.
+    pub(super) fn of_backends(snapshot: &Snapshot, own: Own<'_>, backends: &[Backend], port: u16) -> Vec<Self> {
+        let share = |backend: &Backend| {
+            let (weight, to) = (backend.weight, backend.target.at_port(port));
+            match &backend.target {
+                BackendTarget::Unresolved { status, reason } => Self::failing(weight, to, *status, &**reason),
+                BackendTarget::Service { hostname, port: own_port, subset } => {
+                    let port = own_port.unwrap_or(port);
+                    match Backing::find(snapshot, own.0.0, hostname, (port, subset.as_deref())) {
+                        Some(backing) => {
+                            Self::new(weight, to).backed(snapshot, own, &backing, subset.as_deref())
+                        }
+                        None => Self::failing(weight, to, 503, "there is no such Service, port or subset"),
+                    }
+                }
+            }
+        };
+        backends.iter().map(share).collect()
+    }
+
+    /// The same with the servers behind it.
+    fn backed(mut self, snapshot: &Snapshot, own: Own<'_>, backing: &Backing<'_>, subset: Option<&str>) -> Self {
+        let port = backing.port.port;
+        let names = backing.service.entry.as_ref().map_or(0, |entry| {
+            entry.names.iter().filter(|named| named.of_port == port).count()
+        });
+        let reached: Vec<_> = backing.reached(&backing.port.endpoints).collect();
+        self.endpoints = reached.len() + names;
+        let traffic = backing.rule.map(|rule| rule.traffic.effective(subset, port));
+        let tls = traffic.and_then(|policy| policy.tls);
+        let named = tls.is_none().then_some((backing.service, port));
+        let onward = |endpoint: &&crate::model::Endpoint| {
+            let transport = transport_to(snapshot, None, named, endpoint.workload.as_deref());
+            let transport = transport.map(|(transport, _)| match &tls {
+                Some(traffic::Tls::Disable) => Transport::Plaintext(PlaintextReason::DisabledByRule),
+                _ => transport,
+            });
+            Onward::new(snapshot, own, (endpoint.address, endpoint.workload.clone()), transport.map_err(|error| error.to_string()))
+        };
+        self.servers = reached.iter().take(MAX_SERVERS).map(onward).collect();
+        // Manifests without a single pod are not the cluster's: its pods are none of their business.
+        self.fails = snapshot.workloads().next().and_then(|_| self.why_nobody(names));
+        self
+    }
+
+    /// Of a port of a Service, without a rule.
+    pub(super) fn of_service(snapshot: &Snapshot, own: Own<'_>, service: &Service, port: u16) -> Self {
+        let to = format!("{}:{port}", service.hostname);
+        match Backing::find(snapshot, own.0.0, &service.hostname, (port, None)) {
+            Some(backing) => Self::new(1, to).backed(snapshot, own, &backing, None),
+            None => Self::failing(1, to, 503, "there is no such Service or port"),
+        }
+    }
+
+    /// Of a workload's own address.
+    pub(super) fn of_address(snapshot: &Snapshot, own: Own<'_>, address: SocketAddr) -> Self {
+        let workload = snapshot.workload_by_address(address.ip()).cloned();
+        let transport = transport_to(snapshot, None, None, workload.as_deref()).map(|(transport, _)| transport);
+        let server = Onward::new(snapshot, own, (address, workload), transport.map_err(|error| error.to_string()));
+        let mut share = Self::new(1, address.to_string());
+        (share.endpoints, share.servers) = (1, vec![server]);
+        share.fails = share.why_nobody(0);
+        share
+    }
+
+    /// Why nobody answers, where nobody does.
+    fn why_nobody(&self, names: usize) -> Option<(u16, String)> {
+        if self.endpoints == 0 {
+            return Some((503, "it has no ready endpoint".to_owned()));
+        }
+        if names > 0 || self.endpoints > self.servers.len() {
+            return None;
+        }
+        let stop = |server: &Onward| server.transport.as_ref().err().or(server.denial.as_ref()).cloned();
+        let stops: Option<Vec<_>> = self.servers.iter().map(stop).collect();
+        stops?.into_iter().next().map(|why| (503, why))
+    }
+
+    /// What is asked for there instead.
+    pub(super) fn rewrite(&mut self, rule: &Rule, backend: &Backend, (request, matched): (&Imagined, &PathMatch)) {
+        let path = backend.rewrite.path.as_ref().or(rule.rewrite.path.as_ref());
+        let path = path.map(|rewrite| rewrite.apply(request.path(), matched));
+        self.path = path.filter(|path| path != request.path());
+        let host = backend.rewrite.authority.as_ref().or(rule.rewrite.authority.as_ref());
+        self.host = host.filter(|host| ***host != *request.host()).cloned();
+    }
+}
+
+impl Onward {
+    fn new(
+        snapshot: &Snapshot,
+        own: Own<'_>,
+        (endpoint, workload): (SocketAddr, Option<Arc<Workload>>),
+        transport: Result<Transport, String>,
+    ) -> Self {
+        let (_, identity, pod) = own;
+        let peer = match (&transport, identity) {
+            (Ok(Transport::Hbone { .. }), Some(identity)) => Peer::Certificate(identity),
+            _ => Peer::Unproven,
+        };
+        // Connections that several clients share say nothing of one client's address: they come from who sends on.
+        let client = pod.and_then(|pod| pod.addresses.first().copied()).unwrap_or(endpoint.ip());
+        let facts = Facts { peer, client, destination: endpoint };
+        // Without an identity nobody knows what would be said of it.
+        let judge = workload.as_deref().filter(|workload| workload.is_enrolled() && identity.is_some());
+        let denial = judge.and_then(|workload| explain(snapshot, workload, &facts).authorization.verdict.err());
+        Self { endpoint, workload, transport, denial: denial.map(|denial| denial.to_string()) }
+    }
+}

@@ -1,0 +1,473 @@
+//! What becomes of a request that nobody sends: at the client's node, at the waypoint or gateway that reads it, and at the
+//! servers' nodes. Each of them is asked by the code that decides for traffic; nothing is decided here.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::imagined::Imagined;
+use super::onward::Share;
+use super::{Answer, Client, Path, SameNode, why};
+use crate::identity::SpiffeId;
+use crate::l7::cors::Crossing;
+use crate::l7::gateway::{Entered, Listener, PortListeners, Serves, Tls};
+use crate::l7::{
+    Abort, Action, Backend, Found, GATEWAY_NAME, GatewayPlace, Percent, Place, RequestView as _, RouteTable, Rule, Waypoint,
+    routes_for, service_meant,
+};
+use crate::model::{Protocol, Service, Speaks, Workload};
+use crate::policy::request::Token;
+use crate::policy::{
+    Facts, Peer, PolicyName, RequestExplanation, RequestFacts, TokenRule, explain_request,
+};
+use crate::rate_limit::{Applied, Judging};
+use crate::resolve::service_at;
+use crate::snapshot::Snapshot;
+
+/// What is said of the token that a request carries, by the rules that are asked about it.
+pub trait Tokens {
+    /// The token that the rules believe; none where the request has none.
+    ///
+    /// # Errors
+    /// None of the rules believes it: the status that is answered, and why.
+    fn believed(&self, rules: &[&Arc<TokenRule>]) -> Result<Option<Token>, (u16, String)>;
+}
+
+/// A request without a token.
+#[derive(Debug, Clone, Copy)]
+pub struct NoToken;
+
+impl Tokens for NoToken {
+    fn believed(&self, _: &[&Arc<TokenRule>]) -> Result<Option<Token>, (u16, String)> {
+        Ok(None)
+    }
+}
+
+/// Who reads a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reader {
+    /// The waypoint of where it was sent.
+    Waypoint(Arc<Waypoint>),
+    /// A gateway, and its listener that has the request's host.
+    Gateway(PolicyName, Option<Arc<Listener>>),
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its connection does not come to be, or never gets to whoever would read it.
+    NotConnected(String),
+    /// Nobody reads requests there: it goes where its connection goes.
+    Unread,
+    /// One of the shares' servers gets it.
+    Forwarded,
+    /// It is answered on the way.
+    Answered {
+        /// HTTP's status; for gRPC's clients it is translated.
+        status: u16,
+        /// By what, in a few words.
+        why: String,
+        /// Whether that is what somebody has written down as the answer: a redirect, a response, a preflight's.
+        wanted: bool,
+    },
+}
+
+/// What becomes of a request, and all that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestAnswer {
+    /// The client's connection; none for who comes in at a gateway.
+    pub connection: Option<Answer>,
+    /// Who reads it, if anybody does.
+    pub reader: Option<Reader>,
+    /// The Service that it is for, where it is sent to one.
+    pub service: Option<Arc<Service>>,
+    /// The rules about tokens that are asked, as the RequestAuthentication that has them.
+    pub authentication: Vec<Arc<PolicyName>>,
+    /// The identity that its token stands for.
+    pub principal: Option<String>,
+    /// What policies say.
+    pub judged: Option<RequestExplanation>,
+    /// The limits that want a token of it, in their order.
+    pub limits: Vec<Applied>,
+    /// The rule that it belongs to.
+    pub rule: Option<Arc<Rule>>,
+    /// Of the rule's matches the one that holds, in words.
+    pub matched: Option<String>,
+    /// What becomes of it.
+    pub outcome: Outcome,
+    /// Who may get it.
+    pub shares: Vec<Share>,
+}
+
+/// What is asked of, and by what.
+#[derive(Clone, Copy)]
+pub struct RequestQuestion<'a> {
+    /// The cluster.
+    pub snapshot: &'a Snapshot,
+    /// What is said of the request's token.
+    pub tokens: &'a dyn Tokens,
+}
+
+/// A gateway, as somebody names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayFound {
+    /// The Gateway that it runs for.
+    pub name: PolicyName,
+    /// Its pod, where one is known.
+    pub pod: Option<Arc<Workload>>,
+}
+
+/// The gateway of that name: a Gateway of the Gateway API, a pod or workload that is one, or an Istio Gateway whose selector
+/// finds its pods. None where there is no such thing.
+#[must_use]
+pub fn find_gateway(snapshot: &Snapshot, namespace: &str, name: &str) -> Option<GatewayFound> {
+    let in_namespace = |pod: &&Arc<Workload>| *pod.namespace == *namespace;
+    let runs_for = |pod: &&Arc<Workload>| pod.labels.get(GATEWAY_NAME) == Some(name);
+    let is_named = |pod: &&Arc<Workload>| *pod.name == *name || *pod.workload_name == *name;
+    let mut pods = snapshot.workloads().filter(in_namespace);
+    let pod = pods.find(runs_for).or_else(|| snapshot.workloads().filter(in_namespace).find(is_named));
+    let gateways = snapshot.l7().gateways();
+    let named = gateways.iter().find(|gateway| *gateway.namespace == *namespace && *gateway.name == *name);
+    let selected = || {
+        let gateway = named?;
+        snapshot.workloads().find(|pod| gateway.runs_as("", "", Some(&pod.labels)))
+    };
+    let found = |pod: &Arc<Workload>| {
+        let own = pod.labels.get(GATEWAY_NAME).unwrap_or(&pod.workload_name);
+        let name = PolicyName { namespace: Arc::clone(&pod.namespace), name: own.into() };
+        GatewayFound { name, pod: Some(Arc::clone(pod)) }
+    };
+    let by_pod = pod.or_else(selected).map(found);
+    by_pod.or_else(|| {
+        named?;
+        Some(GatewayFound { name: PolicyName { namespace: namespace.into(), name: name.into() }, pod: None })
+    })
+}
+
+impl RequestAnswer {
+    fn new(outcome: Outcome) -> Self {
+        Self {
+            connection: None,
+            reader: None,
+            service: None,
+            authentication: Vec::new(),
+            principal: None,
+            judged: None,
+            limits: Vec::new(),
+            rule: None,
+            matched: None,
+            outcome,
+            shares: Vec::new(),
+        }
+    }
+
+    /// Whether a server may get it, or somebody has written down what it is answered with.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        let connected = |answer: &Answer| answer.ways.as_ref().is_ok_and(|ways| ways.iter().any(|way| way.stop().is_none()));
+        match &self.outcome {
+            Outcome::NotConnected(_) => false,
+            Outcome::Unread => self.connection.as_ref().is_none_or(connected),
+            Outcome::Forwarded => self.shares.iter().any(|share| share.fails.is_none()),
+            Outcome::Answered { wanted, .. } => *wanted,
+        }
+    }
+}
+
+fn refused(status: u16, why: impl Into<String>) -> Outcome {
+    Outcome::Answered { status, why: why.into(), wanted: false }
+}
+
+/// Says what becomes of a request of `client` to `asked`; without a client, of one of somebody whose connection comes to whoever
+/// reads it.
+#[must_use]
+pub fn why_request(
+    question: RequestQuestion<'_>,
+    client: Option<Client>,
+    asked: SocketAddr,
+    mut request: Imagined,
+    same_node: SameNode,
+) -> RequestAnswer {
+    let snapshot = question.snapshot;
+    let mut answer = RequestAnswer::new(Outcome::Unread);
+    let reached = reached_at(snapshot, client.as_ref(), asked);
+    answer.service.clone_from(&reached);
+    let place = reached.as_ref().map_or(Place::Workload(asked), |reached| Place::Service(reached, asked.port()));
+    let hop = match &client {
+        Some(client) => {
+            let connection = answer.connection.insert(why(snapshot, client.clone(), asked, same_node));
+            if let Err(refusal) = &connection.ways {
+                answer.outcome = Outcome::NotConnected(refusal.to_string());
+                return answer;
+            }
+            by_waypoint(connection)
+        }
+        None => place.waypoint(snapshot).map(|(waypoint, _)| (Arc::clone(waypoint), waypoint.identities.first().cloned())),
+    };
+    let Some((waypoint, own)) = hop else { return answer };
+    request.port = asked.port();
+    request.client = client.as_ref().and_then(|client| client.workload.clone());
+    let meant = reached.as_ref().map(|reached| service_meant(snapshot, reached, request.host()).clone());
+    let identity = request.client.as_ref().map(|workload| workload.identity.clone());
+    let address = client.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.address_towards(asked));
+    let reading = Reading {
+        question,
+        place,
+        meant: meant.as_ref(),
+        sender: (identity.as_ref(), address),
+        own: ((&waypoint.namespace, &waypoint.name), own.as_ref(), None),
+    };
+    answer.reader = Some(Reader::Waypoint(Arc::clone(&waypoint)));
+    let declared = reached.as_ref().and_then(|service| service.port(asked.port(), Protocol::Tcp));
+    if declared.is_some_and(|port| port.speaks == Speaks::Opaque) {
+        reading.carry(&mut answer);
+        return answer;
+    }
+    if !reading.admit(&mut answer, &mut request) {
+        return answer;
+    }
+    let clients = identity.as_ref().map(SpiffeId::namespace);
+    let routes = |service: &Arc<Service>| routes_for(snapshot, clients, (service, asked.port()), request.host());
+    reading.route(&mut answer, &request, meant.as_ref().and_then(routes).map(|table| &**table));
+    answer.service.clone_from(&meant);
+    answer
+}
+
+/// The Service that is reached at an address, or whose endpoint it is where no pod is there.
+fn reached_at(snapshot: &Snapshot, client: Option<&Client>, asked: SocketAddr) -> Option<Arc<Service>> {
+    let workload = client.and_then(|client| client.workload.as_deref());
+    let by_address = service_at(snapshot, workload, asked);
+    let is_pod = || snapshot.workload_by_address(asked.ip()).is_some();
+    let headless = || snapshot.headless_service(asked).filter(|_| !is_pod()).map(|(service, _)| service);
+    by_address.or_else(headless).cloned()
+}
+
+/// The waypoint that a connection goes to, and its replicas' identity.
+fn by_waypoint(connection: &Answer) -> Option<(Arc<Waypoint>, Option<SpiffeId>)> {
+    connection.ways.iter().flatten().find_map(|way| match &way.path {
+        Path::Waypoint(waypoint, identity) => Some((Arc::clone(waypoint), Some(identity.clone()))),
+        _ => None,
+    })
+}
+
+/// Says what becomes of a request that somebody outside, at that address, sends to a port of a gateway.
+#[must_use]
+pub fn why_request_at_gateway(
+    question: RequestQuestion<'_>,
+    gateway: &GatewayFound,
+    (from, port): (IpAddr, u16),
+    mut request: Imagined,
+) -> RequestAnswer {
+    let snapshot = question.snapshot;
+    request.port = port;
+    let (GatewayFound { name, pod }, mut answer) = (gateway, RequestAnswer::new(Outcome::Forwarded));
+    let labels = pod.as_ref().map(|pod| &pod.labels);
+    let mut by_port = snapshot.l7().listeners_of(&name.namespace, &name.name, labels);
+    answer.reader = Some(Reader::Gateway(name.clone(), None));
+    let Some(listeners) = by_port.remove(&port).map(PortListeners::new) else {
+        let known: Vec<_> = by_port.keys().map(u16::to_string).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        answer.outcome = Outcome::NotConnected(format!("the gateway does not listen at port {port}; its ports: {known}"));
+        return answer;
+    };
+    let place = GatewayPlace { namespace: &name.namespace, name: &name.name, pod: pod.as_deref(), port };
+    let own = pod.as_ref().map(|pod| &pod.identity);
+    let reading = Reading {
+        question,
+        place: Place::Gateway(place),
+        meant: None,
+        sender: (None, from),
+        own: ((&name.namespace, &name.name), own, pod.as_deref()),
+    };
+    let server = request.tls.then(|| request.host.clone());
+    let listener = match (request.tls, listeners.is_tls()) {
+        (false, false) => listeners.all().first(),
+        (true, true) => listeners.for_host(&request.host),
+        (tls, _) => {
+            let (begun, other) = if tls { ("no TLS begins", "http") } else { ("clients begin with TLS", "https") };
+            answer.outcome = Outcome::NotConnected(format!("{begun} at port {port}: ask for {other}"));
+            return answer;
+        }
+    };
+    let Some(listener) = listener else {
+        answer.outcome = Outcome::NotConnected(format!("no listener of port {port} is for {}", request.host));
+        return answer;
+    };
+    if listener.tls == Tls::Passthrough || matches!(listener.serves, Serves::Connections(_)) {
+        answer.reader = Some(Reader::Gateway(name.clone(), Some(Arc::clone(listener))));
+        reading.pass_on(&mut answer, listener, server.as_deref());
+        return answer;
+    }
+    if !reading.admit(&mut answer, &mut request) {
+        return answer;
+    }
+    let table = match listeners.enter(&request.host, server.as_deref(), request.tls) {
+        Ok(Entered::Rules(listener, table)) => {
+            answer.reader = Some(Reader::Gateway(name.clone(), Some(Arc::clone(listener))));
+            Arc::clone(table)
+        }
+        Ok(Entered::ByHttps(listener)) => {
+            answer.reader = Some(Reader::Gateway(name.clone(), Some(Arc::clone(listener))));
+            let why = format!("the listener sends clients to https://{}{}", request.host, request.path);
+            answer.outcome = Outcome::Answered { status: 301, why, wanted: true };
+            return answer;
+        }
+        Err(error) => {
+            answer.outcome = refused(error.status(), error.to_string());
+            return answer;
+        }
+    };
+    reading.route(&mut answer, &request, Some(&table));
+    answer
+}
+
+/// Whoever reads a request: where, whose, and who they are themselves.
+struct Reading<'a> {
+    question: RequestQuestion<'a>,
+    place: Place<'a>,
+    /// The Service that is meant, of those that share the address.
+    meant: Option<&'a Arc<Service>>,
+    /// The client's proven identity, and its address.
+    sender: (Option<&'a SpiffeId>, IpAddr),
+    /// The reader's Gateway by namespace and name, its identity, and its pod.
+    own: ((&'a str, &'a str), Option<&'a SpiffeId>, Option<&'a Workload>),
+}
+
+impl Reading<'_> {
+    fn facts(&self) -> Facts<'_> {
+        let peer = self.sender.0.map_or(Peer::Unproven, Peer::Certificate);
+        Facts { peer, client: self.sender.1, destination: self.place.destination() }
+    }
+
+    /// Tokens, then policies. Whether the request goes on.
+    fn admit(&self, answer: &mut RequestAnswer, request: &mut Imagined) -> bool {
+        let snapshot = self.question.snapshot;
+        let authentication = self.place.authentication(snapshot);
+        answer.authentication = authentication.iter().map(|policy| Arc::clone(&policy.name)).collect();
+        let rules: Vec<_> = authentication.iter().flat_map(|policy| &policy.rules).collect();
+        // What the destination believes to be claims is not the client's to say.
+        let shown = |rule: &&Arc<TokenRule>, name: &str| {
+            rule.payload_field.as_deref() == Some(name) || rule.claim_fields.iter().any(|shown| *shown.field == *name)
+        };
+        request.headers.retain(|(name, _)| !rules.iter().any(|rule| shown(rule, name)));
+        match self.question.tokens.believed(&rules) {
+            Ok(token) => request.token = token,
+            Err((status, why)) => {
+                answer.outcome = refused(status, why);
+                return false;
+            }
+        }
+        answer.principal = request.token.as_ref().and_then(|token| token.principal.clone());
+        let facts = RequestFacts { view: request, token: request.token.as_ref() };
+        let judged = explain_request(snapshot, &self.place.policies(snapshot), &self.facts(), Some(&facts));
+        let denial = judged.authorization.verdict.as_ref().err().map(ToString::to_string);
+        answer.judged = Some(judged);
+        if let Some(denial) = denial {
+            answer.outcome = refused(403, denial);
+            return false;
+        }
+        true
+    }
+
+    /// What is no HTTP, to the Service that was asked for.
+    fn carry(&self, answer: &mut RequestAnswer) {
+        if let Place::Service(service, port) = self.place {
+            answer.shares = vec![Share::of_service(self.question.snapshot, self.own, service, port)];
+        }
+        self.admit_connection(answer);
+    }
+
+    /// What a gateway does not look into, by weight.
+    fn pass_on(&self, answer: &mut RequestAnswer, listener: &Listener, server: Option<&str>) {
+        match listener.connection_route(server) {
+            Some(route) => {
+                answer.shares = Share::of_backends(self.question.snapshot, self.own, &route.backends, 0);
+                answer.matched = Some(route.at.to_string());
+                self.admit_connection(answer);
+            }
+            None => answer.outcome = Outcome::NotConnected("no route is for the connection".to_owned()),
+        }
+    }
+
+    fn admit_connection(&self, answer: &mut RequestAnswer) {
+        let snapshot = self.question.snapshot;
+        let judged = explain_request(snapshot, &self.place.policies(snapshot), &self.facts(), None);
+        answer.outcome = match &judged.authorization.verdict {
+            Ok(_) => Outcome::Forwarded,
+            Err(denial) => Outcome::NotConnected(denial.to_string()),
+        };
+        answer.judged = Some(judged);
+    }
+
+    /// The rule, the limits, and what the rule asks for.
+    fn route(&self, answer: &mut RequestAnswer, request: &Imagined, table: Option<&RouteTable>) {
+        let snapshot = self.question.snapshot;
+        let found = table.map(|table| table.find(request));
+        let rule = found.flatten().map(|found| found.rule);
+        let place = match (self.place, self.meant) {
+            (Place::Service(_, port), Some(meant)) => Place::Service(meant, port),
+            (place, _) => place,
+        };
+        let limits = place.limits(snapshot, self.own.0, self.own.2);
+        let mut judging = Judging::default();
+        for applied in &limits {
+            if judging.next(applied, request, rule.map(|rule| &rule.at)) {
+                answer.limits.push(applied.clone());
+            }
+        }
+        let Some(found) = found else {
+            answer.shares = match place {
+                Place::Service(service, port) => vec![Share::of_service(snapshot, self.own, service, port)],
+                Place::Workload(address) => vec![Share::of_address(snapshot, self.own, address)],
+                Place::Gateway(_) => Vec::new(),
+            };
+            answer.outcome = Outcome::Forwarded;
+            return;
+        };
+        let Some(found) = found else {
+            answer.outcome = refused(404, "no rule matches it");
+            return;
+        };
+        let rule = found.rule;
+        answer.rule = Some(Arc::clone(rule));
+        answer.matched = found.matched.map(ToString::to_string);
+        if let Some(Crossing::Preflight(_)) = rule.cors.as_ref().map(|cors| cors.judge(request)) {
+            let why = "a preflight request, by the rule itself".to_owned();
+            answer.outcome = Outcome::Answered { status: 200, why, wanted: true };
+            return;
+        }
+        if let Some((Percent::ALL, abort)) = rule.fault.abort {
+            let (status, why) = match abort {
+                Abort::Http(status) => (status, "a fault that the rule injects".to_owned()),
+                Abort::Grpc(status) => (200, format!("a fault that the rule injects, gRPC status {status}")),
+            };
+            answer.outcome = refused(status, why);
+            return;
+        }
+        answer.outcome = self.act(answer, request, &found);
+    }
+
+    /// What the rule asks for.
+    fn act(&self, answer: &mut RequestAnswer, request: &Imagined, found: &Found<'_>) -> Outcome {
+        let rule = found.rule;
+        match &rule.action {
+            Action::Redirect(redirect) => {
+                let why = format!("go to {}", redirect.location(request, found.path()));
+                Outcome::Answered { status: redirect.status, why, wanted: true }
+            }
+            Action::Respond(response) => {
+                Outcome::Answered { status: response.status, why: "by the rule itself".to_owned(), wanted: true }
+            }
+            Action::Forward(backends) => {
+                answer.shares = Share::of_backends(self.question.snapshot, self.own, backends, request.port());
+                for (share, backend) in answer.shares.iter_mut().zip(backends) {
+                    share.rewrite(rule, backend, (request, found.path()));
+                }
+                if backends.iter().all(|backend: &Backend| backend.weight == 0) {
+                    refused(500, "no destination has a weight")
+                } else {
+                    Outcome::Forwarded
+                }
+            }
+        }
+    }
+}

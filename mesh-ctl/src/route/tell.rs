@@ -1,0 +1,118 @@
+//! What becomes of a request, for people.
+
+use std::fmt::Write as _;
+
+use mesh_admin::{RequestBackend, RequestPolicy, RequestServer, RequestWhy, Why};
+
+use crate::why::{printable, tell_policy};
+
+/// Servers of a backend that are shown one by one.
+const MAX_SHOWN: usize = 8;
+
+/// All of an answer.
+pub(super) fn for_people(answer: &RequestWhy) -> String {
+    let mut text = String::new();
+    if let Some(connection) = &answer.connection {
+        tell_connection(&mut text, connection);
+    }
+    let known = [
+        ("service", &answer.service),
+        ("waypoint", &answer.waypoint),
+        ("gateway", &answer.gateway),
+        ("listener", &answer.listener),
+        ("token", &answer.principal),
+    ];
+    for (name, value) in known {
+        value.iter().for_each(|value| line(&mut text, name, value));
+    }
+    if answer.principal.is_none() && !answer.authentication.is_empty() {
+        line(&mut text, "token", &format!("none that {} believes", answer.authentication.join(" or ")));
+    }
+    if let Some(policy) = &answer.policy {
+        tell_policies(&mut text, policy);
+    }
+    for limit in &answer.limits {
+        line(&mut text, "limit", &format!("{}: {}; else {}", limit.limit, limit.rate, limit.status));
+    }
+    if let Some(rule) = &answer.rule {
+        line(&mut text, "rule", rule);
+    }
+    answer.matched.iter().for_each(|matched| line(&mut text, "matches", matched));
+    line(&mut text, "request", &answer.outcome);
+    let mut name = "to";
+    for backend in &answer.backends {
+        tell_backend(&mut text, name, backend, answer.path.is_none());
+        name = "";
+    }
+    answer.path.iter().for_each(|path| line(&mut text, "as", path));
+    let mut name = "with";
+    for what in &answer.with {
+        line(&mut text, name, what);
+        name = "";
+    }
+    answer.notes.iter().for_each(|note| line(&mut text, "note", note));
+    printable(&text)
+}
+
+fn tell_connection(text: &mut String, connection: &Why) {
+    let source = &connection.source;
+    let pod = source.namespace.as_ref().zip(source.pod.as_ref());
+    let name = pod.map_or_else(|| source.address.to_string(), |(namespace, pod)| format!("{namespace}/{pod}"));
+    let who = match (&source.identity, &source.outside) {
+        (_, Some(why)) => format!("{name}, outside the mesh: {why}"),
+        (Some(identity), None) => format!("{name}, {identity}"),
+        (None, None) => name,
+    };
+    line(text, "from", &who);
+    if let Some(way) = connection.ways.first() {
+        line(text, "path", &format!("{}: {}", way.path.replace('_', " "), way.path_reason));
+    }
+}
+
+fn tell_policies(text: &mut String, policy: &RequestPolicy) {
+    if policy.considered.is_empty() {
+        line(text, "policies", "none is about it");
+        return;
+    }
+    for (index, considered) in policy.considered.iter().enumerate() {
+        tell_policy(text, if index == 0 { "policies" } else { "" }, considered);
+    }
+    for authorizer in &policy.authorizers {
+        line(text, "asks", &format!("authorizer {authorizer}; what follows is if it allows the request as it is"));
+    }
+    line(text, "verdict", &format!("{}: {}", if policy.allowed { "allowed" } else { "refused" }, policy.reason));
+    policy.dry_run.iter().for_each(|dry_run| line(text, "dry run", dry_run));
+    if !policy.audited.is_empty() {
+        line(text, "audited", &policy.audited.join(", "));
+    }
+}
+
+fn tell_backend(text: &mut String, name: &str, backend: &RequestBackend, own_path: bool) {
+    line(text, name, &format!("{:.4} %  {}", backend.percent, backend.to));
+    if let Some(path) = backend.path.as_ref().filter(|_| own_path) {
+        line(text, "", &format!("  as {path}"));
+    }
+    backend.host.iter().for_each(|host| line(text, "", &format!("  as host {host}")));
+    // A backend that names nothing says so itself.
+    if let (Some(status), Some(why), false) = (backend.status, &backend.fails, backend.to.starts_with("nobody")) {
+        line(text, "", &format!("  answered with {status}: {why}"));
+    }
+    let Some(shown) = backend.servers.get(..MAX_SHOWN.min(backend.servers.len())) else { return };
+    shown.iter().for_each(|server| line(text, "", &format!("  {}", of_server(server))));
+    if backend.endpoints > shown.len() && !shown.is_empty() {
+        line(text, "", &format!("  and {} more", backend.endpoints - shown.len()));
+    }
+}
+
+fn of_server(server: &RequestServer) -> String {
+    let pod = server.pod.as_ref().map_or_else(String::new, |pod| format!("{pod} "));
+    match (&server.by, &server.stop) {
+        (_, Some(stop)) => format!("{pod}({}) refuses: {stop}", server.endpoint),
+        (Some(by), None) => format!("{pod}({}) by {by}", server.endpoint),
+        (None, None) => format!("{pod}({})", server.endpoint),
+    }
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{name:10} {value}");
+}
