@@ -43,7 +43,7 @@ pub(crate) struct Route {
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
     /// Asks the waypoint or gateway with this admin socket, in place of a daemon.
-    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["socket", "node", "config"])]
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["node", "config"])]
     waypoint: Option<PathBuf>,
     #[command(flatten)]
     reach: Reach,

@@ -242,7 +242,7 @@ fn tell_way(text: &mut String, way: &Way) {
         }
     }
     for (index, policy) in way.policies.iter().enumerate() {
-        tell_policy(text, if index == 0 { "policies" } else { "" }, policy);
+        tell_policy(text, if index == 0 { "policies" } else { "" }, policy, line);
     }
     line(text, "verdict", &format!("{}: {}", if way.allowed { "allowed" } else { "refused" }, way.reason));
     if let Some(dry_run) = &way.dry_run {
@@ -253,7 +253,8 @@ fn tell_way(text: &mut String, way: &Way) {
     }
 }
 
-pub(crate) fn tell_policy(text: &mut String, name: &str, policy: &Considered) {
+/// A policy that was looked at, by lines that `line` writes.
+pub(crate) fn tell_policy(text: &mut String, name: &str, policy: &Considered, line: fn(&mut String, &str, &str)) {
     let verdict = match policy.matched_rule {
         Some(rule) => format!("rules[{rule}] matches"),
         None if policy.misses.is_empty() => "has no rules, and matches nothing".to_owned(),

@@ -6,7 +6,8 @@ use mesh_core::why::Imagined;
 /// Header fields that a question may have.
 const MAX_FIELDS: usize = 128;
 /// The form of a URL that is asked about.
-const FORM: &str = "write the request as http://SERVICE.NAMESPACE[:PORT]/PATH, or with a gateway as http[s]://HOST[:PORT]/PATH";
+const FORM: &str =
+    "write the request as http://SERVICE.NAMESPACE[:PORT]/PATH, or with a gateway as http[s]://HOST[:PORT]/PATH";
 
 /// What is asked about a request: the query of [`crate::path::REQUEST`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,7 +93,9 @@ impl RequestQuestion {
         };
         let headers = self.headers.iter().map(field).collect::<Result<Vec<_>, String>>()?;
         let method = self.method.as_str();
-        if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_!#$%&'*+.^`|~".contains(&byte)) {
+        if method.is_empty()
+            || !method.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_!#$%&'*+.^`|~".contains(&byte))
+        {
             return Err(format!("{method:?} is no method"));
         }
         let request = Imagined::new(method, url.host, (url.path, url.query), headers);
@@ -114,7 +117,9 @@ impl<'a> Url<'a> {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let bracketed = authority.starts_with('[');
         let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !bracketed || host.ends_with(']') => (host, Some(port.parse().ok().filter(|port| *port > 0)?)),
+            Some((host, port)) if !bracketed || host.ends_with(']') => {
+                (host, Some(port.parse().ok().filter(|port| *port > 0)?))
+            }
             _ => (authority, None),
         };
         let named = |host: &str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));

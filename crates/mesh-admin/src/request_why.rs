@@ -6,8 +6,8 @@ use mesh_core::l7::path::PathError;
 use mesh_core::policy::RequestExplanation;
 use mesh_core::rate_limit::Applied;
 use mesh_core::why::{
-    self, Onward, Outcome, Reader, RequestAnswer, SameNode, Tokens, find_client, find_gateway, find_target, why_request,
-    why_request_at_gateway,
+    self, Onward, Outcome, Reader, RequestAnswer, SameNode, Tokens, find_client, find_gateway, find_target,
+    why_request, why_request_at_gateway,
 };
 use mesh_core::{Snapshot, Transport};
 use serde::{Deserialize, Serialize};
@@ -175,7 +175,8 @@ impl RequestWhy {
         let host = request.host.clone();
         let read = format!("{} {host}{}", request.method, request.path);
         let (answer, port) = if let Some(gateway) = &question.gateway {
-            let (namespace, name) = gateway.split_once('/').ok_or_else(|| format!("{gateway}: write NAMESPACE/NAME"))?;
+            let (namespace, name) =
+                gateway.split_once('/').ok_or_else(|| format!("{gateway}: write NAMESPACE/NAME"))?;
             let found = find_gateway(snapshot, namespace, name)
                 .ok_or_else(|| format!("there is no gateway {gateway}: no Gateway, and no pod that is one"))?;
             let from = match &question.source {
@@ -186,15 +187,21 @@ impl RequestWhy {
             (why_request_at_gateway(asked, &found, (from, port), request), port)
         } else {
             if url.tls {
-                return Err(format!("{}: what is encrypted nobody reads; write http://SERVICE.NAMESPACE[:PORT]/PATH", question.url));
+                return Err(format!(
+                    "{}: what is encrypted nobody reads; write http://SERVICE.NAMESPACE[:PORT]/PATH",
+                    question.url
+                ));
             }
-            let client = question.source.as_ref().map(|source| find_client(snapshot, source, question.namespace.as_deref()));
+            let client =
+                question.source.as_ref().map(|source| find_client(snapshot, source, question.namespace.as_deref()));
             let client = client.transpose().map_err(|error| error.to_string())?;
-            let own = client.as_ref().and_then(|client| client.workload.as_ref()).map(|workload| workload.namespace.clone());
+            let own =
+                client.as_ref().and_then(|client| client.workload.as_ref()).map(|workload| workload.namespace.clone());
             let namespace = question.namespace.as_deref().or(own.as_deref());
             let target = format!("{}:{}", url.host, url.port.unwrap_or(80));
             let target = find_target(snapshot, &target, namespace).map_err(|error| error.to_string())?.address;
-            let known = snapshot.service_by_vip(target.ip()).is_some() || snapshot.workload_by_address(target.ip()).is_some();
+            let known =
+                snapshot.service_by_vip(target.ip()).is_some() || snapshot.workload_by_address(target.ip()).is_some();
             if client.is_none() && !known {
                 return Err(format!("{target} is no Service's address and no pod's: it has no routes"));
             }
@@ -259,7 +266,9 @@ impl RequestWhy {
         }
         let has_token = question.headers.iter().any(|field| field.to_ascii_lowercase().starts_with("authorization:"));
         if has_token && question.claims.is_none() && !self.authentication.is_empty() {
-            self.notes.push("its authorization field is not looked at: give the token, or its claims, with --claims".to_owned());
+            self.notes.push(
+                "its authorization field is not looked at: give the token, or its claims, with --claims".to_owned(),
+            );
         }
     }
 }

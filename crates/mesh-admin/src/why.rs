@@ -116,7 +116,7 @@ pub struct Considered {
     pub policy: String,
     /// `CUSTOM`, `DENY`, `ALLOW` or `AUDIT`.
     pub action: String,
-    /// `mesh`, `namespace` or `workload`.
+    /// `mesh`, `namespace`, `workload`, or `target` of one with `targetRefs`.
     pub scope: String,
     /// Whether it only reports.
     pub dry_run: bool,

@@ -35,7 +35,8 @@ impl AssumedClaims {
 
 impl Tokens for AssumedClaims {
     fn believed(&self, rules: &[&Arc<TokenRule>]) -> Result<Option<Token>, (u16, String)> {
-        let of_rule = |rule: &&Arc<TokenRule>| self.claims.check(rule, self.now).map(|()| Some(self.claims.token(rule)));
+        let of_rule =
+            |rule: &&Arc<TokenRule>| self.claims.check(rule, self.now).map(|()| Some(self.claims.token(rule)));
         let believed = settled(rules.iter().map(of_rule)).map_err(|error| (error.status(), error.to_string()))?;
         Ok(believed.into_iter().next())
     }

@@ -75,7 +75,7 @@ fn tell_policies(text: &mut String, policy: &RequestPolicy) {
         return;
     }
     for (index, considered) in policy.considered.iter().enumerate() {
-        tell_policy(text, if index == 0 { "policies" } else { "" }, considered);
+        tell_policy(text, if index == 0 { "policies" } else { "" }, considered, line);
     }
     for authorizer in &policy.authorizers {
         line(text, "asks", &format!("authorizer {authorizer}; what follows is if it allows the request as it is"));

@@ -111,6 +111,12 @@ pub fn explain_request(
             }
         }
     };
+    let targeted = snapshot.policies().targeted();
+    for considered in &mut recorder.policies {
+        if targeted.iter().any(|targeted| Arc::ptr_eq(&targeted.policy, &considered.policy)) {
+            considered.scope = Scope::Target;
+        }
+    }
     RequestExplanation { policies: recorder.policies, asked, authorization }
 }
 
@@ -174,7 +180,9 @@ fn field(place: Place<'_>) -> String {
                 Test::ServiceAccount(_) => not(term, "serviceAccounts", "notServiceAccounts"),
                 Test::SourceIp(_) => not(term, "ipBlocks", "notIpBlocks"),
                 Test::RemoteIp(_) => not(term, "remoteIpBlocks", "notRemoteIpBlocks"),
-                Test::Request(RequestTest::RequestPrincipal(_)) => not(term, "requestPrincipals", "notRequestPrincipals"),
+                Test::Request(RequestTest::RequestPrincipal(_)) => {
+                    not(term, "requestPrincipals", "notRequestPrincipals")
+                }
                 Test::DestinationIp(_) | Test::DestinationPort(_) | Test::Request(_) => term.test.key(),
             };
             format!("from[{index}].source.{name}")
@@ -236,7 +244,9 @@ fn of_request(test: &RequestTest, RequestFacts { view, token }: &RequestFacts<'_
         RequestTest::Host(_) => format!("{}, port {}", view.host(), view.port()),
         RequestTest::Method(_) => view.method().to_owned(),
         RequestTest::Path(_) => view.path().to_owned(),
-        RequestTest::Header(name, _) => view.header(name).map_or_else(|| "no such field".to_owned(), |it| it.into_owned()),
+        RequestTest::Header(name, _) => {
+            view.header(name).map_or_else(|| "no such field".to_owned(), |it| it.into_owned())
+        }
         RequestTest::RequestPrincipal(_) => of_token(token.and_then(|token| token.principal.clone())),
         RequestTest::Audience(_) => of_token(token.and_then(|token| joined(&token.audiences))),
         RequestTest::Presenter(_) => of_token(token.and_then(|token| token.presenter.clone())),

@@ -49,6 +49,8 @@ pub enum Scope {
     Namespace,
     /// The workloads that it selects: in its namespace, or from the root namespace in all.
     Selected,
+    /// What it names with `targetRefs`.
+    Target,
 }
 
 impl Scope {
@@ -69,6 +71,7 @@ impl Scope {
             Self::Mesh => "mesh",
             Self::Namespace => "namespace",
             Self::Selected => "workload",
+            Self::Target => "target",
         }
     }
 }

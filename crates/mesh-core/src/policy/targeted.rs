@@ -24,8 +24,9 @@ impl PolicyTarget {
     /// What a policy names that is attached to a Service, or to the ServiceEntry whose host it is.
     #[must_use]
     pub fn of_service(service: &Service) -> Self {
-        let named =
-            |name: &Arc<str>| Arc::new(PolicyName { namespace: Arc::clone(&service.namespace), name: Arc::clone(name) });
+        let named = |name: &Arc<str>| {
+            Arc::new(PolicyName { namespace: Arc::clone(&service.namespace), name: Arc::clone(name) })
+        };
         match &service.entry {
             None => Self::Service(named(&service.name)),
             Some(entry) => Self::ServiceEntry(named(&entry.object)),

@@ -67,9 +67,7 @@ impl Share {
                 BackendTarget::Service { hostname, port: own_port, subset } => {
                     let port = own_port.unwrap_or(port);
                     match Backing::find(snapshot, own.0.0, hostname, (port, subset.as_deref())) {
-                        Some(backing) => {
-                            Self::new(weight, to).backed(snapshot, own, &backing, subset.as_deref())
-                        }
+                        Some(backing) => Self::new(weight, to).backed(snapshot, own, &backing, subset.as_deref()),
                         None => Self::failing(weight, to, 503, "there is no such Service, port or subset"),
                     }
                 }
@@ -81,9 +79,11 @@ impl Share {
     /// The same with the servers behind it.
     fn backed(mut self, snapshot: &Snapshot, own: Own<'_>, backing: &Backing<'_>, subset: Option<&str>) -> Self {
         let port = backing.port.port;
-        let names = backing.service.entry.as_ref().map_or(0, |entry| {
-            entry.names.iter().filter(|named| named.of_port == port).count()
-        });
+        let names = backing
+            .service
+            .entry
+            .as_ref()
+            .map_or(0, |entry| entry.names.iter().filter(|named| named.of_port == port).count());
         let reached: Vec<_> = backing.reached(&backing.port.endpoints).collect();
         self.endpoints = reached.len() + names;
         let traffic = backing.rule.map(|rule| rule.traffic.effective(subset, port));
@@ -95,7 +95,12 @@ impl Share {
                 Some(traffic::Tls::Disable) => Transport::Plaintext(PlaintextReason::DisabledByRule),
                 _ => transport,
             });
-            Onward::new(snapshot, own, (endpoint.address, endpoint.workload.clone()), transport.map_err(|error| error.to_string()))
+            Onward::new(
+                snapshot,
+                own,
+                (endpoint.address, endpoint.workload.clone()),
+                transport.map_err(|error| error.to_string()),
+            )
         };
         self.servers = reached.iter().take(MAX_SERVERS).map(onward).collect();
         // Manifests without a single pod are not the cluster's: its pods are none of their business.

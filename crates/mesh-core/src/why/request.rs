@@ -11,14 +11,12 @@ use crate::identity::SpiffeId;
 use crate::l7::cors::Crossing;
 use crate::l7::gateway::{Entered, Listener, PortListeners, Serves, Tls};
 use crate::l7::{
-    Abort, Action, Backend, Found, GATEWAY_NAME, GatewayPlace, Percent, Place, RequestView as _, RouteTable, Rule, Waypoint,
-    routes_for, service_meant,
+    Abort, Action, Backend, Found, GATEWAY_NAME, GatewayPlace, Percent, Place, RequestView as _, RouteTable, Rule,
+    Waypoint, routes_for, service_meant,
 };
 use crate::model::{Protocol, Service, Speaks, Workload};
 use crate::policy::request::Token;
-use crate::policy::{
-    Facts, Peer, PolicyName, RequestExplanation, RequestFacts, TokenRule, explain_request,
-};
+use crate::policy::{Facts, Peer, PolicyName, RequestExplanation, RequestFacts, TokenRule, explain_request};
 use crate::rate_limit::{Applied, Judging};
 use crate::resolve::service_at;
 use crate::snapshot::Snapshot;
@@ -163,7 +161,8 @@ impl RequestAnswer {
     /// Whether a server may get it, or somebody has written down what it is answered with.
     #[must_use]
     pub fn is_served(&self) -> bool {
-        let connected = |answer: &Answer| answer.ways.as_ref().is_ok_and(|ways| ways.iter().any(|way| way.stop().is_none()));
+        let connected =
+            |answer: &Answer| answer.ways.as_ref().is_ok_and(|ways| ways.iter().any(|way| way.stop().is_none()));
         match &self.outcome {
             Outcome::NotConnected(_) => false,
             Outcome::Unread => self.connection.as_ref().is_none_or(connected),
@@ -201,7 +200,9 @@ pub fn why_request(
             }
             by_waypoint(connection)
         }
-        None => place.waypoint(snapshot).map(|(waypoint, _)| (Arc::clone(waypoint), waypoint.identities.first().cloned())),
+        None => {
+            place.waypoint(snapshot).map(|(waypoint, _)| (Arc::clone(waypoint), waypoint.identities.first().cloned()))
+        }
     };
     let Some((waypoint, own)) = hop else { return answer };
     request.port = asked.port();
@@ -266,7 +267,8 @@ pub fn why_request_at_gateway(
     let Some(listeners) = by_port.remove(&port).map(PortListeners::new) else {
         let known: Vec<_> = by_port.keys().map(u16::to_string).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        answer.outcome = Outcome::NotConnected(format!("the gateway does not listen at port {port}; its ports: {known}"));
+        answer.outcome =
+            Outcome::NotConnected(format!("the gateway does not listen at port {port}; its ports: {known}"));
         return answer;
     };
     let place = GatewayPlace { namespace: &name.namespace, name: &name.name, pod: pod.as_deref(), port };
