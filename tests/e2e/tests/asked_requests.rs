@@ -135,7 +135,7 @@ impl Request {
     /// What is foretold, the same by each of those who are asked.
     fn asked(&self, mesh: &Mesh, more: &[&str], others: &[[&str; 2]]) -> Result<Value> {
         let served = |expected: &&str| expected.starts_with('2') || expected.starts_with('3');
-        let code = i32::from(!self.expected.iter().any(|expected| served(&expected)));
+        let code = i32::from(!self.expected.iter().any(served));
         let answer = ctl_json(mesh, "node-a", &self.arguments(more), code)?;
         for other in others {
             let said = ctl_json(mesh, "node-a", &self.arguments(&[more, other].concat()), code)?;

@@ -60,10 +60,10 @@ fn requests_pass_it(ctl: &Ctl, shop: &Apps) -> Result<()> {
         Ok(served.sum::<u64>() > 0)
     };
     wait_until("requests to pass the waypoint", PATIENCE, || Ok(counted()?.then_some(())))?;
-    let route = ctl.json(&["route", "--from", &format!("{NAMESPACE}/client"), &format!("http://server.{NAMESPACE}/")])?;
+    let route = ctl.json(&["route", "--from", &format!("{NAMESPACE}/client"), &format!("http://cart.{NAMESPACE}/")])?;
     ensure!(route["waypoint"] == format!("{NAMESPACE}/waypoint") && route["served"] == true, "{route}");
     let server = &route["backends"][0]["servers"][0];
-    ensure!(server["pod"] == format!("{NAMESPACE}/server") && server["by"] == "mtls", "{route}");
+    ensure!(server["pod"] == format!("{NAMESPACE}/cart") && server["by"] == "mtls", "{route}");
     let status = ctl.ok(&["waypoint", "status", "-n", NAMESPACE])?;
     ensure!(status.contains("spiffe://cluster.local/ns/proxied/sa/waypoint"), "{status}");
     let log = ctl.ok(&["waypoint", "log", "debug", "--name", "waypoint", "-n", NAMESPACE])?;

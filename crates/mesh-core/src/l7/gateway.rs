@@ -218,7 +218,12 @@ impl PortListeners {
     ///
     /// # Errors
     /// There is nothing for it.
-    pub fn enter(&self, host: &str, server: Option<&str>, (tls, https): (bool, bool)) -> Result<Entered<'_>, NotServed> {
+    pub fn enter(
+        &self,
+        host: &str,
+        server: Option<&str>,
+        (tls, https): (bool, bool),
+    ) -> Result<Entered<'_>, NotServed> {
         let listener = self.for_host(host).ok_or(NotServed::NoRoute)?;
         // A certificate of one listener says nothing of another's hosts (RFC 9110, section 7.4).
         let shown = server.and_then(|server| self.for_host(server));

@@ -1,10 +1,12 @@
 //! A request that nobody sends.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::l7::RequestView;
 use crate::l7::path::{PathError, normalised};
+use crate::l7::topology::forwarded_client;
 use crate::model::Workload;
 use crate::policy::request::Token;
 
@@ -23,6 +25,10 @@ pub struct Imagined {
     pub headers: Vec<(String, String)>,
     /// Whether the client begins with TLS.
     pub tls: bool,
+    /// The host of its URL, which a client of TLS asks for.
+    pub(super) server: String,
+    /// Whether the client speaks https, here or to a proxy before that is believed.
+    pub(super) https: bool,
     pub(super) port: u16,
     pub(super) client: Option<Arc<Workload>>,
     pub(super) token: Option<Token>,
@@ -44,8 +50,10 @@ impl Imagined {
         let named = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.clone());
         // Who the client is says its certificate, and never the client.
         headers.retain(|(name, _)| name != "host" && name != "x-forwarded-client-cert");
+        let server = host.trim_end_matches('.').to_ascii_lowercase();
         let host = named.as_deref().map_or(host, without_port);
         Ok(Self {
+            server,
             method: method.to_owned(),
             host: host.trim_end_matches('.').to_ascii_lowercase(),
             path: normalised(if path.is_empty() { "/" } else { path })?.into_owned(),
@@ -53,6 +61,24 @@ impl Imagined {
             headers,
             ..Self::default()
         })
+    }
+}
+
+impl Imagined {
+    /// The client that it was sent on for by so many proxies that are believed, who say the scheme as well.
+    pub(super) fn by_proxies(&mut self, trusted: u32) -> Option<IpAddr> {
+        self.https = self.tls;
+        if trusted == 0 {
+            return None;
+        }
+        let scheme = self.headers.iter().find(|(name, _)| name == "x-forwarded-proto");
+        match scheme.map(|(_, value)| value.as_str()) {
+            Some("https") => self.https = true,
+            Some("http") => self.https = false,
+            _ => {}
+        }
+        let lines = self.headers.iter().filter(|(name, _)| name == "x-forwarded-for").map(|(_, value)| value.as_str());
+        forwarded_client(lines, trusted)
     }
 }
 
@@ -68,7 +94,7 @@ impl RequestView for Imagined {
     }
 
     fn scheme(&self) -> &str {
-        if self.tls { "https" } else { "http" }
+        if self.https { "https" } else { "http" }
     }
 
     fn host(&self) -> &str {

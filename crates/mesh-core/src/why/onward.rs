@@ -165,7 +165,7 @@ impl Onward {
         };
         // Connections that several clients share say nothing of one client's address: they come from who sends on.
         let client = pod.and_then(|pod| pod.addresses.first().copied()).unwrap_or(endpoint.ip());
-        let facts = Facts { peer, client, destination: endpoint };
+        let facts = Facts { peer, client, forwarded: None, destination: endpoint };
         // Without an identity nobody knows what would be said of it.
         let judge = workload.as_deref().filter(|workload| workload.is_enrolled() && identity.is_some());
         let denial = judge.and_then(|workload| explain(snapshot, workload, &facts).authorization.verdict.err());

@@ -9,7 +9,7 @@ use super::onward::Share;
 use super::{Answer, Client, Path, SameNode, why};
 use crate::identity::SpiffeId;
 use crate::l7::cors::Crossing;
-use crate::l7::gateway::{Entered, Listener, PortListeners, Serves, Tls};
+use crate::l7::gateway::{Entered, Listener, NotServed, PortListeners, Serves, Tls};
 use crate::l7::{
     Abort, Action, Backend, Found, GATEWAY_NAME, GatewayPlace, Percent, Place, RequestView as _, RouteTable, Rule,
     Waypoint, routes_for, service_meant,
@@ -215,6 +215,7 @@ pub fn why_request(
         place,
         meant: meant.as_ref(),
         sender: (identity.as_ref(), address),
+        forwarded: address,
         own: ((&waypoint.namespace, &waypoint.name), own.as_ref(), None),
     };
     answer.reader = Some(Reader::Waypoint(Arc::clone(&waypoint)));
@@ -273,53 +274,45 @@ pub fn why_request_at_gateway(
     };
     let place = GatewayPlace { namespace: &name.namespace, name: &name.name, pod: pod.as_deref(), port };
     let own = pod.as_ref().map(|pod| &pod.identity);
+    let pod_name = pod.as_ref().map(|pod| (&*pod.namespace, &*pod.name));
+    let topology = snapshot.l7().topologies().of((&name.namespace, &name.name), pod_name);
+    let forwarded = request.by_proxies(topology.trusted_proxies);
     let reading = Reading {
         question,
         place: Place::Gateway(place),
         meant: None,
         sender: (None, from),
+        forwarded: forwarded.unwrap_or(from),
         own: ((&name.namespace, &name.name), own, pod.as_deref()),
     };
-    let server = request.tls.then(|| request.host.clone());
-    let listener = match (request.tls, listeners.is_tls()) {
-        (false, false) => listeners.all().first(),
-        (true, true) => listeners.for_host(&request.host),
-        (tls, _) => {
-            let (begun, other) = if tls { ("no TLS begins", "http") } else { ("clients begin with TLS", "https") };
-            answer.outcome = Outcome::NotConnected(format!("{begun} at port {port}: ask for {other}"));
+    let listener = match listener_for(&listeners, &request) {
+        Ok(listener) => listener,
+        Err(why) => {
+            answer.outcome = Outcome::NotConnected(format!("{why} (port {port})"));
             return answer;
         }
     };
-    let Some(listener) = listener else {
-        answer.outcome = Outcome::NotConnected(format!("no listener of port {port} is for {}", request.host));
-        return answer;
-    };
+    let server = request.tls.then(|| request.server.clone());
     if listener.tls == Tls::Passthrough || matches!(listener.serves, Serves::Connections(_)) {
         answer.reader = Some(Reader::Gateway(name.clone(), Some(Arc::clone(listener))));
         reading.pass_on(&mut answer, listener, server.as_deref());
-        return answer;
+    } else if reading.admit(&mut answer, &mut request) {
+        let entered = listeners.enter(&request.host, server.as_deref(), (request.tls, request.https));
+        reading.enter(&mut answer, name, entered, &request);
     }
-    if !reading.admit(&mut answer, &mut request) {
-        return answer;
-    }
-    let table = match listeners.enter(&request.host, server.as_deref(), request.tls) {
-        Ok(Entered::Rules(listener, table)) => {
-            answer.reader = Some(Reader::Gateway(name.clone(), Some(Arc::clone(listener))));
-            Arc::clone(table)
-        }
-        Ok(Entered::ByHttps(listener)) => {
-            answer.reader = Some(Reader::Gateway(name.clone(), Some(Arc::clone(listener))));
-            let why = format!("the listener sends clients to https://{}{}", request.host, request.path);
-            answer.outcome = Outcome::Answered { status: 301, why, wanted: true };
-            return answer;
-        }
-        Err(error) => {
-            answer.outcome = refused(error.status(), error.to_string());
-            return answer;
-        }
-    };
-    reading.route(&mut answer, &request, Some(&table));
     answer
+}
+
+/// The listener that takes a connection.
+fn listener_for<'a>(listeners: &'a PortListeners, request: &Imagined) -> Result<&'a Arc<Listener>, String> {
+    match (request.tls, listeners.is_tls()) {
+        (false, false) => listeners.all().first().ok_or_else(|| "nothing is served there".to_owned()),
+        (true, true) => {
+            listeners.for_host(&request.server).ok_or_else(|| format!("no listener is for {}", request.server))
+        }
+        (true, false) => Err("no TLS begins there: ask for http".to_owned()),
+        (false, true) => Err("clients begin with TLS there: ask for https".to_owned()),
+    }
 }
 
 /// Whoever reads a request: where, whose, and who they are themselves.
@@ -330,6 +323,8 @@ struct Reading<'a> {
     meant: Option<&'a Arc<Service>>,
     /// The client's proven identity, and its address.
     sender: (Option<&'a SpiffeId>, IpAddr),
+    /// The client for whom it is sent on, by the word of proxies that are believed.
+    forwarded: IpAddr,
     /// The reader's Gateway by namespace and name, its identity, and its pod.
     own: ((&'a str, &'a str), Option<&'a SpiffeId>, Option<&'a Workload>),
 }
@@ -337,7 +332,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn facts(&self) -> Facts<'_> {
         let peer = self.sender.0.map_or(Peer::Unproven, Peer::Certificate);
-        Facts { peer, client: self.sender.1, destination: self.place.destination() }
+        Facts { peer, client: self.sender.1, forwarded: Some(self.forwarded), destination: self.place.destination() }
     }
 
     /// Tokens, then policies. Whether the request goes on.
@@ -368,6 +363,32 @@ impl Reading<'_> {
             return false;
         }
         true
+    }
+
+    /// What a gateway has for a request that policies let on.
+    fn enter(
+        &self,
+        answer: &mut RequestAnswer,
+        gateway: &PolicyName,
+        entered: Result<Entered<'_>, NotServed>,
+        request: &Imagined,
+    ) {
+        let listener = match entered {
+            Ok(Entered::Rules(listener, table)) => {
+                self.route(answer, request, Some(table));
+                listener
+            }
+            Ok(Entered::ByHttps(listener)) => {
+                let why = format!("the listener sends clients to https://{}{}", request.host, request.path);
+                answer.outcome = Outcome::Answered { status: 301, why, wanted: true };
+                listener
+            }
+            Err(error) => {
+                answer.outcome = refused(error.status(), error.to_string());
+                return;
+            }
+        };
+        answer.reader = Some(Reader::Gateway(gateway.clone(), Some(Arc::clone(listener))));
     }
 
     /// What is no HTTP, to the Service that was asked for.
