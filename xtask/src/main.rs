@@ -12,8 +12,8 @@ mod demo;
 mod docs;
 mod ebpf;
 mod fuzz;
+mod go;
 mod image;
-mod jaeger;
 mod kernels;
 mod kube;
 mod repo;
@@ -53,7 +53,7 @@ cargo xtask <command>
   kube build             builds it and the images, and starts nothing
   kube load-image FILE...
                          gives images (docker or OCI archives) to its nodes
-  jaeger                 builds Jaeger, which tests send spans to (a minute or two, once)
+  go                     builds the programs in Go that tests run: Jaeger, a client of Istio's types (a minute or two, once)
   conformance [--keep] [options of the suite]
                          the Gateway API's own suite; report in tests/kube/conformance
   image                  images of the programs as archives: target/images/*.tar
@@ -112,9 +112,9 @@ fn plain(words: &[&str]) -> Result<()> {
         ["demo", rest @ ..] => demo::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["kube", rest @ ..] => kube::run(rest),
-        ["jaeger"] => {
+        ["go"] => {
             setup::ensure(&[Purpose::Kube])?;
-            jaeger::program()
+            go::programs()
         }
         ["conformance", rest @ ..] => conformance::run(rest),
         ["image"] => {

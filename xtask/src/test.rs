@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 pub(crate) use tally::{Tally, without_passed};
 
 use crate::build::{self, Profile};
-use crate::{check, fuzz, jaeger, kernels, kube, setup, step};
+use crate::{check, fuzz, go, kernels, kube, setup, step};
 
 /// Packages whose tests make network namespaces, cgroups and eBPF maps.
 const AS_ROOT: &[&str] = &["mesh-lab", "mesh-e2e", "mesh-node", "mesh-demo", "mesh-hostile", "mesh-bench"];
@@ -72,7 +72,7 @@ pub(crate) fn run(filter: Option<&str>) -> ExitCode {
     if filter.is_none() {
         report.stage("check", || nothing_to_count(check::run()));
     }
-    report.stage("Jaeger", || nothing_to_count(jaeger::program()));
+    report.stage("programs in Go", || nothing_to_count(go::programs()));
     if step::is_root() {
         report.stage("tests", || cargo_test("tests", &["--workspace", "--exclude", ON_KUBERNETES], filter, None));
     } else {

@@ -4,10 +4,14 @@
 //!
 //! [`State`] is what is served at one moment, [`Session`] what one subscriber is told of it, [`Replica`] what a subscriber has:
 //! pure, and the whole protocol. [`XdsService`] and [`follow`] carry it.
+//!
+//! Node proxies of Istio's ask for other types on the same stream: [`ADDRESS_TYPE`] and [`AUTHORIZATION_TYPE`] are made of
+//! the same configuration, once somebody asks.
 #![forbid(unsafe_code)]
 
 mod args;
 mod client;
+mod istio;
 pub mod proto;
 mod replica;
 mod server;
@@ -19,6 +23,7 @@ mod table;
 
 pub use args::ControlArgs;
 pub use client::{Following, Progress, Standing, apply, follow};
+pub use istio::{ADDRESS_TYPE, AUTHORIZATION_TYPE, proto as istio_proto};
 pub use replica::{Replica, Update};
 pub use server::XdsService;
 pub use session::Session;

@@ -32,6 +32,8 @@ pub struct Resource {
     name: Box<str>,
     version: u64,
     body: Body,
+    /// Other names, which follow from what it says.
+    aliases: Box<[Box<str>]>,
 }
 
 /// Resources of one name are equal when their versions are.
@@ -51,25 +53,28 @@ impl Resource {
     /// A resource of that name; its version follows from what it says.
     #[must_use]
     pub fn new(name: &str, body: Body) -> Self {
-        let mut context = digest::Context::new(&digest::SHA256);
-        match &body {
-            Body::Object(source) => {
-                context.update(source.object.as_bytes());
-                if let Some(refused) = &source.refused {
-                    // No JSON has an octet 0.
-                    context.update(&[0]);
-                    context.update(refused.as_bytes());
-                }
-            }
-            Body::Message(message) => context.update(message),
-            Body::Other => {}
-        }
-        Self { name: name.into(), version: first_octets(context.finish().as_ref()), body }
+        let version = match &body {
+            // No JSON has an octet 0.
+            Body::Object(source) => match &source.refused {
+                Some(refused) => version_of(&[source.object.as_bytes(), &[0], refused.as_bytes()]),
+                None => version_of(&[source.object.as_bytes()]),
+            },
+            Body::Message(message) => version_of(&[message]),
+            Body::Other => version_of(&[]),
+        };
+        Self { name: name.into(), version, body, aliases: Box::default() }
+    }
+
+    /// The same with other names beside its own.
+    #[must_use]
+    pub fn known_as(mut self, aliases: Box<[Box<str>]>) -> Self {
+        self.aliases = aliases;
+        self
     }
 
     /// What a subscriber says that it has.
     pub(crate) fn held(name: &str, version: u64) -> Self {
-        Self { name: name.into(), version, body: Body::Other }
+        Self { name: name.into(), version, body: Body::Other, aliases: Box::default() }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -108,21 +113,21 @@ impl Resource {
             version: format!("{:016x}", self.version),
             resource: Some(proto::Any { type_url: type_url.to_owned(), value }),
             name: self.name.to_string(),
-            aliases: Vec::new(),
+            aliases: self.aliases.iter().map(ToString::to_string).collect(),
         }
     }
 
     /// What the resource adds to a table's digest.
     fn digest(&self) -> u64 {
-        let mut context = digest::Context::new(&digest::SHA256);
-        context.update(&self.version.to_be_bytes());
-        context.update(self.name.as_bytes());
-        first_octets(context.finish().as_ref())
+        version_of(&[&self.version.to_be_bytes(), self.name.as_bytes()])
     }
 }
 
-fn first_octets(hash: &[u8]) -> u64 {
-    hash.iter().take(8).fold(0, |number, octet| number << 8 | u64::from(*octet))
+/// A number that only these octets have.
+pub(crate) fn version_of(parts: &[&[u8]]) -> u64 {
+    let mut context = digest::Context::new(&digest::SHA256);
+    parts.iter().for_each(|part| context.update(part));
+    context.finish().as_ref().iter().take(8).fold(0, |number, octet| number << 8 | u64::from(*octet))
 }
 
 /// Which state: a count by the one who serves it, and a digest that all have in common who serve the same.

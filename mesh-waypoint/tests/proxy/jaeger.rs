@@ -26,7 +26,7 @@ fn program() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
     let program = cache.expect("HOME").join("mesh/jaeger").join(VERSION).join("jaeger");
-    assert!(program.exists(), "{} is missing: `cargo xtask jaeger` builds it", program.display());
+    assert!(program.exists(), "{} is missing: `cargo xtask go` builds it", program.display());
     program
 }
 

@@ -1,12 +1,10 @@
 //! A real Jaeger on a node.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use mesh_lab::{Node, Place as _, Process, wait_until};
 use serde_json::Value;
 
-use crate::{Mesh, PATIENCE};
+use crate::{Mesh, PATIENCE, go};
 
 /// As xtask builds it.
 const VERSION: &str = "v1.76.0";
@@ -25,7 +23,7 @@ impl Jaeger {
     /// Starts it on a node, and waits until it answers.
     pub fn start(mesh: &Mesh, node: &str) -> Result<Self> {
         let node = mesh.lab.node(node)?;
-        let program = program()?.display().to_string();
+        let program = go::program("jaeger", VERSION)?;
         let process = node.spawn(&["env", "COLLECTOR_OTLP_ENABLED=true", &program, "--log-level=error"])?;
         let started = Self { node, _process: process };
         wait_until("Jaeger to answer", PATIENCE, || Ok(started.ask("?service=none").is_ok().then_some(())))?;
@@ -51,12 +49,4 @@ impl Jaeger {
         output.success()?;
         output.json()
     }
-}
-
-fn program() -> Result<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
-    let program = cache.context("HOME is not set")?.join("mesh/jaeger").join(VERSION).join("jaeger");
-    ensure!(program.exists(), "{} is missing: `cargo xtask jaeger` builds it", program.display());
-    Ok(program)
 }

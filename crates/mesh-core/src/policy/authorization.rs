@@ -143,6 +143,11 @@ impl ServiceAccounts {
     pub fn contain(&self, namespace: &str, account: &str) -> bool {
         self.0.binary_search_by(|(n, a)| (&**n, &**a).cmp(&(namespace, account))).is_ok()
     }
+
+    /// All of them: namespaces and names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(namespace, account)| (&**namespace, &**account))
+    }
 }
 
 /// Of pairs of namespace and account.

@@ -68,6 +68,16 @@ impl IpBlocks {
             IpAddr::V6(v6) => within(&self.v6, v6),
         }
     }
+
+    /// The blocks, each by its first address and the bits of its prefix. Of two blocks that have an address in common one is
+    /// part of the other, and is left out.
+    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, u32)> {
+        let v4 =
+            self.v4.iter().map(|(first, last)| ((*first).into(), (first.to_bits() ^ last.to_bits()).leading_zeros()));
+        let v6 =
+            self.v6.iter().map(|(first, last)| ((*first).into(), (first.to_bits() ^ last.to_bits()).leading_zeros()));
+        v4.chain(v6)
+    }
 }
 
 /// Of the ranges, which are in order and apart, only the last that begins at or before the address can hold it.

@@ -79,6 +79,12 @@ impl Patterns {
         self.exact.iter().map(|exact| &**exact)
     }
 
+    /// All that is not [`Patterns::exact`].
+    #[must_use]
+    pub fn others(&self) -> &[Pattern] {
+        &self.others
+    }
+
     /// Whether there is anything but [`Patterns::exact`].
     #[must_use]
     pub fn is_exact(&self) -> bool {

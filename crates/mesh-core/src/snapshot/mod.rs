@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::l7::L7;
 use crate::model::{NodeName, Protocol, Service, Workload, WorkloadUid};
-use crate::ordered::{Named, Ordered};
+use crate::ordered::{Difference, Named, Ordered};
 use crate::policy::Policies;
 use crate::provider::Providers;
 use crate::rate_limit::RateLimits;
@@ -162,6 +162,16 @@ impl Snapshot {
     /// All workloads, in the order of namespace and name.
     pub fn workloads(&self) -> impl ExactSizeIterator<Item = &Arc<Workload>> {
         self.workloads.iter()
+    }
+
+    /// The workloads that came, went or changed since `before`, in the order of namespace and name.
+    pub fn changed_workloads<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = Difference<'a, Workload>> {
+        self.workloads.differences(&before.workloads, None)
+    }
+
+    /// The services that came, went or changed since `before`, in the order of namespace and name.
+    pub fn changed_services<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = Difference<'a, Service>> {
+        self.services.differences(&before.services, None)
     }
 
     /// All services, in the order of namespace and name.

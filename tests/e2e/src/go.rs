@@ -1,0 +1,30 @@
+//! Programs in Go, as `cargo xtask go` builds them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_lab::Place as _;
+use serde_json::Value;
+
+use crate::Remote;
+
+/// The path of a program.
+pub(crate) fn program(name: &str, version: &str) -> Result<String> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
+    let program = cache.context("HOME is not set")?.join("mesh").join(name).join(version).join(name);
+    ensure!(program.exists(), "{} is missing: `cargo xtask go` builds it", program.display());
+    Ok(program.display().to_string())
+}
+
+/// What mesh-control tells a node proxy of Istio's on a node, read by Istio's own messages: all resources.
+pub fn told_to_istio(remote: &Remote, node: &str) -> Result<Vec<Value>> {
+    let (program, address) = (program("subscriber", "v1")?, remote.address("node-a")?);
+    let root = remote.mesh.lab.ca_dir()?.join("root-cert.pem").display().to_string();
+    let token = remote.tokens.join(node).display().to_string();
+    let argv = [&*program, "-address", &address, "-roots", &root, "-token", &token];
+    let output =
+        remote.mesh.lab.node(node)?.exec(&[&argv[..], &["-server-name", "istiod.istio-system.svc"]].concat())?;
+    let lines = output.success()?.lines();
+    lines.map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))).collect()
+}
