@@ -208,6 +208,14 @@ fn for_people(answer: &Why) -> String {
         };
         line(&mut text, "", &chosen);
     }
+    if let Some(preferred) = &answer.preferred {
+        let others = match preferred.others {
+            0 => "no other is ready".to_owned(),
+            1 => "one other is left out".to_owned(),
+            others => format!("{others} others are left out"),
+        };
+        line(&mut text, "chosen by", &format!("{}: {others}", preferred.by));
+    }
     for way in answer.ways.iter().take(MAX_SHOWN) {
         text.push('\n');
         tell_way(&mut text, way);
@@ -287,8 +295,11 @@ fn tell_node(text: &mut String, node: &NodeView, source_enrolled: bool) {
 }
 
 fn described(peer: &Peer) -> String {
+    let locality = peer.locality.as_ref().map_or_else(String::new, |locality| format!(" in {locality}"));
     match (&peer.namespace, &peer.pod, &peer.node) {
-        (Some(namespace), Some(pod), Some(node)) => format!("{namespace}/{pod} ({}) on {node}", peer.address),
+        (Some(namespace), Some(pod), Some(node)) => {
+            format!("{namespace}/{pod} ({}) on {node}{locality}", peer.address)
+        }
         _ => peer.address.to_string(),
     }
 }

@@ -45,7 +45,7 @@ pub use waypoint::{
     Bound, ClusterEndpoint, ClusterPool, RouteBackend, WAYPOINT_SOCKET, WaypointCluster, WaypointLimit, WaypointRoute,
     WaypointStatus, WaypointThread,
 };
-pub use why::{Considered, Miss, Mode, NodeView, Peer, Way, Why};
+pub use why::{Considered, Miss, Mode, NodeView, Peer, Preferred, Way, Why};
 pub use workload::Workload;
 
 /// Version of the API, the first part of every path.

@@ -130,6 +130,9 @@ pub struct WaypointCluster {
     pub name: String,
     /// How an endpoint is picked.
     pub balancer: String,
+    /// What tells endpoints apart by where they are, such as `trafficDistribution: PreferSameZone`; none where nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred_by: Option<String>,
     /// Its endpoints.
     pub endpoints: Vec<ClusterEndpoint>,
     /// Its bounds, and what of them is in use.
@@ -150,6 +153,15 @@ pub struct ClusterEndpoint {
     /// The pod, as `namespace/name`, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
+    /// Where that is, as `region/zone/subzone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<String>,
+    /// Which it is among those that stand in for each other: 0 for the first, which get all that they can carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// The share of its locality, in relation to those of others, where localities have shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<u32>,
     /// `healthy`, `ejected`, or `unused` while nothing was sent there.
     pub health: String,
     /// Requests under way.

@@ -26,11 +26,24 @@ pub struct Why {
     pub service: Option<String>,
     /// How many endpoints there are to choose from.
     pub endpoints: usize,
+    /// Why these and no others, or why not all have the same share, by where they are; none where all are alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred: Option<Preferred>,
     /// What becomes of it by each endpoint that may be chosen, of which [`why::MAX_WAYS`] at most.
     pub ways: Vec<Way>,
     /// What the daemon that was asked adds of its own node; none from a directory of manifests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeView>,
+}
+
+/// Why a client gets some endpoints of a Service and not others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Preferred {
+    /// What asks for it, such as `trafficDistribution: PreferSameZone`.
+    pub by: String,
+    /// How many other endpoints are ready.
+    pub others: usize,
 }
 
 /// One end of a connection, as far as it is known.
@@ -54,6 +67,9 @@ pub struct Peer {
     /// Its node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Where that is, as `region/zone/subzone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<String>,
     /// Its SPIFFE ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
@@ -176,6 +192,7 @@ impl From<&Answer> for Why {
             asked: answer.asked,
             service: answer.service.as_ref().map(|service| service.hostname.to_string()),
             endpoints: answer.endpoints,
+            preferred: answer.preferred.map(|(by, others)| Preferred { by: by.to_string(), others }),
             ways,
             node: None,
         }
@@ -196,6 +213,7 @@ impl Peer {
             pod: workload.map(|workload| workload.name.to_string()),
             workload: workload.map(|workload| workload.workload_name.to_string()),
             node: workload.map(|workload| workload.node.to_string()),
+            locality: workload.map(|it| &it.locality).filter(|it| !it.is_unknown()).map(|it| it.to_string()),
             identity: workload.map(|workload| workload.identity.to_string()),
             enrolled: outside.is_none(),
             outside,

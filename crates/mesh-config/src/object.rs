@@ -14,7 +14,7 @@ use crate::istio::{
     RequestAuthentication, ServiceEntry, Telemetry, VirtualService, WorkloadEntry,
 };
 use crate::kind::Kind;
-use crate::kubernetes::{EndpointSlice, Pod};
+use crate::kubernetes::{EndpointSlice, Node, Pod};
 use crate::served::Source;
 
 /// An object and where it stands.
@@ -61,7 +61,7 @@ pub struct ObjectSet {
     /// Namespaces, by name.
     pub namespaces: BTreeMap<Arc<str>, Located<Namespace>>,
     /// Nodes, by name.
-    pub nodes: BTreeMap<Arc<str>, Located<Presence>>,
+    pub nodes: BTreeMap<Arc<str>, Located<Node>>,
     /// Service accounts.
     pub service_accounts: BTreeMap<Key, Located<Presence>>,
     /// Pods.
@@ -114,7 +114,7 @@ pub struct ObjectSet {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Object {
     Namespace(Arc<Namespace>),
-    Node(Arc<Presence>),
+    Node(Arc<Node>),
     ServiceAccount(Arc<Presence>),
     Pod(Arc<Pod>),
     Service(Arc<Service>),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod as KubePod, Secret as KubeSecret};
+use k8s_openapi::api::core::v1::{Node as KubeNode, Pod as KubePod, Secret as KubeSecret};
 use k8s_openapi::api::discovery::v1::EndpointSlice as KubeSlice;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::istio::{
     ServiceEntry, Telemetry, VirtualService, WorkloadEntry, read_envoy_filter, stand_in,
 };
 use crate::kind::{Kind, Treatment, treatment};
-use crate::kubernetes::{EndpointSlice, Pod, trimmed};
+use crate::kubernetes::{EndpointSlice, Node, Pod, trimmed};
 use crate::limits::Limits;
 use crate::object::{Entry, Object, ObjectId, Presence};
 use crate::own::read_rate_limit_policy;
@@ -162,7 +162,7 @@ impl ObjectName {
 fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
     Ok(match kind {
         Kind::Namespace => Object::Namespace(trimmed::namespace(decode(value)?).into()),
-        Kind::Node => Object::Node(decode::<Presence>(value)?.into()),
+        Kind::Node => Object::Node(Node::of(&decode::<KubeNode>(value)?).into()),
         Kind::ServiceAccount => Object::ServiceAccount(decode::<Presence>(value)?.into()),
         Kind::Pod => Object::Pod(Pod::of(&decode::<KubePod>(value)?, &name.name).into()),
         Kind::Service => Object::Service(trimmed::service(decode(value)?).into()),

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use mesh_core::locality::{REGION, SUBZONE, ZONE};
 use mesh_core::ordered::Named;
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::finding::ObjectName;
 use crate::kind::Kind;
-use crate::kubernetes::SERVICE_NAME;
+use crate::kubernetes::{SERVICE_NAME, TRAFFIC_DISTRIBUTION};
 
 /// What is told of an object, in JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +72,8 @@ pub(crate) fn told(kind: Kind, value: &Value) -> Option<Arc<str>> {
     let keep = match kind {
         Kind::Secret => return None,
         Kind::Namespace => NAMESPACE,
-        Kind::Node | Kind::ServiceAccount => PRESENCE,
+        Kind::Node => NODE,
+        Kind::ServiceAccount => PRESENCE,
         Kind::Pod => POD,
         Kind::Service => SERVICE,
         Kind::EndpointSlice => ENDPOINT_SLICE,
@@ -127,7 +129,36 @@ const LABELLED: (&str, Keep) = ("metadata", Fields(&[NAMES[0], NAMES[1], ("label
 
 const NAMESPACE: Keep = Fields(&[HEADER[0], HEADER[1], LABELLED]);
 
-const SERVICE: Keep = Fields(&[HEADER[0], HEADER[1], LABELLED, ("spec", All)]);
+const NODE: Keep = Fields(&[
+    HEADER[0],
+    HEADER[1],
+    (
+        "metadata",
+        Fields(&[
+            NAME,
+            (
+                "labels",
+                Fields(&[
+                    (REGION, All),
+                    (ZONE, All),
+                    (SUBZONE, All),
+                    ("failure-domain.beta.kubernetes.io/region", All),
+                    ("failure-domain.beta.kubernetes.io/zone", All),
+                ]),
+            ),
+        ]),
+    ),
+]);
+
+const SERVICE: Keep = Fields(&[
+    HEADER[0],
+    HEADER[1],
+    (
+        "metadata",
+        Fields(&[NAMES[0], NAMES[1], ("labels", All), ("annotations", Fields(&[(TRAFFIC_DISTRIBUTION, All)]))]),
+    ),
+    ("spec", All),
+]);
 
 /// Istio's kinds, the Gateway API's, and the mesh configuration.
 const RESOURCE: Keep = Fields(&[
@@ -159,6 +190,7 @@ const ENDPOINT_SLICE: Keep = Fields(&[
             ("addresses", All),
             ("conditions", Fields(&[("ready", All)])),
             ("targetRef", Fields(&[("kind", All), NAMES[0], NAMES[1]])),
+            ("hints", Fields(&[("forZones", Each(&Fields(&[NAME]))), ("forNodes", Each(&Fields(&[NAME])))])),
         ])),
     ),
     ("ports", Each(&Fields(&[NAME, ("port", All), ("protocol", All)]))),

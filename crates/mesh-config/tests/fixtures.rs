@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use mesh_config::{Code, Credentials, Options, Severity, load};
 use mesh_core::l7::TrafficRule;
 use mesh_core::l7::gateway::Serves;
+use mesh_core::locality::{LocalitySetting, Placement};
 use mesh_core::policy::{AuthorizationPolicy, Clause, ClientTlsRule, PeerAuthentication, Rule, Selector};
 use mesh_core::{Entry, Policies, Service, Snapshot, Unwatched, Workload};
 
@@ -136,6 +137,9 @@ fn describe_waypoints(snapshot: &Snapshot, text: &mut String) {
 
 fn describe_policies(policies: &Policies, text: &mut String) {
     let of = |selector: Option<&Selector>| selector.map_or_else(|| "all".to_owned(), ToString::to_string);
+    if *policies.locality() != LocalitySetting::default() {
+        writeln!(text, "localities {:?}", policies.locality()).unwrap();
+    }
     for policy in policies.authorization() {
         let AuthorizationPolicy { name, selector, action, provider, dry_run, rules } = &**policy;
         let by = provider.as_ref().map_or_else(String::new, |provider| format!(" by {provider}"));
@@ -180,6 +184,9 @@ fn describe_workload(workload: &Workload, text: &mut String) {
     let Workload { workload_name, canonical_service, canonical_revision, app, version, .. } = workload;
     writeln!(text, "  of {workload_name}, {canonical_service}@{canonical_revision}, app={app} version={version}")
         .unwrap();
+    if !workload.locality.is_unknown() {
+        writeln!(text, "  in {}", workload.locality).unwrap();
+    }
     if !workload.probe_ports.is_empty() {
         writeln!(text, "  probed at {:?}", workload.probe_ports).unwrap();
     }
@@ -190,6 +197,9 @@ fn describe_workload(workload: &Workload, text: &mut String) {
 
 fn describe_service(service: &Service, text: &mut String) {
     writeln!(text, "service {} {:?}", service.hostname, service.vips).unwrap();
+    if service.placement != Placement::default() {
+        writeln!(text, "  {:?}", service.placement).unwrap();
+    }
     if let Some(entry) = &service.entry {
         let Entry { object, internal, resolution, names, exported_to, subject_alt_names } = &**entry;
         writeln!(text, "  of ServiceEntry {object} {resolution:?} internal={internal}").unwrap();

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::model::{Service, Workload};
+use crate::locality::candidates;
+use crate::model::{Endpoint, Service, ServicePort, Workload};
 use crate::policy::{Facts, Peer, authorize, mentioned_ports, unmentioned_port};
 use crate::resolve::{Transport, resolve};
 use crate::snapshot::Snapshot;
@@ -77,6 +78,32 @@ impl<'a> DirectServer<'a> {
 /// The address of `workload` in the family of `other`.
 fn same_family(workload: &Workload, other: IpAddr) -> Option<IpAddr> {
     workload.addresses.iter().copied().find(|own| own.is_ipv4() == other.is_ipv4())
+}
+
+/// The endpoints of a Service's port among which the kernel may pick for all of `clients`, each with the same share; none where
+/// they differ. The clients are of one node, and in one locality each.
+#[must_use]
+pub fn kernel_candidates<'a>(
+    snapshot: &'a Snapshot,
+    clients: &[&Workload],
+    (service, port): (&'a Service, &'a ServicePort),
+    ipv6: bool,
+) -> Option<Vec<&'a Endpoint>> {
+    let mut each = clients.iter().map(|client| candidates(snapshot, Some(client), service, port, ipv6).alike());
+    let first = each.next()??;
+    each.all(|other| other.as_ref() == Some(&first)).then_some(first)
+}
+
+/// Of workloads, one for each locality.
+#[must_use]
+pub fn one_for_each_locality<'a>(workloads: impl Iterator<Item = &'a Workload>) -> Vec<&'a Workload> {
+    let mut found: Vec<&Workload> = Vec::new();
+    for workload in workloads {
+        if found.iter().all(|known| known.locality != workload.locality) {
+            found.push(workload);
+        }
+    }
+    found
 }
 
 /// Whether the kernel may pick among the Service's endpoints: not where a waypoint does, nor where a DestinationRule is

@@ -1,9 +1,9 @@
 //! What a ServiceEntry says of a host beyond what every Service has.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::label_set::LabelSet;
+use crate::locality::{Hints, Locality};
 
 /// A host of a ServiceEntry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,43 +65,6 @@ pub struct EndpointTraits {
     pub locality: Option<Locality>,
     /// Its share, in relation to the others'; none for that of one.
     pub weight: Option<u32>,
-}
-
-/// Where something runs. A part that is not known is empty, and so are those after it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Locality {
-    /// The region.
-    pub region: Arc<str>,
-    /// The zone in the region.
-    pub zone: Arc<str>,
-    /// The sub-zone in the zone.
-    pub subzone: Arc<str>,
-}
-
-impl Locality {
-    /// Reads `region/zone/subzone`, of which later parts may be left out.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        let mut parts = text.splitn(3, '/').map(Arc::from);
-        let mut next = || parts.next().unwrap_or_default();
-        Self { region: next(), zone: next(), subzone: next() }
-    }
-
-    /// Whether nothing is known.
-    #[must_use]
-    pub fn is_unknown(&self) -> bool {
-        self.region.is_empty()
-    }
-}
-
-impl fmt::Display for Locality {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.region)?;
-        for part in [&self.zone, &self.subzone] {
-            if !part.is_empty() {
-                write!(f, "/{part}")?;
-            }
-        }
-        Ok(())
-    }
+    /// Whom it is meant for; none where nothing is said.
+    pub hints: Option<Hints>,
 }

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod l7;
 mod label_set;
 pub mod labels;
+pub mod locality;
 pub mod model;
 pub mod ordered;
 pub mod policy;
@@ -24,9 +25,10 @@ pub mod trace_context;
 mod unwatched;
 pub mod why;
 
-pub use entry::{EndpointTraits, Entry, Locality, NamedEndpoint, Resolution};
+pub use entry::{EndpointTraits, Entry, NamedEndpoint, Resolution};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub use label_set::LabelSet;
+pub use locality::{Locality, Placement};
 pub use model::{
     Endpoint, Enrolment, NodeName, OutsideReason, Protocol, Service, ServicePort, Speaks, Workload, WorkloadUid,
 };

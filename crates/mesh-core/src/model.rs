@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::entry::{EndpointTraits, Entry, Resolution};
 use crate::identity::SpiffeId;
 use crate::label_set::LabelSet;
+use crate::locality::{Locality, Placement};
 use crate::unwatched::Unwatched;
 
 /// A Pod's `metadata.uid`. Unlike a name or an address, it is never used again.
@@ -57,6 +58,8 @@ pub struct Workload {
     pub identity: SpiffeId,
     /// The node that runs it.
     pub node: NodeName,
+    /// Where that is; what is not known is empty.
+    pub locality: Arc<Locality>,
     /// Its addresses, of both families; the node's own for a Pod on the host's network.
     pub addresses: Vec<IpAddr>,
     /// Whether it is part of the mesh.
@@ -140,6 +143,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// What a ServiceEntry says beside that; none for a Kubernetes Service.
     pub entry: Option<Arc<Entry>>,
+    /// Where its clients are led.
+    pub placement: Placement,
 }
 
 impl Service {
@@ -229,6 +234,14 @@ impl Endpoint {
     #[must_use]
     pub const fn new(address: SocketAddr, workload: Option<Arc<Workload>>) -> Self {
         Self { address, workload, traits: None }
+    }
+
+    /// Where it is: as is said of it, else where its workload is.
+    #[must_use]
+    pub fn locality(&self) -> &Locality {
+        static UNKNOWN: LazyLock<Locality> = LazyLock::new(Locality::default);
+        let said = self.traits.as_ref().and_then(|traits| traits.locality.as_ref());
+        said.or_else(|| self.workload.as_ref().map(|workload| &*workload.locality)).unwrap_or(&UNKNOWN)
     }
 
     /// The labels that it is selected by: what is said of it, else the workload's.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::entry::Resolution;
 use crate::identity::SpiffeId;
 use crate::l7::{WAYPOINT_PORT, Waypoint};
+use crate::locality::{Candidates, candidates};
 use crate::model::{Endpoint, Protocol, Service, Workload};
 use crate::policy::{ClientTls, ClientTlsRule, PolicyName};
 use crate::snapshot::{Snapshot, canonical};
@@ -66,6 +67,12 @@ pub enum Refusal {
         /// The Service asked for.
         service: Arc<Service>,
     },
+    /// Nothing ready stands behind the Service's port on the client's node, and it serves no other node.
+    #[error("service {}/{} has internalTrafficPolicy: Local and no ready endpoint on the client's node", service.namespace, service.name)]
+    NoEndpointOnNode {
+        /// The Service asked for.
+        service: Arc<Service>,
+    },
     /// The host is a ServiceEntry's that DNS has the endpoints of, and it has no waypoint: nodes ask no DNS.
     #[error("host {} is found by DNS, which a waypoint asks, and it has none", service.hostname)]
     NamesNotResolved {
@@ -114,6 +121,7 @@ impl Refusal {
     pub const fn service(&self) -> Option<&Arc<Service>> {
         match self {
             Self::ServiceWithoutEndpoints { service }
+            | Self::NoEndpointOnNode { service }
             | Self::NamesNotResolved { service }
             | Self::ServicePortNotDeclared { service, .. }
             | Self::MutualTlsImpossible { service, .. }
@@ -145,7 +153,7 @@ pub fn resolve(
         let of_workload = || snapshot.l7().waypoint_of_workload(workload.as_deref()?);
         let of_service = || snapshot.l7().waypoint_of(named?.0);
         if let Some(waypoint) = between(client, of_workload().or_else(of_service)) {
-            return by_waypoint(snapshot, waypoint, named.map(|(service, _)| service), dst, random);
+            return by_waypoint(snapshot, client, waypoint, named.map(|(service, _)| service), dst, random);
         }
         let (transport, rule) = transport_to(snapshot, client, named, workload.as_deref())?;
         return Ok(Destination { endpoint: dst, service: None, workload, transport, rule });
@@ -154,18 +162,15 @@ pub fn resolve(
         return Err(Refusal::ServicePortNotDeclared { service: Arc::clone(service), port: dst.port() });
     };
     if let Some(waypoint) = between(client, snapshot.l7().waypoint_of(service)) {
-        return by_waypoint(snapshot, waypoint, Some(service), dst, random);
+        return by_waypoint(snapshot, client, waypoint, Some(service), dst, random);
     }
     let itself;
     let endpoint = if service.resolution() == Resolution::None {
         itself = Endpoint::new(dst, snapshot.workload_by_address(dst.ip()).cloned());
         &itself
     } else {
-        let picked = pick(of_family(&port.endpoints, dst.is_ipv6()), random);
-        picked.ok_or_else(|| match service.resolution().is_dns() {
-            true => Refusal::NamesNotResolved { service: Arc::clone(service) },
-            false => Refusal::ServiceWithoutEndpoints { service: Arc::clone(service) },
-        })?
+        let picked = candidates(snapshot, client, service, port, dst.is_ipv6()).pick(random);
+        picked.ok_or_else(|| without_endpoints(service, of_family(&port.endpoints, dst.is_ipv6())))?
     };
     let (transport, rule) = transport_to(snapshot, client, Some((service, port.port)), endpoint.workload.as_deref())?;
     Ok(Destination {
@@ -175,6 +180,16 @@ pub fn resolve(
         transport,
         rule,
     })
+}
+
+/// Why a Service with these ready endpoints has none for a client.
+fn without_endpoints(service: &Arc<Service>, ready: &[Endpoint]) -> Refusal {
+    let service = Arc::clone(service);
+    match () {
+        () if service.resolution().is_dns() => Refusal::NamesNotResolved { service },
+        () if service.placement.node_only && !ready.is_empty() => Refusal::NoEndpointOnNode { service },
+        () => Refusal::ServiceWithoutEndpoints { service },
+    }
 }
 
 /// The Service that a client asks for by an address. An address of a ServiceEntry is perhaps a server's own: it is that of
@@ -200,16 +215,17 @@ fn between<'a>(client: Option<&Workload>, waypoint: Option<&'a Arc<Waypoint>>) -
     waypoint.filter(|waypoint| !waypoint.runs_as(client))
 }
 
-/// One of the waypoint's replicas.
+/// One of the waypoint's replicas, chosen for the client as any Service's endpoint is.
 fn by_waypoint(
     snapshot: &Snapshot,
+    client: Option<&Workload>,
     waypoint: &Arc<Waypoint>,
     service: Option<&Arc<Service>>,
     asked: SocketAddr,
     random: u64,
 ) -> Result<Destination, Refusal> {
-    let replicas = waypoint_replicas(snapshot, waypoint, asked.is_ipv6());
-    let replica = pick(replicas, random).and_then(|replica| Some((replica.address, replica.workload.clone()?)));
+    let replica = waypoint_replicas(snapshot, client, waypoint, asked.is_ipv6()).pick(random);
+    let replica = replica.and_then(|replica| Some((replica.address, replica.workload.clone()?)));
     let Some((endpoint, workload)) = replica else {
         return Err(Refusal::WaypointWithoutReplicas { waypoint: Arc::clone(waypoint), service: service.cloned() });
     };
@@ -218,11 +234,19 @@ fn by_waypoint(
     Ok(Destination { endpoint, service: service.cloned(), workload: Some(workload), transport, rule: None })
 }
 
-/// The replicas of a waypoint that are ready.
-pub(crate) fn waypoint_replicas<'a>(snapshot: &'a Snapshot, waypoint: &Waypoint, ipv6: bool) -> &'a [Endpoint] {
-    let port =
-        snapshot.service_by_hostname(&waypoint.hostname).and_then(|service| service.port(WAYPOINT_PORT, Protocol::Tcp));
-    port.map_or(&[], |port| of_family(&port.endpoints, ipv6))
+/// The replicas of a waypoint that are ready, as the client may get them.
+pub(crate) fn waypoint_replicas<'a>(
+    snapshot: &'a Snapshot,
+    client: Option<&Workload>,
+    waypoint: &Waypoint,
+    ipv6: bool,
+) -> Candidates<'a> {
+    let service = snapshot.service_by_hostname(&waypoint.hostname);
+    let at_port = service.and_then(|service| Some((service, service.port(WAYPOINT_PORT, Protocol::Tcp)?)));
+    match at_port {
+        Some((service, port)) => candidates(snapshot, client, service, port, ipv6),
+        None => Candidates::All(&[]),
+    }
 }
 
 /// The DestinationRule by which plaintext from `client` to `endpoint`, which it asked for as `asked`, may not go on: one that
@@ -283,10 +307,4 @@ pub fn transport_to(
 pub(crate) fn of_family(endpoints: &[Endpoint], ipv6: bool) -> &[Endpoint] {
     let (v4, v6) = endpoints.split_at(endpoints.partition_point(|e| e.address.is_ipv4()));
     if ipv6 { v6 } else { v4 }
-}
-
-/// Scales `random` from `0..2^64` to an index, without the bias of a remainder.
-fn pick(endpoints: &[Endpoint], random: u64) -> Option<&Endpoint> {
-    let scaled = (u128::from(random) * endpoints.len() as u128) >> 64;
-    endpoints.get(usize::try_from(scaled).ok()?)
 }

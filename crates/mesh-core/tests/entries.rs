@@ -26,6 +26,7 @@ fn entry(host: &str, vips: &[&str], resolution: Resolution, endpoints: &[&str]) 
             speaks: Default::default(),
             endpoints,
         }],
+        placement: Default::default(),
         entry: Some(Arc::new(Entry {
             object: "entry".into(),
             internal: false,

@@ -9,15 +9,15 @@ impl Listed for WaypointCluster {
     const PATH: &'static str = path::WAYPOINT_CLUSTERS;
     const PLURAL: &'static str = "clusters";
     const HEADINGS: &'static [&'static str] =
-        &["CLUSTER", "BALANCER", "BOUNDS", "ENDPOINT", "WORKLOAD", "HEALTH", "ACTIVE", "WHY"];
+        &["CLUSTER", "BALANCER", "BOUNDS", "ENDPOINT", "WORKLOAD", "LOCALITY", "HEALTH", "ACTIVE", "WHY"];
 
     fn row(&self) -> Vec<String> {
-        let mut row = vec![self.name.clone(), self.balancer.clone(), bounds(self)];
+        let mut row = vec![self.name.clone(), balancer(self), bounds(self)];
         row.extend(match self.endpoints.first() {
             Some(endpoint) => columns(endpoint),
             None => {
                 let why = self.refused.clone().unwrap_or_else(|| "no endpoint is ready".to_owned());
-                ["none".to_owned(), String::new(), String::new(), String::new(), why]
+                ["none".to_owned(), String::new(), String::new(), String::new(), String::new(), why]
             }
         });
         row
@@ -33,7 +33,23 @@ impl Listed for WaypointCluster {
     }
 }
 
-fn columns(endpoint: &ClusterEndpoint) -> [String; 5] {
+/// How an endpoint is picked, and what tells them apart before that.
+fn balancer(cluster: &WaypointCluster) -> String {
+    let by = cluster.preferred_by.as_ref();
+    by.map_or_else(|| cluster.balancer.clone(), |by| format!("{} ({by})", cluster.balancer))
+}
+
+/// Where it is, and what comes of that.
+fn locality(endpoint: &ClusterEndpoint) -> String {
+    let at = endpoint.locality.as_deref().unwrap_or("-");
+    match (endpoint.priority, endpoint.share) {
+        (_, Some(share)) => format!("{at} (share {share})"),
+        (Some(priority), None) => format!("{at} (priority {priority})"),
+        (None, None) => at.to_owned(),
+    }
+}
+
+fn columns(endpoint: &ClusterEndpoint) -> [String; 6] {
     let times = |count| format!("ejected {count} time{}", if count == 1 { "" } else { "s" });
     let why = endpoint.ejected_for.clone().unwrap_or_default();
     let why = match (endpoint.returns_in_seconds, endpoint.ejections) {
@@ -44,6 +60,7 @@ fn columns(endpoint: &ClusterEndpoint) -> [String; 5] {
     [
         endpoint.address.to_string(),
         endpoint.workload.clone().unwrap_or_else(|| "-".to_owned()),
+        locality(endpoint),
         endpoint.health.clone(),
         endpoint.active.to_string(),
         why,
@@ -81,6 +98,9 @@ mod tests {
         let endpoint = ClusterEndpoint {
             address: ([10, 0, 0, 1], 8080).into(),
             workload: Some("shop/cart-1".into()),
+            locality: Some("eu/a".into()),
+            priority: Some(1),
+            share: None,
             health: "ejected".into(),
             active: 2,
             errors_in_a_row: 0,
@@ -93,6 +113,7 @@ mod tests {
             namespace: "shop".into(),
             name: "cart.shop:80".into(),
             balancer: "round robin".into(),
+            preferred_by: Some("localityLbSetting.failover".into()),
             endpoints: vec![endpoint, back],
             pool: ClusterPool {
                 pending: Bound { used: 1, most: Some(1), overflows: 3 },
@@ -105,12 +126,13 @@ mod tests {
         let rows = cluster.rows();
         assert!(rows.iter().all(|row| row.len() == WaypointCluster::HEADINGS.len()), "{rows:?}");
         assert_eq!(rows[0][2], "waiting 1/1 (3 over), retries 0 (2 over)");
-        assert_eq!(rows[0][7], "too many 5xx in a row; back in 29s (ejected 1 time)");
-        assert_eq!(rows[1][7], "was ejected 1 time: too many 5xx in a row");
+        assert_eq!((&*rows[0][1], &*rows[0][5]), ("round robin (localityLbSetting.failover)", "eu/a (priority 1)"));
+        assert_eq!(rows[0][8], "too many 5xx in a row; back in 29s (ejected 1 time)");
+        assert_eq!(rows[1][8], "was ejected 1 time: too many 5xx in a row");
 
         cluster.endpoints.clear();
         cluster.refused = Some("nothing is sent there".into());
         assert_eq!(cluster.rows()[0][3], "none");
-        assert_eq!(cluster.rows()[0][7], "nothing is sent there");
+        assert_eq!(cluster.rows()[0][8], "nothing is sent there");
     }
 }

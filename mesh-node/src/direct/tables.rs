@@ -9,7 +9,7 @@ use std::{
 use mesh_abi::{DirectPair, direct::MAX_PAIRS, service::MAX_SERVICES};
 use mesh_core::{
     Endpoint, Protocol, Service, ServicePort, Snapshot, Workload,
-    direct::{DirectServer, kernel_may_pick},
+    direct::{DirectServer, kernel_candidates, kernel_may_pick, one_for_each_locality},
 };
 
 use crate::bpf::{DirectMaps, KernelService, MapAccessError};
@@ -30,8 +30,9 @@ impl Tables {
     pub(super) fn of(snapshot: &Snapshot, members: &Members) -> Self {
         let mut tables = Self::of_addresses(members);
         tables.add_pairs(snapshot, members);
+        let clients = one_for_each_locality(members.values().map(|member| &**member));
         for service in snapshot.services() {
-            tables.add_service(snapshot, service);
+            tables.add_service(snapshot, &clients, service);
         }
         tables
     }
@@ -79,27 +80,35 @@ impl Tables {
         }
     }
 
-    fn add_service(&mut self, snapshot: &Snapshot, service: &Service) {
+    fn add_service(&mut self, snapshot: &Snapshot, clients: &[&Workload], service: &Service) {
         let mut may_pick = None;
         let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
         for (port, vip) in tcp.flat_map(|port| service.vips.iter().map(move |vip| (port, *vip))) {
-            let Some(entry) = self.kernel_service(port, vip) else {
+            let vip = vip.to_canonical();
+            if !self.has_local(port, vip) {
                 continue;
-            };
+            }
             let may_pick = *may_pick.get_or_insert_with(|| kernel_may_pick(snapshot, service));
-            if may_pick && self.services.len() < MAX_SERVICES {
-                self.services.insert(SocketAddr::new(vip.to_canonical(), port.port), entry);
+            if !may_pick || self.services.len() >= MAX_SERVICES {
+                continue;
+            }
+            let candidates = kernel_candidates(snapshot, clients, (service, port), vip.is_ipv6());
+            if let Some(entry) = candidates.and_then(|candidates| self.kernel_service(&candidates)) {
+                self.services.insert(SocketAddr::new(vip, port.port), entry);
             }
         }
     }
 
+    fn has_local(&self, port: &ServicePort, vip: IpAddr) -> bool {
+        let of_family = port.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv4() == vip.is_ipv4());
+        of_family.map(|endpoint| endpoint.address.ip()).any(|ip| self.local.contains_key(&ip))
+    }
+
     /// `None` without an endpoint on this node.
-    fn kernel_service(&self, port: &ServicePort, vip: IpAddr) -> Option<KernelService> {
-        let of_family = |endpoint: &&Endpoint| endpoint.address.is_ipv4() == vip.to_canonical().is_ipv4();
-        let endpoints = port.endpoints.iter().filter(of_family);
-        let numbered = (0u32..).zip(endpoints.clone().map(|endpoint| endpoint.address));
+    fn kernel_service(&self, candidates: &[&Endpoint]) -> Option<KernelService> {
+        let numbered = (0u32..).zip(candidates.iter().map(|endpoint| endpoint.address));
         let local: Vec<_> = numbered.filter(|(_, address)| self.local.contains_key(&address.ip())).collect();
-        let endpoints = u32::try_from(endpoints.count()).ok()?;
+        let endpoints = u32::try_from(candidates.len()).ok()?;
         (!local.is_empty()).then_some(KernelService { endpoints, local })
     }
 

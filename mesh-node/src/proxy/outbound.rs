@@ -177,6 +177,7 @@ fn destination(snapshot: &Arc<Snapshot>, report: &mut Report, random: u64) -> Re
                     return Err(TunnelFailure::NotYet(failure));
                 }
                 Refusal::ServiceWithoutEndpoints { .. }
+                | Refusal::NoEndpointOnNode { .. }
                 | Refusal::NamesNotResolved { .. }
                 | Refusal::ServicePortNotDeclared { .. } => (Refused::NoEndpoint, None),
                 Refusal::MutualTlsImpossible { rule, .. } | Refusal::TlsNotOriginated { rule, .. } => {

@@ -15,6 +15,7 @@ use mesh_core::{
         TrafficPolicy,
         traffic::{Algorithm, ConnectionPool, HashKey},
     },
+    locality::Reason,
 };
 
 use super::{
@@ -51,17 +52,19 @@ impl Admin {
         used: &HashMap<ClusterKey, Arc<ClusterState>>,
     ) -> WaypointCluster {
         let state = used.get(key).map(|state| &**state);
-        let view = ClusterView::of(key, snapshot, (&self.shared.own.gateway.namespace, &self.shared.names), state);
+        let view = ClusterView::of(key, snapshot, (&self.shared.own, &self.shared.names), state);
         let policy = view.as_ref().map(|view| view.policy.clone()).unwrap_or_default();
-        let (endpoints, refused) = match view.map(|view| view.endpoints) {
+        let reason = view.as_ref().and_then(|view| view.reason);
+        let (endpoints, refused) = match view.as_ref().map(|view| (&view.endpoints, view)) {
             None => (Vec::new(), Some("the configuration has no such destination".to_owned())),
-            Some(Err(refusal)) => (Vec::new(), Some(refusal.to_string())),
-            Some(Ok(endpoints)) => (endpoints.iter().map(endpoint).collect(), None),
+            Some((Err(refusal), _)) => (Vec::new(), Some(refusal.to_string())),
+            Some((Ok(endpoints), of)) => (endpoints.iter().map(|view| endpoint(view, of)).collect(), None),
         };
         WaypointCluster {
             namespace,
             name: key.to_string(),
             balancer: balancer(&policy),
+            preferred_by: reason.map(|reason| reason.to_string()),
             endpoints,
             pool: pool(policy.pool.as_ref(), state),
             ejections: state.map_or(0, ClusterState::ejections),
@@ -82,12 +85,17 @@ fn namespace(key: &ClusterKey, snapshot: &Snapshot) -> String {
     namespace.map(|namespace| namespace.to_string()).unwrap_or_default()
 }
 
-fn endpoint(view: &EndpointView) -> ClusterEndpoint {
+fn endpoint(view: &EndpointView, of: &ClusterView) -> ClusterEndpoint {
     let health = view.health;
     let out_for = health.and_then(|health| health.out_for);
+    let share = usize::try_from(view.part).ok().and_then(|part| of.shares.get(part)).copied();
+    let has_priority = of.reason.is_some_and(|reason| reason != Reason::NodeOnly) && share.is_none();
     ClusterEndpoint {
         address: view.address,
         workload: view.workload.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)),
+        locality: Some(&view.locality).filter(|locality| !locality.is_unknown()).map(ToString::to_string),
+        priority: has_priority.then_some(view.part),
+        share,
         health: match health {
             None => "unused",
             Some(_) if out_for.is_some() => "ejected",

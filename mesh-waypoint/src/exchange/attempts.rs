@@ -108,7 +108,9 @@ impl Attempts<'_> {
     }
 
     async fn all(&self, body: &mut RequestBody) -> Result<Sent, Refusal> {
-        let mut wish = Wish { hash: self.hash(), asked: self.connection.arrival.asked, avoid: Vec::new() };
+        let arrival = &self.connection.arrival;
+        let node = self.cluster.only_node(&self.connection.worker, arrival.client.workload.as_deref());
+        let mut wish = Wish { hash: self.hash(), asked: arrival.asked, node, avoid: Vec::new() };
         let mut retries = 0;
         let mut under_way: Option<Count<_>> = None;
         loop {

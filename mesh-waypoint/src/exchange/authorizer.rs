@@ -255,7 +255,7 @@ async fn call(
     version: Version,
     (parts, body): (Parts, Bytes),
 ) -> Result<Whole, Unanswered> {
-    let mut wish = Wish::default();
+    let mut wish = Wish { node: cluster.only_node(worker, None), ..Wish::default() };
     let mut request = Request::from_parts(parts, RequestBody::own(body));
     loop {
         let endpoint = cluster.pick(&wish)?;

@@ -71,7 +71,9 @@ fn one(connection: &Rc<Connection>, mirror: &Mirror, head: &Head, version: Versi
 /// Whether it was answered, whatever the answer was.
 async fn copy(worker: &Rc<Worker>, key: &ClusterKey, version: Version, request: Request<RequestBody>) -> bool {
     let Ok(cluster) = Cluster::ready(worker, key).await else { return false };
-    let Ok(endpoint) = cluster.pick(&Wish::default()) else { return false };
+    let Ok(endpoint) = cluster.pick(&Wish { node: cluster.only_node(worker, None), ..Wish::default() }) else {
+        return false;
+    };
     let attempt = Attempt { worker, cluster: &cluster, endpoint: &endpoint, version, trace: None };
     let Ok(sent) = attempt.send(request).await else { return false };
     let mut response = sent.response.into_body();

@@ -74,7 +74,8 @@ async fn connect(worker: &Rc<Worker>, arrival: &Arrival) -> Result<Stream, Upstr
 async fn connect_to(worker: &Rc<Worker>, arrival: &Arrival, key: Option<&ClusterKey>) -> Result<Stream, UpstreamError> {
     admission::of_connection(worker, arrival).map_err(Box::new)?;
     let cluster = Cluster::ready(worker, key.ok_or(UpstreamError::NoEndpoint)?).await?;
-    let endpoint = cluster.pick(&upstream::Wish { asked: arrival.asked, ..Default::default() })?;
+    let node = cluster.only_node(worker, arrival.client.workload.as_deref());
+    let endpoint = cluster.pick(&upstream::Wish { asked: arrival.asked, node, ..Default::default() })?;
     upstream::connect(worker, &endpoint, Some(arrival.client.address), arrival.trace, None).await
 }
 

@@ -6,7 +6,10 @@ use std::{
     rc::Rc,
 };
 
-use mesh_core::l7::traffic::{Algorithm, TrafficPolicy};
+use mesh_core::{
+    NodeName,
+    l7::traffic::{Algorithm, TrafficPolicy},
+};
 
 use super::endpoint::Endpoint;
 
@@ -20,6 +23,8 @@ pub(crate) struct Wish {
     pub(crate) hash: Option<u64>,
     /// The address that its client asked for, where that is the endpoint.
     pub(crate) asked: Option<SocketAddr>,
+    /// The node that its client is on, where the cluster serves no other.
+    pub(crate) node: Option<NodeName>,
     /// Endpoints that it was with already.
     pub(crate) avoid: Vec<SocketAddr>,
 }

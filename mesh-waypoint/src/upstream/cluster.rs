@@ -10,7 +10,7 @@ use std::{
 };
 
 use mesh_core::{
-    Snapshot, Speaks,
+    NodeName, Snapshot, Speaks, Workload,
     l7::{BackendTarget, TrafficPolicy, traffic::Tls},
 };
 use tokio::{
@@ -24,6 +24,7 @@ use super::{
     connect::CONNECT_TIMEOUT,
     endpoint::{Endpoint, EndpointKey},
     names::{Answer, Name},
+    parts::Parts,
     settled::{self, Found, Settled},
     state::ClusterState,
 };
@@ -116,6 +117,10 @@ pub(crate) struct Cluster {
     names: RefCell<Vec<Followed>>,
     /// Whether its endpoints have different shares.
     is_weighted: Cell<bool>,
+    /// How localities divide them.
+    parts: RefCell<Parts>,
+    /// Whether clients get the endpoints of their own node alone.
+    node_only: Cell<bool>,
     /// Whether a request goes to the address that its client asked for.
     as_asked: Cell<bool>,
     /// Told when a connection of this thread is free again.
@@ -143,6 +148,8 @@ impl Cluster {
                 turn: Cell::new(fastrand::usize(..1 << 16)),
                 names: RefCell::default(),
                 is_weighted: Cell::default(),
+                parts: RefCell::default(),
+                node_only: Cell::default(),
                 as_asked: Cell::default(),
                 freed: Notify::new(),
             });
@@ -196,6 +203,16 @@ impl Cluster {
         self.policy.borrow().clone()
     }
 
+    /// The node whose endpoints a client gets, where it gets no others: its own, or that of this pod for one who is on none.
+    pub(crate) fn only_node(&self, worker: &Worker, client: Option<&Workload>) -> Option<NodeName> {
+        if !self.node_only.get() {
+            return None;
+        }
+        let (snapshot, _) = worker.snapshot();
+        let own = || worker.shared.own.workload(&snapshot).map(|own| own.node.clone());
+        client.map(|client| client.node.clone()).or_else(own)
+    }
+
     /// Whether TLS is begun to its endpoints.
     pub(crate) fn begins_tls(&self) -> bool {
         matches!(self.policy.borrow().tls, Some(Tls::Originate(_)))
@@ -218,7 +235,16 @@ impl Cluster {
         }
         let mut turn = self.turn.get();
         let spread = Spread { policy: &policy, is_weighted: self.is_weighted.get() };
-        let picked = balance::pick(&endpoints, spread, wish, &mut turn, self.state.now());
+        let now = self.state.now();
+        let of_node: Vec<_>;
+        let chosen = match &wish.node {
+            Some(node) if self.node_only.get() => {
+                of_node = endpoints.iter().filter(|endpoint| endpoint.is_on(node)).cloned().collect();
+                &of_node
+            }
+            _ => self.parts.borrow().choose(&endpoints, wish, now),
+        };
+        let picked = balance::pick(chosen, spread, wish, &mut turn, now);
         self.turn.set(turn);
         picked.ok_or(UpstreamError::NoEndpoint)
     }
@@ -233,12 +259,15 @@ impl Cluster {
                 .find(|followed| followed.name.text() == name)
                 .and_then(|followed| followed.answer.borrow().clone())
         };
-        let settled = Settled::of(&self.key, snapshot, &worker.shared.own.gateway.namespace, &answers)?;
+        let settled = Settled::of(&self.key, snapshot, &worker.shared.own, &answers)?;
         self.speaks.set(settled.speaks);
         self.as_asked.set(settled.as_asked);
+        self.node_only.set(settled.node_only);
         self.policy.replace(Rc::new(settled.policy));
         match settled.endpoints {
             Ok(found) => {
+                let parts: Vec<u32> = found.iter().map(|found| found.part).collect();
+                self.parts.replace(Parts::new(&parts, settled.shares));
                 self.replace(found);
                 self.refusal.replace(None);
             }

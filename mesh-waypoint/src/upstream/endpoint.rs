@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use mesh_core::{SpiffeId, Transport, Workload, WorkloadUid, l7::traffic::Origination};
+use mesh_core::{NodeName, SpiffeId, Transport, Workload, WorkloadUid, l7::traffic::Origination};
 
 use super::{
     line::Lines,
@@ -69,6 +69,11 @@ impl Endpoint {
     /// Where it listens.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.key.address
+    }
+
+    /// Whether it is on that node.
+    pub(super) fn is_on(&self, node: &NodeName) -> bool {
+        self.workload.as_ref().is_some_and(|workload| workload.node == *node)
     }
 
     /// Who has to be there, where it is reached by a tunnel.

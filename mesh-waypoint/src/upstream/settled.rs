@@ -6,16 +6,18 @@ use std::{
 };
 
 use mesh_core::{
-    NamedEndpoint, PlaintextReason, Resolution, Service, Snapshot, Speaks, Transport, Workload,
+    Locality, NamedEndpoint, PlaintextReason, Resolution, Service, Snapshot, Speaks, Transport, Workload,
     l7::{
         Backing, TrafficPolicy,
         traffic::{Origination, Tls},
     },
+    locality::{Division, Preference, Reason, Standpoint, divide},
     policy::{ClientTls, ClientTlsRule},
     transport_to,
 };
 
 use super::{cluster::ClusterKey, endpoint::EndpointKey, names::Answer};
+use crate::listeners::Own;
 
 /// What a snapshot says of a cluster.
 pub(super) struct Settled {
@@ -24,6 +26,12 @@ pub(super) struct Settled {
     pub(super) endpoints: Result<Vec<Found>, mesh_core::Refusal>,
     /// Whether a request goes to the address that its client asked for.
     pub(super) as_asked: bool,
+    /// Whether clients get the endpoints of their own node alone.
+    pub(super) node_only: bool,
+    /// The shares of the endpoints' parts; none where the first gets all and others stand in for it.
+    pub(super) shares: Vec<u32>,
+    /// Why endpoints are told apart by where they are, where they are.
+    pub(super) reason: Option<Reason>,
 }
 
 /// An endpoint, and how to reach it.
@@ -35,6 +43,10 @@ pub(super) struct Found {
     pub(super) origination: Option<Arc<Origination>>,
     /// Its share, in relation to the others'.
     pub(super) weight: u32,
+    /// Where it is.
+    pub(super) locality: Locality,
+    /// The part that it is of, by localities.
+    pub(super) part: u32,
 }
 
 impl Found {
@@ -48,7 +60,7 @@ impl Settled {
     pub(super) fn of(
         key: &ClusterKey,
         snapshot: &Snapshot,
-        own_namespace: &str,
+        own: &Own,
         answers: &dyn Fn(&Arc<str>) -> Answer,
     ) -> Option<Self> {
         match key {
@@ -56,13 +68,23 @@ impl Settled {
                 let workload = snapshot.workload_by_address(address.ip())?;
                 let transport = transport_to(snapshot, None, None, Some(workload));
                 let found = |(transport, _)| {
-                    let workload = Some(workload.clone());
-                    Found { address: *address, workload, transport, origination: None, weight: 1 }
+                    let (address, workload) = (*address, Some(workload.clone()));
+                    let locality = Locality::default();
+                    Found { address, workload, transport, origination: None, weight: 1, locality, part: 0 }
                 };
                 let endpoints = transport.map(|transport| vec![found(transport)]);
-                Some(Self { speaks: Speaks::default(), policy: TrafficPolicy::default(), endpoints, as_asked: false })
+                Some(Self {
+                    speaks: Speaks::default(),
+                    policy: TrafficPolicy::default(),
+                    endpoints,
+                    as_asked: false,
+                    node_only: false,
+                    shares: Vec::new(),
+                    reason: None,
+                })
             }
             ClusterKey::Service { hostname, port, subset } => {
+                let own_namespace = &own.gateway.namespace;
                 let backing = Backing::find(snapshot, own_namespace, hostname, (*port, subset.as_deref()))?;
                 let (service, rule) = (backing.service, backing.rule);
                 let policy = rule.map(|rule| rule.traffic.effective(subset.as_deref(), *port)).unwrap_or_default();
@@ -71,9 +93,17 @@ impl Settled {
                     all.extend(by_name(named, &answers(&named.name), service.resolution(), snapshot));
                 }
                 let tls = rule.and_then(|rule| Some((policy.tls.as_ref()?, rule)));
-                let endpoints = reached(snapshot, &backing, &all, tls);
-                let speaks = backing.port.speaks;
-                Some(Self { speaks, policy, endpoints, as_asked: service.resolution() == Resolution::None })
+                let chosen: Vec<_> = backing.reached(&all).collect();
+                let division = divided(snapshot, service, &policy, own, &chosen);
+                let (shares, reason) = division.as_ref().map(|it| (it.shares.clone(), it.reason)).unzip();
+                let endpoints = reached(snapshot, (service, *port), &chosen, tls);
+                let endpoints = endpoints.map(|found| match &division {
+                    Some(division) => in_parts(found, division),
+                    None => found,
+                });
+                let (speaks, as_asked) = (backing.port.speaks, service.resolution() == Resolution::None);
+                let (shares, node_only) = (shares.unwrap_or_default(), service.placement.node_only);
+                Some(Self { speaks, policy, endpoints, as_asked, node_only, shares, reason })
             }
         }
     }
@@ -114,16 +144,38 @@ fn by_name(
     of_family.map(endpoint).collect()
 }
 
-/// How the endpoints are reached that are sent to.
+/// Endpoints by where they are, seen from this pod. Those of a client's own node alone are found request by request.
+fn divided(
+    snapshot: &Snapshot,
+    service: &Service,
+    policy: &TrafficPolicy,
+    own: &Own,
+    endpoints: &[&mesh_core::Endpoint],
+) -> Option<Division> {
+    let preference = Preference::of(service, Some(policy), snapshot.policies().locality());
+    if preference == Preference::None || service.placement.node_only {
+        return None;
+    }
+    divide(endpoints, false, preference, Standpoint::of(own.workload(snapshot)?))
+}
+
+/// Part by part, without those that are of none.
+fn in_parts(found: Vec<Found>, division: &Division) -> Vec<Found> {
+    let numbered = found.into_iter().zip(&division.part_of);
+    let mut found: Vec<Found> = numbered.filter_map(|(found, part)| Some(Found { part: (*part)?, ..found })).collect();
+    found.sort_by_key(|found| found.part);
+    found
+}
+
+/// How each is reached.
 fn reached(
     snapshot: &Snapshot,
-    backing: &Backing<'_>,
-    all: &[mesh_core::Endpoint],
+    (service, port): (&Arc<Service>, u16),
+    endpoints: &[&mesh_core::Endpoint],
     tls: Option<(&Tls, &Arc<ClientTlsRule>)>,
 ) -> Result<Vec<Found>, mesh_core::Refusal> {
-    let (service, port) = (backing.service, backing.port.port);
-    backing
-        .reached(all)
+    endpoints
+        .iter()
         .map(|endpoint| {
             let workload = endpoint.workload.clone();
             let named = tls.is_none().then_some((service, port));
@@ -133,7 +185,8 @@ fn reached(
                 Some((tls, rule)) => by_rule(tls, rule, automatic, service)?,
             };
             let weight = endpoint.traits.as_ref().and_then(|traits| traits.weight).unwrap_or(1);
-            Ok(Found { address: endpoint.address, workload, transport, origination, weight })
+            let (address, locality) = (endpoint.address, endpoint.locality().clone());
+            Ok(Found { address, workload, transport, origination, weight, locality, part: 0 })
         })
         .collect()
 }

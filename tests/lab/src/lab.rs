@@ -103,6 +103,16 @@ impl Lab {
             .write(&format!("serviceaccount.{namespace}.{name}"), &manifests::service_account(namespace, name))
     }
 
+    /// Says in which region and zone a node is.
+    pub fn place_node(&self, name: &str, region: &str, zone: &str) -> Result<()> {
+        let node = self.node(name)?;
+        let state = node.state();
+        let mut object = manifests::node(name, &state.addresses(), &addresses::pod_ranges(state.number));
+        object["metadata"]["labels"]["topology.kubernetes.io/region"] = region.into();
+        object["metadata"]["labels"]["topology.kubernetes.io/zone"] = zone.into();
+        self.shared.config.write(&format!("node.{name}"), &object)
+    }
+
     /// Deploys a pod and waits until it is ready. Its namespace and service account are made where they are missing.
     pub fn deploy(&self, spec: PodSpec) -> Result<Pod> {
         self.namespace(&spec.namespace)?;

@@ -116,6 +116,12 @@ pub(crate) fn service(service: &Service) -> Value {
             "ports": ports,
         },
     });
+    if let Some(preferred) = &service.spec.traffic_distribution {
+        object["spec"]["trafficDistribution"] = json!(preferred);
+    }
+    if let Some(policy) = &service.spec.internal_traffic_policy {
+        object["spec"]["internalTrafficPolicy"] = json!(policy);
+    }
     if let Backends::Selector(labels) = &service.spec.backends {
         object["spec"]["selector"] = json!(labels);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 
 use crate::place::{Context, Place};
 use crate::pod_spec::{PodSpec, Readiness};
@@ -125,6 +126,15 @@ impl Pod {
             Ok(())
         })?;
         self.set_ready(false)
+    }
+
+    /// Asks the pod's command to end (SIGTERM), as kubelet does when a pod is deleted: it is not ready any more. Waits for the end,
+    /// at most for `limit`.
+    pub fn terminate(&self, limit: Duration) -> Result<Output> {
+        self.set_ready(false)?;
+        let mut main = self.with(|pod| pod.main.take().context("the pod has no command that runs"))?;
+        main.signal(Signal::SIGTERM)?;
+        main.wait(limit)
     }
 
     /// Replaces the pod by a new one of the same name: new uid, new sandbox, and starts its command.

@@ -61,12 +61,33 @@ pub struct ServiceSpec {
     pub(crate) name: String,
     pub(crate) ports: Vec<ServicePort>,
     pub(crate) backends: Backends,
+    pub(crate) traffic_distribution: Option<String>,
+    pub(crate) internal_traffic_policy: Option<String>,
 }
 
 impl ServiceSpec {
     /// A Service that has no ports and no pods yet.
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into(), ports: Vec::new(), backends: Backends::Pods(Vec::new()) }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+            ports: Vec::new(),
+            backends: Backends::Pods(Vec::new()),
+            traffic_distribution: None,
+            internal_traffic_policy: None,
+        }
+    }
+
+    /// Which endpoints are preferred for where they are, such as `PreferSameZone`.
+    #[must_use]
+    pub fn traffic_distribution(self, preferred: &str) -> Self {
+        Self { traffic_distribution: Some(preferred.into()), ..self }
+    }
+
+    /// Whether clients get endpoints of their own node alone: `Local` for that.
+    #[must_use]
+    pub fn internal_traffic_policy(self, policy: &str) -> Self {
+        Self { internal_traffic_policy: Some(policy.into()), ..self }
     }
 
     /// Adds a TCP port.

@@ -6,6 +6,7 @@ mod destination_rule;
 mod duration;
 mod envoy_filter;
 mod gateway;
+mod locality;
 mod mesh_config;
 mod peer_authentication;
 mod policy_target;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice as KubeSlice};
+use mesh_core::EndpointTraits;
+use mesh_core::locality::Hints;
 
 use super::Address;
 use crate::texts;
@@ -34,6 +36,8 @@ pub struct SliceEndpoint {
     pub at: (u32, u32),
     /// Whether it is ready; unknown counts as ready, as the API says.
     pub ready: bool,
+    /// Whom it is meant for, where that is said.
+    pub traits: Option<Arc<EndpointTraits>>,
 }
 
 /// A port of all endpoints.
@@ -57,16 +61,43 @@ impl EndpointSlice {
             port: port.port.unwrap_or(0),
             protocol: port.protocol.as_deref().map(texts::text),
         });
+        // Of endpoints for the same zones or nodes there are many.
+        let mut known: Vec<Arc<EndpointTraits>> = Vec::new();
+        let endpoints = endpoints.flat_map(|(index, endpoint)| {
+            let traits = hints(endpoint).map(|hints| shared(hints, &mut known));
+            addresses(index, endpoint, namespace, traits)
+        });
         Self {
             service: texts::text(service),
             address_type: texts::text(&slice.address_type),
-            endpoints: endpoints.flat_map(|(index, endpoint)| addresses(index, endpoint, namespace)).collect(),
+            endpoints: endpoints.collect(),
             ports: ports.collect(),
         }
     }
 }
 
-fn addresses(index: u32, endpoint: &Endpoint, namespace: &str) -> impl Iterator<Item = SliceEndpoint> {
+fn hints(endpoint: &Endpoint) -> Option<Hints> {
+    let hints = endpoint.hints.as_ref()?;
+    let zones: Vec<_> = hints.for_zones.iter().flatten().map(|zone| texts::text(&zone.name)).collect();
+    let nodes: Vec<_> = hints.for_nodes.iter().flatten().map(|node| texts::text(&node.name).into()).collect();
+    (!zones.is_empty() || !nodes.is_empty()).then_some(Hints { zones, nodes })
+}
+
+fn shared(hints: Hints, known: &mut Vec<Arc<EndpointTraits>>) -> Arc<EndpointTraits> {
+    if let Some(same) = known.iter().find(|traits| traits.hints.as_ref() == Some(&hints)) {
+        return Arc::clone(same);
+    }
+    let new = Arc::new(EndpointTraits { hints: Some(hints), ..EndpointTraits::default() });
+    known.push(Arc::clone(&new));
+    new
+}
+
+fn addresses(
+    index: u32,
+    endpoint: &Endpoint,
+    namespace: &str,
+    traits: Option<Arc<EndpointTraits>>,
+) -> impl Iterator<Item = SliceEndpoint> {
     let conditions = endpoint.conditions.as_ref();
     let ready = conditions.and_then(|conditions| conditions.ready) != Some(false);
     let target = endpoint.target_ref.as_ref().filter(|target| {
@@ -78,5 +109,6 @@ fn addresses(index: u32, endpoint: &Endpoint, namespace: &str) -> impl Iterator<
         pod: pod.clone(),
         at: (index, position),
         ready,
+        traits: traits.clone(),
     })
 }

@@ -9,8 +9,16 @@ pub(crate) fn namespace(whole: Namespace) -> Namespace {
     Namespace { metadata, ..Default::default() }
 }
 
+/// The annotation by which Istio's users say what `spec.trafficDistribution` says.
+pub(crate) const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+
 /// A Service: its labels and what it asks for.
 pub(crate) fn service(whole: Service) -> Service {
-    let metadata = ObjectMeta { labels: whole.metadata.labels, ..Default::default() };
+    let mut annotations = whole.metadata.annotations;
+    if let Some(all) = &mut annotations {
+        all.retain(|name, _| name == TRAFFIC_DISTRIBUTION);
+    }
+    let annotations = annotations.filter(|all| !all.is_empty());
+    let metadata = ObjectMeta { labels: whole.metadata.labels, annotations, ..Default::default() };
     Service { metadata, spec: whole.spec, status: None }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use mesh_core::{Endpoint, Protocol, Snapshot, Workload};
+use mesh_core::{Endpoint, EndpointTraits, Protocol, Snapshot, Workload};
 
 use super::{port_number, protocol};
 use crate::code::Code;
@@ -94,7 +94,7 @@ pub(super) fn report_without_service(
     }
 }
 
-type Ready = (IpAddr, Option<Arc<Workload>>);
+type Ready = (IpAddr, Option<Arc<Workload>>, Option<Arc<EndpointTraits>>);
 
 /// The addresses that are ready; none when the slice's type of address is not supported.
 fn ready_addresses(
@@ -122,7 +122,8 @@ fn ready_addresses(
         });
         match address {
             Ok(address) if endpoint.ready => {
-                ready.push((address, workload(snapshot, namespace, endpoint.pod.as_deref(), address).cloned()));
+                let workload = workload(snapshot, namespace, endpoint.pod.as_deref(), address);
+                ready.push((address, workload.cloned(), endpoint.traits.clone()));
             }
             Ok(_) => {}
             Err(message) => {
@@ -155,8 +156,10 @@ fn slice_port(
 ) -> Result<SlicePort, (&'static str, String)> {
     let number = port_number(port.port).map_err(|message| ("port", message))?;
     let protocol = protocol(port.protocol.as_deref()).map_err(|message| ("protocol", message))?;
-    let endpoints =
-        ready.iter().map(|(address, workload)| Endpoint::new(SocketAddr::new(*address, number), workload.clone()));
+    let endpoints = ready.iter().map(|(address, workload, traits)| Endpoint {
+        traits: traits.clone(),
+        ..Endpoint::new(SocketAddr::new(*address, number), workload.clone())
+    });
     Ok(SlicePort {
         name: Arc::clone(&port.name),
         protocol,

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use mesh_core::{Endpoint, Entry, NamedEndpoint, Resolution, Service, ServicePort, Snapshot, Speaks, Workload};
+use mesh_core::{
+    Endpoint, Entry, NamedEndpoint, Placement, Resolution, Service, ServicePort, Snapshot, Speaks, Workload,
+};
 
 use super::Translator;
 use super::finding_set::Owner;
@@ -240,6 +242,7 @@ fn service(
             exported_to: entry.exported_to.clone(),
             subject_alt_names: entry.subject_alt_names.clone(),
         })),
+        placement: Placement::default(),
     }
 }
 

@@ -17,6 +17,7 @@ mod groups;
 mod guards;
 mod mesh_config;
 mod missing;
+mod placement;
 mod pods;
 mod policies;
 mod rate_limits;
@@ -159,7 +160,7 @@ impl Translator {
             }
             Kind::EndpointSlice => self.take_slice(key, before, now),
             Kind::Namespace => self.take_namespace(&key.1),
-            Kind::Node if came_or_went => self.take_node(&key.1),
+            Kind::Node if before.map(|entry| &entry.object) != now.map(|entry| &entry.object) => self.take_node(&key.1),
             Kind::ServiceAccount if came_or_went => self.take_account(key),
             Kind::Node | Kind::ServiceAccount => {}
             Kind::AuthorizationPolicy

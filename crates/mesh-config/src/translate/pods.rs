@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh_core::labels::{self, Lookup, Wish};
+use mesh_core::locality::{self, Locality};
 use mesh_core::{Enrolment, LabelSet, NO_REQUEST_METRICS, OutsideReason, SpiffeId, Unwatched, Workload, WorkloadUid};
 
 use super::Translator;
@@ -100,6 +101,7 @@ impl Translator {
             namespace: Arc::clone(namespace),
             identity,
             node: Arc::clone(&pod.node).into(),
+            locality: self.locality(pod),
             addresses: self.pod_addresses(pod, said, queue),
             enrolment,
             ready: pod.ready,
@@ -112,6 +114,18 @@ impl Translator {
             app: texts::text(pod.labels.get("app").unwrap_or(service)),
             version: texts::text(pod.labels.get("version").unwrap_or(revision)),
         })
+    }
+
+    /// As the Pod says itself, in Istio's label, else as its Node says.
+    fn locality(&self, pod: &Pod) -> Arc<Locality> {
+        match pod.labels.get(locality::OF_POD) {
+            // Labels have no slashes.
+            Some(text) => Arc::new(Locality::parse(&text.replace('.', "/"))),
+            None => {
+                let node = self.definitions.objects.nodes.get(&pod.node);
+                node.map_or_else(Arc::default, |node| Arc::clone(&node.object.locality))
+            }
+        }
     }
 
     fn claim_uid(&mut self, uid: &WorkloadUid, said: &mut Said<'_>, queue: &mut BTreeSet<Key>) -> Option<()> {

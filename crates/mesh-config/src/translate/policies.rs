@@ -62,6 +62,7 @@ pub(super) fn policies(
         peers.iter().map(|located| Arc::clone(&located.object.policy)).collect(),
         rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect(),
     )
+    .with_locality(objects.mesh_configs.values().next().map(|it| it.object.locality.clone()).unwrap_or_default())
     .with_targeted(authorization.iter().filter_map(|located| located.object.targeted()).collect())
     .with_request_authentication(
         selecting.map(|located| Arc::clone(&located.object.policy)).collect(),

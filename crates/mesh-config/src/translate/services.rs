@@ -9,15 +9,15 @@ use mesh_core::{Protocol, Service, ServicePort, Speaks};
 
 use super::endpoints::{self, Endpoints};
 use super::finding_set::Owner;
-use super::{Translator, port_number, protocol};
+use super::{Translator, placement, port_number, protocol};
 use crate::code::Code;
 use crate::finding::{Finding, Origin};
-use crate::kubernetes::{Address, EndpointSlice};
+use crate::kubernetes::{Address, EndpointSlice, TRAFFIC_DISTRIBUTION};
 use crate::object::{Key, Located};
 use crate::texts;
 
 /// Takes a finding's code, field and message.
-type Report<'a> = dyn FnMut(Code, String, String) + 'a;
+pub(super) type Report<'a> = dyn FnMut(Code, String, String) + 'a;
 
 impl Translator {
     /// Looks at all Services of the queue again, with their slices, and at those that this concerns: in order, as Pods are.
@@ -86,15 +86,14 @@ impl Translator {
             return None;
         }
         report_not_honoured(spec, report);
+        let annotations = located.object.metadata.annotations.as_ref();
+        let annotated = annotations.and_then(|all| all.get(TRAFFIC_DISTRIBUTION)).map(String::as_str);
         let hostname = format!("{name}.{namespace}.svc.{}", self.options.cluster_domain);
-        Some(Service {
-            namespace: Arc::clone(namespace),
-            name: Arc::clone(name),
-            hostname: hostname.into(),
-            vips: self.service_addresses(key, spec, report, queue),
-            ports: ports(spec, endpoints, report),
-            entry: None,
-        })
+        let vips = self.service_addresses(key, spec, report, queue);
+        let ports = ports(spec, endpoints, report);
+        let placement = placement::placement(spec, annotated, &ports, report);
+        let (namespace, name) = (Arc::clone(namespace), Arc::clone(name));
+        Some(Service { namespace, name, hostname: hostname.into(), vips, ports, entry: None, placement })
     }
 
     fn service_addresses(
@@ -191,16 +190,9 @@ fn ports(spec: &ServiceSpec, endpoints: &mut Endpoints, report: &mut Report<'_>)
 }
 
 fn report_not_honoured(spec: &ServiceSpec, report: &mut Report<'_>) {
-    let fields = [
-        ("sessionAffinity", spec.session_affinity.as_deref(), "None"),
-        ("internalTrafficPolicy", spec.internal_traffic_policy.as_deref(), "Cluster"),
-        ("trafficDistribution", spec.traffic_distribution.as_deref(), ""),
-    ];
-    for (field, value, default) in fields {
-        if let Some(value) = value.filter(|value| *value != default) {
-            let message = format!("{value:?} has no effect");
-            report(Code::FieldNotHonoured, format!("spec.{field}"), message);
-        }
+    if let Some(value) = spec.session_affinity.as_deref().filter(|value| *value != "None") {
+        let message = format!("{value:?} has no effect");
+        report(Code::FieldNotHonoured, "spec.sessionAffinity".to_owned(), message);
     }
     if spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty()) {
         let message = "these addresses are not the Service's to the mesh".to_owned();

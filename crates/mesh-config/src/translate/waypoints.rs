@@ -85,7 +85,8 @@ pub(super) fn report_missing(
                 let finding = Finding::new(Code::TlsNotOriginated, (*located.origin).clone(), message);
                 findings.push(finding.at("spec.trafficPolicy"));
             } else {
-                let message = format!("{host} has no waypoint: only what the rule says of TLS is in force");
+                let message =
+                    format!("{host} has no waypoint: only what the rule says of TLS and of localities is in force");
                 findings.push(Finding::new(Code::NoWaypoint, (*located.origin).clone(), message).at("spec.host"));
             }
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::locality::LocalitySetting;
 use crate::policy::Selector;
 
 /// What a DestinationRule says beside TLS.
@@ -29,10 +30,17 @@ pub struct Subset {
 }
 
 impl TrafficRule {
-    /// Whether anything beside TLS is said.
+    /// Whether anything is said beside TLS, and which localities are preferred: what only a waypoint does.
     #[must_use]
     pub fn asks_for_something(&self) -> bool {
-        let says = |policy: &TrafficPolicy| *policy != TrafficPolicy::default();
+        let is_of_localities = |balancer: &LoadBalancer| {
+            let rest = LoadBalancer { locality: None, ..balancer.clone() };
+            balancer.locality.is_some() && rest == LoadBalancer::default()
+        };
+        let says = |policy: &TrafficPolicy| {
+            let balancer = policy.load_balancer.clone().filter(|balancer| !is_of_localities(balancer));
+            TrafficPolicy { load_balancer: balancer, ..policy.clone() } != TrafficPolicy::default()
+        };
         says(&self.policy) || self.ports.values().any(says) || !self.subsets.is_empty()
     }
 
@@ -43,11 +51,17 @@ impl TrafficRule {
         begins(&self.policy) || self.ports.values().any(begins)
     }
 
+    /// What holds for a port, of no subset.
+    #[must_use]
+    pub fn of_port(&self, port: u16) -> &TrafficPolicy {
+        self.ports.get(&port).unwrap_or(&self.policy)
+    }
+
     /// What holds for a port of a subset: what the subset says of the port, else the subset, else the rule of the port, else
     /// the rule; group of settings by group.
     #[must_use]
     pub fn effective(&self, subset: Option<&str>, port: u16) -> TrafficPolicy {
-        let of_rule = self.ports.get(&port).unwrap_or(&self.policy);
+        let of_rule = self.of_port(port);
         let Some(subset) = subset.and_then(|name| self.subsets.get(name)) else {
             return of_rule.clone();
         };
@@ -127,6 +141,8 @@ pub struct LoadBalancer {
     pub algorithm: Algorithm,
     /// Over how long a new endpoint's share grows to that of the others.
     pub warmup: Option<Duration>,
+    /// Which localities are preferred; the mesh's own setting where nothing is said.
+    pub locality: Option<Arc<LocalitySetting>>,
 }
 
 /// An algorithm of balancing.

@@ -43,6 +43,7 @@ use targeted::Targeted;
 
 use crate::l7::Waypoint;
 use crate::label_set::LabelSet;
+use crate::locality::LocalitySetting;
 use crate::model::{Service, Workload};
 
 /// Istio's default root namespace, whose policies are the whole mesh's.
@@ -70,6 +71,7 @@ pub struct Policies {
     authorization: Indexed<AuthorizationPolicy>,
     peer_authentication: Indexed<PeerAuthentication>,
     client_tls: ClientTlsRules,
+    locality: LocalitySetting,
     targeted: Targeted<AuthorizationPolicy>,
     request_authentication: Indexed<RequestAuthentication>,
     targeted_authentication: Targeted<RequestAuthentication>,
@@ -96,10 +98,23 @@ impl Policies {
             authorization: Indexed::build(authorization),
             peer_authentication: Indexed::build(peer_authentication),
             client_tls: ClientTlsRules::build(client_tls),
+            locality: LocalitySetting::default(),
             targeted: Targeted::default(),
             request_authentication: Indexed::build(Vec::new()),
             targeted_authentication: Targeted::default(),
         }
+    }
+
+    /// The same with the mesh's setting of which localities are preferred.
+    #[must_use]
+    pub fn with_locality(self, locality: LocalitySetting) -> Self {
+        Self { locality, ..self }
+    }
+
+    /// Which localities are preferred where no DestinationRule says so.
+    #[must_use]
+    pub const fn locality(&self) -> &LocalitySetting {
+        &self.locality
     }
 
     /// The same with policies for waypoints, the oldest first.

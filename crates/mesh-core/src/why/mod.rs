@@ -21,11 +21,10 @@ use crate::direct::{DirectServer, kernel_may_pick};
 use crate::entry::Resolution;
 use crate::identity::SpiffeId;
 use crate::l7::Waypoint;
+use crate::locality::{Candidates, Reason, candidates};
 use crate::model::{Endpoint, Enrolment, OutsideReason, Protocol, Service, Workload};
 use crate::policy::{ClientTlsRule, Denial, Explanation, Facts, Peer, explain};
-use crate::resolve::{
-    Destination, PlaintextReason, Refusal, Transport, of_family, resolve, service_at, waypoint_replicas,
-};
+use crate::resolve::{Destination, PlaintextReason, Refusal, Transport, resolve, service_at, waypoint_replicas};
 use crate::snapshot::{Snapshot, canonical};
 
 /// Endpoints of a Service that are looked at one by one.
@@ -54,6 +53,8 @@ pub struct Answer {
     pub ways: Result<Vec<Way>, Refusal>,
     /// How many endpoints there are to choose from.
     pub endpoints: usize,
+    /// Why only these may be chosen, or not all alike, and how many others there are; none where all are alike.
+    pub preferred: Option<(Reason, usize)>,
 }
 
 /// What becomes of a connection to one endpoint.
@@ -134,7 +135,7 @@ impl std::fmt::Display for Stop<'_> {
 pub fn why(snapshot: &Snapshot, client: Client, asked: SocketAddr, same_node: SameNode) -> Answer {
     let asked = canonical(asked);
     let service = service_at(snapshot, client.workload.as_deref(), asked).cloned();
-    let mut answer = Answer { client, asked, service, ways: Ok(Vec::new()), endpoints: 1 };
+    let mut answer = Answer { client, asked, service, ways: Ok(Vec::new()), endpoints: 1, preferred: None };
     let picked_by_kernel = answer.service.as_ref().is_none_or(|service| kernel_may_pick(snapshot, service));
     let question = Question { snapshot, asked, direct: same_node == SameNode::Direct && picked_by_kernel };
     let waypoint = match question.first_hop(&answer.client) {
@@ -142,7 +143,11 @@ pub fn why(snapshot: &Snapshot, client: Client, asked: SocketAddr, same_node: Sa
         Some(Ok(waypoint)) => Some(waypoint),
         None => None,
     };
-    let of_waypoint = waypoint.as_deref().map(|waypoint| waypoint_replicas(snapshot, waypoint, asked.is_ipv6()));
+    // Of the endpoints that a client outside the mesh gets, kube-proxy decides.
+    let member = answer.client.workload.clone().filter(|workload| workload.is_enrolled());
+    let member = member.as_deref();
+    let replicas = |waypoint: &Waypoint| waypoint_replicas(snapshot, member, waypoint, asked.is_ipv6());
+    let of_waypoint = waypoint.as_deref().map(replicas);
     let is_itself = |service: &Arc<Service>| service.resolution() == Resolution::None;
     if answer.service.as_ref().is_none_or(is_itself) && of_waypoint.is_none() {
         let workload = snapshot.workload_by_address(asked.ip()).cloned();
@@ -150,30 +155,19 @@ pub fn why(snapshot: &Snapshot, client: Client, asked: SocketAddr, same_node: Sa
         return answer;
     }
     let of_service = answer.service.as_ref().and_then(|service| service.port(asked.port(), Protocol::Tcp));
-    let endpoints = of_waypoint.or_else(|| of_service.map(|port| of_family(&port.endpoints, asked.is_ipv6())));
-    answer.endpoints = endpoints.map_or(0, <[_]>::len);
-    answer.ways = match endpoints {
-        Some(endpoints) if !endpoints.is_empty() => {
-            let first = endpoints.iter().take(MAX_WAYS).enumerate();
-            let ways = first.map(|(index, endpoint)| {
-                let random = chooses(index, endpoints.len());
-                question.way(&answer.client, endpoint.clone(), random)
-            });
-            Ok(ways.collect())
-        }
+    let of_service = of_service.zip(answer.service.as_deref());
+    let of_service = || Some(candidates(snapshot, member, of_service?.1, of_service?.0, asked.is_ipv6()));
+    let candidates = of_waypoint.or_else(of_service).unwrap_or(Candidates::All(&[]));
+    (answer.endpoints, answer.preferred) = (candidates.len(), candidates.reason());
+    let each = candidates.each();
+    answer.ways = if each.is_empty() {
         // kube-proxy refuses such a connection of a client outside the mesh as well.
-        _ => match resolve(snapshot, None, asked, 0) {
-            Err(refusal) => Err(refusal),
-            Ok(_) => Ok(Vec::new()),
-        },
+        resolve(snapshot, member, asked, 0).map(|_| Vec::new())
+    } else {
+        let first = each.into_iter().take(MAX_WAYS);
+        Ok(first.map(|(endpoint, random)| question.way(&answer.client, endpoint.clone(), random)).collect())
     };
     answer
-}
-
-/// What of `0..2^64` makes [`resolve`] choose the endpoint of this index among so many: the least of its share.
-fn chooses(index: usize, of: usize) -> u64 {
-    let least = ((index as u128) << 64).div_ceil(of.max(1) as u128);
-    u64::try_from(least).unwrap_or(u64::MAX)
 }
 
 /// What is asked of each endpoint.
@@ -262,20 +256,5 @@ impl Client {
     fn owns(&self, address: IpAddr) -> bool {
         let mut own = self.workload.iter().flat_map(|workload| &workload.addresses);
         own.any(|ip| ip.to_canonical() == address)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_endpoint_is_chosen_by_the_least_of_its_share() {
-        for of in [1, 2, 3, 7, 64, 1_000] {
-            for index in 0..of {
-                let random = u128::from(chooses(index, of));
-                assert_eq!((random * of as u128) >> 64, index as u128, "{index} of {of}");
-            }
-        }
     }
 }

@@ -10,6 +10,7 @@ pub fn workload(namespace: &str, name: &str, addresses: &[&str]) -> Workload {
         namespace: namespace.into(),
         identity: SpiffeId::new(&TrustDomain::default(), namespace, name).unwrap(),
         node: "a".into(),
+        locality: Default::default(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         enrolment: Enrolment::Enrolled,
         ready: true,

@@ -207,8 +207,20 @@ impl RawPolicy {
             outlier_detection: self.outlier_detection,
         };
         let traffic = TrafficPolicy { tls: begun, ..traffic.read(field, remarks)? };
+        // A subset has the rule's outlier detection where it has none of its own.
+        if !of_subset && fails_over_never(&traffic) {
+            let message = "failover takes outlierDetection, and there is none: all localities are alike";
+            let field = format!("{field}.loadBalancer.localityLbSetting");
+            remarks.push(Remark::new(Code::FieldNotHonoured, field, message));
+        }
         Ok(Settings { tls: tls.map(|(mode, _)| mode), traffic, ports })
     }
+}
+
+/// Whether localities are to be preferred, and nothing would ever be told of their health.
+fn fails_over_never(policy: &TrafficPolicy) -> bool {
+    let locality = policy.load_balancer.as_ref().and_then(|balancer| balancer.locality.as_ref());
+    policy.outlier.is_none() && locality.is_some_and(|setting| setting.enabled && setting.distribute.is_empty())
 }
 
 impl RawSubset {

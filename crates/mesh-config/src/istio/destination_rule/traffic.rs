@@ -1,11 +1,14 @@
 //! What a DestinationRule says beside TLS: balancing, pools, outliers.
 
+use std::sync::Arc;
+
 use mesh_core::l7::TrafficPolicy;
 use mesh_core::l7::traffic::{Algorithm, ConnectionPool, HashKey, LoadBalancer, OutlierDetection};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::duration::duration;
+use super::super::locality::RawLocality;
 use super::super::{Flaw, Remark};
 use super::remark_ignored;
 use crate::code::Code;
@@ -19,7 +22,7 @@ pub(super) struct RawLoadBalancer {
     /// Requests that are alike go to one endpoint.
     consistent_hash: Option<RawHash>,
     /// Which localities are preferred.
-    locality_lb_setting: Option<Value>,
+    locality_lb_setting: Option<RawLocality>,
     /// How long a new endpoint gets less; warmup is its newer form.
     warmup_duration_secs: Option<String>,
     /// How a new endpoint gets less at first.
@@ -191,7 +194,8 @@ impl RawTraffic {
 
 impl RawLoadBalancer {
     fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<LoadBalancer, Flaw> {
-        remark_ignored(&[("localityLbSetting", &self.locality_lb_setting)], field, remarks);
+        let locality = self.locality_lb_setting.map(|raw| raw.read(&format!("{field}.localityLbSetting")));
+        let locality = locality.transpose()?.map(Arc::new);
         let algorithm = match (self.simple, self.consistent_hash) {
             (Some(_), Some(_)) => {
                 return Err(Flaw::value(field, "simple and consistentHash exclude each other"));
@@ -216,7 +220,7 @@ impl RawLoadBalancer {
             warmup = raw.duration.map(|text| (text, format!("{place}.duration")));
         }
         let warmup = warmup.map(|(text, field)| duration(&text, field)).transpose()?;
-        Ok(LoadBalancer { algorithm, warmup })
+        Ok(LoadBalancer { algorithm, warmup, locality })
     }
 }
 

@@ -7,9 +7,11 @@ mod provider;
 use std::sync::Arc;
 
 use mesh_core::l7::topology::TopologyPart;
+use mesh_core::locality::LocalitySetting;
 use mesh_core::provider::Provider;
 use serde_json::{Map, Value};
 
+use super::locality::RawLocality;
 use super::{Flaw, ProxyConfig, Remark};
 use crate::code::Code;
 use crate::document::{Format, documents};
@@ -32,6 +34,8 @@ pub struct MeshConfig {
     pub root_namespace: Option<String>,
     /// What stands before gateways (`defaultConfig.gatewayTopology`).
     pub topology: TopologyPart,
+    /// Which localities are preferred where no DestinationRule says so.
+    pub locality: LocalitySetting,
     /// What is worth a finding.
     pub remarks: Vec<Remark>,
 }
@@ -65,6 +69,8 @@ impl MeshConfig {
             match name.as_str() {
                 "extensionProviders" => self.providers = provider::providers(value, &field, &mut self.remarks)?,
                 "trustDomain" => self.trust_domain = Some(text(value, &field)?),
+                "localityLbSetting" if value.is_null() => {}
+                "localityLbSetting" => self.locality = locality(value, &field)?,
                 "rootNamespace" => self.root_namespace = Some(text(value, &field)?),
                 "defaultConfig" => {
                     let read = ProxyConfig::of(value, &field)?;
@@ -80,6 +86,15 @@ impl MeshConfig {
     fn ignore(&mut self, field: String) {
         self.remarks.push(Remark::new(Code::FieldNotHonoured, field, "it has no effect"));
     }
+}
+
+fn locality(value: Value, field: &str) -> Result<LocalitySetting, Flaw> {
+    let raw: RawLocality = serde_path_to_error::deserialize(value).map_err(|error| Flaw {
+        code: Code::WrongField,
+        field: format!("{field}.{}", error.path()),
+        message: error.inner().to_string(),
+    })?;
+    raw.read(field)
 }
 
 fn text(value: Value, field: &str) -> Result<String, Flaw> {

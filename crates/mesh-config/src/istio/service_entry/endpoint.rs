@@ -57,7 +57,7 @@ pub(in crate::istio) struct RawEndpoint {
     labels: BTreeMap<String, String>,
     /// Read, and not honoured: a finding says so.
     network: Option<String>,
-    /// Where it is: `region/zone/subzone`. Read, and not honoured: a finding says so.
+    /// Where it is: `region/zone/subzone`.
     locality: Option<String>,
     /// Its share, in relation to the others', at waypoints and gateways.
     weight: Option<u32>,
@@ -89,10 +89,6 @@ impl RawEndpoint {
             let message = "an endpoint that is no Pod of the mesh proves no identity: it is reached without one";
             remarks.push(Remark::new(Code::FieldNotHonoured, at("serviceAccount"), message));
         }
-        if self.locality.as_ref().is_some_and(|text| !text.is_empty()) {
-            let message = "near endpoints are not preferred to far ones";
-            remarks.push(Remark::new(Code::FieldNotHonoured, at("locality"), message));
-        }
         if self.weight.is_some_and(|weight| weight > 1) {
             let message =
                 "waypoints and gateways go by it; where the host has no waypoint, nodes spread connections evenly";
@@ -100,7 +96,7 @@ impl RawEndpoint {
         }
         let locality = self.locality.filter(|text| !text.is_empty()).map(|text| Locality::parse(&text));
         let weight = self.weight.filter(|weight| *weight > 0);
-        let traits = Arc::new(EndpointTraits { labels: label_set(self.labels), locality, weight });
+        let traits = Arc::new(EndpointTraits { labels: label_set(self.labels), locality, weight, hints: None });
         Ok(EntryEndpoint { address, ports: self.ports, traits })
     }
 }

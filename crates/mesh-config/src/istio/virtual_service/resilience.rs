@@ -63,7 +63,7 @@ impl RawRetries {
             .transpose()?
             .filter(|timeout| !timeout.is_zero());
         if self.retry_remote_localities.is_some() {
-            let message = "endpoints are not told apart by locality";
+            let message = "a retry goes to another locality where its own has no other endpoint, and not before";
             remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.retryRemoteLocalities"), message));
         }
         let on = match self.retry_on.as_deref().map(str::trim) {
