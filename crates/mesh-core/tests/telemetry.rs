@@ -8,7 +8,8 @@ use mesh_core::LabelSet;
 use mesh_core::l7::Percent;
 use mesh_core::policy::{PolicyName, PolicyTarget, Selector};
 use mesh_core::telemetry::filter::{Number, Text, Told};
-use mesh_core::telemetry::{Logging, Scope, Side, Telemetries, TelemetryPolicy, Teller, Tracing, parse};
+use mesh_core::telemetry::value::{Peer, PeerAttribute};
+use mesh_core::telemetry::{Logging, Scope, Side, Telemetries, TelemetryPolicy, Teller, Tracing, parse, parse_value};
 use proptest::prelude::*;
 
 /// GET /cart/1?a=b of a client of the mesh, answered with that code, if at all.
@@ -39,6 +40,58 @@ impl Told for Ended {
     fn mtls(&self) -> bool {
         true
     }
+
+    fn peer(&self, peer: Peer, what: &PeerAttribute) -> Option<&str> {
+        match (peer, what) {
+            (Peer::Source, PeerAttribute::Workload) => Some("web"),
+            (Peer::Destination, PeerAttribute::Label(key)) if **key == *"version" => Some("v2"),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn the_values_of_labels_are_as_in_cel_and_what_is_not_known_says_so() {
+    let of_503 = [
+        ("request.method", "GET"),
+        ("request.host", "cart.shop"),
+        ("request.url_path", "/cart/1"),
+        ("request.headers['X-User']", "jason"),
+        ("request.headers['x-other']", "unknown"),
+        ("response.code", "503"),
+        ("string(response.code)", "503"),
+        ("'fixed'", "fixed"),
+        ("\"fixed\"", "fixed"),
+        ("connection.mtls", "true"),
+        ("downstream_peer.workload", "web"),
+        ("source.workload.name", "web"),
+        ("filter_state.upstream_peer.labels['version']", "v2"),
+        ("destination.labels['app']", "unknown"),
+        ("has(request.headers['x-user']) ? request.headers['x-user'] : 'nobody'", "jason"),
+        ("has(request.headers['x-other']) ? 'some' : 'nobody'", "nobody"),
+        ("response.code < 500 ? 'ok' : (response.code == 503 ? 'away' : 'bad')", "away"),
+        ("connection.mtls ? 'yes' : 'no'", "yes"),
+    ];
+    for (text, expected) in of_503 {
+        let value = parse_value(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(value.of(&Ended(Some(503))), expected, "{text}");
+    }
+    for (text, expected) in [
+        ("", "text in quotes"),
+        ("request.duration", "request.duration"),
+        ("request.host + 'x'", "end"),
+        ("'a' ? 'b' : 'c'", "end"),
+        ("response.code >= 500 ? 'a'", "colon"),
+        ("string(request.host", "parenthesis"),
+        ("upstream_peer.labels", "NAME"),
+        ("xds.cluster_name", "xds.cluster_name"),
+    ] {
+        let error = parse_value(text).expect_err(text).to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    assert!(parse_value(&"(".repeat(1000)).is_err());
+    let long = parse_value(&format!("'{}'", "ü".repeat(200))).unwrap().of(&Ended(None));
+    assert_eq!(long.len(), 256, "cut between letters");
 }
 
 #[test]
@@ -104,6 +157,7 @@ fn policy(namespace: &str, name: &str, scope: Scope, disabled: bool, sampling: O
         scope,
         logging: vec![Logging { side: None, disabled, filter: None }],
         tracing: vec![Tracing { sampling: sampling.and_then(Percent::new), ..Tracing::default() }],
+        metrics: Vec::new(),
     })
 }
 

@@ -2,6 +2,7 @@
 //! buckets, so that one query asks both.
 #![forbid(unsafe_code)]
 
+mod changed;
 mod registry;
 
 use std::{
@@ -10,9 +11,13 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::standard_labels::{BETWEEN, Between};
+use mesh_core::{
+    standard_labels::{BETWEEN, Between},
+    telemetry::{MetricChange, MetricChanges},
+};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
 
+use self::changed::Family;
 pub use self::registry::{Listed, Registry};
 
 /// Label names of connections.
@@ -77,30 +82,50 @@ const DURATIONS: [f64; 20] = [
 /// Bytes.
 const SIZES: [f64; 9] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8];
 
-/// The series of one set of labels.
+/// A metric's name and what it counts.
+const REQUESTS: (&str, &str) = ("istio_requests_total", "Requests");
+/// The same of a histogram, with its buckets.
+type Shape = (&'static str, &'static str, &'static [f64]);
+const DURATION: Shape =
+    ("istio_request_duration_milliseconds", "Time from a request's head to its response's end", &DURATIONS);
+const REQUEST_BYTES: Shape = ("istio_request_bytes", "Bytes of requests' bodies", &SIZES);
+const RESPONSE_BYTES: Shape = ("istio_response_bytes", "Bytes of responses' bodies", &SIZES);
+
+fn options((name, help, buckets): Shape) -> HistogramOpts {
+    HistogramOpts::new(name, help).buckets(buckets.to_vec())
+}
+
+/// The series of one set of labels; none of a metric that is not told.
 pub struct RequestSeries {
-    requests: IntCounter,
-    duration: Histogram,
-    request_bytes: Histogram,
-    response_bytes: Histogram,
+    requests: Option<IntCounter>,
+    duration: Option<Histogram>,
+    request_bytes: Option<Histogram>,
+    response_bytes: Option<Histogram>,
 }
 
 impl RequestSeries {
     /// One more request, with the bytes of its body and of its response's.
     pub fn count(&self, duration: Duration, request_bytes: u64, response_bytes: u64) {
-        self.requests.inc();
-        self.duration.observe(duration.as_secs_f64() * 1e3);
-        self.request_bytes.observe(request_bytes as f64);
-        self.response_bytes.observe(response_bytes as f64);
+        if let Some(requests) = &self.requests {
+            requests.inc();
+        }
+        let observe = |histogram: &Option<Histogram>, value| {
+            if let Some(histogram) = histogram {
+                histogram.observe(value);
+            }
+        };
+        observe(&self.duration, duration.as_secs_f64() * 1e3);
+        observe(&self.request_bytes, request_bytes as f64);
+        observe(&self.response_bytes, response_bytes as f64);
     }
 }
 
 /// All of them. One set of labels is four series.
 pub struct RequestMetrics {
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    request_bytes: HistogramVec,
-    response_bytes: HistogramVec,
+    requests: Family<IntCounterVec, IntCounter>,
+    duration: Family<HistogramVec, Histogram>,
+    request_bytes: Family<HistogramVec, Histogram>,
+    response_bytes: Family<HistogramVec, Histogram>,
     known: Mutex<HashMap<RequestLabels, Arc<RequestSeries>>>,
 }
 
@@ -110,19 +135,19 @@ impl RequestMetrics {
     /// # Errors
     /// Another metric has one of the names.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let requests = IntCounterVec::new(Opts::new("istio_requests_total", "Requests"), &REQUEST_LABELS)?;
+        let requests = IntCounterVec::new(Opts::new(REQUESTS.0, REQUESTS.1), &REQUEST_LABELS)?;
+        let requests = Family::new(requests);
         registry.register(Box::new(requests.clone()))?;
-        let histogram = |name: &str, help: &str, buckets: &[f64]| {
-            let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &REQUEST_LABELS)?;
+        let histogram = |shape| {
+            let metric = Family::new(HistogramVec::new(options(shape), &REQUEST_LABELS)?);
             registry.register(Box::new(metric.clone()))?;
             Ok::<_, prometheus::Error>(metric)
         };
-        let name = "istio_request_duration_milliseconds";
         Ok(Self {
             requests,
-            duration: histogram(name, "Time from a request's head to its response's end", &DURATIONS)?,
-            request_bytes: histogram("istio_request_bytes", "Bytes of requests' bodies", &SIZES)?,
-            response_bytes: histogram("istio_response_bytes", "Bytes of responses' bodies", &SIZES)?,
+            duration: histogram(DURATION)?,
+            request_bytes: histogram(REQUEST_BYTES)?,
+            response_bytes: histogram(RESPONSE_BYTES)?,
             known: Mutex::default(),
         })
     }
@@ -137,13 +162,36 @@ impl RequestMetrics {
         let series = {
             let values = labels.each_ref().map(String::as_str);
             Arc::new(RequestSeries {
-                requests: self.requests.with_label_values(&values),
-                duration: self.duration.with_label_values(&values),
-                request_bytes: self.request_bytes.with_label_values(&values),
-                response_bytes: self.response_bytes.with_label_values(&values),
+                requests: Some(self.requests.plain.with_label_values(&values)),
+                duration: Some(self.duration.plain.with_label_values(&values)),
+                request_bytes: Some(self.request_bytes.plain.with_label_values(&values)),
+                response_bytes: Some(self.response_bytes.plain.with_label_values(&values)),
             })
         };
         known.entry(labels).or_insert(series).clone()
+    }
+
+    /// The series of these labels as a Telemetry changes them. Where there are too many of a metric, those of `unknown`, in which no
+    /// label that is changed has a value.
+    pub fn changed(
+        &self,
+        labels: &RequestLabels,
+        changes: &MetricChanges,
+        unknown: &dyn Fn() -> RequestLabels,
+    ) -> Arc<RequestSeries> {
+        let [requests, duration, request_bytes, response_bytes] = changes;
+        let histogram = |family: &Family<HistogramVec, Histogram>, change: &MetricChange, shape| {
+            let plain = |all: &HistogramVec, values: &[&str]| all.with_label_values(values);
+            family.changed(labels, change, unknown, plain, || Histogram::with_opts(options(shape)).ok())
+        };
+        let plain = |all: &IntCounterVec, values: &[&str]| all.with_label_values(values);
+        let counter = || IntCounter::new(REQUESTS.0, REQUESTS.1).ok();
+        Arc::new(RequestSeries {
+            requests: self.requests.changed(labels, requests, unknown, plain, counter),
+            duration: histogram(&self.duration, duration, DURATION),
+            request_bytes: histogram(&self.request_bytes, request_bytes, REQUEST_BYTES),
+            response_bytes: histogram(&self.response_bytes, response_bytes, RESPONSE_BYTES),
+        })
     }
 }
 

@@ -281,7 +281,9 @@ impl Ledger {
             grpc: self.grpc.get(),
             flags: self.flag.get().as_str(),
         };
-        let series = worker.series.of(&worker.shared.telemetry, &parties, endpoint, cluster);
+        let noted = self.noted.as_ref();
+        let changes = self.told.metrics.as_ref().zip(noted).map(|(metrics, noted)| metrics.of(&self.ended(noted)));
+        let series = worker.series.of(&worker.shared.telemetry, &parties, (endpoint, cluster), changes);
         series.count(self.began.elapsed(), self.sent.get(), self.received.get());
         worker.counts.end();
         if let Some(rule) = self.rule.get() {
@@ -307,12 +309,12 @@ impl Ledger {
         });
     }
 
-    fn tell(&self) {
-        let Some(noted) = &self.noted else { return };
+    /// All that is known of it at its end.
+    fn ended<'a>(&'a self, noted: &'a Noted) -> Ended<'a> {
         let token = self.token.get().map(|token| token.as_ref());
-        let ended = Ended {
+        Ended {
             noted,
-            arrival: &self.arrival,
+            arrival: &self.connection.arrival,
             status: self.status.get(),
             grpc: self.grpc.get(),
             flags: self.flag.get().as_str(),
@@ -329,7 +331,12 @@ impl Ledger {
             rule: self.rule.get().map(|rule| &**rule),
             request_id: self.request_id.get(),
             trace: self.span.as_ref().map(|span| span.context()),
-        };
+        }
+    }
+
+    fn tell(&self) {
+        let Some(noted) = &self.noted else { return };
+        let ended = self.ended(noted);
         let worker = &self.connection.worker;
         worker.shared.telemetry.flows.tell(|id| ended.flow(id));
         if noted.logs && self.told.filter.as_ref().is_none_or(|filter| filter.admits(&ended)) {

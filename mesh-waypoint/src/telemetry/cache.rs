@@ -3,11 +3,12 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    hash::Hash,
     rc::{Rc, Weak},
     sync::Arc,
 };
 
-use mesh_core::{Service, SpiffeId, Workload};
+use mesh_core::{Service, SpiffeId, Workload, telemetry::MetricChanges};
 use mesh_metrics::RequestSeries;
 
 use super::{Parties, Telemetry};
@@ -41,16 +42,18 @@ struct Kept {
 #[derive(Default)]
 pub(crate) struct SeriesCache {
     known: RefCell<HashMap<Key, Kept>>,
+    /// Those of labels that are changed.
+    changed: RefCell<HashMap<(Key, MetricChanges), Kept>>,
 }
 
 impl SeriesCache {
-    /// The series of a request.
+    /// The series of a request, whose labels are perhaps changed.
     pub(crate) fn of(
         &self,
         telemetry: &Telemetry,
         parties: &Parties<'_>,
-        endpoint: Option<&Rc<Endpoint>>,
-        cluster: Option<&Rc<Cluster>>,
+        (endpoint, cluster): (Option<&Rc<Endpoint>>, Option<&Rc<Cluster>>),
+        changes: Option<MetricChanges>,
     ) -> Arc<RequestSeries> {
         let service = parties.arrival.target.service();
         // Of a client that is no workload that is known, the identity tells; its text is shared by what one tunnel carries.
@@ -68,15 +71,7 @@ impl SeriesCache {
             flags: parties.flags,
             is_grpc: parties.is_grpc,
         };
-        if let Some(kept) = self.known.borrow().get(&key) {
-            return kept.series.clone();
-        }
-        let series = telemetry.series(parties);
-        let mut known = self.known.borrow_mut();
-        if known.len() >= MAX_KEPT {
-            known.clear();
-        }
-        let kept = Kept {
+        let kept = |series: &Arc<RequestSeries>| Kept {
             _source: parties.source.cloned(),
             _identity: identity.cloned(),
             _service: service.cloned(),
@@ -84,7 +79,30 @@ impl SeriesCache {
             _cluster: cluster.map(Rc::downgrade),
             series: series.clone(),
         };
-        known.insert(key, kept);
-        series
+        match changes {
+            None => find(&self.known, key, |_| telemetry.series(parties), kept),
+            Some(changes) => {
+                find(&self.changed, (key, changes), |key| telemetry.changed_series(parties, &key.1), kept)
+            }
+        }
     }
+}
+
+/// What is known by a key, or is made for it.
+fn find<K: Eq + Hash>(
+    known: &RefCell<HashMap<K, Kept>>,
+    key: K,
+    make: impl FnOnce(&K) -> Arc<RequestSeries>,
+    kept: impl FnOnce(&Arc<RequestSeries>) -> Kept,
+) -> Arc<RequestSeries> {
+    if let Some(kept) = known.borrow().get(&key) {
+        return kept.series.clone();
+    }
+    let series = make(&key);
+    let mut known = known.borrow_mut();
+    if known.len() >= MAX_KEPT {
+        known.clear();
+    }
+    known.insert(key, kept(&series));
+    series
 }

@@ -12,6 +12,7 @@ mod spans;
 
 use std::sync::Arc;
 
+use mesh_core::telemetry::MetricChanges;
 use mesh_metrics::{Registry, RequestMetrics, RequestSeries};
 use prometheus::{Encoder as _, TextEncoder, proto::MetricFamily};
 
@@ -60,6 +61,14 @@ impl Telemetry {
     /// The series of a request's labels.
     pub(crate) fn series(&self, parties: &Parties<'_>) -> Arc<RequestSeries> {
         self.requests.of(parties.values(&self.cluster, true), || {
+            self.own.series_overflow.inc();
+            parties.values(&self.cluster, false)
+        })
+    }
+
+    /// The series of a request's labels, as they are changed.
+    pub(crate) fn changed_series(&self, parties: &Parties<'_>, changes: &MetricChanges) -> Arc<RequestSeries> {
+        self.requests.changed(&parties.values(&self.cluster, true), changes, &|| {
             self.own.series_overflow.inc();
             parties.values(&self.cluster, false)
         })

@@ -27,6 +27,7 @@ mod requests;
 mod routes;
 mod server;
 mod stalls;
+mod telemetry_metrics;
 mod tokens;
 mod traces;
 mod world;

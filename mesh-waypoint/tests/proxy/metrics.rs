@@ -11,9 +11,9 @@ use crate::world::{CARTS, OUTSIDE, WAYPOINT, World, run_with};
 /// A line of Prometheus' text format: the metric, its labels, and the value.
 #[derive(Debug)]
 pub(crate) struct Line {
-    metric: String,
-    labels: BTreeMap<String, String>,
-    value: f64,
+    pub(crate) metric: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) value: f64,
 }
 
 fn line(text: &str) -> Option<Line> {

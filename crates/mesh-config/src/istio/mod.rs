@@ -19,6 +19,7 @@ pub(crate) mod schema;
 mod service_entry;
 mod stand_in;
 mod telemetry;
+mod telemetry_metrics;
 mod token_rule;
 mod virtual_service;
 

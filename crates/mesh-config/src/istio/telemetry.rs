@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::policy_target::{TargetRef, targets};
+use super::telemetry_metrics::RawMetrics;
 use super::{Age, Flaw, Remark, WorkloadSelector, decode, policy_name, selector};
 use crate::code::Code;
 use crate::finding::ObjectName;
@@ -39,8 +40,8 @@ pub(super) struct Spec {
     target_refs: Option<Vec<TargetRef>>,
     /// Which requests are traced, and how.
     tracing: Option<Vec<RawTracing>>,
-    /// What metrics say; not honoured.
-    metrics: Option<Vec<Value>>,
+    /// Which metrics are told, and with which labels.
+    metrics: Option<Vec<RawMetrics>>,
     /// Which requests are logged.
     access_logging: Option<Vec<RawLogging>>,
 }
@@ -48,9 +49,9 @@ pub(super) struct Spec {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct ProviderRef {
-    /// A name of the mesh configuration's `extensionProviders`, or `envoy`.
-    name: String,
+pub(super) struct ProviderRef {
+    /// A name of the mesh configuration's `extensionProviders`, or one of Istio's own.
+    pub(super) name: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,7 +64,7 @@ struct Match {
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-enum Mode {
+pub(super) enum Mode {
     #[serde(rename = "CLIENT_AND_SERVER")]
     Both,
     #[serde(rename = "CLIENT")]
@@ -153,9 +154,6 @@ impl Telemetry {
         let mut spec = resource.spec.unwrap_or_default();
         let name = policy_name(name);
         let mut remarks = Vec::new();
-        if spec.metrics.as_ref().is_some_and(|metrics| !metrics.is_empty()) {
-            remarks.push(Remark::new(Code::FieldNotHonoured, "spec.metrics", "metrics are as Istio's standard ones"));
-        }
         let scope = scope(&mut spec, &name.namespace)?;
         let mut logging = Vec::new();
         for (index, raw) in spec.access_logging.unwrap_or_default().into_iter().enumerate() {
@@ -165,7 +163,11 @@ impl Telemetry {
         for (index, raw) in spec.tracing.unwrap_or_default().into_iter().enumerate() {
             tracing.push(raw.read(&format!("spec.tracing[{index}]"), &mut remarks)?);
         }
-        Ok(Self { policy: Arc::new(TelemetryPolicy { name, scope, logging, tracing }), age, remarks })
+        let mut metrics = Vec::new();
+        for (index, raw) in spec.metrics.unwrap_or_default().into_iter().enumerate() {
+            metrics.extend(raw.read(&format!("spec.metrics[{index}]"), &mut remarks));
+        }
+        Ok(Self { policy: Arc::new(TelemetryPolicy { name, scope, logging, tracing, metrics }), age, remarks })
     }
 }
 
@@ -182,7 +184,12 @@ fn scope(spec: &mut Spec, namespace: &Arc<str>) -> Result<Scope, Flaw> {
 }
 
 fn side(only: Option<Match>) -> Option<Side> {
-    match only?.mode? {
+    side_of(only?.mode?)
+}
+
+/// None for both.
+pub(super) fn side_of(mode: Mode) -> Option<Side> {
+    match mode {
         Mode::Both => None,
         Mode::Client => Some(Side::Client),
         Mode::Server => Some(Side::Server),

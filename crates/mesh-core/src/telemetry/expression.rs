@@ -44,49 +44,60 @@ pub enum ExpressionError {
 /// # Errors
 /// What of it is not evaluated here.
 pub fn parse(text: &str) -> Result<Filter, ExpressionError> {
-    if text.len() > MAX_LENGTH {
-        return Err(ExpressionError::TooLarge);
-    }
-    let mut parser = Parser { text, at: 0, depth: 0 };
+    let mut parser = Parser::new(text)?;
     let filter = parser.any()?;
-    parser.space();
-    if parser.at < text.len() { Err(parser.wanted("&&, || or the end")) } else { Ok(filter) }
+    if parser.is_at_end() { Ok(filter) } else { Err(parser.wanted("&&, || or the end")) }
 }
 
-struct Parser<'a> {
+pub(super) struct Parser<'a> {
     text: &'a str,
-    at: usize,
-    depth: usize,
+    pub(super) at: usize,
+    pub(super) depth: usize,
 }
 
 /// An attribute.
-enum Attribute {
+pub(super) enum Attribute {
     Number(Number),
     Text(Text),
     Mtls,
 }
 
 impl<'a> Parser<'a> {
-    fn wanted(&self, wanted: &'static str) -> ExpressionError {
+    pub(super) fn new(text: &'a str) -> Result<Self, ExpressionError> {
+        if text.len() > MAX_LENGTH { Err(ExpressionError::TooLarge) } else { Ok(Self { text, at: 0, depth: 0 }) }
+    }
+
+    /// Notes that something is within something.
+    pub(super) fn deeper(&mut self) -> Result<(), ExpressionError> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH { Err(ExpressionError::TooLarge) } else { Ok(()) }
+    }
+
+    pub(super) fn is_at_end(&mut self) -> bool {
+        self.space();
+        self.rest().is_empty()
+    }
+
+    pub(super) fn wanted(&self, wanted: &'static str) -> ExpressionError {
         ExpressionError::Syntax { at: self.at, wanted }
     }
 
-    fn rest(&self) -> &'a str {
+    pub(super) fn rest(&self) -> &'a str {
         &self.text[self.at..]
     }
 
-    fn space(&mut self) {
+    pub(super) fn space(&mut self) {
         self.at += self.rest().len() - self.rest().trim_start().len();
     }
 
-    fn takes(&mut self, token: &str) -> bool {
+    pub(super) fn takes(&mut self, token: &str) -> bool {
         self.space();
         let found = self.rest().starts_with(token);
         self.at += if found { token.len() } else { 0 };
         found
     }
 
-    fn any(&mut self) -> Result<Filter, ExpressionError> {
+    pub(super) fn any(&mut self) -> Result<Filter, ExpressionError> {
         let mut parts = vec![self.all()?];
         while self.takes("||") {
             parts.push(self.all()?);
@@ -103,10 +114,7 @@ impl<'a> Parser<'a> {
     }
 
     fn one(&mut self) -> Result<Filter, ExpressionError> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(ExpressionError::TooLarge);
-        }
+        self.deeper()?;
         self.space();
         let filter = if self.takes("(") {
             let inner = self.any()?;
@@ -245,7 +253,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Names with dots between them.
-    fn path(&mut self) -> &'a str {
+    pub(super) fn path(&mut self) -> &'a str {
         self.space();
         let rest = self.rest();
         let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.')).unwrap_or(rest.len());
@@ -265,8 +273,18 @@ impl<'a> Parser<'a> {
         Some(number)
     }
 
+    /// A name in brackets.
+    pub(super) fn index(&mut self) -> Result<&'a str, ExpressionError> {
+        if !self.takes("[") {
+            return Err(self.wanted("['NAME']"));
+        }
+        self.space();
+        let name = self.literal()?;
+        if self.takes("]") { Ok(name) } else { Err(self.wanted("a closing bracket")) }
+    }
+
     /// A text between quotes, without escapes.
-    fn literal(&mut self) -> Result<&'a str, ExpressionError> {
+    pub(super) fn literal(&mut self) -> Result<&'a str, ExpressionError> {
         let rest = self.rest();
         let wanted = "a text in quotes, without backslashes";
         let quote = rest.chars().next().filter(|c| ['\'', '"'].contains(c)).ok_or_else(|| self.wanted(wanted))?;
@@ -279,7 +297,7 @@ impl<'a> Parser<'a> {
         Ok(&inner[..end])
     }
 
-    fn attribute(&mut self, path: &str) -> Result<Attribute, ExpressionError> {
+    pub(super) fn attribute(&mut self, path: &str) -> Result<Attribute, ExpressionError> {
         let number = |number| Ok(Attribute::Number(number));
         let text = |text| Ok(Attribute::Text(text));
         match path {
@@ -304,14 +322,7 @@ impl<'a> Parser<'a> {
             "connection.requested_server_name" => text(Text::ServerName),
             "connection.mtls" => Ok(Attribute::Mtls),
             "request.headers" => {
-                if !self.takes("[") {
-                    return Err(self.wanted("['NAME']"));
-                }
-                self.space();
-                let name = self.literal()?.to_ascii_lowercase();
-                if !self.takes("]") {
-                    return Err(self.wanted("a closing bracket"));
-                }
+                let name = self.index()?.to_ascii_lowercase();
                 text(Text::Header(name.into()))
             }
             other => Err(ExpressionError::Attribute(other.to_owned())),

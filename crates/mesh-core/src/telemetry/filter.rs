@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use regex::Regex;
 
+use super::value::{Peer, PeerAttribute};
+
 /// A number that is known of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Number {
@@ -63,6 +65,10 @@ pub trait Told {
     fn text(&self, what: &Text) -> Option<Cow<'_, str>>;
     /// `connection.mtls`
     fn mtls(&self) -> bool;
+    /// What is known of one of both workloads, where something is.
+    fn peer(&self, _peer: Peer, _what: &PeerAttribute) -> Option<&str> {
+        None
+    }
 }
 
 /// How two values are compared.

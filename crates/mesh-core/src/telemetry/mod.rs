@@ -2,6 +2,9 @@
 
 pub mod expression;
 pub mod filter;
+pub mod metrics;
+pub mod value;
+mod value_expression;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +15,9 @@ use crate::policy::{PolicyName, PolicyTarget, Selector};
 
 pub use expression::{ExpressionError, parse};
 pub use filter::Filter;
+pub use metrics::{Metric, MetricChange, MetricChanges, MetricOverride, MetricsTold, TagChange};
+pub use value::Value;
+pub use value_expression::parse_value;
 
 /// One Telemetry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +30,8 @@ pub struct TelemetryPolicy {
     pub logging: Vec<Logging>,
     /// Which requests are traced, and how; the last word counts.
     pub tracing: Vec<Tracing>,
+    /// Which metrics are told, and with which labels; the last word counts.
+    pub metrics: Vec<MetricOverride>,
 }
 
 /// What a Telemetry is for.
@@ -110,7 +118,9 @@ pub struct Told {
     pub filter: Option<Filter>,
     /// How they are traced.
     pub tracing: Tracing,
-    /// The request headers that tags and the filter ask for.
+    /// What of the standard metrics is not as by default; none where all is.
+    pub metrics: Option<MetricsTold>,
+    /// The request headers that tags, labels of metrics and the filter ask for.
     pub headers: Vec<Arc<str>>,
 }
 
@@ -139,6 +149,7 @@ impl Telemetries {
         let mesh = broad(&self.root_namespace);
         let own = broad(namespace).filter(|_| *namespace != *self.root_namespace);
         let level = |level: Level| self.all.iter().find(|policy| self.level(policy, teller) == Some(level));
+        let mut metrics = MetricsTold::default();
         let levels = [mesh, level(Level::Class), own, level(Level::Gateway), level(Level::Service)];
         for policy in levels.into_iter().flatten() {
             for logging in policy.logging.iter().filter(|entry| entry.side.is_none_or(|side| side == teller.side)) {
@@ -148,11 +159,15 @@ impl Telemetries {
             for tracing in policy.tracing.iter().filter(|entry| entry.side.is_none_or(|side| side == teller.side)) {
                 told.tracing.take(tracing);
             }
+            let of_side = policy.metrics.iter().filter(|entry| entry.side.is_none_or(|side| side == teller.side));
+            of_side.for_each(|entry| metrics.take(entry));
         }
         if let Some(filter) = told.filter.as_ref().filter(|_| told.logs) {
             filter.headers(&mut told.headers);
         }
         told.headers.extend(told.tracing.tags.iter().flat_map(BTreeMap::values).filter_map(Tag::header));
+        metrics.headers(&mut told.headers);
+        told.metrics = Some(metrics).filter(MetricsTold::changes_something);
         told.headers.sort_unstable();
         told.headers.dedup();
         told

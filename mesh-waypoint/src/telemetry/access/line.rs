@@ -9,6 +9,7 @@ use mesh_core::{
     telemetry::{
         self,
         filter::{Number, Text},
+        value::{Peer, PeerAttribute},
     },
 };
 
@@ -166,5 +167,20 @@ impl telemetry::filter::Told for Ended<'_> {
 
     fn mtls(&self) -> bool {
         self.arrival.client.identity.is_some()
+    }
+
+    fn peer(&self, peer: Peer, what: &PeerAttribute) -> Option<&str> {
+        let client = &self.arrival.client;
+        let workload = match peer {
+            Peer::Source => client.workload.as_deref(),
+            Peer::Destination => self.endpoint.and_then(|endpoint| endpoint.workload.as_deref()),
+        };
+        match (workload, peer, what) {
+            (Some(workload), ..) => what.of(workload),
+            // Who is no workload that is known here has its identity.
+            (None, Peer::Source, PeerAttribute::Principal) => client.identity.as_ref().map(SpiffeId::as_str),
+            (None, Peer::Source, PeerAttribute::Namespace) => client.identity.as_ref().map(SpiffeId::namespace),
+            (None, ..) => None,
+        }
     }
 }
