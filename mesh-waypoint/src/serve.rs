@@ -36,7 +36,7 @@ use crate::{
     listeners::{self, Listeners, Own},
     log::Log,
     readiness::Readiness,
-    telemetry::{Finished, Scrape, Telemetry, Tracer},
+    telemetry::{Exports, Finished, Scrape, Telemetry, Tracer},
     upstream::{Names, Originations, SharedClusters},
     worker::{Door, Workers},
 };
@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) telemetry: Arc<Telemetry>,
     /// Where spans go, if anywhere.
     pub(crate) tracer: Option<Arc<Tracer>>,
+    /// Collectors that Telemetries name.
+    pub(crate) exports: Exports,
     /// The keys that tokens are verified with.
     pub(crate) keys: KeyStore,
     /// The gateway's listeners.
@@ -139,6 +141,7 @@ pub(crate) async fn run(args: ServeArgs, control: LogControl, log: Log) -> anyho
             follow_generations(&shared),
             admin::serve(socket, admin_port, api),
             export(exporter, &shared),
+            shared.exports.follow(shared.config.clone(), source(&shared)),
             authn::follow(&shared),
             shared.names.follow(),
         );
@@ -189,12 +192,14 @@ async fn share(
     let rules = RuleBook::default();
     let telemetry = Arc::new(Telemetry::new(args.cluster, &rules)?);
     let told = &telemetry.own.spans;
+    let exports = Exports::new(args.spans.trace_sampling, telemetry.own.log_lines.clone(), told.clone());
     let spans = collector.map(|collector| Tracer::to(collector, args.spans.trace_sampling, told.clone()));
     let (tracer, exporter) = spans.unzip();
     let refresh = Duration::from_secs(args.dns_refresh.into());
     let shared = Shared {
         log,
         tracer,
+        exports,
         keys: KeyStore::new(args.jwks_refresh, telemetry.clone()),
         own: Own { gateway: args.name, pod: args.pod },
         originations: Originations::default(),
@@ -226,15 +231,19 @@ fn limit(limit: Duration) -> Option<Duration> {
 /// Sends spans, where a collector is named.
 async fn export(exporter: Option<Exporter<Finished>>, shared: &Shared) {
     let Some(exporter) = exporter else { return };
+    let told = &shared.telemetry.own.spans;
+    exporter.run(&source(shared), |fate, count| told.with_label_values(&[fate.as_str()]).inc_by(count)).await;
+}
+
+/// Whom collectors take this process for.
+fn source(shared: &Shared) -> Source {
     let GatewayName { namespace, name } = &shared.own.gateway;
     let source = Source::new("mesh-waypoint", &format!("{name}.{namespace}"), env!("CARGO_PKG_VERSION"));
     let source = source.with("k8s.namespace.name", namespace).with("k8s.cluster.name", shared.telemetry.cluster());
-    let source = match &shared.own.pod {
+    match &shared.own.pod {
         Some(pod) => source.with("k8s.pod.name", &pod.name),
         None => source,
-    };
-    let told = &shared.telemetry.own.spans;
-    exporter.run(&source, |fate, count| told.with_label_values(&[fate.as_str()]).inc_by(count)).await;
+    }
 }
 
 /// Tells which configuration is in force, and forgets what was counted for another one.

@@ -18,6 +18,19 @@ pub struct Providers(BTreeMap<Arc<str>, Provider>);
 pub enum Provider {
     /// It decides on requests.
     Authorizer(Arc<Authorizer>),
+    /// It takes lines of requests, and spans.
+    Collector(Arc<OtlpCollector>),
+}
+
+/// A program that takes lines of requests, and spans, by OTLP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtlpCollector {
+    /// Where it is.
+    pub address: ProviderAddress,
+    /// The path at which it is spoken to by HTTP, empty for the protocol's own; none for gRPC.
+    pub http_path: Option<Arc<str>>,
+    /// What its logs are called.
+    pub log_name: Option<Arc<str>>,
 }
 
 /// Where a provider is found.
@@ -98,6 +111,7 @@ impl Providers {
     pub fn authorizer(&self, name: &str) -> Option<&Arc<Authorizer>> {
         match self.get(name)? {
             Provider::Authorizer(authorizer) => Some(authorizer),
+            Provider::Collector(_) => None,
         }
     }
 
@@ -120,6 +134,7 @@ impl Provider {
     pub fn address(&self) -> &ProviderAddress {
         match self {
             Self::Authorizer(authorizer) => &authorizer.address,
+            Self::Collector(collector) => &collector.address,
         }
     }
 }

@@ -155,7 +155,7 @@ fn policy(namespace: &str, name: &str, scope: Scope, disabled: bool, sampling: O
     Arc::new(TelemetryPolicy {
         name: PolicyName { namespace: namespace.into(), name: name.into() }.into(),
         scope,
-        logging: vec![Logging { side: None, disabled, filter: None }],
+        logging: vec![Logging { side: None, providers: Vec::new(), disabled, filter: None }],
         tracing: vec![Tracing { sampling: sampling.and_then(Percent::new), ..Tracing::default() }],
         metrics: Vec::new(),
     })

@@ -1,4 +1,4 @@
-//! Where spans go.
+//! Where spans and lines go.
 
 use std::{fmt, str::FromStr};
 
@@ -62,9 +62,9 @@ impl Collector {
     }
 
     /// The URL that OTLP over HTTP posts to: the signal's path is added unless another is given.
-    pub(crate) fn traces_url(&self) -> String {
+    pub(crate) fn url_of(&self, path: &str) -> String {
         match self.url.path() {
-            "" | "/" => format!("{}v1/traces", self.url),
+            "" | "/" => format!("{}{path}", self.url),
             _ => self.url.to_string(),
         }
     }
@@ -79,7 +79,7 @@ mod tests {
         for bad in ["", "collector", "https://collector:4317", "http://", "ftp://x", "collector:4317", "http://a b"] {
             assert!(Collector::new(bad, Protocol::Grpc).is_err(), "{bad}");
         }
-        let traces = |url: &str| Collector::new(url, Protocol::Http).expect(url).traces_url();
+        let traces = |url: &str| Collector::new(url, Protocol::Http).expect(url).url_of("v1/traces");
         assert_eq!(traces("http://collector:4318"), "http://collector:4318/v1/traces");
         assert_eq!(traces("http://collector:4318/"), "http://collector:4318/v1/traces");
         assert_eq!(traces("http://collector:4318/in/v1/traces"), "http://collector:4318/in/v1/traces");

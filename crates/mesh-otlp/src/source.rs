@@ -1,13 +1,11 @@
-//! Who sends spans.
+//! Who sends spans and lines.
 
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{InstrumentationScope, KeyValue},
     resource::v1::Resource,
-    trace::v1::{ResourceSpans, ScopeSpans},
 };
 
-use crate::{Span, text};
+use crate::text;
 
 /// The program that spans are of, as the collector is told.
 #[derive(Clone, Debug)]
@@ -30,16 +28,17 @@ impl Source {
         self
     }
 
-    /// One request for all of `spans`.
-    pub(crate) fn request(&self, spans: Vec<Span>) -> ExportTraceServiceRequest {
-        let resource = Resource { attributes: self.attributes.clone(), ..Resource::default() };
-        let scope = InstrumentationScope {
+    /// As requests name it.
+    pub(crate) fn resource(&self) -> Resource {
+        Resource { attributes: self.attributes.clone(), ..Resource::default() }
+    }
+
+    /// The same of what made what they carry.
+    pub(crate) fn scope(&self) -> InstrumentationScope {
+        InstrumentationScope {
             name: self.program.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..InstrumentationScope::default()
-        };
-        let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }];
-        let resource_spans = ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() };
-        ExportTraceServiceRequest { resource_spans: vec![resource_spans] }
+        }
     }
 }

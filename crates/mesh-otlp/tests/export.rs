@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use mesh_core::TraceContext;
-use mesh_otlp::{Collector, Exporter, Placed, Protocol, Queue, Record, Source, Span, SpanFate, queue, span};
+use mesh_otlp::{Collector, Exporter, Fate, Placed, Protocol, Queue, Record, Source, Span, queue, span};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
     trace_service_server::{TraceService, TraceServiceServer},
@@ -22,7 +22,9 @@ use tonic::{Request, Response, Status};
 struct Numbered(u64);
 
 impl Record for Numbered {
-    fn into_span(self) -> Span {
+    type Item = Span;
+
+    fn into_item(self) -> Span {
         Placed::begin(TraceContext::root(7, self.0, true), None).into_span(
             span::SpanKind::Internal,
             "of a test".to_owned(),
@@ -58,7 +60,7 @@ async fn collector(refusing: bool) -> (SocketAddr, mpsc::UnboundedReceiver<Expor
     (address, taken)
 }
 
-type Fates = Rc<RefCell<Vec<(SpanFate, u64)>>>;
+type Fates = Rc<RefCell<Vec<(Fate, u64)>>>;
 
 fn to(address: SocketAddr, protocol: Protocol) -> (Queue<Numbered>, Exporter<Numbered>) {
     queue(Collector::new(&format!("http://{address}"), protocol).unwrap())
@@ -103,7 +105,7 @@ fn spans_arrive_with_their_source() {
         let ids: Vec<_> = source.scope_spans[0].spans.iter().map(|span| span.span_id[7]).collect();
         assert_eq!(ids, [1, 2]);
         told(&fates).await;
-        assert_eq!(*fates.borrow(), [(SpanFate::Exported, 2)]);
+        assert_eq!(*fates.borrow(), [(Fate::Exported, 2)]);
     });
 }
 
@@ -115,7 +117,7 @@ fn what_a_collector_refuses_is_counted() {
         let fates = run(exporter);
         assert!(queue.put(Numbered(1)));
         told(&fates).await;
-        assert_eq!(*fates.borrow(), [(SpanFate::Failed, 1)]);
+        assert_eq!(*fates.borrow(), [(Fate::Failed, 1)]);
     });
 }
 
@@ -133,7 +135,7 @@ fn a_collector_that_never_answers_holds_up_nobody() {
                 assert!(put < 1_000_000, "the queue has no bound");
             }
             told(&fates).await;
-            assert_eq!(fates.borrow()[0].0, SpanFate::Failed);
+            assert_eq!(fates.borrow()[0].0, Fate::Failed);
         });
     }
 }

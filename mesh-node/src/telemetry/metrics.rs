@@ -6,7 +6,7 @@ use mesh_abi::Counter;
 use mesh_config::Config;
 use mesh_core::policy::Authorization;
 use mesh_metrics::{Registry, RequestMetrics, RequestSeries};
-use mesh_otlp::SpanFate;
+use mesh_otlp::Fate;
 use mesh_transport::{Identities, RejectReason};
 use mesh_xds::Progress;
 use prometheus::{Encoder as _, IntCounterVec, IntGaugeVec, Opts, TextEncoder, core::Collector, proto::MetricFamily};
@@ -149,7 +149,7 @@ impl Metrics {
                 self.cut.with_label_values(&[reporter, reason.as_str()]);
             }
         }
-        for fate in SpanFate::ALL {
+        for fate in Fate::ALL {
             self.spans.with_label_values(&[fate.as_str()]);
         }
         for reason in [CutReason::CertificateUntrusted, CutReason::WorkloadGone] {
@@ -224,7 +224,7 @@ impl Metrics {
     }
 
     /// Spans were sent, or lost.
-    pub fn spans(&self, fate: SpanFate, count: u64) {
+    pub fn spans(&self, fate: Fate, count: u64) {
         self.spans.with_label_values(&[fate.as_str()]).inc_by(count);
     }
 

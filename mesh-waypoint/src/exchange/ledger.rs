@@ -12,7 +12,11 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, request::Parts};
 
-use mesh_core::{l7::Rule, policy::request::Token, telemetry::Told};
+use mesh_core::{
+    l7::Rule,
+    policy::request::Token,
+    telemetry::{Filter, Told},
+};
 use mesh_jwt::TokenError;
 
 use super::{
@@ -314,7 +318,7 @@ impl Ledger {
         let token = self.token.get().map(|token| token.as_ref());
         Ended {
             noted,
-            arrival: &self.connection.arrival,
+            arrival: &self.arrival,
             status: self.status.get(),
             grpc: self.grpc.get(),
             flags: self.flag.get().as_str(),
@@ -339,11 +343,20 @@ impl Ledger {
         let ended = self.ended(noted);
         let worker = &self.connection.worker;
         worker.shared.telemetry.flows.tell(|id| ended.flow(id));
-        if noted.logs && self.told.filter.as_ref().is_none_or(|filter| filter.admits(&ended)) {
-            let mut line = worker.line.borrow_mut();
-            line.clear();
-            ended.write(&mut line);
+        let admits = |filter: Option<&Filter>| filter.is_none_or(|filter| filter.admits(&ended));
+        let at_output = noted.logs && admits(self.told.filter.as_ref());
+        let mut elsewhere = self.told.log_to.iter().filter(|(_, filter)| admits(filter.as_ref())).peekable();
+        if !at_output && elsewhere.peek().is_none() {
+            return;
+        }
+        let mut line = worker.line.borrow_mut();
+        line.clear();
+        ended.write(&mut line);
+        if at_output {
             worker.shared.log.gather(&line);
+        }
+        for (provider, _) in elsewhere {
+            worker.shared.exports.put(provider, &line, ended.trace);
         }
     }
 }

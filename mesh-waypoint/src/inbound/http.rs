@@ -86,8 +86,10 @@ impl Connection {
 
     /// Begins a request's span, where it has one. The first request belongs to the trace of the tunnel, unless it has its own.
     pub(crate) fn begin_span(&self, told: &Told, arrival: &Arrival, request: &mut Parts) -> Option<Rc<RequestSpan>> {
-        let tracer = self.worker.shared.tracer.as_ref()?;
-        RequestSpan::begin(tracer, &told.tracing, arrival, self.fresh.replace(false), request)
+        let shared = &self.worker.shared;
+        let named = told.tracing.provider.as_ref().and_then(|provider| shared.exports.tracer(provider));
+        let tracer = named.or_else(|| shared.tracer.clone())?;
+        RequestSpan::begin(&tracer, &told.tracing, arrival, self.fresh.replace(false), request)
     }
 
     /// After this response the connection is no longer HTTP's.

@@ -81,9 +81,7 @@ impl SeriesCache {
         };
         match changes {
             None => find(&self.known, key, |_| telemetry.series(parties), kept),
-            Some(changes) => {
-                find(&self.changed, (key, changes), |key| telemetry.changed_series(parties, &key.1), kept)
-            }
+            Some(changes) => find(&self.changed, (key, changes), |key| telemetry.changed_series(parties, &key.1), kept),
         }
     }
 }

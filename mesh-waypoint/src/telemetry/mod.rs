@@ -3,6 +3,7 @@
 mod access;
 mod bad_input;
 mod cache;
+mod exports;
 mod flows;
 mod labels;
 mod own;
@@ -22,6 +23,7 @@ use crate::counts::RuleBook;
 pub(crate) use self::access::{Ended, Noted, Telling};
 pub(crate) use self::bad_input::{BadInput, BadInputs, Sender};
 pub(crate) use self::cache::SeriesCache;
+pub(crate) use self::exports::Exports;
 pub(crate) use self::labels::Parties;
 pub(crate) use self::own::{AuthorizerOutcome, KeyFetch, LimitOutcome, MirrorOutcome, OwnMetrics};
 pub(crate) use self::scrape::Scrape;

@@ -1,7 +1,7 @@
 //! Metrics that are only ours.
 
 use mesh_metrics::Registry;
-use mesh_otlp::SpanFate;
+use mesh_otlp::Fate;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
 
 use crate::inbound::Lifeless;
@@ -92,6 +92,8 @@ pub(crate) struct OwnMetrics {
     admin_requests: IntCounterVec,
     /// Spans by what became of them.
     pub(crate) spans: IntCounterVec,
+    /// The same of lines for collectors.
+    pub(crate) log_lines: IntCounterVec,
     tokens: IntCounterVec,
     lifeless: IntCounterVec,
     key_fetches: IntCounterVec,
@@ -115,11 +117,9 @@ impl OwnMetrics {
         let options = Opts::new("mesh_waypoint_admin_requests_total", "Requests to the admin API");
         let admin_requests = IntCounterVec::new(options, &["code"])?;
         registry.register(Box::new(admin_requests.clone()))?;
-        let spans = IntCounterVec::new(Opts::new("mesh_spans_total", "Spans by what became of them"), &["result"])?;
-        registry.register(Box::new(spans.clone()))?;
-        for fate in SpanFate::ALL {
-            spans.with_label_values(&[fate.as_str()]);
-        }
+        let spans = by_fate(registry, "mesh_spans_total", "Spans by what became of them")?;
+        let log_lines =
+            by_fate(registry, "mesh_log_lines_total", "Lines of requests for collectors by what became of them")?;
         let by_outcome = |name: &str, help: &str| {
             let counters = IntCounterVec::new(Opts::new(name, help), &["outcome"])?;
             registry.register(Box::new(counters.clone()))?;
@@ -160,6 +160,7 @@ impl OwnMetrics {
             admin_requests,
             lifeless,
             spans,
+            log_lines,
             generation,
         })
     }
@@ -203,4 +204,14 @@ impl OwnMetrics {
     pub(crate) fn key_fetch(&self, outcome: KeyFetch) {
         self.key_fetches.with_label_values(&[outcome.as_str()]).inc();
     }
+}
+
+/// What became of what was put on its way to collectors.
+fn by_fate(registry: &Registry, name: &str, help: &str) -> Result<IntCounterVec, prometheus::Error> {
+    let counters = IntCounterVec::new(Opts::new(name, help), &["result"])?;
+    registry.register(Box::new(counters.clone()))?;
+    for fate in Fate::ALL {
+        counters.with_label_values(&[fate.as_str()]);
+    }
+    Ok(counters)
 }

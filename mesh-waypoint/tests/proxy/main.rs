@@ -21,6 +21,7 @@ mod locality;
 mod metrics;
 mod names;
 mod origination;
+mod otlp_logs;
 mod proxied;
 mod rate_limits;
 mod requests;

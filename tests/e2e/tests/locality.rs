@@ -13,7 +13,6 @@ const CONNECTIONS: usize = 24;
 struct Scene {
     mesh: Mesh,
     near: Pod,
-    far: Pod,
     client: Pod,
     service: Service,
 }
@@ -24,12 +23,12 @@ impl Scene {
         mesh.lab.place_node("node-a", "eu", "eu-a")?;
         mesh.lab.place_node("node-b", "eu", "eu-b")?;
         let near = mesh.join(server("near", "node-a").label("app", "echo"))?;
-        let far = mesh.join(server("far", "node-b").label("app", "echo"))?;
+        mesh.join(server("far", "node-b").label("app", "echo"))?;
         let client = mesh.join(client("client", "node-a"))?;
         let spec = ServiceSpec::new(NAMESPACE, "echo").select("app", "echo").port("tcp", 80, port::REPORT_PEER);
         let service = mesh.lab.service(shape(spec))?;
         mesh.settle()?;
-        Ok(Self { mesh, near, far, client, service })
+        Ok(Self { mesh, near, client, service })
     }
 
     /// Who answers so many connections.

@@ -14,9 +14,6 @@ use super::{Age, Flaw, Remark, WorkloadSelector, decode, policy_name, selector};
 use crate::code::Code;
 use crate::finding::ObjectName;
 
-/// Istio's own provider, which writes to standard output.
-const ENVOY: &str = "envoy";
-
 /// A Telemetry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Telemetry {
@@ -80,7 +77,7 @@ struct RawLogging {
     /// As which side.
     #[serde(rename = "match")]
     only: Option<Match>,
-    /// Where lines go: `envoy` is standard output.
+    /// Where lines go: `envoy` is standard output, others are collectors of the mesh configuration.
     providers: Option<Vec<ProviderRef>>,
     /// No lines.
     disabled: Option<bool>,
@@ -103,7 +100,7 @@ struct RawTracing {
     /// As which side.
     #[serde(rename = "match")]
     only: Option<Match>,
-    /// Not honoured: spans go where the programs' flag says.
+    /// The collector of the mesh configuration that spans go to; without it, the one of the programs' flag.
     providers: Option<Vec<ProviderRef>>,
     /// Of traces that begin here, how many percent are recorded.
     random_sampling_percentage: Option<f64>,
@@ -157,7 +154,7 @@ impl Telemetry {
         let scope = scope(&mut spec, &name.namespace)?;
         let mut logging = Vec::new();
         for (index, raw) in spec.access_logging.unwrap_or_default().into_iter().enumerate() {
-            logging.extend(raw.read(&format!("spec.accessLogging[{index}]"), &mut remarks));
+            logging.push(raw.read(&format!("spec.accessLogging[{index}]"), &mut remarks));
         }
         let mut tracing = Vec::new();
         for (index, raw) in spec.tracing.unwrap_or_default().into_iter().enumerate() {
@@ -197,18 +194,7 @@ pub(super) fn side_of(mode: Mode) -> Option<Side> {
 }
 
 impl RawLogging {
-    /// None where all of it is about what is not there.
-    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Option<Logging> {
-        let providers = self.providers.unwrap_or_default();
-        let (ours, others): (Vec<_>, Vec<_>) = providers.into_iter().partition(|provider| provider.name == ENVOY);
-        for other in &others {
-            let message =
-                format!("lines go to standard output, which is provider {ENVOY:?}, and not to {:?}", other.name);
-            remarks.push(Remark::new(Code::ProviderNotFound, format!("{field}.providers"), message));
-        }
-        if ours.is_empty() && !others.is_empty() {
-            return None;
-        }
+    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Logging {
         let mut filter = None;
         if let Some(RawFilter { expression }) = self.filter {
             match parse(&expression) {
@@ -219,7 +205,8 @@ impl RawLogging {
                 }
             }
         }
-        Some(Logging { side: side(self.only), disabled: self.disabled.unwrap_or(false), filter })
+        let providers = self.providers.unwrap_or_default().into_iter().map(|provider| provider.name.into()).collect();
+        Logging { side: side(self.only), providers, disabled: self.disabled.unwrap_or(false), filter }
     }
 }
 
@@ -233,8 +220,9 @@ impl RawTracing {
         ignored("enableIstioTags", self.enable_istio_tags == Some(false), "spans tell who it was between in any case");
         let by_id = self.use_request_id_for_trace_sampling == Some(true);
         ignored("useRequestIdForTraceSampling", by_id, "the trace's own context says whether it is recorded");
-        let named = self.providers.is_some_and(|providers| !providers.is_empty());
-        ignored("providers", named, "spans go where the programs' flag --otlp-endpoint says");
+        let mut providers = self.providers.unwrap_or_default().into_iter();
+        let provider = providers.next().map(|provider| provider.name.into());
+        ignored("providers", providers.next().is_some(), "spans go to the first of several");
         let sampling = self.random_sampling_percentage.map(|percent| {
             let wrong = || Flaw::value(format!("{field}.randomSamplingPercentage"), "it is not from 0 to 100");
             Percent::new(percent).ok_or_else(wrong)
@@ -248,6 +236,7 @@ impl RawTracing {
         });
         Ok(Tracing {
             side: side(self.only),
+            provider,
             disabled: self.disable_span_reporting,
             sampling: sampling.transpose()?,
             tags: tags.transpose()?,

@@ -179,6 +179,8 @@ impl Translator {
             Kind::MeshConfig => {
                 self.dirty.providers = true;
                 self.dirty.policies = true;
+                // They name its providers.
+                self.dirty.telemetries |= !self.definitions.objects.telemetries.is_empty();
                 self.dirty.l7 = true;
             }
             Kind::Gateway

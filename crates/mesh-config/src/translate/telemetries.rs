@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mesh_core::telemetry::{Scope, Telemetries};
+use mesh_core::Provider;
+use mesh_core::telemetry::{STANDARD_OUTPUT, Scope, Telemetries, TelemetryPolicy};
 
 use super::policies::{by_age, report};
 use crate::code::Code;
 use crate::config::Options;
 use crate::finding::Finding;
-use crate::object::ObjectSet;
+use crate::istio::Telemetry;
+use crate::object::{Located, ObjectSet};
 
 /// Translates all Telemetries. Of several for a whole namespace the oldest is in force.
 pub(super) fn telemetries(objects: &ObjectSet, options: &Options, findings: &mut Vec<Finding>) -> Telemetries {
@@ -17,6 +19,7 @@ pub(super) fn telemetries(objects: &ObjectSet, options: &Options, findings: &mut
     let mut of_namespace = HashMap::new();
     for located in &all {
         report(located, &located.object.remarks, findings);
+        report_unknown(located, objects, findings);
         let policy = &located.object.policy;
         if policy.scope != Scope::Namespace {
             continue;
@@ -27,8 +30,49 @@ pub(super) fn telemetries(objects: &ObjectSet, options: &Options, findings: &mut
             findings.push(Finding::new(Code::PolicyConflict, (*located.origin).clone(), message));
         }
     }
-    Telemetries::new(
-        options.root_namespace.as_str().into(),
-        all.iter().map(|located| Arc::clone(&located.object.policy)).collect(),
-    )
+    let in_force = all.iter().map(|located| without_unknown(&located.object.policy, objects));
+    Telemetries::new(options.root_namespace.as_str().into(), in_force.collect())
+}
+
+/// Whether the mesh configuration has a collector of that name.
+fn is_collector(objects: &ObjectSet, name: &str) -> bool {
+    let mut providers = objects.mesh_configs.values().flat_map(|config| &config.object.providers);
+    providers.any(|(known, provider)| **known == *name && matches!(provider, Provider::Collector(_)))
+}
+
+/// Without providers that are not there: an entry about nobody else says nothing, so that lines go on as they went.
+fn without_unknown(policy: &Arc<TelemetryPolicy>, objects: &ObjectSet) -> Arc<TelemetryPolicy> {
+    let is_known = |name: &Arc<str>| **name == *STANDARD_OUTPUT || is_collector(objects, name);
+    if policy.logging.iter().flat_map(|logging| &logging.providers).all(is_known) {
+        return Arc::clone(policy);
+    }
+    let mut known = TelemetryPolicy::clone(policy);
+    known.logging.retain_mut(|logging| {
+        let named = !logging.providers.is_empty();
+        logging.providers.retain(is_known);
+        !(named && logging.providers.is_empty())
+    });
+    Arc::new(known)
+}
+
+/// Says which providers a Telemetry names that the mesh configuration does not have: nothing goes there.
+fn report_unknown(located: &Located<Telemetry>, objects: &ObjectSet, findings: &mut Vec<Finding>) {
+    let mut report = |name: &Arc<str>, field: String, what: &str| {
+        if !is_collector(objects, name) {
+            let message = format!("the mesh configuration has no collector {name:?}: {what}");
+            findings.push(Finding::new(Code::ProviderNotFound, (*located.origin).clone(), message).at(field));
+        }
+    };
+    let policy = &located.object.policy;
+    for (index, logging) in policy.logging.iter().enumerate() {
+        for name in logging.providers.iter().filter(|name| ***name != *STANDARD_OUTPUT) {
+            report(name, format!("spec.accessLogging[{index}].providers"), "no line goes there");
+        }
+    }
+    for (index, name) in
+        policy.tracing.iter().enumerate().filter_map(|(index, it)| Some((index, it.provider.as_ref()?)))
+    {
+        let what = "spans go where the programs' flag --otlp-endpoint says";
+        report(name, format!("spec.tracing[{index}].providers"), what);
+    }
 }

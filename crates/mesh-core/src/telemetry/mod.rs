@@ -45,6 +45,9 @@ pub enum Scope {
     Targets(Vec<PolicyTarget>),
 }
 
+/// The provider of logs that writes to standard output.
+pub const STANDARD_OUTPUT: &str = "envoy";
+
 /// As which side a proxy logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -59,6 +62,9 @@ pub enum Side {
 pub struct Logging {
     /// Of one side; none for both.
     pub side: Option<Side>,
+    /// Whom lines go to, by providers' names, of which [`STANDARD_OUTPUT`] is one; none for those of the levels above, or standard
+    /// output.
+    pub providers: Vec<Arc<str>>,
     /// No lines.
     pub disabled: bool,
     /// The requests that lines are about; none for all.
@@ -70,6 +76,8 @@ pub struct Logging {
 pub struct Tracing {
     /// Of one side; none for both.
     pub side: Option<Side>,
+    /// The provider that spans go to; the one of the programs' flags where none is named.
+    pub provider: Option<Arc<str>>,
     /// No spans; what a request says of its trace goes on all the same.
     pub disabled: Option<bool>,
     /// Of the traces that begin here, those that are recorded.
@@ -112,10 +120,12 @@ pub struct Teller<'a> {
 /// What is in force for requests of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Told {
-    /// Whether there are lines.
+    /// Whether there are lines at standard output.
     pub logs: bool,
     /// Which requests they are about; none for all.
     pub filter: Option<Filter>,
+    /// Who else gets lines, by providers' names, and about which requests.
+    pub log_to: Vec<(Arc<str>, Option<Filter>)>,
     /// How they are traced.
     pub tracing: Tracing,
     /// What of the standard metrics is not as by default; none where all is.
@@ -141,7 +151,8 @@ impl Telemetries {
     /// says anew. Where nobody says anything there are lines.
     #[must_use]
     pub fn told(&self, teller: &Teller<'_>) -> Told {
-        let mut told = Told { logs: true, ..Told::default() };
+        let mut told = Told::default();
+        let mut logging = Loggings::default();
         let namespace = teller.gateway.0;
         let broad = |wanted: &str| {
             self.all.iter().find(|policy| policy.scope == Scope::Namespace && *policy.name.namespace == *wanted)
@@ -152,19 +163,17 @@ impl Telemetries {
         let mut metrics = MetricsTold::default();
         let levels = [mesh, level(Level::Class), own, level(Level::Gateway), level(Level::Service)];
         for policy in levels.into_iter().flatten() {
-            for logging in policy.logging.iter().filter(|entry| entry.side.is_none_or(|side| side == teller.side)) {
-                told.logs = !logging.disabled;
-                told.filter.clone_from(&logging.filter);
-            }
+            let of_side = policy.logging.iter().filter(|entry| entry.side.is_none_or(|side| side == teller.side));
+            of_side.for_each(|entry| logging.take(entry));
             for tracing in policy.tracing.iter().filter(|entry| entry.side.is_none_or(|side| side == teller.side)) {
                 told.tracing.take(tracing);
             }
             let of_side = policy.metrics.iter().filter(|entry| entry.side.is_none_or(|side| side == teller.side));
             of_side.for_each(|entry| metrics.take(entry));
         }
-        if let Some(filter) = told.filter.as_ref().filter(|_| told.logs) {
-            filter.headers(&mut told.headers);
-        }
+        logging.tell(&mut told);
+        let filters = told.filter.iter().chain(told.log_to.iter().filter_map(|(_, filter)| filter.as_ref()));
+        filters.for_each(|filter| filter.headers(&mut told.headers));
         told.headers.extend(told.tracing.tags.iter().flat_map(BTreeMap::values).filter_map(Tag::header));
         metrics.headers(&mut told.headers);
         told.metrics = Some(metrics).filter(MetricsTold::changes_something);
@@ -209,10 +218,45 @@ enum Level {
     Service,
 }
 
+/// What is said of each provider of logs: none where there are no lines, else which requests they are about.
+#[derive(Default)]
+struct Loggings(BTreeMap<Arc<str>, Option<Option<Filter>>>);
+
+impl Loggings {
+    /// What `nearer` says counts: of the providers that it names, or of all that were named.
+    fn take(&mut self, nearer: &Logging) {
+        if self.0.is_empty() && nearer.providers.is_empty() {
+            self.0.insert(STANDARD_OUTPUT.into(), None);
+        }
+        for provider in &nearer.providers {
+            self.0.entry(provider.clone()).or_default();
+        }
+        let is_meant = |name: &Arc<str>| nearer.providers.is_empty() || nearer.providers.contains(name);
+        for (_, said) in self.0.iter_mut().filter(|(name, _)| is_meant(name)) {
+            *said = (!nearer.disabled).then(|| nearer.filter.clone());
+        }
+    }
+
+    /// Where nobody says anything there are lines at standard output.
+    fn tell(self, told: &mut Told) {
+        told.logs = self.0.is_empty();
+        for (name, filter) in self.0.into_iter().filter_map(|(name, said)| Some((name, said?))) {
+            if *name == *STANDARD_OUTPUT {
+                (told.logs, told.filter) = (true, filter);
+            } else {
+                told.log_to.push((name, filter));
+            }
+        }
+    }
+}
+
 impl Tracing {
     /// What `nearer` says counts.
     fn take(&mut self, nearer: &Self) {
-        let Self { side: _, disabled, sampling, tags } = nearer;
+        let Self { side: _, provider, disabled, sampling, tags } = nearer;
+        if provider.is_some() {
+            self.provider.clone_from(provider);
+        }
         self.disabled = disabled.or(self.disabled);
         self.sampling = sampling.or(self.sampling);
         if tags.is_some() {

@@ -7,7 +7,7 @@ mod otlp;
 use std::time::SystemTime;
 
 use mesh_core::TraceContext;
-use mesh_otlp::{Collector, Exporter, Placed, Queue, SpanFate, queue};
+use mesh_otlp::{Collector, Exporter, Fate, Placed, Queue, queue};
 
 use super::{Metrics, Refused, Report};
 
@@ -101,7 +101,7 @@ impl Spans {
         let error = error.map(|(reason, text)| (reason.as_str(), text.to_owned()));
         let finished = Finished { span: *span, ended: SystemTime::now(), report: report.clone(), error };
         if !export.put(finished) {
-            metrics.spans(SpanFate::Dropped, 1);
+            metrics.spans(Fate::Dropped, 1);
         }
     }
 }

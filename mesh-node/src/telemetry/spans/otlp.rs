@@ -6,7 +6,9 @@ use super::{Finished, SpanKind};
 use crate::telemetry::Report;
 
 impl Record for Finished {
-    fn into_span(self) -> Span {
+    type Item = Span;
+
+    fn into_item(self) -> Span {
         let Self { span, ended, report, error } = self;
         let (kind, name) = match span.kind {
             SpanKind::Client => (span::SpanKind::Client, "connect"),

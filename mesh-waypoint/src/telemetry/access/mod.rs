@@ -98,7 +98,7 @@ impl Noted {
     /// Notes it, where there may be a line, labels of metrics ask for it, or somebody listens to flows.
     pub(crate) fn of(told: &Told, is_heard: bool, parts: &Parts) -> Option<Box<Self>> {
         let logs = told.logs && tracing::enabled!(target: "access", tracing::Level::INFO);
-        if !logs && !is_heard && told.metrics.is_none() {
+        if !logs && !is_heard && told.log_to.is_empty() && told.metrics.is_none() {
             return None;
         }
         let trace = parts.headers.get("traceparent").filter(|_| is_heard);

@@ -13,7 +13,7 @@ use mesh_core::{
     propagation::{self, Carried, Form},
     telemetry::Tracing,
 };
-use mesh_otlp::{Collector, Exporter, Placed, Queue, SpanFate, queue};
+use mesh_otlp::{Collector, Exporter, Fate, Placed, Queue, queue};
 use prometheus::IntCounterVec;
 
 pub(crate) use self::attempt::{AttemptEnd, AttemptSpan, Upstream};
@@ -34,12 +34,17 @@ impl Tracer {
     /// Spans to a collector, and what sends them there. `told` counts what becomes of them.
     pub(crate) fn to(collector: Collector, sampling: f64, told: IntCounterVec) -> (Arc<Self>, Exporter<Finished>) {
         let (queue, exporter) = queue(collector);
-        (Arc::new(Self { queue, sampling, told }), exporter)
+        (Self::of(queue, sampling, told), exporter)
+    }
+
+    /// Spans to that queue.
+    pub(crate) fn of(queue: Queue<Finished>, sampling: f64, told: IntCounterVec) -> Arc<Self> {
+        Arc::new(Self { queue, sampling, told })
     }
 
     fn put(&self, span: Finished) {
         if !self.queue.put(span) {
-            self.told.with_label_values(&[SpanFate::Dropped.as_str()]).inc();
+            self.told.with_label_values(&[Fate::Dropped.as_str()]).inc();
         }
     }
 

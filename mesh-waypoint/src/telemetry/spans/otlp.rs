@@ -49,7 +49,9 @@ impl Finished {
 }
 
 impl Record for Finished {
-    fn into_span(self) -> Span {
+    type Item = Span;
+
+    fn into_item(self) -> Span {
         let Self { placed, ended, request, of } = self;
         let mut attributes = common(&request);
         let (kind, asked, status, links) = match of {

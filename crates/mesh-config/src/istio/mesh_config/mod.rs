@@ -2,6 +2,7 @@
 //! (istio.io, reference/config/istio.mesh.v1alpha1).
 
 mod authorizer;
+mod otel;
 mod provider;
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use mesh_core::provider::{Provider, ProviderAddress};
 use serde_json::{Map, Value};
 
 use super::super::{Flaw, Remark};
-use super::authorizer;
+use super::{authorizer, otel};
 use crate::code::Code;
 
 /// Reads the list.
@@ -52,6 +52,7 @@ fn provider(
     let provider = match kind.as_str() {
         "envoyExtAuthzHttp" => Provider::Authorizer(Arc::new(authorizer::by_http(value, &field)?)),
         "envoyExtAuthzGrpc" => Provider::Authorizer(Arc::new(authorizer::by_grpc(value, &field)?)),
+        "envoyOtelAls" | "opentelemetry" => Provider::Collector(Arc::new(otel::collector(value, &field, remarks)?)),
         _ => {
             let message = format!("provider {name:?} is of a kind that nothing asks");
             remarks.push(Remark::new(Code::FieldNotHonoured, field, message));
