@@ -36,6 +36,8 @@ pub(super) fn policy(policy: &AuthorizationPolicy, root_namespace: &str) -> Opti
         Scope::Mesh => proto::Scope::Global,
         Scope::Namespace => proto::Scope::Namespace,
         Scope::Selected => proto::Scope::WorkloadSelector,
+        // It is for a waypoint or a gateway, which no node proxy is.
+        Scope::Target => return None,
     };
     // Where nobody reads requests, a rule about one allows nothing, and refuses by what is left of it.
     let judged = policy.rules.iter().filter(|rule| action == Action::Deny || rule.needs_request.is_empty());
