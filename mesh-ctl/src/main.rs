@@ -21,6 +21,7 @@ mod resolve;
 mod route;
 mod status;
 mod top;
+mod trace_request;
 mod version;
 mod waypoint;
 mod why;
@@ -40,8 +41,8 @@ const PLUGIN: &str = "kubectl-mesh";
 /// Exit codes, for scripts.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; status and waypoint status: nothing wants attention, status --generation: it is in force everywhere, precheck: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, why and authz: it is allowed, describe: nothing wants attention, join: nothing open is refused
-  1  status and waypoint status: something wants attention, precheck: something is missing, analyze: errors among the findings, resolve: the connection is refused, route: nobody answers the request, why and authz: it is refused, describe: something wants attention, join: connections that are open would be refused; anything asked of several: one of them does not answer
+  0  done; status and waypoint status: nothing wants attention, status --generation: it is in force everywhere, precheck: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, trace-request: somebody has answered it and nobody refused it, why and authz: it is allowed, describe: nothing wants attention, join: nothing open is refused
+  1  status and waypoint status: something wants attention, precheck: something is missing, analyze: errors among the findings, resolve: the connection is refused, route: nobody answers the request, trace-request: it was refused or got no answer, why and authz: it is refused, describe: something wants attention, join: connections that are open would be refused; anything asked of several: one of them does not answer
   2  wrong usage, no daemon is reached, or something cannot be read or written";
 
 #[derive(Debug, Parser)]
@@ -93,6 +94,8 @@ enum Command {
     Resolve(resolve::Resolve),
     /// Says who reads a request, which policies, limits and rule it meets, and who gets it, without sending it.
     Route(route::Route),
+    /// Sends one request from inside a pod of this node, marked for tracing, and shows what each hop tells of it.
+    TraceRequest(trace_request::TraceRequest),
     /// Everything that the mesh makes of a pod or a service.
     #[command(subcommand, visible_alias = "desc")]
     Describe(describe::Describe),
@@ -157,6 +160,7 @@ async fn run(Arguments { cluster, command }: &Arguments) -> anyhow::Result<Outco
         Command::Analyze(analyze) => analyze.run(cluster).await,
         Command::Resolve(resolve) => resolve.run(),
         Command::Route(route) => route.run(cluster).await,
+        Command::TraceRequest(request) => request.run(cluster).await,
         Command::Describe(describe) => describe.run(cluster).await,
         Command::Join(join) => join.run(cluster).await,
         Command::Waypoint(waypoint) => waypoint.run(cluster).await,

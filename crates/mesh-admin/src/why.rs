@@ -162,6 +162,10 @@ pub struct NodeView {
     /// The source's certificate, if the source runs here and has one by now; it is fetched for the first connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// The inode number of the source's network namespace, if the source runs here and is in the mesh: `net:[NUMBER]` in
+    /// `/proc/PID/ns`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_namespace: Option<u64>,
     /// What would stop the connection here, whatever the configuration says.
     pub stops: Vec<String>,
     /// What else is worth knowing.

@@ -62,8 +62,13 @@ impl Admin {
     }
 
     fn view(&self, client: &Client, target: SocketAddr) -> NodeView {
-        let mut view =
-            NodeView { node: self.node.to_string(), certificate: None, stops: Vec::new(), notes: Vec::new() };
+        let mut view = NodeView {
+            node: self.node.to_string(),
+            certificate: None,
+            network_namespace: None,
+            stops: Vec::new(),
+            notes: Vec::new(),
+        };
         let absent: Vec<_> = self.hooks.present().into_iter().filter(|(_, present)| !present).collect();
         if !absent.is_empty() {
             let names: Vec<_> = absent.iter().map(|(name, _)| *name).collect();
@@ -83,6 +88,7 @@ impl Admin {
         if !workload.is_enrolled() {
             return;
         }
+        view.network_namespace = self.roster.borrow().namespaces.get(&workload.uid).copied();
         if let Some(waiting) = self.roster.borrow().waiting.get(&workload.uid) {
             let (state, reason) = (waiting.state(), &waiting.reason);
             if waiting.failed {

@@ -249,6 +249,7 @@ impl Enrolment {
         let roster = Roster {
             desired: desired.len(),
             enrolled: self.joined.len(),
+            namespaces: self.joined.iter().map(|(uid, joined)| (uid.clone(), joined.pod.netns.inode())).collect(),
             waiting: waiting.collect(),
             existing: self.existing.counts(),
         };

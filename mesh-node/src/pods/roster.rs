@@ -11,6 +11,8 @@ pub struct Roster {
     pub desired: usize,
     /// How many are.
     pub enrolled: usize,
+    /// The network namespaces of those that are, by their inode numbers.
+    pub namespaces: BTreeMap<WorkloadUid, u64>,
     /// Those that are not.
     pub waiting: BTreeMap<WorkloadUid, Waiting>,
     /// How many connections from before their joining live on, of the pods that have any.

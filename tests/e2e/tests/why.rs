@@ -145,7 +145,7 @@ fn a_policy_that_denies_is_named_with_its_rule_and_cuts_what_is_open() -> Verdic
 }
 
 /// The fields of an answer without policies.
-const KEYS: [&str; 40] = [
+const KEYS: [&str; 41] = [
     "allowed",
     "asked",
     "endpoints",
@@ -158,6 +158,7 @@ const KEYS: [&str; 40] = [
     "node.certificate.roots[]",
     "node.certificate.serial",
     "node.certificate.serviceAccount",
+    "node.networkNamespace",
     "node.node",
     "node.notes",
     "node.stops",
