@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use crate::cases::Case;
+use crate::snapshot;
 use crate::subjects::Subject;
 
 /// Compares raw TCP, the mesh and Envoy over the same two pods, in interleaved repeats.
@@ -62,6 +63,16 @@ pub(crate) enum Inner {
         /// Connections that are timed
         #[arg(long)]
         count: usize,
+    },
+    /// Follows a cluster as it is told of, in a process of its own
+    #[command(hide = true, name = snapshot::COMMAND)]
+    Told {
+        /// A line for each object: its path and its JSON
+        #[arg(long)]
+        objects: PathBuf,
+        /// Pods that are changed
+        #[arg(long)]
+        changes: u32,
     },
     /// Measures what a large cluster's manifests cost: memory, and the time until one pod's change is in force
     Snapshot(SnapshotArgs),

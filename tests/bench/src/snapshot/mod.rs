@@ -3,6 +3,7 @@
 //! It reads manifests as the daemons do, in this process and with nothing else in it.
 
 mod cluster;
+mod told;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::sync::watch::Receiver;
 use crate::args::SnapshotArgs;
 use crate::sampling::memory::Memory;
 pub(crate) use cluster::Cluster;
+pub(crate) use told::{COMMAND, follow};
 
 /// Far more than any change takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +27,8 @@ pub(crate) fn run(args: &SnapshotArgs) -> Result<()> {
     let directory = tempfile::tempdir().context("making a directory for the manifests")?;
     cluster.write(directory.path())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure(cluster, directory.path(), args.changes))
+    runtime.block_on(measure(cluster, directory.path(), args.changes))?;
+    runtime.block_on(told::measure(directory.path(), args.changes))
 }
 
 async fn measure(cluster: Cluster, directory: &std::path::Path, changes: u32) -> Result<()> {
