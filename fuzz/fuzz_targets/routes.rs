@@ -200,7 +200,7 @@ fn configuration(kind: &str, api_version: &str, spec: Value) -> std::sync::Arc<C
     let mut objects = LiveObjects::new(Options::default());
     let mut apply = |api_version: &str, kind: &str, name: &str, spec: Value| {
         let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": "shop"}, "spec": spec});
-        let name = ObjectName { group: String::new(), kind: kind.to_owned(), namespace: Some("shop".to_owned()), name: name.to_owned() };
+        let name = ObjectName { group: "".into(), kind: kind.into(), namespace: Some("shop".into()), name: name.into() };
         objects.apply(name, object);
     };
     apply("v1", "Service", "cart", json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}));

@@ -90,7 +90,7 @@ impl Analyze {
 
     fn is_wanted(&self, finding: &Finding) -> bool {
         let (Some(wanted), Some(object)) = (&self.namespace, &finding.origin.object) else { return true };
-        object.namespace.as_ref() == Some(wanted) || (object.kind == "Namespace" && object.name == *wanted)
+        object.namespace.as_deref() == Some(wanted) || (&*object.kind == "Namespace" && *object.name == **wanted)
     }
 }
 

@@ -115,7 +115,7 @@ impl Join {
 }
 
 fn namespace_name(name: &str) -> ObjectName {
-    ObjectName { group: String::new(), kind: "Namespace".to_owned(), namespace: None, name: name.to_owned() }
+    ObjectName { group: "".into(), kind: "Namespace".into(), namespace: None, name: name.into() }
 }
 
 /// The namespace as it will be.

@@ -75,12 +75,8 @@ mod tests {
     fn secret(texts: &[(&str, &str)]) -> Secret {
         let text = |(key, text): &(&str, &str)| ((*key).to_owned(), (*text).to_owned());
         let secret = KubeSecret { string_data: Some(texts.iter().map(text).collect()), ..KubeSecret::default() };
-        let name = ObjectName {
-            group: String::new(),
-            kind: "Secret".into(),
-            namespace: Some("shop".into()),
-            name: "edge".into(),
-        };
+        let name =
+            ObjectName { group: "".into(), kind: "Secret".into(), namespace: Some("shop".into()), name: "edge".into() };
         Secret::of(secret, &name)
     }
 

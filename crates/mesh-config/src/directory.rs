@@ -122,7 +122,7 @@ impl Tree {
             !walk.files.contains_key(path) && !walk.obscured.iter().any(|obscured| path.starts_with(obscured))
         };
         for (path, file) in self.files.extract_if(.., |path, _| is_gone(path)) {
-            translator.update(&path, &file.contents, &Contents::default());
+            translator.update(|| path.clone(), &file.contents, &Contents::default());
         }
         for (path, stamp) in &walk.files {
             let unchanged = |read: &ReadFile| read.stamp == Some(*stamp);
@@ -136,7 +136,7 @@ impl Tree {
         let old = self.files.remove(path);
         let previous = old.map_or_else(Contents::default, |file| file.contents);
         let (stamp, contents) = read_file(&self.root, path, &previous, &self.limits);
-        translator.update(path, &previous, &contents);
+        translator.update(|| path.to_owned(), &previous, &contents);
         self.files.insert(path.to_owned(), ReadFile { stamp, contents });
     }
 }
@@ -146,7 +146,7 @@ fn read_file(root: &Path, path: &Path, previous: &Contents, limits: &Limits) -> 
     match read_text(&absolute(root, path), limits) {
         Ok((stamp, text)) => {
             let format = format_of(path).unwrap_or(Format::Yaml);
-            (stamp, Contents::update(previous, path, &text, format, limits))
+            (stamp, Contents::update(previous, &path.into(), &text, format, limits))
         }
         Err((code, message)) => {
             let finding = Finding::new(code, Origin::file(path), message);

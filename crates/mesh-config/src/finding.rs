@@ -1,9 +1,10 @@
 //! What is wrong or worth knowing about a manifest, where, and what to do.
 
 use std::fmt::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::code::{Code, Severity};
 
@@ -28,7 +29,8 @@ pub struct Finding {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Origin {
     /// The file, relative to the directory that was read.
-    pub file: PathBuf,
+    #[serde(serialize_with = "shared")]
+    pub file: Arc<Path>,
     /// The document in the file, counted from 1; none for a finding about the file itself.
     pub document: Option<usize>,
     /// The item in a `kind: List` document, counted from 0.
@@ -45,13 +47,26 @@ pub struct Origin {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ObjectName {
     /// The API group; empty for Kubernetes' core. Two groups may have kinds of one name.
-    pub group: String,
+    #[serde(serialize_with = "shared")]
+    pub group: Arc<str>,
     /// The kind, such as `Pod`.
-    pub kind: String,
+    #[serde(serialize_with = "shared")]
+    pub kind: Arc<str>,
     /// The namespace; none for kinds of the whole cluster.
-    pub namespace: Option<String>,
+    #[serde(serialize_with = "shared_or_none")]
+    pub namespace: Option<Arc<str>>,
     /// The name.
-    pub name: String,
+    #[serde(serialize_with = "shared")]
+    pub name: Arc<str>,
+}
+
+/// As what it shares.
+fn shared<T: Serialize + ?Sized, S: Serializer>(value: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_ref().serialize(serializer)
+}
+
+fn shared_or_none<S: Serializer>(value: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_deref().serialize(serializer)
 }
 
 impl Finding {
@@ -72,8 +87,8 @@ impl Finding {
 impl Origin {
     /// A whole file.
     #[must_use]
-    pub fn file(file: &Path) -> Self {
-        Self { file: file.to_owned(), document: None, item: None, line: None, column: None, object: None }
+    pub fn file(file: impl Into<Arc<Path>>) -> Self {
+        Self { file: file.into(), document: None, item: None, line: None, column: None, object: None }
     }
 }
 
@@ -141,12 +156,8 @@ mod tests {
     #[test]
     fn a_finding_is_one_line_whatever_a_manifest_calls_its_objects() {
         let mut origin = Origin::file(Path::new("a.yaml"));
-        origin.object = Some(ObjectName {
-            group: String::new(),
-            kind: "Po\nd".into(),
-            namespace: None,
-            name: "x\u{1b}[31m".into(),
-        });
+        origin.object =
+            Some(ObjectName { group: "".into(), kind: "Po\nd".into(), namespace: None, name: "x\u{1b}[31m".into() });
         let text = Finding::new(Code::UnknownKind, origin, "a\tb").to_string();
         assert!(!text.contains(char::is_control), "{text:?}");
         assert!(text.contains("Po\\nd x\\u{1b}[31m: a\\tb."), "{text}");

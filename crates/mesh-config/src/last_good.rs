@@ -12,7 +12,7 @@ use crate::finding::{Finding, ObjectName, Origin};
 use crate::istio::stand_in_of_text;
 use crate::limits::Limits;
 use crate::object::{Entry, ObjectId};
-use crate::reading::{Broken, Reading, read};
+use crate::reading::{Broken, Reading, read, read_directly};
 use crate::served::{Source, told_by_name};
 
 /// What a file says: its objects in force and what is wrong with it.
@@ -40,7 +40,7 @@ impl Contents {
     /// - where a broken document cannot be named, every object that the file no longer says.
     ///
     /// Where there is no good version of a broken policy, the strictest that it can have meant is in force.
-    pub(crate) fn update(previous: &Self, file: &Path, text: &str, format: Format, limits: &Limits) -> Self {
+    pub(crate) fn update(previous: &Self, file: &Arc<Path>, text: &str, format: Format, limits: &Limits) -> Self {
         let mut parsed = Parsed::default();
         for document in documents(text, format, limits) {
             if parsed.contents.entries.len() + parsed.broken.len() >= limits.documents {
@@ -54,11 +54,16 @@ impl Contents {
     }
 
     /// Takes one object as a cluster's API server tells of it, in the place of `previous`. Nothing else of it counts.
-    pub(crate) fn of_object(previous: &Self, value: Value, source: &Path, limits: &Limits) -> Self {
+    pub(crate) fn of_object(previous: &Self, value: Value, source: &Arc<Path>, limits: &Limits) -> Self {
         let mut parsed = Parsed::default();
-        parsed.add_value(value, Origin::file(source), source, limits);
+        parsed.add_value(value, Origin::file(Arc::clone(source)), source, limits);
         parsed.keep_last_good(previous);
         parsed.contents
+    }
+
+    /// Takes the text of one object of that name, where nothing is wrong with it and it can be read at once.
+    pub(crate) fn of_text(name: &ObjectName, text: &str, source: &Arc<Path>) -> Option<Self> {
+        Some(Self { entries: vec![read_directly(name, text, source)?], findings: Vec::new() })
     }
 
     /// The file cannot be read: everything that it said stays in force.
@@ -71,8 +76,8 @@ impl Contents {
 }
 
 impl Parsed {
-    fn add_document(&mut self, file: &Path, document: Document<'_>, limits: &Limits) {
-        let mut origin = Origin::file(file);
+    fn add_document(&mut self, file: &Arc<Path>, document: Document<'_>, limits: &Limits) {
+        let mut origin = Origin::file(Arc::clone(file));
         origin.document = Some(document.index);
         origin.line = Some(document.line);
         match document.value {
@@ -93,7 +98,7 @@ impl Parsed {
         }
     }
 
-    fn add_value(&mut self, value: Value, origin: Origin, file: &Path, limits: &Limits) {
+    fn add_value(&mut self, value: Value, origin: Origin, file: &Arc<Path>, limits: &Limits) {
         match read(value, origin.clone(), limits) {
             Reading::Object(entry) => self.contents.entries.push(*entry),
             Reading::Nothing(finding) => self.contents.findings.extend(finding.map(|f| *f)),
@@ -129,8 +134,8 @@ impl Parsed {
         self.contents.findings.push(finding);
     }
 
-    fn stop_at_limit(&mut self, file: &Path, limits: &Limits) {
-        let origin = Origin::file(file);
+    fn stop_at_limit(&mut self, file: &Arc<Path>, limits: &Limits) {
+        let origin = Origin::file(Arc::clone(file));
         self.unnamed = Some(origin.clone());
         let message = format!("more than {} objects; the rest is not read", limits.documents);
         self.contents.findings.push(Finding::new(Code::TooManyDocuments, origin, message));
@@ -167,6 +172,8 @@ impl Parsed {
         }
         self.contents.entries.append(&mut kept);
         self.add_stand_ins();
+        // As many as objects are held for long, most of them alone.
+        self.contents.entries.shrink_to_fit();
     }
 
     fn add_stand_ins(&mut self) {
@@ -210,11 +217,12 @@ fn name_in_text(text: &str) -> Option<ObjectName> {
     }
     let kind: String = kind?;
     let cluster_wide = matches!(kind.as_str(), "Namespace" | "Node");
+    let namespace = (!cluster_wide).then(|| namespace.unwrap_or_else(|| "default".to_owned()));
     Some(ObjectName {
-        group,
-        namespace: (!cluster_wide).then(|| namespace.unwrap_or_else(|| "default".to_owned())),
-        name: name?,
-        kind,
+        group: group.into(),
+        namespace: namespace.map(Into::into),
+        name: name?.into(),
+        kind: kind.into(),
     })
 }
 

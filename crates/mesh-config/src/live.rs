@@ -1,6 +1,6 @@
 //! Objects that are told of one by one, as a watch of a cluster's API server tells of them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +22,9 @@ const SOURCE: &str = "kubernetes";
 /// The objects in force, and what they mean. Of an object that breaks, the last good version stays in force.
 #[derive(Debug)]
 pub struct LiveObjects {
-    contents: BTreeMap<ObjectName, Contents>,
+    contents: HashMap<ObjectName, Contents>,
+    /// What stands for a file in findings.
+    source: Arc<Path>,
     limits: Limits,
     translator: Translator,
 }
@@ -31,17 +33,26 @@ impl LiveObjects {
     /// None yet.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { contents: BTreeMap::new(), limits: Limits::of(&options), translator: Translator::new(options) }
+        let source = Path::new(SOURCE).into();
+        Self { contents: HashMap::new(), source, limits: Limits::of(&options), translator: Translator::new(options) }
     }
 
     /// Takes an object, or a new version of it.
     pub fn apply(&mut self, name: ObjectName, value: Value) {
         let nothing = Contents::default();
         let previous = self.contents.get(&name).unwrap_or(&nothing);
-        let contents = Contents::of_object(previous, value, Path::new(SOURCE), &self.limits);
+        let contents = Contents::of_object(previous, value, &self.source, &self.limits);
+        self.put(name, contents);
+    }
+
+    fn put(&mut self, name: ObjectName, contents: Contents) {
+        let nothing = Contents::default();
+        let previous = self.contents.get(&name).unwrap_or(&nothing);
         if contents != *previous {
-            self.translator.update(&source(&name), previous, &contents);
-            self.contents.insert(name, contents);
+            self.translator.update(|| source(&name), previous, &contents);
+            // The same name in texts that others have, too.
+            let known = contents.entries.first().and_then(Entry::name).filter(|known| **known == name).cloned();
+            self.contents.insert(known.unwrap_or(name), contents);
         }
     }
 
@@ -51,6 +62,11 @@ impl LiveObjects {
     /// # Errors
     /// What is served is no JSON; then nothing is taken.
     pub fn take(&mut self, name: &ObjectName, object: &str, refused: Option<&str>) -> Result<(), serde_json::Error> {
+        let at_once = || Contents::of_text(name, object, &self.source);
+        if let Some(contents) = (refused.is_none() && !self.limits.served).then(at_once).flatten() {
+            self.put(name.clone(), contents);
+            return Ok(());
+        }
         let (object, refused) = (serde_json::from_str(object)?, refused.map(serde_json::from_str).transpose()?);
         self.apply(name.clone(), object);
         if let Some(refused) = refused {
@@ -68,14 +84,14 @@ impl LiveObjects {
     /// Forgets an object that is gone.
     pub fn remove(&mut self, name: &ObjectName) {
         if let Some(contents) = self.contents.remove(name) {
-            self.translator.update(&source(name), &contents, &Contents::default());
+            self.translator.update(|| source(name), &contents, &Contents::default());
         }
     }
 
     /// Forgets the objects of a kind that are not among `names`: a whole list of them has been read anew.
     pub fn retain(&mut self, group: &str, kind: &str, names: &HashSet<ObjectName>) {
         let gone =
-            self.contents.keys().filter(|name| name.group == group && name.kind == kind && !names.contains(name));
+            self.contents.keys().filter(|name| *name.group == *group && *name.kind == *kind && !names.contains(name));
         for name in gone.cloned().collect::<Vec<_>>() {
             self.remove(&name);
         }
@@ -96,7 +112,7 @@ impl LiveObjects {
             };
             contents.findings.retain(|finding| finding.code != Code::StrictestStandsIn || !is_there(finding));
             contents.entries.retain_mut(|entry| self.make_way(entry));
-            self.translator.update(&path, &Contents::default(), &contents);
+            self.translator.update(|| path.clone(), &Contents::default(), &contents);
         }
         Ok(())
     }
@@ -147,8 +163,8 @@ mod tests {
     use super::*;
 
     fn name(kind: &str, name: &str) -> ObjectName {
-        let namespace = (kind != "Namespace").then(|| "shop".to_owned());
-        ObjectName { group: String::new(), kind: kind.to_owned(), namespace, name: name.to_owned() }
+        let namespace = (kind != "Namespace").then(|| "shop".into());
+        ObjectName { group: "".into(), kind: kind.into(), namespace, name: name.into() }
     }
 
     fn with_pod() -> LiveObjects {
@@ -212,7 +228,7 @@ mod tests {
             "spec": {"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": [{"port": 80}]},
         });
         live.apply(name("Service", "cart"), applied);
-        let group = "security.istio.io".to_owned();
+        let group = "security.istio.io".into();
         live.apply(ObjectName { group, ..name("AuthorizationPolicy", "p") }, policy("DENY"));
         let before = live.publish();
         live.overlay(dir.path()).unwrap();

@@ -1,9 +1,11 @@
 //! A value of a document to a typed object, or to what is wrong with it.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node as KubeNode, Pod as KubePod, Secret as KubeSecret};
+use k8s_openapi::api::core::v1::{Node as KubeNode, Pod as KubePod, Secret as KubeSecret, Service as KubeService};
 use k8s_openapi::api::discovery::v1::EndpointSlice as KubeSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -59,10 +61,10 @@ pub(crate) fn read(value: Value, origin: Origin, limits: &Limits) -> Reading {
     };
     let treatment = treatment(api_version, kind);
     let name = ObjectName {
-        group: api_version.split_once('/').map(|(group, _)| group.to_owned()).unwrap_or_default(),
-        kind: kind.to_owned(),
-        namespace: text("/metadata/namespace").map(str::to_owned),
-        name: text("/metadata/name").unwrap_or_default().to_owned(),
+        group: texts::text(api_version.split_once('/').map_or("", |(group, _)| group)),
+        kind: texts::text(kind),
+        namespace: text("/metadata/namespace").map(texts::text),
+        name: texts::text(text("/metadata/name").unwrap_or_default()),
     };
     let finding = |code, message: String| {
         let mut origin = origin.clone();
@@ -92,6 +94,34 @@ pub(crate) fn read(value: Value, origin: Origin, limits: &Limits) -> Reading {
         }
         Treatment::Read(kind) => typed(kind, value, name, origin, limits),
     }
+}
+
+/// Reads the text of an object of that name, without a value in between. None where it has to be looked at more closely: there are
+/// few of its kind, or it is not as it should be.
+pub(crate) fn read_directly(name: &ObjectName, text: &str, source: &Arc<Path>) -> Option<Entry> {
+    let namespace = name.namespace.as_deref()?;
+    let is_named = |metadata: &ObjectMeta| {
+        (metadata.namespace.as_deref(), metadata.name.as_deref()) == (Some(namespace), Some(&*name.name))
+    };
+    let (kind, object) = match (&*name.group, &*name.kind) {
+        ("", "Pod") => {
+            let pod: KubePod = serde_json::from_str(text).ok().filter(|pod: &KubePod| is_named(&pod.metadata))?;
+            (Kind::Pod, Object::Pod(Pod::of(&pod, &name.name).into()))
+        }
+        ("", "Service") => {
+            let service = serde_json::from_str(text).ok().filter(|read: &KubeService| is_named(&read.metadata))?;
+            (Kind::Service, Object::Service(trimmed::service(service).into()))
+        }
+        ("discovery.k8s.io", "EndpointSlice") => {
+            let slice = serde_json::from_str(text).ok().filter(|read: &KubeSlice| is_named(&read.metadata))?;
+            (Kind::EndpointSlice, Object::EndpointSlice(EndpointSlice::of(&slice, namespace).into()))
+        }
+        _ => return None,
+    };
+    let mut origin = Origin::file(Arc::clone(source));
+    origin.object = Some(name.clone());
+    let (id, origin) = (name.id(kind), Arc::new(origin));
+    Some(Entry { id, origin, object, kept: false, stands_in: None, source: None })
 }
 
 fn no_header(value: &Value, origin: Origin) -> Reading {
@@ -134,18 +164,22 @@ fn list(mut value: Value, origin: Origin) -> Reading {
 }
 
 fn typed(kind: Kind, value: Value, mut name: ObjectName, mut origin: Origin, limits: &Limits) -> Reading {
-    name.namespace = kind.is_namespaced().then(|| name.namespace.unwrap_or_else(|| "default".to_owned()));
+    name.namespace = kind.is_namespaced().then(|| name.namespace.unwrap_or_else(|| texts::text("default")));
     origin.object = Some(name.clone());
     let stand_in = stand_in_for(kind, &value, &name, &origin);
-    let (good, whole) = if limits.served { (told(kind, &value), told_whole(kind, &value)) } else { (None, None) };
-    match object(kind, value, &name) {
+    match object(kind, &value, &name) {
         Ok(object) => {
-            let source = good.map(|object| Source { object, refused: None }.into());
+            let source = limits
+                .served
+                .then(|| told(kind, &value))
+                .flatten()
+                .map(|object| Source { object, refused: None }.into());
             let (id, origin) = (name.id(kind), Arc::new(origin));
             Reading::Object(Box::new(Entry { id, origin, object, kept: false, stands_in: None, source }))
         }
         Err(flaw) => {
             let finding = Finding::new(flaw.code, origin, flaw.message).at(flaw.field);
+            let whole = limits.served.then(|| told_whole(kind, &value)).flatten();
             let stand_in = stand_in.map(|entry| entry.told_as(whole.clone()));
             Reading::Broken(Box::new(Broken { finding, stand_in, told: whole }))
         }
@@ -159,7 +193,7 @@ impl ObjectName {
     }
 }
 
-fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
+fn object(kind: Kind, value: &Value, name: &ObjectName) -> Result<Object, Flaw> {
     Ok(match kind {
         Kind::Namespace => Object::Namespace(trimmed::namespace(decode(value)?).into()),
         Kind::Node => Object::Node(Node::of(&decode::<KubeNode>(value)?).into()),
@@ -170,25 +204,29 @@ fn object(kind: Kind, value: Value, name: &ObjectName) -> Result<Object, Flaw> {
             let namespace = name.namespace.as_deref().unwrap_or_default();
             Object::EndpointSlice(EndpointSlice::of(&decode::<KubeSlice>(value)?, namespace).into())
         }
-        Kind::AuthorizationPolicy => Object::AuthorizationPolicy(AuthorizationPolicy::read(value, name)?.into()),
-        Kind::PeerAuthentication => Object::PeerAuthentication(PeerAuthentication::read(value, name)?.into()),
-        Kind::RequestAuthentication => Object::RequestAuthentication(RequestAuthentication::read(value, name)?.into()),
-        Kind::DestinationRule => Object::DestinationRule(DestinationRule::read(value, name)?.into()),
-        Kind::Gateway => Object::Gateway(Gateway::read(value, name)?.into()),
-        Kind::VirtualService => Object::VirtualService(VirtualService::read(value, name)?.into()),
-        Kind::HttpRoute => Object::HttpRoute(http_route::read(value, name)?.into()),
-        Kind::GrpcRoute => Object::GrpcRoute(grpc_route::read(value, name)?.into()),
-        Kind::ReferenceGrant => Object::ReferenceGrant(ReferenceGrant::read(value)?.into()),
-        Kind::IstioGateway => Object::IstioGateway(IstioGateway::read(value, name)?.into()),
-        Kind::TlsRoute => Object::TlsRoute(connection_route::read("TLSRoute", value, name)?.into()),
-        Kind::TcpRoute => Object::TcpRoute(connection_route::read("TCPRoute", value, name)?.into()),
-        Kind::ServiceEntry => Object::ServiceEntry(ServiceEntry::read(value, name)?.into()),
-        Kind::WorkloadEntry => Object::WorkloadEntry(WorkloadEntry::read(value)?.into()),
+        Kind::AuthorizationPolicy => {
+            Object::AuthorizationPolicy(AuthorizationPolicy::read(value.clone(), name)?.into())
+        }
+        Kind::PeerAuthentication => Object::PeerAuthentication(PeerAuthentication::read(value.clone(), name)?.into()),
+        Kind::RequestAuthentication => {
+            Object::RequestAuthentication(RequestAuthentication::read(value.clone(), name)?.into())
+        }
+        Kind::DestinationRule => Object::DestinationRule(DestinationRule::read(value.clone(), name)?.into()),
+        Kind::Gateway => Object::Gateway(Gateway::read(value.clone(), name)?.into()),
+        Kind::VirtualService => Object::VirtualService(VirtualService::read(value.clone(), name)?.into()),
+        Kind::HttpRoute => Object::HttpRoute(http_route::read(value.clone(), name)?.into()),
+        Kind::GrpcRoute => Object::GrpcRoute(grpc_route::read(value.clone(), name)?.into()),
+        Kind::ReferenceGrant => Object::ReferenceGrant(ReferenceGrant::read(value.clone())?.into()),
+        Kind::IstioGateway => Object::IstioGateway(IstioGateway::read(value.clone(), name)?.into()),
+        Kind::TlsRoute => Object::TlsRoute(connection_route::read("TLSRoute", value.clone(), name)?.into()),
+        Kind::TcpRoute => Object::TcpRoute(connection_route::read("TCPRoute", value.clone(), name)?.into()),
+        Kind::ServiceEntry => Object::ServiceEntry(ServiceEntry::read(value.clone(), name)?.into()),
+        Kind::WorkloadEntry => Object::WorkloadEntry(WorkloadEntry::read(value.clone())?.into()),
         Kind::Secret => Object::Secret(secret(value, name)?.into()),
-        Kind::Telemetry => Object::Telemetry(Telemetry::read(value, name)?.into()),
-        Kind::RateLimitPolicy => Object::RateLimitPolicy(read_rate_limit_policy(value, name)?.into()),
-        Kind::EnvoyFilter => Object::EnvoyFilter(read_envoy_filter(value, name)?.into()),
-        Kind::MeshConfig => Object::MeshConfig(MeshConfig::read(&value)?.into()),
+        Kind::Telemetry => Object::Telemetry(Telemetry::read(value.clone(), name)?.into()),
+        Kind::RateLimitPolicy => Object::RateLimitPolicy(read_rate_limit_policy(value.clone(), name)?.into()),
+        Kind::EnvoyFilter => Object::EnvoyFilter(read_envoy_filter(value.clone(), name)?.into()),
+        Kind::MeshConfig => Object::MeshConfig(MeshConfig::read(value)?.into()),
     })
 }
 
@@ -197,16 +235,19 @@ fn stand_in_for(kind: Kind, value: &Value, name: &ObjectName, origin: &Origin) -
     Some(Entry::in_place_of(name, origin, object, effect))
 }
 
-fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Flaw> {
-    serde_path_to_error::deserialize(value).map_err(|error| Flaw {
-        code: Code::WrongField,
-        field: error.path().to_string(),
-        message: error.inner().to_string(),
-    })
+/// Nearly all can be read; where something is wrong in one that cannot is looked for after that, which takes longer.
+fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, Flaw> {
+    T::deserialize(value).or_else(|_| serde_path_to_error::deserialize(value)).map_err(
+        |error: serde_path_to_error::Error<serde_json::Error>| Flaw {
+            code: Code::WrongField,
+            field: error.path().to_string(),
+            message: error.inner().to_string(),
+        },
+    )
 }
 
 /// What an error would quote of a Secret is nobody's to read.
-fn secret(value: Value, name: &ObjectName) -> Result<Secret, Flaw> {
+fn secret(value: &Value, name: &ObjectName) -> Result<Secret, Flaw> {
     let read = decode::<KubeSecret>(value);
     let read = read.map_err(|flaw| Flaw { message: "it is not of the form that the API has".to_owned(), ..flaw })?;
     Ok(Secret::of(read, name))

@@ -15,10 +15,10 @@ pub fn review(object: Value) -> Vec<Finding> {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (group, namespace) = (text("/apiVersion"), text("/metadata/namespace"));
     let name = ObjectName {
-        group: group.split_once('/').map_or("", |(group, _)| group).to_owned(),
-        kind: text("/kind"),
-        namespace: Some(namespace).filter(|namespace| !namespace.is_empty()),
-        name: text("/metadata/name"),
+        group: group.split_once('/').map_or("", |(group, _)| group).into(),
+        kind: text("/kind").into(),
+        namespace: Some(namespace).filter(|namespace| !namespace.is_empty()).map(Into::into),
+        name: text("/metadata/name").into(),
     };
     let mut alone = LiveObjects::new(Options::default());
     alone.apply(name.clone(), object);

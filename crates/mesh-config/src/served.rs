@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::finding::ObjectName;
 use crate::kind::Kind;
 use crate::kubernetes::{SERVICE_NAME, TRAFFIC_DISTRIBUTION};
+use crate::texts;
 
 /// What is told of an object, in JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl ObjectName {
     /// Reads what [`ObjectName::path`] writes; none where it is not of that form.
     #[must_use]
     pub fn of_path(path: &str) -> Option<Self> {
-        let mut parts = path.splitn(4, '/').map(str::to_owned);
+        let mut parts = path.splitn(4, '/').map(texts::text);
         let (group, kind, namespace) = (parts.next()?, parts.next()?, parts.next()?);
         let name = parts.next().filter(|name| !name.is_empty())?;
         (!kind.is_empty()).then_some(Self { group, kind, namespace: Some(namespace).filter(|it| !it.is_empty()), name })
@@ -90,10 +91,10 @@ pub(crate) fn told_whole(kind: Kind, value: &Value) -> Option<Arc<str>> {
 /// What is told of an object of which the name is all that is known: whoever reads it finds it broken.
 pub(crate) fn told_by_name(name: &ObjectName) -> Option<Arc<str>> {
     let version = if name.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", name.group) };
-    let metadata = serde_json::json!({"name": name.name, "namespace": name.namespace});
+    let metadata = serde_json::json!({"name": &*name.name, "namespace": name.namespace.as_deref()});
     let value = serde_json::json!({
         "apiVersion": version,
-        "kind": name.kind,
+        "kind": &*name.kind,
         "metadata": metadata,
         "spec": {"action": "unknown"},
     });

@@ -97,7 +97,7 @@ async fn a_broken_document_keeps_its_last_good_version_and_the_rest_moves_on() {
     fs::write(&file, pod("a", "10.0.0.7") + &broken_pod("b")).unwrap();
     let config = shows(&mut configs, &["a=10.0.0.7", "b=10.0.0.2"], &[Code::Syntax, Code::LastGood]).await;
     let finding = config.findings.iter().find(|f| f.code == Code::LastGood).unwrap();
-    assert_eq!(finding.origin.file, Path::new("pods.yaml"));
+    assert_eq!(*finding.origin.file, *Path::new("pods.yaml"));
     assert_eq!(finding.origin.object.as_ref().unwrap().to_string(), "Pod default/b");
     // A field of the wrong type is no different, and what is kept survives another change of the file.
     let wrong = pod("b", "10.0.0.8").replace("{nodeName: a}", "{nodeName: 7}");

@@ -129,10 +129,10 @@ pub(crate) fn message(event: watcher::Event<DynamicObject>, resource: &ApiResour
 
 fn name(object: &DynamicObject, resource: &ApiResource) -> ObjectName {
     ObjectName {
-        group: resource.group.clone(),
-        kind: resource.kind.clone(),
-        namespace: object.namespace(),
-        name: object.name_any(),
+        group: resource.group.as_str().into(),
+        kind: resource.kind.as_str().into(),
+        namespace: object.namespace().map(Into::into),
+        name: object.name_any().into(),
     }
 }
 

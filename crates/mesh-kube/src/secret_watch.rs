@@ -59,12 +59,7 @@ impl SecretWatches {
 }
 
 fn name((namespace, name): &Key) -> ObjectName {
-    ObjectName {
-        group: String::new(),
-        kind: "Secret".to_owned(),
-        namespace: Some(namespace.to_string()),
-        name: name.to_string(),
-    }
+    ObjectName { group: "".into(), kind: "Secret".into(), namespace: Some(namespace.clone()), name: name.clone() }
 }
 
 /// Watches one until the receiver is dropped.

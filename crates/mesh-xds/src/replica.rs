@@ -36,7 +36,7 @@ pub enum Update<'a> {
 pub struct Replica {
     type_url: &'static str,
     node: Node,
-    versions: BTreeMap<Box<str>, u64>,
+    versions: HashMap<Box<str>, u64>,
     /// Resources of which a newer version was not taken, and why.
     rejected: BTreeMap<Box<str>, String>,
     complete: Option<Version>,
@@ -45,8 +45,8 @@ pub struct Replica {
 impl Replica {
     /// Of nothing yet.
     #[must_use]
-    pub const fn new(type_url: &'static str, node: Node) -> Self {
-        Self { type_url, node, versions: BTreeMap::new(), rejected: BTreeMap::new(), complete: None }
+    pub fn new(type_url: &'static str, node: Node) -> Self {
+        Self { type_url, node, versions: HashMap::new(), rejected: BTreeMap::new(), complete: None }
     }
 
     /// The first request of a stream, which says what is there from earlier ones, whoever served them.
@@ -142,7 +142,7 @@ impl Replica {
 
     /// Versions by name.
     #[must_use]
-    pub const fn versions(&self) -> &BTreeMap<Box<str>, u64> {
+    pub const fn versions(&self) -> &HashMap<Box<str>, u64> {
         &self.versions
     }
 }

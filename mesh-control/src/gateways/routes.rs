@@ -122,7 +122,7 @@ fn flaw(config: &Config, kind: &str, (namespace, name): &(String, String)) -> Op
         finding.severity == Severity::Error
             && finding.code.breaks_objects()
             && finding.origin.object.as_ref().is_some_and(|object| {
-                object.kind == kind && object.name == *name && object.namespace.as_deref() == Some(namespace)
+                *object.kind == *kind && *object.name == **name && object.namespace.as_deref() == Some(namespace)
             })
     })?;
     let field = found.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();

@@ -162,7 +162,7 @@ pub(crate) fn decode<S: DeserializeOwned>(value: Value) -> Result<Resource<S>, F
 
 pub(crate) fn policy_name(name: &ObjectName) -> std::sync::Arc<mesh_core::PolicyName> {
     let namespace = name.namespace.as_deref().unwrap_or_default();
-    mesh_core::PolicyName { namespace: namespace.into(), name: name.name.as_str().into() }.into()
+    mesh_core::PolicyName { namespace: namespace.into(), name: name.name.as_ref().into() }.into()
 }
 
 /// A field's name is a token (RFC 9110, section 5.1), and its value has no control characters.

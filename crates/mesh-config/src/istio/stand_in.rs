@@ -73,7 +73,7 @@ pub(crate) fn stand_in(kind: Kind, value: &Value, name: &ObjectName) -> Option<(
 
 /// The stand-in for an object of a text that does not even parse: its name is all that is known.
 pub(crate) fn stand_in_of_text(name: &ObjectName) -> Option<(Object, String)> {
-    let kind = match name.kind.as_str() {
+    let kind = match &*name.kind {
         "AuthorizationPolicy" => Kind::AuthorizationPolicy,
         "PeerAuthentication" => Kind::PeerAuthentication,
         "RequestAuthentication" => Kind::RequestAuthentication,

@@ -33,7 +33,7 @@ mod waypoints;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mesh_core::ordered::Ordered;
@@ -116,9 +116,11 @@ impl Translator {
         self.findings.set(Owner::Tree, findings);
     }
 
-    /// A source says something else: a file, or an object of a cluster.
-    pub(crate) fn update(&mut self, source: &Path, old: &Contents, new: &Contents) {
-        self.findings.set(Owner::Source(source.to_owned()), new.findings.clone());
+    /// A source says something else: a file, or an object of a cluster. `source` names it, where something is wrong with it.
+    pub(crate) fn update(&mut self, source: impl FnOnce() -> PathBuf, old: &Contents, new: &Contents) {
+        if !old.findings.is_empty() || !new.findings.is_empty() {
+            self.findings.set(Owner::Source(source()), new.findings.clone());
+        }
         let mut gone: HashMap<_, &Entry> = old.entries.iter().map(|entry| (place(entry), entry)).collect();
         let mut come = Vec::new();
         for entry in &new.entries {

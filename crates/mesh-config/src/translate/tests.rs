@@ -150,8 +150,8 @@ proptest! {
         for (file, documents, look) in steps {
             let path = PathBuf::from(format!("{file}.yaml"));
             let old = files.get(&path).cloned().unwrap_or_default();
-            let new = Contents::update(&old, &path, &documents.join("\n---\n"), Format::Yaml, &limits);
-            translator.update(&path, &old, &new);
+            let new = Contents::update(&old, &path.as_path().into(), &documents.join("\n---\n"), Format::Yaml, &limits);
+            translator.update(|| path.clone(), &old, &new);
             files.insert(path, new);
             if !look {
                 continue;
@@ -160,7 +160,7 @@ proptest! {
             let config = translator.publish();
             let mut afresh = Translator::new(options.clone());
             for (path, contents) in files.iter().rev() {
-                afresh.update(path, &Contents::default(), contents);
+                afresh.update(|| path.clone(), &Contents::default(), contents);
             }
             let expected = afresh.publish();
             prop_assert_eq!(&config.findings, &expected.findings);

@@ -44,7 +44,7 @@ pub struct MeshConfig {
 impl MeshConfig {
     /// Whether a ConfigMap of that name is it.
     pub(crate) fn is_named(name: &ObjectName, limits: &Limits) -> bool {
-        name.name == NAME && name.namespace.as_deref().unwrap_or("default") == &*limits.root_namespace
+        *name.name == *NAME && name.namespace.as_deref().unwrap_or("default") == &*limits.root_namespace
     }
 
     pub(crate) fn read(value: &Value) -> Result<Self, Flaw> {
