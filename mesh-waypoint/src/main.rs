@@ -27,11 +27,16 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use mesh_admin_server::LogControl;
+use tikv_jemallocator::Jemalloc;
 
 use crate::{
     args::{Args, Command},
     log::Log,
 };
+
+/// What a burst of requests took goes back to the kernel some seconds later; the C library's allocator keeps most of it.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let Command::Serve(args) = Args::parse().command;

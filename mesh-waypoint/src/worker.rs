@@ -17,8 +17,9 @@ use mesh_core::Snapshot;
 use mesh_transport::hbone::Pool;
 use tokio::{
     net::TcpStream,
+    runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
-    task::{LocalSet, spawn_local},
+    task::spawn_local,
     time::{Duration, MissedTickBehavior, interval},
 };
 
@@ -162,12 +163,20 @@ impl Workers {
         for index in 0..count {
             let (queue, jobs) = mpsc::channel(QUEUE);
             let (shared, stopped) = (shared.clone(), stop.subscribe());
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            let (begun, begins) = std::sync::mpsc::sync_channel(1);
             threads.push(thread.spawn(move || {
-                let worker = Rc::new(Worker::new(shared));
-                LocalSet::new().block_on(&runtime, run(worker, jobs, stopped));
+                // A runtime of tasks that stay on their thread is made there.
+                match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                    Ok(runtime) => {
+                        // Whoever waits is there as long as nothing was said.
+                        let _ = begun.send(Ok(()));
+                        runtime.block_on(run(Rc::new(Worker::new(shared)), jobs, stopped));
+                    }
+                    Err(error) => drop(begun.send(Err(error))),
+                }
             })?);
+            begins.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended before it began")))?;
             queues.push(queue);
         }
         Ok(Self { queues, next: AtomicUsize::new(0), threads, stop })

@@ -175,7 +175,8 @@ impl Attempt<'_> {
                 freed.await;
             }
         };
-        self.within_bounds(policy, waiting).await
+        // Most requests find a connection, and need no room for this.
+        Box::pin(self.within_bounds(policy, waiting)).await
     }
 
     async fn http2(&self, policy: &Rc<TrafficPolicy>) -> Result<crate::upstream::Http2Place, UpstreamError> {
@@ -195,7 +196,8 @@ impl Attempt<'_> {
                 freed.await;
             }
         };
-        self.within_bounds(policy, waiting).await
+        // Most requests find a connection, and need no room for this.
+        Box::pin(self.within_bounds(policy, waiting)).await
     }
 
     /// A place among the cluster's connections.

@@ -2,6 +2,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    pin::pin,
     rc::Rc,
     sync::atomic::Ordering,
     time::Duration,
@@ -100,10 +101,11 @@ impl End {
 impl Attempts<'_> {
     /// Sends it, as often as the plan allows.
     pub(super) async fn send(&self, mut body: RequestBody) -> Result<Sent, Refusal> {
-        let whole = self.all(&mut body);
+        // Once, where it is: each move doubles what a request needs.
+        let mut whole = pin!(self.all(&mut body));
         match self.deadline {
             None => whole.await,
-            Some(deadline) => timeout_at(deadline, whole).await.unwrap_or_else(|_| Err(reply::timed_out())),
+            Some(deadline) => timeout_at(deadline, whole.as_mut()).await.unwrap_or_else(|_| Err(reply::timed_out())),
         }
     }
 
@@ -161,11 +163,11 @@ impl Attempts<'_> {
             parts.headers.entry(TRANSFER_ENCODING).or_insert(HeaderValue::from_static("chunked"));
         }
         let request = Request::from_parts(parts, body_now);
-        let sending = attempt.send(request);
+        let mut sending = pin!(attempt.send(request));
         let limits = [self.plan.retry.per_try_timeout, self.plan.timeouts.backend_request];
         let sent = match limits.into_iter().flatten().min() {
             None => Some(sending.await),
-            Some(limit) => timeout(limit, sending).await.ok(),
+            Some(limit) => timeout(limit, sending.as_mut()).await.ok(),
         };
         let end = End::of(sent, body, self.ledger);
         if let Some(span) = span {

@@ -109,7 +109,8 @@ impl Asking<'_> {
             let admitted =
                 admission::of_request(worker, self.snapshot, arrival, head, head.token.as_deref(), &answered);
             let Some(question) = admitted.map_err(|denial| Refusal::of_denial(&denial))? else { return Ok(body) };
-            (body, answered) = self.answer(question, head, body, added).await?;
+            // Few requests have anybody asked, and none of the others needs room for that.
+            (body, answered) = Box::pin(self.answer(question, head, body, added)).await?;
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
+    future::poll_fn,
     pin::pin,
     rc::Rc,
     time::Duration,
@@ -25,6 +26,7 @@ use tokio::{
 use super::{
     Arrival,
     flow::{Flow, Stalled, StreamExecutor},
+    gather::gathered,
     pulse::{Counted, Felt, Lifeless, Pulse, Verdict, Watch},
 };
 use crate::{
@@ -141,7 +143,7 @@ pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Pr
     let mut drained = false;
     let ended = loop {
         tokio::select! {
-            ended = std::future::poll_fn(|cx| served.poll_without_shutdown(cx)) => break ended,
+            ended = poll_fn(|cx| served.poll_without_shutdown(cx)) => break ended,
             () = &mut draining, if !drained => {
                 drained = true;
                 std::pin::Pin::new(&mut served).graceful_shutdown();
@@ -191,9 +193,11 @@ pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Pr
     let connection = Connection::new(worker, arrival, &pulse);
     let service = service_fn(|request: Request<Incoming>| {
         let connection = connection.clone();
-        async move { Ok::<_, Infallible>(exchange::serve(connection, request).await) }
+        // hyper, h2 and the runtime move it about before it begins.
+        Box::pin(async move { Ok::<_, Infallible>(exchange::serve(connection, request).await) })
     });
     let head = u32::try_from(MAX_HEAD).unwrap_or(u32::MAX);
+    let (stream, sending) = gathered(Felt { stream, pulse: pulse.clone() });
     let served = http2::Builder::new(StreamExecutor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
@@ -205,18 +209,24 @@ pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Pr
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
         .enable_connect_protocol()
-        .serve_connection(TokioIo::new(Felt { stream, pulse: pulse.clone() }), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut served = pin!(served);
     let mut draining = pin!(connection.draining());
     let mut watch = Watch::new(&connection.worker, &pulse);
     let mut drained = false;
     loop {
         tokio::select! {
+            biased;
             ended = &mut served => {
                 if let Err(error) = ended {
                     connection.worker.shared.telemetry.bad_inputs.count_error(Sender::Client, &error);
                     tracing::debug!(%error, "client's connection ended");
                 }
+                return;
+            }
+            // After it: what it has written goes out.
+            error = poll_fn(|cx| sending.poll(cx)) => {
+                tracing::debug!(%error, "client's connection ended");
                 return;
             }
             () = &mut draining, if !drained => {

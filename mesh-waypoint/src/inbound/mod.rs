@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 mod arrival;
 mod flow;
+mod gather;
 mod http;
 mod pulse;
 mod sniff;

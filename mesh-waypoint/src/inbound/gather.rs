@@ -1,0 +1,252 @@
+//! What a client's HTTP/2 connection writes, gathered until its thread has nothing else to do.
+//!
+//! h2 writes each frame of data of 1 KiB or more by itself, and flushes whenever one stream has something to say. Of what several
+//! streams say at once a write each is most of what a request costs; here it is one for all of them, and one record of TLS.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::yield_now,
+};
+
+/// Octets that are gathered: more are written at once. It is the most that one record of TLS takes, and a frame of HTTP/2 that is
+/// larger than nobody allowed.
+const GATHERED: usize = 16 << 10;
+
+/// A stream that is told a flush is done as long as little is gathered. [`Sending`] does it in its stead.
+pub(super) struct Gathered<S>(Rc<RefCell<Gather<S>>>);
+
+/// What is gathered, on its way to the client.
+pub(super) struct Sending<S> {
+    gather: Rc<RefCell<Gather<S>>>,
+    turn: Arc<Turn>,
+}
+
+struct Gather<S> {
+    stream: S,
+    /// Empty, and without memory, as long as nothing waits.
+    waiting: Vec<u8>,
+    /// How many of those were written.
+    written: usize,
+    /// The client has not taken all that was sent.
+    is_blocked: bool,
+}
+
+/// The moment at which a thread has nothing else to do.
+#[derive(Default)]
+struct Turn {
+    is_asked_for: AtomicBool,
+    has_come: AtomicBool,
+    connection: Mutex<Option<Waker>>,
+}
+
+/// A stream of which small writes are gathered, and what sends them: poll it whenever whoever writes has nothing more to write.
+pub(super) fn gathered<S>(stream: S) -> (Gathered<S>, Sending<S>) {
+    let gather = Gather { stream, waiting: Vec::new(), written: 0, is_blocked: false };
+    let gather = Rc::new(RefCell::new(gather));
+    (Gathered(gather.clone()), Sending { gather, turn: Arc::default() })
+}
+
+impl<S: AsyncWrite + Unpin> Sending<S> {
+    /// Sends what is gathered, once the other tasks of this thread have had their turn. Ready only if that fails.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let mut gather = self.gather.borrow_mut();
+        // What the client does not take is tried again whenever it takes something.
+        if !gather.is_blocked && (gather.waiting.is_empty() || !self.turn.comes(cx)) {
+            return Poll::Pending;
+        }
+        match gather.poll_send(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Turn {
+    /// Whether the moment has come; if nobody asked for it yet, it is asked for.
+    fn comes(self: &Arc<Self>, cx: &Context<'_>) -> bool {
+        if self.has_come.swap(false, Ordering::AcqRel) {
+            return true;
+        }
+        if !self.is_asked_for.swap(true, Ordering::AcqRel) {
+            *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+            let waker = Waker::from(self.clone());
+            // The runtime keeps the waker of a task that yields until no other task is ready and the sockets were looked at.
+            let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
+        }
+        false
+    }
+}
+
+impl Wake for Turn {
+    fn wake(self: Arc<Self>) {
+        self.is_asked_for.store(false, Ordering::Release);
+        self.has_come.store(true, Ordering::Release);
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+        connection.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Gather<S> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_blocked = true;
+        while self.written < self.waiting.len() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.waiting[self.written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.written += count,
+            }
+        }
+        (self.waiting, self.written) = (Vec::new(), 0);
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.is_blocked = false;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.waiting.len() + bytes.len() > GATHERED && !self.waiting.is_empty() {
+            ready!(self.poll_send(cx))?;
+        }
+        if bytes.len() >= GATHERED {
+            return Pin::new(&mut self.stream).poll_write(cx, bytes);
+        }
+        if self.waiting.capacity() == 0 {
+            self.waiting.reserve_exact(GATHERED);
+        }
+        self.waiting.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, into)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let gather = &mut *self.0.borrow_mut();
+        if gather.waiting.is_empty() {
+            return Pin::new(&mut gather.stream).poll_flush(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let gather = &mut *self.0.borrow_mut();
+        ready!(gather.poll_send(cx))?;
+        Pin::new(&mut gather.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::poll_fn};
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+        join, select,
+    };
+
+    use super::*;
+
+    /// Counts what is written to it.
+    struct Counting(Rc<Cell<usize>>, Vec<u8>);
+
+    impl AsyncWrite for Counting {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.0.set(self.0.get() + 1);
+            self.1.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_and_flushed_by_turns_leaves_by_one_write() {
+        let count = Rc::new(Cell::new(0));
+        let (mut gathered, sending) = gathered(Counting(count.clone(), Vec::new()));
+        let written = async {
+            for part in [b"one", b"two", b"six"] {
+                gathered.write_all(part).await.unwrap();
+                gathered.flush().await.unwrap();
+            }
+            assert_eq!(count.get(), 0);
+            while count.get() == 0 {
+                yield_now().await;
+            }
+        };
+        select! {
+            biased;
+            () = written => {}
+            error = poll_fn(|cx| sending.poll(cx)) => panic!("{error}"),
+        }
+        assert_eq!((count.get(), &*sending.gather.borrow().stream.1), (1, &b"onetwosix"[..]));
+        assert_eq!(sending.gather.borrow().waiting.capacity(), 0);
+    }
+
+    async fn carried(mut gathered: Gathered<DuplexStream>, sending: Sending<DuplexStream>, mut client: DuplexStream) {
+        let sent: Vec<u8> = (0..100_000_u32).flat_map(u32::to_be_bytes).collect();
+        let write = async {
+            for part in sent.chunks(1_500) {
+                gathered.write_all(part).await.unwrap();
+                gathered.flush().await.unwrap();
+                assert!(gathered.0.borrow().waiting.len() <= GATHERED);
+            }
+            gathered.shutdown().await.unwrap();
+            drop(gathered);
+        };
+        let send = async {
+            select! {
+                biased;
+                () = write => {}
+                error = poll_fn(|cx| sending.poll(cx)) => panic!("{error}"),
+            }
+            drop(sending);
+        };
+        let mut came = Vec::new();
+        let (_, read) = join!(send, client.read_to_end(&mut came));
+        assert!(read.is_ok() && came == sent);
+    }
+
+    #[tokio::test]
+    async fn all_arrives_in_order_however_little_the_client_takes_at_once() {
+        for room in [7, 1 << 10, 1 << 20] {
+            let (ours, client) = duplex(room);
+            let (gathered, sending) = gathered(ours);
+            carried(gathered, sending, client).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_gone_is_an_error_of_who_sends() {
+        let (ours, client) = duplex(16);
+        let (mut gathered, sending) = gathered(ours);
+        drop(client);
+        gathered.write_all(b"anybody there").await.unwrap();
+        let error = poll_fn(|cx| sending.poll(cx)).await;
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}
