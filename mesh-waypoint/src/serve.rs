@@ -23,7 +23,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -45,6 +45,9 @@ use crate::{
 const MAX_CONNECTIONS: usize = 16_384;
 /// Pause after accept() failed for lack of memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a gateway takes new connections after SIGTERM, and lets those stay that nothing is under way on, where it has that much
+/// time: load balancers have to hear first that it is not ready. Istio's gateways have as long.
+const LAME_DUCK: Duration = Duration::from_secs(5);
 /// How often the end of the last tunnel is looked for while draining.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
@@ -92,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) names: Names,
     /// True once no more shall begin.
     pub(crate) draining: watch::Sender<bool>,
+    /// How long idle connections of clients stay from then on, and a gateway takes new ones.
+    pub(crate) lame_duck: Duration,
     /// Connections being served.
     pub(crate) connections: AtomicUsize,
 }
@@ -147,14 +152,29 @@ pub(crate) async fn run(args: ServeArgs, control: LogControl, log: Log) -> anyho
         );
     };
     tokio::pin!(background);
-    tokio::select! {
-        () = accept(listener, &shared, &workers, Door::Tunnel) => {}
-        () = listeners::follow(&shared, address, &workers) => {}
-        () = &mut background => {}
-        stopped = told_to_stop() => stopped?,
+    let deadline;
+    {
+        let from_outside = listeners::follow(&shared, address, &workers);
+        tokio::pin!(from_outside);
+        tokio::select! {
+            () = accept(listener, &shared, &workers, Door::Tunnel) => {}
+            () = &mut from_outside => {}
+            () = &mut background => {}
+            stopped = told_to_stop() => stopped?,
+        }
+        // Nodes turn to another replica where nobody listens; who is outside knows of no other until its load balancer does.
+        shared.draining.send_replace(true);
+        deadline = Instant::now() + drain_time;
+        let is_gateway = shared.listeners.borrow().ports().next().is_some();
+        tokio::select! {
+            () = &mut from_outside => {}
+            () = &mut background => {}
+            () = sleep(shared.lame_duck), if is_gateway => {}
+            () = std::future::ready(()), if !is_gateway => {}
+        }
     }
     tokio::select! {
-        () = drain(&shared, drain_time) => {}
+        () = drain(&shared, deadline) => {}
         () = &mut background => {}
     }
     if let Some(workers) = Arc::into_inner(workers) {
@@ -218,6 +238,7 @@ async fn share(
         limit_book: LimitBook::default(),
         clusters: SharedClusters::default(),
         draining: watch::Sender::new(false),
+        lame_duck: LAME_DUCK.min(args.drain_time / 2),
         connections: AtomicUsize::new(0),
     };
     Ok((shared, exporter))
@@ -294,10 +315,8 @@ pub(crate) async fn accept(listener: TcpListener, shared: &Shared, workers: &Wor
     }
 }
 
-/// The listener is closed already, so that nodes turn to other replicas; tunnels get to end.
-async fn drain(shared: &Shared, patience: Duration) {
-    shared.draining.send_replace(true);
-    let deadline = Instant::now() + patience;
+/// Listeners are closed already; what is open gets to end.
+async fn drain(shared: &Shared, deadline: Instant) {
     tracing::info!(connections = shared.connections.load(Ordering::Relaxed), "waypoint draining");
     while shared.connections.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
         sleep_until((Instant::now() + DRAIN_LOOK).min(deadline)).await;

@@ -86,14 +86,35 @@ pub struct Config {
     pub changes: Arc<Changes>,
     /// What is to be said in objects' status, if it is wanted: the same value as before if nothing of it changed.
     pub statuses: Arc<Statuses>,
-    /// The Secrets that the replicas of Gateways show, as far as they are read: the same value if nothing of it changed.
-    pub secrets: Arc<NamedSecrets>,
+    /// The Secrets and ConfigMaps that the replicas of Gateways need, as far as they are read: the same value if nothing of it
+    /// changed.
+    pub named: Arc<NamedObjects>,
     /// The objects in force, if they are served to others.
     pub served: Ordered<Served>,
 }
 
-/// Secrets by namespace and name, by the Gateway whose replicas show them.
-pub type NamedSecrets = BTreeMap<Key, BTreeSet<Key>>;
+/// Objects of TLS by kind, namespace and name, by the Gateway whose replicas need them.
+pub type NamedObjects = BTreeMap<Key, BTreeSet<(NamedKind, Key)>>;
+
+/// A kind of which those objects are read that are named, and no others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NamedKind {
+    /// Certificates with their keys, or roots alone.
+    Secret,
+    /// Roots.
+    ConfigMap,
+}
+
+impl NamedKind {
+    /// As Kubernetes calls it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+        }
+    }
+}
 
 /// Reads a directory, or a single file, once.
 ///

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use mesh_core::l7::gateway::Credential;
 
+use serde_json::Value;
+
 use crate::finding::ObjectName;
 
 /// A Secret, as far as gateways use it.
@@ -43,6 +45,31 @@ impl Secret {
             Ok(Credential { name, chain, key: private_key(key)?, roots: roots.unwrap_or_else(|| Arc::from([])) })
         });
         credential.map_or_else(Self::Unusable, |credential| Self::Credential(Arc::new(credential)))
+    }
+}
+
+/// A ConfigMap with certificates of authorities (`ca.crt`; DER), or why there are none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaBundle(pub Result<Arc<[Arc<[u8]>]>, String>);
+
+impl CaBundle {
+    /// Whether a ConfigMap is one.
+    pub(crate) fn is_one(value: &Value) -> bool {
+        value.pointer("/data/ca.crt").is_some()
+    }
+
+    pub(crate) fn of(value: &Value) -> Self {
+        let text = value.pointer("/data/ca.crt").and_then(Value::as_str).unwrap_or_default();
+        let certificates = certificates(text.as_bytes(), "ca.crt").and_then(|certificates| {
+            let whole = |certificate: &Arc<[u8]>| certificate.first() == Some(&0x30);
+            // What is no DER at all is somebody's placeholder.
+            if certificates.iter().all(whole) {
+                Ok(certificates.into())
+            } else {
+                Err("ca.crt is no certificate".to_owned())
+            }
+        });
+        Self(certificates)
     }
 }
 

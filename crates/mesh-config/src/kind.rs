@@ -44,6 +44,8 @@ pub(crate) enum Kind {
     ServiceEntry,
     WorkloadEntry,
     Secret,
+    /// A ConfigMap with certificates of authorities.
+    CaBundle,
     Telemetry,
     MeshConfig,
     RateLimitPolicy,

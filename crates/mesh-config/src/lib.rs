@@ -32,8 +32,8 @@ mod translate;
 mod watch;
 
 pub use code::{Code, Severity};
-pub use config::{Config, Credentials, NamedSecrets, Options, load};
-pub use credential::Secret;
+pub use config::{Config, Credentials, NamedKind, NamedObjects, Options, load};
+pub use credential::{CaBundle, Secret};
 pub use directory::DirectoryError;
 pub use finding::{Finding, ObjectName, Origin};
 pub use gateway_api::{

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use serde::Deserialize;
 
-use crate::credential::Secret;
+use crate::credential::{CaBundle, Secret};
 use crate::finding::{ObjectName, Origin};
 use crate::gateway_api::{ConnectionRoute, Gateway, ReferenceGrant, Route};
 use crate::istio::{
@@ -100,6 +100,8 @@ pub struct ObjectSet {
     pub workload_entries: BTreeMap<Key, Located<WorkloadEntry>>,
     /// Secrets.
     pub secrets: BTreeMap<Key, Located<Secret>>,
+    /// ConfigMaps with certificates of authorities.
+    pub ca_bundles: BTreeMap<Key, Located<CaBundle>>,
     /// Telemetries.
     pub telemetries: BTreeMap<Key, Located<Telemetry>>,
     /// RateLimitPolicies.
@@ -134,6 +136,7 @@ pub(crate) enum Object {
     ServiceEntry(Arc<ServiceEntry>),
     WorkloadEntry(Arc<WorkloadEntry>),
     Secret(Arc<Secret>),
+    CaBundle(Arc<CaBundle>),
     MeshConfig(Arc<MeshConfig>),
     Telemetry(Arc<Telemetry>),
     RateLimitPolicy(Arc<LimitSource>),
@@ -210,6 +213,7 @@ impl ObjectSet {
                 swap(&mut self.workload_entries, id, key, Some((place, it)), Object::WorkloadEntry)
             }
             Object::Secret(it) => swap(&mut self.secrets, id, key, Some((place, it)), Object::Secret),
+            Object::CaBundle(it) => swap(&mut self.ca_bundles, id, key, Some((place, it)), Object::CaBundle),
             Object::Telemetry(it) => swap(&mut self.telemetries, id, key, Some((place, it)), Object::Telemetry),
             Object::RateLimitPolicy(it) => {
                 swap(&mut self.rate_limit_policies, id, key, Some((place, it)), Object::RateLimitPolicy)
@@ -248,6 +252,7 @@ impl ObjectSet {
             Kind::ServiceEntry => swap(&mut self.service_entries, id, key, None, Object::ServiceEntry),
             Kind::WorkloadEntry => swap(&mut self.workload_entries, id, key, None, Object::WorkloadEntry),
             Kind::Secret => swap(&mut self.secrets, id, key, None, Object::Secret),
+            Kind::CaBundle => swap(&mut self.ca_bundles, id, key, None, Object::CaBundle),
             Kind::Telemetry => swap(&mut self.telemetries, id, key, None, Object::Telemetry),
             Kind::RateLimitPolicy => swap(&mut self.rate_limit_policies, id, key, None, Object::RateLimitPolicy),
             Kind::EnvoyFilter => swap(&mut self.envoy_filters, id, key, None, Object::EnvoyFilter),
@@ -324,6 +329,7 @@ impl Object {
             Self::ServiceEntry(_) => Kind::ServiceEntry,
             Self::WorkloadEntry(_) => Kind::WorkloadEntry,
             Self::Secret(_) => Kind::Secret,
+            Self::CaBundle(_) => Kind::CaBundle,
             Self::MeshConfig(_) => Kind::MeshConfig,
             Self::Telemetry(_) => Kind::Telemetry,
             Self::RateLimitPolicy(_) => Kind::RateLimitPolicy,

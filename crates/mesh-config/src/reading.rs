@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::code::Code;
-use crate::credential::Secret;
+use crate::credential::{CaBundle, Secret};
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::gateway_api::{Gateway, ReferenceGrant, connection_route, grpc_route, http_route};
 use crate::istio::{
@@ -74,7 +74,11 @@ pub(crate) fn read(value: Value, origin: Origin, limits: &Limits) -> Reading {
     match treatment {
         Treatment::Ignored => Reading::Nothing(None),
         Treatment::Read(Kind::Secret) if !limits.credentials => Reading::Nothing(None),
-        Treatment::Read(Kind::MeshConfig) if !MeshConfig::is_named(&name, limits) => Reading::Nothing(None),
+        Treatment::Read(Kind::MeshConfig) if !MeshConfig::is_named(&name, limits) => {
+            // Others matter to those who read Secrets, where they have roots.
+            let has_roots = limits.credentials && CaBundle::is_one(&value) && !name.name.is_empty();
+            if has_roots { typed(Kind::CaBundle, value, name, origin, limits) } else { Reading::Nothing(None) }
+        }
         Treatment::NotEnforced => {
             let message = format!("{kind} of {api_version} has no effect yet");
             Reading::Nothing(Some(finding(Code::NotEnforced, message)))
@@ -223,6 +227,7 @@ fn object(kind: Kind, value: &Value, name: &ObjectName) -> Result<Object, Flaw> 
         Kind::ServiceEntry => Object::ServiceEntry(ServiceEntry::read(value.clone(), name)?.into()),
         Kind::WorkloadEntry => Object::WorkloadEntry(WorkloadEntry::read(value.clone())?.into()),
         Kind::Secret => Object::Secret(secret(value, name)?.into()),
+        Kind::CaBundle => Object::CaBundle(CaBundle::of(value).into()),
         Kind::Telemetry => Object::Telemetry(Telemetry::read(value.clone(), name)?.into()),
         Kind::RateLimitPolicy => Object::RateLimitPolicy(read_rate_limit_policy(value.clone(), name)?.into()),
         Kind::EnvoyFilter => Object::EnvoyFilter(read_envoy_filter(value.clone(), name)?.into()),

@@ -71,7 +71,8 @@ impl ObjectName {
 /// What is told of a value that is read; none of a Secret.
 pub(crate) fn told(kind: Kind, value: &Value) -> Option<Arc<str>> {
     let keep = match kind {
-        Kind::Secret => return None,
+        // Who has TLS end, or begins it, reads these itself.
+        Kind::Secret | Kind::CaBundle => return None,
         Kind::Namespace => NAMESPACE,
         Kind::Node => NODE,
         Kind::ServiceAccount => PRESENCE,
@@ -85,7 +86,7 @@ pub(crate) fn told(kind: Kind, value: &Value) -> Option<Arc<str>> {
 
 /// What is told of a value that cannot be read: what is wrong with it may be anywhere.
 pub(crate) fn told_whole(kind: Kind, value: &Value) -> Option<Arc<str>> {
-    (kind != Kind::Secret).then(|| written(value, &Keep::All))?
+    (!matches!(kind, Kind::Secret | Kind::CaBundle)).then(|| written(value, &Keep::All))?
 }
 
 /// What is told of an object of which the name is all that is known: whoever reads it finds it broken.
@@ -112,10 +113,22 @@ enum Keep {
     All,
     /// Of a mapping these fields.
     Fields(&'static [(&'static str, Keep)]),
+    /// The same, and nothing of a mapping that has none of them.
+    Some(&'static [(&'static str, Keep)]),
     /// Of a list this of each element.
     Each(&'static Keep),
     /// Of a Pod's conditions what says whether it is ready: that it has conditions at all does, too.
     Conditions,
+}
+
+impl Keep {
+    /// Whether something is kept of a value.
+    fn has_any_of(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Some(fields), Value::Object(map)) => fields.iter().any(|(name, _)| map.contains_key(*name)),
+            _ => true,
+        }
+    }
 }
 
 use Keep::{All, Conditions, Each, Fields};
@@ -220,7 +233,7 @@ const POD: Keep = Fields(&[
             NAMES[1],
             ("uid", All),
             ("labels", All),
-            ("annotations", Fields(&[("proxy.istio.io/config", All)])),
+            ("annotations", Keep::Some(&[("proxy.istio.io/config", All)])),
             ("ownerReferences", Each(&Fields(&[("kind", All), NAME, ("controller", All)]))),
         ]),
     ),
@@ -243,10 +256,10 @@ struct Kept<'a>(&'a Value, &'a Keep);
 impl Serialize for Kept<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match (self.1, self.0) {
-            (Fields(fields), Value::Object(map)) => {
+            (Fields(fields) | Keep::Some(fields), Value::Object(map)) => {
                 let mut written = serializer.serialize_map(None)?;
                 for (name, keep) in *fields {
-                    if let Some(value) = map.get(*name) {
+                    if let Some(value) = map.get(*name).filter(|value| keep.has_any_of(value)) {
                         written.serialize_entry(name, &Kept(value, keep))?;
                     }
                 }

@@ -41,7 +41,7 @@ fn of_a_secret_nothing_is_served() {
     let gateways = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/gateways");
     let options = Options { credentials: mesh_config::Credentials::Everybodys, ..serving() };
     let config = load(&gateways, &options).unwrap();
-    assert!(!config.secrets.is_empty());
+    assert!(!config.named.is_empty());
     for served in config.served.iter() {
         assert!(!served.path().contains("Secret"), "{}", served.path());
         assert!(!served.source.object.contains("tls.key") && !served.source.object.contains("\"kind\":\"Secret\""));

@@ -8,8 +8,8 @@ mod client;
 mod deletion;
 mod events;
 mod kind_watch;
+mod named_watch;
 mod read;
-mod secret_watch;
 mod source;
 
 pub use client::{ClientError, client};

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::kind_watch::{self, Told};
-use crate::secret_watch::SecretWatches;
+use crate::named_watch::NamedWatches;
 
 /// What may be told and not yet taken. A list of any length passes through this, so that memory is bounded by what is kept.
 const QUEUE: usize = 256;
@@ -65,7 +65,7 @@ struct Follower {
     kinds: Vec<(ReadKind, Progress)>,
     objects: Option<LiveObjects>,
     told: mpsc::Receiver<(usize, Told)>,
-    secrets: SecretWatches,
+    named: NamedWatches,
     /// Held so that they end with this.
     _watches: JoinSet<()>,
 }
@@ -79,8 +79,8 @@ impl Follower {
             watches.spawn(kind_watch::run(client.clone(), index, kind.clone(), sender.clone()));
         }
         // Told of by name, behind all kinds.
-        let secrets = SecretWatches::new(client.clone(), kinds.len(), sender);
-        Self { kinds, objects: Some(LiveObjects::new(options)), told, secrets, _watches: watches }
+        let named = NamedWatches::new(client.clone(), kinds.len(), sender);
+        Self { kinds, objects: Some(LiveObjects::new(options)), told, named, _watches: watches }
     }
 
     /// Waits until something is told, and then until nothing more is for a moment. Dropped half way, it loses nothing.
@@ -95,7 +95,7 @@ impl Follower {
 
     fn take(&mut self, kind: usize, told: Told) {
         let Some(objects) = self.objects.as_mut() else { return };
-        let Some((kind, progress)) = self.kinds.get_mut(kind) else { return take_secret(objects, told) };
+        let Some((kind, progress)) = self.kinds.get_mut(kind) else { return take_named(objects, told) };
         match told {
             Told::Begin => progress.listed = Some(HashSet::new()),
             Told::Listed(name, value) => {
@@ -106,7 +106,7 @@ impl Follower {
             }
             Told::Complete => {
                 if let Some(listed) = progress.listed.take() {
-                    objects.retain(kind.group, kind.kind, &listed);
+                    forget_others(objects, kind, &listed);
                 }
                 progress.settled = true;
             }
@@ -117,7 +117,7 @@ impl Follower {
                     tracing::info!(kind = kind.kind, group = kind.group, "the cluster does not know this kind yet");
                 }
             }
-            Told::AllGone => objects.retain(kind.group, kind.kind, &HashSet::new()),
+            Told::AllGone => forget_others(objects, kind, &HashSet::new()),
         }
     }
 
@@ -134,7 +134,7 @@ impl Follower {
         });
         match done.await {
             Ok((mut objects, config)) => {
-                for name in self.secrets.follow(&config.secrets) {
+                for name in self.named.follow(&config.named) {
                     objects.remove(&name);
                 }
                 self.objects = Some(objects);
@@ -149,11 +149,25 @@ impl Follower {
     }
 }
 
-fn take_secret(objects: &mut LiveObjects, told: Told) {
+/// Forgets what a list of a kind does not have; of a kind of which one is read, that one alone: the others are told of by name.
+fn forget_others(objects: &mut LiveObjects, kind: &ReadKind, listed: &HashSet<ObjectName>) {
+    let Some((namespace, name)) = &kind.only else { return objects.retain(kind.group, kind.kind, listed) };
+    let only = ObjectName {
+        group: kind.group.to_owned(),
+        kind: kind.kind.to_owned(),
+        namespace: Some(namespace.clone()),
+        name: (*name).to_owned(),
+    };
+    if !listed.contains(&only) {
+        objects.remove(&only);
+    }
+}
+
+fn take_named(objects: &mut LiveObjects, told: Told) {
     match told {
         Told::Changed(name, value) => objects.apply(name, value),
         Told::Gone(name) => objects.remove(&name),
-        // Of one Secret nothing else is told.
+        // Of one object nothing else is told.
         Told::Begin | Told::Listed(..) | Told::Complete | Told::Unknown | Told::AllGone => {}
     }
 }

@@ -1,6 +1,6 @@
-//! Lets the proxies of Gateways read the Secrets that their listeners name, each by its name, and no other Secret.
+//! Lets the proxies of Gateways read the Secrets and ConfigMaps that they need, each by its name, and no others.
 //!
-//! A Secret may be in another namespace than the Gateway, and its Role is where it is: no owner takes it away, so this does.
+//! One may be in another namespace than the Gateway, and its Role is where it is: no owner takes it away, so this does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use k8s_openapi::api::rbac::v1::{Role as RbacRole, RoleBinding};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
-use mesh_config::{Config, Key};
-use serde_json::json;
+use mesh_config::{Config, Key, NamedKind};
+use serde_json::{Value, json};
 
 use super::Gateways;
 use super::manifest::{MANAGED, MANAGED_BY_US};
@@ -23,14 +23,14 @@ const NOT_FOUND: u16 = 404;
 /// Pause before what was not written is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(3);
 
-/// Who may read what: by namespace of the Secrets and the Role's name.
+/// Who may read what: by namespace of the objects and the Role's name.
 type Rights = BTreeMap<(String, String), Right>;
 
-/// An account, and the Secrets that it may read.
+/// An account, and the objects that it may read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Right {
     account: (String, String),
-    secrets: BTreeSet<String>,
+    objects: BTreeMap<NamedKind, BTreeSet<String>>,
 }
 
 /// Follows what Gateways name until dropped.
@@ -44,7 +44,7 @@ pub(super) async fn follow(gateways: &Gateways) {
             failed = done.is_err();
             match done {
                 Ok(()) => given = Some(wanted),
-                Err(error) => tracing::error!(%error, "which Secrets proxies may read is not as it should be"),
+                Err(error) => tracing::error!(%error, "what proxies may read of TLS is not as it should be"),
             }
         }
         tokio::select! {
@@ -57,16 +57,16 @@ pub(super) async fn follow(gateways: &Gateways) {
 
 fn wanted(gateways: &Gateways, config: &Config) -> Rights {
     let mut rights = Rights::new();
-    for ((namespace, name), secrets) in &*config.secrets {
+    for ((namespace, name), named) in &*config.named {
         let key: Key = (Arc::clone(namespace), Arc::clone(name));
         let Some(class) = config.statuses.gateways.get(&key).map(|status| &status.class) else { continue };
         let Some(role) = gateways.classes.role(class) else { continue };
         let account = made_name((name, class), role);
-        for (at, secret) in secrets {
+        for (kind, (at, object)) in named {
             let right = rights.entry((at.to_string(), format!("mesh:{namespace}:{account}"))).or_insert_with(|| {
-                Right { account: (namespace.to_string(), account.clone()), secrets: BTreeSet::new() }
+                Right { account: (namespace.to_string(), account.clone()), objects: BTreeMap::new() }
             });
-            right.secrets.insert(secret.to_string());
+            right.objects.entry(*kind).or_default().insert(object.to_string());
         }
     }
     rights
@@ -75,15 +75,13 @@ fn wanted(gateways: &Gateways, config: &Config) -> Rights {
 async fn give(gateways: &Gateways, rights: &Rights) -> Result<(), kube::Error> {
     let client = &gateways.client;
     let parameters = PatchParams::apply(MANAGER).force();
-    for ((namespace, name), Right { account, secrets }) in rights {
+    for ((namespace, name), Right { account, objects }) in rights {
         let metadata = json!({"name": name, "namespace": namespace, "labels": {MANAGED: MANAGED_BY_US}});
         let role = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "Role",
             "metadata": metadata,
-            "rules": [{
-                "apiGroups": [""], "resources": ["secrets"], "resourceNames": secrets, "verbs": ["get", "list", "watch"],
-            }],
+            "rules": objects.iter().map(|(kind, names)| rule(*kind, names)).collect::<Vec<_>>(),
         });
         let binding = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -106,6 +104,14 @@ async fn give(gateways: &Gateways, rights: &Rights) -> Result<(), kube::Error> {
         }
     }
     take_back(gateways, rights).await
+}
+
+fn rule(kind: NamedKind, names: &BTreeSet<String>) -> Value {
+    let resource = match kind {
+        NamedKind::Secret => "secrets",
+        NamedKind::ConfigMap => "configmaps",
+    };
+    json!({"apiGroups": [""], "resources": [resource], "resourceNames": names, "verbs": ["get", "list", "watch"]})
 }
 
 /// Removes what nobody needs any more.

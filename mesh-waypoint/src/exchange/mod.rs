@@ -66,6 +66,9 @@ pub(crate) async fn serve(connection: Rc<Connection>, request: Request<Incoming>
         response
     });
     added.iter().for_each(|changes| changes.write_response(response.headers_mut()));
+    if is_http1 && connection.is_parting() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     ledger.note_status(response.status().as_u16());
     ledger.note_grpc(response.headers());
     response

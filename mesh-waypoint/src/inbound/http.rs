@@ -20,7 +20,7 @@ use mesh_core::telemetry::Told;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::spawn_local,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -64,6 +64,8 @@ pub(crate) struct Connection {
     upgrade: RefCell<Option<Upgrade>>,
     /// No request has come yet.
     fresh: Cell<bool>,
+    /// No further request shall come.
+    parting: Cell<bool>,
     pulse: Rc<Pulse>,
     _counted: Counted,
 }
@@ -71,7 +73,20 @@ pub(crate) struct Connection {
 impl Connection {
     fn new(worker: Rc<Worker>, arrival: Arrival, pulse: &Rc<Pulse>) -> Rc<Self> {
         let (upgrade, fresh, pulse, arrival) = (RefCell::default(), Cell::new(true), pulse.clone(), Rc::new(arrival));
-        Rc::new(Self { _counted: Counted::one(&worker), worker, arrival, upgrade, fresh, pulse })
+        Rc::new(Self {
+            _counted: Counted::one(&worker),
+            worker,
+            arrival,
+            upgrade,
+            fresh,
+            parting: Cell::new(false),
+            pulse,
+        })
+    }
+
+    /// Whether the client is to be told that no further request shall come.
+    pub(crate) fn is_parting(&self) -> bool {
+        self.parting.get() && self.upgrade.borrow().is_none()
     }
 
     /// A request begins.
@@ -139,12 +154,18 @@ pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Pr
     });
     let mut served = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(stream, service);
     let mut draining = pin!(connection.draining());
+    let mut idle = pin!(sleep(Duration::ZERO));
     let mut watch = Watch::new(&connection.worker, &pulse);
     let mut drained = false;
     let ended = loop {
         tokio::select! {
             ended = poll_fn(|cx| served.poll_without_shutdown(cx)) => break ended,
-            () = &mut draining, if !drained => {
+            // To end it at once would lose the request that is on its way: the client hears of it by the next answer.
+            () = &mut draining, if !connection.parting.get() => {
+                connection.parting.set(true);
+                idle.as_mut().reset(Instant::now() + connection.worker.shared.lame_duck);
+            }
+            () = &mut idle, if connection.parting.get() && !drained => {
                 drained = true;
                 std::pin::Pin::new(&mut served).graceful_shutdown();
             }

@@ -16,10 +16,10 @@ use mesh_core::{
         gateway::{Listener, PortListeners, Tls},
     },
 };
-use rustls::ServerConfig;
 
 pub(crate) use self::serve::serve;
 pub(crate) use self::sockets::follow;
+use self::tls::Ending;
 use crate::args::GatewayName;
 
 /// Which pod this is, as far as that is known.
@@ -51,7 +51,7 @@ pub(crate) struct Port {
     /// Its listeners.
     pub(crate) listeners: PortListeners,
     /// How TLS ends, for each of them; none where it does not, or cannot.
-    configs: Vec<Option<Arc<ServerConfig>>>,
+    configs: Vec<Option<Arc<Ending>>>,
 }
 
 impl Own {
@@ -95,7 +95,7 @@ impl Listeners {
         self.ports.values()
     }
 
-    fn config(&self, listener: &Listener) -> Option<Arc<ServerConfig>> {
+    fn config(&self, listener: &Listener) -> Option<Arc<Ending>> {
         let port = self.ports.get(&listener.port)?;
         let same = |known: &Arc<Listener>| known.tls == listener.tls && known.name == listener.name;
         let index = port.listeners.all().iter().position(same)?;
@@ -105,16 +105,16 @@ impl Listeners {
 
 impl Port {
     /// How TLS ends at a listener.
-    fn config(&self, listener: &Arc<Listener>) -> Option<&Arc<ServerConfig>> {
+    fn config(&self, listener: &Arc<Listener>) -> Option<&Arc<Ending>> {
         let index = self.listeners.all().iter().position(|known| Arc::ptr_eq(known, listener))?;
         self.configs.get(index)?.as_ref()
     }
 }
 
-fn config(listener: &Listener) -> Option<Arc<ServerConfig>> {
+fn config(listener: &Listener) -> Option<Arc<Ending>> {
     let Tls::Terminate(termination) = &listener.tls else { return None };
-    match tls::server_config(termination) {
-        Ok(config) => Some(Arc::new(config)),
+    match tls::ending(termination) {
+        Ok(ending) => Some(Arc::new(ending)),
         Err(error) => {
             tracing::error!(gateway = %listener.gateway, listener = %listener.name, %error, "TLS cannot end here");
             None

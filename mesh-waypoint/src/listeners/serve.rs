@@ -115,12 +115,11 @@ async fn secured(
     if listener.tls == Tls::Passthrough {
         return carry(worker, stream, (from, None), listener, entrance).await;
     }
-    let Some(config) = port.config(listener) else { return refuse(stream).await };
-    let handshake = TlsAcceptor::from(config.clone()).accept(stream);
+    let Some(ending) = port.config(listener) else { return refuse(stream).await };
+    let handshake = TlsAcceptor::from(ending.config.clone()).accept(stream);
     match timeout(HANDSHAKE, handshake).await? {
         Ok(stream) => {
-            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-            let shown = shown.and_then(client_certificate::describe);
+            let shown = ending.client(stream.get_ref().1).and_then(client_certificate::describe);
             carry(worker, stream, (from, shown), listener, entrance).await
         }
         Err(error) => {

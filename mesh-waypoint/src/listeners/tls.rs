@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use mesh_core::l7::gateway::{ClientCertificates, Credential, Termination};
 use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer},
-    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
+    server::{
+        ClientHello, ResolvesServerCert, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
@@ -32,8 +36,27 @@ pub(super) enum TlsError {
     Tls(#[from] rustls::Error),
 }
 
+/// How TLS ends at a listener.
+#[derive(Debug)]
+pub(super) struct Ending {
+    /// What its handshakes go by.
+    pub(super) config: Arc<ServerConfig>,
+    /// Whose clients' certificates are believed, where a handshake takes any.
+    believed: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl Ending {
+    /// The certificate that a client has shown, if it is believed.
+    pub(super) fn client<'a>(&self, session: &'a ServerConnection) -> Option<&'a CertificateDer<'static>> {
+        let (own, issuers) = session.peer_certificates()?.split_first()?;
+        let believe =
+            |verifier: &Arc<dyn ClientCertVerifier>| verifier.verify_client_cert(own, issuers, UnixTime::now()).is_ok();
+        self.believed.as_ref().is_none_or(believe).then_some(own)
+    }
+}
+
 /// What a listener's handshakes go by.
-pub(super) fn server_config(termination: &Termination) -> Result<ServerConfig, TlsError> {
+pub(super) fn ending(termination: &Termination) -> Result<Ending, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let keys = termination.credentials.iter().map(|credential| certified(credential, &provider));
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
@@ -42,13 +65,16 @@ pub(super) fn server_config(termination: &Termination) -> Result<ServerConfig, T
     }
     let versions = if termination.only_tls13 { &[&TLS13][..] } else { &[&TLS13, &TLS12] };
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions)?;
-    let builder = match verifier(&termination.clients, &provider)? {
+    let verifier = verifier(&termination.clients, &provider)?;
+    let believed = verifier.clone().filter(|_| matches!(termination.clients, ClientCertificates::Any(_)));
+    let builder = match verifier {
+        Some(_) if believed.is_some() => builder.with_client_cert_verifier(Arc::new(Anybodys(provider))),
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(Credentials(keys)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    Ok(Ending { config: Arc::new(config), believed })
 }
 
 fn certified(credential: &Credential, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
@@ -65,7 +91,7 @@ fn verifier(
     let (given, required) = match clients {
         ClientCertificates::NotAsked => return Ok(None),
         ClientCertificates::Required(roots) => (roots, true),
-        ClientCertificates::Optional(roots) => (roots, false),
+        ClientCertificates::Optional(roots) | ClientCertificates::Any(roots) => (roots, false),
     };
     let mut roots = RootCertStore::empty();
     for root in given.iter() {
@@ -74,6 +100,51 @@ fn verifier(
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
     let builder = if required { builder } else { builder.allow_unauthenticated() };
     builder.build().map(Some).map_err(|error| TlsError::Roots(error.to_string()))
+}
+
+/// Takes any certificate, and none, as somebody has asked for (`AllowInsecureFallback`): who has its key has it, and that is all.
+#[derive(Debug)]
+struct Anybodys(Arc<CryptoProvider>);
+
+impl ClientCertVerifier for Anybodys {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _own: &CertificateDer<'_>,
+        _issuers: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// Several certificates for one name: the first whose key the client can verify.

@@ -7,7 +7,8 @@ use mesh_core::l7::topology::TopologyPart;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::listener::{AllowedNamespaces, Listener, RawListener};
+use super::listener::{AllowedNamespaces, Listener, ListenerProtocol, RawListener};
+use super::tls::{GatewayTls, RawGatewayTls};
 use crate::code::Code;
 use crate::finding::ObjectName;
 use crate::istio::{Age, Flaw, PROXY_CONFIG, ProxyConfig, Remark, decode, policy_name};
@@ -62,7 +63,7 @@ struct Spec {
     addresses: Option<Value>,
     infrastructure: Option<Value>,
     allowed_listeners: Option<Value>,
-    tls: Option<Value>,
+    tls: Option<RawGatewayTls>,
 }
 
 impl Gateway {
@@ -141,19 +142,21 @@ impl Spec {
     }
 
     fn ingress(self, namespace: &str, remarks: &mut Vec<Remark>) -> Result<Role, Flaw> {
-        for (field, given) in [("allowedListeners", self.allowed_listeners.is_some()), ("tls", self.tls.is_some())] {
-            if given {
-                let message = "it is not honoured";
-                remarks.push(Remark::new(Code::FieldNotHonoured, format!("spec.{field}"), message));
-            }
+        if self.allowed_listeners.is_some() {
+            remarks.push(Remark::new(Code::FieldNotHonoured, "spec.allowedListeners", "it is not honoured"));
         }
+        let tls = self.tls.map_or_else(|| Ok(GatewayTls::default()), |tls| tls.read(namespace, remarks))?;
         if self.listeners.len() > MAX_LISTENERS {
             let message = format!("{} listeners are more than {MAX_LISTENERS}", self.listeners.len());
             return Err(Flaw::value("spec.listeners", message));
         }
         let mut listeners = Vec::with_capacity(self.listeners.len());
         for (index, raw) in self.listeners.into_iter().enumerate() {
-            listeners.push(raw.read(&format!("spec.listeners[{index}]"), namespace, remarks));
+            let mut listener = raw.read(&format!("spec.listeners[{index}]"), namespace, remarks);
+            if listener.protocol == ListenerProtocol::Https {
+                listener.clients = tls.of_port(listener.port).cloned();
+            }
+            listeners.push(listener);
         }
         Ok(Role::Ingress(listeners))
     }

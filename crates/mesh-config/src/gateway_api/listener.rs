@@ -6,6 +6,7 @@ use mesh_core::policy::Selector;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::tls::ClientValidation;
 use crate::code::Code;
 use crate::istio::{Flaw, Remark};
 use crate::status::Refusal;
@@ -28,6 +29,8 @@ pub struct Listener {
     pub passthrough: bool,
     /// The certificates that it shows.
     pub certificates: Vec<SecretRef>,
+    /// Which certificates its clients show; none where they are not asked.
+    pub clients: Option<ClientValidation>,
     /// The namespaces whose routes may attach themselves.
     pub allowed: AllowedNamespaces,
     /// The kinds of routes that may.
@@ -216,6 +219,7 @@ impl RawListener {
             hostname: self.hostname.filter(|hostname| !hostname.is_empty()).map(|name| name.to_ascii_lowercase()),
             passthrough,
             certificates,
+            clients: None,
             allowed: allowed.unwrap_or(AllowedNamespaces::Same),
             kinds,
             refused: refused.into_iter().next(),
@@ -251,13 +255,12 @@ fn kinds(
 impl RawTls {
     /// The certificates that are shown where TLS ends here.
     fn read(self, field: &str, namespace: &str, remarks: &mut Vec<Remark>) -> Vec<SecretRef> {
-        for (name, given) in
-            [("options", self.options.is_some()), ("frontendValidation", self.frontend_validation.is_some())]
-        {
-            if given {
-                let message = "it is not honoured; Istio's Gateway has mode MUTUAL for clients' certificates";
-                remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{name}"), message));
-            }
+        let given = [
+            ("options", self.options.is_some(), "it is not honoured"),
+            ("frontendValidation", self.frontend_validation.is_some(), "the API has it at spec.tls.frontend"),
+        ];
+        for (name, _, message) in given.into_iter().filter(|(_, given, _)| *given) {
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{name}"), message));
         }
         self.certificate_refs.into_iter().map(|reference| reference.read(namespace)).collect()
     }

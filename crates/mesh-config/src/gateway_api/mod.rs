@@ -9,6 +9,7 @@ mod listener;
 mod reference;
 mod reference_grant;
 mod route;
+mod tls;
 
 pub use connection_route::ConnectionRoute;
 pub use gateway::{Gateway, Role};
@@ -17,3 +18,4 @@ pub use listener::{AllowedNamespaces, Listener, ListenerProtocol, SecretRef};
 pub use reference::{BackendRef, GatewayRef, Parent};
 pub use reference_grant::ReferenceGrant;
 pub use route::{Route, RouteRule};
+pub use tls::{ClientValidation, RootsRef};

@@ -103,8 +103,8 @@ impl Translator {
         conflicts::report_weights(objects, &mut findings);
         conflicts::report_listeners(objects, &gateways.all, &workloads, &mut findings);
         conflicts::report_shadows(objects, &gateways.all, &mut findings);
-        if *self.secrets != gateways.secrets {
-            self.secrets = Arc::new(gateways.secrets);
+        if *self.named != gateways.named {
+            self.named = Arc::new(gateways.named);
         }
         if self.options.statuses {
             let statuses = Statuses { gateways: gateways.statuses, routes: of_routes };

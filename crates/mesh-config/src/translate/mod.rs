@@ -39,7 +39,7 @@ use std::sync::Arc;
 use mesh_core::ordered::Ordered;
 use mesh_core::{Protocol, Snapshot, SpiffeId, WorkloadUid};
 
-use crate::config::{Config, NamedSecrets, Options};
+use crate::config::{Config, NamedObjects, Options};
 use crate::finding::Finding;
 use crate::kind::Kind;
 use crate::kubernetes::Pod;
@@ -73,7 +73,7 @@ pub(crate) struct Translator {
     dirty: Dirty,
     before: Before,
     statuses: Arc<Statuses>,
-    secrets: Arc<NamedSecrets>,
+    named: Arc<NamedObjects>,
     served: Ordered<Served>,
     current: Option<Arc<Config>>,
 }
@@ -193,7 +193,8 @@ impl Translator {
             | Kind::TlsRoute
             | Kind::TcpRoute
             | Kind::ReferenceGrant
-            | Kind::Secret => self.dirty.l7 = true,
+            | Kind::Secret
+            | Kind::CaBundle => self.dirty.l7 = true,
         }
     }
 
@@ -257,7 +258,7 @@ impl Translator {
                     && !served
                     && now.findings[..] == findings[..]
                     && Arc::ptr_eq(&now.statuses, &self.statuses)
-                    && Arc::ptr_eq(&now.secrets, &self.secrets) =>
+                    && Arc::ptr_eq(&now.named, &self.named) =>
             {
                 return Arc::clone(now);
             }
@@ -265,9 +266,9 @@ impl Translator {
         };
         let snapshot = Arc::new(self.snapshot.clone());
         let changes = Arc::new(changes);
-        let (statuses, secrets) = (Arc::clone(&self.statuses), Arc::clone(&self.secrets));
+        let (statuses, named) = (Arc::clone(&self.statuses), Arc::clone(&self.named));
         let served = self.served.clone();
-        let config = Arc::new(Config { snapshot, findings, generation, changes, statuses, secrets, served });
+        let config = Arc::new(Config { snapshot, findings, generation, changes, statuses, named, served });
         self.current = Some(Arc::clone(&config));
         config
     }

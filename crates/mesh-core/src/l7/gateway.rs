@@ -79,6 +79,8 @@ pub enum ClientCertificates {
     Required(Arc<[Arc<[u8]>]>),
     /// They may show one, issued under one of these roots (DER).
     Optional(Arc<[Arc<[u8]>]>),
+    /// They may show any; of those that are not issued under one of these roots (DER) nobody is told.
+    Any(Arc<[Arc<[u8]>]>),
 }
 
 /// A certificate and its key, as a Secret has them.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh_core::l7::gateway::Credential;
 
-use crate::config::{Credentials, NamedSecrets};
+use crate::config::{Credentials, NamedKind, NamedObjects};
 use crate::credential::Secret;
 use crate::object::{Key, ObjectSet};
 
@@ -15,7 +15,7 @@ pub(super) struct Keychain<'a> {
     /// The Gateway whose replicas show them.
     gateway: Key,
     is_read: bool,
-    named: &'a RefCell<NamedSecrets>,
+    named: &'a RefCell<NamedObjects>,
 }
 
 impl<'a> Keychain<'a> {
@@ -23,7 +23,7 @@ impl<'a> Keychain<'a> {
         objects: &'a ObjectSet,
         gateway: Key,
         credentials: &Credentials,
-        named: &'a RefCell<NamedSecrets>,
+        named: &'a RefCell<NamedObjects>,
     ) -> Self {
         let is_read = credentials.are_read_of((&gateway.0, &gateway.1));
         Self { objects, gateway, is_read, named }
@@ -61,9 +61,35 @@ impl<'a> Keychain<'a> {
         found.ok_or_else(|| format!("neither Secret {namespace}/{beside} nor {namespace}/{name} has a ca.crt"))
     }
 
-    fn secret(&self, namespace: &str, name: &str) -> Result<&'a Secret, String> {
+    /// The roots of an object of that kind.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub(super) fn roots(&self, kind: NamedKind, namespace: &str, name: &str) -> Result<Arc<[Arc<[u8]>]>, String> {
+        match kind {
+            NamedKind::ConfigMap => {
+                let found = self.objects.ca_bundles.get(&self.note(kind, namespace, name));
+                let found = found.ok_or_else(|| format!("there is no ConfigMap {namespace}/{name} with a ca.crt"))?;
+                found.object.0.clone().map_err(|why| format!("ConfigMap {namespace}/{name} cannot be used: {why}"))
+            }
+            NamedKind::Secret => match self.secret(namespace, name)? {
+                Secret::Roots(roots) => Ok(Arc::clone(roots)),
+                Secret::Credential(credential) if !credential.roots.is_empty() => Ok(Arc::clone(&credential.roots)),
+                Secret::Credential(_) => Err(format!("Secret {namespace}/{name} has no ca.crt")),
+                Secret::Unusable(why) => Err(format!("Secret {namespace}/{name} cannot be used: {why}")),
+            },
+        }
+    }
+
+    /// Notes that an object is asked for.
+    fn note(&self, kind: NamedKind, namespace: &str, name: &str) -> Key {
         let key: Key = (namespace.into(), name.into());
-        self.named.borrow_mut().entry(self.gateway.clone()).or_default().insert(key.clone());
+        self.named.borrow_mut().entry(self.gateway.clone()).or_default().insert((kind, key.clone()));
+        key
+    }
+
+    fn secret(&self, namespace: &str, name: &str) -> Result<&'a Secret, String> {
+        let key = self.note(NamedKind::Secret, namespace, name);
         let found = self.objects.secrets.get(&key);
         found.map(|located| &*located.object).ok_or_else(|| format!("there is no Secret {namespace}/{name}"))
     }

@@ -13,7 +13,7 @@ use super::credentials::Keychain;
 use super::hosts::{common, pattern, patterns};
 use super::table;
 use crate::code::Code;
-use crate::config::{NamedSecrets, Options};
+use crate::config::{NamedObjects, Options};
 use crate::finding::Finding;
 use crate::istio::{Carries, Clients, IstioGateway, Server, ServerTls};
 use crate::object::{Key, Located, ObjectSet};
@@ -45,7 +45,7 @@ pub(super) fn gateway(
     located: &Located<IstioGateway>,
     objects: &ObjectSet,
     (options, workloads): (&Options, &[Arc<Workload>]),
-    named: &RefCell<NamedSecrets>,
+    named: &RefCell<NamedObjects>,
     routes: &mut VirtualServiceRoutes,
     findings: &mut Vec<Finding>,
 ) -> Gateway {

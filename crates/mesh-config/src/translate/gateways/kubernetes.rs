@@ -7,6 +7,7 @@ use mesh_core::l7::{Gateway, Precedence};
 use mesh_core::policy::HostPattern;
 
 use super::super::waypoints::admits;
+use super::clients;
 use super::credentials::Keychain;
 use super::hosts::{common, patterns};
 use super::{ListenerRoutes, table};
@@ -121,6 +122,7 @@ pub(super) fn gateway(
     let mut listeners: Vec<Arc<Listener>> = Vec::new();
     let listed = Vec::with_capacity(written.len());
     let mut status = GatewayStatus { generation: *generation, class: Arc::clone(class), listeners: listed };
+    let mut beside = Vec::new();
     for (index, listener) in written.iter().enumerate() {
         let mut tell = |code, field: &str, message: String| {
             let finding = Finding::new(code, (*located.origin).clone(), message);
@@ -136,10 +138,21 @@ pub(super) fn gateway(
             unresolved: listener.unresolved.clone(),
         };
         let hosts = patterns(&listener.hostname);
-        let tls = tls(listener, &name.namespace, objects, keychain, |refusal| {
+        let mut tls = tls(listener, &name.namespace, objects, keychain, |refusal| {
             tell(Code::NoCertificate, ".tls.certificateRefs", refusal.message.clone());
             of_listener.unresolved = Some(refusal);
         });
+        if let (Tls::Terminate(termination), Some(validation)) = (&mut tls, &listener.clients) {
+            let asked = clients::clients(validation, &name.namespace, objects, keychain);
+            for refusal in &asked.refused {
+                let finding = Finding::new(Code::NoRoots, (*located.origin).clone(), refusal.message.clone());
+                beside.push(finding.at(validation.field.clone()));
+            }
+            let without_any = || Refusal::new("NoValidCACertificate", "none of its caCertificateRefs has roots");
+            of_listener.refused = of_listener.refused.or_else(|| asked.has_none.then(without_any));
+            of_listener.unresolved = of_listener.unresolved.or_else(|| asked.refused.into_iter().next());
+            Arc::make_mut(termination).clients = asked.clients;
+        }
         let conflict = listeners.iter().find_map(|other| Some((other, conflict(other, listener, &hosts)?)));
         if let Some((other, reason)) = conflict.filter(|_| of_listener.refused.is_none()) {
             let message = format!("listener {} has port {} already", other.name, listener.port);
@@ -163,6 +176,9 @@ pub(super) fn gateway(
         let (gateway, name) = (Arc::clone(&full_name), listener.name.as_str().into());
         listeners.push(Arc::new(Listener { gateway, name, port: listener.port, hosts, tls, serves }));
     }
+    // Several listeners go by one validation.
+    beside.dedup();
+    findings.extend(beside);
     let (namespace, name) = key;
     Some((Gateway { namespace, name, pods: GatewayPods::Own, listeners }, status))
 }

@@ -1,5 +1,6 @@
 //! Gateways of both APIs to listeners, with what attached itself to them.
 
+mod clients;
 mod credentials;
 mod hosts;
 mod istio;
@@ -21,7 +22,7 @@ pub(super) use self::istio::{Routes, VirtualServiceRoutes};
 pub(super) use self::kubernetes::{Attachment, NotAttached, attach};
 pub(super) use self::topologies::topologies;
 use super::policies::{by_age, report};
-use crate::config::{NamedSecrets, Options};
+use crate::config::{NamedObjects, Options};
 use crate::finding::Finding;
 use crate::object::{Key, ObjectSet};
 use crate::status::GatewayStatus;
@@ -44,7 +45,7 @@ pub(super) struct ListenerRoutes {
 pub(super) struct Gateways {
     pub(super) all: Vec<Arc<Gateway>>,
     pub(super) statuses: BTreeMap<Key, GatewayStatus>,
-    pub(super) secrets: NamedSecrets,
+    pub(super) named: NamedObjects,
 }
 
 /// All gateways: those of the Gateway API, and then Istio's, each the oldest first.
@@ -72,7 +73,7 @@ pub(super) fn gateways(
         let by = (options, workloads);
         all.push(Arc::new(istio::gateway(located, objects, by, &named, &mut of_virtual_services, findings)));
     }
-    Gateways { all, statuses, secrets: named.into_inner() }
+    Gateways { all, statuses, named: named.into_inner() }
 }
 
 /// A table of rules that are for some hosts each. Rules for one host are joined, in the order given.

@@ -1,4 +1,4 @@
-//! Secrets, each watched by its name: whoever may read one of a namespace need not read the others.
+//! Secrets and ConfigMaps, each watched by its name: whoever may read one of a namespace need not read the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -7,40 +7,40 @@ use std::time::Duration;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher;
-use mesh_config::{Key, NamedSecrets, ObjectName};
+use mesh_config::{Key, NamedKind, NamedObjects, ObjectName};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::StreamExt as _;
 
 use crate::kind_watch::{Told, message};
 
-/// Secrets watched at once. One more is not read, and is missing.
+/// Objects watched at once. One more is not read, and is missing.
 const MOST: usize = 1024;
-/// The first pause before a watch that failed is tried again, and the longest. The right to read a Secret may come a moment
+/// The first pause before a watch that failed is tried again, and the longest. The right to read one may come a moment
 /// after the Gateway that names it.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// The watches of those Secrets that are named.
-pub(crate) struct SecretWatches {
+/// The watches of those objects that are named.
+pub(crate) struct NamedWatches {
     client: Client,
     /// Stands for the kind in what is told.
     index: usize,
     told: mpsc::Sender<(usize, Told)>,
-    running: BTreeMap<Key, AbortHandle>,
+    running: BTreeMap<Named, AbortHandle>,
     /// Held so that they end with this.
     tasks: JoinSet<()>,
 }
 
-impl SecretWatches {
+impl NamedWatches {
     pub(crate) fn new(client: Client, index: usize, told: mpsc::Sender<(usize, Told)>) -> Self {
         Self { client, index, told, running: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
     /// Watches those that are named, and no others; gives the names of those that are not watched any more.
-    pub(crate) fn follow(&mut self, named: &NamedSecrets) -> Vec<ObjectName> {
-        let named: BTreeSet<&Key> = named.values().flatten().take(MOST).collect();
-        let gone: Vec<Key> = self.running.keys().filter(|key| !named.contains(key)).cloned().collect();
+    pub(crate) fn follow(&mut self, named: &NamedObjects) -> Vec<ObjectName> {
+        let named: BTreeSet<&Named> = named.values().flatten().take(MOST).collect();
+        let gone: Vec<Named> = self.running.keys().filter(|key| !named.contains(key)).cloned().collect();
         for key in &gone {
             if let Some(watch) = self.running.remove(key) {
                 watch.abort();
@@ -58,13 +58,22 @@ impl SecretWatches {
     }
 }
 
-fn name((namespace, name): &Key) -> ObjectName {
-    ObjectName { group: "".into(), kind: "Secret".into(), namespace: Some(namespace.clone()), name: name.clone() }
+/// An object by its kind, namespace and name.
+type Named = (NamedKind, Key);
+
+fn name((kind, (namespace, name)): &Named) -> ObjectName {
+    ObjectName {
+        group: "".into(),
+        kind: kind.as_str().into(),
+        namespace: Some(namespace.clone()),
+        name: name.clone(),
+    }
 }
 
 /// Watches one until the receiver is dropped.
-async fn run(client: Client, index: usize, key: Key, told: mpsc::Sender<(usize, Told)>) {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Secret"));
+async fn run(client: Client, index: usize, named: Named, told: mpsc::Sender<(usize, Told)>) {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", named.0.as_str()));
+    let key = &named.1;
     let api: Api<DynamicObject> = Api::namespaced_with(client, &key.0, &resource);
     let mut pause = PAUSE;
     let mut failing = false;
@@ -79,7 +88,7 @@ async fn run(client: Client, index: usize, key: Key, told: mpsc::Sender<(usize, 
                     continue;
                 }
                 Ok(watcher::Event::InitDone) if listed => continue,
-                Ok(watcher::Event::InitDone) => Told::Gone(name(&key)),
+                Ok(watcher::Event::InitDone) => Told::Gone(name(&named)),
                 Ok(event) => {
                     listed = true;
                     match message(event, &resource) {
@@ -89,8 +98,8 @@ async fn run(client: Client, index: usize, key: Key, told: mpsc::Sender<(usize, 
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
-                        let (namespace, name) = (&*key.0, &*key.1);
-                        tracing::warn!(namespace, name, %error, "Secret not read; what is known of it stays in force, and it is tried again");
+                        let (namespace, name, kind) = (&*key.0, &*key.1, named.0.as_str());
+                        tracing::warn!(kind, namespace, name, %error, "object not read; what is known of it stays in force, and it is tried again");
                     }
                     break;
                 }
