@@ -4,10 +4,10 @@ use mesh_config::{Config, Credentials, ListenerStatus, Options, load};
 
 /// What is said of manifests; who says it reads what Gateways name.
 fn said(manifests: &str) -> Config {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("cluster.yaml"), manifests).unwrap();
+    let dir = tempfile::tempdir().expect("directory");
+    std::fs::write(dir.path().join("cluster.yaml"), manifests).expect("manifests");
     let options = Options { statuses: true, credentials: Credentials::Everybodys, ..Options::default() };
-    load(dir.path(), &options).unwrap()
+    load(dir.path(), &options).expect("a directory")
 }
 
 fn reasons(listener: &ListenerStatus) -> [Option<&'static str>; 2] {

@@ -97,7 +97,7 @@ impl Load {
         let client = |index: usize| {
             let load = load.clone();
             spawn_local(async move {
-                while let Some(mut sender) = Sender::connect(index % 3 == 0).await {
+                while let Some(mut sender) = Sender::connect(index.is_multiple_of(3)).await {
                     load.connections.set(load.connections.get() + 1);
                     while !load.stopped.get() && sender.is_open().await {
                         match sender.ask().await {

@@ -3,9 +3,11 @@
 use mesh_core::l7::gateway::ClientCertificates;
 
 use super::credentials::Keychain;
+use crate::code::Code;
+use crate::finding::{Finding, Origin};
 use crate::gateway_api::{ClientValidation, RootsRef};
 use crate::object::ObjectSet;
-use crate::status::Refusal;
+use crate::status::{ListenerStatus, Refusal};
 
 /// What comes of a validation.
 pub(super) struct Asked {
@@ -36,6 +38,27 @@ pub(super) fn clients(
         _ => ClientCertificates::Required(roots.into()),
     };
     Asked { clients, refused, has_none }
+}
+
+/// What is to be said of the Gateway.
+pub(super) fn findings<'a>(
+    asked: &'a Asked,
+    validation: &'a ClientValidation,
+    origin: &'a Origin,
+) -> impl Iterator<Item = Finding> + use<'a> {
+    let finding = |refusal: &Refusal| Finding::new(Code::NoRoots, origin.clone(), refusal.message.clone());
+    asked.refused.iter().map(move |refusal| finding(refusal).at(validation.field.clone()))
+}
+
+/// Has the listener's status say so.
+pub(super) fn note(asked: Asked, status: &mut ListenerStatus) -> ClientCertificates {
+    if status.refused.is_none() && asked.has_none {
+        status.refused = Some(Refusal::new("NoValidCACertificate", "none of its caCertificateRefs has roots"));
+    }
+    if status.unresolved.is_none() {
+        status.unresolved = asked.refused.into_iter().next();
+    }
+    asked.clients
 }
 
 fn resolve(

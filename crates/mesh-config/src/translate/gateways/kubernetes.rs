@@ -120,8 +120,7 @@ pub(super) fn gateway(
     let key: Key = (Arc::clone(&name.namespace), Arc::clone(&name.name));
     let full_name: Arc<str> = name.to_string().into();
     let mut listeners: Vec<Arc<Listener>> = Vec::new();
-    let listed = Vec::with_capacity(written.len());
-    let mut status = GatewayStatus { generation: *generation, class: Arc::clone(class), listeners: listed };
+    let mut status = GatewayStatus { generation: *generation, class: Arc::clone(class), listeners: Vec::new() };
     let mut beside = Vec::new();
     for (index, listener) in written.iter().enumerate() {
         let mut tell = |code, field: &str, message: String| {
@@ -144,14 +143,8 @@ pub(super) fn gateway(
         });
         if let (Tls::Terminate(termination), Some(validation)) = (&mut tls, &listener.clients) {
             let asked = clients::clients(validation, &name.namespace, objects, keychain);
-            for refusal in &asked.refused {
-                let finding = Finding::new(Code::NoRoots, (*located.origin).clone(), refusal.message.clone());
-                beside.push(finding.at(validation.field.clone()));
-            }
-            let without_any = || Refusal::new("NoValidCACertificate", "none of its caCertificateRefs has roots");
-            of_listener.refused = of_listener.refused.or_else(|| asked.has_none.then(without_any));
-            of_listener.unresolved = of_listener.unresolved.or_else(|| asked.refused.into_iter().next());
-            Arc::make_mut(termination).clients = asked.clients;
+            beside.extend(clients::findings(&asked, validation, &located.origin));
+            Arc::make_mut(termination).clients = clients::note(asked, &mut of_listener);
         }
         let conflict = listeners.iter().find_map(|other| Some((other, conflict(other, listener, &hosts)?)));
         if let Some((other, reason)) = conflict.filter(|_| of_listener.refused.is_none()) {
@@ -164,23 +157,28 @@ pub(super) fn gateway(
         if !is_open {
             continue;
         }
-        let serves = match listener.protocol {
-            ListenerProtocol::Http | ListenerProtocol::Https => {
-                let rules = attached.rules.remove(&place).unwrap_or_default();
-                Serves::Requests { table: table(rules, Precedence::MostSpecific), to_https: false }
-            }
-            ListenerProtocol::Tls | ListenerProtocol::Tcp | ListenerProtocol::Unsupported => {
-                Serves::Connections(attached.connections.remove(&place).unwrap_or_default())
-            }
-        };
-        let (gateway, name) = (Arc::clone(&full_name), listener.name.as_str().into());
-        listeners.push(Arc::new(Listener { gateway, name, port: listener.port, hosts, tls, serves }));
+        let serves = serves(listener.protocol, &place, attached);
+        let (gateway, name, port) = (Arc::clone(&full_name), listener.name.as_str().into(), listener.port);
+        listeners.push(Arc::new(Listener { gateway, name, port, hosts, tls, serves }));
     }
     // Several listeners go by one validation.
     beside.dedup();
     findings.extend(beside);
     let (namespace, name) = key;
     Some((Gateway { namespace, name, pods: GatewayPods::Own, listeners }, status))
+}
+
+/// What a listener carries, of what is attached to it.
+fn serves(protocol: ListenerProtocol, place: &(Key, usize), attached: &mut ListenerRoutes) -> Serves {
+    match protocol {
+        ListenerProtocol::Http | ListenerProtocol::Https => {
+            let rules = attached.rules.remove(place).unwrap_or_default();
+            Serves::Requests { table: table(rules, Precedence::MostSpecific), to_https: false }
+        }
+        ListenerProtocol::Tls | ListenerProtocol::Tcp | ListenerProtocol::Unsupported => {
+            Serves::Connections(attached.connections.remove(place).unwrap_or_default())
+        }
+    }
 }
 
 /// Why two listeners of one port cannot both be open: with and without TLS, bytes beside requests, or the same host.
