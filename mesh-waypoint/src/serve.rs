@@ -165,12 +165,10 @@ pub(crate) async fn run(args: ServeArgs, control: LogControl, log: Log) -> anyho
         // Nodes turn to another replica where nobody listens; who is outside knows of no other until its load balancer does.
         shared.draining.send_replace(true);
         deadline = Instant::now() + drain_time;
-        let is_gateway = shared.listeners.borrow().ports().next().is_some();
         tokio::select! {
             () = &mut from_outside => {}
             () = &mut background => {}
-            () = sleep(shared.lame_duck), if is_gateway => {}
-            () = std::future::ready(()), if !is_gateway => {}
+            () = known_to_end(&shared) => {}
         }
     }
     tokio::select! {
@@ -312,6 +310,14 @@ pub(crate) async fn accept(listener: TcpListener, shared: &Shared, workers: &Wor
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Resolves once load balancers have heard that a gateway ends; at once where nobody comes from outside.
+async fn known_to_end(shared: &Shared) {
+    let is_gateway = shared.listeners.borrow().ports().next().is_some();
+    if is_gateway {
+        sleep(shared.lame_duck).await;
     }
 }
 
