@@ -73,7 +73,7 @@ fn an_object_is_served_without_what_says_nothing_here() {
     live.apply(name, pod);
     let config = live.publish();
     let served = config.served.iter().next().unwrap();
-    let expected = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"cart","namespace":"shop","uid":"u-1","labels":{"app":"cart"},"annotations":{},"ownerReferences":[{"kind":"ReplicaSet","name":"cart-1","controller":true}]},"spec":{"nodeName":"a","serviceAccountName":"cart","containers":[{"name":"c","livenessProbe":{"httpGet":{"port":8080}}}]},"status":{"podIPs":[{"ip":"10.0.0.1"}],"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#;
+    let expected = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"cart","namespace":"shop","uid":"u-1","labels":{"app":"cart"},"ownerReferences":[{"kind":"ReplicaSet","name":"cart-1","controller":true}]},"spec":{"nodeName":"a","serviceAccountName":"cart","containers":[{"name":"c","livenessProbe":{"httpGet":{"port":8080}}}]},"status":{"podIPs":[{"ip":"10.0.0.1"}],"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#;
     assert_eq!(&*served.source.object, expected);
 }
 

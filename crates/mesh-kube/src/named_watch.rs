@@ -62,12 +62,7 @@ impl NamedWatches {
 type Named = (NamedKind, Key);
 
 fn name((kind, (namespace, name)): &Named) -> ObjectName {
-    ObjectName {
-        group: "".into(),
-        kind: kind.as_str().into(),
-        namespace: Some(namespace.clone()),
-        name: name.clone(),
-    }
+    ObjectName { group: "".into(), kind: kind.as_str().into(), namespace: Some(namespace.clone()), name: name.clone() }
 }
 
 /// Watches one until the receiver is dropped.

@@ -153,10 +153,10 @@ impl Follower {
 fn forget_others(objects: &mut LiveObjects, kind: &ReadKind, listed: &HashSet<ObjectName>) {
     let Some((namespace, name)) = &kind.only else { return objects.retain(kind.group, kind.kind, listed) };
     let only = ObjectName {
-        group: kind.group.to_owned(),
-        kind: kind.kind.to_owned(),
-        namespace: Some(namespace.clone()),
-        name: (*name).to_owned(),
+        group: kind.group.into(),
+        kind: kind.kind.into(),
+        namespace: Some(namespace.as_str().into()),
+        name: (*name).into(),
     };
     if !listed.contains(&only) {
         objects.remove(&only);
