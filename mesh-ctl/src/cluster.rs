@@ -3,6 +3,7 @@
 mod objects;
 mod pods;
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -66,6 +67,19 @@ impl ClusterArguments {
     pub(crate) fn is_there(&self) -> bool {
         let home = std::env::var_os("HOME").map(PathBuf::from);
         self.is_asked_for() || home.is_some_and(|home| home.join(".kube/config").is_file())
+    }
+
+    /// As Helm is told which cluster, and which namespace.
+    pub(crate) fn for_helm(&self) -> Vec<OsString> {
+        let mut place: Vec<OsString> = vec!["--namespace".into(), self.mesh_namespace.clone().into()];
+        let flags: [(&str, Option<&std::ffi::OsStr>); 2] = [
+            ("--kubeconfig", self.kubeconfig.as_deref().map(AsRef::as_ref)),
+            ("--kube-context", self.context.as_deref().map(AsRef::as_ref)),
+        ];
+        for (flag, value) in flags {
+            place.extend(value.into_iter().flat_map(|value| [flag.into(), value.to_owned()]));
+        }
+        place
     }
 
     /// The way to the cluster; the API server is not asked yet.

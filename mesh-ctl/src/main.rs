@@ -10,6 +10,7 @@ mod describe;
 mod fleet;
 mod flows;
 mod generation;
+mod install;
 mod join;
 mod list;
 mod log;
@@ -41,8 +42,8 @@ const PLUGIN: &str = "kubectl-mesh";
 /// Exit codes, for scripts.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; status and waypoint status: nothing wants attention, status --generation: it is in force everywhere, precheck: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, trace-request: somebody has answered it and nobody refused it, why and authz: it is allowed, describe: nothing wants attention, join: nothing open is refused
-  1  status and waypoint status: something wants attention, precheck: something is missing, analyze: errors among the findings, resolve: the connection is refused, route: nobody answers the request, trace-request: it was refused or got no answer, why and authz: it is refused, describe: something wants attention, join: connections that are open would be refused; anything asked of several: one of them does not answer
+  0  done; status and waypoint status: nothing wants attention, status --generation: it is in force everywhere, precheck and install: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, trace-request: somebody has answered it and nobody refused it, why and authz: it is allowed, describe: nothing wants attention, join: nothing open is refused
+  1  status and waypoint status: something wants attention, precheck and install: something is missing, analyze: errors among the findings, resolve: the connection is refused, route: nobody answers the request, trace-request: it was refused or got no answer, why and authz: it is refused, describe: something wants attention, join: connections that are open would be refused; anything asked of several: one of them does not answer
   2  wrong usage, no daemon is reached, or something cannot be read or written";
 
 #[derive(Debug, Parser)]
@@ -104,7 +105,11 @@ enum Command {
     /// Makes, lists and looks into waypoints and gateways.
     #[command(subcommand, visible_alias = "gateway")]
     Waypoint(waypoint::Waypoint),
-    /// Says what this machine has of what a node daemon needs, and what to do about what it lacks.
+    /// Installs the mesh on a cluster, or upgrades it.
+    Install(install::Install),
+    /// Takes the mesh off a cluster.
+    Uninstall(install::Uninstall),
+    /// Says what a cluster or this machine has of what the mesh needs, and what to do about what it lacks.
     Precheck(precheck::PrecheckArguments),
     /// Prints this program's version, and the daemon's.
     Version(version::Version),
@@ -164,7 +169,9 @@ async fn run(Arguments { cluster, command }: &Arguments) -> anyhow::Result<Outco
         Command::Describe(describe) => describe.run(cluster).await,
         Command::Join(join) => join.run(cluster).await,
         Command::Waypoint(waypoint) => waypoint.run(cluster).await,
-        Command::Precheck(precheck) => precheck.run(),
+        Command::Install(install) => install.run(cluster).await,
+        Command::Uninstall(uninstall) => uninstall.run(cluster).await,
+        Command::Precheck(precheck) => precheck.run(cluster).await,
         Command::Version(version) => version.run(cluster).await,
         Command::Completion(completion) => completion.run(),
     }

@@ -70,7 +70,9 @@ impl CaSecret {
             let content = fs::read(self.dir.join(file)).with_context(|| format!("reading {file} back"))?;
             data.insert((*file).to_owned(), ByteString(content));
         }
-        let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+        // What tells it from one that a person gave: only this one goes with `mesh-ctl uninstall --purge`.
+        let labels = BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())]);
+        let metadata = ObjectMeta { name: Some(self.name.clone()), labels: Some(labels), ..ObjectMeta::default() };
         let secret = Secret { metadata, data: Some(data), ..Secret::default() };
         match self.secrets.create(&PostParams::default(), &secret).await {
             Ok(made) => {

@@ -52,6 +52,7 @@ const FUZZ: &[&str] =
     &["mesh-ca", "mesh-core", "mesh-config", "mesh-ext-authz", "mesh-jwt", "mesh-kube", "mesh-transport"];
 const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-jwt", "mesh-kube", "mesh-transport"];
 const TEST: &[&str] = &[
+    "mesh-kube-cluster",
     "mesh-ca",
     "mesh-xds",
     "mesh-docs",
