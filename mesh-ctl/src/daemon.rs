@@ -36,6 +36,8 @@ pub(crate) enum Asked {
     #[default]
     Node,
     Waypoint,
+    /// A replica of mesh-control.
+    Control,
 }
 
 /// The way to it.
@@ -218,6 +220,7 @@ impl Daemon {
                     "start mesh-waypoint with --admin-socket {socket}, or name the socket of one that runs with --socket"
                 ),
             ),
+            Asked::Control => ("mesh-control", "it has no socket: name its cluster with --kubeconfig".to_owned()),
         };
         match error.kind() {
             ErrorKind::NotFound => anyhow!("no {what} at {socket}: {remedy}"),

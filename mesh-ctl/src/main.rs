@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod analyze;
+mod bug_report;
 mod cluster;
 mod completion;
 mod daemon;
@@ -42,8 +43,8 @@ const PLUGIN: &str = "kubectl-mesh";
 /// Exit codes, for scripts.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; status and waypoint status: nothing wants attention, status --generation: it is in force everywhere, precheck and install: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, trace-request: somebody has answered it and nobody refused it, why and authz: it is allowed, describe: nothing wants attention, join: nothing open is refused
-  1  status and waypoint status: something wants attention, precheck and install: something is missing, analyze: errors among the findings, resolve: the connection is refused, route: nobody answers the request, trace-request: it was refused or got no answer, why and authz: it is refused, describe: something wants attention, join: connections that are open would be refused; anything asked of several: one of them does not answer
+  0  done; status and waypoint status: nothing wants attention, status --generation: it is in force everywhere, precheck and install: nothing is missing, analyze: no errors, resolve: the connection goes somewhere, route: somebody answers the request, trace-request: somebody has answered it and nobody refused it, why and authz: it is allowed, describe: nothing wants attention, join: nothing open is refused, bug-report: all is in it
+  1  status and waypoint status: something wants attention, precheck and install: something is missing, analyze: errors among the findings, resolve: the connection is refused, route: nobody answers the request, trace-request: it was refused or got no answer, why and authz: it is refused, describe: something wants attention, join: connections that are open would be refused, bug-report: something is not in it; anything asked of several: one of them does not answer
   2  wrong usage, no daemon is reached, or something cannot be read or written";
 
 #[derive(Debug, Parser)]
@@ -109,6 +110,8 @@ enum Command {
     Install(install::Install),
     /// Takes the mesh off a cluster.
     Uninstall(install::Uninstall),
+    /// Writes an archive about a cluster's mesh for somebody who was not there, with secrets left out.
+    BugReport(bug_report::BugReport),
     /// Says what a cluster or this machine has of what the mesh needs, and what to do about what it lacks.
     Precheck(precheck::PrecheckArguments),
     /// Prints this program's version, and the daemon's.
@@ -171,6 +174,7 @@ async fn run(Arguments { cluster, command }: &Arguments) -> anyhow::Result<Outco
         Command::Waypoint(waypoint) => waypoint.run(cluster).await,
         Command::Install(install) => install.run(cluster).await,
         Command::Uninstall(uninstall) => uninstall.run(cluster).await,
+        Command::BugReport(report) => report.run(cluster).await,
         Command::Precheck(precheck) => precheck.run(cluster).await,
         Command::Version(version) => version.run(cluster).await,
         Command::Completion(completion) => completion.run(),

@@ -134,6 +134,7 @@ impl Daemon {
         match asked {
             Asked::Node => "daemon",
             Asked::Waypoint => "waypoint",
+            Asked::Control => "mesh-control",
         }
     }
 }

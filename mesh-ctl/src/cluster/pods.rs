@@ -14,6 +14,8 @@ use crate::fleet::Target;
 
 /// The daemons' pods, as the chart labels them.
 const DAEMONS: &str = "app.kubernetes.io/name=mesh-node";
+/// mesh-control's pods.
+const CONTROL: &str = "app.kubernetes.io/name=mesh-control";
 /// The label of what a Gateway's pods are of.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 /// The pods of Gateways that are this mesh's.
@@ -95,6 +97,13 @@ impl Cluster {
         let selector = name.map_or_else(|| OURS.to_owned(), |name| format!("{OURS},{GATEWAY_NAME}={name}"));
         let pods = self.pods(namespace, &selector).await?;
         Ok(pods.into_iter().map(|pod| self.target(pod.name_any(), vec![pod], Asked::Waypoint)).collect())
+    }
+
+    /// The replicas of mesh-control, at a port of theirs.
+    pub(crate) async fn control(&self, port: u16) -> anyhow::Result<Vec<Target>> {
+        let pods = self.pods(&self.mesh_namespace, CONTROL).await?;
+        let at_port = Self { admin_port: port, ..self.clone() };
+        Ok(pods.into_iter().map(|pod| at_port.target(pod.name_any(), vec![pod], Asked::Control)).collect())
     }
 
     async fn pods(&self, namespace: &str, labels: &str) -> anyhow::Result<Vec<Pod>> {
