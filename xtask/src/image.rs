@@ -16,11 +16,12 @@ struct Image {
     programs: &'static [&'static str],
 }
 
-const IMAGES: [Image; 4] = [
+const IMAGES: [Image; 5] = [
     Image { name: "mesh-node", programs: &["mesh-node", "mesh-ctl"] },
     Image { name: "mesh-control", programs: &["mesh-control"] },
     Image { name: "mesh-waypoint", programs: &["mesh-waypoint", "mesh-ctl"] },
     Image { name: "mesh-traffic", programs: &["mesh-traffic"] },
+    Image { name: "mesh-shop", programs: &["mesh-shop", "mesh-traffic"] },
 ];
 
 /// Builds every image from the release programs; gives the archives.

@@ -142,7 +142,7 @@ pub fn callers(stage: &Stage, answer: &Answer) -> Result<Vec<Caller>> {
 }
 
 /// How the shop is built: the pod that calls a service.
-fn client_of(service: &str) -> &'static str {
+pub fn client_of(service: &str) -> &'static str {
     match service {
         "frontend" => crate::stage::SHOPPER,
         "payment" | "notification" => "order-v1",

@@ -6,6 +6,7 @@ mod checkout;
 mod claim;
 mod kept;
 mod knock;
+mod kube;
 mod processes;
 mod scene;
 mod screen;
@@ -23,6 +24,7 @@ use anyhow::Result;
 use bank::Bank;
 use clap::{Parser, Subcommand};
 use knock::Knock;
+use kube::Kube;
 use screen::Screen;
 use shop::Shop;
 use stage::Stage;
@@ -61,6 +63,15 @@ enum Part {
         #[arg(long)]
         keep: bool,
     },
+    /// A real Kubernetes of two nodes: the mesh by Helm, the shop by kubectl, a waypoint, a canary
+    Kube {
+        /// Leave the cluster up at the end, and say what to try.
+        #[arg(long, conflicts_with = "down")]
+        keep: bool,
+        /// Remove what --keep left up.
+        #[arg(long)]
+        down: bool,
+    },
     /// A tunnel's client with a certificate of anybody's making.
     #[command(hide = true)]
     Knock(Knock),
@@ -97,8 +108,21 @@ fn run(cli: &Cli) -> Result<bool> {
         screen.write(&what);
         return Ok(true);
     }
-    mesh_lab::on_interrupt(move || screen.write("interrupted; everything was removed again"))?;
+    if let Some(Part::Kube { down: true, .. }) = &cli.part {
+        let was = kube::remove()?;
+        screen.write(if was { "removed the cluster" } else { "nothing was left up" });
+        return Ok(true);
+    }
+    let has_cluster = matches!(cli.part, Some(Part::Kube { .. }));
+    mesh_lab::on_interrupt(move || {
+        let removed = if has_cluster { kube::remove().map(drop) } else { Ok(()) };
+        match removed {
+            Ok(()) => screen.write("interrupted; everything was removed again"),
+            Err(error) => screen.write(&format!("interrupted; not all was removed: {error:#}")),
+        }
+    })?;
     match &cli.part {
+        Some(Part::Kube { keep, .. }) => tour::run::<Kube>(&screen, cli.keep || *keep),
         Some(Part::Bank { keep }) => tour::run::<Bank>(&screen, cli.keep || *keep),
         Some(Part::Shop { keep }) => tour::run::<Shop>(&screen, cli.keep || *keep),
         _ => tour::run::<Stage>(&screen, cli.keep),

@@ -26,6 +26,9 @@ pub trait Scene: Sized + 'static {
     /// The daemons that run now.
     fn daemons(&self) -> Vec<&Daemon>;
 
+    /// Says what else a person wants to see where a step does not hold.
+    fn last_words(&self, _screen: &Screen) {}
+
     /// Says how to look around in what is left up.
     fn say_kept(&self, screen: &Screen) -> Result<()>;
 

@@ -40,6 +40,7 @@ pub fn run<S: Scene>(screen: &Screen, keep: bool) -> Result<bool> {
                 mesh_lab::rest_if_interrupted();
                 screen.fails(number, &reason(&error));
                 last_words(screen, &stage);
+                stage.last_words(screen);
                 stage.take_down()?;
                 screen.say("everything was removed again");
                 return Ok(false);

@@ -14,7 +14,7 @@ const CLOSED: &str = "istio_tcp_connections_closed_total";
 const BYTES: [&str; 2] = ["istio_tcp_sent_bytes_total", "istio_tcp_received_bytes_total"];
 
 /// A principal that was not proven.
-const UNKNOWN: &str = "unknown";
+pub const UNKNOWN: &str = "unknown";
 /// The protection of connections that do not leave their node.
 pub const BY_KERNEL: &str = "one kernel";
 
@@ -64,11 +64,17 @@ pub struct Volume {
 
 /// All edges that the daemons report from one side of the connection: `source` or `destination`.
 pub fn edges(daemons: &[&Daemon], reporter: &str) -> Result<BTreeMap<Edge, Volume>> {
+    let metrics = daemons.iter().map(|daemon| daemon.metrics()).collect::<Result<Vec<_>>>()?;
+    Ok(edges_of(&metrics, reporter))
+}
+
+/// The same of metrics that were read otherwise.
+pub fn edges_of(metrics: &[Metrics], reporter: &str) -> BTreeMap<Edge, Volume> {
     let mut all = BTreeMap::new();
-    for daemon in daemons {
-        add(&mut all, &daemon.metrics()?, reporter);
+    for metrics in metrics {
+        add(&mut all, metrics, reporter);
     }
-    Ok(all)
+    all
 }
 
 fn add(all: &mut BTreeMap<Edge, Volume>, metrics: &Metrics, reporter: &str) {

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use mesh_lab::wait_until;
+use mesh_lab::{Capture, wait_until};
 use serde_json::json;
 
 use crate::addresses::pods;
@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const IMPORT: Duration = Duration::from_secs(30);
 /// containerd's own command, for what kubelet has it do.
 const CTR: [&str; 5] = ["ctr", "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io"];
+/// Where nobody listens (RFC 863).
+const DISCARD: u16 = 9;
 /// Lines of a log that are shown when a step fails.
 const SHOWN: usize = 15;
 
@@ -196,6 +198,17 @@ impl Cluster {
         command.args(["--target", pid.trim(), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"]);
         command.args(words);
         Ok(command)
+    }
+
+    /// Captures what passes the wire to a node from now on; the files are gone with the cluster.
+    ///
+    /// # Errors
+    /// When there is no such node, or tcpdump cannot be started.
+    pub fn capture(&self, node: &str) -> Result<Capture> {
+        let index = NODES.iter().position(|other| *other == node).with_context(|| format!("there is no {node}"))?;
+        let (index, addresses) = (u8::try_from(index)?, self.home.addresses());
+        let (machine, to) = (addresses.machine().into(), (addresses.node(index), DISCARD).into());
+        Capture::on_machine(&self.home.file("captures"), &network::port(&self.home, index + 1), (machine, to))
     }
 
     /// The last lines of every log.

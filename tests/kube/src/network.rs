@@ -39,9 +39,14 @@ pub(crate) fn build(home: &Home) -> Result<()> {
     Ok(())
 }
 
+/// The bridge's port to a namespace: 0 is the control plane's, then the nodes'.
+pub(crate) fn port(home: &Home, number: u8) -> String {
+    format!("{}p{number}", home.bridge())
+}
+
 fn attach(home: &Home, part: &str, number: u8, address: &str) -> Result<()> {
     let netns = home.netns(part);
-    let (outside, gateway) = (format!("{}p{number}", home.bridge()), home.addresses().machine().to_string());
+    let (outside, gateway) = (port(home, number), home.addresses().machine().to_string());
     ip(&["netns", "add", &netns])?;
     ip(&["link", "add", &outside, "type", "veth", "peer", "name", "eth0", "netns", &netns])?;
     ip(&["link", "set", &outside, "master", &home.bridge(), "up"])?;

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -21,6 +22,10 @@ use crate::{addresses, cgroup};
 
 /// Begins the datagram that marks the end of a capture; the capture's number follows.
 const MARKER: &str = "end of the lab's capture";
+
+/// `-Z root`: tcpdump would otherwise give up root and be unable to write its file. Immediate mode: else it shows packets up to a
+/// second late.
+const TCPDUMP: [&str; 8] = ["tcpdump", "-n", "-U", "-Z", "root", "--immediate-mode", "-B", "32768"];
 
 /// Where to capture.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +55,8 @@ pub struct Capture {
     file: PathBuf,
     marker: String,
     /// From where, from which address, to which the marker goes, so that it passes the tap.
-    sender: Netns,
+    /// None: from this machine itself.
+    sender: Option<Netns>,
     route: (IpAddr, SocketAddr),
 }
 
@@ -84,27 +90,47 @@ impl Lab {
             Context { netns, mounts: None, cgroup, env: Vec::new(), logs: shared.logs(), name, outlives_owner: false };
         let file = shared.directory("captures")?.join(format!("{number}.pcap"));
         let path = file.display().to_string();
-        // -Z root: tcpdump would otherwise give up root and be unable to write here. Immediate mode: else it shows packets
-        // up to a second late.
-        let argv =
-            ["tcpdump", "-n", "-U", "-Z", "root", "--immediate-mode", "-B", "32768", "-i", &interface, "-w", &path];
-        let mut tcpdump = context.start(&argv)?;
-        tcpdump.wait_for_line("listening on", PATIENCE)?;
-        Ok(Capture { tcpdump, file, marker: format!("{MARKER} {number};"), sender, route })
+        let tcpdump = context.start(&[&TCPDUMP[..], &["-i", &interface, "-w", &path]].concat())?;
+        Capture { tcpdump, file, marker: format!("{MARKER} {number};"), sender: Some(sender), route }.begun()
     }
 }
 
 impl Capture {
+    /// Captures every packet that passes an interface of this machine from now on, outside any lab. The files are in `directory`; a
+    /// datagram from the first address of `route`, which is this machine's, to the second has to pass the interface.
+    ///
+    /// # Errors
+    /// When tcpdump cannot be started.
+    pub fn on_machine(directory: &Path, interface: &str, route: (IpAddr, SocketAddr)) -> Result<Self> {
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        let number = fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?.count();
+        let file = directory.join(format!("{number}.pcap"));
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).args(TCPDUMP).args(["-i", interface, "-w"]).arg(&file);
+        let log = directory.join(format!("{number}.tcpdump"));
+        let tcpdump = Process::start(format!("tcpdump -i {interface}"), command, &log, false)?;
+        Self { tcpdump, file, marker: format!("{MARKER} {interface} {number};"), sender: None, route }.begun()
+    }
+
+    fn begun(mut self) -> Result<Self> {
+        self.tcpdump.wait_for_line("listening on", PATIENCE)?;
+        Ok(self)
+    }
+
     /// Ends the capture, with every packet in it that passed the tap before this call.
     pub fn stop(mut self) -> Result<Packets> {
         let (from, to) = self.route;
-        self.sender.run(|| {
+        let mark = || {
             let socket = UdpSocket::bind((from, 0)).with_context(|| format!("binding to {from}"))?;
             socket
                 .send_to(self.marker.as_bytes(), to)
                 .with_context(|| format!("sending the capture's end mark to {to}"))?;
             Ok(())
-        })?;
+        };
+        match &self.sender {
+            Some(sender) => sender.run(mark)?,
+            None => mark()?,
+        }
         let mut searched = 0;
         let frames = wait_until("the capture to show its end mark", PATIENCE, || {
             let bytes = fs::read(&self.file).with_context(|| format!("reading {}", self.file.display()))?;
