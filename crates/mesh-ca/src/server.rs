@@ -165,6 +165,10 @@ pub async fn accept<F: Future<Output = ()> + Send + 'static>(
         tokio::spawn(async move {
             match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => carry(stream, peer, place).await,
+                // Kubelet's probe connects and says nothing.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    tracing::debug!(%peer, %error, "handshake broken off");
+                }
                 Ok(Err(error)) => tracing::info!(%peer, %error, "handshake failed"),
                 Err(_) => tracing::info!(%peer, "no handshake within its time"),
             }
