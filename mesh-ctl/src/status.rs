@@ -179,7 +179,7 @@ fn repairs(events: &[EnrolmentEvent]) -> String {
 }
 
 /// Who tells of the configuration, and how far it has.
-fn told_by(control: &ControlState) -> String {
+pub(crate) fn told_by(control: &ControlState) -> String {
     let version = control.version.as_deref().unwrap_or("none");
     let by = match &control.connected {
         Some(address) => format!("mesh-control at {address}"),

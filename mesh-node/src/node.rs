@@ -143,7 +143,9 @@ async fn configuration(
         return Ok((mesh_kube::watch(client, options).await, None));
     }
     let trust = authority.source().trust();
-    let following = args.control.follow(&args.identity, &trust, ("mesh-node", &args.node), options);
+    // Nodes have no Secrets, and nothing else that is not served.
+    let (_, nothing) = mpsc::channel(1);
+    let following = args.control.follow(&args.identity, &trust, ("mesh-node", &args.node), options, nothing);
     let Following { config, progress } = following.await.map_err(of_flag("--control-address"))?;
     Ok((config, Some(progress)))
 }

@@ -19,6 +19,7 @@ use mesh_config::{Config, Options};
 use mesh_core::SpiffeId;
 use mesh_otlp::{Exporter, Source, SpanArgs};
 use mesh_transport::{Carriers, Identities, IdentitySettings, Limits, hbone::Server};
+use mesh_xds::Progress;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) identities: Identities,
     /// The configuration in force.
     pub(crate) config: watch::Receiver<Arc<Config>>,
+    /// How far that is with what mesh-control serves; none where it comes from elsewhere.
+    pub(crate) control: Option<Progress>,
     /// What serves tunnels.
     pub(crate) server: Server,
     /// Where endpoints' nodes take tunnels.
@@ -188,7 +191,7 @@ async fn share(
     log: Log,
 ) -> anyhow::Result<(Shared, Option<Exporter<Finished>>)> {
     let collector = args.spans.collector().context(SpanArgs::COLLECTOR_FLAG)?;
-    let trust_domain = args.certificate.trust_domain;
+    let trust_domain = args.certificate.trust_domain.clone();
     let identity = SpiffeId::new(&trust_domain, &args.identity.namespace, &args.identity.name)?;
     let options = Options {
         trust_domain: trust_domain.clone(),
@@ -198,7 +201,9 @@ async fn share(
         statuses: false,
         served: false,
     };
-    let config = args.source.watch(options).await?;
+    let id = args.pod.as_ref().unwrap_or(&args.name).to_string();
+    let trust = authority.source().trust();
+    let (config, control) = args.source.watch((&args.certificate, &trust), &id, options).await?;
     let settings = IdentitySettings {
         lifetime: args.certificate.certificate_lifetime,
         carriers: Carriers::H2,
@@ -228,6 +233,7 @@ async fn share(
         identity,
         identities,
         config,
+        control,
         limits,
         patience: Patience { idle: limit(args.idle_timeout), stream_idle: limit(args.stream_idle_timeout) },
         tunnel_port: args.tunnel_port,

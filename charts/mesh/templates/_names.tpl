@@ -17,7 +17,7 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 app.kubernetes.io/name: {{ . }}
 {{- end -}}
 
-{{- /* What translation reads; every program that follows the cluster has these rights and no more of them. */ -}}
+{{- /* What translation reads; mesh-control has these rights, and nodes where they watch for themselves. */ -}}
 {{- define "mesh.readRules" -}}
 # Who runs where, under which account, with which labels.
 - apiGroups: [""]

@@ -15,5 +15,6 @@ mod source;
 pub use client::{ClientError, client};
 pub use deletion::daemon_set_deleted;
 pub use events::{About, Events, Occurrence};
+pub use named_watch::{NamedChange, follow_named};
 pub use read::{ReadError, read};
 pub use source::watch;

@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher;
-use mesh_config::{Key, NamedKind, NamedObjects, ObjectName};
-use tokio::sync::mpsc;
+use mesh_config::{Config, Key, NamedKind, NamedObjects, ObjectName};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::StreamExt as _;
 
 use crate::kind_watch::{Told, message};
 
+/// What may be told and not yet taken.
+const QUEUE: usize = 16;
 /// Objects watched at once. One more is not read, and is missing.
 const MOST: usize = 1024;
 /// The first pause before a watch that failed is tried again, and the longest. The right to read one may come a moment
@@ -55,6 +59,50 @@ impl NamedWatches {
         // Those that ended were told to.
         while self.tasks.try_join_next().is_some() {}
         gone.iter().map(name).collect()
+    }
+}
+
+/// One object, as it is now.
+#[derive(Debug)]
+pub enum NamedChange {
+    /// It is there, or is another now.
+    Put(ObjectName, Value),
+    /// It is gone, or nobody names it any more.
+    Gone(ObjectName),
+}
+
+/// Watches the objects that a configuration names, for whoever has the rest of it otherwise. Runs until the configuration ends, or
+/// nobody takes what `tell` is given.
+pub async fn follow_named<F>(client: Client, mut config: watch::Receiver<Arc<Config>>, tell: impl Fn(NamedChange) -> F)
+where
+    F: Future<Output = bool>,
+{
+    let (sender, mut told) = mpsc::channel(QUEUE);
+    let mut watches = NamedWatches::new(client, 0, sender);
+    loop {
+        let named = Arc::clone(&config.borrow_and_update().named);
+        for name in watches.follow(&named) {
+            if !tell(NamedChange::Gone(name)).await {
+                return;
+            }
+        }
+        let change = tokio::select! {
+            changed = config.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            // The other sender is held by this.
+            told = told.recv() => told,
+        };
+        let change = match change {
+            Some((_, Told::Changed(name, value))) => NamedChange::Put(name, value),
+            Some((_, Told::Gone(name))) => NamedChange::Gone(name),
+            // Of one object nothing else is told.
+            _ => continue,
+        };
+        if !tell(change).await {
+            return;
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 use mesh_ca::{AuthorityError, IdentityArgs, Link, RemoteSettings};
 use mesh_config::Options;
 use mesh_transport::TrustFeed;
+use tokio::sync::mpsc;
 
-use crate::client::{Following, follow};
+use crate::client::{Beside, Following, follow};
 use crate::proto::Node;
 
 /// Where mesh-control is asked for the configuration.
@@ -18,7 +19,7 @@ pub struct ControlArgs {
 
 impl ControlArgs {
     /// The configuration as mesh-control tells of it, from the first on, which this waits for. `id` is the program's own name
-    /// among those who are told, `trust` what it knows of roots beside the file.
+    /// among those who are told, `trust` what it knows of roots beside the file, `beside` what is not served.
     ///
     /// # Errors
     /// A flag is missing, or says nothing that can be used.
@@ -28,6 +29,7 @@ impl ControlArgs {
         trust: &TrustFeed,
         (program, id): (&str, &str),
         options: Options,
+        beside: mpsc::Receiver<Beside>,
     ) -> Result<Following, AuthorityError> {
         let of = |address: &String| {
             let settings = RemoteSettings {
@@ -45,6 +47,6 @@ impl ControlArgs {
             user_agent_name: program.to_owned(),
             user_agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        Ok(follow(links, node, options).await)
+        Ok(follow(links, node, options, beside).await)
     }
 }

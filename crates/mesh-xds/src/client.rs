@@ -7,6 +7,7 @@ use http::uri::PathAndQuery;
 use mesh_ca::{Link, explain};
 use mesh_config::{Config, LiveObjects, ObjectName, Options};
 use prost::Message as _;
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -65,11 +66,26 @@ impl Progress {
     }
 }
 
-/// Follows what is served at one of these links: at the next one where one ends.
+/// An object that the client knows of otherwise, such as a Secret, which mesh-control never tells.
+#[derive(Debug)]
+pub enum Beside {
+    /// It is there, or is another now.
+    Put(ObjectName, Value),
+    /// It is gone.
+    Gone(ObjectName),
+}
+
+/// Follows what is served at one of these links: at the next one where one ends. What comes by `beside` is part of the configuration as if
+/// it had been served, also while nobody serves.
 ///
 /// Returns when all has been told once; until then this waits, and says in the log what for. While nobody is reached the last
 /// configuration stays in force. Ends when the last receiver is dropped.
-pub async fn follow(links: Vec<Link>, node: proto::Node, options: Options) -> Following {
+pub async fn follow(
+    links: Vec<Link>,
+    node: proto::Node,
+    options: Options,
+    mut beside: mpsc::Receiver<Beside>,
+) -> Following {
     let progress = Progress::default();
     let (first, mut told) = mpsc::channel(1);
     let mut follower = Follower {
@@ -78,7 +94,7 @@ pub async fn follow(links: Vec<Link>, node: proto::Node, options: Options) -> Fo
         publisher: Publisher::Waiting(first),
         progress: progress.clone(),
     };
-    tokio::spawn(async move { follower.run(&links).await });
+    tokio::spawn(async move { follower.run(&links, &mut beside).await });
     match told.recv().await {
         Some(config) => Following { config, progress },
         // The follower ends after this alone.
@@ -101,11 +117,11 @@ struct Follower {
 }
 
 impl Follower {
-    async fn run(&mut self, links: &[Link]) {
+    async fn run(&mut self, links: &[Link], beside: &mut mpsc::Receiver<Beside>) {
         let mut pause = FIRST_PAUSE;
         for link in links.iter().cycle() {
             let before = self.progress.standing().streams;
-            let ended = self.stream(link).await;
+            let ended = self.stream(link, beside).await;
             if self.is_done() {
                 return;
             }
@@ -128,9 +144,14 @@ impl Follower {
                     }
                 }
             }
-            tokio::select! {
-                () = tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) => {}
-                () = self.abandoned() => return,
+            let pausing = tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64()));
+            tokio::pin!(pausing);
+            loop {
+                tokio::select! {
+                    () = &mut pausing => break,
+                    () = self.abandoned() => return,
+                    Some(change) = beside.recv() => self.take_beside(change, beside).await,
+                }
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -151,7 +172,7 @@ impl Follower {
     }
 
     /// Follows one stream to its end.
-    async fn stream(&mut self, link: &Link) -> Result<(), Status> {
+    async fn stream(&mut self, link: &Link, beside: &mut mpsc::Receiver<Beside>) -> Result<(), Status> {
         let (requests, outgoing) = mpsc::channel(QUEUE);
         let gone = |_| Status::cancelled("the stream ended");
         requests.try_send(self.replica.first_request()).map_err(|_| Status::internal("no room for a request"))?;
@@ -162,6 +183,10 @@ impl Follower {
             let response = tokio::select! {
                 response = responses.message() => response?,
                 () = self.abandoned() => return Ok(()),
+                Some(change) = beside.recv() => {
+                    self.take_beside(change, beside).await;
+                    continue;
+                }
             };
             let Some(response) = response else { return Ok(()) };
             if self.progress.standing().connected.is_none() {
@@ -195,6 +220,22 @@ impl Follower {
             });
         }
         Ok(answer)
+    }
+
+    /// Takes what is told beside, all that is there at once, and puts it in force; not before all has been served once.
+    async fn take_beside(&mut self, first: Beside, more: &mut mpsc::Receiver<Beside>) {
+        let Some(objects) = self.objects.as_mut() else { return };
+        let mut change = Some(first);
+        while let Some(told) = change {
+            match told {
+                Beside::Put(name, value) => objects.apply(name, value),
+                Beside::Gone(name) => objects.remove(&name),
+            }
+            change = more.try_recv().ok();
+        }
+        if matches!(self.publisher, Publisher::Telling(_)) {
+            self.publish().await;
+        }
     }
 
     /// Puts in force what the objects mean now.

@@ -22,7 +22,7 @@ mod subscription;
 mod table;
 
 pub use args::ControlArgs;
-pub use client::{Following, Progress, Standing, apply, follow};
+pub use client::{Beside, Following, Progress, Standing, apply, follow};
 pub use istio::{ADDRESS_TYPE, AUTHORIZATION_TYPE, proto as istio_proto};
 pub use replica::{Replica, Update};
 pub use server::XdsService;

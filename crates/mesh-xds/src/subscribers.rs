@@ -14,7 +14,9 @@ use crate::table::OBJECT_TYPE;
 /// Streams at once.
 const MAX_STREAMS: usize = 20_000;
 /// Streams of one caller at once: a node's daemon, its successor, and what of theirs has not been found dead yet.
-const MAX_STREAMS_A_CALLER: usize = 8;
+const MAX_STREAMS_A_NODE: usize = 8;
+/// Streams of the replicas of one Gateway, which have one account.
+const MAX_STREAMS_A_PROXY: usize = 512;
 
 /// One who is told.
 #[derive(Debug, Clone)]
@@ -50,7 +52,11 @@ impl Subscribers {
     pub(crate) fn add(&self, caller: Caller) -> Option<Place> {
         let mut streams = self.lock();
         let own = streams.known.values().filter(|other| other.caller == caller).count();
-        if streams.known.len() >= MAX_STREAMS || own >= MAX_STREAMS_A_CALLER {
+        let most = match caller {
+            Caller::Node(_) => MAX_STREAMS_A_NODE,
+            Caller::Proxy(_) => MAX_STREAMS_A_PROXY,
+        };
+        if streams.known.len() >= MAX_STREAMS || own >= most {
             return None;
         }
         streams.last += 1;

@@ -33,7 +33,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) gateway: &'a GatewayObject,
     pub(crate) role: Role,
     pub(crate) settings: &'a Settings,
-    /// Where certificates are signed: ADDRESS:PORT.
+    /// Where certificates are signed and the configuration is told: ADDRESS:PORT.
     pub(crate) authority: &'a str,
     /// The roots by which the authority is known, in PEM.
     pub(crate) roots: &'a str,
@@ -235,7 +235,7 @@ impl Plan<'_> {
         let account = format!("{namespace}/{}", self.name());
         let all = vec![
             "serve".to_owned(),
-            "--kubernetes".to_owned(),
+            format!("--control-address={}", self.authority),
             format!("--name={own}"),
             format!("--identity={account}"),
             format!("--ca-address={}", self.authority),
@@ -249,7 +249,9 @@ impl Plan<'_> {
             format!("--admin-port={ADMIN_PORT}"),
             format!("--drain-time={DRAIN}"),
         ];
-        all.into_iter().chain(limits(self.gateway)).collect()
+        // A waypoint has no listeners with certificates.
+        let secrets = (self.role == Role::Ingress).then(|| "--kubernetes-secrets".to_owned());
+        all.into_iter().chain(secrets).chain(limits(self.gateway)).collect()
     }
 }
 

@@ -9,7 +9,6 @@ mod controller;
 mod deploy;
 mod manifest;
 mod object;
-mod readers;
 mod routes;
 mod secret_rights;
 mod settings;
@@ -62,7 +61,6 @@ impl Gateways {
     pub(crate) async fn run(self: &Arc<Self>) {
         tokio::join!(
             classes::follow(self),
-            readers::follow(self),
             secret_rights::follow(self),
             deploy::follow(self),
             status::follow(self),

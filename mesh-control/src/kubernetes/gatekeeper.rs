@@ -11,7 +11,7 @@ use std::time::Duration;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::api::{Api, PostParams};
 use mesh_ca::{Caller, Denial, Gatekeeper};
-use mesh_config::Config;
+use mesh_config::{Config, ObjectName};
 use mesh_core::l7::GATEWAY_NAME;
 use mesh_core::{NodeName, SpiffeId, WorkloadUid};
 use tokio::sync::watch;
@@ -66,15 +66,27 @@ impl KubernetesGatekeeper {
         })
     }
 
-    /// Who the pod is that a token is bound to, if it is a Gateway's. Any other pod has its certificates held by its node.
+    /// Who the pod is that a token is bound to, if it is a Gateway's that there is: what a proxy is told is the whole configuration, and
+    /// a pod that merely says that it were one is told nothing. Any other pod has its certificates held by its node.
     async fn proxy(&self, user: &str, extra: &Extra) -> Option<SpiffeId> {
         let uid = WorkloadUid::from(first(extra, POD_UID)?);
+        let identity = |config: &Config| {
+            let pod = config.snapshot.workload_by_uid(&uid)?;
+            let of = pod.labels.get(GATEWAY_NAME)?;
+            let gateway = ObjectName {
+                group: "gateway.networking.k8s.io".to_owned(),
+                kind: "Gateway".to_owned(),
+                namespace: Some(pod.identity.namespace().to_owned()),
+                name: of.to_string(),
+            };
+            config.served.get(("", &gateway.path()))?;
+            let is_its_own = user == account(pod.identity.namespace(), pod.identity.service_account());
+            is_its_own.then(|| pod.identity.clone())
+        };
         let mut config = self.config.clone();
-        let known = config.wait_for(|config| config.snapshot.workload_by_uid(&uid).is_some());
+        let known = config.wait_for(|config| identity(config).is_some());
         let config = timeout(PLACEMENT, known).await.ok()?.ok()?;
-        let pod = config.snapshot.workload_by_uid(&uid)?;
-        let is_its_own = user == account(pod.identity.namespace(), pod.identity.service_account());
-        (is_its_own && pod.labels.get(GATEWAY_NAME).is_some()).then(|| pod.identity.clone())
+        identity(&config)
     }
 }
 

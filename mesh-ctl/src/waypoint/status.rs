@@ -11,6 +11,7 @@ use crate::cluster::ClusterArguments;
 use crate::fleet::{self, Said, Target};
 use crate::output::{Format, age, print, print_value, table};
 use crate::reach::WaypointReach;
+use crate::status::told_by;
 
 /// Says how it is, and what wants attention.
 #[derive(Debug, Args)]
@@ -78,6 +79,7 @@ async fn ask(targets: Vec<Target>) -> Vec<Said<WaypointStatus>> {
 fn is_well(status: &WaypointStatus) -> bool {
     !status.draining
         && status.config.errors == 0
+        && status.config.control.as_ref().is_none_or(|control| control.rejected == 0)
         && status.certificate_error.is_none()
         && status.certificate_expires_in_seconds != Some(0)
 }
@@ -108,6 +110,7 @@ fn for_people(status: &WaypointStatus) -> String {
                 config.generation, config.workloads, config.services, config.errors, config.warnings, config.infos
             ),
         ),
+        ("told by", config.control.as_ref().map(told_by).unwrap_or_default()),
         ("ports", ports.join(", ")),
         ("connections", status.connections.to_string()),
         ("requests", format!("{active} under way, {served} served")),

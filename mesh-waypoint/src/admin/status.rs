@@ -2,8 +2,9 @@
 
 use std::{sync::atomic::Ordering, time::SystemTime};
 
-use mesh_admin::{WaypointStatus, WaypointThread};
+use mesh_admin::{Config, ControlState, WaypointStatus, WaypointThread};
 use mesh_admin_server::{certificates, config, seconds_until};
+use mesh_xds::Standing;
 
 use super::Admin;
 
@@ -26,12 +27,24 @@ impl Admin {
             identity: shared.identity.to_string(),
             certificate_expires_in_seconds: end.map(|end| seconds_until(end, SystemTime::now())),
             certificate_error: certificates(&held).errors.into_iter().next(),
-            config: config(&shared.config.borrow()),
+            config: Config {
+                control: shared.control.as_ref().map(|progress| control(&progress.standing())),
+                ..config(&shared.config.borrow())
+            },
             ports,
             connections: shared.connections.load(Ordering::Relaxed),
             threads: threads.map(|(active, served)| WaypointThread { active, served }).collect(),
             rate_limits: shared.limit_book.told(),
             draining: *shared.draining.borrow(),
         }
+    }
+}
+
+/// How far it is with what mesh-control serves.
+fn control(standing: &Standing) -> ControlState {
+    ControlState {
+        connected: standing.connected.clone(),
+        version: standing.version.map(|version| version.to_string()),
+        rejected: standing.rejected,
     }
 }

@@ -64,7 +64,8 @@ async fn measure(args: &DistributionArgs) -> Result<()> {
     let started = Instant::now();
     for (number, link) in links.into_iter().enumerate() {
         let node = Node { id: number.to_string(), ..Node::default() };
-        nodes.push(tokio::spawn(follow(vec![link], node, Options::default())));
+        let (_, nothing) = tokio::sync::mpsc::channel(1);
+        nodes.push(tokio::spawn(follow(vec![link], node, Options::default(), nothing)));
     }
     let mut followed = Vec::new();
     for node in nodes {
