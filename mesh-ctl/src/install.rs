@@ -6,13 +6,18 @@ mod helm;
 mod remains;
 mod uninstall;
 
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
 use clap::Args;
+use kube::api::DynamicObject;
+use kube::runtime::wait::await_condition;
 
 pub(crate) use self::chart::{Chart, Values, objects};
 pub(crate) use self::helm::{Helm, HelmArguments};
 pub(crate) use self::uninstall::Uninstall;
 use crate::Outcome;
-use crate::cluster::{Cluster, ClusterArguments};
+use crate::cluster::{Cluster, ClusterArguments, kind};
 use crate::output::{note, print};
 use crate::precheck;
 
@@ -44,6 +49,19 @@ pub(crate) struct Install {
     skip_precheck: bool,
 }
 
+/// The daemons' DaemonSet.
+const DAEMONS: &str = "mesh-node";
+
+/// Whether a DaemonSet's pods run as it asks for now, on every node that is to have one.
+fn is_everywhere(daemons: &DynamicObject) -> bool {
+    // What is none is left out.
+    let number = |name: &str| daemons.data["status"][name].as_i64().unwrap_or_default();
+    let wanted = number("desiredNumberScheduled");
+    Some(number("observedGeneration")) == daemons.metadata.generation
+        && number("updatedNumberScheduled") == wanted
+        && number("numberReady") == wanted
+}
+
 impl Install {
     pub(crate) async fn run(&self, arguments: &ClusterArguments) -> anyhow::Result<Outcome> {
         let (helm, chart) = (Helm::find(&self.helm, arguments)?, Chart::unpack()?);
@@ -62,7 +80,25 @@ impl Install {
         }
         let said = helm.run(&self.upgrade(&helm, &chart)?)?;
         print(&said)?;
+        if self.wait {
+            self.wait_for_daemons(&cluster).await?;
+        }
         Ok(Outcome::Good)
+    }
+
+    /// Helm is content where a rolling update may leave one node without its daemon.
+    async fn wait_for_daemons(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        let api = cluster.objects(&kind("apps", "v1", "DaemonSet"), Some(&cluster.mesh_namespace));
+        let are_ready = |daemons: Option<&DynamicObject>| daemons.is_some_and(is_everywhere);
+        let waiting = await_condition(api, DAEMONS, are_ready);
+        match tokio::time::timeout(Duration::from_secs(self.timeout), waiting).await {
+            Ok(done) => done.map(drop).context("the daemons are not watched"),
+            Err(_elapsed) => bail!(
+                "not every node's daemon is ready after {} s: `mesh-ctl status` and `kubectl -n {} get pods -o wide` say which, and why",
+                self.timeout,
+                cluster.mesh_namespace
+            ),
+        }
     }
 
     /// Helm's own "upgrade or install": the same again changes nothing but the revision.

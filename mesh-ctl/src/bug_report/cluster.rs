@@ -62,8 +62,7 @@ impl Inquiry<'_> {
             self.logs(archive, labels).await?;
             for (group, version, name) in KINDS {
                 let (kind, labelled) = (kind(group, version, name), ListParams::default().labels(labels));
-                let asked = async { Ok(self.cluster.list(&kind, None, &labelled).await?) };
-                let listed = self.within(&kind.plural, asked).await;
+                let listed = self.within(&kind.plural, self.cluster.list(&kind, None, &labelled)).await;
                 for object in listed.map(|list| list.map(|list| list.items).unwrap_or_default()).unwrap_or_else(|why| {
                     archive.leave_out(why);
                     Vec::new()
@@ -77,8 +76,8 @@ impl Inquiry<'_> {
             }
         }
         let events = kind("", "v1", "Event");
-        let asked = async { Ok(self.cluster.list(&events, None, &ListParams::default().limit(MAX_EVENTS)).await?) };
-        let told = self.within("events", asked).await.map(|list| {
+        let newest = ListParams::default().limit(MAX_EVENTS);
+        let told = self.within("events", self.cluster.list(&events, None, &newest)).await.map(|list| {
             let lines = list.into_iter().flat_map(|list| list.items).map(|event| event_line(&event.data));
             lines.collect::<String>()
         });

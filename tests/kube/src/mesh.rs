@@ -98,7 +98,10 @@ impl Mesh {
         let mut arguments =
             vec!["upgrade", "--install", "mesh", CHART, "--create-namespace", "--wait", "--timeout=90s"];
         arguments.extend(values.iter().flat_map(|value| ["--set", value]));
-        self.helm(&arguments).map(drop).with_context(|| self.logs())
+        self.helm(&arguments).with_context(|| self.logs())?;
+        // Helm is content where a rolling update may leave one node without its daemon.
+        let everywhere = ["-n", NAMESPACE, "rollout", "status", "daemonset/mesh-node", "--timeout=60s"];
+        self.kubectl.run(&everywhere).map(drop).with_context(|| self.logs())
     }
 
     /// What the chart says with these values, without a cluster.
