@@ -201,17 +201,15 @@ async fn share(
         statuses: false,
         served: false,
     };
-    let id = args.pod.as_ref().unwrap_or(&args.name).to_string();
-    let trust = authority.source().trust();
-    let (config, control) = args.source.watch((&args.certificate, &trust), &id, options).await?;
+    let known_by = (&args.certificate, &authority.source().trust());
+    let (config, control) = args.source.watch(known_by, args.pod.as_ref().unwrap_or(&args.name), options).await?;
     let settings = IdentitySettings {
         lifetime: args.certificate.certificate_lifetime,
         carriers: Carriers::H2,
         ..IdentitySettings::new(trust_domain)
     };
-    let identities = Identities::new(authority.source(), settings);
+    let (identities, limits) = (Identities::new(authority.source(), settings), Limits::default());
     identities.hold(&HashSet::from([identity.clone()]));
-    let limits = Limits::default();
     let rules = RuleBook::default();
     let telemetry = Arc::new(Telemetry::new(args.cluster, &rules)?);
     let told = &telemetry.own.spans;

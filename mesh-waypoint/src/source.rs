@@ -52,15 +52,15 @@ impl SourceArgs {
         }
     }
 
-    /// The configuration from the first on, which this waits for. `id` is the proxy's name for mesh-control, to which it shows itself
-    /// as to the authority.
+    /// The configuration from the first on, which this waits for. `own` is its pod or its Gateway, by which mesh-control knows it; it shows itself
+    /// there as to the authority.
     ///
     /// # Errors
     /// The directory cannot be read, there is no way to the API server, or a flag is missing.
     pub(crate) async fn watch(
         &self,
         (identity, trust): (&IdentityArgs, &TrustFeed),
-        id: &str,
+        own: &GatewayName,
         options: Options,
     ) -> anyhow::Result<Watched> {
         if let Some(dir) = &self.config {
@@ -70,8 +70,8 @@ impl SourceArgs {
             let client = mesh_kube::client(self.kubeconfig.as_deref()).await.context("--kubernetes")?;
             return Ok((mesh_kube::watch(client, options).await, None));
         }
-        let (sender, secrets) = mpsc::channel(QUEUE);
-        let following = self.control.follow(identity, trust, ("mesh-waypoint", id), options, secrets);
+        let ((sender, secrets), id) = (mpsc::channel(QUEUE), own.to_string());
+        let following = self.control.follow(identity, trust, ("mesh-waypoint", &id), options, secrets);
         let Following { config, progress } = following.await.context("--control-address")?;
         if self.kubernetes_secrets {
             let client = mesh_kube::client(self.kubeconfig.as_deref()).await.context("--kubernetes-secrets")?;
