@@ -74,10 +74,10 @@ impl KubernetesGatekeeper {
             let pod = config.snapshot.workload_by_uid(&uid)?;
             let of = pod.labels.get(GATEWAY_NAME)?;
             let gateway = ObjectName {
-                group: "gateway.networking.k8s.io".to_owned(),
-                kind: "Gateway".to_owned(),
-                namespace: Some(pod.identity.namespace().to_owned()),
-                name: of.to_string(),
+                group: "gateway.networking.k8s.io".into(),
+                kind: "Gateway".into(),
+                namespace: Some(pod.identity.namespace().into()),
+                name: of.to_string().into(),
             };
             config.served.get(("", &gateway.path()))?;
             let is_its_own = user == account(pod.identity.namespace(), pod.identity.service_account());

@@ -141,7 +141,7 @@ impl Inquiry<'_> {
         let mut kinds: Map<String, Value> = Map::new();
         for served in config.served.iter() {
             let Some(name) = ObjectName::of_path(served.path()) else { continue };
-            let kind = kinds.entry(name.kind).or_insert_with(|| json!([]));
+            let kind = kinds.entry(name.kind.to_string()).or_insert_with(|| json!([]));
             let object = serde_json::from_str(&served.source.object).unwrap_or_default();
             kind.as_array_mut().into_iter().for_each(|all| all.push(Value::clone(&object)));
         }
