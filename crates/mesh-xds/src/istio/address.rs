@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use mesh_core::entry::Resolution;
 use mesh_core::l7::{WAYPOINT_PORT, Waypoint};
+use mesh_core::locality::{Locality, Nearest};
 use mesh_core::model::{Protocol, Service, Workload};
 use mesh_core::snapshot::Snapshot;
 
 use super::members::{Member, Members, Membership};
 use super::proto::{
-    self, GatewayAddress, IpFamilies, LoadBalancing, LoadBalancingMode, NamespacedHostname, NetworkAddress,
-    NetworkMode, Port, PortList, TunnelProtocol, WorkloadStatus, WorkloadType,
+    self, GatewayAddress, IpFamilies, LoadBalancing, LoadBalancingMode, LoadBalancingScope, NamespacedHostname,
+    NetworkAddress, NetworkMode, Port, PortList, TunnelProtocol, WorkloadStatus, WorkloadType,
 };
 
 /// The cluster's name where Istio's installation gives it none.
@@ -64,6 +65,7 @@ pub(super) fn workload(
         native_tunnel: is_waypoint,
         authorization_policies: policies,
         status: status.into(),
+        locality: locality(&workload.locality),
         network_mode: network.into(),
         ..endpoint(&member, members)
     }
@@ -81,6 +83,7 @@ pub(super) fn endpoint(member: &Member, members: &Members) -> proto::Workload {
     for (service, membership) in members.services_of(member) {
         endpoint.services.insert(service.to_string(), ports(membership));
         endpoint.capacity = endpoint.capacity.or(membership.weight);
+        endpoint.locality = endpoint.locality.or_else(|| locality(membership.locality.as_ref()?));
     }
     endpoint
 }
@@ -95,10 +98,6 @@ pub(super) fn service(snapshot: &Snapshot, service: &Service) -> proto::Service 
     let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
     // Each endpoint says which of its ports a port is.
     let ports = tcp.map(|port| Port { service_port: port.port.into(), target_port: 0 });
-    let mode = match service.resolution() {
-        Resolution::None => Some(LoadBalancingMode::Passthrough),
-        Resolution::Static | Resolution::Dns | Resolution::DnsRoundRobin => None,
-    };
     let names = service.entry.iter().flat_map(|entry| &entry.subject_alt_names);
     proto::Service {
         name: service.name.to_string(),
@@ -108,9 +107,34 @@ pub(super) fn service(snapshot: &Snapshot, service: &Service) -> proto::Service 
         ports: ports.collect(),
         subject_alt_names: names.map(ToString::to_string).collect(),
         waypoint: snapshot.l7().waypoint_of(service).map(|waypoint| by_way_of(waypoint)),
-        load_balancing: mode.map(|mode| LoadBalancing { mode: mode.into() }),
+        load_balancing: load_balancing(service),
         ip_families: families(&service.vips).into(),
     }
+}
+
+fn locality(locality: &Locality) -> Option<proto::Locality> {
+    let Locality { region, zone, subzone } = locality;
+    let said = || proto::Locality { region: region.to_string(), zone: zone.to_string(), subzone: subzone.to_string() };
+    (!locality.is_unknown()).then(said)
+}
+
+fn load_balancing(service: &Service) -> Option<LoadBalancing> {
+    use LoadBalancingScope::{Node, Region, Subzone, Zone};
+    let of = |mode: LoadBalancingMode, scopes: &[LoadBalancingScope]| LoadBalancing {
+        routing_preference: scopes.iter().map(|scope| (*scope).into()).collect(),
+        mode: mode.into(),
+    };
+    if service.resolution() == Resolution::None {
+        return Some(of(LoadBalancingMode::Passthrough, &[]));
+    }
+    if service.placement.node_only {
+        return Some(of(LoadBalancingMode::Strict, &[Node]));
+    }
+    service.placement.nearest.map(|nearest| match nearest {
+        Nearest::Close => of(LoadBalancingMode::Failover, &[Region, Zone, Subzone]),
+        Nearest::Zone => of(LoadBalancingMode::Failover, &[Region, Zone]),
+        Nearest::Node => of(LoadBalancingMode::Failover, &[Region, Zone, Subzone, Node]),
+    })
 }
 
 fn families(addresses: &[IpAddr]) -> IpFamilies {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use mesh_core::entry::EndpointTraits;
+use mesh_core::locality::Locality;
 use mesh_core::model::{Protocol, Service};
 
 /// An endpoint, as the subject of a resource.
@@ -24,6 +26,8 @@ pub(super) struct Membership {
     pub(super) ports: BTreeSet<(u16, u16)>,
     /// The endpoint's share.
     pub(super) weight: Option<u32>,
+    /// Where it is, if that is said of an endpoint that is no workload.
+    pub(super) locality: Option<Locality>,
 }
 
 /// Who is an endpoint of what.
@@ -80,10 +84,13 @@ pub(super) fn resource_name(service: &Service) -> String {
 
 fn members_of(service: &Service) -> HashMap<Member, Membership> {
     let mut members: HashMap<Member, Membership> = HashMap::new();
-    let mut add = |member, ports, weight: Option<u32>| {
+    let mut add = |member, ports, traits: Option<&EndpointTraits>| {
         let membership = members.entry(member).or_default();
         membership.ports.insert(ports);
-        membership.weight = membership.weight.or(weight);
+        if let Some(traits) = traits {
+            membership.weight = membership.weight.or(traits.weight);
+            membership.locality = membership.locality.take().or_else(|| traits.locality.clone());
+        }
     };
     for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
         for endpoint in &port.endpoints {
@@ -91,12 +98,11 @@ fn members_of(service: &Service) -> HashMap<Member, Membership> {
                 || Member::Address(endpoint.address.ip()),
                 |workload| Member::Workload(workload.namespace.clone(), workload.name.clone()),
             );
-            let weight = endpoint.traits.as_ref().and_then(|traits| traits.weight);
-            add(member, (port.port, endpoint.address.port()), weight);
+            add(member, (port.port, endpoint.address.port()), endpoint.traits.as_deref());
         }
     }
     for named in service.entry.iter().flat_map(|entry| &entry.names) {
-        add(Member::Name(named.name.clone()), (named.of_port, named.port), named.traits.weight);
+        add(Member::Name(named.name.clone()), (named.of_port, named.port), Some(&named.traits));
     }
     members
 }

@@ -133,6 +133,9 @@ pub struct Service {
 /// `istio.workload.LoadBalancing`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct LoadBalancing {
+    /// What an endpoint has in common with the client, the widest first.
+    #[prost(enumeration = "LoadBalancingScope", repeated, tag = "1")]
+    pub routing_preference: Vec<i32>,
     /// The mode.
     #[prost(enumeration = "LoadBalancingMode", tag = "2")]
     pub mode: i32,
@@ -144,8 +147,28 @@ pub struct LoadBalancing {
 pub enum LoadBalancingMode {
     /// Nothing is said.
     Unspecified = 0,
+    /// Endpoints with all of it in common, and no others.
+    Strict = 1,
+    /// Those first that have more of it in common.
+    Failover = 2,
     /// Connections go to the address that was asked for.
     Passthrough = 3,
+}
+
+/// `istio.workload.LoadBalancing.Scope`, of which what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum LoadBalancingScope {
+    /// Nothing.
+    Unspecified = 0,
+    /// The region.
+    Region = 1,
+    /// The zone.
+    Zone = 2,
+    /// The sub-zone.
+    Subzone = 3,
+    /// The node.
+    Node = 4,
 }
 
 /// `istio.workload.PortList`.

@@ -1,11 +1,17 @@
 //! Pods, Services, waypoints and hosts outside, one by one.
-use mesh_xds::istio_proto::{NetworkMode, Port, TunnelProtocol, WorkloadStatus, WorkloadType};
+use mesh_xds::istio_proto::{
+    LoadBalancingMode, LoadBalancingScope as Scope, NetworkMode, Port, TunnelProtocol, WorkloadStatus, WorkloadType,
+};
 use mesh_xds::{ADDRESS_TYPE, AUTHORIZATION_TYPE};
 
 use crate::Control;
 
 const SHOP: &str = r#"
 {apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {mesh.dev/join: enabled}}}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: a, labels: {topology.kubernetes.io/region: north, topology.kubernetes.io/zone: north-1}}
 ---
 apiVersion: v1
 kind: Pod
@@ -30,7 +36,7 @@ status: {podIP: 192.168.0.2, podIPs: [{ip: 192.168.0.2}], conditions: [{type: Re
 apiVersion: v1
 kind: Service
 metadata: {name: cart, namespace: shop, labels: {istio.io/use-waypoint: wp}}
-spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd96::1"], ports: [{name: http, port: 80}, {name: dns, port: 53, protocol: UDP}]}
+spec: {trafficDistribution: PreferSameZone, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd96::1"], ports: [{name: http, port: 80}, {name: dns, port: 53, protocol: UDP}]}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -59,7 +65,7 @@ spec:
   hosts: [api.example.com]
   resolution: DNS
   ports: [{number: 443, name: tls, protocol: TLS}]
-  endpoints: [{address: eu.example.com, weight: 7, ports: {tls: 8443}}]
+  endpoints: [{address: eu.example.com, weight: 7, locality: south/south-2, ports: {tls: 8443}}]
   subjectAltNames: [api.example.com]
 ---
 apiVersion: security.istio.io/v1
@@ -94,6 +100,8 @@ fn a_pod_says_who_it_is_where_it_runs_and_what_it_is_part_of() {
     assert_eq!((&*cart.workload_name, cart.workload_type()), ("cart", WorkloadType::Deployment));
     assert_eq!((&*cart.canonical_name, &*cart.canonical_revision), ("cart", "v2"));
     assert_eq!((cart.status(), cart.network_mode()), (WorkloadStatus::Healthy, NetworkMode::Standard));
+    let locality = cart.locality.as_ref().unwrap();
+    assert_eq!((&*locality.region, &*locality.zone), ("north", "north-1"));
     assert_eq!(cart.addresses[0], [10, 0, 0, 1][..]);
     assert_eq!(cart.addresses[1].len(), 16);
     let ports = &cart.services["shop/cart.shop.svc.cluster.local"].ports;
@@ -119,6 +127,7 @@ fn what_is_no_pod_of_its_own_is_told_apart() {
     assert_eq!((outside.tunnel_protocol(), outside.services.len()), (TunnelProtocol::None, 1));
     let name = &told.workloads["Kubernetes/mesh.dev/Name//eu.example.com"];
     assert_eq!((&*name.hostname, name.addresses.len(), name.capacity), ("eu.example.com", 0, Some(7)));
+    assert_eq!(name.locality.as_ref().unwrap().zone, "south-2");
     let ports = &name.services["shop/api.example.com"].ports;
     assert_eq!(ports[..], [Port { service_port: 443, target_port: 8443 }]);
 }
@@ -130,6 +139,9 @@ fn a_service_says_where_it_is_and_by_which_waypoint() {
     let cart = &told.services["shop/cart.shop.svc.cluster.local"];
     assert_eq!(cart.addresses.len(), 2);
     assert_eq!(cart.ports[..], [Port { service_port: 80, target_port: 0 }], "UDP is not carried");
+    let spread = cart.load_balancing.as_ref().unwrap();
+    let scopes: Vec<_> = spread.routing_preference().collect();
+    assert_eq!((spread.mode(), scopes), (LoadBalancingMode::Failover, vec![Scope::Region, Scope::Zone]));
     let waypoint = cart.waypoint.as_ref().unwrap();
     assert_eq!(waypoint.hbone_mtls_port, 15_008);
     assert_eq!(waypoint.hostname.as_ref().unwrap().hostname, "wp.shop.svc.cluster.local");
