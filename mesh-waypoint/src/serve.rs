@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use mesh_admin_server::{AdminSocket, LogControl};
 use mesh_ca::Authority;
 use mesh_config::{Config, Options};
-use mesh_core::SpiffeId;
+use mesh_core::{SpiffeId, TrustDomain};
 use mesh_otlp::{Exporter, Source, SpanArgs};
 use mesh_transport::{Carriers, Identities, IdentitySettings, Limits, hbone::Server};
 use mesh_xds::Progress;
@@ -203,13 +203,8 @@ async fn share(
     };
     let known_by = (&args.certificate, &authority.source().trust());
     let (config, control) = args.source.watch(known_by, args.pod.as_ref().unwrap_or(&args.name), options).await?;
-    let settings = IdentitySettings {
-        lifetime: args.certificate.certificate_lifetime,
-        carriers: Carriers::H2,
-        ..IdentitySettings::new(trust_domain)
-    };
-    let (identities, limits) = (Identities::new(authority.source(), settings), Limits::default());
-    identities.hold(&HashSet::from([identity.clone()]));
+    let identities = hold(&identity, trust_domain, args.certificate.certificate_lifetime, authority);
+    let limits = Limits::default();
     let rules = RuleBook::default();
     let telemetry = Arc::new(Telemetry::new(args.cluster, &rules)?);
     let told = &telemetry.own.spans;
@@ -244,6 +239,14 @@ async fn share(
         connections: AtomicUsize::new(0),
     };
     Ok((shared, exporter))
+}
+
+/// Has the process's one identity certified, now and whenever its certificate nears its end.
+fn hold(identity: &SpiffeId, trust_domain: TrustDomain, lifetime: Duration, authority: &Authority) -> Identities {
+    let settings = IdentitySettings { lifetime, carriers: Carriers::H2, ..IdentitySettings::new(trust_domain) };
+    let identities = Identities::new(authority.source(), settings);
+    identities.hold(&HashSet::from([identity.clone()]));
+    identities
 }
 
 /// A limit, of which nothing is none.
