@@ -1,20 +1,16 @@
 //! The stream of flows, a line of JSON each.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use http::{HeaderValue, Response, header};
-use http_body_util::BodyExt as _;
-use hyper::body::{Body, Bytes, Frame};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Bytes, Frame};
 use mesh_admin::{Flow, FlowLine, FlowSelection};
 use tokio::sync::{
     broadcast::{self, error::RecvError},
     mpsc,
 };
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use crate::Answer;
 
@@ -27,9 +23,10 @@ pub fn flows<E: Send + Sync + 'static>(
     selection: FlowSelection,
     told: fn(&E) -> Flow,
 ) -> Answer {
-    let (lines, body) = mpsc::channel(LINES);
-    tokio::spawn(forward(events, selection, told, lines));
-    let mut answer = Response::new(Lines(body).boxed_unsync());
+    let (sender, body) = mpsc::channel(LINES);
+    tokio::spawn(forward(events, selection, told, sender));
+    let lines = ReceiverStream::new(body).map(|line| Ok(Frame::data(line)));
+    let mut answer = Response::new(StreamBody::new(lines).boxed_unsync());
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     answer
 }
@@ -62,21 +59,6 @@ async fn forward<E>(
         if lines.send(Bytes::from(text)).await.is_err() {
             return;
         }
-    }
-}
-
-/// A body of lines as they come.
-struct Lines(mpsc::Receiver<Bytes>);
-
-impl Body for Lines {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line))))
     }
 }
 

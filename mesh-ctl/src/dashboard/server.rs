@@ -1,16 +1,14 @@
 //! The page's server: files of the page for anybody, everything else by token, nothing but GET.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use form_urlencoded::parse;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
-use hyper::body::{Body, Bytes, Frame, Incoming};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,6 +16,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use super::nodes::Nodes;
 
@@ -139,7 +138,8 @@ fn stream(nodes: &Nodes) -> Answer {
             }
         }
     });
-    let mut answer = Response::new(Events(body).boxed_unsync());
+    let events = ReceiverStream::new(body).map(|event| Ok(Frame::data(event)));
+    let mut answer = Response::new(StreamBody::new(events).boxed_unsync());
     secure(answer.headers_mut(), "text/event-stream");
     answer
 }
@@ -147,21 +147,6 @@ fn stream(nodes: &Nodes) -> Answer {
 fn event(name: &str, data: &str) -> Bytes {
     let data = if data.is_empty() { "null" } else { data };
     Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
-}
-
-/// A body of events as they come.
-struct Events(mpsc::Receiver<Bytes>);
-
-impl Body for Events {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|event| event.map(|event| Ok(Frame::data(event))))
-    }
 }
 
 fn json_of<T: Serialize>(value: &T) -> Answer {
