@@ -3,6 +3,7 @@
 
 mod imagined;
 mod onward;
+mod reading;
 mod reference;
 mod request;
 
