@@ -8,6 +8,7 @@ mod http;
 mod pulse;
 mod sniff;
 pub(crate) mod tcp;
+mod watch;
 
 use std::{net::SocketAddr, rc::Rc};
 

@@ -7,9 +7,9 @@ use mesh_core::l7::{Backend, BackendTarget, split};
 use mesh_transport::hbone::ConnectRequest;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 
-use super::{Arrival, admission, stream_of};
+use super::{Arrival, admission, stream_of, watch::Watch};
 use crate::{
-    upstream::{self, Cluster, ClusterKey, Stream, UpstreamError},
+    upstream::{self, Cluster, ClusterKey, Endpoint, Stream, UpstreamError},
     worker::Worker,
 };
 
@@ -20,10 +20,11 @@ pub(super) async fn connect_first(worker: &Rc<Worker>, arrival: &Arrival, mut re
         () = request.withdrawn() => return,
     };
     match connected {
-        Ok(upstream) => {
+        Ok(reached) => {
             let Ok(tunnel) = request.accept().await else { return };
             if let Some(stream) = stream_of(tunnel) {
-                relay(arrival, stream, upstream).await;
+                let watch = Watch::begin(worker, arrival, reached.cluster, reached.endpoint);
+                relay(arrival, watch.of(stream), reached.stream).await;
             }
         }
         Err(error) => {
@@ -37,7 +38,7 @@ pub(super) async fn connect_first(worker: &Rc<Worker>, arrival: &Arrival, mut re
 /// Carries what a client has begun to say already.
 pub(super) async fn carry(worker: &Rc<Worker>, arrival: &Arrival, stream: impl AsyncRead + AsyncWrite + Unpin) {
     match connect(worker, arrival).await {
-        Ok(upstream) => relay(arrival, stream, upstream).await,
+        Ok(reached) => relay(arrival, stream, reached.stream).await,
         Err(error) => refused(arrival, &error),
     }
 }
@@ -62,21 +63,33 @@ pub(crate) async fn carry_by(
         Err(error) => Err(error),
     };
     match connected {
-        Ok(upstream) => relay(arrival, stream, upstream).await,
+        Ok(reached) => relay(arrival, stream, reached.stream).await,
         Err(error) => refused(arrival, &error),
     }
 }
 
-async fn connect(worker: &Rc<Worker>, arrival: &Arrival) -> Result<Stream, UpstreamError> {
+/// A destination that is connected.
+struct Reached {
+    cluster: Rc<Cluster>,
+    endpoint: Rc<Endpoint>,
+    stream: Stream,
+}
+
+async fn connect(worker: &Rc<Worker>, arrival: &Arrival) -> Result<Reached, UpstreamError> {
     connect_to(worker, arrival, ClusterKey::of_target(&arrival.target).as_ref()).await
 }
 
-async fn connect_to(worker: &Rc<Worker>, arrival: &Arrival, key: Option<&ClusterKey>) -> Result<Stream, UpstreamError> {
+async fn connect_to(
+    worker: &Rc<Worker>,
+    arrival: &Arrival,
+    key: Option<&ClusterKey>,
+) -> Result<Reached, UpstreamError> {
     admission::of_connection(worker, arrival).map_err(Box::new)?;
     let cluster = Cluster::ready(worker, key.ok_or(UpstreamError::NoEndpoint)?).await?;
     let node = cluster.only_node(worker, arrival.client.workload.as_deref());
     let endpoint = cluster.pick(&upstream::Wish { asked: arrival.asked, node, ..Default::default() })?;
-    upstream::connect(worker, &endpoint, Some(arrival.client.address), arrival.trace, None).await
+    let stream = upstream::connect(worker, &endpoint, Some(arrival.client.address), arrival.trace, None).await?;
+    Ok(Reached { cluster, endpoint, stream })
 }
 
 fn refused(arrival: &Arrival, error: &UpstreamError) {

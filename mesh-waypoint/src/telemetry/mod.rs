@@ -20,7 +20,7 @@ use prometheus::{Encoder as _, TextEncoder, proto::MetricFamily};
 use self::{flows::Flows, routes::RouteMetrics};
 use crate::counts::RuleBook;
 
-pub(crate) use self::access::{Ended, Noted, Telling};
+pub(crate) use self::access::{Ended, Noted, Telling, peer_of};
 pub(crate) use self::bad_input::{BadInput, BadInputs, Sender};
 pub(crate) use self::cache::SeriesCache;
 pub(crate) use self::exports::Exports;

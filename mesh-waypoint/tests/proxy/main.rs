@@ -8,6 +8,7 @@ mod bad_requests;
 mod bad_responses;
 mod client_certificates;
 mod collector;
+mod declared_tcp;
 mod draining;
 mod egress;
 mod endings;

@@ -170,17 +170,27 @@ impl telemetry::filter::Told for Ended<'_> {
     }
 
     fn peer(&self, peer: Peer, what: &PeerAttribute) -> Option<&str> {
-        let client = &self.arrival.client;
-        let workload = match peer {
-            Peer::Source => client.workload.as_deref(),
-            Peer::Destination => self.endpoint.and_then(|endpoint| endpoint.workload.as_deref()),
-        };
-        match (workload, peer, what) {
-            (Some(workload), ..) => what.of(workload),
-            // Who is no workload that is known here has its identity.
-            (None, Peer::Source, PeerAttribute::Principal) => client.identity.as_ref().map(SpiffeId::as_str),
-            (None, Peer::Source, PeerAttribute::Namespace) => client.identity.as_ref().map(SpiffeId::namespace),
-            (None, ..) => None,
-        }
+        peer_of(self.arrival, self.endpoint, peer, what)
+    }
+}
+
+/// What is known of one of both workloads of what came in, and of the endpoint that it went to.
+pub(crate) fn peer_of<'a>(
+    arrival: &'a Arrival,
+    endpoint: Option<&'a Endpoint>,
+    peer: Peer,
+    what: &PeerAttribute,
+) -> Option<&'a str> {
+    let client = &arrival.client;
+    let workload = match peer {
+        Peer::Source => client.workload.as_deref(),
+        Peer::Destination => endpoint.and_then(|endpoint| endpoint.workload.as_deref()),
+    };
+    match (workload, peer, what) {
+        (Some(workload), ..) => what.of(workload),
+        // Who is no workload that is known here has its identity.
+        (None, Peer::Source, PeerAttribute::Principal) => client.identity.as_ref().map(SpiffeId::as_str),
+        (None, Peer::Source, PeerAttribute::Namespace) => client.identity.as_ref().map(SpiffeId::namespace),
+        (None, ..) => None,
     }
 }

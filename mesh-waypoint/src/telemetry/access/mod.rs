@@ -25,7 +25,7 @@ use mesh_core::{
     telemetry::{Side, Teller, Told},
 };
 
-pub(crate) use self::line::Ended;
+pub(crate) use self::line::{Ended, peer_of};
 use crate::{
     inbound::{Arrival, Target},
     listeners::Listeners,
