@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     Endpoint, UpstreamError,
     connect::{CONNECT_TIMEOUT, Stream, connect_within},
+    paced::Paced,
     state::{ClusterState, Count},
 };
 use crate::{
@@ -220,7 +221,7 @@ pub(crate) async fn dial_http2(
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
-    let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await;
+    let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(Paced::new(stream))).await;
     let (sender, connection) = handshake.map_err(|error| UpstreamError::Connect(error.to_string()))?;
     spawn_local(async move {
         if let Err(error) = connection.await {

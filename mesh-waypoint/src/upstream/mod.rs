@@ -7,6 +7,7 @@ mod endpoint;
 mod line;
 mod names;
 mod origination;
+mod paced;
 mod parts;
 mod settled;
 mod state;

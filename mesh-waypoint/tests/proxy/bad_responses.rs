@@ -304,3 +304,27 @@ fn endpoints_that_lie_by_http2_are_found_out() {
         assert!(otherwise.is_empty(), "{}", otherwise.join("\n"));
     });
 }
+
+/// Heads that are none yet: passed over as they come, and kept nowhere.
+#[test]
+fn answers_that_say_nothing_yet_by_http2_take_no_memory() {
+    run(async |world| {
+        let early = || (Kind::Headers, END_HEADERS, with_fields(&[(":status", "103"), ("link", "</a>")]));
+        let head = (Kind::Headers, END_HEADERS, with_fields(&[(":status", "200")]));
+        let body = (Kind::Data, END_STREAM, b"hello".to_vec());
+        let lie = Rc::new(RefCell::new(says(&[early(), early(), head.clone(), body.clone()])));
+        liar_http2(lie.clone()).await;
+        let ask = async || {
+            let mut client = Client::http2(world.tunnel("10.96.0.1:95").await.expect("tunnel")).await;
+            client.ask(Request::get("/").body(Full::default()).expect("valid")).await.status
+        };
+        assert_eq!(ask().await, 200, "a few are passed over");
+        let before = world.peak();
+        let many: Vec<_> = (0..300_000).map(|_| early()).chain([head, body]).collect();
+        drop(lie.replace(says(&many)));
+        let status = ask().await;
+        assert!(status == 200 || status >= 502, "{status}");
+        let more = world.peak() - before;
+        assert!(more < 48 << 10, "{more} KiB");
+    });
+}

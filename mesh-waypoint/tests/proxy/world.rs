@@ -297,10 +297,19 @@ impl World {
 
     /// Resident memory of the waypoint in KiB.
     pub(crate) fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most that it has had, in KiB.
+    pub(crate) fn peak(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, what: &str) -> u64 {
         let pid = self.waypoint.as_ref().expect("running").id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process's status");
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-        resident.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
+        let said = status.lines().find_map(|line| line.strip_prefix(what)).expect("its memory");
+        said.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
     }
 
     /// Whether the waypoint has ended, and well.
