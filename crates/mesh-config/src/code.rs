@@ -211,8 +211,6 @@ codes! {
         "Give it another port, or another hostname; it is not opened until then."
     NoCertificate = "MESH0415" Error "certificate cannot be used"
         "Create a Secret of type kubernetes.io/tls with tls.crt and tls.key; handshakes fail until then."
-    NoRoots = "MESH0422" Error "certificates of authorities cannot be used"
-        "Create a ConfigMap, or a Secret, with the authorities' certificates as ca.crt; nobody is let in, or believed, without one."
     RouteNotAllowed = "MESH0416" Error "no listener admits the route"
         "Let a listener's allowedRoutes and hostname admit the route, or correct the route."
     NoSuchGateway = "MESH0417" Warning "gateway does not exist"
@@ -227,6 +225,8 @@ codes! {
         "Name it as delegate in a VirtualService with hosts, or give it hosts."
     ListenerNotOpened = "MESH0421" Error "listener cannot be opened as it is written"
         "Correct the field; the Gateway's other listeners are open."
+    NoRoots = "MESH0422" Error "certificates of authorities cannot be used"
+        "Create a ConfigMap, or a Secret, with the authorities' certificates as ca.crt; nobody is let in, or believed, without one."
 
     // Weights, and gateways that nobody is.
     WeightsNotWhole = "MESH0431" Warning "weights do not add up to 100"
