@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    io,
+    io, net,
     num::NonZeroUsize,
     sync::{
         Arc,
@@ -44,6 +44,8 @@ use crate::{
 
 /// Connections served at once, tunnels and a gateway's; others wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 16_384;
+/// Connections that are taken yet when a door is closed; more than wait at any.
+const MOST_WAITING: usize = 4096;
 /// Pause after accept() failed for lack of memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a gateway takes new connections after SIGTERM, and lets those stay that nothing is under way on, where it has that much
@@ -298,23 +300,49 @@ async fn told_to_stop() -> io::Result<()> {
     }
 }
 
-/// Hands what comes in at a door over to the threads, as many at once as there may be.
-pub(crate) async fn accept(listener: TcpListener, shared: &Shared, workers: &Workers, door: Door) {
-    loop {
+/// Hands what comes in at a door over to the threads, as many at once as there may be. Dropped, it hands over what waits at the
+/// door before that is closed, which would reset it.
+pub(crate) async fn accept(listener: TcpListener, shared: &Arc<Shared>, workers: &Workers, door: Door) {
+    let entry = Entry { listener: Some(listener), shared, workers, door };
+    while let Some(listener) = &entry.listener {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                if shared.connections.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
-                    tracing::warn!(%peer, limit = MAX_CONNECTIONS, "too many connections: refused");
-                    continue;
-                }
-                match stream.into_std() {
-                    Ok(stream) => workers.carry(stream, peer, door),
-                    Err(error) => tracing::warn!(%peer, %error, "connection not handed over"),
-                }
-            }
+            Ok((stream, peer)) => match stream.into_std() {
+                Ok(stream) => entry.hand_over(stream, peer),
+                Err(error) => tracing::warn!(%peer, %error, "connection not handed over"),
+            },
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A door that is open.
+struct Entry<'a> {
+    listener: Option<TcpListener>,
+    shared: &'a Arc<Shared>,
+    workers: &'a Workers,
+    door: Door,
+}
+
+impl Entry<'_> {
+    fn hand_over(&self, stream: net::TcpStream, peer: net::SocketAddr) {
+        if self.shared.connections.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
+            tracing::warn!(%peer, limit = MAX_CONNECTIONS, "too many connections: refused");
+            return;
+        }
+        self.workers.carry(stream, (peer, self.door), self.shared.count_connection());
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        let Some(Ok(listener)) = self.listener.take().map(TcpListener::into_std) else { return };
+        for (stream, peer) in std::iter::from_fn(|| listener.accept().ok()).take(MOST_WAITING) {
+            match stream.set_nonblocking(true) {
+                Ok(()) => self.hand_over(stream, peer),
+                Err(error) => tracing::warn!(%peer, %error, "connection not handed over"),
             }
         }
     }

@@ -29,7 +29,7 @@ use crate::{
     inbound,
     limits::Limiting,
     listeners::{self, Listeners},
-    serve::Shared,
+    serve::{Counted, Shared},
     telemetry::{SeriesCache, Telling},
     upstream::Upstreams,
 };
@@ -44,7 +44,7 @@ pub(crate) enum Door {
 }
 
 /// A connection on its way to a thread.
-type Job = (std::net::TcpStream, SocketAddr, Door);
+type Job = (std::net::TcpStream, SocketAddr, Door, Counted);
 
 /// Connections that may wait for one thread.
 const QUEUE: usize = 1024;
@@ -184,9 +184,9 @@ impl Workers {
 
     /// Gives a connection to the next thread. A tunnel connection carries many streams, and nodes make few of them: by turns
     /// they are spread evenly.
-    pub(crate) fn carry(&self, stream: std::net::TcpStream, peer: SocketAddr, door: Door) {
+    pub(crate) fn carry(&self, stream: std::net::TcpStream, (peer, door): (SocketAddr, Door), counted: Counted) {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
-        if self.queues[turn].try_send((stream, peer, door)).is_err() {
+        if self.queues[turn].try_send((stream, peer, door, counted)).is_err() {
             tracing::warn!(%peer, "connection refused: its thread has too many waiting");
         }
     }
@@ -210,13 +210,13 @@ async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, mut stopped: wat
     loop {
         tokio::select! {
             job = jobs.recv() => {
-                let Some((stream, peer, door)) = job else { return };
+                let Some((stream, peer, door, counted)) = job else { return };
                 match (TcpStream::from_std(stream), door) {
                     (Ok(stream), Door::Tunnel) => {
-                        spawn_local(inbound::serve(worker.clone(), stream, peer));
+                        spawn_local(inbound::serve(worker.clone(), stream, peer, counted));
                     }
                     (Ok(stream), Door::Gateway(port)) => {
-                        spawn_local(listeners::serve(worker.clone(), stream, peer, port));
+                        spawn_local(listeners::serve(worker.clone(), stream, (peer, port), counted));
                     }
                     (Err(error), _) => tracing::warn!(%peer, %error, "connection not registered"),
                 }

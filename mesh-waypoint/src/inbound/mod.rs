@@ -24,11 +24,12 @@ pub(crate) use self::pulse::{Lifeless, Patience};
 use self::{arrival::Declared, sniff::Sniffed};
 use crate::{
     duplex::{Duplex, Prefixed},
+    serve::Counted,
     worker::Worker,
 };
 
 /// Serves one accepted tunnel connection until its end.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, counted: Counted) {
     let shared = worker.shared.clone();
     let tls = match shared.identities.fetch(&shared.identity).await {
         Ok(tls) => tls,
@@ -37,7 +38,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
             return;
         }
     };
-    let counted = shared.count_connection();
     let handler = {
         let worker = worker.clone();
         move |request: ConnectRequest| carry(worker.clone(), peer, request)

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     duplex::{Duplex, Prefixed},
     inbound::{self, Arrival, Entrance, Lifeless},
+    serve::Counted,
     telemetry::{BadInput, Sender},
     worker::Worker,
 };
@@ -36,8 +37,12 @@ struct From {
 }
 
 /// Serves what came in at a port of the gateway, until its end.
-pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, number: u16) {
-    let _counted = worker.shared.count_connection();
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    mut stream: TcpStream,
+    (peer, number): (SocketAddr, u16),
+    _counted: Counted,
+) {
     let listeners = worker.listeners();
     // The configuration may have closed it meanwhile.
     let Some(port) = listeners.port(number).cloned() else { return };
