@@ -45,6 +45,7 @@ const WAYPOINT: &[&str] = &[
     "mesh-kube",
     "mesh-otlp",
     "mesh-metrics",
+    "mesh-signals",
     "mesh-transport",
     "mesh-xds",
 ];
