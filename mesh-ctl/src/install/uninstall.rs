@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::helm::{Helm, HelmArguments};
 use super::remains;
 use crate::Outcome;
-use crate::cluster::{Cluster, ClusterArguments, gateways, kind};
+use crate::cluster::{Cluster, ClusterArguments, gateways, kind, namespaces};
 use crate::output::{note, print};
 
 /// The authority's Secret where the chart's values say nothing else.
@@ -67,15 +67,29 @@ impl Uninstall {
             }
             print(&format!("{}{}\n", remnant.name, if self.dry_run { "" } else { " removed" }))?;
         }
-        if self.purge
-            && !self.dry_run
-            && let Some(namespace) = remains::empty_namespace(&cluster).await?
-        {
-            namespace.remove(&cluster).await?;
-            print(&format!("{} removed\n", namespace.name))?;
+        if self.purge && !self.dry_run {
+            self.remove_namespace(&cluster).await?;
         }
         self.tell_kept(&cluster, &authority).await?;
         Ok(Outcome::Good)
+    }
+
+    /// Removes the mesh's own namespace, where nothing is left in it, and waits until it is gone: into one that ends nothing can be
+    /// installed.
+    async fn remove_namespace(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        let (kind, own) = (namespaces(), cluster.mesh_namespace.as_str());
+        let Some(namespace) = remains::empty_namespace(cluster).await? else { return Ok(()) };
+        let uid = cluster.find(&kind, None, own).await?.and_then(|there| there.uid()).unwrap_or_default();
+        namespace.remove(cluster).await?;
+        let gone = await_condition(cluster.objects(&kind, None), own, conditions::is_deleted(&uid));
+        match tokio::time::timeout(Duration::from_secs(self.timeout), gone).await {
+            Ok(gone) => drop(gone?),
+            Err(_elapsed) => bail!(
+                "namespace {own} has not ended within {} s: `kubectl get namespace {own} -o yaml` says what it waits for",
+                self.timeout
+            ),
+        }
+        print(&format!("{} removed\n", namespace.name))
     }
 
     /// Uninstalls the release, and waits until its pods have ended: until then mesh-control could make anew what goes.
