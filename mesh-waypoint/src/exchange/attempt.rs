@@ -2,7 +2,7 @@
 
 use std::{error::Error, rc::Rc, sync::atomic::Ordering, time::Duration};
 
-use hyper::{Request, Response, body::Incoming};
+use hyper::{Request, Response, body::Incoming, ext::Protocol};
 use mesh_core::{TraceContext, l7::TrafficPolicy};
 use tokio::{sync::oneshot, time::timeout};
 
@@ -130,6 +130,10 @@ impl Attempt<'_> {
                 },
                 Version::Http2 => match self.http2(&policy).await {
                     Ok(place) => {
+                        let is_other = request.extensions().get::<Protocol>().is_some();
+                        if is_other && !place.0.takes_protocols().await {
+                            return Err(Failure::Unsent(UpstreamError::NoProtocols, Box::new(request)));
+                        }
                         let mut sender = place.0.sender.clone();
                         let result = sender.try_send_request(request).await;
                         (Hold::Http2 { _place: place }, result, None)

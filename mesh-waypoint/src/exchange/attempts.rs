@@ -117,7 +117,11 @@ impl Attempts<'_> {
         let mut under_way: Option<Count<_>> = None;
         loop {
             let endpoint = self.cluster.pick(&wish).map_err(|error| reply::of_upstream(&error))?;
-            let end = self.once(&endpoint, body, retries).await;
+            let mut end = self.once(&endpoint, self.version, body, retries).await;
+            if matches!(end, End::Unsent(UpstreamError::NoProtocols)) {
+                // Servers of both versions are common, and those of HTTP/1.1 know upgrades.
+                end = self.once(&endpoint, Version::Http1, body, retries).await;
+            }
             self.note(&endpoint, &end);
             let again = retries < self.plan.retry.attempts && self.is_worth_it(&end, body);
             if !again {
@@ -147,19 +151,19 @@ impl Attempts<'_> {
         }
     }
 
-    async fn once(&self, endpoint: &Rc<Endpoint>, body: &mut RequestBody, before: u32) -> End {
+    async fn once(&self, endpoint: &Rc<Endpoint>, version: Version, body: &mut RequestBody, before: u32) -> End {
         let worker = &self.connection.worker;
-        let mut parts = self.head.for_upstream(self.version, &self.head.authority);
+        let mut parts = self.head.for_upstream(version, &self.head.authority);
         parts.headers.insert("x-envoy-attempt-count", HeaderValue::from(before + 1));
         let span = self
             .ledger
             .span()
             .map(|span| span.attempt(before + 1, Upstream::of(endpoint, &self.cluster.key), &mut parts.headers));
         let trace = span.as_ref().map(AttemptSpan::context);
-        let attempt = Attempt { worker, cluster: self.cluster, endpoint, version: self.version, trace };
+        let attempt = Attempt { worker, cluster: self.cluster, endpoint, version, trace };
         let body_now = body.take();
         // Else hyper sends a GET without the body that it has.
-        if self.version == Version::Http1 && body_now.size_hint().exact().is_none() && parts.method != Method::CONNECT {
+        if version == Version::Http1 && body_now.size_hint().exact().is_none() && parts.method != Method::CONNECT {
             parts.headers.entry(TRANSFER_ENCODING).or_insert(HeaderValue::from_static("chunked"));
         }
         let request = Request::from_parts(parts, body_now);

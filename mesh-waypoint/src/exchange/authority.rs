@@ -46,7 +46,7 @@ fn bad(text: &'static str) -> Refusal {
 fn check_form(parts: &Parts) -> Result<(), Refusal> {
     let bad = |text| Err(Refusal::of_bad_input(400, text, BadInput::Path));
     let (scheme, authority) = (parts.uri.scheme(), parts.uri.authority());
-    if parts.method == Method::CONNECT && parts.extensions.get::<hyper::ext::Protocol>().is_none() {
+    if parts.method == Method::CONNECT {
         let port = authority.and_then(Authority::port_u16);
         let is_alone = scheme.is_none() && parts.uri.path_and_query().is_none();
         return if port.is_some() && is_alone { Ok(()) } else { bad("CONNECT asks for a host and a port") };

@@ -111,16 +111,18 @@ fn from_outside(headers: &mut HeaderMap, sender: &Client, client: &Client, https
 /// would carry requests that nobody here judges; a server may ignore who asks (RFC 9110, section 7.8).
 pub(super) fn keep_protocols(headers: &mut HeaderMap) -> bool {
     let is_named = tokens(headers, &CONNECTION).any(|name| name.eq_ignore_ascii_case("upgrade"));
-    let hides_requests = |name: &str| {
-        let name = name.split('/').next().unwrap_or_default();
-        ["h2c", "h2", "http", "tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
-    };
     let kept: Vec<&str> = tokens(headers, &UPGRADE).filter(|name| is_named && !hides_requests(name)).collect();
     match HeaderValue::try_from(kept.join(", ")) {
         Ok(kept) if !kept.is_empty() => drop(headers.insert(UPGRADE, kept)),
         _ => drop(headers.remove(UPGRADE)),
     }
     headers.contains_key(UPGRADE)
+}
+
+/// Whether such a protocol carries requests.
+pub(super) fn hides_requests(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or_default();
+    ["h2c", "h2", "http", "tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// The members of a field that is a list.

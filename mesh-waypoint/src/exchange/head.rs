@@ -4,17 +4,18 @@ use std::{borrow::Cow, rc::Rc};
 
 use http::{
     HeaderMap, HeaderValue, Method, Uri, Version as HttpVersion,
-    header::{EXPECT, HOST},
+    header::{CONNECTION, EXPECT, HOST, SEC_WEBSOCKET_KEY, UPGRADE},
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
+use hyper::ext::Protocol;
 use mesh_core::{
     Workload,
     l7::{RequestView, path::normalised},
     policy::request::Token,
 };
 
-use super::{authority::authority_of, framing, reply::Refusal};
+use super::{authority::authority_of, framing, reply::Refusal, upgrade};
 use crate::{inbound::Arrival, telemetry::BadInput, upstream::Version};
 
 /// A request's head.
@@ -64,11 +65,14 @@ impl Head {
         parts.method = self.parts.method.clone();
         parts.headers = self.parts.headers.clone();
         let is_connect = parts.method == Method::CONNECT;
-        // CONNECT for a protocol (RFC 8441) is HTTP/2's alone, and has a target as others do.
-        let protocol = self.parts.extensions.get::<hyper::ext::Protocol>().filter(|_| version == Version::Http2);
-        let target = (!is_connect || protocol.is_some()).then(|| self.target.clone());
-        if let Some(protocol) = protocol {
-            parts.extensions.insert(protocol.clone());
+        let target = (!is_connect).then(|| self.target.clone());
+        if version == Version::Http2
+            && let Some(protocol) = upgrade::protocol(&self.parts.headers)
+        {
+            // RFC 8441, section 5.
+            parts.method = Method::CONNECT;
+            parts.extensions.insert(Protocol::from(protocol));
+            [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY].iter().for_each(|name| drop(parts.headers.remove(name)));
         }
         addressed(parts, version, authority, target)
     }
@@ -115,9 +119,8 @@ fn check_expectation(parts: &Parts) -> Result<(), Refusal> {
 
 /// Writes the path in its normal form: what rules and policies see is what the endpoint gets.
 fn normalise(parts: &mut Parts) -> Result<(), Refusal> {
-    // CONNECT has no path unless it is for a protocol (RFC 8441), and `*` of OPTIONS is none.
-    let is_connect = parts.method == Method::CONNECT && parts.extensions.get::<hyper::ext::Protocol>().is_none();
-    if is_connect || (parts.method == Method::OPTIONS && parts.uri.path() == "*") {
+    // CONNECT has no path, and `*` of OPTIONS is none.
+    if parts.method == Method::CONNECT || (parts.method == Method::OPTIONS && parts.uri.path() == "*") {
         return Ok(());
     }
     let path = parts.uri.path();

@@ -12,6 +12,7 @@ mod head;
 mod lease;
 mod ledger;
 mod mirror;
+mod other;
 mod reply;
 mod route;
 mod token;
@@ -19,6 +20,7 @@ mod upgrade;
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::{HeaderValue, header::CONNECTION, request::Parts};
 use hyper::{Request, Response, body::Incoming};
 use mesh_core::Speaks;
@@ -27,6 +29,7 @@ use tokio::time::Instant;
 
 use self::body::MAX_HELD;
 pub(crate) use self::body::{ReplyBody, RequestBody};
+pub(crate) use self::other::Other;
 use self::{
     attempts::Attempts, authorizer::Asking, head::Head, ledger::Ledger, reply::Refusal, route::Course,
     upgrade::Upgrading,
@@ -86,6 +89,7 @@ async fn forward(
     if under_way > MOST_REQUESTS || connection.worker.owed.get() > MOST_OWED {
         return Err(reply::overloaded());
     }
+    upgrading.as_ref().map_or(Ok(()), |upgrading| upgrading.check(&parts.headers))?;
     let came_by = if parts.version == http::Version::HTTP_2 { Version::Http2 } else { Version::Http1 };
     let mut head = Head::read(parts, &ledger.arrival)?;
     let worker = &connection.worker;
@@ -108,35 +112,49 @@ async fn forward(
     ledger.note_cluster(&cluster);
     let deadline = plan.timeouts.request.map(|limit| Instant::now() + limit);
     let cookie = Attempts::new_cookie(&cluster, &mut head);
-    let version = version(&cluster, &connection.arrival.target, came_by, &head, upgrading.is_some());
+    let version = version(&cluster, &connection.arrival.target, came_by, &head, upgrading.as_ref());
     // Only what is held can be sent twice; where nobody asked for that, what is there to be held is nothing.
     let most = if plan.repeats || !plan.mirrors().is_empty() { MAX_HELD } else { 0 };
     let body = if upgrading.is_none() { body.held(most).await? } else { body };
     mirror::send(connection, &plan, &head, version, &body);
     let attempts = Attempts { connection, cluster: &cluster, plan: &plan, head: &head, ledger, version, deadline };
-    let sent = attempts.send(body).await?;
+    let mut sent = attempts.send(body).await?;
     ledger.note_endpoint(&sent.lease.endpoint);
-    let mut response = sent.response;
-    let becomes_other = upgrading.is_some_and(|upgrading| upgrading.agreed(&mut response, sent.upgrade));
-    let (mut parts, body) = response.into_parts();
+    let agreed = |upgrading: &Upgrading| upgrading.agreed(&head.parts.headers, &mut sent.response);
+    let becomes_other = upgrading.as_ref().map_or(Ok(false), agreed)?;
+    let (mut parts, body) = match upgrading.filter(|_| becomes_other) {
+        Some(upgrading) => {
+            let (parts, _) = upgrading.hand_over(sent, ledger).into_parts();
+            (parts, ReplyBody::text(Bytes::new(), ledger.clone()))
+        }
+        None => {
+            let (parts, body) = sent.response.into_parts();
+            let body = ReplyBody::upstream(body, parts.version, ledger.clone(), sent.lease);
+            (parts, body.until(deadline))
+        }
+    };
     fields::prepare_response(&mut parts, becomes_other);
     plan.edit_response(&mut parts.headers);
     if let Some(cookie) = cookie {
         parts.headers.append(http::header::SET_COOKIE, cookie);
     }
-    // Bytes of another protocol take as long as they take.
-    let deadline = deadline.filter(|_| !becomes_other);
-    let body = ReplyBody::upstream(body, parts.version, ledger.clone(), sent.lease);
-    Ok(Response::from_parts(parts, body.until(deadline)))
+    Ok(Response::from_parts(parts, body))
 }
 
 /// Which version of HTTP goes on. In the mesh a client speaks what the server does; who is outside has agreed on one with the
 /// gateway, and knows nothing of the server.
-fn version(cluster: &Cluster, target: &Target, came_by: Version, head: &Head, upgrades: bool) -> Version {
-    if upgrades {
+fn version(
+    cluster: &Cluster,
+    target: &Target,
+    came_by: Version,
+    head: &Head,
+    upgrading: Option<&Upgrading>,
+) -> Version {
+    if upgrading.is_some_and(Upgrading::is_connect) {
         return came_by;
     }
-    if cluster.policy().pool.as_ref().is_some_and(|pool| pool.http2) {
+    // A client of HTTP/1.1 that asks for another protocol is not asked to find out whether HTTP/2's streams may be one.
+    if upgrading.is_none() && cluster.policy().pool.as_ref().is_some_and(|pool| pool.http2) {
         return Version::Http2;
     }
     match target {

@@ -258,6 +258,7 @@ pub(super) fn of_upstream(error: &UpstreamError) -> Refusal {
         }
         UpstreamError::Refused(refusal) => (Flag::UpstreamFailure, refusal.to_string()),
         UpstreamError::Denied(denial) => return Refusal::of_denial(denial),
+        UpstreamError::NoProtocols => (Flag::UpstreamProtocol, error.to_string()),
         UpstreamError::Connect(_) | UpstreamError::ConnectTimeout => {
             tracing::debug!(%error, "endpoint not connected");
             let reason = if matches!(error, UpstreamError::ConnectTimeout) {

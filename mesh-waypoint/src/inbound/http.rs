@@ -25,13 +25,13 @@ use tokio::{
 
 use super::{
     Arrival,
-    flow::{Flow, Stalled, StreamExecutor},
+    flow::{Flow, StreamExecutor},
     gather::gathered,
-    pulse::{Counted, Felt, Lifeless, Pulse, Verdict, Watch},
+    pulse::{Counted, Felt, Pulse, Verdict, Watch},
 };
 use crate::{
-    duplex::{Duplex, Prefixed, Upgrade, carry},
-    exchange,
+    duplex::{Duplex, Prefixed},
+    exchange::{self, Other},
     telemetry::{BadInput, RequestSpan, Sender},
     worker::Worker,
 };
@@ -61,7 +61,7 @@ pub(crate) struct Connection {
     /// What the tunnel is for.
     pub(crate) arrival: Rc<Arrival>,
     /// Set where an HTTP/1.1 connection becomes something else after the response.
-    upgrade: RefCell<Option<Upgrade>>,
+    other: RefCell<Option<Other>>,
     /// No request has come yet.
     fresh: Cell<bool>,
     /// No further request shall come.
@@ -72,12 +72,12 @@ pub(crate) struct Connection {
 
 impl Connection {
     fn new(worker: Rc<Worker>, arrival: Arrival, pulse: &Rc<Pulse>) -> Rc<Self> {
-        let (upgrade, fresh, pulse, arrival) = (RefCell::default(), Cell::new(true), pulse.clone(), Rc::new(arrival));
+        let (other, fresh, pulse, arrival) = (RefCell::default(), Cell::new(true), pulse.clone(), Rc::new(arrival));
         Rc::new(Self {
             _counted: Counted::one(&worker),
             worker,
             arrival,
-            upgrade,
+            other,
             fresh,
             parting: Cell::new(false),
             pulse,
@@ -86,7 +86,7 @@ impl Connection {
 
     /// Whether the client is to be told that no further request shall come.
     pub(crate) fn is_parting(&self) -> bool {
-        self.parting.get() && self.upgrade.borrow().is_none()
+        self.parting.get() && self.other.borrow().is_none()
     }
 
     /// A request begins.
@@ -110,27 +110,8 @@ impl Connection {
     }
 
     /// After this response the connection is no longer HTTP's.
-    pub(crate) fn upgrade_to(&self, upgrade: Upgrade) {
-        self.upgrade.replace(Some(upgrade));
-    }
-
-    /// Passes bytes on both ways, once the upstream has agreed, until nothing has come for as long as a connection may be idle. While
-    /// that goes on, the client's connection is in use.
-    pub(crate) async fn become_other(&self, upgrade: Upgrade, client: impl Duplex) {
-        let flow = self.begin();
-        // Either side may be gone before it comes to that.
-        let Ok(upstream) = upgrade.await else { return };
-        let idle = self.worker.shared.patience.idle;
-        let is_silent = tokio::select! {
-            carried = carry(client, upstream, idle, |count| flow.came(count)) => {
-                carried.is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut)
-            }
-            // Whoever looks at the connection has told of it.
-            _ = flow.cut() => false,
-        };
-        if is_silent {
-            self.worker.shared.telemetry.own.lifeless(Lifeless::Stalled(Stalled::Quiet));
-        }
+    pub(crate) fn upgrade_to(&self, other: Other) {
+        self.other.replace(Some(other));
     }
 
     /// Resolves when no more requests shall begin.
@@ -143,10 +124,20 @@ impl Connection {
     }
 }
 
+/// The end of a connection, however it comes to that: what it should have become refers to it, and would keep it for ever.
+struct Ending(Rc<Connection>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        drop(self.0.other.take());
+    }
+}
+
 /// Serves a client of HTTP/1.
 pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Prefixed<impl Duplex + 'static>) {
     let pulse = Rc::<Pulse>::default();
     let connection = Connection::new(worker, arrival, &pulse);
+    let _ending = Ending(connection.clone());
     let stream = TokioIo::new(Felt { stream, pulse: pulse.clone() });
     let service = service_fn(|request: Request<Incoming>| {
         let connection = connection.clone();
@@ -175,11 +166,10 @@ pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Pr
             },
         }
     };
-    let upgrade = connection.upgrade.take();
-    match (ended, upgrade) {
-        (Ok(()), Some(upgrade)) => {
+    match (ended, connection.other.take()) {
+        (Ok(()), Some(other)) => {
             let parts = served.into_parts();
-            connection.become_other(upgrade, Prefixed::new(parts.read_buf, parts.io.into_inner())).await;
+            other.carry(&connection.worker, Prefixed::new(parts.read_buf, parts.io.into_inner())).await;
         }
         (Ok(()), None) => {
             part(served.into_parts().io.into_inner()).await;

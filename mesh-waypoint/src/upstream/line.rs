@@ -2,7 +2,10 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::Pin,
     rc::Rc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -19,6 +22,7 @@ use tokio::{
 use super::{
     Endpoint, UpstreamError,
     connect::{CONNECT_TIMEOUT, Stream, connect_within},
+    greeting::{Greeted, Greeting},
     paced::Paced,
     state::{ClusterState, Count},
 };
@@ -39,6 +43,8 @@ const STREAMS: usize = 100;
 const MAX_HEAD: usize = 64 << 10;
 /// Bytes that one HTTP/2 stream of an endpoint may have under way to us, and all of a connection.
 const WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
+/// How long an endpoint's settings are waited for.
+const SETTINGS: Duration = Duration::from_secs(5);
 /// How long an endpoint may take to close its side of a connection that is done with.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -78,11 +84,16 @@ pub(crate) struct Http1Line {
 pub(crate) struct Http2Line {
     /// What takes requests.
     pub(crate) sender: http2::SendRequest<RequestBody>,
+    greeting: Rc<Greeting>,
+    /// None once it has ended: what waits in it fails then.
+    connection: Rc<RefCell<Option<Http2Connection>>>,
     active: Cell<usize>,
     served: Cell<u32>,
     used: Cell<Instant>,
     _counted: Connections,
 }
+
+type Http2Connection = http2::Connection<TokioIo<Greeted<Paced<Stream>>>, RequestBody, LocalExecutor>;
 
 /// A request on an HTTP/2 connection, until it is dropped.
 pub(crate) struct Http2Place(pub(crate) Rc<Http2Line>);
@@ -147,6 +158,14 @@ impl Lines {
 }
 
 impl Http2Line {
+    /// Whether a stream of it may be another protocol's: it says so in its settings, and until they have come nobody knows.
+    pub(crate) async fn takes_protocols(&self) -> bool {
+        // What does not come is no wait for ever.
+        let _ = timeout(SETTINGS, self.greeting.over()).await;
+        let connection = self.connection.borrow();
+        connection.as_ref().is_some_and(Http2Connection::is_extended_connect_protocol_enabled)
+    }
+
     fn place(self: &Rc<Self>) -> Http2Place {
         self.active.set(self.active.get() + 1);
         self.served.set(self.served.get() + 1);
@@ -177,7 +196,7 @@ pub(crate) async fn dial_http1(
 
 /// Drives a connection until its end, and hands its stream over where it becomes something else.
 async fn drive(mut connection: http1::Connection<TokioIo<Stream>, RequestBody>, upgrade: Wanted) {
-    if let Err(error) = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
+    if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
         tracing::debug!(%error, "endpoint's connection ended");
         return;
     }
@@ -221,15 +240,25 @@ pub(crate) async fn dial_http2(
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
-    let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(Paced::new(stream))).await;
+    let greeting = Rc::<Greeting>::default();
+    let stream = Greeted::new(Paced::new(stream), greeting.clone());
+    let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| UpstreamError::Connect(error.to_string()))?;
+    let connection = Rc::new(RefCell::new(Some(connection)));
+    let driven = connection.clone();
     spawn_local(async move {
-        if let Err(error) = connection.await {
+        let ended = poll_fn(|cx| match driven.borrow_mut().as_mut() {
+            Some(connection) => Pin::new(connection).poll(cx),
+            None => Poll::Ready(Ok(())),
+        });
+        if let Err(error) = ended.await {
             tracing::debug!(%error, "endpoint's connection ended");
         }
+        let over = driven.borrow_mut().take();
+        drop(over);
     });
     let (active, served, used) = (Cell::new(0), Cell::new(0), Cell::new(Instant::now()));
-    let line = Rc::new(Http2Line { sender, active, served, used, _counted: counted });
+    let line = Rc::new(Http2Line { sender, greeting, connection, active, served, used, _counted: counted });
     endpoint.lines.shared.borrow_mut().push(line.clone());
     Ok(line.place())
 }

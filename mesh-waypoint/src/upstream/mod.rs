@@ -4,6 +4,7 @@ mod balance;
 mod cluster;
 mod connect;
 mod endpoint;
+mod greeting;
 mod line;
 mod names;
 mod origination;
@@ -47,6 +48,9 @@ pub(crate) enum UpstreamError {
     /// It took too long.
     #[error("upstream connection timeout")]
     ConnectTimeout,
+    /// The endpoint's streams of HTTP/2 are HTTP's alone: it does not take CONNECT for another protocol (RFC 8441, section 3).
+    #[error("the endpoint takes no other protocol on streams of HTTP/2")]
+    NoProtocols,
 }
 
 impl UpstreamError {

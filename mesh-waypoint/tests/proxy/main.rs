@@ -34,4 +34,5 @@ mod stalls;
 mod telemetry_metrics;
 mod tokens;
 mod traces;
+mod upgrades;
 mod world;
