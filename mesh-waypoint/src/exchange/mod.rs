@@ -21,7 +21,7 @@ mod upgrade;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderValue, header::CONNECTION, request::Parts};
+use http::{HeaderValue, header::CONNECTION, request::Parts, response};
 use hyper::{Request, Response, body::Incoming};
 use mesh_core::Speaks;
 use mesh_ext_authz::Changes;
@@ -31,7 +31,7 @@ use self::body::MAX_HELD;
 pub(crate) use self::body::{ReplyBody, RequestBody};
 pub(crate) use self::other::Other;
 use self::{
-    attempts::Attempts, authorizer::Asking, head::Head, ledger::Ledger, reply::Refusal, route::Course,
+    attempt::Sent, attempts::Attempts, authorizer::Asking, head::Head, ledger::Ledger, reply::Refusal, route::Course,
     upgrade::Upgrading,
 };
 use crate::{
@@ -118,8 +118,24 @@ async fn forward(
     let body = if upgrading.is_none() { body.held(most).await? } else { body };
     mirror::send(connection, &plan, &head, version, &body);
     let attempts = Attempts { connection, cluster: &cluster, plan: &plan, head: &head, ledger, version, deadline };
-    let mut sent = attempts.send(body).await?;
+    let sent = attempts.send(body).await?;
     ledger.note_endpoint(&sent.lease.endpoint);
+    let (mut parts, body) = answer(sent, &head, upgrading, ledger, deadline)?;
+    plan.edit_response(&mut parts.headers);
+    if let Some(cookie) = cookie {
+        parts.headers.append(http::header::SET_COOKIE, cookie);
+    }
+    Ok(Response::from_parts(parts, body))
+}
+
+/// The endpoint's answer as one to the client, which may be that the connection is another protocol's from here on.
+fn answer(
+    mut sent: Sent,
+    head: &Head,
+    upgrading: Option<Upgrading>,
+    ledger: &Rc<Ledger>,
+    deadline: Option<Instant>,
+) -> Result<(response::Parts, ReplyBody), Refusal> {
     let agreed = |upgrading: &Upgrading| upgrading.agreed(&head.parts.headers, &mut sent.response);
     let becomes_other = upgrading.as_ref().map_or(Ok(false), agreed)?;
     let (mut parts, body) = match upgrading.filter(|_| becomes_other) {
@@ -134,11 +150,7 @@ async fn forward(
         }
     };
     fields::prepare_response(&mut parts, becomes_other);
-    plan.edit_response(&mut parts.headers);
-    if let Some(cookie) = cookie {
-        parts.headers.append(http::header::SET_COOKIE, cookie);
-    }
-    Ok(Response::from_parts(parts, body))
+    Ok((parts, body))
 }
 
 /// Which version of HTTP goes on. In the mesh a client speaks what the server does; who is outside has agreed on one with the
