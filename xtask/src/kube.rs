@@ -17,6 +17,8 @@ use crate::{image, repo, step};
 const VERSION: &str = "v1.36.3";
 /// The release whose definitions of the Gateway API are installed.
 const GATEWAY_API: &str = "sigs.k8s.io/gateway-api@v1.6.3";
+/// The programs of the second node's containerd, which has NRI; the first node's is Debian's.
+const CONTAINERD: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "ctr"];
 /// Its own name, and that by which the Gateway API's suite asks for it.
 const COREDNS: [&str; 2] = ["mesh.dev/coredns:1", "registry.k8s.io/coredns/coredns:v1.12.2"];
 /// Names of the one program, which acts as what it is started as.
@@ -114,6 +116,11 @@ pub(crate) fn programs() -> Result<()> {
     if go_build_in("tests/kube/dns", "CoreDNS", ".", &dns)? || !directory.join("coredns.tar").exists() {
         let contents = image::Contents { programs: &[dns], files: &[] };
         image::write(&COREDNS.map(str::to_owned), &contents, &directory.join("coredns.tar"))?;
+    }
+    for program in CONTAINERD {
+        let package = format!("github.com/containerd/containerd/v2/cmd/{program}");
+        let place = directory.join("containerd-2").join(program);
+        go_build_in("tests/kube/containerd", &format!("{program} 2 for"), &package, &place)?;
     }
     gateway_api(&directory.join("gateway-api"))?;
     for name in NAMES.map(|name| directory.join(name)).iter().filter(|name| !name.exists()) {

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::addresses::pods;
 use crate::home::{Home, NODES};
 use crate::kubectl::Kubectl;
-use crate::node::{self, CONTAINERD_SOCKET, PAUSE_IMAGE};
+use crate::node::{self, CONTAINERD_SOCKET, PAUSE_IMAGE, Runtime};
 use crate::programs::Programs;
 use crate::{cgroups, control, dns, network};
 
@@ -20,8 +20,6 @@ use crate::{cgroups, control, dns, network};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a node's containerd may take to start and to take an image.
 const IMPORT: Duration = Duration::from_secs(30);
-/// containerd's own command, for what kubelet has it do.
-const CTR: [&str; 5] = ["ctr", "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io"];
 /// Where nobody listens (RFC 863).
 const DISCARD: u16 = 9;
 /// Lines of a log that are shown when a step fails.
@@ -166,10 +164,10 @@ impl Cluster {
     pub fn load_image(&self, archive: &Path, image: &str) -> Result<()> {
         let archive = &archive.canonicalize().with_context(|| format!("there is no image in {}", archive.display()))?;
         for node in NODES {
-            let words = [&CTR[..], &["images", "import"]].concat();
             let mut said = String::new();
             wait_until(&format!("{node} to take {image}"), IMPORT, || {
-                let output = self.on_node(node, &words)?.arg(archive).output().context("starting nsenter")?;
+                let mut import = self.containerd(node, &["images", "import"])?;
+                let output = import.arg(archive).output().context("starting nsenter")?;
                 said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
                 Ok(output.status.success().then_some(()))
             })
@@ -183,8 +181,18 @@ impl Cluster {
     /// # Errors
     /// When the node is not up.
     pub fn in_container(&self, node: &str, container: &str, words: &[&str]) -> Result<Command> {
-        let exec = ["tasks", "exec", "--exec-id", "test", container];
-        self.on_node(node, &[&CTR[..], &exec, words].concat())
+        self.containerd(node, &[&["tasks", "exec", "--exec-id", "test", container], words].concat())
+    }
+
+    /// containerd's own command, for what kubelet has it do.
+    fn containerd(&self, node: &str, words: &[&str]) -> Result<Command> {
+        let program = Runtime::of(self.index(node)?).program(&self.programs, "ctr");
+        let program = program.to_str().context("a path that is no text")?;
+        self.on_node(node, &[&[program, "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io"], words].concat())
+    }
+
+    fn index(&self, node: &str) -> Result<usize> {
+        NODES.iter().position(|other| *other == node).with_context(|| format!("there is no {node}"))
     }
 
     /// A command in a node's namespaces.
@@ -205,8 +213,7 @@ impl Cluster {
     /// # Errors
     /// When there is no such node, or tcpdump cannot be started.
     pub fn capture(&self, node: &str) -> Result<Capture> {
-        let index = NODES.iter().position(|other| *other == node).with_context(|| format!("there is no {node}"))?;
-        let (index, addresses) = (u8::try_from(index)?, self.home.addresses());
+        let (index, addresses) = (u8::try_from(self.index(node)?)?, self.home.addresses());
         let (machine, to) = (addresses.machine().into(), (addresses.node(index), DISCARD).into());
         Capture::on_machine(&self.home.file("captures"), &network::port(&self.home, index + 1), (machine, to))
     }

@@ -1,24 +1,22 @@
 //! The configuration of a node's programs.
 
-use std::path::Path;
-
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::addresses::{DNS_SERVICE, PODS, pods};
 use crate::home::{self, Home};
+use crate::programs::Programs;
+
+use super::runtime::{Runtime, SOCKET};
 
 /// The image that holds a pod's namespaces.
 pub(crate) const PAUSE: &str = "mesh.dev/pause:1";
-/// Where the node's containerd listens.
-pub(crate) const SOCKET: &str = "/run/containerd/containerd.sock";
-/// Debian's place for network plugins.
-const PLUGINS: &str = "/usr/lib/cni";
 
 /// Writes every file into the node's directory.
-pub(super) fn write(home: &Home, node: &str, index: u8) -> Result<()> {
+pub(super) fn write(home: &Home, node: &str, index: u8, programs: &Programs) -> Result<()> {
     let directory = home.node(node);
-    home::write(&directory.join("containerd.toml"), &containerd_1(&directory))?;
+    let runtime = Runtime::of(usize::from(index)).config(&directory, programs);
+    home::write(&directory.join("containerd.toml"), &runtime)?;
     let json = |name: &str, value: &Value| home::write(&directory.join(name), &format!("{value:#}"));
     json("net.d/10-mesh-kube.conflist", &network(index))?;
     json("kubelet.yaml", &kubelet(home, node))?;
@@ -26,29 +24,6 @@ pub(super) fn write(home: &Home, node: &str, index: u8) -> Result<()> {
     // Names are resolved by the cluster alone.
     home::write(&directory.join("resolv.conf"), "")?;
     Ok(())
-}
-
-/// containerd 1.6. Without CAP_SYS_RESOURCE no oom_score_adj can be lowered.
-fn containerd_1(directory: &Path) -> String {
-    let place = directory.display();
-    format!(
-        r#"version = 2
-root = "{place}/containerd"
-state = "/run/containerd"
-disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
-[grpc]
-address = "{SOCKET}"
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "{PAUSE}"
-restrict_oom_score_adj = true
-disable_apparmor = true
-[plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "{PLUGINS}"
-conf_dir = "{place}/net.d"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-"#
-    )
 }
 
 fn network(index: u8) -> Value {

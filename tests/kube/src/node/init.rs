@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, sethostname};
 
+use super::runtime::Runtime;
 use super::{config, mounts};
 use crate::home::{Home, NODES};
 use crate::programs::Programs;
@@ -32,7 +33,7 @@ pub fn init(home: &Home, node: &str) -> Result<()> {
     let index = NODES.iter().position(|known| *known == node).with_context(|| format!("there is no node {node}"))?;
     let programs = Programs::find()?;
     sethostname(node).context("naming the node")?;
-    config::write(home, node, u8::try_from(index)?)?;
+    config::write(home, node, u8::try_from(index)?, &programs)?;
     mounts::set_up(&home.node(node), &format!("{}/{node}", home.name()))?;
     let mut running = HashMap::new();
     for service in services(home, node, index, &programs) {
@@ -55,7 +56,8 @@ pub fn init(home: &Home, node: &str) -> Result<()> {
 fn services(home: &Home, node: &str, index: usize, programs: &Programs) -> Vec<Service> {
     let directory = home.node(node);
     let file = |name: &str| directory.join(name).display().to_string();
-    let containerd = format!("--config={}", file("containerd.toml"));
+    let containerd =
+        (Runtime::of(index).program(programs, "containerd"), format!("--config={}", file("containerd.toml")));
     let address = home.addresses().node(u8::try_from(index).unwrap_or_default());
     let kubelet = (
         programs.path("kubelet"),
@@ -71,7 +73,7 @@ fn services(home: &Home, node: &str, index: usize, programs: &Programs) -> Vec<S
         Service {
             name: "containerd",
             command: Box::new(move || {
-                in_cgroup("containerd", Path::new("containerd"), std::slice::from_ref(&containerd))
+                in_cgroup("containerd", &containerd.0, std::slice::from_ref(&containerd.1))
             }),
         },
         Service { name: "kubelet", command: Box::new(move || in_cgroup("kubelet", &kubelet.0, &kubelet.1)) },

@@ -3,9 +3,11 @@
 mod config;
 mod init;
 mod mounts;
+mod runtime;
 mod start;
 
-pub(crate) use config::{PAUSE as PAUSE_IMAGE, SOCKET as CONTAINERD_SOCKET};
+pub(crate) use config::PAUSE as PAUSE_IMAGE;
 pub use init::init;
+pub(crate) use runtime::{Runtime, SOCKET as CONTAINERD_SOCKET};
 pub use start::enter;
 pub(crate) use start::start;
