@@ -18,6 +18,8 @@ pub(crate) use self::pods::{Complaint, PodName};
 
 /// Where the mesh is installed unless it is said otherwise.
 pub(crate) const MESH_NAMESPACE: &str = "mesh-system";
+/// The port of mesh-control's metrics, where it tells who has which generation.
+pub(crate) const CONTROL_PORT: u16 = 15_014;
 /// Where daemons, waypoints and gateways have their admin API, at their own loopback.
 const ADMIN_PORT: u16 = 15_000;
 /// How long the API server may take to take a connection.

@@ -1,6 +1,7 @@
 //! `mesh-ctl status --generation`: which generation of the configuration mesh-control serves, and where it is in force.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -9,18 +10,22 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use mesh_admin::{DISTRIBUTION, Distribution, Subscriber};
+use mesh_admin::{DEFAULT_SOCKET, DISTRIBUTION, Distribution, Subscriber};
 use serde::Serialize;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::Outcome;
+use crate::cluster::{CONTROL_PORT, ClusterArguments};
+use crate::fleet::{self, Said};
 use crate::output::{Format, age, print, print_value, table};
 
 /// How long a replica may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
+/// Where replicas are asked that nobody has named, from inside a cluster.
+const USUAL: &str = "mesh-control-replicas.mesh-system.svc:15014";
 /// Replicas that are asked.
 const MAX_REPLICAS: usize = 64;
 
@@ -28,8 +33,8 @@ const MAX_REPLICAS: usize = 64;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Replica {
-    /// Where it was asked.
-    address: SocketAddr,
+    /// Where it was asked, or its pod.
+    address: String,
     #[serde(flatten)]
     distribution: Distribution,
     /// Why it said nothing.
@@ -42,14 +47,31 @@ struct Answer {
     replicas: Vec<Replica>,
 }
 
-/// Asks every replica at these addresses; a name stands for all that it has.
-pub(crate) async fn run(control: &[String], format: Format) -> anyhow::Result<Outcome> {
-    let answer = Answer { replicas: ask(control).await? };
+/// Asks every replica: at these addresses, of which a name stands for all that it has; else the pods of the cluster that a
+/// kubeconfig names.
+pub(crate) async fn run(control: &[String], cluster: &ClusterArguments, format: Format) -> anyhow::Result<Outcome> {
+    let is_by_kubeconfig = cluster.is_asked_for() || !Path::new(DEFAULT_SOCKET).exists() && cluster.is_there();
+    let replicas = match control {
+        [] if is_by_kubeconfig => ask_pods(cluster).await?,
+        [] => ask(&[USUAL.to_owned()]).await?,
+        control => ask(control).await?,
+    };
+    let answer = Answer { replicas };
     match format {
         Format::Table => print(&for_people(&answer.replicas))?,
         format => print_value(&answer, format)?,
     }
     Ok(if is_everywhere(&answer.replicas) { Outcome::Good } else { Outcome::Bad })
+}
+
+/// By the API server's port-forward.
+async fn ask_pods(cluster: &ClusterArguments) -> anyhow::Result<Vec<Replica>> {
+    let cluster = cluster.connect().await?;
+    let targets = cluster.control(CONTROL_PORT).await?;
+    let place = &cluster.mesh_namespace;
+    ensure!(!targets.is_empty(), "no mesh-control runs in namespace {place}: name its namespace with --mesh-namespace");
+    let said = fleet::ask(targets, |replica| async move { replica.get(DISTRIBUTION, &[]).await }).await;
+    answered(said.into_iter().map(|Said { name, answer }| Replica::read(name, answer)).collect())
 }
 
 async fn ask(control: &[String]) -> anyhow::Result<Vec<Replica>> {
@@ -65,12 +87,24 @@ async fn ask(control: &[String]) -> anyhow::Result<Vec<Replica>> {
     let mut replicas = Vec::new();
     for address in addresses {
         let asked = timeout(PATIENCE, distribution(address)).await;
-        replicas.push(match asked.unwrap_or_else(|_| bail!("no answer within {} s", PATIENCE.as_secs())) {
-            Ok(distribution) => Replica { address, distribution, error: None },
-            // A name may still have the address of one that has gone.
-            Err(error) => Replica { address, distribution: Distribution::default(), error: Some(format!("{error:#}")) },
-        });
+        let asked = asked.unwrap_or_else(|_| bail!("no answer within {} s", PATIENCE.as_secs()));
+        replicas.push(Replica::read(address.to_string(), asked));
     }
+    answered(replicas)
+}
+
+impl Replica {
+    fn read(address: String, answer: anyhow::Result<Distribution>) -> Self {
+        match answer {
+            Ok(distribution) => Self { address, distribution, error: None },
+            // A name may still have the address of one that has gone.
+            Err(error) => Self { address, distribution: Distribution::default(), error: Some(format!("{error:#}")) },
+        }
+    }
+}
+
+/// What they say, where one has said something.
+fn answered(replicas: Vec<Replica>) -> anyhow::Result<Vec<Replica>> {
     match replicas.iter().find_map(|replica| replica.error.as_ref()) {
         Some(error) if replicas.iter().all(|replica| replica.error.is_some()) => {
             bail!("mesh-control cannot be asked: {error}; name it with --control HOST:PORT")
@@ -153,7 +187,7 @@ mod tests {
 
     fn replica(version: &str, subscribers: Vec<Subscriber>) -> Replica {
         let distribution = Distribution { generation: 17, version: version.to_owned(), subscribers };
-        Replica { address: ([10, 0, 0, 1], 15014).into(), distribution, error: None }
+        Replica { address: "10.0.0.1:15014".to_owned(), distribution, error: None }
     }
 
     fn node(acknowledged: &str, rejected: Option<&str>) -> Subscriber {

@@ -1,7 +1,7 @@
 //! `mesh-ctl status`: how a node's daemon is, or all of a cluster's.
 
 use clap::Args;
-use mesh_admin::{Certificates, ControlState, EnrolmentEvent, Handover, Status, path};
+use mesh_admin::{Certificates, ControlState, EnrolmentEvent, Handover, PodsFound, Status, path};
 use serde_json::json;
 
 use crate::cluster::ClusterArguments;
@@ -19,17 +19,12 @@ const MOST_REPAIRS: usize = 5;
 pub(crate) struct StatusArguments {
     #[command(flatten)]
     reach: Reach,
-    /// Says instead which generation of the configuration mesh-control serves, and at which nodes it is in force.
+    /// Says instead which generation of the configuration mesh-control serves, and at which nodes, waypoints and gateways it is in force.
     #[arg(long)]
     generation: bool,
-    /// Where replicas of mesh-control tell their metrics; a name stands for all addresses that it has.
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        env = "MESH_CONTROL",
-        value_delimiter = ',',
-        default_value = "mesh-control-replicas.mesh-system.svc:15014"
-    )]
+    /// Where replicas of mesh-control tell their metrics; a name stands for all addresses that it has. By default all replicas of
+    /// the kubeconfig's cluster, by its API server, and without one mesh-control-replicas.mesh-system.svc:15014.
+    #[arg(long, value_name = "HOST:PORT", env = "MESH_CONTROL", value_delimiter = ',')]
     control: Vec<String>,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
@@ -39,7 +34,7 @@ pub(crate) struct StatusArguments {
 impl StatusArguments {
     pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
         if self.generation {
-            return generation::run(&self.control, self.output).await;
+            return generation::run(&self.control, cluster, self.output).await;
         }
         let asking = self.reach.find(cluster).await?;
         let several = matches!(asking, Asking::Several(_));
@@ -133,6 +128,7 @@ fn for_people(status: &Status) -> String {
             "pods",
             format!("{} of {} enrolled, {} pending, {} failed", pods.enrolled, pods.desired, pods.pending, pods.failed),
         ),
+        ("pods found", pods.found.as_ref().map(found).unwrap_or_default()),
         ("certificates", certificates(&status.certificates)),
         ("older", older(pods.existing_connections)),
     ];
@@ -157,6 +153,14 @@ fn for_people(status: &Status) -> String {
         text += &format!("\n{}", table(&["FINDINGS"], &rows));
     }
     text
+}
+
+/// How pods come to be known as they start.
+fn found(found: &PodsFound) -> String {
+    match &*found.by {
+        "nri" => format!("before their containers run: {} asks (NRI)", found.detail),
+        _ => format!("by kubelet's cgroups, a moment after they start; NRI: {}", found.detail),
+    }
 }
 
 /// The latest of what had vanished.

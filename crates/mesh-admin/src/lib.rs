@@ -38,7 +38,7 @@ pub use request_why::{RequestBackend, RequestLimit, RequestPolicy, RequestServer
 pub use service::{Endpoint, MAX_ENDPOINTS, Port, Service};
 pub use status::{
     CertificateError, Certificates, Config, ControlState, DataPath, Draining, EnrolmentEvent, Expiry, Handover, Hook,
-    MAX_FINDINGS, MAX_WAITING, Pods, Status, WaitingPod,
+    MAX_FINDINGS, MAX_WAITING, Pods, PodsFound, Status, WaitingPod,
 };
 pub use traffic::{Bucket, ServiceTraffic, Traffic};
 pub use waypoint::{

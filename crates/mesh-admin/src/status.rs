@@ -157,8 +157,21 @@ pub struct Pods {
     /// Plaintext connections that live on from before their pods joined.
     #[serde(default)]
     pub existing_connections: usize,
+    /// How they come to be known as they start; none from a daemon that is too old to say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<PodsFound>,
     /// The first [`MAX_WAITING`] that are not enrolled.
     pub waiting: Vec<WaitingPod>,
+}
+
+/// How pods come to be known as they start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodsFound {
+    /// `nri`: the container runtime asks before containers run. `cgroups`: by kubelet's cgroups, a moment after they run.
+    pub by: String,
+    /// The runtime that asks, or why none does.
+    pub detail: String,
 }
 
 /// A pod that should be enrolled and is not.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Inquiry;
 use super::archive::Archive;
-use crate::cluster::kind;
+use crate::cluster::{CONTROL_PORT, kind};
 use crate::precheck;
 
 /// The mesh's own objects, and those of Gateways.
@@ -22,8 +22,6 @@ const KINDS: [(&str, &str, &str); 5] = [
     ("", "v1", "Service"),
     ("autoscaling", "v2", "HorizontalPodAutoscaler"),
 ];
-/// The port of mesh-control's metrics, where it tells who has which generation.
-const CONTROL_PORT: u16 = 15_014;
 /// Events of the whole cluster.
 const MAX_EVENTS: u32 = 2_000;
 /// Octets of a log that the API server sends at most.

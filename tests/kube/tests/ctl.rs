@@ -75,10 +75,28 @@ fn every_node_is_asked(ctl: &Ctl) -> Result<()> {
     ensure!(NODES.iter().all(|node| row(&log, &[node, "debug"]).is_ok()), "{log}");
     ctl.ok(&["log", "level", "info", "--node", "node-a"])?;
     ensure!(row(&ctl.ok(&["log", "level"])?, &["node-b", "debug"]).is_ok(), "one node alone");
+    every_replica_says_who_has_its_generation(ctl)?;
     let said = ctl.run(&["status", "--node", "node-z"])?;
     ensure!(said.code == 2 && said.err.contains("node-a, node-b"), "{said:?}");
     let said = ctl.run(&["status", "--admin-port", "15999"])?;
     ensure!(said.code == 2 && said.err.contains("connection refused"), "{said:?}");
+    Ok(())
+}
+
+fn every_replica_says_who_has_its_generation(ctl: &Ctl) -> Result<()> {
+    // What was applied last may be on its way yet.
+    let told = wait_until("the generation to be in force everywhere", PATIENCE, || {
+        let said = ctl.run(&["status", "--generation", "-o", "json"])?;
+        Ok((said.code == 0).then_some(said.out))
+    })?;
+    let told: Value = serde_json::from_str(&told)?;
+    let replicas = told["replicas"].as_array().context("replicas")?;
+    let callers = replicas.iter().flat_map(|replica| replica["subscribers"].as_array().into_iter().flatten());
+    let mut callers: Vec<&str> = callers.filter_map(|subscriber| subscriber["caller"].as_str()).collect();
+    callers.sort_unstable();
+    ensure!(replicas.len() == 1 && callers == ["node node-a", "node node-b"], "{told}");
+    let said = ctl.run(&["status", "--generation", "--mesh-namespace", "elsewhere"])?;
+    ensure!(said.code == 2 && said.err.contains("--mesh-namespace"), "{said:?}");
     Ok(())
 }
 
