@@ -143,6 +143,14 @@ pub struct Args {
     /// network passes, at the ports alone at which pods declare probes.
     #[arg(long, value_name = "DIR")]
     pub kubelet_cgroup: Option<PathBuf>,
+    /// Socket of the container runtime's NRI, by which pods are enrolled before their containers run. Without it, or where nobody
+    /// listens there, pods are found by kubelet's cgroups, a moment after they start.
+    #[arg(long, value_name = "PATH")]
+    pub nri_socket: Option<PathBuf>,
+    /// Namespaces whose pods start although the configuration does not know them yet: those without which it would come to know
+    /// nothing, such as mesh-control's own. A pod elsewhere waits, and kubelet tries again.
+    #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
+    pub nri_exempt: Vec<String>,
     /// What becomes of the TCP connections that a running pod has open when it joins: they are plaintext, which no policy
     /// has seen.
     #[arg(long, value_enum, default_value_t = ExistingConnections::Auto)]

@@ -14,6 +14,7 @@ use tokio::{
 use crate::{
     handover::{HandoverOutcome, Lifeline, Released, Succession},
     node::Shared,
+    nri::{Nri, NriTask},
     pods::{Enrolment, Order},
     telemetry::{Cut, CutReason},
     workers::{Worker, Workers},
@@ -68,12 +69,13 @@ pub async fn take_over(
     succession: Option<Succession>,
     enrolment: &mut Enrolment,
     shared: &Arc<Shared>,
-) -> anyhow::Result<Vec<Lifeline>> {
+    nri: Nri,
+) -> anyhow::Result<(Vec<Lifeline>, NriTask)> {
     let config = shared.config();
     let Some(succession) = succession else {
         enrolment.join_first(&config, crate::handover::Inheritance::default());
         enrolment.take_charge()?;
-        return Ok(Vec::new());
+        return Ok((Vec::new(), nri.start().await));
     };
     let inheritance = succession.borrow().await?;
     let lent = inheritance.count();
@@ -85,13 +87,15 @@ pub async fn take_over(
         );
     }
     obtain(&shared.identities, enrolment.identities()).await?;
+    // Asked beside the daemon before, which enrols nobody by now.
+    let nri = nri.start().await;
     let lifelines = succession.commit(&shared.handover).await?;
     enrolment.take_charge()?;
     shared.telemetry.metrics.handover(HandoverOutcome::TakenOver);
     for lifeline in lifelines.clone() {
         tokio::spawn(lifeline.follow(shared.handover.clone()));
     }
-    Ok(lifelines)
+    Ok((lifelines, nri))
 }
 
 /// Waits for certificates, as long as a connection would.

@@ -14,6 +14,7 @@ mod memory;
 mod netlink;
 mod netns;
 mod node;
+mod nri;
 mod pod_events;
 mod pods;
 mod precheck;

@@ -31,6 +31,7 @@ use crate::{
     lifecycle::{self, Patience, Signals},
     memory,
     netns::NetNamespace,
+    nri::{self, Nri, NriSettings},
     pod_events,
     pods::{Enrolment, EnrolmentSettings},
     proxy,
@@ -39,6 +40,9 @@ use crate::{
     telemetry::{Endpoints, Finished, Metrics, Spans, Telemetry},
     workers::Workers,
 };
+
+/// Pods that may wait for the enrolment loop at once: the runtime asks of one after the other.
+const STARTS: usize = 16;
 
 /// What every worker shares.
 pub struct Shared {
@@ -60,6 +64,8 @@ pub struct Shared {
     pub handover: Arc<HandoverState>,
     /// How far it is with what mesh-control serves, where it takes its configuration from there.
     pub control: Option<Progress>,
+    /// How pods come to be known as they start.
+    pub nri: watch::Sender<nri::Discovery>,
     config: watch::Receiver<Arc<Config>>,
 }
 
@@ -204,15 +210,17 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let kubelet = Kubelet::new(args.kubelet_cgroup.as_deref(), &cgroup_root, &args.proc, host_netns);
     let (kernel_settings, maps_dir) = (datapath.settings()?, datapath.maps_dir().to_owned());
     let hooks = datapath.hook_watch(&cgroup_root, &args.proc);
-    let mut enrolment =
-        Enrolment::new(enrolment_settings(&args, host_netns.inode), datapath, workers.clone(), shared.clone())?;
+    let (starts, starting) = mpsc::channel(STARTS);
+    let settings = enrolment_settings(&args, host_netns.inode);
+    let mut enrolment = Enrolment::new(settings, datapath, workers.clone(), shared.clone(), starting)?;
+    let nri = Nri::new(nri_settings(&args, host_netns.inode), &shared, starts, enrolment.roster());
     let mut signals = Signals::catch()?;
     let upkeep = upkeep(shared.clone(), workers.clone(), authority, exporter, args.clone());
     let mut upkeep: lifecycle::Upkeep = Box::pin(upkeep);
-    let lifelines = tokio::select! {
+    let (lifelines, nri) = tokio::select! {
         () = &mut upkeep => anyhow::bail!("the configuration's watcher ended"),
         () = signals.next() => return Ok(()),
-        taken = lifecycle::take_over(succession, &mut enrolment, &shared) => taken?,
+        taken = lifecycle::take_over(succession, &mut enrolment, &shared, nri) => taken?,
     };
     workers.open();
     let (ready, is_ready) = watch::channel(false);
@@ -240,6 +248,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
             () = endpoints.serve(shared.telemetry.metrics.clone(), is_ready) => anyhow::bail!("the endpoints ended"),
             () = serve_admin(listener, args.admin_port, pods, Arc::new(api)) => anyhow::bail!("the admin API ended"),
             () = kubelet.follow(kernel_settings) => anyhow::bail!("kubelet is followed no more"),
+            () = nri.run() => anyhow::bail!("the container runtime is answered no more"),
             () = pods_told => anyhow::bail!("pods' Events are written no more"),
             () = drops::tell(drop_events, &shared) => anyhow::bail!("the kernel's events of drops ended"),
             () = shared.direct.run(direct_events) => anyhow::bail!("the kernel's events of direct connections ended"),
@@ -282,6 +291,7 @@ fn share(
         direct,
         handover: Arc::default(),
         control,
+        nri: watch::Sender::new(nri::Discovery::Unknown),
         config,
     }))
 }
@@ -349,6 +359,11 @@ fn connects_directly(args: &Args) -> bool {
 fn enrolment_settings(args: &Args, host_netns: u64) -> EnrolmentSettings {
     let node = NodeName::from(args.node.as_str());
     EnrolmentSettings { node, host_netns, proc: args.proc.clone(), existing: args.existing_connections }
+}
+
+fn nri_settings(args: &Args, host_netns: u64) -> NriSettings {
+    let (socket, exempt) = (args.nri_socket.clone(), args.nri_exempt.clone());
+    NriSettings { socket, exempt, proc: args.proc.clone(), host_netns }
 }
 
 fn worker_count(args: &Args) -> usize {

@@ -3,12 +3,13 @@
 use std::time::{Instant, SystemTime};
 
 use mesh_admin::{
-    Config, ControlState, DataPath, Draining, EnrolmentEvent, Handover, Hook, MAX_WAITING, Pods, Status, WaitingPod,
+    Config, ControlState, DataPath, Draining, EnrolmentEvent, Handover, Hook, MAX_WAITING, Pods, PodsFound, Status,
+    WaitingPod,
 };
 use mesh_xds::Standing;
 
 use super::Admin;
-use crate::{handover::HandoverState, pods::Roster, repairs};
+use crate::{handover::HandoverState, nri::Discovery, pods::Roster, repairs};
 
 impl Admin {
     /// How the daemon is now.
@@ -30,7 +31,7 @@ impl Admin {
                 control: self.shared.control.as_ref().map(|progress| control(&progress.standing())),
                 ..mesh_admin_server::config(&self.shared.config())
             },
-            pods: pods(&self.roster.borrow(), Instant::now()),
+            pods: Pods { found: found(&self.shared.nri.borrow()), ..pods(&self.roster.borrow(), Instant::now()) },
             certificates: mesh_admin_server::certificates(&self.shared.identities.certificates()),
             workers: workers.map_or(0, |workers| workers.count()),
             connections: connections + self.shared.direct.views().len(),
@@ -82,8 +83,18 @@ fn pods(roster: &Roster, now: Instant) -> Pods {
         pending: roster.waiting.len(),
         failed: roster.waiting.values().filter(|waiting| waiting.failed).count(),
         existing_connections: roster.existing.values().sum(),
+        found: None,
         waiting: waiting.collect(),
     }
+}
+
+fn found(discovery: &Discovery) -> Option<PodsFound> {
+    let (by, detail) = match discovery {
+        Discovery::Unknown => return None,
+        Discovery::Asked(runtime) => ("nri", format!("{} {}", runtime.name, runtime.version)),
+        Discovery::Cgroups(reason) => ("cgroups", reason.clone()),
+    };
+    Some(PodsFound { by: by.to_owned(), detail })
 }
 
 fn event(event: &repairs::EnrolmentEvent) -> EnrolmentEvent {

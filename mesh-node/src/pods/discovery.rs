@@ -74,7 +74,8 @@ pub fn each_namespace(proc: &Path) -> Vec<(u32, Option<String>)> {
 }
 
 /// Inode of a process's network namespace; `None` when the process is gone.
-pub(super) fn netns_inode(proc: &Path, pid: u32) -> Option<u64> {
+#[must_use]
+pub fn netns_inode(proc: &Path, pid: u32) -> Option<u64> {
     let metadata = fs::metadata(proc.join(format!("{pid}/ns/net")));
     metadata.ok().map(|metadata| metadata.ino())
 }

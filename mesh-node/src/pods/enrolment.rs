@@ -18,6 +18,7 @@ use super::{
     existing::{ExistingOfPods, Telling},
     joined::{Joined, LinkWatch, ServeError},
     sandbox::SandboxWatch,
+    starts::{Start, Starts, Verdict},
     succession::Order,
 };
 use crate::{
@@ -83,6 +84,8 @@ pub struct Enrolment {
     probe_ports: ProbePorts,
     /// Listeners of the daemon before, for the pods that are joined first.
     pub(super) inheritance: Inheritance,
+    /// Pods whose containers are held back.
+    starts: (Starts, mpsc::Receiver<Start>),
     ended: (mpsc::Sender<WorkloadUid>, mpsc::Receiver<WorkloadUid>),
 }
 
@@ -96,6 +99,7 @@ impl Enrolment {
         datapath: Datapath,
         workers: Arc<Workers>,
         shared: Arc<Shared>,
+        starts: mpsc::Receiver<Start>,
     ) -> Result<Self, MapAccessError> {
         let existing = ExistingOfPods::new(settings.existing, datapath.existing()?);
         Ok(Self {
@@ -110,6 +114,7 @@ impl Enrolment {
             roster: watch::Sender::default(),
             unrepaired: BTreeMap::new(),
             inheritance: Inheritance::default(),
+            starts: (Starts::default(), starts),
             ended: mpsc::channel(64),
         })
     }
@@ -163,6 +168,12 @@ impl Enrolment {
                     }
                 },
                 changed = config.changed(), if works => if changed.is_err() { return },
+                Some(start) = self.starts.1.recv() => match (is_stopping, is_lent) {
+                    // Who waits no more needs no answer.
+                    (true, _) => drop(start.answer.send(Verdict::Stopping)),
+                    (_, true) => drop(start.answer.send(Verdict::Successor)),
+                    (false, false) => self.starts.0.push(start),
+                },
                 Some(uid) = self.ended.1.recv(), if works => self.sandbox_ended(&uid),
                 () = tokio::time::sleep(interval), if works => {}
                 () = &mut uninstalled, if !is_lent => return self.uninstall().await,
@@ -172,6 +183,8 @@ impl Enrolment {
 
     /// Leaves the node as if there had been no mesh. A daemon that ended now would be started again, and come back.
     async fn uninstall(mut self) {
+        // No pod is held back any more.
+        self.starts.1.close();
         let nothing = BTreeMap::new();
         self.withdraw_undesired(&nothing);
         self.forget_strangers(&nothing);
@@ -205,6 +218,7 @@ impl Enrolment {
         self.failures.retain(|uid, _| desired.contains_key(uid));
         self.shared.telemetry.metrics.set_enrolment(desired.len(), self.joined.len(), self.failures.len());
         self.publish(&desired);
+        self.let_start(&config.snapshot);
         pending
     }
 
@@ -257,6 +271,21 @@ impl Enrolment {
             let changed = *current != roster;
             *current = roster;
             changed
+        });
+    }
+
+    /// Lets containers run that waited for this comparison.
+    fn let_start(&mut self, snapshot: &Snapshot) {
+        let (joined, starts) = (&self.joined, &mut self.starts.0);
+        starts.settle(|start| match joined.get(&start.uid) {
+            Some(joined) => {
+                let is_it = start.netns_inode.is_none_or(|inode| inode == joined.sandbox.netns_inode);
+                is_it.then_some(Verdict::Enrolled)
+            }
+            None => {
+                let known = snapshot.workload_by_uid(&start.uid)?;
+                (!known.is_enrolled()).then_some(Verdict::Outside)
+            }
         });
     }
 

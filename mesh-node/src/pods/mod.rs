@@ -7,6 +7,7 @@ mod joined;
 mod repair;
 mod roster;
 mod sandbox;
+mod starts;
 mod succession;
 
 use std::{
@@ -17,9 +18,10 @@ use std::{
 use mesh_core::{SpiffeId, WorkloadUid};
 use tokio::sync::watch;
 
-pub use discovery::each_namespace;
+pub use discovery::{each_namespace, netns_inode};
 pub use enrolment::{Enrolment, EnrolmentSettings};
 pub use roster::{Roster, Waiting};
+pub use starts::{Start, Verdict};
 pub use succession::Order;
 
 use crate::netns::NetNamespace;

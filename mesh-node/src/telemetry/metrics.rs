@@ -21,6 +21,7 @@ use super::{
     report::{Bytes, CutReason, Ending, Refused, Report},
     requests::Outcome,
     series::{TcpMetrics, TcpSeries},
+    starts::StartMetrics,
 };
 use crate::{bpf::CounterReader, handover::HandoverOutcome, repairs::Part};
 
@@ -44,6 +45,8 @@ pub struct Metrics {
     pods: IntGaugeVec,
     /// Connections from before their pods joined.
     pub existing: ExistingMetrics,
+    /// Pods that start.
+    pub starts: StartMetrics,
     repairs: IntCounterVec,
     handovers: IntCounterVec,
     config: ConfigMetrics,
@@ -98,6 +101,7 @@ impl Metrics {
             admin: ours("mesh_admin_requests_total", "Requests to the admin API by HTTP status", &["code"])?,
             pods: gauge("mesh_pods", "Pods of this node by state", &["state"])?,
             existing: ExistingMetrics::register(&registry)?,
+            starts: StartMetrics::register(&registry)?,
             repairs: ours(
                 "mesh_enrolment_repairs_total",
                 "Parts of what holds pods in the mesh that had vanished and were put back",

@@ -14,6 +14,7 @@ mod report;
 mod requests;
 mod series;
 mod spans;
+mod starts;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ pub use metrics::Metrics;
 pub use report::{Bytes, Cut, CutReason, Ending, Party, Refused, Report, Reporter, Security};
 pub use requests::RequestWatch;
 pub use spans::{Finished, Span, SpanKind, Spans};
+pub use starts::PodStart;
 
 use crate::connections::ConnectionId;
 

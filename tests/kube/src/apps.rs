@@ -102,6 +102,51 @@ impl Apps {
         self.kubectl.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()).map(drop)
     }
 
+    /// Asks for a pod whose only container connects at once, once, and ends. Its account is `client`.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn start_client(&self, name: &str, node: &str, to: SocketAddr) -> Result<()> {
+        let metadata = json!({"name": name, "namespace": self.namespace, "labels": {"app": name}});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {
+            "nodeName": node,
+            "serviceAccountName": "client",
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "main",
+                "image": IMAGE,
+                "imagePullPolicy": "Never",
+                "args": client(&to.to_string())[1..],
+            }],
+        }});
+        self.kubectl.apply(&pod.to_string()).map(drop)
+    }
+
+    /// Waits until such a pod has ended; what came of its connection.
+    ///
+    /// # Errors
+    /// With what the pod's events say.
+    pub fn client_ended(&self, name: &str) -> Result<Answer> {
+        wait_until(&format!("{name} to end"), PATIENCE, || {
+            let pod = self.kubectl.get(&["-n", &self.namespace, "pod", name])?;
+            let phase = pod["status"]["phase"].as_str();
+            Ok(phase.is_some_and(|phase| phase == "Succeeded" || phase == "Failed").then_some(()))
+        })
+        .with_context(|| self.events(name).unwrap_or_else(|error| error.to_string()))?;
+        let logs = self.kubectl.command(&["-n", &self.namespace, "logs", name]).output().context("starting kubectl")?;
+        Answer::read(&logs)
+    }
+
+    /// What happened to a pod, in words.
+    ///
+    /// # Errors
+    /// When kubectl fails.
+    pub fn events(&self, name: &str) -> Result<String> {
+        let of = format!("involvedObject.name={name}");
+        self.kubectl.run(&["-n", &self.namespace, "get", "events", "--field-selector", &of])
+    }
+
     /// Waits until a pod is ready.
     ///
     /// # Errors

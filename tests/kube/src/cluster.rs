@@ -10,7 +10,7 @@ use mesh_lab::{Capture, wait_until};
 use serde_json::json;
 
 use crate::addresses::pods;
-use crate::home::{Home, NODES};
+use crate::home::{self, Home, NODES};
 use crate::kubectl::Kubectl;
 use crate::node::{self, CONTAINERD_SOCKET, PAUSE_IMAGE, Runtime};
 use crate::programs::Programs;
@@ -182,6 +182,20 @@ impl Cluster {
     /// When the node is not up.
     pub fn in_container(&self, node: &str, container: &str, words: &[&str]) -> Result<Command> {
         self.containerd(node, &[&["tasks", "exec", "--exec-id", "test", container], words].concat())
+    }
+
+    /// Configures a node's containerd further, and starts it again; what runs goes on. Empty: as it was. Only a containerd 2 heeds it.
+    ///
+    /// # Errors
+    /// When the node is not up.
+    pub fn configure_containerd(&self, node: &str, toml: &str) -> Result<()> {
+        home::write(&self.home.node(node).join("containerd.d/test.toml"), toml)?;
+        let output = self.on_node(node, &["sh", "-c", "kill $(cat /run/containerd.pid)"])?.output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut version = self.containerd(node, &["version"])?;
+        wait_until(&format!("{node}'s containerd to be there again"), IMPORT, || {
+            Ok(version.output()?.status.success().then_some(()))
+        })
     }
 
     /// containerd's own command, for what kubelet has it do.

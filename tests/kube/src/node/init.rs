@@ -72,9 +72,7 @@ fn services(home: &Home, node: &str, index: usize, programs: &Programs) -> Vec<S
     vec![
         Service {
             name: "containerd",
-            command: Box::new(move || {
-                in_cgroup("containerd", &containerd.0, std::slice::from_ref(&containerd.1))
-            }),
+            command: Box::new(move || in_cgroup("containerd", &containerd.0, std::slice::from_ref(&containerd.1))),
         },
         Service { name: "kubelet", command: Box::new(move || in_cgroup("kubelet", &kubelet.0, &kubelet.1)) },
         Service {
