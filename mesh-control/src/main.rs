@@ -9,6 +9,7 @@ mod kubernetes;
 mod metrics;
 mod node_taint;
 mod node_tokens;
+mod object_status;
 mod placement;
 mod serve;
 

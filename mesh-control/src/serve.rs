@@ -24,6 +24,7 @@ use crate::kubernetes::{CaSecret, ClusterArgs, Election, KubernetesGatekeeper};
 use crate::metrics::{self, Told};
 use crate::node_taint::NodeTaint;
 use crate::node_tokens::NodeTokens;
+use crate::object_status::{self, ObjectStatus};
 use crate::placement::DirectoryGatekeeper;
 
 /// By which replicas find out which of them writes.
@@ -53,6 +54,9 @@ pub(crate) struct ServeArgs {
     gateways: GatewayArgs,
     #[command(flatten)]
     admission: AdmissionArgs,
+    /// Writes the status of objects of Istio's kinds: what is found of them, and whether they are in force everywhere.
+    #[arg(long, requires = "kubernetes")]
+    object_status: bool,
     /// DNS name in the server's own certificate, which node agents ask for.
     #[arg(long, value_name = "NAME", default_value = mesh_ca::SERVER_NAME)]
     server_name: String,
@@ -84,7 +88,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             let tokens = NodeTokens::open(tokens).context("--node-tokens")?;
             let config = mesh_config::watch(config.clone(), options).await.context("--config")?;
             let authority = Arc::new(LocalAuthority::open(&args.ca, SystemTime::now()).context("--ca")?);
-            certify(&args, authority, DirectoryGatekeeper { tokens, config: config.clone() }, config).await
+            let (tell, _) = watch::channel(None);
+            certify(&args, authority, DirectoryGatekeeper { tokens, config: config.clone() }, config, tell).await
         }
         // The parser has seen to it that it is one or the other.
         _ => {
@@ -98,6 +103,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             let election = Election::new(client.clone(), args.cluster.namespace(), LEASE, holder);
             let bundle = bundle(&args, &client, &authority);
             let served = config.clone();
+            let (tell, told) = watch::channel(None);
+            let status = args.object_status.then(|| ObjectStatus::new(client.clone(), config.clone(), told));
             let daemon_set = args.cluster.taint_nodes_of.clone();
             let taint = daemon_set.map(|name| NodeTaint::new(&client, args.cluster.namespace(), name));
             let gateways = settings(&args).map(|settings| Gateways::new(client, settings, config, authority.clone()));
@@ -105,11 +112,12 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
                 tokio::join!(
                     forever(gateways.as_ref().map(|known| known.run())),
                     forever(bundle.as_ref().map(Bundle::follow)),
-                    forever(taint.as_ref().map(NodeTaint::follow))
+                    forever(taint.as_ref().map(NodeTaint::follow)),
+                    forever(status.as_ref().map(ObjectStatus::follow))
                 );
             };
             let ended = tokio::select! {
-                ended = certify(&args, authority.clone(), gatekeeper, served) => ended,
+                ended = certify(&args, authority.clone(), gatekeeper, served, tell) => ended,
                 ended = admission::serve(&args.admission, &authority, &args.server_name) => ended,
                 () = secret.follow() => Ok(()),
                 () = election.lead(lead) => Ok(()),
@@ -158,6 +166,7 @@ async fn certify(
     authority: Arc<LocalAuthority>,
     gatekeeper: impl Gatekeeper,
     config: watch::Receiver<Arc<Config>>,
+    tell: watch::Sender<Option<object_status::Told>>,
 ) -> anyhow::Result<()> {
     let identity = ServerIdentity::new(authority.clone(), &args.server_name).context("--server-name")?;
     let longest = Duration::from_secs(args.longest_life.saturating_mul(3600));
@@ -167,6 +176,7 @@ async fn certify(
     let distribution = Distribution::new(config);
     let service = XdsService::new(gatekeeper, distribution.state(), signing);
     let told = Told { outcomes, state: distribution.state(), subscribers: service.subscribers() };
+    tell.send_replace(Some(object_status::Told { state: distribution.state(), subscribers: service.subscribers() }));
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
     let metrics = TcpListener::bind(args.metrics_addr).await;
     let metrics = metrics.with_context(|| format!("--metrics-addr {}", args.metrics_addr))?;

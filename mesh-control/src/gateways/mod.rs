@@ -4,7 +4,7 @@
 
 mod apply;
 mod classes;
-mod condition;
+pub(crate) mod condition;
 mod controller;
 mod deploy;
 mod manifest;

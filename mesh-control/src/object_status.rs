@@ -1,0 +1,341 @@
+//! How objects of Istio's kinds are, in their own status: what is found of the generation that was read, and whether that
+//! generation is in force at everybody who is told of the configuration. The replica that leads writes it, and what holds as
+//! before is not written again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::runtime::{Controller, watcher};
+use kube::{Client, ResourceExt as _};
+use mesh_config::{Config, Finding, ObjectName, Served, Severity};
+use mesh_xds::{Body, OBJECT_TYPE, Resource, State, Subscribers, Version};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::gateways::condition::{Condition, written};
+use crate::kubernetes;
+
+/// The kinds, with the version by which they are written.
+const KINDS: [(&str, &str, &str); 11] = [
+    ("security.istio.io", "v1", "AuthorizationPolicy"),
+    ("security.istio.io", "v1", "PeerAuthentication"),
+    ("security.istio.io", "v1", "RequestAuthentication"),
+    ("networking.istio.io", "v1", "VirtualService"),
+    ("networking.istio.io", "v1", "DestinationRule"),
+    ("networking.istio.io", "v1", "ServiceEntry"),
+    ("networking.istio.io", "v1", "WorkloadEntry"),
+    ("networking.istio.io", "v1", "Gateway"),
+    ("networking.istio.io", "v1alpha3", "EnvoyFilter"),
+    ("telemetry.istio.io", "v1", "Telemetry"),
+    ("policy.mesh.dev", "v1alpha1", "RateLimitPolicy"),
+];
+/// The condition, as Istio calls it.
+const RECONCILED: &str = "Reconciled";
+/// Findings that an object's status says.
+const MAX_MESSAGES: usize = 16;
+/// Octets of one.
+const MAX_MESSAGE: usize = 1024;
+/// Pause before what failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// How soon to look again whether everybody has what is on its way.
+const ON_ITS_WAY: Duration = Duration::from_millis(250);
+/// What is on its way for so long is told of: before, it would be written of each change.
+const LATE: Duration = Duration::from_secs(5);
+
+/// Who is told what.
+#[derive(Clone)]
+pub(crate) struct Told {
+    pub(crate) state: watch::Receiver<State>,
+    pub(crate) subscribers: Subscribers,
+}
+
+/// Writes objects' status.
+pub(crate) struct ObjectStatus {
+    client: Client,
+    config: watch::Receiver<Arc<Config>>,
+    /// None until the configuration is served.
+    told: watch::Receiver<Option<Told>>,
+    /// The generations of objects that are on their way, with the version that has them, and since when; by their paths.
+    on_their_way: Mutex<HashMap<String, (i64, Version, Instant)>>,
+}
+
+/// How far a generation is.
+enum Progress {
+    /// Not served yet.
+    Read,
+    /// At so many of all.
+    At { current: usize, all: usize, late: bool },
+}
+
+impl ObjectStatus {
+    pub(crate) fn new(
+        client: Client,
+        config: watch::Receiver<Arc<Config>>,
+        told: watch::Receiver<Option<Told>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { client, config, told, on_their_way: Mutex::default() })
+    }
+
+    /// Follows objects, and what is found of them, until dropped.
+    pub(crate) async fn follow(self: &Arc<Self>) {
+        let mut tasks = tokio::task::JoinSet::new();
+        let mut again = Vec::new();
+        for kind in KINDS {
+            let (sender, all) = mpsc::channel(1);
+            again.push(sender);
+            let status = Arc::clone(self);
+            tasks.spawn(async move { status.of_kind(kind, all).await });
+        }
+        self.tell_of_changes(&again).await;
+    }
+
+    async fn of_kind(
+        self: Arc<Self>,
+        (group, version, name): (&'static str, &str, &'static str),
+        all: mpsc::Receiver<()>,
+    ) {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, name));
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let later = |_: Arc<DynamicObject>, _: &kube::Error, _: Arc<Self>| Action::requeue(TRY_AGAIN);
+        let of_object = resource.clone();
+        let controller = Controller::new_with(api, watcher::Config::default(), resource)
+            .reconcile_all_on(ReceiverStream::new(all))
+            .run(
+                move |object, status| {
+                    let resource = of_object.clone();
+                    async move { status.reconcile(&object, &resource).await }
+                },
+                later,
+                self,
+            );
+        kubernetes::report(
+            controller,
+            |object, error| tracing::debug!(%object, %error, "status not written; it is tried again"),
+            // A kind that the cluster does not know is waited for.
+            |error| tracing::debug!(kind = name, %error, "not followed; it is tried again"),
+        )
+        .await;
+    }
+
+    /// Has objects looked at again when something else was read or found of any.
+    async fn tell_of_changes(&self, again: &[mpsc::Sender<()>]) {
+        let mut config = self.config.clone();
+        let mut before = Arc::clone(&config.borrow_and_update());
+        while config.changed().await.is_ok() {
+            let now = Arc::clone(&config.borrow_and_update());
+            let is_read = now.served.differences(&before.served, None).any(|(before, now)| {
+                let either: Option<&Arc<Served>> = now.or(before);
+                either.is_some_and(|served| is_told_of(served.path()))
+            });
+            if is_read {
+                // What is gone is not on its way any more.
+                self.lock().retain(|path, _| now.served.get(("", path.as_str())).is_some());
+            }
+            if is_read || found(&now).ne(found(&before)) {
+                for kind in again {
+                    // One that is full will look at all of them anyway.
+                    let _ = kind.try_send(());
+                }
+            }
+            before = now;
+        }
+        std::future::pending().await
+    }
+
+    async fn reconcile(&self, object: &DynamicObject, resource: &ApiResource) -> Result<Action, kube::Error> {
+        let done = Ok(Action::await_change());
+        let name = ObjectName {
+            group: resource.group.as_str().into(),
+            kind: resource.kind.as_str().into(),
+            namespace: object.namespace().map(Into::into),
+            name: object.name_any().into(),
+        };
+        let (path, Some(generation)) = (name.path(), object.metadata.generation) else { return done };
+        let config = self.config.borrow().clone();
+        let Some(served) = config.served.get(("", path.as_str())) else { return done };
+        if read_generation(served) != Some(generation) {
+            return done;
+        }
+        let findings: Vec<&Finding> =
+            found(&config).filter(|finding| finding.origin.object.as_ref() == Some(&name)).collect();
+        let before = object.data.get("status").cloned().unwrap_or_default();
+        let (condition, next) = match findings.iter().find(|finding| finding.code.breaks_objects()) {
+            Some(flaw) => (Some(invalid(flaw)), Action::await_change()),
+            None if is_in_force(&before, generation) => (None, Action::await_change()),
+            None => match self.condition(&path, generation, served) {
+                // All is said at once.
+                (None, next) => return Ok(next),
+                known => known,
+            },
+        };
+        let status = status(&before, condition, &findings, generation);
+        if status == before {
+            return Ok(next);
+        }
+        let patch = json!({"metadata": {"resourceVersion": object.resource_version()}, "status": status});
+        let namespace = object.namespace().unwrap_or_default();
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, resource);
+        api.patch_status(&object.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(next)
+    }
+
+    /// What is to be said of a generation that is not known to be in force everywhere, and when to look again.
+    fn condition(&self, path: &str, generation: i64, served: &Served) -> (Option<Condition>, Action) {
+        match self.progress(path, generation, served) {
+            // Where nobody is told nothing is in force: all may be about to connect.
+            Progress::At { current, all, .. } if current == all && all > 0 => {
+                self.lock().remove(path);
+                let message = format!("in force at {current} of {all} nodes, waypoints and gateways");
+                (Some(Condition { message, ..Condition::holds(RECONCILED, "Reconciled") }), Action::await_change())
+            }
+            Progress::At { current, all, late: true } => {
+                let message = format!("in force at {current} of {all} nodes, waypoints and gateways");
+                (Some(Condition::fails(RECONCILED, "Pending", message)), Action::requeue(TRY_AGAIN))
+            }
+            Progress::Read | Progress::At { .. } => (None, Action::requeue(ON_ITS_WAY)),
+        }
+    }
+
+    fn progress(&self, path: &str, generation: i64, served: &Served) -> Progress {
+        let told = self.told.borrow().clone();
+        let Some(Told { state, subscribers }) = told else { return Progress::Read };
+        let (version, is_served) = {
+            let state = state.borrow();
+            let table = state.table(OBJECT_TYPE);
+            let wanted = Resource::new(path, Body::Object(served.source.clone()));
+            (table.version(), table.resources().get(("", path)).is_some_and(|known| **known == wanted))
+        };
+        if !is_served {
+            return Progress::Read;
+        }
+        let mut on_their_way = self.lock();
+        let entry = on_their_way.entry(path.to_owned()).or_insert((generation, version, Instant::now()));
+        if entry.0 != generation {
+            *entry = (generation, version, Instant::now());
+        }
+        let (_, version, since) = *entry;
+        let far: Vec<bool> = subscribers
+            .all()
+            .iter()
+            .filter_map(|subscriber| subscriber.told.as_ref())
+            .map(|told| told.acknowledged.is_some_and(|acknowledged| acknowledged.generation >= version.generation))
+            .collect();
+        let current = far.iter().filter(|is_current| **is_current).count();
+        Progress::At { current, all: far.len(), late: since.elapsed() >= LATE }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (i64, Version, Instant)>> {
+        self.on_their_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a path is of a kind whose status is written.
+fn is_told_of(path: &str) -> bool {
+    let mut parts = path.split('/');
+    let of = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    KINDS.iter().any(|(group, _, kind)| of == (*group, *kind))
+}
+
+/// What is found of objects whose status is written.
+fn found(config: &Config) -> impl Iterator<Item = &Finding> {
+    let is_ours = |finding: &&Finding| {
+        let object = finding.origin.object.as_ref();
+        object.is_some_and(|object| {
+            KINDS.iter().any(|(group, _, kind)| (&*object.group, &*object.kind) == (*group, *kind))
+        })
+    };
+    config.findings.iter().filter(is_ours)
+}
+
+/// The generation of the newest version that was read, whether or not it could be.
+fn read_generation(served: &Served) -> Option<i64> {
+    let text = served.source.refused.as_ref().unwrap_or(&served.source.object);
+    let value: Value = serde_json::from_str(text).ok()?;
+    value["metadata"]["generation"].as_i64()
+}
+
+fn invalid(flaw: &Finding) -> Condition {
+    let field = flaw.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
+    let message = format!(
+        "{field}{}; the last good version stays in force, or where there is none the strictest reading",
+        flaw.message
+    );
+    Condition::fails(RECONCILED, "Invalid", shortened(&message))
+}
+
+/// Whether it is said already that this generation is in force.
+fn is_in_force(status: &Value, generation: i64) -> bool {
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.any(|condition| {
+        condition["type"] == RECONCILED
+            && condition["status"] == "True"
+            && condition["observedGeneration"] == generation
+    })
+}
+
+/// The status as it is to be: what others say in it stays.
+fn status(before: &Value, condition: Option<Condition>, findings: &[&Finding], generation: i64) -> Value {
+    let mut status = before.as_object().cloned().unwrap_or_default();
+    if let Some(condition) = condition {
+        let conditions = before["conditions"].as_array().into_iter().flatten();
+        let others = conditions.filter(|condition| condition["type"] != RECONCILED).cloned();
+        let ours = written(&[condition], &before["conditions"], Some(generation));
+        let all = others.chain(ours.as_array().into_iter().flatten().cloned()).collect();
+        status.insert("conditions".to_owned(), all);
+    }
+    let messages: Vec<Value> = findings.iter().take(MAX_MESSAGES).map(|finding| message(finding)).collect();
+    if !messages.is_empty() || before.get("validationMessages").is_some() {
+        status.insert("validationMessages".to_owned(), messages.into());
+    }
+    status.insert("observedGeneration".to_owned(), generation.into());
+    status.into()
+}
+
+/// As Istio's own analysis writes one.
+fn message(finding: &Finding) -> Value {
+    let level = match finding.severity {
+        Severity::Error => "ERROR",
+        Severity::Warning => "WARNING",
+        Severity::Info => "INFO",
+    };
+    let field = finding.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
+    json!({
+        "type": {"code": finding.code.id(), "name": finding.code.title()},
+        "level": level,
+        "message": shortened(&format!("{field}{}", finding.message)),
+    })
+}
+
+fn shortened(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_MESSAGE)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_stays_and_what_is_said_is_not_said_again() {
+        let before = json!({
+            "conditions": [{"type": "WaypointAccepted", "status": "True"}],
+            "validationMessages": [{"level": "ERROR"}],
+        });
+        let holds = || Condition { message: "in force".to_owned(), ..Condition::holds(RECONCILED, "Reconciled") };
+        let first = status(&before, Some(holds()), &[], 3);
+        assert_eq!(first["conditions"][0]["type"], "WaypointAccepted");
+        assert_eq!((&first["observedGeneration"], &first["validationMessages"]), (&json!(3), &json!([])));
+        assert!(is_in_force(&first, 3) && !is_in_force(&first, 4), "{first}");
+        assert_eq!(status(&first, Some(holds()), &[], 3), first);
+        assert_eq!(status(&first, None, &[], 3), first);
+    }
+
+    #[test]
+    fn only_istios_kinds_have_their_status_written() {
+        assert!(is_told_of("security.istio.io/AuthorizationPolicy/shop/one"));
+        assert!(!is_told_of("/Pod/shop/one") && !is_told_of("gateway.networking.k8s.io/Gateway/shop/one"));
+    }
+}
