@@ -209,6 +209,7 @@ async fn share(
     let limits = Limits::default();
     let rules = RuleBook::default();
     let telemetry = Arc::new(Telemetry::new(args.cluster, &rules)?);
+    control.clone().map(|progress| telemetry.tell_of_control(progress)).transpose()?;
     let told = &telemetry.own.spans;
     let exports = Exports::new(args.spans.trace_sampling, telemetry.own.log_lines.clone(), told.clone());
     let spans = collector.map(|collector| Tracer::to(collector, args.spans.trace_sampling, told.clone()));

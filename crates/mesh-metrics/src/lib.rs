@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod changed;
+mod control;
 mod registry;
 
 use std::{
@@ -18,6 +19,7 @@ use mesh_core::{
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
 
 use self::changed::Family;
+pub use self::control::{ControlMetrics, ControlStanding};
 pub use self::registry::{Listed, Registry};
 
 /// Label names of connections.

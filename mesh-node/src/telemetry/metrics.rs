@@ -5,16 +5,15 @@ use std::sync::Arc;
 use mesh_abi::Counter;
 use mesh_config::Config;
 use mesh_core::policy::Authorization;
-use mesh_metrics::{Registry, RequestMetrics, RequestSeries};
+use mesh_metrics::{ControlMetrics, ControlStanding, Registry, RequestMetrics, RequestSeries};
 use mesh_otlp::Fate;
 use mesh_transport::{Identities, RejectReason};
-use mesh_xds::Progress;
+use mesh_xds::{Progress, Standing};
 use prometheus::{Encoder as _, IntCounterVec, IntGaugeVec, Opts, TextEncoder, core::Collector, proto::MetricFamily};
 
 use super::{
     certificates::CertificateMetrics,
     configuration::ConfigMetrics,
-    control::ControlMetrics,
     decisions::Decisions,
     existing::ExistingMetrics,
     labels,
@@ -140,7 +139,12 @@ impl Metrics {
     /// # Errors
     /// Two metrics of one name, which is a mistake in this crate.
     pub fn tell_of_control(&self, progress: Progress) -> Result<(), prometheus::Error> {
-        self.registry.register(Box::new(ControlMetrics::new(progress)?))
+        let read = move || {
+            let Standing { connected, version, rejected, .. } = progress.standing();
+            let generation = version.map_or(0, |version| version.generation);
+            ControlStanding { connected: connected.is_some(), generation, rejected }
+        };
+        self.registry.register(Box::new(ControlMetrics::new(read)?))
     }
 
     /// Makes every value of the closed labels appear from the start, as zero.

@@ -3,7 +3,6 @@
 mod access_log;
 mod certificates;
 mod configuration;
-mod control;
 mod decisions;
 mod endpoints;
 mod existing;

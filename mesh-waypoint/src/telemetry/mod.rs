@@ -14,7 +14,8 @@ mod spans;
 use std::sync::Arc;
 
 use mesh_core::telemetry::MetricChanges;
-use mesh_metrics::{Registry, RequestMetrics, RequestSeries};
+use mesh_metrics::{ControlMetrics, ControlStanding, Registry, RequestMetrics, RequestSeries};
+use mesh_xds::{Progress, Standing};
 use prometheus::{Encoder as _, TextEncoder, proto::MetricFamily};
 
 use self::{flows::Flows, routes::RouteMetrics};
@@ -53,6 +54,19 @@ impl Telemetry {
         let requests = RequestMetrics::register(&registry)?;
         let (bad_inputs, own) = (BadInputs::new(&registry)?, OwnMetrics::new(&registry)?);
         Ok(Self { cluster, requests, bad_inputs, own, registry, flows: Flows::default() })
+    }
+
+    /// Tells of what mesh-control serves, too.
+    ///
+    /// # Errors
+    /// Two metrics have one name.
+    pub(crate) fn tell_of_control(&self, progress: Progress) -> Result<(), prometheus::Error> {
+        let read = move || {
+            let Standing { connected, version, rejected, .. } = progress.standing();
+            let generation = version.map_or(0, |version| version.generation);
+            ControlStanding { connected: connected.is_some(), generation, rejected }
+        };
+        self.registry.register(Box::new(ControlMetrics::new(read)?))
     }
 
     /// The name of the cluster.
@@ -97,9 +111,8 @@ mod tests {
 
     #[test]
     fn reference_has_every_metric() {
-        mesh_docs::hold_metrics(
-            "mesh-waypoint",
-            Telemetry::new("c".to_owned(), &RuleBook::default()).unwrap().registry.listed(),
-        );
+        let telemetry = Telemetry::new("c".to_owned(), &RuleBook::default()).unwrap();
+        telemetry.tell_of_control(Progress::default()).unwrap();
+        mesh_docs::hold_metrics("mesh-waypoint", telemetry.registry.listed());
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use mesh_kube_cluster::Cluster;
 use mesh_kube_cluster::apps::{Apps, PATIENCE};
+use mesh_kube_cluster::ctl::Ctl;
 use mesh_kube_cluster::mesh::{Mesh, install_gateway_api};
 use mesh_lab::wait_until;
 
@@ -50,9 +51,35 @@ fn a_gateway_is_run_as_a_waypoint_whose_routes_act_and_goes_with_all_of_it() -> 
     };
     served("/new/1", "cart-v2")?;
     served("/old", "cart-v1")?;
+    how_far_it_is_is_told(&cluster).with_context(|| mesh.logs())?;
     let class = kubectl.get(&["gatewayclass", "mesh-waypoint"])?;
     ensure!(class["status"]["conditions"][0]["status"] == "True", "{class}");
     kubectl.run(&["-n", NAMESPACE, "delete", "gateway", "waypoint"])?;
     let gone = ["-n", NAMESPACE, "wait", "--for=delete", "--timeout=60s", "deployment/waypoint", "service/waypoint"];
     kubectl.run(&gone).map(drop)
+}
+
+/// By the waypoint's own metrics, and by mesh-control.
+fn how_far_it_is_is_told(cluster: &Cluster) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    let label = "gateway.networking.k8s.io/gateway-name=waypoint";
+    let pods = kubectl.get(&["-n", NAMESPACE, "pods", "-l", label])?;
+    let pod = pods["items"][0]["metadata"]["name"].as_str().context("the waypoint's pod")?;
+    let told = wait_until("what was applied last to be in force everywhere", PATIENCE, || {
+        let said = Ctl::on(cluster)?.run(&["status", "--generation", "-o", "json"])?;
+        Ok((said.code == 0).then_some(said.out))
+    })?;
+    let told: serde_json::Value = serde_json::from_str(&told)?;
+    let replicas = told["replicas"].as_array().into_iter().flatten();
+    let mut of_waypoint = replicas.filter(|replica| {
+        let mut subscribers = replica["subscribers"].as_array().into_iter().flatten();
+        subscribers.any(|subscriber| subscriber["caller"].as_str().is_some_and(|caller| caller.contains("waypoint")))
+    });
+    let generation = &of_waypoint.next().with_context(|| format!("nobody tells the waypoint: {told}"))?["generation"];
+    let metrics =
+        kubectl.run(&["get", "--raw", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:15020/proxy/metrics")])?;
+    for line in ["mesh_config_control_connected 1".to_owned(), format!("mesh_config_control_generation {generation}")] {
+        ensure!(metrics.lines().any(|told| told == line), "no {line} in {metrics}");
+    }
+    Ok(())
 }
