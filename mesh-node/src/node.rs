@@ -210,10 +210,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let kubelet = Kubelet::new(args.kubelet_cgroup.as_deref(), &cgroup_root, &args.proc, host_netns);
     let (kernel_settings, maps_dir) = (datapath.settings()?, datapath.maps_dir().to_owned());
     let hooks = datapath.hook_watch(&cgroup_root, &args.proc);
-    let (starts, starting) = mpsc::channel(STARTS);
-    let settings = enrolment_settings(&args, host_netns.inode);
-    let mut enrolment = Enrolment::new(settings, datapath, workers.clone(), shared.clone(), starting)?;
-    let nri = Nri::new(nri_settings(&args, host_netns.inode), &shared, starts, enrolment.roster());
+    let (mut enrolment, nri) = enrolment(&args, host_netns.inode, datapath, &workers, &shared)?;
     let mut signals = Signals::catch()?;
     let upkeep = upkeep(shared.clone(), workers.clone(), authority, exporter, args.clone());
     let mut upkeep: lifecycle::Upkeep = Box::pin(upkeep);
@@ -354,6 +351,21 @@ fn connects_directly(args: &Args) -> bool {
         tracing::warn!(%error, "pods of this node are connected by mTLS, as with --same-node mtls");
     }
     checked.is_ok()
+}
+
+/// The enrolment loop, and who has it decide on pods that start.
+fn enrolment(
+    args: &Args,
+    host_netns: u64,
+    datapath: Datapath,
+    workers: &Arc<Workers>,
+    shared: &Arc<Shared>,
+) -> anyhow::Result<(Enrolment, Nri)> {
+    let (starts, starting) = mpsc::channel(STARTS);
+    let settings = enrolment_settings(args, host_netns);
+    let enrolment = Enrolment::new(settings, datapath, workers.clone(), shared.clone(), starting)?;
+    let nri = Nri::new(nri_settings(args, host_netns), shared, starts, enrolment.roster());
+    Ok((enrolment, nri))
 }
 
 fn enrolment_settings(args: &Args, host_netns: u64) -> EnrolmentSettings {

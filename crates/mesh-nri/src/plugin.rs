@@ -27,8 +27,8 @@ const USUAL_PATIENCE: Duration = Duration::from_secs(2);
 const REGISTER_STREAM: u32 = 1;
 /// Octets of a refusal's reason: the runtime's reader takes a frame of 4,096 octets whole, or not at all.
 const MAX_REASON: usize = 1024;
-/// The events that are asked for, of NRI's `Event`: RUN_POD_SANDBOX and CREATE_CONTAINER.
-const EVENTS: i32 = 1 << (1 - 1) | 1 << (4 - 1);
+/// The events that are asked for: of NRI's `Event`, RUN_POD_SANDBOX is 1 and has the first bit, CREATE_CONTAINER is 4.
+const EVENTS: i32 = 0b1001;
 /// `google.rpc.Code`.
 const FAILED_PRECONDITION: i32 = 9;
 const UNIMPLEMENTED: i32 = 12;

@@ -89,7 +89,6 @@ impl Metrics {
                 "Connections into pods that a policy denied, that one of action AUDIT matched, and what dry run would do",
                 &Decisions::LABELS,
             )?),
-
             ended: ours(
                 "mesh_tunnels_ended_total",
                 "Tunnels' connections that this daemon ended for their peer's sake, by why",
