@@ -25,7 +25,7 @@ pub(crate) struct SourceArgs {
     /// Follow a Kubernetes cluster: as the pod that this runs in, or by --kubeconfig.
     #[arg(long)]
     kubernetes: bool,
-    /// With --control-address: read the Secrets and ConfigMaps that the own Gateway's listeners name, and nothing else, from the API server.
+    /// With --control-address: read the Secrets and ConfigMaps that the own Gateway's listeners and BackendTLSPolicies name, and nothing else, from the API server.
     /// mesh-control tells of no Secret.
     #[arg(long, requires = "control_address")]
     kubernetes_secrets: bool,

@@ -41,6 +41,7 @@ pub(crate) enum Kind {
     TlsRoute,
     TcpRoute,
     ReferenceGrant,
+    BackendTlsPolicy,
     ServiceEntry,
     WorkloadEntry,
     Secret,
@@ -59,7 +60,7 @@ impl Kind {
     }
 }
 
-const READ: [(&str, &str, Kind); 45] = [
+const READ: [(&str, &str, Kind); 47] = [
     ("v1", "Namespace", Kind::Namespace),
     ("v1", "Node", Kind::Node),
     ("v1", "ServiceAccount", Kind::ServiceAccount),
@@ -88,6 +89,8 @@ const READ: [(&str, &str, Kind); 45] = [
     ("gateway.networking.k8s.io/v1alpha2", "TCPRoute", Kind::TcpRoute),
     ("gateway.networking.k8s.io/v1", "ReferenceGrant", Kind::ReferenceGrant),
     ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", Kind::ReferenceGrant),
+    ("gateway.networking.k8s.io/v1", "BackendTLSPolicy", Kind::BackendTlsPolicy),
+    ("gateway.networking.k8s.io/v1alpha3", "BackendTLSPolicy", Kind::BackendTlsPolicy),
     ("gateway.networking.k8s.io/v1", "Gateway", Kind::Gateway),
     ("gateway.networking.k8s.io/v1beta1", "Gateway", Kind::Gateway),
     ("networking.istio.io/v1", "Gateway", Kind::IstioGateway),

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::credential::{CaBundle, Secret};
 use crate::finding::{ObjectName, Origin};
-use crate::gateway_api::{ConnectionRoute, Gateway, ReferenceGrant, Route};
+use crate::gateway_api::{BackendTlsPolicy, ConnectionRoute, Gateway, ReferenceGrant, Route};
 use crate::istio::{
     AuthorizationPolicy, DestinationRule, IstioGateway, LimitSource, MeshConfig, PeerAuthentication,
     RequestAuthentication, ServiceEntry, Telemetry, VirtualService, WorkloadEntry,
@@ -88,6 +88,8 @@ pub struct ObjectSet {
     pub grpc_routes: BTreeMap<Key, Located<Route>>,
     /// ReferenceGrants.
     pub reference_grants: BTreeMap<Key, Located<ReferenceGrant>>,
+    /// BackendTLSPolicies.
+    pub backend_tls_policies: BTreeMap<Key, Located<BackendTlsPolicy>>,
     /// Gateways of Istio's.
     pub istio_gateways: BTreeMap<Key, Located<IstioGateway>>,
     /// TLSRoutes.
@@ -130,6 +132,7 @@ pub(crate) enum Object {
     HttpRoute(Arc<Route>),
     GrpcRoute(Arc<Route>),
     ReferenceGrant(Arc<ReferenceGrant>),
+    BackendTlsPolicy(Arc<BackendTlsPolicy>),
     IstioGateway(Arc<IstioGateway>),
     TlsRoute(Arc<ConnectionRoute>),
     TcpRoute(Arc<ConnectionRoute>),
@@ -201,6 +204,9 @@ impl ObjectSet {
             Object::ReferenceGrant(it) => {
                 swap(&mut self.reference_grants, id, key, Some((place, it)), Object::ReferenceGrant)
             }
+            Object::BackendTlsPolicy(it) => {
+                swap(&mut self.backend_tls_policies, id, key, Some((place, it)), Object::BackendTlsPolicy)
+            }
             Object::IstioGateway(it) => {
                 swap(&mut self.istio_gateways, id, key, Some((place, it)), Object::IstioGateway)
             }
@@ -246,6 +252,7 @@ impl ObjectSet {
             Kind::HttpRoute => swap(&mut self.http_routes, id, key, None, Object::HttpRoute),
             Kind::GrpcRoute => swap(&mut self.grpc_routes, id, key, None, Object::GrpcRoute),
             Kind::ReferenceGrant => swap(&mut self.reference_grants, id, key, None, Object::ReferenceGrant),
+            Kind::BackendTlsPolicy => swap(&mut self.backend_tls_policies, id, key, None, Object::BackendTlsPolicy),
             Kind::IstioGateway => swap(&mut self.istio_gateways, id, key, None, Object::IstioGateway),
             Kind::TlsRoute => swap(&mut self.tls_routes, id, key, None, Object::TlsRoute),
             Kind::TcpRoute => swap(&mut self.tcp_routes, id, key, None, Object::TcpRoute),
@@ -323,6 +330,7 @@ impl Object {
             Self::HttpRoute(_) => Kind::HttpRoute,
             Self::GrpcRoute(_) => Kind::GrpcRoute,
             Self::ReferenceGrant(_) => Kind::ReferenceGrant,
+            Self::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
             Self::IstioGateway(_) => Kind::IstioGateway,
             Self::TlsRoute(_) => Kind::TlsRoute,
             Self::TcpRoute(_) => Kind::TcpRoute,

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::code::Code;
 use crate::credential::{CaBundle, Secret};
 use crate::finding::{Finding, ObjectName, Origin};
-use crate::gateway_api::{Gateway, ReferenceGrant, connection_route, grpc_route, http_route};
+use crate::gateway_api::{BackendTlsPolicy, Gateway, ReferenceGrant, connection_route, grpc_route, http_route};
 use crate::istio::{
     AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, MeshConfig, PeerAuthentication, RequestAuthentication,
     ServiceEntry, Telemetry, VirtualService, WorkloadEntry, read_envoy_filter, stand_in,
@@ -221,6 +221,7 @@ fn object(kind: Kind, value: &Value, name: &ObjectName) -> Result<Object, Flaw> 
         Kind::HttpRoute => Object::HttpRoute(http_route::read(value.clone(), name)?.into()),
         Kind::GrpcRoute => Object::GrpcRoute(grpc_route::read(value.clone(), name)?.into()),
         Kind::ReferenceGrant => Object::ReferenceGrant(ReferenceGrant::read(value.clone())?.into()),
+        Kind::BackendTlsPolicy => Object::BackendTlsPolicy(BackendTlsPolicy::read(value.clone(), name)?.into()),
         Kind::IstioGateway => Object::IstioGateway(IstioGateway::read(value.clone(), name)?.into()),
         Kind::TlsRoute => Object::TlsRoute(connection_route::read("TLSRoute", value.clone(), name)?.into()),
         Kind::TcpRoute => Object::TcpRoute(connection_route::read("TCPRoute", value.clone(), name)?.into()),

@@ -127,6 +127,9 @@ fn describe_waypoints(snapshot: &Snapshot, text: &mut String) {
         if let Some(waypoint) = l7.waypoint_of(service) {
             writeln!(text, "  {} by {waypoint}", service.hostname).unwrap();
         }
+        for said in l7.backend_tls_of(&service.hostname) {
+            writeln!(text, "tls to {} {:?} by {}: {:?}", service.hostname, said.port, said.name, said.tls).unwrap();
+        }
     }
     for workload in snapshot.workloads() {
         if let Some(waypoint) = l7.waypoint_of_workload(workload) {

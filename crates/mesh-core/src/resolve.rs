@@ -103,6 +103,14 @@ pub enum Refusal {
         /// The rule.
         rule: Arc<PolicyName>,
     },
+    /// A BackendTLSPolicy asks for TLS, and none of the authorities that it names is there. Nothing is sent instead.
+    #[error("BackendTLSPolicy {policy} names no authority that is there: nobody is believed")]
+    NobodyBelieved {
+        /// The Service asked for.
+        service: Arc<Service>,
+        /// The policy.
+        policy: Arc<PolicyName>,
+    },
     /// A DestinationRule asks for TLS that is not originated for a connection, or cannot be read. Plaintext is not sent instead.
     #[error("DestinationRule {rule} asks for TLS of mode {}, which is not originated here", mode.as_str())]
     TlsNotOriginated {
@@ -125,6 +133,7 @@ impl Refusal {
             | Self::NamesNotResolved { service }
             | Self::ServicePortNotDeclared { service, .. }
             | Self::MutualTlsImpossible { service, .. }
+            | Self::NobodyBelieved { service, .. }
             | Self::TlsNotOriginated { service, .. } => Some(service),
             Self::WaypointWithoutReplicas { service, .. } => service.as_ref(),
         }

@@ -249,8 +249,8 @@ impl Plan<'_> {
             format!("--admin-port={ADMIN_PORT}"),
             format!("--drain-time={DRAIN}"),
         ];
-        // A waypoint has no listeners with certificates.
-        let secrets = (self.role == Role::Ingress).then(|| "--kubernetes-secrets".to_owned());
+        // Of a waypoint's, ConfigMaps of BackendTLSPolicies.
+        let secrets = ["--kubernetes-secrets".to_owned()];
         all.into_iter().chain(secrets).chain(limits(self.gateway)).collect()
     }
 }

@@ -59,7 +59,7 @@ fn wanted(gateways: &Gateways, config: &Config) -> Rights {
     let mut rights = Rights::new();
     for ((namespace, name), named) in &*config.named {
         let key: Key = (Arc::clone(namespace), Arc::clone(name));
-        let Some(class) = config.statuses.gateways.get(&key).map(|status| &status.class) else { continue };
+        let Some(class) = class_of(config, &key) else { continue };
         let Some(role) = gateways.classes.role(class) else { continue };
         let account = made_name((name, class), role);
         for (kind, (at, object)) in named {
@@ -70,6 +70,14 @@ fn wanted(gateways: &Gateways, config: &Config) -> Rights {
         }
     }
     rights
+}
+
+/// The class of a Gateway, which lets traffic in or is a waypoint.
+fn class_of<'a>(config: &'a Config, key: &Key) -> Option<&'a Arc<str>> {
+    let waypoints = config.snapshot.l7().waypoints().iter();
+    let waypoint = || waypoints.clone().find(|it| it.namespace == key.0 && it.name == key.1);
+    let ingress = config.statuses.gateways.get(key).map(|status| &status.class);
+    ingress.or_else(|| waypoint().map(|waypoint| &waypoint.class))
 }
 
 async fn give(gateways: &Gateways, rights: &Rights) -> Result<(), kube::Error> {

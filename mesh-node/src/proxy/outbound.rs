@@ -183,6 +183,8 @@ fn destination(snapshot: &Arc<Snapshot>, report: &mut Report, random: u64) -> Re
                 Refusal::MutualTlsImpossible { rule, .. } | Refusal::TlsNotOriginated { rule, .. } => {
                     (Refused::RuleNotMet, Some(rule))
                 }
+                // Those policies are about gateways and waypoints.
+                Refusal::NobodyBelieved { .. } => (Refused::RuleNotMet, None),
             };
             report.decider = rule.cloned().map(Decider::DestinationRule);
             Err(TunnelFailure::Final(Failure { reason, error: refusal.to_string() }))

@@ -10,15 +10,17 @@ use std::{
 
 use mesh_core::l7::traffic::{Origination, Roots};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
-        WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor, verify_server_name,
     },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    server::ParsedCertificate,
 };
 use tokio::task::spawn_blocking;
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
 use super::Version;
 
@@ -133,6 +135,7 @@ fn read(origination: &Origination) -> Result<Material, OriginationError> {
                 return Err(OriginationError::NoRoots(path.to_string()));
             }
         }
+        Roots::Held(held) => material.roots = held.iter().map(|root| CertificateDer::from(root.to_vec())).collect(),
         Roots::Anybody => {}
     }
     if let Some((certificate, key)) = &origination.client {
@@ -174,12 +177,7 @@ fn config(
     let believed = match (&origination.roots, origination.names.is_empty()) {
         (Roots::Anybody, _) => Some(Believed::Anybodys),
         (_, true) => None,
-        (_, false) => {
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
-            let verifier = verifier.map_err(|error| OriginationError::NoRoots(error.to_string()))?;
-            let names = origination.names.iter().filter_map(|name| ServerName::try_from(name.to_string()).ok());
-            Some(Believed::OneOf { names: names.collect(), verifier })
-        }
+        (_, false) => Some(Believed::OneOf { names: origination.names.clone(), roots: roots.clone() }),
     };
     let builder = match believed {
         None => builder.with_root_certificates(roots),
@@ -207,8 +205,9 @@ fn config(
 enum Believed {
     /// Anybody's, as somebody has asked for (`insecureSkipVerify`).
     Anybodys,
-    /// One with one of some names (`subjectAltNames`). With none that is a name, nobody's.
-    OneOf { names: Vec<ServerName<'static>>, verifier: Arc<WebPkiServerVerifier> },
+    /// One of these authorities', with one of some names (`subjectAltNames`): of hosts, of a host's subdomains as the certificate writes
+    /// them, and URIs.
+    OneOf { names: Vec<Arc<str>>, roots: Arc<RootCertStore> },
 }
 
 #[derive(Debug)]
@@ -217,24 +216,37 @@ struct Verifier {
     provider: Arc<CryptoProvider>,
 }
 
+/// Whether a certificate has that name.
+fn is_named(certificate: &CertificateDer<'_>, parsed: &ParsedCertificate<'_>, name: &str) -> bool {
+    if let Ok(name) = ServerName::try_from(name) {
+        return verify_server_name(parsed, &name).is_ok();
+    }
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
+    let Ok(Some(alternatives)) = certificate.subject_alternative_name() else { return false };
+    alternatives.value.general_names.iter().any(|own| match own {
+        GeneralName::URI(uri) => *uri == name,
+        GeneralName::DNSName(host) => host.eq_ignore_ascii_case(name),
+        _ => false,
+    })
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         _asked: &ServerName<'_>,
-        ocsp: &[u8],
+        _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Believed::OneOf { names, verifier } = &self.believed else { return Ok(ServerCertVerified::assertion()) };
-        let mut last = rustls::Error::from(rustls::CertificateError::NotValidForName);
-        for name in names {
-            match verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
-                Ok(verified) => return Ok(verified),
-                Err(error) => last = error,
-            }
+        let Believed::OneOf { names, roots } = &self.believed else { return Ok(ServerCertVerified::assertion()) };
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)?;
+        if names.iter().any(|name| is_named(end_entity, &parsed, name)) {
+            return Ok(ServerCertVerified::assertion());
         }
-        Err(last)
+        Err(CertificateError::NotValidForName.into())
     }
 
     fn verify_tls12_signature(

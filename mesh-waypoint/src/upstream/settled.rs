@@ -8,11 +8,11 @@ use std::{
 use mesh_core::{
     Locality, NamedEndpoint, PlaintextReason, Resolution, Service, Snapshot, Speaks, Transport, Workload,
     l7::{
-        Backing, TrafficPolicy,
+        BackendTls, Backing, TrafficPolicy,
         traffic::{Origination, Tls},
     },
     locality::{Division, Preference, Reason, Standpoint, divide},
-    policy::{ClientTls, ClientTlsRule},
+    policy::{ClientTls, PolicyName},
     transport_to,
 };
 
@@ -87,16 +87,25 @@ impl Settled {
                 let own_namespace = &own.gateway.namespace;
                 let backing = Backing::find(snapshot, own_namespace, hostname, (*port, subset.as_deref()))?;
                 let (service, rule) = (backing.service, backing.rule);
-                let policy = rule.map(|rule| rule.traffic.effective(subset.as_deref(), *port)).unwrap_or_default();
+                let mut policy = rule.map(|rule| rule.traffic.effective(subset.as_deref(), *port)).unwrap_or_default();
+                if let Some(said) = backing.backend_tls {
+                    policy.tls = Some(said.tls.clone());
+                }
                 let mut all = backing.port.endpoints.clone();
                 for named in named_at(service, *port) {
                     all.extend(by_name(named, &answers(&named.name), service.resolution(), snapshot));
                 }
-                let tls = rule.and_then(|rule| Some((policy.tls.as_ref()?, rule)));
+                let name = backing.backend_tls.map(|said| &said.name).or(rule.map(|rule| &rule.name));
+                let tls = policy.tls.as_ref().zip(name);
                 let chosen: Vec<_> = backing.reached(&all).collect();
                 let division = divided(snapshot, service, &policy, own, &chosen);
                 let (shares, reason) = division.as_ref().map(|it| (it.shares.clone(), it.reason)).unzip();
-                let endpoints = reached(snapshot, (service, *port), &chosen, tls);
+                let endpoints = match backing.backend_tls.filter(|said| said.tls == Tls::Impossible) {
+                    Some(BackendTls { name, .. }) => {
+                        Err(mesh_core::Refusal::NobodyBelieved { service: service.clone(), policy: name.clone() })
+                    }
+                    None => reached(snapshot, (service, *port), &chosen, tls),
+                };
                 let endpoints = endpoints.map(|found| match &division {
                     Some(division) => in_parts(found, division),
                     None => found,
@@ -172,7 +181,7 @@ fn reached(
     snapshot: &Snapshot,
     (service, port): (&Arc<Service>, u16),
     endpoints: &[&mesh_core::Endpoint],
-    tls: Option<(&Tls, &Arc<ClientTlsRule>)>,
+    tls: Option<(&Tls, &Arc<PolicyName>)>,
 ) -> Result<Vec<Found>, mesh_core::Refusal> {
     endpoints
         .iter()
@@ -194,11 +203,11 @@ fn reached(
 /// How an endpoint is reached where a rule says that for this port, or this subset.
 fn by_rule(
     tls: &Tls,
-    rule: &ClientTlsRule,
+    rule: &Arc<PolicyName>,
     automatic: Transport,
     service: &Arc<Service>,
 ) -> Result<(Transport, Option<Arc<Origination>>), mesh_core::Refusal> {
-    let (of, name) = (|| service.clone(), || rule.name.clone());
+    let (of, name) = (|| service.clone(), || rule.clone());
     match (tls, automatic) {
         (Tls::Disable, _) => Ok((Transport::Plaintext(PlaintextReason::DisabledByRule), None)),
         (Tls::IstioMutual, hbone @ Transport::Hbone { .. }) => Ok((hbone, None)),

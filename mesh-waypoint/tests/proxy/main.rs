@@ -4,6 +4,7 @@
 mod access_logs;
 mod admin;
 mod authorizers;
+mod backend_tls;
 mod bad_requests;
 mod bad_responses;
 mod client_certificates;

@@ -16,13 +16,13 @@ use crate::world::{OUTSIDE, World, run_with};
 const HOST: &str = "api.example.com";
 
 /// An authority, and what it signed.
-struct Pki {
+pub(crate) struct Pki {
     authority: rcgen::Certificate,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = rcgen::KeyPair::generate().expect("key");
         let mut parameters = rcgen::CertificateParams::new(Vec::<String>::new()).expect("parameters");
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -30,14 +30,24 @@ impl Pki {
         Self { authority, issuer: rcgen::Issuer::new(parameters, key) }
     }
 
-    fn sign(&self, host: &str) -> (rcgen::Certificate, rcgen::KeyPair) {
+    /// The authority's certificate, in PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.authority.pem()
+    }
+
+    /// A certificate for a host; with names after it, for these URIs as well.
+    fn sign(&self, names: &str) -> (rcgen::Certificate, rcgen::KeyPair) {
         let key = rcgen::KeyPair::generate().expect("key");
-        let parameters = rcgen::CertificateParams::new(vec![host.to_owned()]).expect("parameters");
+        let mut names = names.split(' ');
+        let host = names.next().expect("a host").to_owned();
+        let mut parameters = rcgen::CertificateParams::new(vec![host]).expect("parameters");
+        let uris = names.map(|uri| rcgen::SanType::URI(uri.try_into().expect("text")));
+        parameters.subject_alt_names.extend(uris);
         (parameters.signed_by(&key, &self.issuer).expect("certificate"), key)
     }
 
     /// A server's configuration with a certificate for a host; it may ask for a client's.
-    fn server(&self, host: &str, asks: bool) -> Arc<rustls::ServerConfig> {
+    pub(crate) fn server(&self, host: &str, asks: bool) -> Arc<rustls::ServerConfig> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(provider.clone());
         let builder = builder.with_safe_default_protocol_versions().expect("versions");

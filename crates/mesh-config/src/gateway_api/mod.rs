@@ -1,5 +1,6 @@
 //! Kinds of gateway.networking.k8s.io.
 
+mod backend_tls_policy;
 pub(crate) mod connection_route;
 mod filters;
 mod gateway;
@@ -11,6 +12,7 @@ mod reference_grant;
 mod route;
 mod tls;
 
+pub use backend_tls_policy::{Authorities, BackendTlsPolicy};
 pub use connection_route::ConnectionRoute;
 pub use gateway::{Gateway, Role};
 pub(crate) use http_route::RawMatch;

@@ -95,7 +95,7 @@ impl Age {
         Self(created.is_empty(), created)
     }
 
-    fn unknown() -> Self {
+    pub(crate) fn unknown() -> Self {
         Self(true, String::new())
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::policy_target::{TargetRef, targets};
 use super::{Age, AuthorizationPolicy, DestinationRule, PeerAuthentication, RequestAuthentication, policy_name};
 use crate::finding::ObjectName;
+use crate::gateway_api::BackendTlsPolicy;
 use crate::kind::Kind;
 use crate::object::Object;
 
@@ -66,6 +67,11 @@ pub(crate) fn stand_in(kind: Kind, value: &Value, name: &ObjectName) -> Option<(
                 remarks: Vec::new(),
             };
             Some((Object::DestinationRule(Arc::new(read)), effect))
+        }
+        Kind::BackendTlsPolicy => {
+            let read = BackendTlsPolicy::believing_nobody(spec(value, "targetRefs"), name);
+            let effect = "gateways and waypoints send nothing to its Services".to_owned();
+            Some((Object::BackendTlsPolicy(Arc::new(read)), effect))
         }
         _ => None,
     }

@@ -9,8 +9,8 @@ use mesh_core::{Service, Workload};
 use super::changes::Changes;
 use super::finding_set::Owner;
 use super::{
-    Translator, attached_routes, authorizers, conflicts, gateways, guards, mesh_config, policies, rate_limits, targets,
-    telemetries, virtual_services, waypoints,
+    Translator, attached_routes, authorizers, backend_tls, conflicts, gateways, guards, mesh_config, policies,
+    rate_limits, targets, telemetries, virtual_services, waypoints,
 };
 use crate::status::Statuses;
 
@@ -99,10 +99,14 @@ impl Translator {
         let (attached, at_listeners, of_routes) =
             attached_routes::routes(objects, services, &l7, &routes, &mut findings);
         let by = (&self.options, &*workloads);
-        let gateways = gateways::gateways(objects, by, at_listeners, at_gateways, &mut findings);
+        let mut gateways = gateways::gateways(objects, by, at_listeners, at_gateways, &mut findings);
         conflicts::report_weights(objects, &mut findings);
         conflicts::report_listeners(objects, &gateways.all, &workloads, &mut findings);
         conflicts::report_shadows(objects, &gateways.all, &mut findings);
+        let of_services = (services, &l7);
+        let tls = backend_tls::policies(objects, &self.options, of_services, &mut gateways.named, &mut findings);
+        let l7 = l7.with_backend_tls(tls);
+        backend_tls::report_rules(objects, &l7, &self.options.cluster_domain, &mut findings);
         if *self.named != gateways.named {
             self.named = Arc::new(gateways.named);
         }
@@ -134,6 +138,7 @@ impl Translator {
         let asks = |labels: Option<&Labels>| labels.is_some_and(|labels| labels.contains_key(USE_WAYPOINT));
         let used = routes > 0
             || !objects.gateways.is_empty()
+            || !objects.backend_tls_policies.is_empty()
             || !objects.service_entries.is_empty()
             || objects.namespaces.values().any(|namespace| asks(namespace.object.metadata.labels.as_ref()));
         let mut both = changes.workloads.iter().flat_map(|change| [&change.before, &change.now]).flatten();

@@ -3,6 +3,7 @@
 
 mod attached_routes;
 mod authorizers;
+mod backend_tls;
 mod changes;
 mod claims;
 mod conflicts;
@@ -193,6 +194,7 @@ impl Translator {
             | Kind::TlsRoute
             | Kind::TcpRoute
             | Kind::ReferenceGrant
+            | Kind::BackendTlsPolicy
             | Kind::Secret
             | Kind::CaBundle => self.dirty.l7 = true,
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::BackendTls;
 use crate::label_set::LabelSet;
 use crate::model::{Endpoint, Protocol, Service, ServicePort};
 use crate::policy::{ClientTlsRule, Selector};
@@ -16,6 +17,8 @@ pub struct Backing<'a> {
     pub port: &'a ServicePort,
     /// The DestinationRule that is about it.
     pub rule: Option<&'a Arc<ClientTlsRule>>,
+    /// The BackendTLSPolicy that is about it. What it says of TLS comes before what the rule says.
+    pub backend_tls: Option<&'a BackendTls>,
     /// The labels of the subset's endpoints; none for all endpoints.
     pub labels: Option<&'a Selector>,
 }
@@ -39,7 +42,10 @@ impl<'a> Backing<'a> {
             None => None,
             Some(subset) => rule?.traffic.subsets.get(subset)?.labels.as_ref(),
         };
-        Some(Self { service, port, rule, labels })
+        let policies = snapshot.l7().backend_tls_of(&service.hostname).iter();
+        let about = policies.filter(|policy| policy.port.is_none_or(|about| about == port.port));
+        let backend_tls = about.min_by_key(|policy| policy.port.is_none());
+        Some(Self { service, port, rule, backend_tls, labels })
     }
 
     /// Of these endpoints of the port those that are sent to: the subset's, of one family. Where both families are there, they

@@ -2,6 +2,7 @@
 //!
 //! Pure, and independent of any HTTP library: a request is a [`RequestView`], and chance and time are passed in.
 
+mod backend_tls;
 pub mod backing;
 pub mod cors;
 mod describe;
@@ -23,6 +24,7 @@ pub mod waypoint;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+pub use backend_tls::BackendTls;
 pub use backing::Backing;
 pub use gateway::Gateway;
 pub use matching::{ClientMatch, FieldMatch, PathMatch, Regex, RegexError, RequestMatch, TextMatch};
@@ -65,6 +67,7 @@ pub struct L7 {
     guards: HashMap<WorkloadUid, Vec<Guard>>,
     gateways: Vec<Arc<Gateway>>,
     topologies: Topologies,
+    backend_tls: HashMap<Arc<str>, Vec<BackendTls>>,
 }
 
 impl PartialEq for L7 {
@@ -76,6 +79,7 @@ impl PartialEq for L7 {
             && self.guards == other.guards
             && self.gateways == other.gateways
             && self.topologies == other.topologies
+            && self.backend_tls == other.backend_tls
     }
 }
 
@@ -126,6 +130,19 @@ impl L7 {
     pub fn with_topologies(mut self, topologies: Topologies) -> Self {
         self.topologies = topologies;
         self
+    }
+
+    /// What BackendTLSPolicies say, by the Services' full host names.
+    #[must_use]
+    pub fn with_backend_tls(mut self, backend_tls: HashMap<Arc<str>, Vec<BackendTls>>) -> Self {
+        self.backend_tls = backend_tls;
+        self
+    }
+
+    /// What BackendTLSPolicies say of a Service.
+    #[must_use]
+    pub fn backend_tls_of(&self, hostname: &str) -> &[BackendTls] {
+        self.backend_tls.get(hostname).map_or(&[], Vec::as_slice)
     }
 
     /// What stands before gateways.

@@ -103,7 +103,7 @@ pub struct Origination {
     pub sni: Option<Arc<str>>,
     /// Who is believed.
     pub roots: Roots,
-    /// Of these names the certificate has one; where there are none, the server's.
+    /// Of these names, hosts or URIs, the certificate has one; where there are none, the server's.
     pub names: Vec<Arc<str>>,
     /// The paths of the certificate that is shown, and of its key.
     pub client: Option<(Arc<str>, Arc<str>)>,
@@ -117,6 +117,8 @@ pub enum Roots {
     System,
     /// That of the authorities in a file (PEM).
     File(Arc<str>),
+    /// That of these authorities (certificates in DER).
+    Held(Arc<[Arc<[u8]>]>),
     /// Nobody's is asked for (`insecureSkipVerify`).
     Anybody,
 }

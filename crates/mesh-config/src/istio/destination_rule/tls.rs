@@ -107,12 +107,6 @@ impl RawTls {
             Some(path) if *path == *"system" => Roots::System,
             Some(path) => Roots::File(path),
         };
-        for (index, name) in self.subject_alt_names.iter().enumerate() {
-            if name.contains("://") {
-                let message = format!("{name:?} is a URI: names of hosts are compared, and it is nobody's");
-                remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.subjectAltNames[{index}]"), message));
-            }
-        }
         let names = self.subject_alt_names.iter().map(|name| name.as_str().into()).collect();
         Tls::Originate(Arc::new(Origination { sni: given(&self.sni), roots, names, client }))
     }
