@@ -165,9 +165,12 @@ fn version(
     if upgrading.is_some_and(Upgrading::is_connect) {
         return came_by;
     }
-    // A client of HTTP/1.1 that asks for another protocol is not asked to find out whether HTTP/2's streams may be one.
-    if upgrading.is_none() && cluster.policy().pool.as_ref().is_some_and(|pool| pool.http2) {
-        return Version::Http2;
+    let policy = cluster.policy();
+    match &policy.pool {
+        Some(pool) if pool.as_client => return came_by,
+        // A client of HTTP/1.1 that asks for another protocol is not asked to find out whether HTTP/2's streams may be one.
+        Some(pool) if pool.http2 && upgrading.is_none() => return Version::Http2,
+        _ => {}
     }
     match target {
         Target::Service(..) | Target::Workload(_) if !cluster.begins_tls() => came_by,

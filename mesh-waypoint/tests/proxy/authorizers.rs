@@ -15,8 +15,9 @@ use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 
+use crate::gateway::{GATEWAY, gateway, get};
 use crate::server::{Answer, Client, Local, serve};
-use crate::world::{OUTSIDE, World, run_with};
+use crate::world::{OUTSIDE, World, run_as, run_with};
 
 /// The authorizers' Service, and a policy that has one asked about requests to `outside`, but for those to `/open`.
 fn manifests(kind: &str, fields: &str) -> String {
@@ -395,5 +396,38 @@ fn an_authorizer_asked_by_http_gets_the_same_path_and_the_fields_that_were_named
         assert!(answer.headers.contains_key("x-user") && !answer.headers.contains_key("x-internal"));
         assert_eq!(ask(&world, "/echo", "fail", "").await.status, 403);
         assert_eq!(backend.seen.borrow().len(), 1);
+    });
+}
+
+/// The gateway, and a policy about its pods that has a provider asked.
+fn selecting(provider: &str) -> String {
+    let judge = manifests("envoyExtAuthzGrpc", "");
+    let judge = judge.replace("provider: {name: judge}", &format!("provider: {{name: {provider}}}"));
+    let targets = "targetRefs: [{kind: Service, group: '', name: outside}]";
+    let selected = judge.replace(targets, "selector: {matchLabels: {istio: ingressgateway}}");
+    format!("{}{selected}", gateway("{name: http, port: 8000, protocol: HTTP}"))
+}
+
+#[test]
+fn a_policy_that_selects_a_gateways_pods_has_its_requests_asked_about() {
+    run_as(GATEWAY, &selecting("judge"), async |world| {
+        let (asks, backend) = (by_grpc().await, serve(OUTSIDE, 8080, false).await);
+        let ask = async |path: &str, what: &str| {
+            get(&format!("http://a.example:8000{path}"), &["--header", &format!("x-do: {what}")]).await.0
+        };
+        assert_eq!(ask("/closed", "allow").await, "200");
+        assert_eq!(ask("/closed", "deny").await, "401");
+        assert_eq!(ask("/closed", "ban").await, "403", "what the authorizer adds is judged by the others");
+        assert_eq!(asks.borrow().len(), 3);
+        assert_eq!(ask("/open", "deny").await, "200", "a rule does not match");
+        assert_eq!(asks.borrow().len(), 3);
+        let reached = backend.seen.borrow().len();
+        assert_eq!(reached, 2);
+        // Nobody to ask is no yes.
+        world.configure(&selecting("nobody"));
+        while ask("/closed", "allow").await != "403" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(ask("/open", "allow").await, "200");
     });
 }

@@ -50,50 +50,37 @@ async fn becomes(world: &World, manifests: &str, status: u16) {
     }
 }
 
+/// Manifests, and how requests are answered by them. Each is its neighbours' counterpart: what stays as it was would not be told
+/// from what was taken up.
+fn cases(pki: &Pki) -> Vec<(&'static str, String, u16)> {
+    let (roots, strangers) = (config_map(pki), config_map(&Pki::new()));
+    let with = |policies: &[String]| format!("{roots}{}", policies.concat());
+    let only = |validation: &str| with(&[policy("one", "", validation)]);
+    let named = |name: &str| only(&format!("{}, subjectAltNames: [{name}]", of_host("other.example.com")));
+    let (right, wrong) = (of_host(HOST), of_host("x.example"));
+    let system = format!("hostname: {HOST}, wellKnownCACertificates: System");
+    vec![
+        ("its name", only(&right), 200),
+        ("another name", only(&wrong), 503),
+        ("the name of a certificate", named(&format!("{{type: Hostname, hostname: {HOST}}}")), 200),
+        ("of another", named("{type: Hostname, hostname: x.example.com}"), 503),
+        ("a URI", named(&format!("{{type: URI, uri: '{URI}'}}")), 200),
+        ("another URI", named("{type: URI, uri: 'spiffe://example.com/other'}"), 503),
+        ("one of two authorities", only(&right.replace("name: roots}", &format!("name: roots}}, {ABSENT}"))), 200),
+        ("an authority that is not there", only(&format!("hostname: {HOST}, caCertificateRefs: [{ABSENT}]")), 503),
+        ("the port's own", with(&[policy("a", "", &wrong), policy("of-port", "http", &right)]), 200),
+        ("another authority", format!("{strangers}{}", policy("one", "", &right)), 503),
+        ("the older of two", with(&[policy("a", "", &right), policy("younger", "", &wrong)]), 200),
+        ("what the system does not know", policy("one", "", &system), 503),
+    ]
+}
+
 #[test]
 fn a_waypoint_believes_whom_the_policy_names_and_sends_nothing_to_others() {
     run_with("", async |world| {
-        let (pki, strangers) = (Pki::new(), Pki::new());
+        let pki = Pki::new();
         let backend = serve_tls(OUTSIDE, 8080, pki.server(&format!("{HOST} {URI}"), false)).await;
-        let roots = config_map(&pki);
-        let with = |policy: &str| format!("{roots}{policy}");
-        let only = |validation: &str| with(&policy("one", "", validation));
-        let named = |name: &str| only(&format!("{}, subjectAltNames: [{name}]", of_host("other.example.com")));
-        // Each is the other's counterpart: what stays as it was would not be told from what was taken up.
-        for (what, manifests, status) in [
-            ("its name", only(&of_host(HOST)), 200),
-            ("another name", only(&of_host("other.example.com")), 503),
-            ("the name of a certificate", named(&format!("{{type: Hostname, hostname: {HOST}}}")), 200),
-            ("of another", named("{type: Hostname, hostname: x.example.com}"), 503),
-            ("a URI", named(&format!("{{type: URI, uri: '{URI}'}}")), 200),
-            ("another URI", named("{type: URI, uri: 'spiffe://example.com/other'}"), 503),
-            (
-                "one of two authorities",
-                only(&of_host(HOST).replace("name: roots}", &format!("name: roots}}, {ABSENT}"))),
-                200,
-            ),
-            ("an authority that is not there", only(&format!("hostname: {HOST}, caCertificateRefs: [{ABSENT}]")), 503),
-            (
-                "the port's own",
-                with(&format!(
-                    "{}{}",
-                    policy("a", "", &of_host("x.example")),
-                    policy("of-port", "http", &of_host(HOST))
-                )),
-                200,
-            ),
-            ("another authority", format!("{}{}", config_map(&strangers), policy("one", "", &of_host(HOST))), 503),
-            (
-                "the older of two",
-                with(&format!("{}{}", policy("a", "", &of_host(HOST)), policy("younger", "", &of_host("x.example")))),
-                200,
-            ),
-            (
-                "what the system does not know",
-                policy("one", "", &format!("hostname: {HOST}, wellKnownCACertificates: System")),
-                503,
-            ),
-        ] {
+        for (what, manifests, status) in cases(&pki) {
             let changed = tokio::time::timeout(Duration::from_secs(10), becomes(&world, &manifests, status)).await;
             assert!(changed.is_ok(), "{what}: no {status}");
         }

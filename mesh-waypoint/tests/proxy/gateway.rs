@@ -318,6 +318,35 @@ spec:
     });
 }
 
+/// What a DestinationRule says of HTTP to `outside`.
+fn spoken(http: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: outside, namespace: shop}}\n\
+         spec: {{host: outside, trafficPolicy: {{connectionPool: {{http: {{{http}}}}}}}}}\n---\n"
+    )
+}
+
+/// What is declared of the port says HTTP/1.1, and the server speaks HTTP/2 alone.
+#[test]
+fn a_server_is_spoken_to_as_the_client_speaks_where_a_rule_wants_that() {
+    run_as(GATEWAY, "", async |world| {
+        serve(OUTSIDE, 8080, true).await;
+        let listeners = gateway("{name: http, port: 8000, protocol: HTTP}");
+        let becomes = async |http: &str, arguments: &[&str], is_answered: bool| {
+            world.configure(&format!("{listeners}{}", spoken(http)));
+            while (get("http://a.example:8000/", arguments).await.0 == "200") != is_answered {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        for first in ["maxRetries: 1", "maxRetries: 2"] {
+            becomes(first, &["--http2-prior-knowledge"], false).await;
+            becomes("useClientProtocol: true", &["--http2-prior-knowledge"], true).await;
+        }
+        becomes("h2UpgradePolicy: UPGRADE", &["--http1.1"], true).await;
+        becomes("h2UpgradePolicy: UPGRADE, useClientProtocol: true", &["--http1.1"], false).await;
+    });
+}
+
 /// hyper takes a reset without an error for the end of a body; an endpoint must not take half an upload for a whole one.
 #[test]
 fn half_a_request_is_never_taken_for_a_whole_one() {

@@ -68,13 +68,14 @@ pub(crate) fn stand_in(kind: Kind, value: &Value, name: &ObjectName) -> Option<(
             };
             Some((Object::DestinationRule(Arc::new(read)), effect))
         }
-        Kind::BackendTlsPolicy => {
-            let read = BackendTlsPolicy::believing_nobody(spec(value, "targetRefs"), name);
-            let effect = "gateways and waypoints send nothing to its Services".to_owned();
-            Some((Object::BackendTlsPolicy(Arc::new(read)), effect))
-        }
+        Kind::BackendTlsPolicy => Some(believing_nobody(value, name)),
         _ => None,
     }
+}
+
+fn believing_nobody(value: &Value, name: &ObjectName) -> (Object, String) {
+    let read = BackendTlsPolicy::believing_nobody(spec(value, "targetRefs"), name);
+    (Object::BackendTlsPolicy(Arc::new(read)), "gateways and waypoints send nothing to its Services".to_owned())
 }
 
 /// The stand-in for an object of a text that does not even parse: its name is all that is known.

@@ -202,6 +202,8 @@ pub struct ConnectionPool {
     pub idle_timeout: Option<Duration>,
     /// Whether the upstream is spoken to by HTTP/2, whatever the client speaks.
     pub http2: bool,
+    /// Whether it is spoken to by the version of HTTP that the client speaks, whatever it is declared to speak.
+    pub as_client: bool,
 }
 
 /// Which endpoints are left out for a time.

@@ -132,8 +132,8 @@ struct RawHttp {
     idle_timeout: Option<String>,
     /// Whether HTTP/2 is spoken to the endpoints.
     h2_upgrade_policy: Option<RawUpgrade>,
-    /// Read, and not honoured: a finding says so.
-    use_client_protocol: Option<Value>,
+    /// Whether endpoints are spoken to by the version of HTTP that the client speaks; h2UpgradePolicy says nothing then.
+    use_client_protocol: Option<bool>,
     /// Read, and not honoured: a finding says so.
     max_concurrent_streams: Option<Value>,
 }
@@ -265,8 +265,7 @@ impl RawPool {
             ("idleTimeout", &tcp.idle_timeout),
         ];
         remark_ignored(&ignored, &format!("{field}.tcp"), remarks);
-        let ignored =
-            [("useClientProtocol", &http.use_client_protocol), ("maxConcurrentStreams", &http.max_concurrent_streams)];
+        let ignored = [("maxConcurrentStreams", &http.max_concurrent_streams)];
         remark_ignored(&ignored, &format!("{field}.http"), remarks);
         let connect = tcp.connect_timeout.map(|text| duration(&text, format!("{field}.tcp.connectTimeout")));
         let idle = http.idle_timeout.map(|text| duration(&text, format!("{field}.http.idleTimeout")));
@@ -279,6 +278,7 @@ impl RawPool {
             max_retries: bound(http.max_retries),
             idle_timeout: idle.transpose()?,
             http2: http.h2_upgrade_policy == Some(RawUpgrade::Upgrade),
+            as_client: http.use_client_protocol == Some(true),
         })
     }
 }
