@@ -191,6 +191,7 @@ mod tests {
             retry: None,
             timeouts: Timeouts::default(),
             cors: None,
+            session: None,
         })
     }
 

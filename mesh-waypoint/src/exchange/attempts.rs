@@ -24,6 +24,7 @@ use super::{
     ledger::Ledger,
     reply::{self, Flag, Refusal},
     route::{Plan, backoff},
+    session::Held,
 };
 use crate::{
     inbound::Connection,
@@ -112,7 +113,8 @@ impl Attempts<'_> {
     async fn all(&self, body: &mut RequestBody) -> Result<Sent, Refusal> {
         let arrival = &self.connection.arrival;
         let node = self.cluster.only_node(&self.connection.worker, arrival.client.workload.as_deref());
-        let mut wish = Wish { hash: self.hash(), asked: arrival.asked, node, avoid: Vec::new() };
+        let kept = self.plan.session.as_ref().and_then(Held::endpoint);
+        let mut wish = Wish { hash: self.hash(), asked: arrival.asked, kept, node, avoid: Vec::new() };
         let mut retries = 0;
         let mut under_way: Option<Count<_>> = None;
         loop {
@@ -240,15 +242,9 @@ impl Attempts<'_> {
             HashKey::Header(name) => self.head.header(name)?.hash(&mut hasher),
             HashKey::QueryParameter(name) => self.head.query_parameter(name)?.hash(&mut hasher),
             HashKey::SourceAddress => self.head.arrival.client.address.ip().hash(&mut hasher),
-            HashKey::Cookie { name, .. } => self.cookie(name)?.hash(&mut hasher),
+            HashKey::Cookie { name, .. } => self.head.cookie(name)?.hash(&mut hasher),
         }
         Some(hasher.finish())
-    }
-
-    fn cookie(&self, name: &str) -> Option<String> {
-        let cookies = self.head.header("cookie")?;
-        let mut pairs = cookies.split([';', ',']).filter_map(|pair| pair.trim().split_once('='));
-        pairs.find_map(|(known, value)| (known == name).then(|| value.to_owned()))
     }
 
     /// A cookie for a client that has none, by which its requests stay with one endpoint.
@@ -259,10 +255,7 @@ impl Attempts<'_> {
         else {
             return None;
         };
-        let held = head.header("cookie").is_some_and(|cookies| {
-            cookies.split([';', ',']).any(|pair| pair.trim().split_once('=').is_some_and(|(known, _)| *known == **name))
-        });
-        if held {
+        if head.cookie(name).is_some() {
             return None;
         }
         let value = format!("{:016x}", fastrand::u64(..));

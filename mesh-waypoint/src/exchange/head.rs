@@ -59,6 +59,13 @@ impl Head {
         })
     }
 
+    /// What a cookie says, by its name.
+    pub(super) fn cookie(&self, name: &str) -> Option<String> {
+        let cookies = self.header("cookie")?;
+        let mut pairs = cookies.split([';', ',']).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find_map(|(known, value)| (known == name).then(|| value.to_owned()))
+    }
+
     /// The head that goes to an endpoint by that version of HTTP, asking for that host.
     pub(super) fn for_upstream(&self, version: Version, authority: &Authority) -> Parts {
         let mut parts = http::Request::new(()).into_parts().0;

@@ -15,6 +15,7 @@ mod mirror;
 mod other;
 mod reply;
 mod route;
+mod session;
 mod token;
 mod upgrade;
 
@@ -120,8 +121,12 @@ async fn forward(
     let attempts = Attempts { connection, cluster: &cluster, plan: &plan, head: &head, ledger, version, deadline };
     let sent = attempts.send(body).await?;
     ledger.note_endpoint(&sent.lease.endpoint);
+    let endpoint = sent.lease.endpoint.address();
     let (mut parts, body) = answer(sent, &head, upgrading, ledger, deadline)?;
     plan.edit_response(&mut parts.headers);
+    if let Some(session) = &plan.session {
+        session.tell((&plan.cluster, endpoint), &mut parts.headers);
+    }
     if let Some(cookie) = cookie {
         parts.headers.append(http::header::SET_COOKIE, cookie);
     }

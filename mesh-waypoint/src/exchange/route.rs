@@ -23,6 +23,7 @@ use super::{
     head::Head,
     ledger::Ledger,
     reply::{Flag, Refusal},
+    session::Held,
 };
 use crate::{
     inbound::{Connection, Entrance, Target},
@@ -40,6 +41,8 @@ pub(super) struct Plan {
     pub(super) repeats: bool,
     /// How long it may take.
     pub(super) timeouts: Timeouts,
+    /// The session that it is of.
+    pub(super) session: Option<Held>,
     rule: Option<Arc<Rule>>,
     backend: usize,
     cors: Vec<Field>,
@@ -66,6 +69,7 @@ impl Plan {
             retry: default_retry(),
             repeats: false,
             timeouts: Timeouts::default(),
+            session: None,
             rule: None,
             backend: 0,
             cors: Vec::new(),
@@ -235,7 +239,9 @@ fn forward(
     cors: Vec<Field>,
     ledger: &Ledger,
 ) -> Result<Plan, Refusal> {
-    let chosen = split::pick(backends, fastrand::u64(..));
+    let (session, with) = Held::of(rule, backends, head, target.port()).unzip();
+    let with = with.flatten().and_then(|index| backends.get(index));
+    let chosen = with.or_else(|| split::pick(backends, fastrand::u64(..)));
     let chosen = chosen.ok_or_else(|| Refusal::new(500, "no destination has a weight", Flag::NoCluster))?;
     let backend = backends.iter().position(|backend| std::ptr::eq(backend, chosen)).unwrap_or_default();
     ledger.note_backend(backend);
@@ -251,6 +257,7 @@ fn forward(
         repeats: rule.retry.as_ref().is_some_and(|retry| retry.attempts > 0),
         retry: rule.retry.clone().unwrap_or_else(default_retry),
         timeouts: rule.timeouts,
+        session,
         rule: Some(rule.clone()),
         backend,
         cors,

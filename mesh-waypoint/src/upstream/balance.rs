@@ -23,6 +23,8 @@ pub(crate) struct Wish {
     pub(crate) hash: Option<u64>,
     /// The address that its client asked for, where that is the endpoint.
     pub(crate) asked: Option<SocketAddr>,
+    /// The endpoint that its session is with.
+    pub(crate) kept: Option<SocketAddr>,
     /// The node that its client is on, where the cluster serves no other.
     pub(crate) node: Option<NodeName>,
     /// Endpoints that it was with already.

@@ -233,9 +233,16 @@ impl Cluster {
         if let Some(endpoint) = asked.and_then(|asked| endpoints.iter().find(|endpoint| endpoint.address() == asked)) {
             return Ok(endpoint.clone());
         }
+        let now = self.state.now();
+        let is_kept = |endpoint: &&Rc<Endpoint>| {
+            let address = endpoint.address();
+            wish.kept == Some(address) && !wish.avoid.contains(&address) && !endpoint.state.is_ejected(now)
+        };
+        if let Some(endpoint) = wish.kept.and_then(|_| endpoints.iter().find(is_kept)) {
+            return Ok(endpoint.clone());
+        }
         let mut turn = self.turn.get();
         let spread = Spread { policy: &policy, is_weighted: self.is_weighted.get() };
-        let now = self.state.now();
         let of_node: Vec<_>;
         let chosen = match &wish.node {
             Some(node) if self.node_only.get() => {

@@ -31,6 +31,7 @@ mod rate_limits;
 mod requests;
 mod routes;
 mod server;
+mod sessions;
 mod stalls;
 mod telemetry_metrics;
 mod tokens;

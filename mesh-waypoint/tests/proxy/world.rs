@@ -212,6 +212,13 @@ impl World {
         std::fs::write(self.dir.path().join("config/more.yaml"), manifests).expect("manifests");
     }
 
+    /// Takes an endpoint out of the Services that it is behind.
+    pub(crate) fn without_endpoint(&self, address: &str) {
+        let is_it = |line: &&str| line.starts_with("- {addresses") && line.contains(address);
+        let left: Vec<&str> = MANIFESTS.lines().filter(|line| !is_it(line)).collect();
+        std::fs::write(self.dir.path().join("config/cluster.yaml"), left.join("\n")).expect("manifests");
+    }
+
     /// The node of an endpoint.
     async fn node(&self, address: &str, account: &str) {
         let listener = TcpListener::bind((address, 15_008)).await.expect("the tunnel port");

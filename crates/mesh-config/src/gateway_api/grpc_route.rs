@@ -8,9 +8,9 @@ use super::filters::RawFilter;
 use super::http_route::{RawField, fields, regex};
 use super::reference::{RawBackendRef, RawParentRef};
 use super::route::{MAX_RULES, RawParts, Route, hostnames, hostnames_mean_nothing, no_default_gateways};
-use crate::code::Code;
+use super::session_persistence::RawSession;
 use crate::finding::ObjectName;
-use crate::istio::{Age, Flaw, Remark, decode, policy_name};
+use crate::istio::{Age, Flaw, decode, policy_name};
 
 const KIND: &str = "GRPCRoute";
 
@@ -35,7 +35,7 @@ struct RawRule {
     filters: Vec<RawFilter>,
     #[serde(default)]
     backend_refs: Vec<RawBackendRef>,
-    session_persistence: Option<Value>,
+    session_persistence: Option<RawSession>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,10 +75,6 @@ pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
     let mut rules = Vec::with_capacity(spec.rules.len());
     for (index, raw) in spec.rules.into_iter().enumerate() {
         let field = format!("spec.rules[{index}]");
-        if raw.session_persistence.is_some() {
-            let message = "requests of one session go to any endpoint";
-            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.sessionPersistence"), message));
-        }
         let mut matches = Vec::with_capacity(raw.matches.len());
         for (place, raw) in raw.matches.into_iter().enumerate() {
             matches.push(raw.read(&format!("{field}.matches[{place}]"))?);
@@ -90,6 +86,7 @@ pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
             backend_refs: raw.backend_refs,
             timeouts: Timeouts::default(),
             retry: None,
+            session: raw.session_persistence,
         };
         rules.push(parts.read(KIND, &name, index, &mut remarks)?);
     }

@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::filters::RawFilter;
 use super::reference::{RawBackendRef, RawParentRef};
 use super::route::{MAX_RULES, RawParts, Route, hostnames, hostnames_mean_nothing, no_default_gateways};
-use crate::code::Code;
+use super::session_persistence::RawSession;
 use crate::finding::ObjectName;
-use crate::istio::{Age, Flaw, Remark, decode, duration, policy_name};
+use crate::istio::{Age, Flaw, decode, duration, policy_name};
 
 const KIND: &str = "HTTPRoute";
 
@@ -38,7 +38,7 @@ struct RawRule {
     backend_refs: Vec<RawBackendRef>,
     timeouts: Option<RawTimeouts>,
     retry: Option<RawRetry>,
-    session_persistence: Option<Value>,
+    session_persistence: Option<RawSession>,
 }
 
 /// A match on a request.
@@ -132,7 +132,7 @@ pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
     let mut remarks: Vec<_> = no_default_gateways(spec.use_default_gateways.as_ref()).into_iter().collect();
     let mut rules = Vec::with_capacity(spec.rules.len());
     for (index, raw) in spec.rules.into_iter().enumerate() {
-        rules.push(raw.parts(&format!("spec.rules[{index}]"), &mut remarks)?.read(KIND, &name, index, &mut remarks)?);
+        rules.push(raw.parts(&format!("spec.rules[{index}]"))?.read(KIND, &name, index, &mut remarks)?);
     }
     let parents: Vec<_> = spec.parent_refs.into_iter().map(|parent| parent.read(&name.namespace)).collect();
     let hostnames = hostnames(spec.hostnames)?;
@@ -141,11 +141,7 @@ pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
 }
 
 impl RawRule {
-    fn parts(self, field: &str, remarks: &mut Vec<Remark>) -> Result<RawParts, Flaw> {
-        if self.session_persistence.is_some() {
-            let message = "requests of one session go to any endpoint";
-            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.sessionPersistence"), message));
-        }
+    fn parts(self, field: &str) -> Result<RawParts, Flaw> {
         let mut matches = Vec::with_capacity(self.matches.len());
         for (index, raw) in self.matches.into_iter().enumerate() {
             matches.push(raw.read(&format!("{field}.matches[{index}]"))?);
@@ -159,6 +155,7 @@ impl RawRule {
             backend_refs: self.backend_refs,
             timeouts: timeouts.transpose()?.unwrap_or_default(),
             retry: retry.transpose()?,
+            session: self.session_persistence,
         })
     }
 }

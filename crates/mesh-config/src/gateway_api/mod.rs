@@ -10,6 +10,7 @@ mod listener;
 mod reference;
 mod reference_grant;
 mod route;
+mod session_persistence;
 mod tls;
 
 pub use backend_tls_policy::{Authorities, BackendTlsPolicy};

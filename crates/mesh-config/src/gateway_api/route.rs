@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::filters::{Edits, RawFilter};
 use super::reference::{BackendRef, Parent, RawBackendRef};
+use super::session_persistence::RawSession;
 use crate::code::Code;
 use crate::istio::{Age, Flaw, Remark};
 
@@ -61,6 +62,7 @@ pub(super) struct RawParts {
     pub(super) backend_refs: Vec<RawBackendRef>,
     pub(super) timeouts: Timeouts,
     pub(super) retry: Option<Retry>,
+    pub(super) session: Option<RawSession>,
 }
 
 impl RawParts {
@@ -119,6 +121,7 @@ impl RawParts {
             retry: self.retry,
             timeouts: self.timeouts,
             cors: edits.cors,
+            session: self.session.map(|raw| raw.read(name, index, &field)).transpose()?,
         };
         Ok(RouteRule { rule, backends: references, mirrors: edits.mirrors })
     }

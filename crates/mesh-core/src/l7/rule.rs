@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::matching::{PathMatch, Regex, RequestMatch, TextMatch};
 use super::resilience::{Fault, Percent, Retry, Timeouts};
+use super::session::Session;
 
 /// Where a rule is written, for logs, metrics, status and people.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +58,8 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// Cross-origin requests.
     pub cors: Option<Cors>,
+    /// Whether requests that belong together go to one endpoint.
+    pub session: Option<Session>,
 }
 
 impl Rule {

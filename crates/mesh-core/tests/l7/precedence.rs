@@ -26,6 +26,7 @@ fn rule(index: usize, matches: Vec<RequestMatch>) -> Arc<Rule> {
         retry: None,
         timeouts: Default::default(),
         cors: None,
+        session: None,
     })
 }
 

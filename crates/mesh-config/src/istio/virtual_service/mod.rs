@@ -297,6 +297,7 @@ impl RawHttp {
             retry: self.retries.map(|retries| retries.read(&format!("{field}.retries"), remarks)).transpose()?,
             timeouts,
             cors: self.cors_policy.map(|cors| cors.read(&format!("{field}.corsPolicy"))).transpose()?,
+            session: None,
         };
         Ok(HttpRule { rule, gateways: for_gateways, delegate })
     }

@@ -1,0 +1,113 @@
+//! Sessions: requests that bring a cookie, or a header field, go to the endpoint that gave it.
+
+use std::collections::HashSet;
+
+use http::Request;
+use http_body_util::Full;
+
+use crate::server::{Answer, Client, serve};
+use crate::world::{CARTS, OUTSIDE, World, run_with};
+
+/// A route of what is sent to `cart`: half of it goes to `outside`.
+fn route(persistence: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: sessions, namespace: shop}}
+spec:
+  parentRefs: [{{group: '', kind: Service, name: cart}}]
+  rules:
+  - backendRefs: [{{name: cart, port: 80}}, {{name: outside, port: 80}}]
+    sessionPersistence: {{{persistence}}}
+---
+"
+    )
+}
+
+async fn servers() {
+    for address in CARTS.into_iter().chain([OUTSIDE]) {
+        serve(address, 8080, false).await;
+    }
+}
+
+async fn ask(world: &World, field: Option<(&str, &str)>) -> Answer {
+    let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
+    let request = Request::get("/").header("host", "cart.shop");
+    let request = field.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+    client.ask(request.body(Full::default()).expect("valid")).await
+}
+
+fn backend(answer: &Answer) -> String {
+    assert_eq!(answer.status, 200);
+    answer.headers["x-backend"].to_str().expect("text").to_owned()
+}
+
+/// The cookie that an answer gives, as a request brings it; and its attributes.
+fn cookie(answer: &Answer) -> (String, String) {
+    let given = answer.headers["set-cookie"].to_str().expect("text");
+    let (pair, attributes) = given.split_once("; ").expect("attributes");
+    (pair.to_owned(), attributes.to_owned())
+}
+
+#[test]
+fn a_cookie_leads_to_the_endpoint_that_gave_it() {
+    let persistence = "sessionName: sid, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}";
+    run_with(&route(persistence), async |world| {
+        servers().await;
+        let mut seen = HashSet::new();
+        while seen.len() < 4 {
+            let first = ask(&world, None).await;
+            let (pair, attributes) = cookie(&first);
+            assert!(pair.starts_with("sid="), "{pair}");
+            assert_eq!(attributes, "Path=/; Max-Age=3600; HttpOnly");
+            let expected = backend(&first);
+            for _ in 0..8 {
+                let again = ask(&world, Some(("cookie", &format!("other=1; {pair}")))).await;
+                assert_eq!(backend(&again), expected, "of the same backend and endpoint");
+                assert!(!again.headers.contains_key("set-cookie"), "it knows already");
+            }
+            seen.insert(expected);
+        }
+        // What nobody gave out is no session: a new one begins.
+        for wrong in ["sid=", "sid=x", "sid=Y2FydC5zaG9wOjgwQDEwLjEuMC45OjgwODB8MXwx"] {
+            let answer = ask(&world, Some(("cookie", wrong))).await;
+            assert!(CARTS.contains(&&*backend(&answer)) || backend(&answer) == OUTSIDE);
+            assert!(cookie(&answer).0.starts_with("sid="), "{wrong}");
+        }
+    });
+}
+
+#[test]
+fn a_field_leads_there_too_and_a_session_moves_when_its_endpoint_is_gone() {
+    let persistence = "sessionName: X-Session, type: Header, idleTimeout: 1h";
+    run_with(&route(persistence), async |world| {
+        servers().await;
+        let token = |answer: &Answer| answer.headers["x-session"].to_str().expect("text").to_owned();
+        let first = loop {
+            let answer = ask(&world, None).await;
+            if backend(&answer) != OUTSIDE {
+                break answer;
+            }
+        };
+        assert!(!first.headers.contains_key("set-cookie"));
+        let (expected, mut held) = (backend(&first), token(&first));
+        for _ in 0..8 {
+            let again = ask(&world, Some(("x-session", &held))).await;
+            assert_eq!(backend(&again), expected);
+            // It tells when it was used last, which counts for its end.
+            held = token(&again);
+        }
+        // The pod is no endpoint any more.
+        world.without_endpoint(&expected);
+        let moved = loop {
+            let answer = ask(&world, Some(("x-session", &held))).await;
+            if backend(&answer) != expected {
+                break answer;
+            }
+        };
+        let (expected, held) = (backend(&moved), token(&moved));
+        for _ in 0..8 {
+            assert_eq!(backend(&ask(&world, Some(("x-session", &held))).await), expected);
+        }
+    });
+}
