@@ -19,6 +19,7 @@ mod record;
 pub mod reject;
 pub mod relay;
 mod session;
+mod signatures;
 mod socket;
 pub mod source;
 pub mod tls;
