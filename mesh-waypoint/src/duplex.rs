@@ -14,6 +14,7 @@ use tokio::{
     sync::oneshot,
     time::sleep,
 };
+use tokio_util::io::InspectReader;
 
 /// A byte stream both ways.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin {}
@@ -77,7 +78,8 @@ pub(crate) async fn carry(
         total.set(total.get() + count as u64);
         came(count);
     };
-    let (mut one, mut other) = (Noted { stream: &mut one, note: &note }, Noted { stream: &mut other, note: &note });
+    let mut one = InspectReader::new(&mut one, |bytes: &[u8]| note(bytes.len()));
+    let mut other = InspectReader::new(&mut other, |bytes: &[u8]| note(bytes.len()));
     let silent = async {
         let Some(limit) = idle else { return std::future::pending().await };
         let mut before = u64::MAX;
@@ -89,34 +91,5 @@ pub(crate) async fn carry(
     tokio::select! {
         carried = copy_bidirectional(&mut one, &mut other) => carried.map(drop),
         () = silent => Err(io::ErrorKind::TimedOut.into()),
-    }
-}
-
-/// A stream of which it is told how much is read.
-struct Noted<'a, S> {
-    stream: &'a mut S,
-    note: &'a dyn Fn(usize),
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Noted<'_, S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let polled = Pin::new(&mut *self.stream).poll_read(cx, into);
-        (self.note)(into.filled().len() - before);
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<'_, S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_shutdown(cx)
     }
 }

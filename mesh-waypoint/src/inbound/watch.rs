@@ -1,25 +1,18 @@
 //! HTTP at a port that is declared to be TCP: seen in the bytes that pass, and counted as every other request, while nothing is
 //! done about it. Nodes leave what goes by a waypoint to the waypoint.
 
-use std::{
-    borrow::Cow,
-    cell::RefCell,
-    io,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll, ready},
-    time::Instant,
-};
+use std::{borrow::Cow, cell::RefCell, rc::Rc, time::Instant};
 
 use mesh_core::telemetry::{
     filter::{Number, Text, Told},
     value::{Peer, PeerAttribute},
 };
 use mesh_signals::{Exchange, Observer, Protocol, Sender};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::{InspectReader, InspectWriter};
 
 use super::Arrival;
 use crate::{
+    duplex::Duplex,
     telemetry::{Parties, peer_of},
     upstream::{Cluster, Endpoint},
     worker::Worker,
@@ -50,8 +43,9 @@ impl<'a> Watch<'a> {
     }
 
     /// The client's stream, looked at.
-    pub(super) const fn of<S>(&self, stream: S) -> Watched<'_, S> {
-        Watched { stream, watch: self }
+    pub(super) fn of(&self, stream: impl Duplex) -> impl Duplex {
+        let read = InspectReader::new(stream, |bytes: &[u8]| self.show(Sender::Client, bytes));
+        InspectWriter::new(read, |bytes: &[u8]| self.show(Sender::Server, bytes))
     }
 
     fn show(&self, sender: Sender, bytes: &[u8]) {
@@ -123,36 +117,5 @@ impl Told for Seen<'_> {
 
     fn peer(&self, peer: Peer, what: &PeerAttribute) -> Option<&str> {
         peer_of(self.watch.arrival, Some(&self.watch.endpoint), peer, what)
-    }
-}
-
-/// A client's stream that is looked at.
-pub(super) struct Watched<'a, S> {
-    stream: S,
-    watch: &'a Watch<'a>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<'_, S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
-        self.watch.show(Sender::Client, into.filled().get(before..).unwrap_or_default());
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<'_, S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.watch.show(Sender::Server, bytes.get(..written).unwrap_or_default());
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
