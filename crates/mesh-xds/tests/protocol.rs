@@ -2,6 +2,8 @@
 //! is served, and its snapshot is that of one who watches.
 #![allow(clippy::unwrap_used)]
 
+mod control;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,6 +15,8 @@ use mesh_xds::{
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+use self::control::Control;
 
 const SMALL: ResponseSize = ResponseSize { octets: 1 << 20, resources: 3 };
 
@@ -266,37 +270,6 @@ fn single_names_are_told_alone_and_of_those_that_are_not_there_it_is_said() {
     // And all may be asked for later.
     subscription.take(&ask(&["*"], &[], "1"), &pair.served).unwrap();
     assert_eq!(names(subscription.next(&pair.served)).0.len(), 8);
-}
-
-/// A replica of mesh-control: what it knows of the cluster, and what it serves.
-struct Control {
-    objects: LiveObjects,
-    publication: Publication,
-    config: Arc<Config>,
-    state: State,
-}
-
-impl Control {
-    fn new() -> Self {
-        let mut objects = LiveObjects::new(Options { served: true, ..Options::default() });
-        let mut publication = Publication::default();
-        let config = objects.publish();
-        let state = publication.next(&config).unwrap();
-        Self { objects, publication, config, state }
-    }
-
-    fn learn(&mut self, changes: &[(ObjectName, Option<Value>)]) {
-        for (name, value) in changes {
-            match value {
-                Some(value) => self.objects.apply(name.clone(), value.clone()),
-                None => self.objects.remove(name),
-            }
-        }
-        self.config = self.objects.publish();
-        if let Some(state) = self.publication.next(&self.config) {
-            self.state = state;
-        }
-    }
 }
 
 fn object() -> impl Strategy<Value = (ObjectName, Option<Value>)> {

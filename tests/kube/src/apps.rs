@@ -9,6 +9,7 @@ use mesh_lab::wait_until;
 use serde_json::{Value, json};
 
 use crate::Kubectl;
+use crate::mesh::Mesh;
 
 /// The image of the tests' servers and clients.
 const IMAGE: &str = concat!("mesh.dev/mesh-traffic:", env!("CARGO_PKG_VERSION"));
@@ -34,6 +35,20 @@ impl Apps {
     pub fn new(kubectl: &Kubectl, namespace: &str) -> Result<Self> {
         kubectl.run(&["create", "namespace", namespace])?;
         Ok(Self { kubectl: kubectl.clone(), namespace: namespace.to_owned() })
+    }
+
+    /// Makes the namespace, joined, with `cart` serving HTTP on one node and `client` on the other, both enrolled.
+    ///
+    /// # Errors
+    /// When any of it does not come about.
+    pub fn cart_and_client(mesh: &Mesh, kubectl: &Kubectl, namespace: &str) -> Result<Self> {
+        let apps = Self::new(kubectl, namespace)?;
+        apps.label("mesh.dev/join=enabled")?;
+        apps.deploy_http("cart", "node-b")?;
+        apps.deploy("client", "node-a")?;
+        mesh.wait_enrolled("node-a", 1)?;
+        mesh.wait_enrolled("node-b", 1)?;
+        Ok(apps)
     }
 
     /// Puts a label on the namespace, or takes it off (`KEY-`).

@@ -24,11 +24,7 @@ fn a_bug_report_is_whole_bounded_and_without_secrets() -> Result<()> {
     let (kubectl, ctl) = (cluster.kubectl(), Ctl::on(&cluster)?);
     install_gateway_api(&cluster)?;
     let mesh = Mesh::installed(&cluster, &[])?;
-    let shop = Apps::new(&kubectl, SHOP)?;
-    shop.label("mesh.dev/join=enabled")?;
-    shop.deploy_http("cart", "node-b")?;
-    shop.deploy("client", "node-a")?;
-    mesh.wait_enrolled("node-b", 1)?;
+    let shop = Apps::cart_and_client(&mesh, &kubectl, SHOP)?;
     ctl.ok(&["waypoint", "apply", "-n", SHOP, "--enrol-namespace", "--wait"]).with_context(|| mesh.logs())?;
     plant(&kubectl)?;
     let service = shop.service("cart")?;

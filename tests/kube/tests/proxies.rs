@@ -36,12 +36,7 @@ fn proxies_are_told_by_mesh_control_and_may_read_nothing_else() -> Result<()> {
     let (kubectl, ctl) = (cluster.kubectl(), Ctl::on(&cluster)?);
     install_gateway_api(&cluster)?;
     let mesh = Mesh::installed(&cluster, &[])?;
-    let shop = Apps::new(&kubectl, NAMESPACE)?;
-    shop.label("mesh.dev/join=enabled")?;
-    shop.deploy_http("cart", "node-b")?;
-    shop.deploy("client", "node-a")?;
-    mesh.wait_enrolled("node-a", 1)?;
-    mesh.wait_enrolled("node-b", 1)?;
+    let shop = Apps::cart_and_client(&mesh, &kubectl, NAMESPACE)?;
     ctl.ok(&["waypoint", "apply", "-n", NAMESPACE, "--enrol-namespace", "--wait"]).with_context(|| mesh.logs())?;
     let first = certificate(&kubectl)?;
     kubectl.apply(GATEWAY)?;

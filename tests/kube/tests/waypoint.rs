@@ -15,12 +15,7 @@ fn a_waypoint_is_made_used_looked_into_and_taken_away_by_mesh_ctl() -> Result<()
     let (kubectl, ctl) = (cluster.kubectl(), Ctl::on(&cluster)?);
     install_gateway_api(&cluster)?;
     let mesh = Mesh::installed(&cluster, &[])?;
-    let shop = Apps::new(&kubectl, NAMESPACE)?;
-    shop.label("mesh.dev/join=enabled")?;
-    shop.deploy_http("cart", "node-b")?;
-    shop.deploy("client", "node-a")?;
-    mesh.wait_enrolled("node-a", 1)?;
-    mesh.wait_enrolled("node-b", 1)?;
+    let shop = Apps::cart_and_client(&mesh, &kubectl, NAMESPACE)?;
 
     let generated = ctl.ok(&["waypoint", "generate", "-n", NAMESPACE, "--for", "all"])?;
     ensure!(generated.contains("istio.io/waypoint-for: all"), "{generated}");

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+#[path = "../control/mod.rs"]
+mod control;
 mod decisions;
 mod resources;
 mod ztunnel;
@@ -10,29 +12,15 @@ mod ztunnel;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_config::{Config, LiveObjects, Options};
+use mesh_config::Options;
 use mesh_xds::istio_proto::{Address, Authorization, Service, Workload, address::Type};
 use mesh_xds::proto::{DeltaDiscoveryRequest, Resource};
-use mesh_xds::{ADDRESS_TYPE, AUTHORIZATION_TYPE, Publication, ResponseSize, State, Subscription, Version};
+use mesh_xds::{ADDRESS_TYPE, AUTHORIZATION_TYPE, ResponseSize, Subscription, Version};
 use prost::Message;
 
-/// A server, from the objects of a cluster.
-struct Control {
-    objects: LiveObjects,
-    publication: Publication,
-    config: Arc<Config>,
-    state: State,
-}
+use self::control::Control;
 
 impl Control {
-    fn new() -> Self {
-        let mut objects = LiveObjects::new(Options { served: true, ..Options::default() });
-        let mut publication = Publication::default();
-        let config = objects.publish();
-        let state = publication.next(&config).unwrap();
-        Self { objects, publication, config, state }
-    }
-
     /// Of manifests as YAML.
     fn of(manifests: &str) -> Self {
         let mut control = Self::new();
@@ -47,13 +35,6 @@ impl Control {
         let options = Options { served: true, ..Options::default() };
         self.config = Arc::new(mesh_config::load(directory.path(), &options).unwrap());
         self.state = self.publication.next(&self.config).unwrap();
-    }
-
-    fn publish(&mut self) {
-        self.config = self.objects.publish();
-        if let Some(state) = self.publication.next(&self.config) {
-            self.state = state;
-        }
     }
 
     /// What a proxy is told that asks for all of a type.
