@@ -209,6 +209,9 @@ fn handover(handover: &Handover) -> String {
         0 | 1 => "started without another daemon".to_owned(),
         generation => format!("number {generation} of a chain of daemons"),
     };
+    if handover.restarts > 0 {
+        text += &format!("; started again after a crash {} times, with the listeners kept", handover.restarts);
+    }
     for draining in &handover.draining {
         text += &format!("; process {} drains since {}", draining.pid, age(draining.for_seconds));
     }

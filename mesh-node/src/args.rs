@@ -165,6 +165,10 @@ pub struct Args {
     /// The same after a SIGTERM while there is no successor: new connections wait meanwhile, for one that may come.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = mesh_ca::time)]
     pub stop_timeout: Duration,
+    /// Runs the daemon below a process that keeps the pods' listeners: after a crash it is started again at once, and new connections
+    /// wait and are not refused.
+    #[arg(long)]
+    pub keep_listeners: bool,
     /// What to log: a level, or directives such as `info,access=off`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,

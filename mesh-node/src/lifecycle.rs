@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    handover::{HandoverOutcome, Lifeline, Released, Succession},
+    handover::{HandoverOutcome, Inheritance, Lifeline, Released, Succession},
     node::Shared,
     nri::{Nri, NriTask},
     pods::{Enrolment, Order},
@@ -61,19 +61,21 @@ impl Signals {
     }
 }
 
-/// Joins the node's pods and gets their certificates, and then takes over from the daemon that runs, if there is one.
+/// Joins the node's pods and gets their certificates, and then takes over from the daemon that runs, if there is one. `kept` are
+/// the listeners of one that crashed.
 ///
 /// # Errors
 /// The daemon that runs is gone meanwhile or hangs, or there is no certificate at all while it may have some.
 pub async fn take_over(
     succession: Option<Succession>,
+    kept: Inheritance,
     enrolment: &mut Enrolment,
     shared: &Arc<Shared>,
     nri: Nri,
 ) -> anyhow::Result<(Vec<Lifeline>, NriTask)> {
     let config = shared.config();
     let Some(succession) = succession else {
-        enrolment.join_first(&config, crate::handover::Inheritance::default());
+        enrolment.join_first(&config, kept);
         enrolment.take_charge()?;
         return Ok((Vec::new(), nri.start().await));
     };

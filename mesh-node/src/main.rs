@@ -7,6 +7,7 @@ mod connections;
 mod direct;
 mod drops;
 mod handover;
+mod keeper;
 mod kubelet;
 mod lifecycle;
 mod listeners;
@@ -15,6 +16,7 @@ mod netlink;
 mod netns;
 mod node;
 mod nri;
+mod packets;
 mod pod_events;
 mod pods;
 mod precheck;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         }
     };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) if args.keep_listeners && !keeper::is_above() => runtime.block_on(keeper::run()),
         Ok(runtime) => runtime.block_on(run(args, log)),
         Err(error) => failed(ExitCode::FAILURE, &error.into()),
     }

@@ -26,7 +26,8 @@ use crate::{
     bpf::{self, Datapath, DirectEvents, DropEvents, LoadOptions},
     direct::DirectPath,
     drops,
-    handover::{self, HandoverState, Predecessor, Succession},
+    handover::{self, HandoverState, Inheritance, Predecessor, Succession},
+    keeper::Keeper,
     kubelet::{HostNetns, Kubelet},
     lifecycle::{self, Patience, Signals},
     memory,
@@ -210,14 +211,15 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let kubelet = Kubelet::new(args.kubelet_cgroup.as_deref(), &cgroup_root, &args.proc, host_netns);
     let (kernel_settings, maps_dir) = (datapath.settings()?, datapath.maps_dir().to_owned());
     let hooks = datapath.hook_watch(&cgroup_root, &args.proc);
-    let (mut enrolment, nri) = enrolment(&args, host_netns.inode, datapath, &workers, &shared)?;
+    let (keeper, kept) = take_back(&shared).await?;
+    let (mut enrolment, nri) = enrolment(&args, host_netns.inode, datapath, &workers, &shared, keeper)?;
     let mut signals = Signals::catch()?;
     let upkeep = upkeep(shared.clone(), workers.clone(), authority, exporter, args.clone());
     let mut upkeep: lifecycle::Upkeep = Box::pin(upkeep);
     let (lifelines, nri) = tokio::select! {
         () = &mut upkeep => anyhow::bail!("the configuration's watcher ended"),
         () = signals.next() => return Ok(()),
-        taken = lifecycle::take_over(succession, &mut enrolment, &shared, nri) => taken?,
+        taken = lifecycle::take_over(succession, kept, &mut enrolment, &shared, nri) => taken?,
     };
     workers.open();
     let (ready, is_ready) = watch::channel(false);
@@ -253,6 +255,14 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     };
     let limits = Patience { handed_over: args.drain_timeout, stopped: args.stop_timeout };
     lifecycle::live(Box::pin(service), upkeep, signals, orders, workers, limits).await
+}
+
+/// What a daemon that crashed has left with the process above this one, if there is one.
+async fn take_back(shared: &Shared) -> anyhow::Result<(Keeper, Inheritance)> {
+    let (keeper, kept) = Keeper::take_back().await?;
+    shared.handover.set_restarts(keeper.restarts());
+    shared.telemetry.metrics.restarted(keeper.restarts());
+    Ok((keeper, kept))
 }
 
 /// Serves the admin API wherever it is asked for.
@@ -360,10 +370,11 @@ fn enrolment(
     datapath: Datapath,
     workers: &Arc<Workers>,
     shared: &Arc<Shared>,
+    keeper: Keeper,
 ) -> anyhow::Result<(Enrolment, Nri)> {
     let (starts, starting) = mpsc::channel(STARTS);
     let settings = enrolment_settings(args, host_netns);
-    let enrolment = Enrolment::new(settings, datapath, workers.clone(), shared.clone(), starting)?;
+    let enrolment = Enrolment::new(settings, datapath, workers.clone(), shared.clone(), starting, keeper)?;
     let nri = Nri::new(nri_settings(args, host_netns), shared, starts, enrolment.roster());
     Ok((enrolment, nri))
 }

@@ -47,6 +47,9 @@ pub struct Status {
 pub struct Handover {
     /// How many there have been in the chain, this one included: 1 after a start without another daemon.
     pub generation: u64,
+    /// How often this one was started again after a crash, by the process that keeps its listeners.
+    #[serde(default)]
+    pub restarts: u64,
     /// Earlier daemons that carry connections still.
     pub draining: Vec<Draining>,
     /// The process id of a successor that prepares to take over.

@@ -64,6 +64,7 @@ fn handover(state: &HandoverState) -> Handover {
     let draining = state.draining().into_iter();
     Handover {
         generation: state.generation(),
+        restarts: state.restarts(),
         draining: draining.map(|(pid, time)| Draining { pid, for_seconds: time.as_secs() }).collect(),
         successor: state.lending_to(),
     }

@@ -17,7 +17,6 @@
 //! Until Commit, the predecessor alone accepts; a successor that dies before that changes nothing. The socket stays open
 //! after it: its end is the predecessor's.
 
-mod channel;
 mod message;
 mod predecessor;
 mod state;

@@ -1,9 +1,10 @@
 //! The side of the daemon that runs: it serves successors, one after the other, until one has taken over.
 
 use std::{
+    io,
     net::TcpListener,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -16,11 +17,16 @@ use tokio::{
 
 use super::{
     HandoverOutcome, HandoverState,
-    channel::{self, Channel, ChannelError, HandoverSocketError, MAX_DESCRIPTORS},
     message::{Hello, Message},
     successor::Lifeline,
 };
-use crate::{bpf::KeptHook, node::Shared, pods::Order, telemetry::Metrics};
+use crate::{
+    bpf::KeptHook,
+    node::Shared,
+    packets::{self, Channel, ChannelError, MAX_DESCRIPTORS},
+    pods::Order,
+    telemetry::Metrics,
+};
 
 /// How long a successor may take to introduce itself.
 const HELLO_TIME: Duration = Duration::from_secs(5);
@@ -43,6 +49,16 @@ enum SessionError {
     OutOfTurn(Message),
     #[error("this daemon is ending")]
     Ending,
+}
+
+/// The handover's socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {path}, for handovers: {source}; it stands beside --admin-socket, in a directory that can be written to"
+)]
+pub struct HandoverSocketError {
+    path: PathBuf,
+    source: io::Error,
 }
 
 /// What the daemon that runs has to hand over.
@@ -83,7 +99,7 @@ impl Predecessor {
     /// # Errors
     /// The path cannot be used.
     pub fn listen(path: &Path) -> Result<UnixListener, HandoverSocketError> {
-        channel::publish(path)
+        packets::listen_at(path).map_err(|source| HandoverSocketError { path: path.into(), source })
     }
 
     /// Serves until a successor has taken over: this daemon takes nothing new any more.
@@ -136,15 +152,7 @@ impl Predecessor {
     async fn lend(&self, channel: &Channel) -> Result<(), SessionError> {
         let listeners: Vec<TcpListener> = self.ask(Order::Lend).await?;
         let descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
-        let mut batches = descriptors.chunks(MAX_DESCRIPTORS).peekable();
-        while let Some(batch) = batches.next() {
-            if batches.peek().is_some() {
-                channel.send(&Message::Lent { last: false }, batch).await?;
-            } else {
-                return Ok(channel.send(&Message::Lent { last: true }, batch).await?);
-            }
-        }
-        Ok(channel.send(&Message::Lent { last: true }, &[]).await?)
+        Ok(channel.send_all(&descriptors, |last| Message::Lent { last }).await?)
     }
 
     async fn release(&self, channel: &Channel) -> Result<KeptHook, SessionError> {

@@ -42,11 +42,12 @@ struct State {
     /// Daemons before this one that carry connections still, by process id, and since when they take no new ones.
     draining: BTreeMap<u32, Instant>,
     lending_to: Option<u32>,
+    restarts: u64,
 }
 
 impl Default for HandoverState {
     fn default() -> Self {
-        Self(Mutex::new(State { generation: 1, draining: BTreeMap::new(), lending_to: None }))
+        Self(Mutex::new(State { generation: 1, draining: BTreeMap::new(), lending_to: None, restarts: 0 }))
     }
 }
 
@@ -67,6 +68,17 @@ impl HandoverState {
     #[must_use]
     pub fn lending_to(&self) -> Option<u32> {
         self.lock().lending_to
+    }
+
+    /// How often this daemon's keeper has started it again after a crash.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.lock().restarts
+    }
+
+    /// See [`Self::restarts`].
+    pub fn set_restarts(&self, restarts: u64) {
+        self.lock().restarts = restarts;
     }
 
     pub(super) fn set_lending_to(&self, pid: Option<u32>) {

@@ -14,10 +14,13 @@ use tokio::time::timeout;
 
 use super::{
     HandoverState,
-    channel::{Channel, ChannelError},
     message::{Hello, Message},
 };
-use crate::{listeners::Role, netns};
+use crate::{
+    listeners::Role,
+    netns,
+    packets::{Channel, ChannelError},
+};
 
 /// How long the running daemon may take for an answer; it is one that hangs otherwise.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -145,7 +148,7 @@ async fn answer(channel: &Channel) -> Result<(Message, Vec<OwnedFd>), Succession
 
 impl Inheritance {
     /// What a listener is, and whose, the kernel says. One that is nobody's closes.
-    fn add(&mut self, socket: OwnedFd) {
+    pub fn add(&mut self, socket: OwnedFd) {
         let listener = TcpListener::from(socket);
         match (netns::cookie_of(&listener), Role::of(&listener)) {
             (Ok(cookie), Some(role)) => self.0.entry(cookie).or_default().push((role, listener)),

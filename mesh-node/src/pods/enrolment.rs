@@ -25,6 +25,7 @@ use crate::{
     args::ExistingConnections,
     bpf::{Datapath, EnrolError, MapAccessError, ProbePorts},
     handover::Inheritance,
+    keeper::Keeper,
     listeners::{self, ListenError},
     netns::{NetNamespace, NetnsError},
     node::Shared,
@@ -86,6 +87,7 @@ pub struct Enrolment {
     pub(super) inheritance: Inheritance,
     /// Pods whose containers are held back.
     starts: (Starts, mpsc::Receiver<Start>),
+    pub(super) keeper: Keeper,
     ended: (mpsc::Sender<WorkloadUid>, mpsc::Receiver<WorkloadUid>),
 }
 
@@ -100,6 +102,7 @@ impl Enrolment {
         workers: Arc<Workers>,
         shared: Arc<Shared>,
         starts: mpsc::Receiver<Start>,
+        keeper: Keeper,
     ) -> Result<Self, MapAccessError> {
         let existing = ExistingOfPods::new(settings.existing, datapath.existing()?);
         Ok(Self {
@@ -115,6 +118,7 @@ impl Enrolment {
             unrepaired: BTreeMap::new(),
             inheritance: Inheritance::default(),
             starts: (Starts::default(), starts),
+            keeper,
             ended: mpsc::channel(64),
         })
     }
@@ -187,6 +191,7 @@ impl Enrolment {
         self.starts.1.close();
         let nothing = BTreeMap::new();
         self.withdraw_undesired(&nothing);
+        self.keep_listeners();
         self.forget_strangers(&nothing);
         match self.datapath.remove() {
             Ok(()) => tracing::info!("uninstalled: no hook and no map is left on this node"),
@@ -208,6 +213,7 @@ impl Enrolment {
         self.follow_addresses(&desired);
         self.repair();
         self.join_missing(&desired);
+        self.keep_listeners();
         self.connect_directly(&config.snapshot);
         self.let_probes_in(&desired);
         let shared = self.shared.clone();
@@ -238,6 +244,11 @@ impl Enrolment {
                 Err(error) => self.note_failure(workload, &error.to_string()),
             }
         }
+    }
+
+    /// Has the keeper hold what would be lost with this process.
+    pub(super) fn keep_listeners(&mut self) {
+        self.keeper.hold(self.joined.values().flat_map(Joined::listeners));
     }
 
     /// Certificates for the accounts of this node's pods, and for no other.

@@ -31,6 +31,8 @@ pub(super) struct Joined {
 /// still and to pass it on.
 struct Served {
     role: Role,
+    /// The kernel's name for the listener (`SO_COOKIE`), which its duplicates share.
+    cookie: u64,
     listener: TcpListener,
     acceptor: Acceptor,
 }
@@ -66,6 +68,11 @@ impl Joined {
         self.links.0.take_heard()
     }
 
+    /// The listeners by their sockets' cookies.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = (u64, &TcpListener)> {
+        self.served.iter().map(|served| (served.cookie, &served.listener))
+    }
+
     /// Duplicates of the listeners, with the connections that wait in them.
     pub(super) fn duplicates(&self) -> impl Iterator<Item = TcpListener> {
         // Without descriptors left there is one less to pass on: the successor opens it anew.
@@ -93,8 +100,9 @@ impl Joined {
 
 impl Served {
     fn start(pod: &Arc<EnrolledPod>, role: Role, listener: TcpListener, workers: &Workers) -> Result<Self, ServeError> {
+        let cookie = sockopt::socket_cookie(&listener).map_err(|error| ServeError::Share(error.into()))?;
         let acceptor = accept(pod, role, &listener, workers)?;
-        Ok(Self { role, listener, acceptor })
+        Ok(Self { role, cookie, listener, acceptor })
     }
 }
 

@@ -33,6 +33,7 @@ impl Enrolment {
         self.join_missing(&desired);
         // What belongs to no pod of ours is of no use.
         self.inheritance = Inheritance::default();
+        self.keep_listeners();
         self.hold_certificates();
     }
 
@@ -74,6 +75,7 @@ impl Enrolment {
     /// Closes everything but what established connections need.
     pub(super) fn release(mut self) -> KeptHook {
         self.drain();
+        self.keeper.hold(std::iter::empty());
         self.datapath.release()
     }
 }

@@ -48,6 +48,7 @@ pub struct Metrics {
     pub starts: StartMetrics,
     repairs: IntCounterVec,
     handovers: IntCounterVec,
+    restarts: IntCounterVec,
     config: ConfigMetrics,
     /// The eBPF programs' counters, once they are read.
     kernel: Option<CounterReader>,
@@ -109,6 +110,11 @@ impl Metrics {
                 "mesh_handovers_total",
                 "Successors that this daemon declined or that went away before they took over, and daemons that it took over from",
                 &["result"],
+            )?,
+            restarts: ours(
+                "mesh_daemon_restarts_total",
+                "Times that this daemon was started again after a crash, by the process that keeps its listeners",
+                &[],
             )?,
             config: ConfigMetrics::register(&registry)?,
             registry,
@@ -238,6 +244,11 @@ impl Metrics {
     /// A handover has come to this.
     pub fn handover(&self, outcome: HandoverOutcome) {
         self.handovers.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// This daemon was started again so often.
+    pub fn restarted(&self, times: u64) {
+        self.restarts.with_label_values::<&str>(&[]).inc_by(times);
     }
 
     /// Something that holds a pod in the mesh was put back.
