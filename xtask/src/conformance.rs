@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     kube::programs()?;
     build::build(Profile::Release)?;
     let suite = suite()?;
-    let mut images = image::build_all()?;
+    let mut images = image::build_all(Profile::Release)?;
     images.extend(echoes()?);
     let down = || step::run("cluster down", &mut kube::cluster(&["--number", CLUSTER, "down"])?);
     let is_up = kubectl(&["version"]).is_ok();

@@ -25,7 +25,7 @@ fn on_kubernetes(arguments: &[&str]) -> Result<()> {
     setup::ensure(&[Purpose::Build, Purpose::Lab, Purpose::Kube])?;
     kube::programs()?;
     build::build(Profile::Release)?;
-    image::build_all()?;
+    image::build_all(Profile::Release)?;
     let why = "Kubernetes' nodes are namespaces, mounts and cgroups";
     let mut command = step::as_root(why, Profile::Release.folder().join("mesh-demo"))?;
     command.args(arguments).env(kube::PROGRAMS_VARIABLE, kube::directory()?).env(IMAGES, repo::target().join("images"));

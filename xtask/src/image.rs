@@ -24,13 +24,12 @@ const IMAGES: [Image; 5] = [
     Image { name: "mesh-shop", programs: &["mesh-shop", "mesh-traffic"] },
 ];
 
-/// Builds every image from the release programs; gives the archives.
-pub(crate) fn build_all() -> Result<Vec<PathBuf>> {
+/// Builds every image from the programs of a profile, which are there; gives the archives.
+pub(crate) fn build_all(profile: Profile) -> Result<Vec<PathBuf>> {
     IMAGES
         .iter()
         .map(|image| {
-            let programs: Vec<PathBuf> =
-                image.programs.iter().map(|name| Profile::Release.folder().join(name)).collect();
+            let programs: Vec<PathBuf> = image.programs.iter().map(|name| profile.folder().join(name)).collect();
             let archive = repo::target().join("images").join(format!("{}.tar", image.name));
             build(&format!("mesh.dev/{}:{}", image.name, env!("CARGO_PKG_VERSION")), &programs, &archive)?;
             Ok(archive)

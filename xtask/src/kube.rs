@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
             setup::ensure(&[Purpose::Build, Purpose::Kube])?;
             programs()?;
             build::build(Profile::Release)?;
-            image::build_all().map(drop)
+            image::build_all(Profile::Release).map(drop)
         }
         ["test"] => {
             setup::ensure(&[Purpose::Build, Purpose::Lab, Purpose::Kube])?;
@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 /// Starts a cluster, runs the tests of tests/kube on it, and removes it.
 pub(crate) fn test(runner: Option<&str>) -> Result<Tally> {
     programs()?;
-    let images = image::build_all()?;
+    let images = image::build_all(Profile::Release)?;
     let down = || step::run("cluster down", &mut cluster(&["--number", TESTS, "down"])?);
     down()?;
     let result = step::run("cluster up", &mut cluster(&["--number", TESTS, "up"])?).and_then(|_| {

@@ -57,7 +57,7 @@ cargo xtask <command>
   go                     builds the programs in Go that tests run: Jaeger, a client of Istio's types (a minute or two, once)
   conformance [--keep] [options of the suite]
                          the Gateway API's own suite; report in tests/kube/conformance
-  image                  images of the programs as archives: target/images/*.tar
+  image [--debug]        images of the programs as archives: target/images/*.tar; --debug: of those that are quick to build
   setup                  install what is missing (Debian 12 and 13; elsewhere: says what to install)
 
 The others do what setup does for what they need.
@@ -118,11 +118,8 @@ fn plain(words: &[&str]) -> Result<()> {
             go::programs()
         }
         ["conformance", rest @ ..] => conformance::run(rest),
-        ["image"] => {
-            setup::ensure(&[Purpose::Build])?;
-            build::build(Profile::Release)?;
-            image::build_all().map(drop)
-        }
+        ["image"] => images(Profile::Release),
+        ["image", "--debug"] => images(Profile::Dev),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
@@ -130,4 +127,10 @@ fn plain(words: &[&str]) -> Result<()> {
         }
         other => bail!("no command `{}`\n\n{USAGE}", other.join(" ")),
     }
+}
+
+fn images(profile: Profile) -> Result<()> {
+    setup::ensure(&[Purpose::Build])?;
+    build::build(profile)?;
+    image::build_all(profile).map(drop)
 }
