@@ -93,7 +93,7 @@ pub async fn take_over(
     let nri = nri.start().await;
     let lifelines = succession.commit(&shared.handover).await?;
     enrolment.take_charge()?;
-    shared.telemetry.metrics.handover(HandoverOutcome::TakenOver);
+    shared.telemetry.metrics.succession.handover(HandoverOutcome::TakenOver);
     for lifeline in lifelines.clone() {
         tokio::spawn(lifeline.follow(shared.handover.clone()));
     }

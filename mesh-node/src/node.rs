@@ -261,7 +261,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
 async fn take_back(shared: &Shared) -> anyhow::Result<(Keeper, Inheritance)> {
     let (keeper, kept) = Keeper::take_back().await?;
     shared.handover.set_restarts(keeper.restarts());
-    shared.telemetry.metrics.restarted(keeper.restarts());
+    shared.telemetry.metrics.succession.restarted(keeper.restarts());
     Ok((keeper, kept))
 }
 

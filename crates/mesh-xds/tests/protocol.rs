@@ -10,8 +10,7 @@ use std::sync::Arc;
 use mesh_config::{Config, LiveObjects, ObjectName, Options};
 use mesh_xds::proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use mesh_xds::{
-    Body, OBJECT_TYPE, Publication, Replica, Resource, ResponseSize, Session, State, Subscription, Table, Update,
-    Version, apply,
+    Body, OBJECT_TYPE, Replica, Resource, ResponseSize, Session, Subscription, Table, Update, Version, apply,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};

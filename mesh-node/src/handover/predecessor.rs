@@ -120,7 +120,11 @@ impl Predecessor {
             };
             self.state.set_lending_to(None);
             let declined = matches!(error, SessionError::Declined(_));
-            self.metrics.handover(if declined { HandoverOutcome::Declined } else { HandoverOutcome::Abandoned });
+            self.metrics.succession.handover(if declined {
+                HandoverOutcome::Declined
+            } else {
+                HandoverOutcome::Abandoned
+            });
             tracing::warn!(%error, "a successor has not taken over: this daemon goes on");
             // Nobody hears it only when the daemon ends.
             let _ = self.orders.send(Order::Resume).await;

@@ -21,8 +21,9 @@ use super::{
     requests::Outcome,
     series::{TcpMetrics, TcpSeries},
     starts::StartMetrics,
+    succession::SuccessionMetrics,
 };
-use crate::{bpf::CounterReader, handover::HandoverOutcome, repairs::Part};
+use crate::{bpf::CounterReader, repairs::Part};
 
 /// The response_flags label of a connection that nothing went wrong with.
 const NO_FLAGS: &str = "-";
@@ -47,8 +48,8 @@ pub struct Metrics {
     /// Pods that start.
     pub starts: StartMetrics,
     repairs: IntCounterVec,
-    handovers: IntCounterVec,
-    restarts: IntCounterVec,
+    /// How daemons followed each other.
+    pub succession: SuccessionMetrics,
     config: ConfigMetrics,
     /// The eBPF programs' counters, once they are read.
     kernel: Option<CounterReader>,
@@ -106,16 +107,7 @@ impl Metrics {
                 "Parts of what holds pods in the mesh that had vanished and were put back",
                 &["what"],
             )?,
-            handovers: ours(
-                "mesh_handovers_total",
-                "Successors that this daemon declined or that went away before they took over, and daemons that it took over from",
-                &["result"],
-            )?,
-            restarts: ours(
-                "mesh_daemon_restarts_total",
-                "Times that this daemon was started again after a crash, by the process that keeps its listeners",
-                &[],
-            )?,
+            succession: SuccessionMetrics::register(&registry)?,
             config: ConfigMetrics::register(&registry)?,
             registry,
             cluster,
@@ -167,9 +159,6 @@ impl Metrics {
         }
         for reason in [CutReason::CertificateUntrusted, CutReason::WorkloadGone] {
             self.ended.with_label_values(&[reason.as_str()]);
-        }
-        for outcome in HandoverOutcome::ALL {
-            self.handovers.with_label_values(&[outcome.as_str()]);
         }
         for part in Part::ALL {
             self.repairs.with_label_values(&[part.as_str()]);
@@ -241,16 +230,6 @@ impl Metrics {
         self.spans.with_label_values(&[fate.as_str()]).inc_by(count);
     }
 
-    /// A handover has come to this.
-    pub fn handover(&self, outcome: HandoverOutcome) {
-        self.handovers.with_label_values(&[outcome.as_str()]).inc();
-    }
-
-    /// This daemon was started again so often.
-    pub fn restarted(&self, times: u64) {
-        self.restarts.with_label_values::<&str>(&[]).inc_by(times);
-    }
-
     /// Something that holds a pod in the mesh was put back.
     pub fn enrolment_repaired(&self, part: Part) {
         self.repairs.with_label_values(&[part.as_str()]).inc();
@@ -309,7 +288,7 @@ impl Metrics {
     }
 }
 
-fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
+pub(super) fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }

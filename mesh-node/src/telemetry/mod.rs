@@ -14,6 +14,7 @@ mod requests;
 mod series;
 mod spans;
 mod starts;
+mod succession;
 
 use std::sync::Arc;
 
