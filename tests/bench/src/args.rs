@@ -80,6 +80,22 @@ pub(crate) enum Inner {
     Distribution(DistributionArgs),
     /// Compares the proxy of requests with Envoy, as gateways with the same routes on one core each
     Gateway(GatewayArgs),
+    /// Measures what telemetry costs: daemons as installed, with golden signals alone, and with neither; and what Prometheus reads
+    Telemetry(TelemetryArgs),
+}
+
+/// How often, and of how many Services.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TelemetryArgs {
+    /// How often each case is measured with each kind of daemon
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) repeats: u32,
+    /// Seconds that each measurement takes
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) seconds: u32,
+    /// Services that Prometheus reads of
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) services: u32,
 }
 
 /// How long requests are sent.

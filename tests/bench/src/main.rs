@@ -17,6 +17,7 @@ mod stage;
 mod statistics;
 mod subjects;
 mod table;
+mod telemetry;
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -29,6 +30,7 @@ fn main() -> Result<()> {
         Some(args::Inner::Snapshot(cluster)) => snapshot::run(&cluster),
         Some(args::Inner::Distribution(nodes)) => distribution::run(&nodes),
         Some(args::Inner::Gateway(gateway)) => gateway::run(&gateway, &args::results()?),
+        Some(args::Inner::Telemetry(telemetry)) => telemetry::run(&telemetry, &args::results()?),
         None => run::run(&args),
     }
 }
