@@ -38,7 +38,7 @@ use crate::{
     proxy,
     repairs::EnrolmentEvents,
     sock_diag::SockDiag,
-    telemetry::{Endpoints, Finished, Metrics, Spans, Telemetry},
+    telemetry::{Endpoints, Finished, Lines, Metrics, Spans, Telemetry},
     workers::Workers,
 };
 
@@ -204,7 +204,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     if args.bpf_log {
         bpf::forward_logs(datapath.ebpf_mut())?;
     }
-    let (telemetry, exporter) = telemetry(collector, &datapath, &args)?;
+    let (telemetry, exporter) = telemetry(collector, config.clone(), &datapath, &args)?;
     let shared = share(&args, &datapath, &authority, telemetry, (config.clone(), control))?;
     let workers = Workers::start(worker_count(&args), &shared, datapath.maps_dir())?;
     let host_netns = HostNetns::own()?;
@@ -315,7 +315,7 @@ async fn upkeep(
     tokio::select! {
         () = rejudge(config.clone(), &workers) => {}
         () = follow_config(config, metrics.clone()) => {}
-        () = export_spans(exporter, &args, metrics) => {}
+        () = export(exporter, &args, &shared.telemetry) => {}
         () = follow_authority(&shared.identities, &authority) => {}
     }
 }
@@ -338,6 +338,7 @@ fn identities(authority: &Authority, args: &Args, metrics: &Metrics) -> anyhow::
 /// Where connections are told, and who sends their spans to a collector, where one is named.
 fn telemetry(
     collector: Option<Collector>,
+    config: watch::Receiver<Arc<Config>>,
     datapath: &Datapath,
     args: &Args,
 ) -> anyhow::Result<(Arc<Telemetry>, Option<Exporter<Finished>>)> {
@@ -346,7 +347,8 @@ fn telemetry(
         Some((spans, exporter)) => (spans, Some(exporter)),
         None => (Spans::off(), None),
     };
-    Ok((Arc::new(Telemetry::new(metrics, spans, !args.no_request_metrics)), exporter))
+    let lines = Lines::new(config);
+    Ok((Arc::new(Telemetry::new(metrics, spans, lines, !args.no_request_metrics)), exporter))
 }
 
 /// Whether the kernel connects pods of this node: a connection that policy comes to deny must be ended, and only the
@@ -394,14 +396,17 @@ fn worker_count(args: &Args) -> usize {
     args.workers.map_or_else(|| cores.map_or(1, usize::from), usize::from)
 }
 
-/// Sends spans where a collector is named; else there is nothing to do.
-async fn export_spans(exporter: Option<Exporter<Finished>>, args: &Args, metrics: Arc<Metrics>) {
-    if let Some(exporter) = exporter {
-        let source = Source::new("mesh-node", "mesh-node", env!("CARGO_PKG_VERSION"));
-        let source = source.with("k8s.node.name", &args.node).with("k8s.cluster.name", &args.cluster);
-        exporter.run(&source, |fate, count| metrics.spans(fate, count)).await;
-    }
-    std::future::pending().await
+/// Sends lines to collectors that Telemetries name, and spans where a flag names one.
+async fn export(exporter: Option<Exporter<Finished>>, args: &Args, telemetry: &Telemetry) {
+    let source = Source::new("mesh-node", "mesh-node", env!("CARGO_PKG_VERSION"));
+    let source = source.with("k8s.node.name", &args.node).with("k8s.cluster.name", &args.cluster);
+    let metrics = &telemetry.metrics;
+    let spans = async {
+        if let Some(exporter) = exporter {
+            exporter.run(&source, |fate, count| metrics.spans(fate, count)).await;
+        }
+    };
+    tokio::join!(spans, telemetry.lines.export(&source, metrics));
 }
 
 /// Has connections that live judged by every new configuration, as it comes into force.

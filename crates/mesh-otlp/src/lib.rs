@@ -11,6 +11,7 @@ mod collector;
 mod export;
 mod item;
 mod line;
+mod named;
 mod placed;
 mod source;
 
@@ -20,6 +21,7 @@ pub use collector::{Collector, CollectorError, Protocol};
 pub use export::{Exporter, Queue, Record, queue, queue_to};
 pub use item::Item;
 pub use line::Line;
+pub use named::{Named, NamedCollectors};
 pub use opentelemetry_proto::tonic::common::v1::KeyValue;
 pub use opentelemetry_proto::tonic::trace::v1::{Span, Status, span};
 pub use placed::{Placed, failed};

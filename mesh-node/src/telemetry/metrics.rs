@@ -40,6 +40,7 @@ pub struct Metrics {
     decisions: Decisions,
     ended: IntCounterVec,
     spans: IntCounterVec,
+    log_lines: IntCounterVec,
     events: IntCounterVec,
     admin: IntCounterVec,
     pods: IntGaugeVec,
@@ -64,9 +65,6 @@ impl Metrics {
         let registry = Registry::new();
         let ours = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
-        };
-        let gauge = |name: &str, help: &str, labels: &[&str]| {
-            register(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
         };
         Ok(Self {
             tcp: TcpMetrics::register(&registry)?,
@@ -97,9 +95,10 @@ impl Metrics {
                 &["reason"],
             )?,
             spans: ours("mesh_spans_total", "Spans of tunnels' set-up by what became of them", &["result"])?,
+            log_lines: ours("mesh_log_lines_total", "Lines of connections for collectors by what became of them", &["result"])?,
             events: ours("mesh_ebpf_events_total", "What the eBPF programs did, by why", &["action", "reason"])?,
             admin: ours("mesh_admin_requests_total", "Requests to the admin API by HTTP status", &["code"])?,
-            pods: gauge("mesh_pods", "Pods of this node by state", &["state"])?,
+            pods: register(&registry, IntGaugeVec::new(Opts::new("mesh_pods", "Pods of this node by state"), &["state"])?)?,
             existing: ExistingMetrics::register(&registry)?,
             starts: StartMetrics::register(&registry)?,
             repairs: ours(
@@ -156,6 +155,7 @@ impl Metrics {
         }
         for fate in Fate::ALL {
             self.spans.with_label_values(&[fate.as_str()]);
+            self.log_lines.with_label_values(&[fate.as_str()]);
         }
         for reason in [CutReason::CertificateUntrusted, CutReason::WorkloadGone] {
             self.ended.with_label_values(&[reason.as_str()]);
@@ -228,6 +228,11 @@ impl Metrics {
     /// Spans were sent, or lost.
     pub fn spans(&self, fate: Fate, count: u64) {
         self.spans.with_label_values(&[fate.as_str()]).inc_by(count);
+    }
+
+    /// So many lines of the access log, for collectors, have met that fate.
+    pub fn log_lines(&self, fate: Fate, count: u64) {
+        self.log_lines.with_label_values(&[fate.as_str()]).inc_by(count);
     }
 
     /// Something that holds a pod in the mesh was put back.

@@ -8,6 +8,7 @@ mod endpoints;
 mod existing;
 mod flow_events;
 mod labels;
+mod lines;
 mod metrics;
 mod report;
 mod requests;
@@ -26,12 +27,14 @@ pub use endpoints::Endpoints;
 pub use existing::Existing;
 pub use flow_events::{FlowEvent, FlowEvents, FlowKind};
 pub use labels::request_flags;
+pub use lines::Lines;
 pub use metrics::Metrics;
 pub use report::{Bytes, Cut, CutReason, Ending, Party, Refused, Report, Reporter, Security};
 pub use requests::RequestWatch;
 pub use spans::{Finished, Span, SpanKind, Spans};
 pub use starts::PodStart;
 
+use self::access_log::Ended;
 use crate::connections::ConnectionId;
 
 /// Where connections are told: every way that there is hears of every connection, once.
@@ -42,14 +45,16 @@ pub struct Telemetry {
     pub flows: FlowEvents,
     /// Spans of tunnels' set-up.
     pub spans: Spans,
+    /// Lines of the access log.
+    pub lines: Lines,
     watches_requests: bool,
 }
 
 impl Telemetry {
     /// Nothing told yet; whether requests are looked for in what is carried.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, spans: Spans, watches_requests: bool) -> Self {
-        Self { metrics, flows: FlowEvents::new(), spans, watches_requests }
+    pub fn new(metrics: Arc<Metrics>, spans: Spans, lines: Lines, watches_requests: bool) -> Self {
+        Self { metrics, flows: FlowEvents::new(), spans, lines, watches_requests }
     }
 
     /// Policies have decided on a connection into a pod.
@@ -82,7 +87,7 @@ impl Telemetry {
     /// The one terminal event of a connection. `untold` is what [`Self::carried`] was not told of, `all` everything.
     pub fn ended(&self, id: ConnectionId, report: &Report, untold: Bytes, all: Bytes, ending: &Ending) {
         self.metrics.connection_ended(report, untold, ending);
-        access_log::write(report, all, ending);
+        self.lines.tell(&Ended { report, bytes: all, ending }, &self.metrics);
         self.flows.ended(id, report, all, ending);
     }
 }
