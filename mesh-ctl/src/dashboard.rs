@@ -5,7 +5,10 @@
 
 mod graph;
 mod nodes;
+mod requests;
 mod server;
+mod services;
+mod told;
 mod view;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,8 +22,9 @@ use tokio::net::TcpListener;
 use crate::Outcome;
 use crate::cluster::ClusterArguments;
 use crate::daemon::Daemon;
+use crate::fleet::Target;
 use crate::output::{note, print};
-use crate::reach::Reach;
+use crate::reach::{Asking, Reach};
 
 /// Where the random bytes of a token come from.
 const RANDOM: &str = "/dev/urandom";
@@ -35,6 +39,9 @@ pub(crate) struct Dashboard {
     /// one of this machine.
     #[arg(long = "socket", value_name = "PATH", env = "MESH_ADMIN_SOCKET")]
     sockets: Vec<PathBuf>,
+    /// The admin socket of a waypoint or gateway of this machine; may be given several times. On a cluster all of them are asked.
+    #[arg(long = "waypoint", value_name = "PATH")]
+    waypoints: Vec<PathBuf>,
     /// Where to listen: an address of loopback, any free port unless one is named.
     #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0))]
     listen: SocketAddr,
@@ -48,12 +55,12 @@ impl Dashboard {
             self.listen
         );
         let token = token()?;
-        let daemons = self.daemons(cluster).await?;
+        let (daemons, proxies) = self.members(cluster).await?;
         let listener = TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("cannot listen at {}; name another port with --listen", self.listen))?;
         let address = listener.local_addr()?;
-        let nodes = Arc::new(nodes::Nodes::new(daemons));
+        let nodes = Arc::new(nodes::Nodes::new(daemons, proxies));
         print(&format!("http://{address}/#token={token}\n"))?;
         tokio::select! {
             () = nodes.follow() => {}
@@ -65,22 +72,39 @@ impl Dashboard {
 }
 
 impl Dashboard {
-    /// Those of the sockets that are named, or of the cluster.
-    async fn daemons(&self, cluster: &ClusterArguments) -> anyhow::Result<Vec<Daemon>> {
+    /// Nodes' daemons, and waypoints and gateways: those of the sockets that are named, or of the cluster.
+    async fn members(&self, cluster: &ClusterArguments) -> anyhow::Result<(Vec<Daemon>, Vec<Daemon>)> {
+        let waypoints = self.waypoints.iter().cloned().map(Daemon::waypoint_at).collect();
         if !self.sockets.is_empty() {
-            return Ok(self.sockets.iter().cloned().map(Daemon::at).collect());
+            return Ok((self.sockets.iter().cloned().map(Daemon::at).collect(), waypoints));
         }
-        let targets = Reach::default().find(cluster).await?.targets();
-        let mut daemons = Vec::with_capacity(targets.len());
-        for target in targets {
-            match target.daemon {
-                Ok(daemon) => daemons.push(daemon),
-                Err(why) => note(&format!("{}: left out: {why}", target.name)),
+        let asking = Reach::default().find(cluster).await?;
+        let is_cluster = matches!(asking, Asking::Several(_));
+        let daemons = reached(asking.targets());
+        ensure!(!daemons.is_empty(), "there is no daemon to show: none of the cluster's runs");
+        if !is_cluster {
+            return Ok((daemons, waypoints));
+        }
+        match cluster.connect().await?.all_proxies().await {
+            Ok(targets) => Ok((daemons, reached(targets))),
+            Err(why) => {
+                note(&format!("without waypoints and gateways: {why:#}"));
+                Ok((daemons, Vec::new()))
             }
         }
-        ensure!(!daemons.is_empty(), "there is no daemon to show: none of the cluster's runs");
-        Ok(daemons)
     }
+}
+
+/// Those that there is a way to; a line about each of the others.
+fn reached(targets: Vec<Target>) -> Vec<Daemon> {
+    let mut daemons = Vec::with_capacity(targets.len());
+    for target in targets {
+        match target.daemon {
+            Ok(daemon) => daemons.push(daemon),
+            Err(why) => note(&format!("{}: left out: {why}", target.name)),
+        }
+    }
+    daemons
 }
 
 fn token() -> anyhow::Result<String> {

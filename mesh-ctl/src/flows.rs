@@ -257,7 +257,7 @@ fn row(flow: &Flow) -> String {
 }
 
 /// What was asked for, what the answer was, and how long it took.
-fn in_words(request: &RequestFlow) -> String {
+pub(crate) fn in_words(request: &RequestFlow) -> String {
     let asked = [request.method.as_deref(), request.path.as_deref()].into_iter().flatten();
     let asked: String = asked.map(|part| format!("{part} ")).collect();
     let status = match (request.status, request.grpc_status) {

@@ -1,6 +1,6 @@
 //! `mesh-ctl route`, and `why` of a request: who reads a request, what each of them decides, and who gets it. Nothing is sent.
 
-mod tell;
+pub(crate) mod tell;
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,6 +1,6 @@
 //! `mesh-ctl top`: what goes on by Service, as two readings of counters tell it.
 
-mod rates;
+pub(crate) mod rates;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -102,7 +102,9 @@ impl Top {
 
     fn show(&self, before: &Reading, after: &Reading) -> anyhow::Result<()> {
         let seconds = after.at.saturating_duration_since(before.at).as_secs_f64();
-        let rates = rates::between(&before.told, &after.told, seconds);
+        let told = before.told.iter().zip(&after.told);
+        let rates =
+            rates::between(told.filter_map(|(before, after)| Some((before.as_ref()?, after.as_ref()?, seconds))));
         let wanted = |rates: &Rates| self.namespace.as_deref().is_none_or(|namespace| rates.namespace == namespace);
         let mut rates: Vec<_> = rates.into_iter().filter(wanted).collect();
         // By name where they are equal, which is how they come.

@@ -63,6 +63,9 @@ pub struct RequestFlow {
     /// The path, without its query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// What was asked for as a whole, without the query, in the form in which [`crate::RequestQuestion::url`] asks about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// The rule of a route that it belonged to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,

@@ -99,6 +99,14 @@ impl Cluster {
         Ok(pods.into_iter().map(|pod| self.target(pod.name_any(), vec![pod], Asked::Waypoint)).collect())
     }
 
+    /// The pods of all waypoints and gateways, each under its namespace and name.
+    pub(crate) async fn all_proxies(&self) -> anyhow::Result<Vec<Target>> {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let pods = self.within("pods of all namespaces", api.list(&ListParams::default().labels(OURS))).await?.items;
+        let name = |pod: &Pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
+        Ok(pods.into_iter().map(|pod| self.target(name(&pod), vec![pod], Asked::Waypoint)).collect())
+    }
+
     /// The replicas of mesh-control, at a port of theirs.
     pub(crate) async fn control(&self, port: u16) -> anyhow::Result<Vec<Target>> {
         let pods = self.pods(&self.mesh_namespace, CONTROL).await?;

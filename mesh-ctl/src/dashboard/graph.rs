@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use mesh_admin::{Connection, Flow, Party, Talk};
+use mesh_admin::{Connection, Flow, Party, RequestFlow, Talk, Verdict};
 
-use super::view::{EdgeView, GraphView, NodeView, Trouble};
+use super::requests::{Requests, Sum};
+use super::services::short;
+use super::told::{Told, WINDOW};
+use super::view::{Ask, EdgeView, GraphView, NodeView, Trouble};
+use crate::flows::in_words;
 
-/// Seconds over which rates are told.
-const WINDOW: u64 = 10;
 /// Seconds after which an edge without traffic is left out.
 const FORGET: u64 = 300;
 /// Edges that are kept.
 const MAX_EDGES: usize = 4_000;
 /// Troubles that an edge remembers.
 const TROUBLES: usize = 5;
+/// Octets of a text that an edge remembers: peers choose their paths.
+const MAX_TEXT: usize = 2_048;
 
 /// Reporters, of which each end of a connection is one.
 const SOURCE: usize = 0;
@@ -21,25 +25,6 @@ const DESTINATION: usize = 1;
 
 /// A pair of ends, by their names.
 type Pair = (String, String);
-
-/// What happened in one second.
-#[derive(Debug, Clone, Copy, Default)]
-struct Second {
-    at: u64,
-    opened: u64,
-    errors: u64,
-    denied: u64,
-    bytes: u64,
-}
-
-/// What one end's daemon tells of an edge.
-#[derive(Debug, Default)]
-struct Told {
-    seconds: VecDeque<Second>,
-    /// Connections that are open, by the daemon that carries them.
-    open: BTreeMap<usize, usize>,
-    last: Option<u64>,
-}
 
 #[derive(Debug, Default)]
 struct Edge {
@@ -49,7 +34,21 @@ struct Edge {
     policy: Option<String>,
     source: String,
     destination: String,
+    leg: bool,
+    requests: Requests,
+    ask: Option<Ask>,
     troubles: VecDeque<Trouble>,
+}
+
+/// A waypoint or gateway that tells of requests.
+#[derive(Debug, Clone)]
+pub(super) struct Proxy {
+    /// Its own identity.
+    pub(super) identity: String,
+    /// Itself.
+    pub(super) node: NodeView,
+    /// Where it is a gateway, which one, as `NAMESPACE/NAME`; none for a waypoint.
+    pub(super) gateway: Option<String>,
 }
 
 /// The graph.
@@ -57,6 +56,8 @@ struct Edge {
 pub(super) struct Graph {
     edges: BTreeMap<Pair, Edge>,
     nodes: BTreeMap<String, NodeView>,
+    /// Those that tell of themselves, by the number of who is asked.
+    proxies: BTreeMap<usize, Proxy>,
     /// Bytes that were told of connections that are open: by daemon and connection.
     carried: HashMap<(usize, u64), u64>,
     /// Who came to whom in plaintext, by the namespace that it came to.
@@ -66,17 +67,17 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// A daemon tells of a flow. `now` is in seconds.
+    /// A daemon or proxy tells of a flow. `now` is in seconds.
     pub(super) fn flow(&mut self, daemon: usize, flow: &Flow, now: u64) {
-        if flow.request.is_some() {
-            return;
+        if let Some(request) = &flow.request {
+            return self.request(daemon, flow, request, now);
         }
         let bytes = match &*flow.event {
             "opened" => 0,
             _ => (flow.talk.bytes_from_client + flow.talk.bytes_to_client)
                 .saturating_sub(self.carried.remove(&(daemon, flow.id)).unwrap_or(0)),
         };
-        let Some(edge) = self.edge(&flow.talk) else { return };
+        let Some(edge) = self.edge(daemon, &flow.talk) else { return };
         let second = edge.told[reporter(&flow.talk)].second(now);
         second.bytes += bytes;
         let end = flow.end.as_deref().unwrap_or_default();
@@ -89,16 +90,46 @@ impl Graph {
             _ => {}
         }
         if matches!(&*flow.event, "refused" | "cut" | "dropped") {
-            edge.troubles.push_front(Trouble {
-                at: flow.at_milliseconds,
-                end: end.to_owned(),
-                detail: flow.detail.clone(),
-            });
-            edge.troubles.truncate(TROUBLES);
+            edge.trouble(flow, end, flow.detail.clone(), None);
         }
         if denied {
             edge.policy = flow.talk.policy.clone().or_else(|| edge.policy.take());
         }
+    }
+
+    /// Each request is told of once, by a waypoint or else a node; at a gateway's door, by the gateway.
+    fn request(&mut self, daemon: usize, flow: &Flow, request: &RequestFlow, now: u64) {
+        let gateway = self.proxies.get(&daemon).and_then(|proxy| proxy.gateway.clone());
+        if flow.talk.reporter == "gateway" && gateway.is_none() {
+            // It has not said yet which one it is.
+            return;
+        }
+        let verdict = flow.verdict();
+        let Some(edge) = self.edge(daemon, &flow.talk) else { return };
+        edge.requests.add(request, verdict, now);
+        edge.told[reporter(&flow.talk)].last = Some(now);
+        if request.url.as_deref().is_some_and(|url| url.starts_with("https:")) {
+            edge.way = "tls";
+        }
+        let url = request.url.clone().filter(|url| url.len() <= MAX_TEXT);
+        let ask =
+            url.zip(request.method.clone()).map(|(url, method)| Ask { src: edge.source.clone(), gateway, method, url });
+        let refused_here = request.status >= 400 && request.flags != "-";
+        if verdict != Verdict::Allowed || refused_here {
+            let policy = flow.talk.policy.as_ref().map(|policy| format!("; {policy}"));
+            let detail = flow.detail.as_ref().map(|detail| format!("; {detail}"));
+            let parts = [Some(in_words(request)), policy, detail];
+            edge.trouble(flow, "request", Some(parts.into_iter().flatten().collect()), ask.clone());
+        }
+        edge.ask = ask.or_else(|| edge.ask.take());
+        if verdict == Verdict::Denied {
+            edge.policy = flow.talk.policy.clone().or_else(|| edge.policy.take());
+        }
+    }
+
+    /// A waypoint or gateway has said who it is.
+    pub(super) fn proxy(&mut self, number: usize, proxy: Proxy) {
+        self.proxies.insert(number, proxy);
     }
 
     /// A daemon has lost events.
@@ -119,7 +150,7 @@ impl Graph {
             let total = talk.bytes_from_client + talk.bytes_to_client;
             let before = self.carried.get(&(daemon, connection.id)).copied().unwrap_or(0);
             carried.insert((daemon, connection.id), total);
-            if let Some(edge) = self.edge(talk) {
+            if let Some(edge) = self.edge(daemon, talk) {
                 let told = &mut edge.told[reporter(talk)];
                 *told.open.entry(daemon).or_default() += 1;
                 told.second(now).bytes += total.saturating_sub(before);
@@ -137,7 +168,16 @@ impl Graph {
     /// The graph as it is now; what has had no traffic for long is forgotten.
     pub(super) fn view(&mut self, now: u64) -> GraphView {
         self.edges.retain(|_, edge| edge.is_alive(now));
-        let edges: Vec<_> = self.edges.iter().map(|((from, to), edge)| edge.view(from, to, now)).collect();
+        let mut asked: BTreeMap<&str, Sum> = BTreeMap::new();
+        let mut edges = Vec::with_capacity(self.edges.len());
+        for ((from, to), edge) in &mut self.edges {
+            let sum = edge.requests.sum(now);
+            edges.push(edge.view(from, to, &sum, now));
+            asked.entry(to).or_default().merge(&sum);
+        }
+        for node in self.nodes.values_mut() {
+            node.requests = asked.get(&*node.id).and_then(Sum::view);
+        }
         let used: BTreeSet<&String> = self.edges.keys().flat_map(|(from, to)| [from, to]).collect();
         self.nodes.retain(|id, _| used.contains(id));
         GraphView {
@@ -148,10 +188,14 @@ impl Graph {
         }
     }
 
-    /// The edge of a connection; none when there are too many.
-    fn edge(&mut self, talk: &Talk) -> Option<&mut Edge> {
+    /// The edge of a connection or request; none when there are too many.
+    fn edge(&mut self, daemon: usize, talk: &Talk) -> Option<&mut Edge> {
         let from = node(&talk.source, None);
-        let to = node(&talk.destination, talk.service.as_deref());
+        let to = match self.proxies.get(&daemon) {
+            // Its requests come to the gateway; what it sends on is told of by nodes and waypoints.
+            Some(proxy) if talk.reporter == "gateway" => proxy.node.clone(),
+            _ => node(&talk.destination, talk.service.as_deref()),
+        };
         let pair = (from.id.clone(), to.id.clone());
         if !self.edges.contains_key(&pair) && self.edges.len() >= MAX_EDGES {
             self.crowded_out = true;
@@ -165,34 +209,22 @@ impl Graph {
         }
         self.nodes.entry(from.id.clone()).or_insert(from);
         self.nodes.entry(to.id.clone()).or_insert(to);
+        let of_waypoint = |party: &Party| {
+            let mut waypoints = self.proxies.values().filter(|proxy| proxy.gateway.is_none());
+            party.principal.as_ref().is_some_and(|principal| waypoints.any(|proxy| proxy.identity == *principal))
+        };
+        let leg = of_waypoint(&talk.source) || of_waypoint(&talk.destination);
         let edge = self.edges.entry(pair).or_default();
+        edge.leg = leg;
         edge.remember(talk);
         Some(edge)
-    }
-}
-
-impl Told {
-    fn second(&mut self, now: u64) -> &mut Second {
-        self.last = Some(now);
-        if self.seconds.back().is_none_or(|last| last.at != now) {
-            self.seconds.push_back(Second { at: now, ..Second::default() });
-        }
-        while self.seconds.front().is_some_and(|first| first.at + WINDOW <= now) {
-            self.seconds.pop_front();
-        }
-        let last = self.seconds.len() - 1;
-        &mut self.seconds[last]
-    }
-
-    fn sum(&self, now: u64, of: impl Fn(&Second) -> u64) -> f64 {
-        let recent = self.seconds.iter().filter(|second| second.at + WINDOW > now);
-        recent.map(of).sum::<u64>() as f64
     }
 }
 
 impl Edge {
     fn remember(&mut self, talk: &Talk) {
         self.way = match &*talk.security {
+            _ if talk.reporter == "waypoint" => "waypoint",
             "mutual_tls" => "hbone",
             "kernel_attested" => "direct",
             // A connection that was refused has no way; one that was carried before keeps its own.
@@ -216,6 +248,12 @@ impl Edge {
         }
     }
 
+    fn trouble(&mut self, flow: &Flow, end: &str, detail: Option<String>, ask: Option<Ask>) {
+        let detail = detail.map(|text| text.chars().take(MAX_TEXT).collect());
+        self.troubles.push_front(Trouble { at: flow.at_milliseconds, end: end.to_owned(), detail, ask });
+        self.troubles.truncate(TROUBLES);
+    }
+
     /// Both ends tell of one connection: the client's word is taken where it has any.
     fn told(&self) -> &Told {
         let [source, destination] = &self.told;
@@ -226,7 +264,7 @@ impl Edge {
         self.told.iter().any(|told| !told.open.is_empty() || told.last.is_some_and(|last| last + FORGET > now))
     }
 
-    fn view(&self, from: &str, to: &str, now: u64) -> EdgeView {
+    fn view(&self, from: &str, to: &str, requests: &Sum, now: u64) -> EdgeView {
         let told = self.told();
         let window = WINDOW as f64;
         let (opened, errors) = (told.sum(now, |second| second.opened), told.sum(now, |second| second.errors));
@@ -235,15 +273,19 @@ impl Edge {
             from: from.to_owned(),
             to: to.to_owned(),
             service: self.service.clone(),
+            service_name: self.service.as_deref().map(|host| short(host).to_owned()),
             way: self.way,
+            leg: self.leg,
+            requests: requests.view(),
             rate: opened / window,
             bytes: told.sum(now, |second| second.bytes) / window,
             errors: if opened > 0.0 { (errors / opened).min(1.0) } else { 0.0 },
-            denied: denied / window,
+            denied: denied / window + requests.denied(),
             open: told.open.values().sum(),
             policy: self.policy.clone(),
             source: self.source.clone(),
             destination: self.destination.clone(),
+            ask: self.ask.clone(),
             troubles: self.troubles.iter().cloned().collect(),
         }
     }
@@ -260,11 +302,12 @@ fn node(party: &Party, service: Option<&str>) -> NodeView {
             id: format!("{namespace}/{workload}"),
             namespace: namespace.clone(),
             name: workload.clone(),
+            requests: None,
         };
     }
     let address = || party.address.map_or_else(|| "unknown".to_owned(), |address| address.ip().to_string());
-    let name = service.map_or_else(address, str::to_owned);
-    NodeView { id: name.clone(), namespace: String::new(), name }
+    let id = service.map_or_else(address, str::to_owned);
+    NodeView { name: short(&id).to_owned(), id, namespace: String::new(), requests: None }
 }
 
 /// Whether a connection is of an edge.
@@ -336,6 +379,66 @@ mod tests {
         assert_eq!(edge.policy.as_deref(), Some("AuthorizationPolicy shop/b"));
         let ends: Vec<_> = edge.troubles.iter().map(|trouble| trouble.end.as_str()).collect();
         assert_eq!(ends, ["unreachable", "policy_denied", "policy_denied"]);
+    }
+
+    fn request(reporter: &str, to: &str, status: u16, flags: &str) -> Flow {
+        let asked = RequestFlow {
+            status,
+            flags: flags.into(),
+            duration_microseconds: 4_000,
+            method: Some("GET".into()),
+            url: Some("http://b.shop.svc.cluster.local:80/x".into()),
+            ..RequestFlow::default()
+        };
+        let talk = Talk { service: Some("b.shop.svc.cluster.local".into()), ..talk(reporter, "a", to) };
+        Flow { request: Some(Box::new(asked)), ..flow("request", 1, talk, None) }
+    }
+
+    fn proxy(gateway: Option<&str>) -> Proxy {
+        let node = node(&party("proxy"), None);
+        Proxy { identity: "spiffe://mesh/proxy".into(), node, gateway: gateway.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_waypoints_requests_are_an_edge_of_their_own_and_its_connections_are_legs() {
+        let mut graph = Graph::default();
+        graph.proxy(7, proxy(None));
+        for _ in 0..9 {
+            graph.flow(7, &request("waypoint", "b", 200, "-"), 1);
+        }
+        graph.flow(7, &request("waypoint", "b", 503, "UH"), 1);
+        let mut leg = talk("source", "a", "proxy");
+        leg.destination.principal = Some("spiffe://mesh/proxy".into());
+        graph.flow(0, &flow("opened", 1, leg, None), 1);
+        let view = graph.view(1);
+        let [edge, leg] = &view.edges[..] else { panic!("two edges: {view:?}") };
+        let requests = edge.requests.expect("there were requests");
+        assert_eq!((edge.way, edge.leg, requests.rate, requests.failed), ("waypoint", false, 1.0, 0.1));
+        assert!((requests.p99 / 4.0 - 1.0).abs() < 0.2, "{requests:?}");
+        assert_eq!((&*leg.to, leg.leg, leg.requests), ("shop/proxy", true, None));
+        assert_eq!(edge.service_name.as_deref(), Some("b.shop"));
+        let trouble = &edge.troubles[0];
+        assert_eq!((edge.troubles.len(), &*trouble.end), (1, "request"));
+        assert!(trouble.detail.as_ref().is_some_and(|detail| detail.contains("503 UH")), "{trouble:?}");
+        let ask = trouble.ask.as_ref().expect("it was seen as a whole");
+        assert_eq!((&*ask.src, &*ask.url), ("shop/a", "http://b.shop.svc.cluster.local:80/x"));
+        assert_eq!(view.nodes.iter().filter(|node| node.requests.is_some()).count(), 1);
+    }
+
+    #[test]
+    fn a_gateways_requests_come_to_the_gateway_and_a_long_path_is_not_kept() {
+        let mut graph = Graph::default();
+        let mut flow = request("gateway", "b", 403, "RBAC");
+        graph.flow(7, &flow, 1);
+        assert_eq!(graph.view(1).edges.len(), 0, "nobody has said yet which gateway it is");
+        graph.proxy(7, proxy(Some("edge/gateway")));
+        graph.flow(7, &flow, 1);
+        flow.request.as_mut().expect("one").url = Some(format!("https://h/{}", "x".repeat(MAX_TEXT)));
+        graph.flow(7, &flow, 1);
+        let edge = &graph.view(1).edges[0];
+        assert_eq!((&*edge.to, edge.denied, edge.way), ("shop/proxy", 0.2, "tls"));
+        assert_eq!(edge.ask.as_ref().and_then(|ask| ask.gateway.as_deref()), Some("edge/gateway"));
+        assert_eq!(edge.troubles[0].ask, None);
     }
 
     #[test]

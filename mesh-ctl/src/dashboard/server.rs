@@ -12,6 +12,7 @@ use hyper::body::{Bytes, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_admin::RequestQuestion;
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -19,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use super::nodes::Nodes;
+use crate::route::tell::for_people;
 
 /// Connections of browsers at once; each viewer holds one open.
 const MAX_CLIENTS: usize = 256;
@@ -33,13 +35,16 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page: path, type, content.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
     ("/app.js", "text/javascript; charset=utf-8", include_str!("page/app.js")),
     ("/stream.js", "text/javascript; charset=utf-8", include_str!("page/stream.js")),
     ("/graph.js", "text/javascript; charset=utf-8", include_str!("page/graph.js")),
     ("/layout.js", "text/javascript; charset=utf-8", include_str!("page/layout.js")),
+    ("/services.js", "text/javascript; charset=utf-8", include_str!("page/services.js")),
+    ("/element.js", "text/javascript; charset=utf-8", include_str!("page/element.js")),
+    ("/nodes.js", "text/javascript; charset=utf-8", include_str!("page/nodes.js")),
     ("/details.js", "text/javascript; charset=utf-8", include_str!("page/details.js")),
 ];
 
@@ -95,6 +100,19 @@ async fn answer(request: &Request<Incoming>, nodes: Arc<Nodes>, token: &str) -> 
     match path {
         "/api/stream" => stream(&nodes),
         "/api/edge" => json_of(&nodes.connections_of(value("from"), value("to")).await),
+        "/api/request" => {
+            let question = RequestQuestion {
+                source: Some(value("src")).filter(|source| !source.is_empty()).map(str::to_owned),
+                gateway: Some(value("gateway")).filter(|gateway| !gateway.is_empty()).map(str::to_owned),
+                method: value("method").to_owned(),
+                url: value("url").to_owned(),
+                ..RequestQuestion::default()
+            };
+            match nodes.why_request(&question).await {
+                Ok(why) => json_of(&json!({"served": why.served, "text": for_people(&why)})),
+                Err(error) => refuse(StatusCode::BAD_GATEWAY, &error),
+            }
+        }
         "/api/why" => match nodes.why(value("src"), value("dst")).await {
             Ok(why) => json_of(&why),
             Err(error) => refuse(StatusCode::BAD_GATEWAY, &error),
@@ -118,16 +136,18 @@ fn is_allowed(headers: &HeaderMap, token: &str) -> bool {
     given.len() == token.len() && differing == 0
 }
 
-/// Server-sent events (HTML, section 9.2): `graph` and `mesh`, each when it has changed.
+/// Server-sent events (HTML, section 9.2): `graph`, `services` and `mesh`, each when it has changed.
 fn stream(nodes: &Nodes) -> Answer {
-    let (mut graphs, mut meshes) = (nodes.graphs(), nodes.meshes());
+    let (mut graphs, mut services, mut meshes) = (nodes.graphs(), nodes.services(), nodes.meshes());
     graphs.mark_changed();
+    services.mark_changed();
     meshes.mark_changed();
     let (events, body) = mpsc::channel(1);
     tokio::spawn(async move {
         loop {
             let event = tokio::select! {
                 Ok(()) = graphs.changed() => event("graph", &graphs.borrow_and_update()),
+                Ok(()) = services.changed() => event("services", &services.borrow_and_update()),
                 Ok(()) = meshes.changed() => event("mesh", &meshes.borrow_and_update()),
                 () = tokio::time::sleep(ALIVE) => Bytes::from_static(b":\n\n"),
                 () = events.closed() => return,

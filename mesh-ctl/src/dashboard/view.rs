@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::top::rates::Rates;
+
 /// Who talks to whom, now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,7 +19,7 @@ pub(super) struct GraphView {
 }
 
 /// A workload, or an address outside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct NodeView {
     /// `NAMESPACE/WORKLOAD`, or an address.
     pub(super) id: String,
@@ -25,6 +27,21 @@ pub(super) struct NodeView {
     pub(super) namespace: String,
     /// Without its namespace.
     pub(super) name: String,
+    /// What was asked of it, over all edges.
+    pub(super) requests: Option<RequestsView>,
+}
+
+/// Requests of the last seconds that were seen.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct RequestsView {
+    /// A second.
+    pub(super) rate: f64,
+    /// The share that failed for the server's sake.
+    pub(super) failed: f64,
+    /// Milliseconds that half of them took at most.
+    pub(super) p50: f64,
+    /// Milliseconds that 99 of 100 took at most.
+    pub(super) p99: f64,
 }
 
 /// Traffic from one to another.
@@ -35,15 +52,21 @@ pub(super) struct EdgeView {
     pub(super) to: String,
     /// Host name of the Service that was asked for last.
     pub(super) service: Option<String>,
-    /// `hbone`, `direct` or `plaintext`.
+    /// The same as the Service's name in [`ServiceView::name`].
+    pub(super) service_name: Option<String>,
+    /// `waypoint`, `hbone`, `direct` or `plaintext`.
     pub(super) way: &'static str,
+    /// Whether it is one side of a waypoint that the page hears itself: the same requests are an edge from the client to the server.
+    pub(super) leg: bool,
+    /// Requests, where anybody sees them.
+    pub(super) requests: Option<RequestsView>,
     /// Connections a second.
     pub(super) rate: f64,
     /// Payload bytes a second, both directions.
     pub(super) bytes: f64,
     /// Share of connections that came to nothing, other than by policy.
     pub(super) errors: f64,
-    /// Connections a second that policy denied.
+    /// Connections and requests a second that policy denied.
     pub(super) denied: f64,
     /// Connections that are open.
     pub(super) open: usize,
@@ -53,8 +76,21 @@ pub(super) struct EdgeView {
     pub(super) source: String,
     /// For `why`: what it connected to.
     pub(super) destination: String,
+    /// For `why` of a request: the last that was seen as a whole.
+    pub(super) ask: Option<Ask>,
     /// The last that went wrong, newest first.
     pub(super) troubles: Vec<Trouble>,
+}
+
+/// A request, to be asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Ask {
+    /// Who sent it; a pod, or an address.
+    pub(super) src: String,
+    /// The gateway that it came in at, as `NAMESPACE/NAME`.
+    pub(super) gateway: Option<String>,
+    pub(super) method: String,
+    pub(super) url: String,
 }
 
 /// Something that went wrong.
@@ -66,13 +102,109 @@ pub(super) struct Trouble {
     pub(super) end: String,
     /// For people.
     pub(super) detail: Option<String>,
+    /// The request, where it was one that can be asked about.
+    pub(super) ask: Option<Ask>,
 }
 
 /// The daemons and what they hold.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct MeshView {
     pub(super) nodes: Vec<DaemonView>,
+    pub(super) proxies: Vec<ProxyView>,
     pub(super) namespaces: Vec<NamespaceView>,
+}
+
+/// Services, and whom waypoints and gateways leave out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(super) struct ServicesView {
+    pub(super) services: Vec<ServiceView>,
+    /// Workloads of which a pod is ejected, as in [`NodeView::id`].
+    pub(super) ejected: Vec<String>,
+}
+
+/// A Service, and what goes on there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(super) struct ServiceView {
+    /// `NAME.NAMESPACE`, or a host outside, or a gateway's listener.
+    pub(super) name: String,
+    /// By counters; none while nobody tells any.
+    pub(super) rates: Option<Rates>,
+    /// Rules that share its requests out.
+    pub(super) splits: Vec<SplitView>,
+    /// Limits and endpoints of its clusters, where there is anything to say, by proxy.
+    pub(super) circuits: Vec<CircuitView>,
+}
+
+/// A rule that shares requests out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct SplitView {
+    pub(super) rule: String,
+    pub(super) parents: Vec<String>,
+    /// Which requests; none for all.
+    pub(super) matches: Vec<String>,
+    pub(super) shares: Vec<ShareView>,
+}
+
+/// One of those who get a share.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct ShareView {
+    pub(super) to: String,
+    /// In percent.
+    pub(super) wanted: f64,
+    /// In percent, since the rule is as it is; none while there was no request.
+    pub(super) seen: Option<f64>,
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+}
+
+/// How a proxy's cluster is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct CircuitView {
+    /// `HOST:PORT`, and the subset.
+    pub(super) cluster: String,
+    /// Whether anybody is left out, or a bound is met.
+    pub(super) open: bool,
+    pub(super) endpoints: usize,
+    pub(super) ejected: Vec<EjectedView>,
+    /// Ever.
+    pub(super) ejections: u64,
+    /// The bounds that there are.
+    pub(super) bounds: Vec<BoundView>,
+    /// Why nothing is sent there.
+    pub(super) refused: Option<String>,
+}
+
+/// An endpoint that is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EjectedView {
+    pub(super) endpoint: String,
+    /// As `NAMESPACE/NAME`.
+    pub(super) pod: Option<String>,
+    pub(super) why: Option<String>,
+    pub(super) returns_in_seconds: Option<u64>,
+}
+
+/// A limit of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct BoundView {
+    pub(super) name: &'static str,
+    pub(super) used: u32,
+    pub(super) most: u32,
+    pub(super) full: bool,
+    /// How many were refused for it, ever.
+    pub(super) overflows: u64,
+}
+
+/// A waypoint or gateway.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct ProxyView {
+    /// Its pod, or how it is reached before it has answered.
+    pub(super) name: String,
+    /// Why it does not answer.
+    pub(super) error: Option<String>,
+    /// What `mesh-ctl waypoint status` says.
+    pub(super) status: Option<mesh_admin::WaypointStatus>,
 }
 
 /// One daemon.

@@ -10,7 +10,7 @@ use crate::why::{printable, tell_policy};
 const MAX_SHOWN: usize = 8;
 
 /// All of an answer.
-pub(super) fn for_people(answer: &RequestWhy) -> String {
+pub(crate) fn for_people(answer: &RequestWhy) -> String {
     let mut text = String::new();
     if let Some(connection) = &answer.connection {
         tell_connection(&mut text, connection);

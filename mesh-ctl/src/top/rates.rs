@@ -8,10 +8,10 @@ use serde::Serialize;
 /// What went on at a Service in an interval.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Rates {
-    pub(super) namespace: String,
-    pub(super) service: String,
-    pub(super) requests_per_second: f64,
+pub(crate) struct Rates {
+    pub(crate) namespace: String,
+    pub(crate) service: String,
+    pub(crate) requests_per_second: f64,
     /// The share of requests that failed or, where there was none, of connections; none where there was neither.
     pub(super) error_ratio: Option<f64>,
     pub(super) p50_milliseconds: Option<f64>,
@@ -24,21 +24,23 @@ pub(super) struct Rates {
     pub(super) mutual_tls_ratio: Option<f64>,
 }
 
-/// Between what each program told at two moments, `seconds` apart. A program that began anew meanwhile counts from nothing; one that
-/// told nothing at one of them is left out.
-pub(super) fn between(before: &[Option<Traffic>], after: &[Option<Traffic>], seconds: f64) -> Vec<Rates> {
+/// What one program told at two moments, and the seconds between.
+pub(crate) type Told<'a> = (&'a Traffic, &'a Traffic, f64);
+
+/// Between what each program told. One that began anew meanwhile counts from nothing.
+pub(crate) fn between<'a>(told: impl IntoIterator<Item = Told<'a>>) -> Vec<Rates> {
     let mut sums: BTreeMap<(&str, &str), Change> = BTreeMap::new();
-    for (before, after) in before.iter().zip(after).filter_map(|(before, after)| before.as_ref().zip(after.as_ref())) {
+    for (before, after, seconds) in told {
         let then: BTreeMap<_, _> =
             before.services.iter().map(|service| ((&*service.namespace, &*service.name), service)).collect();
         let nothing = ServiceTraffic::default();
         for now in &after.services {
             let name = (&*now.namespace, &*now.name);
             let then = then.get(&name).copied().filter(|then| !began_anew(then, now)).unwrap_or(&nothing);
-            sums.entry(name).or_default().add(then, now);
+            sums.entry(name).or_default().add(then, now, seconds);
         }
     }
-    sums.into_iter().map(|((namespace, service), change)| change.rates(namespace, service, seconds)).collect()
+    sums.into_iter().map(|((namespace, service), change)| change.rates(namespace, service)).collect()
 }
 
 fn began_anew(then: &ServiceTraffic, now: &ServiceTraffic) -> bool {
@@ -49,27 +51,32 @@ fn began_anew(then: &ServiceTraffic, now: &ServiceTraffic) -> bool {
 #[derive(Debug, Default)]
 struct Change {
     requests: u64,
+    requests_per_second: f64,
     request_errors: u64,
     durations: Vec<Bucket>,
     connections: u64,
+    connections_per_second: f64,
     connection_errors: u64,
     open: u64,
     /// Connections that were open at some time, and those of them in mutual TLS.
     alive: u64,
     alive_in_tls: u64,
-    bytes: u64,
+    bytes_per_second: f64,
 }
 
 impl Change {
-    fn add(&mut self, then: &ServiceTraffic, now: &ServiceTraffic) {
+    fn add(&mut self, then: &ServiceTraffic, now: &ServiceTraffic, seconds: f64) {
+        let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         self.requests += now.requests - then.requests;
+        self.requests_per_second += per_second(now.requests - then.requests);
         self.request_errors += now.request_errors.saturating_sub(then.request_errors);
         self.connections += now.connections - then.connections;
+        self.connections_per_second += per_second(now.connections - then.connections);
         self.connection_errors += now.connection_errors.saturating_sub(then.connection_errors);
         self.open += now.connections.saturating_sub(now.connections_closed);
         self.alive += now.connections.saturating_sub(then.connections_closed);
         self.alive_in_tls += now.mutual_tls.saturating_sub(then.mutual_tls_closed);
-        self.bytes += now.bytes - then.bytes;
+        self.bytes_per_second += per_second(now.bytes - then.bytes);
         for (index, bucket) in now.durations.iter().enumerate() {
             let before = then.durations.get(index).map_or(0, |before| before.requests);
             let requests = bucket.requests.saturating_sub(before);
@@ -80,20 +87,19 @@ impl Change {
         }
     }
 
-    fn rates(&self, namespace: &str, service: &str, seconds: f64) -> Rates {
-        let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+    fn rates(&self, namespace: &str, service: &str) -> Rates {
         let ratio = |part: u64, all: u64| (all > 0).then(|| part as f64 / all as f64);
         Rates {
             namespace: namespace.to_owned(),
             service: service.to_owned(),
-            requests_per_second: per_second(self.requests),
+            requests_per_second: self.requests_per_second,
             error_ratio: ratio(self.request_errors, self.requests)
                 .or_else(|| ratio(self.connection_errors, self.connections)),
             p50_milliseconds: quantile(0.5, &self.durations, self.requests),
             p99_milliseconds: quantile(0.99, &self.durations, self.requests),
-            connections_per_second: per_second(self.connections),
+            connections_per_second: self.connections_per_second,
             open_connections: self.open,
-            bytes_per_second: per_second(self.bytes),
+            bytes_per_second: self.bytes_per_second,
             mutual_tls_ratio: ratio(self.alive_in_tls, self.alive),
         }
     }
@@ -167,15 +173,16 @@ mod tests {
         }
     }
 
-    fn told(service: ServiceTraffic) -> Option<Traffic> {
-        Some(Traffic { services: vec![service] })
+    fn told(service: ServiceTraffic) -> Traffic {
+        Traffic { services: vec![service] }
     }
 
     #[test]
     fn rates_are_of_what_has_changed_at_all_programs_together() {
-        let before = [told(cart(100, 10, 4, 1_000)), Some(Traffic::default()), None];
-        let after = [told(cart(200, 12, 6, 5_000)), told(cart(20, 0, 0, 0)), told(cart(9, 9, 9, 9))];
-        let [rates] = &between(&before, &after, 2.0)[..] else { panic!("one Service") };
+        let before = [told(cart(100, 10, 4, 1_000)), Traffic::default()];
+        let after = [told(cart(200, 12, 6, 5_000)), told(cart(20, 0, 0, 0))];
+        let told = before.iter().zip(&after).map(|(before, after)| (before, after, 2.0));
+        let [rates] = &between(told)[..] else { panic!("one Service") };
         assert_eq!((rates.requests_per_second, rates.error_ratio), (60.0, Some(0.1)));
         assert_eq!((rates.connections_per_second, rates.open_connections), (1.0, 6));
         assert_eq!((rates.bytes_per_second, rates.mutual_tls_ratio), (2_000.0, Some(1.0)));
@@ -187,11 +194,11 @@ mod tests {
 
     #[test]
     fn a_program_that_began_anew_counts_from_nothing_and_what_is_idle_has_no_ratios() {
-        let (before, after) = ([told(cart(100, 10, 4, 1_000))], [told(cart(30, 1, 0, 10))]);
-        let rates = between(&before, &after, 1.0);
+        let (before, after) = (told(cart(100, 10, 4, 1_000)), told(cart(30, 1, 0, 10)));
+        let rates = between([(&before, &after, 1.0)]);
         assert_eq!((rates[0].requests_per_second, rates[0].bytes_per_second), (30.0, 10.0));
-        let idle = [told(cart(100, 4, 4, 1_000))];
-        let rates = between(&idle, &idle, 1.0);
+        let idle = told(cart(100, 4, 4, 1_000));
+        let rates = between([(&idle, &idle, 1.0)]);
         assert_eq!((rates[0].error_ratio, rates[0].p99_milliseconds, rates[0].mutual_tls_ratio), (None, None, None));
         assert_eq!(rates[0].row()[3..6], ["-", "-", "-"]);
     }

@@ -2,13 +2,12 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use mesh_e2e::{Browser, Mesh, NODES, PATIENCE, Shop, Verdict};
+use mesh_e2e::{Browser, Mesh, NODES, PATIENCE, Page, Shop, Verdict, edge, picture, shows};
 use mesh_lab::{Place as _, Pod, binary, wait_until};
 use serde_json::json;
 
@@ -21,67 +20,12 @@ spec:
   rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/order]}}]}]
 ";
 
-/// A running `mesh-ctl dashboard`; killed when dropped.
-struct Page {
-    process: Child,
-    url: String,
-}
-
-impl Page {
-    fn serve(sockets: &[PathBuf]) -> Result<Self> {
-        let mut command = Command::new(binary("mesh-ctl")?);
-        command.arg("dashboard").env_remove("MESH_ADMIN_SOCKET").stdout(Stdio::piped());
-        for socket in sockets {
-            command.arg("--socket").arg(socket);
-        }
-        let mut process = command.spawn().context("starting mesh-ctl")?;
-        let mut url = String::new();
-        BufReader::new(process.stdout.take().context("no output")?).read_line(&mut url)?;
-        Ok(Self { process, url: url.trim().to_owned() })
-    }
-
-    /// `http://ADDRESS/` and the token.
-    fn parts(&self) -> Result<(&str, &str)> {
-        self.url.split_once("#token=").with_context(|| self.url.clone())
-    }
-}
-
-impl Drop for Page {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// The status and the body that curl gets.
 fn curl(arguments: &[&str]) -> Result<(u16, String)> {
     let output = Command::new("curl").args(["-s", "-m", "10", "-w", "\n%{http_code}"]).args(arguments).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (body, code) = text.rsplit_once('\n').context("curl said nothing")?;
     Ok((code.parse().with_context(|| text.clone())?, body.to_owned()))
-}
-
-/// Where a picture goes: docs/pictures where MESH_PICTURES is set, since they differ a little from run to run.
-fn picture(browser: &mut Browser, name: &str) -> Result<()> {
-    let kept = std::env::var_os("MESH_PICTURES").is_some();
-    let folder =
-        if kept { Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/pictures") } else { std::env::temp_dir() };
-    let file = folder.join(format!("{name}.png"));
-    browser.picture(&file)?;
-    assert!(std::fs::metadata(&file)?.len() > 5_000, "{} shows nothing", file.display());
-    if !kept {
-        std::fs::remove_file(&file)?;
-    }
-    Ok(())
-}
-
-/// The button of an edge that is shown in this way.
-fn edge(from: &str, to: &str, way: &str) -> String {
-    format!("document.querySelector('#edges button[data-from=\"{from}\"][data-to=\"{to}\"][data-way=\"{way}\"]')")
-}
-
-fn shows(browser: &mut Browser, from: &str, to: &str, way: &str) -> Result<()> {
-    browser.wait(&format!("{from} to {to} as {way}"), &format!("{} !== null", edge(from, to, way)))
 }
 
 #[test]
@@ -96,9 +40,9 @@ fn the_page_shows_the_shops_traffic_and_why_a_connection_is_denied() -> Verdict 
     let _knocking = shopper.spawn(&["sh", "-c", knock])?;
     let look = format!("while :; do curl -s -m 5 -o /dev/null http://{frontend}:8080/healthz; sleep 0.5; done");
     let _looking = outside.spawn(&["sh", "-c", &look])?;
-    let page = Page::serve(&NODES.map(|node| mesh.lab.admin_socket(node)))?;
+    let page = Page::serve(&NODES.map(|node| mesh.lab.admin_socket(node)), &[])?;
     let mut browser = Browser::start(1280, 800)?;
-    browser.open(&page.url)?;
+    browser.open(page.url())?;
     browser.wait("the page to be live", "document.getElementById('state')?.textContent === 'live'")?;
 
     shows(&mut browser, "shop/frontend-v1", "shop/cart-v1", "hbone")?;
@@ -164,6 +108,8 @@ fn keyboard(browser: &mut Browser) -> Result<()> {
     )?;
     browser.eval("document.getElementById('tab-graph').focus()")?;
     browser.press("ArrowRight")?;
+    browser.wait("the Services' view", "!document.getElementById('view-services').hidden")?;
+    browser.press("ArrowRight")?;
     browser.wait("the nodes' view", "!document.getElementById('view-nodes').hidden")
 }
 
@@ -213,12 +159,12 @@ fn a_change_shows_within_two_seconds(browser: &mut Browser, from: &Pod, to: &Pod
 
 #[test]
 fn without_the_token_nothing_is_told_and_nothing_is_ever_written() -> Verdict {
-    let page = Page::serve(&["/nonexistent/admin.sock".into()])?;
+    let page = Page::serve(&["/nonexistent/admin.sock".into()], &[])?;
     let (base, token) = page.parts()?;
     let bearer = format!("authorization: Bearer {token}");
     assert_eq!(token.len(), 32);
     assert_eq!(curl(&[base])?.0, 200);
-    for path in ["api/stream", "api/edge", "api/why", "api/nothing"] {
+    for path in ["api/stream", "api/edge", "api/why", "api/request", "api/nothing"] {
         let url = format!("{base}{path}");
         assert_eq!(curl(&[&url])?.0, 401, "{path}");
         assert_eq!(curl(&["-H", "authorization: Bearer ", &url])?.0, 401, "{path}");
@@ -282,10 +228,10 @@ fn five_hundred_services_are_shown_dragged_smoothly_and_inject_nothing() -> Verd
     let socket = dir.path().join("admin.sock");
     let listener = UnixListener::bind(&socket).context("binding")?;
     thread::spawn(move || crowd(&listener));
-    let page = Page::serve(&[socket])?;
+    let page = Page::serve(&[socket], &[])?;
     let mut browser = Browser::start(1280, 800)?;
     let begun = Instant::now();
-    browser.open(&page.url)?;
+    browser.open(page.url())?;
     let painted = "performance.getEntriesByName('first-contentful-paint').length === 1";
     browser.wait("the first paint", painted)?;
     let first = browser.eval("performance.getEntriesByName('first-contentful-paint')[0].startTime")?;
@@ -332,7 +278,7 @@ const DRAG: &str = "(async () => {
 
 #[test]
 fn a_hundred_viewers_are_served_and_those_that_leave_are_forgotten() -> Verdict {
-    let page = Page::serve(&["/nonexistent/admin.sock".into()])?;
+    let page = Page::serve(&["/nonexistent/admin.sock".into()], &[])?;
     let (base, token) = page.parts()?;
     let view = || {
         let (url, header) = (format!("{base}api/stream"), format!("authorization: Bearer {token}"));
@@ -344,7 +290,7 @@ fn a_hundred_viewers_are_served_and_those_that_leave_are_forgotten() -> Verdict 
         BufReader::new(viewer.stdout.take().context("no output")?).read_line(&mut line).context("reading")?;
         assert!(line.starts_with("event: "), "{line:?}");
     }
-    let open = || Ok::<_, anyhow::Error>(std::fs::read_dir(format!("/proc/{}/fd", page.process.id()))?.count());
+    let open = || Ok::<_, anyhow::Error>(std::fs::read_dir(format!("/proc/{}/fd", page.id()))?.count());
     assert!(open()? > 100);
     for mut viewer in viewers {
         viewer.kill().and_then(|()| viewer.wait()).context("ending curl")?;

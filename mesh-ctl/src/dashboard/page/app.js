@@ -1,41 +1,51 @@
 // The page: views, the list of edges, what is selected.
 
 import { Graph } from "./graph.js";
-import { edgeDetails, element, flowsOf, nodesView, strictView, whyOf } from "./details.js";
+import { deniedBy, edgeDetails, flowsOf, strictView, troublesOf, whyOf, whyRequest } from "./details.js";
+import { element } from "./element.js";
+import { nodesView } from "./nodes.js";
+import { circuitsOf, milliseconds, openOf, servicesView, splitsOf } from "./services.js";
 import { follow } from "./stream.js";
 
 const find = (id) => document.getElementById(id);
-// The lock of `hbone` is drawn by the style.
-const SIGNS = { hbone: "", direct: "⇉", plaintext: "⚠︎" };
-const known = { graph: { nodes: [], edges: [] }, mesh: { nodes: [], namespaces: [] } };
+// The lock of what is encrypted is drawn by the style.
+const SIGNS = { waypoint: "", tls: "", hbone: "", direct: "⇉", plaintext: "⚠︎" };
+const known = { graph: { nodes: [], edges: [] }, services: { services: [], ejected: [] }, mesh: { nodes: [], proxies: [], namespaces: [] } };
 let selected = null;
 
 const graph = new Graph(find("graph"), select);
 // For who drives the page: where an edge is drawn.
 globalThis.meshMiddleOf = (from, to) => graph.middleOf(from, to);
 
+const serviceOf = (edge) => known.services.services.find((service) => service.name === edge.serviceName);
+
 function visible() {
   const [namespace, words] = [find("namespace").value, find("find").value.trim().toLowerCase()];
   const matches = (edge) =>
+    (!edge.leg || edge.denied > 0 || find("legs").checked) &&
     (!namespace || edge.from.startsWith(`${namespace}/`) || edge.to.startsWith(`${namespace}/`)) &&
     (!words || `${edge.from} ${edge.to} ${edge.service ?? ""}`.toLowerCase().includes(words));
   const edges = known.graph.edges.filter(matches);
+  const open = new Map(known.services.services.map((service) => [service.name, openOf(service)]));
+  for (const edge of edges) edge.circuit = open.get(edge.serviceName) ?? "";
   const used = new Set(edges.flatMap((edge) => [edge.from, edge.to]));
   return { edges, nodes: known.graph.nodes.filter((node) => used.has(node.id)) };
 }
 
 function show() {
   const data = visible();
-  graph.show(data, selected);
+  graph.show(data, selected, known.services.ejected);
   showEdges(data.edges);
   showDetails();
 }
+
+const busy = (edge) => edge.requests?.rate ?? edge.rate;
 
 // Denied first, then by rate. Buttons are kept while their edges are, so that the keyboard's focus stays where it is.
 function showEdges(edges) {
   const place = find("edges");
   const old = new Map([...place.children].map((item) => [item.firstChild.dataset.key, item]));
-  const order = [...edges].sort((one, other) => other.denied - one.denied || other.rate - one.rate || (one.key < other.key ? -1 : 1));
+  const order = [...edges].sort((one, other) => other.denied - one.denied || busy(other) - busy(one) || (one.key < other.key ? -1 : 1));
   const focused = document.activeElement?.dataset?.key;
   const items = order.slice(0, 600).map((edge) => {
     const item = old.get(edge.key) ?? element("li", {}, edgeButton(edge));
@@ -65,8 +75,12 @@ function fill(button, edge) {
   button.setAttribute("aria-pressed", String(selected === edge.key));
   sign.className = `sign ${denied ? "denied" : edge.way}`;
   sign.textContent = denied ? "✕" : SIGNS[edge.way];
-  name.textContent = `${edge.from} → ${edge.to}${denied && edge.policy ? `: denied by ${edge.policy}` : ""}`;
-  rate.textContent = `${edge.rate.toFixed(1)}/s${edge.errors > 0 ? `, ${(100 * edge.errors).toFixed(0)}% failed` : ""}`;
+  name.textContent = `${edge.from} → ${edge.to}${edge.circuit ? ` (${edge.circuit})` : ""}${denied && edge.policy ? `: denied${deniedBy(edge.policy)}` : ""}`;
+  const failed = Math.max(edge.errors, edge.requests?.failed ?? 0);
+  const words = [`${busy(edge).toFixed(1)}${edge.requests ? " req" : ""}/s`];
+  if (edge.requests) words.push(`p50 ${milliseconds(edge.requests.p50)}, p99 ${milliseconds(edge.requests.p99)} ms`);
+  if (failed > 0) words.push(`${(100 * failed).toFixed(0)}% failed`);
+  rate.textContent = words.join(", ");
 }
 
 function select(key) {
@@ -84,18 +98,44 @@ function showDetails() {
   const close = element("button", { type: "button" }, "Close");
   close.addEventListener("click", () => select(selected));
   const told = place.querySelector(".told") ?? element("div", { class: "told" });
-  told.replaceChildren(...edgeDetails(edge));
+  const service = serviceOf(edge);
+  told.replaceChildren(...edgeDetails(edge), ...titled("Shares wanted and seen", splitsOf(service)), ...titled("Circuits", circuitsOf(service)));
   if (!told.parentNode) {
     const answers = ["Flows now", "Why"].map((title) => [element("h3", {}, title), element("div", { "data-answer": title }, "asking")]);
-    place.append(told, ...answers.flat(), close);
+    place.append(close, told, element("div", { class: "troubles" }), ...answers.flat());
   }
+  showTroubles(edge);
 }
 
-async function askAbout(edge) {
-  for (const [title, question] of [["Flows now", flowsOf], ["Why", whyOf]]) {
-    const answer = await question(edge).catch((error) => [element("p", { class: "bad" }, error.message)]);
-    if (selected === edge.key) find("details").querySelector(`[data-answer="${title}"]`)?.replaceChildren(...answer);
-  }
+const titled = (title, parts) => (parts.length ? [element("h3", {}, title), ...parts] : []);
+
+// Buttons stay while there is no news, so that the keyboard's focus does.
+function showTroubles(edge) {
+  const place = find("details").querySelector(".troubles");
+  const news = JSON.stringify(edge.troubles);
+  if (place.dataset.news === news || place.contains(document.activeElement)) return;
+  place.dataset.news = news;
+  place.replaceChildren(...troublesOf(edge, (asked) => answer(edge.key, "Why", () => whyRequest(asked))));
+}
+
+function askAbout(edge) {
+  answer(edge.key, "Flows now", () => flowsOf(edge));
+  answer(edge.key, "Why", () => whyOf(edge));
+}
+
+// What was asked last of each title: an answer to what was asked before comes too late.
+const last = {};
+
+async function answer(key, title, question) {
+  const number = (last[title] = (last[title] ?? 0) + 1);
+  const said = await question().catch((error) => [element("p", { class: "bad" }, error.message)]);
+  if (selected === key && last[title] === number) find("details").querySelector(`[data-answer="${title}"]`)?.replaceChildren(...said);
+}
+
+function showServices() {
+  if (find("view-services").hidden) return;
+  const words = find("find").value.trim().toLowerCase();
+  find("view-services").replaceChildren(...servicesView(known.services.services, find("namespace").value, words));
 }
 
 function showMesh() {
@@ -119,6 +159,7 @@ function open(tab) {
   }
   tab.focus();
   graph.redraw();
+  showServices();
 }
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -138,8 +179,9 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && selected) select(selected);
   if (event.key === "/" && document.activeElement !== find("find")) { find("find").focus(); event.preventDefault(); }
 });
-find("namespace").addEventListener("change", show);
-find("find").addEventListener("input", show);
+for (const [id, kind] of [["namespace", "change"], ["find", "input"], ["legs", "change"]]) {
+  find(id).addEventListener(kind, () => { show(); showServices(); });
+}
 find("theme").addEventListener("click", () => {
   const root = document.documentElement;
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -158,6 +200,11 @@ follow({
     if (data.lost) find("state").textContent = `live; ${data.lost} events were not read in time`;
     show();
     showMesh();
+  },
+  services(data) {
+    known.services = data;
+    show();
+    showServices();
   },
   mesh(data) {
     known.mesh = data;

@@ -1,17 +1,10 @@
-// What is said of one edge, of the nodes and of namespaces. Names come from manifests and peers: they are only ever text.
+// What is said of one edge, and of namespaces.
 
+import { element, list, pairs, span } from "./element.js";
+import { milliseconds } from "./services.js";
 import { ask } from "./stream.js";
 
-export function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
-}
-
-const list = (items, make) => element("ul", {}, ...items.map((item) => element("li", {}, make(item))));
-const pairs = (all) => element("dl", {}, ...all.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
-const WAYS = { hbone: "encrypted: mTLS between nodes (HBONE)", direct: "direct: stays within one kernel, which attests both ends", plaintext: "plaintext" };
+const WAYS = { waypoint: "by a waypoint, encrypted on both sides of it", tls: "encrypted: TLS up to the gateway", hbone: "encrypted: mTLS between nodes (HBONE)", direct: "direct: stays within one kernel, which attests both ends", plaintext: "plaintext" };
 
 export function bytes(count) {
   const units = ["B", "kB", "MB", "GB"];
@@ -19,7 +12,7 @@ export function bytes(count) {
   return `${(count / 1000 ** power).toFixed(power ? 1 : 0)} ${units[power]}`;
 }
 
-function time(seconds) {
+export function time(seconds) {
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   return `${Math.round(seconds / 3600)} h`;
@@ -31,19 +24,52 @@ export function edgeDetails(edge) {
   const parts = [
     element("h2", {}, `${edge.from} → ${edge.to}`),
     pairs([
-      ["Way", element("span", { class: edge.way }, WAYS[edge.way])],
+      ["Way", span(edge.way, WAYS[edge.way])],
       ["Service", edge.service ?? "none: by address"],
+      ...requests(edge.requests),
       ["Connections", `${edge.rate.toFixed(1)} a second, ${edge.open} open`],
       ["Payload", `${bytes(edge.bytes)} a second`],
-      ["Failed", element("span", { class: edge.errors > 0 ? "bad" : "" }, `${(100 * edge.errors).toFixed(1)}%`)],
+      ["Failed", span(edge.errors > 0 ? "bad" : "", `${(100 * edge.errors).toFixed(1)}% of connections`)],
     ]),
-    denied ? element("p", { class: "denied", id: "denied" }, `Denied ${edge.denied.toFixed(1)} a second by ${edge.policy ?? "policy"}`) : null,
+    denied ? element("p", { class: "denied", id: "denied" }, `Denied ${edge.denied.toFixed(1)} a second${deniedBy(edge.policy)}`) : null,
   ];
-  if (edge.troubles.length > 0) {
-    parts.push(element("h3", {}, "Last errors"), list(edge.troubles, (trouble) =>
-      `${new Date(trouble.at).toLocaleTimeString()} ${trouble.end}${trouble.detail ? `: ${trouble.detail}` : ""}`));
-  }
   return parts.filter((part) => part);
+}
+
+// What decided is a policy's name, or a sentence.
+export function deniedBy(policy) {
+  if (!policy) return " by policy";
+  return /^(\w+Policy|\w+Authentication|authorizer) /.test(policy) ? ` by ${policy.replace(/ denies it$/, "")}` : `: ${policy}`;
+}
+
+function requests(told) {
+  if (!told) return [];
+  return [
+    ["Requests", `${told.rate.toFixed(1)} a second`],
+    ["Durations", `p50 ${milliseconds(told.p50)} ms, p99 ${milliseconds(told.p99)} ms`],
+    ["Failed", span(told.failed > 0 ? "bad" : "", `${(100 * told.failed).toFixed(1)}% of requests`)],
+  ];
+}
+
+// The last that went wrong; a request among them can be asked about.
+export function troublesOf(edge, onAsk) {
+  if (edge.troubles.length === 0) return [];
+  const line = (trouble) => {
+    const what = trouble.end === "request" ? "" : `${trouble.end}${trouble.detail ? ": " : ""}`;
+    const said = element("span", {}, `${new Date(trouble.at).toLocaleTimeString()} ${what}${trouble.detail ?? ""}`);
+    if (!trouble.ask) return said;
+    const why = element("button", { type: "button", class: "ask" }, "Why?");
+    why.addEventListener("click", () => onAsk(trouble.ask));
+    return element("span", {}, said, " ", why);
+  };
+  return [element("h3", {}, "Last errors"), list(edge.troubles, line)];
+}
+
+// Why, of a request, in the words of `mesh-ctl why`.
+export async function whyRequest(asked) {
+  const question = Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== null));
+  const why = await ask("/api/request", question);
+  return [element("p", {}, `${asked.method} ${asked.url}`), element("pre", { class: why.served ? "" : "denied" }, why.text)];
 }
 
 export async function flowsOf(edge) {
@@ -60,6 +86,7 @@ function verdict(policy) {
 }
 
 export async function whyOf(edge) {
+  if (edge.ask) return whyRequest(edge.troubles.find((trouble) => trouble.ask)?.ask ?? edge.ask);
   const why = await ask("/api/why", { src: edge.source, dst: edge.destination });
   const parts = [element("p", { class: why.allowed ? "good" : "denied" }, why.summary)];
   for (const way of why.ways) {
@@ -69,31 +96,6 @@ export async function whyOf(edge) {
     }
   }
   return parts;
-}
-
-export function nodesView(mesh) {
-  return mesh.nodes.map((node) => {
-    const { status } = node;
-    const missing = status?.dataPath.hooks.filter((hook) => !hook.present).map((hook) => hook.name) ?? [];
-    const rows = node.certificates.map((held) => {
-      const soon = (held.expiresInSeconds ?? 0) < 0.25 * ((held.notAfter ?? 0) - (held.notBefore ?? 0));
-      return element("tr", {}, element("td", {}, held.identity),
-        element("td", { class: soon ? "bad" : "" }, held.expiresInSeconds === undefined ? "none yet" : time(held.expiresInSeconds)),
-        element("td", { class: "bad" }, held.error ?? ""));
-    });
-    return element("article", { class: "card", "data-node": node.name },
-      element("h2", {}, node.name),
-      node.error ? element("p", { class: "bad" }, node.error) : null,
-      status ? pairs([
-        ["Version", `${status.version}, up ${time(status.uptimeSeconds)}, ${status.connections} connections`],
-        ["Generation", `${status.config.generation}: ${status.config.workloads} workloads, ${status.config.services} services`],
-        ["Findings", element("span", { class: status.config.errors ? "bad" : "" }, `${status.config.errors} errors, ${status.config.warnings} warnings`)],
-        ["Pods", element("span", { class: status.pods.pending ? "bad" : "" }, `${status.pods.enrolled} of ${status.pods.desired} in the mesh`)],
-        ["Hooks", element("span", { class: missing.length ? "bad" : "good" }, missing.length ? `missing: ${missing.join(", ")}` : "all attached")],
-      ]) : null,
-      status?.pods.waiting.length ? list(status.pods.waiting, (pod) => `${pod.namespace}/${pod.name} ${pod.state}: ${pod.reason}`) : null,
-      element("table", {}, element("thead", {}, element("tr", {}, ...["Certificate of", "Ends in", ""].map((name) => element("th", {}, name)))), element("tbody", {}, ...rows)));
-  });
 }
 
 export function strictView(mesh) {

@@ -3,7 +3,9 @@
 import { Layout } from "./layout.js";
 
 const RADIUS = 7;
-const DASHES = { hbone: [], direct: [], plaintext: [7, 5] };
+const DASHES = { waypoint: [14, 4], tls: [], hbone: [], direct: [], plaintext: [7, 5] };
+const short = (milliseconds) => (milliseconds < 10 ? milliseconds.toFixed(1) : milliseconds.toFixed(0));
+const durations = (requests) => `p50 ${short(requests.p50)} · p99 ${short(requests.p99)} ms`;
 
 export class Graph {
   #layout = new Layout();
@@ -19,6 +21,7 @@ export class Graph {
     this.onSelect = onSelect;
     this.data = { nodes: [], edges: [] };
     this.selected = null;
+    this.ejected = new Set();
     new ResizeObserver(() => this.#resize()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.redraw());
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
@@ -28,9 +31,10 @@ export class Graph {
     canvas.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  show(data, selected) {
+  show(data, selected, ejected) {
     this.data = data;
     this.selected = selected;
+    this.ejected = new Set(ejected);
     this.#layout.update(data.nodes, data.edges);
     this.redraw();
   }
@@ -86,7 +90,7 @@ export class Graph {
     const { pen, canvas } = this;
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(`--${name}`);
-    const colours = { hbone: colour("good"), direct: colour("direct"), plaintext: colour("plain"), denied: colour("bad") };
+    const colours = { waypoint: colour("good"), tls: colour("good"), hbone: colour("good"), direct: colour("direct"), plaintext: colour("plain"), denied: colour("bad") };
     pen.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
     const text = this.#view.zoom > 0.45;
     pen.font = "12px system-ui, 'DejaVu Sans', sans-serif";
@@ -108,12 +112,13 @@ export class Graph {
       pen.beginPath(); pen.moveTo(a.x, a.y); pen.quadraticCurveTo(control.x, control.y, b.x, b.y); pen.stroke();
     };
     const stroke = denied ? colours.denied : colours[edge.way];
-    const width = Math.min(1.2 + Math.log10(1 + edge.rate) * 1.6, 6) + (chosen ? 2.5 : 0);
-    pen.globalAlpha = edge.rate > 0 || edge.open > 0 || denied ? 1 : 0.35;
+    const rate = edge.requests?.rate ?? edge.rate;
+    const width = Math.min(1.2 + Math.log10(1 + rate) * 1.6, 6) + (chosen ? 2.5 : 0);
+    pen.globalAlpha = rate > 0 || edge.open > 0 || denied ? 1 : 0.35;
     line(edge.way === "direct" && !denied ? width + 2.5 : width, stroke, denied ? [2, 3] : DASHES[edge.way]);
     if (edge.way === "direct" && !denied) line(Math.max(width - 0.4, 1), ground, []);
     this.#arrow(control, b, stroke);
-    if (text) this.#mark(edge, middle, denied, stroke);
+    if (text) this.#mark(edge, middle, denied, stroke, colours.denied);
     pen.globalAlpha = 1;
   }
 
@@ -127,14 +132,17 @@ export class Graph {
     pen.fill();
   }
 
-  #mark(edge, middle, denied, fill) {
+  #mark(edge, middle, denied, fill, bad) {
     const { pen } = this;
-    const rate = edge.rate > 0 ? `${edge.rate.toFixed(1)}/s` : "";
-    const errors = edge.errors > 0 ? ` ${(100 * edge.errors).toFixed(0)}% failed` : "";
-    const words = `${denied ? "✕ " : ""}${rate}${errors}`;
+    const { requests } = edge;
+    const rate = requests?.rate ?? edge.rate;
+    const failed = Math.max(edge.errors, requests?.failed ?? 0);
+    const words = `${denied ? "✕ " : ""}${rate > 0 ? `${rate.toFixed(1)}/s` : ""}${failed > 0 ? ` ${(100 * failed).toFixed(0)}% failed` : ""}`;
     pen.fillStyle = fill; pen.textAlign = "center";
     pen.fillText(words, middle.x, middle.y - 3);
-    if (denied || edge.way !== "hbone") return;
+    if (requests) pen.fillText(durations(requests), middle.x, middle.y + 10);
+    if (edge.circuit) { pen.fillStyle = bad; pen.fillText(edge.circuit, middle.x, middle.y + 23); pen.fillStyle = fill; }
+    if (denied || !["hbone", "waypoint", "tls"].includes(edge.way)) return;
     // A lock: fonts may have none.
     const left = middle.x - pen.measureText(words).width / 2 - 12;
     pen.fillRect(left, middle.y - 9, 8, 6);
@@ -148,9 +156,15 @@ export class Graph {
     pen.beginPath(); pen.arc(x, y, RADIUS, 0, 2 * Math.PI);
     pen.fillStyle = node.namespace ? colour("text") : colour("plain"); pen.fill();
     pen.lineWidth = 2; pen.strokeStyle = colour("ground"); pen.stroke();
+    if (this.ejected.has(node.id)) {
+      pen.beginPath(); pen.arc(x, y, RADIUS + 4, 0, 2 * Math.PI);
+      pen.lineWidth = 2.5; pen.strokeStyle = colour("bad"); pen.stroke();
+    }
     if (!text) return;
     pen.textAlign = "center"; pen.fillStyle = colour("text"); pen.fillText(node.name, x, y + 21);
-    if (node.namespace) { pen.fillStyle = colour("soft"); pen.fillText(node.namespace, x, y + 34); }
+    pen.fillStyle = colour("soft");
+    if (node.namespace) pen.fillText(node.namespace, x, y + 34);
+    if (node.requests) pen.fillText(durations(node.requests), x, y + (node.namespace ? 47 : 34));
   }
 
   #at(event) {

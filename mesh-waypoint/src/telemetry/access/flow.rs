@@ -24,6 +24,7 @@ impl Ended<'_> {
             duration_microseconds: u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX),
             method: Some(noted.method.to_string()),
             path: Some(noted.path.clone()),
+            url: self.url(),
             rule: self.rule.map(|rule| rule.at.to_string()),
             trace_id: context.map(|context: TraceContext| format!("{:032x}", u128::from_be_bytes(context.trace_id))),
         };
@@ -51,6 +52,28 @@ impl Ended<'_> {
             detail: self.token_refused.map(|reason| format!("token refused: {reason}")),
             request: Some(Box::new(request)),
         }
+    }
+
+    /// As who asks about such a request writes it; none where it names no host.
+    fn url(&self) -> Option<String> {
+        let path = Some(self.noted.path.as_str()).filter(|path| path.starts_with('/'))?;
+        Some(match &self.arrival.target {
+            Target::Service(service, port) => format!("http://{}:{port}{path}", service.hostname),
+            Target::Workload(address) => format!("http://{address}{path}"),
+            Target::Gateway(entrance) => {
+                let scheme = if entrance.tls { "https" } else { "http" };
+                let host = host_of(self.noted.authority()?);
+                format!("{scheme}://{host}:{}{path}", entrance.port)
+            }
+        })
+    }
+}
+
+/// An authority without its port.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
     }
 }
 
