@@ -70,7 +70,8 @@ pub(crate) struct ServeArgs {
 
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(EnvFilter::new("info")).init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // What nodes are told is encrypted for each of them, by as many threads as there are cores.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(args))
 }
 

@@ -52,7 +52,7 @@ impl From<&mesh_core::Workload> for Workload {
             name: workload.name.to_string(),
             uid: workload.uid.to_string(),
             node: workload.node.to_string(),
-            addresses: workload.addresses.clone(),
+            addresses: workload.addresses.to_vec(),
             identity: workload.identity.to_string(),
             workload: workload.workload_name.to_string(),
             ready: workload.ready,

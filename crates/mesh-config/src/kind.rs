@@ -58,6 +58,29 @@ impl Kind {
     pub(crate) fn is_namespaced(self) -> bool {
         !matches!(self, Self::Namespace | Self::Node)
     }
+
+    /// Whether a cluster has about as many of them as Pods, so that what each of them takes counts.
+    pub(crate) const fn is_numerous(self) -> bool {
+        matches!(self, Self::ServiceAccount | Self::Pod | Self::Service | Self::EndpointSlice)
+    }
+
+    /// The numerous kind of that group and name, if it is one.
+    pub(crate) fn numerous(group: &str, kind: &str) -> Option<Self> {
+        let known = READ.into_iter().find(|(version, name, _)| *name == kind && group_of(version) == group);
+        known.map(|(.., kind)| kind).filter(|kind| kind.is_numerous())
+    }
+
+    /// Its API group, and its name in that.
+    pub(crate) fn group_and_name(self) -> (&'static str, &'static str) {
+        let known = READ.into_iter().find(|(.., kind)| *kind == self);
+        // A ConfigMap is read as one of two kinds, of which one is listed.
+        known.map_or(("", "ConfigMap"), |(version, name, _)| (group_of(version), name))
+    }
+}
+
+/// The group of an apiVersion; empty for Kubernetes' core.
+fn group_of(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
 const READ: [(&str, &str, Kind); 47] = [

@@ -54,15 +54,15 @@ impl Contents {
     }
 
     /// Takes one object as a cluster's API server tells of it, in the place of `previous`. Nothing else of it counts.
-    pub(crate) fn of_object(previous: &Self, value: Value, source: &Arc<Path>, limits: &Limits) -> Self {
+    pub(crate) fn of_object(previous: &Self, value: Value, source: &Arc<Origin>, limits: &Limits) -> Self {
         let mut parsed = Parsed::default();
-        parsed.add_value(value, Origin::file(Arc::clone(source)), source, limits);
+        parsed.add_value(value, source, limits);
         parsed.keep_last_good(previous);
         parsed.contents
     }
 
     /// Takes the text of one object of that name, where nothing is wrong with it and it can be read at once.
-    pub(crate) fn of_text(name: &ObjectName, text: &str, source: &Arc<Path>) -> Option<Self> {
+    pub(crate) fn of_text(name: &ObjectName, text: &str, source: &Arc<Origin>) -> Option<Self> {
         Some(Self { entries: vec![read_directly(name, text, source)?], findings: Vec::new() })
     }
 
@@ -81,7 +81,7 @@ impl Parsed {
         origin.document = Some(document.index);
         origin.line = Some(document.line);
         match document.value {
-            Ok(value) => self.add_value(value, origin, file, limits),
+            Ok(value) => self.add_value(value, &Arc::new(origin), limits),
             Err(broken) => {
                 origin.object = name_in_text(document.text);
                 if let Some((line, column)) = broken.place {
@@ -98,8 +98,8 @@ impl Parsed {
         }
     }
 
-    fn add_value(&mut self, value: Value, origin: Origin, file: &Arc<Path>, limits: &Limits) {
-        match read(value, origin.clone(), limits) {
+    fn add_value(&mut self, value: Value, origin: &Arc<Origin>, limits: &Limits) {
+        match read(value, origin, limits) {
             Reading::Object(entry) => self.contents.entries.push(*entry),
             Reading::Nothing(finding) => self.contents.findings.extend(finding.map(|f| *f)),
             Reading::Broken(broken) => {
@@ -108,17 +108,16 @@ impl Parsed {
                 self.add_broken(finding, told);
             }
             Reading::List(_) if origin.item.is_some() => {
-                let finding = Finding::new(Code::WrongField, origin, "a list stands in a list");
+                let finding = Finding::new(Code::WrongField, (**origin).clone(), "a list stands in a list");
                 self.contents.findings.push(finding.at("kind"));
             }
             Reading::List(items) => {
                 for (index, item) in items.into_iter().enumerate() {
                     if self.contents.entries.len() >= limits.documents {
-                        return self.stop_at_limit(file, limits);
+                        return self.stop_at_limit(&origin.file, limits);
                     }
-                    let mut origin = origin.clone();
-                    origin.item = Some(index);
-                    self.add_value(item, origin, file, limits);
+                    let of_item = Origin { item: Some(index), ..(**origin).clone() };
+                    self.add_value(item, &Arc::new(of_item), limits);
                 }
             }
         }
@@ -145,26 +144,27 @@ impl Parsed {
         let said: HashSet<&ObjectId> = self.contents.entries.iter().map(|e| &e.id).collect();
         let gone = |entry: &&Entry| !said.contains(&entry.id) && entry.stands_in.is_none();
         let mut kept: Vec<Entry> = previous.entries.iter().filter(gone).cloned().collect();
-        let is_broken = |entry: &Entry| entry.name().is_some_and(|name| self.broken.contains_key(name));
+        let is_broken = |entry: &Entry| self.broken.contains_key(&entry.name());
         if self.unnamed.is_none() {
             kept.retain(is_broken);
         }
         for entry in &mut kept {
             entry.kept = true;
-            let refused = entry.name().and_then(|name| self.broken.get(name)).cloned().flatten();
+            let refused = self.broken.get(&entry.name()).cloned().flatten();
             entry.source = entry.source.take().map(|source| Source { object: source.object.clone(), refused }.into());
         }
         let (named, unnamed): (Vec<_>, Vec<_>) = kept.iter().partition(|entry| is_broken(entry));
         let findings = &mut self.contents.findings;
         for entry in named {
+            let name = entry.name();
             let mut at = findings.iter().map(|finding| &finding.origin);
-            let origin = at.find(|origin| origin.object.as_ref() == entry.name());
-            let origin = origin.unwrap_or(&entry.origin).clone();
+            let origin = at.find(|origin| origin.object.as_ref() == Some(&name));
+            let origin = origin.cloned().unwrap_or_else(|| entry.named_origin());
             let message = "the object is in force as it last was";
             findings.push(Finding::new(Code::LastGood, origin, message));
         }
         if let (Some(origin), false) = (&self.unnamed, unnamed.is_empty()) {
-            let names: Vec<String> = unnamed.iter().filter_map(|e| e.name()).map(ToString::to_string).collect();
+            let names: Vec<String> = unnamed.iter().map(|entry| entry.name().to_string()).collect();
             let shown = names.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
             let more = if names.len() > 3 { " and others" } else { "" };
             let message = format!("{} of the file in force as last read: {shown}{more}", names.len());
@@ -183,7 +183,7 @@ impl Parsed {
                 continue;
             }
             let effect = stand_in.stands_in.as_deref().unwrap_or_default().to_owned();
-            let origin = (*stand_in.origin).clone();
+            let origin = stand_in.named_origin();
             self.contents.findings.push(Finding::new(Code::StrictestStandsIn, origin, effect));
             self.contents.entries.push(stand_in);
         }

@@ -1,16 +1,18 @@
 //! Objects that are told of one by one, as a watch of a cluster's API server tells of them.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
 use serde_json::Value;
 
 use crate::code::Code;
 use crate::config::{Config, Options};
 use crate::directory::{DirectoryError, read_once};
-use crate::finding::{Finding, ObjectName};
+use crate::finding::{Finding, ObjectName, Origin};
+use crate::kind::Kind;
+use crate::kubernetes::Service;
 use crate::last_good::Contents;
 use crate::limits::Limits;
 use crate::object::{Entry, Object};
@@ -22,9 +24,10 @@ const SOURCE: &str = "kubernetes";
 /// The objects in force, and what they mean. Of an object that breaks, the last good version stays in force.
 #[derive(Debug)]
 pub struct LiveObjects {
+    /// What is told of objects, but of those of numerous kinds with which nothing is wrong: the translator has them as they are.
     contents: HashMap<ObjectName, Contents>,
-    /// What stands for a file in findings.
-    source: Arc<Path>,
+    /// Where all of them stand, to findings.
+    place: Arc<Origin>,
     limits: Limits,
     translator: Translator,
 }
@@ -33,27 +36,46 @@ impl LiveObjects {
     /// None yet.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        let source = Path::new(SOURCE).into();
-        Self { contents: HashMap::new(), source, limits: Limits::of(&options), translator: Translator::new(options) }
+        let place = Arc::new(Origin::file(Path::new(SOURCE)));
+        Self { contents: HashMap::new(), place, limits: Limits::of(&options), translator: Translator::new(options) }
     }
 
     /// Takes an object, or a new version of it.
     pub fn apply(&mut self, name: ObjectName, value: Value) {
-        let nothing = Contents::default();
-        let previous = self.contents.get(&name).unwrap_or(&nothing);
-        let contents = Contents::of_object(previous, value, &self.source, &self.limits);
+        let contents = Contents::of_object(&self.said(&name), value, &self.place, &self.limits);
         self.put(name, contents);
     }
 
+    /// What is told of an object now.
+    fn said(&self, name: &ObjectName) -> Cow<'_, Contents> {
+        if let Some(contents) = self.contents.get(name) {
+            return Cow::Borrowed(contents);
+        }
+        let kind = Kind::numerous(&name.group, &name.kind);
+        let entry = kind.and_then(|kind| self.translator.numerous_at(&name.id(kind), &self.place));
+        Cow::Owned(Contents { entries: entry.into_iter().collect(), findings: Vec::new() })
+    }
+
     fn put(&mut self, name: ObjectName, contents: Contents) {
-        let nothing = Contents::default();
-        let previous = self.contents.get(&name).unwrap_or(&nothing);
-        if contents != *previous {
-            self.translator.update(|| source(&name), previous, &contents);
+        let previous = self.said(&name).into_owned();
+        if contents == previous {
+            return;
+        }
+        self.translator.update(|| source(&name), &previous, &contents);
+        if self.is_held(&name, &contents) {
+            self.contents.remove(&name);
+        } else {
             // The same name in texts that others have, too.
-            let known = contents.entries.first().and_then(Entry::name).filter(|known| **known == name).cloned();
+            let known = contents.entries.first().map(Entry::name).filter(|known| *known == name);
             self.contents.insert(known.unwrap_or(name), contents);
         }
+    }
+
+    /// Whether the translator has all that is told of the object.
+    fn is_held(&self, name: &ObjectName, contents: &Contents) -> bool {
+        let [entry] = &contents.entries[..] else { return false };
+        let is_as_told = contents.findings.is_empty() && entry.stands_in.is_none();
+        is_as_told && Arc::ptr_eq(&entry.origin, &self.place) && entry.id.kind.is_numerous() && entry.name() == *name
     }
 
     /// Takes an object as another program serves it: what is in force of it, and after that what it refused, which is refused
@@ -62,7 +84,7 @@ impl LiveObjects {
     /// # Errors
     /// What is served is no JSON; then nothing is taken.
     pub fn take(&mut self, name: &ObjectName, object: &str, refused: Option<&str>) -> Result<(), serde_json::Error> {
-        let at_once = || Contents::of_text(name, object, &self.source);
+        let at_once = || Contents::of_text(name, object, &self.place);
         if let Some(contents) = (refused.is_none() && !self.limits.served).then(at_once).flatten() {
             self.put(name.clone(), contents);
             return Ok(());
@@ -83,17 +105,18 @@ impl LiveObjects {
 
     /// Forgets an object that is gone.
     pub fn remove(&mut self, name: &ObjectName) {
-        if let Some(contents) = self.contents.remove(name) {
-            self.translator.update(|| source(name), &contents, &Contents::default());
-        }
+        let contents = self.said(name).into_owned();
+        self.contents.remove(name);
+        self.translator.update(|| source(name), &contents, &Contents::default());
     }
 
     /// Forgets the objects of a kind that are not among `names`: a whole list of them has been read anew.
     pub fn retain(&mut self, group: &str, kind: &str, names: &HashSet<ObjectName>) {
-        let gone =
-            self.contents.keys().filter(|name| *name.group == *group && *name.kind == *kind && !names.contains(name));
-        for name in gone.cloned().collect::<Vec<_>>() {
-            self.remove(&name);
+        let apart = self.contents.keys().filter(|name| *name.group == *group && *name.kind == *kind).cloned();
+        let numerous = Kind::numerous(group, kind).map(|kind| self.translator.all_numerous_at(kind, &self.place));
+        let all: HashSet<_> = apart.chain(numerous.into_iter().flatten().map(|id| id.name())).collect();
+        for name in all.difference(names) {
+            self.remove(name);
         }
     }
 
@@ -108,7 +131,7 @@ impl LiveObjects {
         self.translator.set_tree_findings(findings);
         for (path, mut contents) in files {
             let is_there = |finding: &Finding| {
-                finding.origin.object.as_ref().is_some_and(|object| self.contents.contains_key(object))
+                finding.origin.object.as_ref().is_some_and(|object| !self.said(object).entries.is_empty())
             };
             contents.findings.retain(|finding| finding.code != Code::StrictestStandsIn || !is_there(finding));
             contents.entries.retain_mut(|entry| self.make_way(entry));
@@ -119,8 +142,9 @@ impl LiveObjects {
 
     /// Forgets the object that a manifest takes the place of. False where it does not.
     fn make_way(&mut self, entry: &mut Entry) -> bool {
-        let Some(name) = entry.name().cloned() else { return true };
-        let there = self.contents.get(&name).and_then(|contents| contents.entries.first());
+        let name = entry.name();
+        let said = self.said(&name);
+        let there = said.entries.first();
         // What is broken does not take the place of what is good, as it does not in a cluster.
         if entry.stands_in.is_some() && there.is_some() {
             return false;
@@ -143,11 +167,10 @@ impl LiveObjects {
 
 /// The API server gives a Service its addresses once, and manifests seldom name them.
 fn keep_addresses(manifest: &mut Arc<Service>, there: &Service) {
-    let named = manifest.spec.as_ref().is_some_and(|spec| spec.cluster_ip.is_some() || spec.cluster_ips.is_some());
-    let (false, Some(given)) = (named, &there.spec) else { return };
-    if let Some(spec) = &mut Arc::make_mut(manifest).spec {
-        spec.cluster_ip.clone_from(&given.cluster_ip);
-        spec.cluster_ips.clone_from(&given.cluster_ips);
+    if manifest.addresses.is_none() {
+        let manifest = Arc::make_mut(manifest);
+        manifest.addresses.clone_from(&there.addresses);
+        manifest.lists_addresses = there.lists_addresses;
     }
 }
 
@@ -203,6 +226,56 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &live.publish()));
         live.remove(&name("Pod", "cart"));
         assert_eq!(live.publish().generation, 2);
+    }
+
+    fn pod(name: &str, address: &str, containers: Value) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": "shop",
+                "uid": format!("u-{name}"),
+                "labels": {"app": "cart"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "cart", "controller": true, "uid": "s"}],
+            },
+            "spec": {"nodeName": "a", "containers": containers},
+            "status": {"podIP": address},
+        })
+    }
+
+    #[test]
+    fn what_there_is_much_of_is_held_once() {
+        let mut live = with_pod();
+        for (number, name) in ["cart-1", "cart-2"].into_iter().enumerate() {
+            let value = pod(name, &format!("10.0.0.{}", number + 5), json!([{"name": "c"}]));
+            live.take(&self::name("Pod", name), &value.to_string(), None).unwrap();
+        }
+        assert!(live.contents.keys().all(|name| *name.kind == *"Namespace"), "{:?}", live.contents.keys());
+        let config = live.publish();
+        let [one, two] = ["cart-1", "cart-2"].map(|name| config.snapshot.workload("shop", name).unwrap());
+        assert!(Arc::ptr_eq(&one.template, &two.template), "{one:?} and {two:?}");
+    }
+
+    #[test]
+    fn a_pod_that_breaks_stays_as_it_was_until_it_is_good_again_or_gone() {
+        let (mut live, cart) = (with_pod(), name("Pod", "cart"));
+        let address = |live: &mut LiveObjects| {
+            let config = live.publish();
+            let found = config.snapshot.workload("shop", "cart").map(|pod| pod.addresses.to_vec());
+            (found, config.findings.iter().filter(|finding| finding.code == Code::LastGood).count())
+        };
+        let at = |text: &str| Some(vec![text.parse().unwrap()]);
+        assert_eq!(address(&mut live), (at("10.0.0.1"), 0));
+        live.apply(cart.clone(), pod("cart", "10.0.0.2", json!("none")));
+        assert_eq!(address(&mut live), (at("10.0.0.1"), 1));
+        assert_eq!(live.findings_of(&cart).len(), 2, "{:?}", live.findings_of(&cart));
+        live.apply(cart.clone(), pod("cart", "10.0.0.3", json!([{"name": "c"}])));
+        assert_eq!(address(&mut live), (at("10.0.0.3"), 0));
+        live.apply(cart.clone(), pod("cart", "10.0.0.4", json!("none")));
+        live.remove(&cart);
+        assert_eq!(address(&mut live), (None, 0));
+        assert!(live.findings_of(&cart).is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Namespace;
 use serde::Deserialize;
 
 use crate::credential::{CaBundle, Secret};
@@ -14,13 +14,14 @@ use crate::istio::{
     RequestAuthentication, ServiceEntry, Telemetry, VirtualService, WorkloadEntry,
 };
 use crate::kind::Kind;
-use crate::kubernetes::{EndpointSlice, Node, Pod};
+use crate::kubernetes::{EndpointSlice, Node, Pod, Service};
 use crate::served::Source;
+use crate::texts;
 
 /// An object and where it stands.
 #[derive(Debug, PartialEq)]
 pub struct Located<T> {
-    /// Where.
+    /// Where. Of numerous kinds it is the place alone, which all objects share that stand there: their key names them.
     pub origin: Arc<Origin>,
     /// What.
     pub object: Arc<T>,
@@ -40,6 +41,14 @@ impl<T> Clone for Located<T> {
     }
 }
 
+impl<T> Located<T> {
+    /// Where the object stands, which is of a numerous kind and has that key.
+    pub(crate) fn origin_of(&self, kind: Kind, key: &Key) -> Origin {
+        let id = ObjectId { kind, key: key.clone() };
+        Origin { object: Some(id.name()), ..(*self.origin).clone() }
+    }
+}
+
 /// The namespace and name of an object.
 pub type Key = (Arc<str>, Arc<str>);
 
@@ -49,6 +58,19 @@ pub(crate) struct ObjectId {
     pub(crate) kind: Kind,
     /// The namespace is empty for kinds of the whole cluster.
     pub(crate) key: Key,
+}
+
+impl ObjectId {
+    /// The name by which findings call it.
+    pub(crate) fn name(&self) -> ObjectName {
+        let ((group, kind), (namespace, name)) = (self.kind.group_and_name(), &self.key);
+        ObjectName {
+            group: texts::text(group),
+            kind: texts::text(kind),
+            namespace: self.kind.is_namespaced().then(|| Arc::clone(namespace)),
+            name: Arc::clone(name),
+        }
+    }
 }
 
 /// An object that says something by being there alone.
@@ -150,6 +172,7 @@ pub(crate) enum Object {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Entry {
     pub(crate) id: ObjectId,
+    /// As [`Located`] has it.
     pub(crate) origin: Arc<Origin>,
     pub(crate) object: Object,
     /// Whether it stays in force although its file no longer says it.
@@ -162,8 +185,13 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// Its name as findings say it.
-    pub(crate) fn name(&self) -> Option<&ObjectName> {
-        self.origin.object.as_ref()
+    pub(crate) fn name(&self) -> ObjectName {
+        self.origin.object.clone().unwrap_or_else(|| self.id.name())
+    }
+
+    /// Where it stands, with its name.
+    pub(crate) fn named_origin(&self) -> Origin {
+        Origin { object: Some(self.name()), ..(*self.origin).clone() }
     }
 }
 
@@ -229,6 +257,37 @@ impl ObjectSet {
         }
     }
 
+    /// The object in force of a numerous kind.
+    pub(crate) fn numerous(&self, id: &ObjectId) -> Option<Entry> {
+        let ObjectId { kind, key } = id;
+        match kind {
+            Kind::ServiceAccount => entry(id, self.service_accounts.get(key)?, Object::ServiceAccount),
+            Kind::Pod => entry(id, self.pods.get(key)?, Object::Pod),
+            Kind::Service => entry(id, self.services.get(key)?, Object::Service),
+            Kind::EndpointSlice => entry(id, self.endpoint_slices.get(key)?, Object::EndpointSlice),
+            _ => None,
+        }
+    }
+
+    /// The keys of a numerous kind's objects that stand there.
+    pub(crate) fn numerous_at(&self, kind: Kind, origin: &Arc<Origin>) -> Vec<Key> {
+        match kind {
+            Kind::ServiceAccount => keys_at(&self.service_accounts, origin),
+            Kind::Pod => keys_at(&self.pods, origin),
+            Kind::Service => keys_at(&self.services, origin),
+            Kind::EndpointSlice => keys_at(&self.endpoint_slices, origin),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Gives numerous kinds no more room than they take: maps that were filled in order are half empty.
+    pub(crate) fn pack(&mut self) {
+        pack(&mut self.service_accounts);
+        pack(&mut self.pods);
+        pack(&mut self.services);
+        pack(&mut self.endpoint_slices);
+    }
+
     /// Takes an object out of force.
     pub(crate) fn take(&mut self, id: &ObjectId) -> Option<Entry> {
         let (id, key) = (id.clone(), id.key.clone());
@@ -287,6 +346,20 @@ fn swap<K: Ord, T>(
         let Located { origin, object: read, kept, source } = old;
         Entry { id, origin, object: object(read), kept, stands_in: None, source }
     })
+}
+
+/// A map that is made of what is in order has full nodes.
+fn pack<K: Ord, V>(map: &mut BTreeMap<K, V>) {
+    *map = std::mem::take(map).into_iter().collect();
+}
+
+fn entry<T>(id: &ObjectId, located: &Located<T>, object: fn(Arc<T>) -> Object) -> Option<Entry> {
+    let Located { origin, object: read, kept, source } = located.clone();
+    Some(Entry { id: id.clone(), origin, object: object(read), kept, stands_in: None, source })
+}
+
+fn keys_at<T>(map: &BTreeMap<Key, Located<T>>, origin: &Arc<Origin>) -> Vec<Key> {
+    map.iter().filter(|(_, located)| Arc::ptr_eq(&located.origin, origin)).map(|(key, _)| key.clone()).collect()
 }
 
 /// File and line.

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::translate::port_number;
 
 /// The ports, and the fields that name none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ProbePorts {
     /// In order and each once.
     pub ports: Box<[u16]>,

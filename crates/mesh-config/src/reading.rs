@@ -1,6 +1,5 @@
 //! A value of a document to a typed object, or to what is wrong with it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node as KubeNode, Pod as KubePod, Secret as KubeSecret, Service as KubeService};
@@ -18,7 +17,7 @@ use crate::istio::{
     ServiceEntry, Telemetry, VirtualService, WorkloadEntry, read_envoy_filter, stand_in,
 };
 use crate::kind::{Kind, Treatment, treatment};
-use crate::kubernetes::{EndpointSlice, Node, Pod, trimmed};
+use crate::kubernetes::{EndpointSlice, Node, Pod, Service, trimmed};
 use crate::limits::Limits;
 use crate::object::{Entry, Object, ObjectId, Presence};
 use crate::own::read_rate_limit_policy;
@@ -54,10 +53,10 @@ impl Reading {
 }
 
 /// Reads one value. `origin` has the place; the object's name is added here.
-pub(crate) fn read(value: Value, origin: Origin, limits: &Limits) -> Reading {
+pub(crate) fn read(value: Value, origin: &Arc<Origin>, limits: &Limits) -> Reading {
     let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
     let (Some(api_version), Some(kind)) = (text("/apiVersion"), text("/kind")) else {
-        return no_header(&value, origin);
+        return no_header(&value, (**origin).clone());
     };
     let treatment = treatment(api_version, kind);
     let name = ObjectName {
@@ -67,9 +66,8 @@ pub(crate) fn read(value: Value, origin: Origin, limits: &Limits) -> Reading {
         name: texts::text(text("/metadata/name").unwrap_or_default()),
     };
     let finding = |code, message: String| {
-        let mut origin = origin.clone();
-        origin.object = (!name.name.is_empty()).then(|| name.clone());
-        Box::new(Finding::new(code, origin, message))
+        let object = (!name.name.is_empty()).then(|| name.clone());
+        Box::new(Finding::new(code, Origin { object, ..(**origin).clone() }, message))
     };
     match treatment {
         Treatment::Ignored => Reading::Nothing(None),
@@ -91,7 +89,7 @@ pub(crate) fn read(value: Value, origin: Origin, limits: &Limits) -> Reading {
             let message = format!("{kind} is known as {}, not {api_version}", known.join(", "));
             Reading::Nothing(Some(finding(Code::UnknownKind, message)))
         }
-        Treatment::List => list(value, origin),
+        Treatment::List => list(value, (**origin).clone()),
         Treatment::Read(_) if name.name.is_empty() => {
             let finding = finding(Code::MissingField, format!("the {kind} has no name"));
             Reading::broken(finding.at("metadata.name"))
@@ -102,7 +100,7 @@ pub(crate) fn read(value: Value, origin: Origin, limits: &Limits) -> Reading {
 
 /// Reads the text of an object of that name, without a value in between. None where it has to be looked at more closely: there are
 /// few of its kind, or it is not as it should be.
-pub(crate) fn read_directly(name: &ObjectName, text: &str, source: &Arc<Path>) -> Option<Entry> {
+pub(crate) fn read_directly(name: &ObjectName, text: &str, source: &Arc<Origin>) -> Option<Entry> {
     let namespace = name.namespace.as_deref()?;
     let is_named = |metadata: &ObjectMeta| {
         (metadata.namespace.as_deref(), metadata.name.as_deref()) == (Some(namespace), Some(&*name.name))
@@ -114,7 +112,7 @@ pub(crate) fn read_directly(name: &ObjectName, text: &str, source: &Arc<Path>) -
         }
         ("", "Service") => {
             let service = serde_json::from_str(text).ok().filter(|read: &KubeService| is_named(&read.metadata))?;
-            (Kind::Service, Object::Service(trimmed::service(service).into()))
+            (Kind::Service, Object::Service(Service::of(&service).into()))
         }
         ("discovery.k8s.io", "EndpointSlice") => {
             let slice = serde_json::from_str(text).ok().filter(|read: &KubeSlice| is_named(&read.metadata))?;
@@ -122,9 +120,7 @@ pub(crate) fn read_directly(name: &ObjectName, text: &str, source: &Arc<Path>) -
         }
         _ => return None,
     };
-    let mut origin = Origin::file(Arc::clone(source));
-    origin.object = Some(name.clone());
-    let (id, origin) = (name.id(kind), Arc::new(origin));
+    let (id, origin) = (name.id(kind), Arc::clone(source));
     Some(Entry { id, origin, object, kept: false, stands_in: None, source: None })
 }
 
@@ -167,9 +163,9 @@ fn list(mut value: Value, origin: Origin) -> Reading {
     Reading::List(items)
 }
 
-fn typed(kind: Kind, value: Value, mut name: ObjectName, mut origin: Origin, limits: &Limits) -> Reading {
+fn typed(kind: Kind, value: Value, mut name: ObjectName, place: &Arc<Origin>, limits: &Limits) -> Reading {
     name.namespace = kind.is_namespaced().then(|| name.namespace.unwrap_or_else(|| texts::text("default")));
-    origin.object = Some(name.clone());
+    let origin = Origin { object: Some(name.clone()), ..(**place).clone() };
     let stand_in = stand_in_for(kind, &value, &name, &origin);
     match object(kind, &value, &name) {
         Ok(object) => {
@@ -178,7 +174,8 @@ fn typed(kind: Kind, value: Value, mut name: ObjectName, mut origin: Origin, lim
                 .then(|| told(kind, &value))
                 .flatten()
                 .map(|object| Source { object, refused: None }.into());
-            let (id, origin) = (name.id(kind), Arc::new(origin));
+            let origin = if kind.is_numerous() { Arc::clone(place) } else { Arc::new(origin) };
+            let id = name.id(kind);
             Reading::Object(Box::new(Entry { id, origin, object, kept: false, stands_in: None, source }))
         }
         Err(flaw) => {
@@ -203,7 +200,7 @@ fn object(kind: Kind, value: &Value, name: &ObjectName) -> Result<Object, Flaw> 
         Kind::Node => Object::Node(Node::of(&decode::<KubeNode>(value)?).into()),
         Kind::ServiceAccount => Object::ServiceAccount(decode::<Presence>(value)?.into()),
         Kind::Pod => Object::Pod(Pod::of(&decode::<KubePod>(value)?, &name.name).into()),
-        Kind::Service => Object::Service(trimmed::service(decode(value)?).into()),
+        Kind::Service => Object::Service(Service::of(&decode::<KubeService>(value)?).into()),
         Kind::EndpointSlice => {
             let namespace = name.namespace.as_deref().unwrap_or_default();
             Object::EndpointSlice(EndpointSlice::of(&decode::<KubeSlice>(value)?, namespace).into())

@@ -1,11 +1,14 @@
-//! Texts that many objects say are kept once: names of namespaces, nodes and accounts, labels.
+//! What many objects say is kept once: names of namespaces, nodes and accounts, labels, and what the Pods of a controller have in
+//! common.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mesh_core::LabelSet;
 use mesh_core::labels::Labels;
+use mesh_core::{LabelSet, Template};
+
+use crate::kubernetes::PodTemplate;
 
 /// What is kept by nobody else is looked for when so much has come since the last time.
 const SWEEP: usize = 10_000;
@@ -17,6 +20,8 @@ static POOL: Mutex<Option<Pool>> = Mutex::new(None);
 struct Pool {
     texts: HashSet<Arc<str>>,
     sets: HashSet<LabelSet>,
+    templates: HashSet<Arc<Template>>,
+    pod_templates: HashSet<Arc<PodTemplate>>,
     /// How large it may grow until it is swept.
     bound: usize,
 }
@@ -33,6 +38,23 @@ pub(crate) fn labels(labels: Option<&Labels>) -> LabelSet {
             labels.into_iter().flatten().map(|(key, value)| (pool.text(key), pool.text(value))).collect();
         shared(&mut pool.sets, pairs.into_iter().collect())
     })
+}
+
+/// The template as one that all workloads share of which it says all.
+pub(crate) fn template(template: Template) -> Arc<Template> {
+    with_pool(|pool| shared_in(&mut pool.templates, template))
+}
+
+/// The template as one that all Pods share of which it says all.
+pub(crate) fn pod_template(template: PodTemplate) -> Arc<PodTemplate> {
+    with_pool(|pool| shared_in(&mut pool.pod_templates, template))
+}
+
+fn shared_in<T: Eq + Hash>(known: &mut HashSet<Arc<T>>, value: T) -> Arc<T> {
+    match known.get(&value) {
+        Some(known) => Arc::clone(known),
+        None => shared(known, Arc::new(value)),
+    }
 }
 
 fn with_pool<T>(take: impl FnOnce(&mut Pool) -> T) -> T {
@@ -62,11 +84,18 @@ impl Pool {
     }
 
     fn sweep_when_large(&mut self) {
-        if self.texts.len() + self.sets.len() < self.bound {
+        if self.len() < self.bound {
             return;
         }
+        // Templates hold sets, and both hold texts.
+        self.templates.retain(|template| Arc::strong_count(template) > 1);
+        self.pod_templates.retain(|template| Arc::strong_count(template) > 1);
         self.sets.retain(LabelSet::is_shared);
         self.texts.retain(|text| Arc::strong_count(text) > 1);
-        self.bound = 2 * (self.texts.len() + self.sets.len()) + SWEEP;
+        self.bound = 2 * self.len() + SWEEP;
+    }
+
+    fn len(&self) -> usize {
+        self.texts.len() + self.sets.len() + self.templates.len() + self.pod_templates.len()
     }
 }

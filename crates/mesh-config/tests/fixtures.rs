@@ -11,7 +11,7 @@ use mesh_core::l7::TrafficRule;
 use mesh_core::l7::gateway::Serves;
 use mesh_core::locality::{LocalitySetting, Placement};
 use mesh_core::policy::{AuthorizationPolicy, Clause, ClientTlsRule, PeerAuthentication, Rule, Selector};
-use mesh_core::{Entry, Policies, Service, Snapshot, Unwatched, Workload};
+use mesh_core::{Entry, Policies, Service, Snapshot, Template, Unwatched, Workload};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
@@ -181,10 +181,11 @@ fn describe_clause(clause: &Clause) -> String {
 }
 
 fn describe_workload(workload: &Workload, text: &mut String) {
-    let Workload { uid, name, namespace, identity, node, addresses, enrolment, ready, .. } = workload;
+    let Workload { uid, name, node, addresses, ready, template, .. } = workload;
+    let Template { namespace, identity, enrolment, .. } = &**template;
     writeln!(text, "workload {namespace}/{name} uid={uid} node={node} {identity}").unwrap();
     writeln!(text, "  {addresses:?} {enrolment:?} ready={ready}").unwrap();
-    let Workload { workload_name, canonical_service, canonical_revision, app, version, .. } = workload;
+    let Template { workload_name, canonical_service, canonical_revision, app, version, .. } = &**template;
     writeln!(text, "  of {workload_name}, {canonical_service}@{canonical_revision}, app={app} version={version}")
         .unwrap();
     if !workload.locality.is_unknown() {

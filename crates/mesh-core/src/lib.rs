@@ -30,7 +30,8 @@ pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub use label_set::LabelSet;
 pub use locality::{Locality, Placement};
 pub use model::{
-    Endpoint, Enrolment, NodeName, OutsideReason, Protocol, Service, ServicePort, Speaks, Workload, WorkloadUid,
+    Endpoint, Enrolment, NodeName, OutsideReason, Protocol, Service, ServicePort, Speaks, Template, Workload,
+    WorkloadUid,
 };
 pub use policy::{Policies, PolicyName};
 pub use provider::{Provider, Providers};

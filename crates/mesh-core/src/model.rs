@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
 use crate::entry::{EndpointTraits, Entry, Resolution};
@@ -52,20 +53,28 @@ pub struct Workload {
     pub uid: WorkloadUid,
     /// The Pod's name.
     pub name: Arc<str>,
-    /// The Pod's namespace.
-    pub namespace: Arc<str>,
-    /// Who it is: its trust domain, namespace and service account.
-    pub identity: SpiffeId,
     /// The node that runs it.
     pub node: NodeName,
     /// Where that is; what is not known is empty.
     pub locality: Arc<Locality>,
     /// Its addresses, of both families; the node's own for a Pod on the host's network.
-    pub addresses: Vec<IpAddr>,
-    /// Whether it is part of the mesh.
-    pub enrolment: Enrolment,
+    pub addresses: Box<[IpAddr]>,
     /// Whether it is ready to serve.
     pub ready: bool,
+    /// What others of its controller have in common with it; its fields are read as if they were the workload's own.
+    pub template: Arc<Template>,
+}
+
+/// What the Pods of one controller have in common, as a rule: of a hundred replicas it is held once. A Pod that differs in
+/// any of it has one of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Template {
+    /// The Pod's namespace.
+    pub namespace: Arc<str>,
+    /// Who it is: its trust domain, namespace and service account.
+    pub identity: SpiffeId,
+    /// Whether it is part of the mesh.
+    pub enrolment: Enrolment,
     /// The ports at which kubelet knocks: its probes' and lifecycle hooks', in order.
     pub probe_ports: Vec<u16>,
     /// The ports at which nodes do not look for requests.
@@ -82,6 +91,14 @@ pub struct Workload {
     pub app: Arc<str>,
     /// The `version` label, or the canonical revision.
     pub version: Arc<str>,
+}
+
+impl Deref for Workload {
+    type Target = Template;
+
+    fn deref(&self) -> &Template {
+        &self.template
+    }
 }
 
 impl Workload {

@@ -8,7 +8,7 @@ use crate::labels::Lookup;
 pub const NO_REQUEST_METRICS: &str = "mesh.dev/no-request-metrics";
 
 /// Ports of a workload at which nodes do not look for requests in what they carry.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum Unwatched {
     /// None of them.
     #[default]

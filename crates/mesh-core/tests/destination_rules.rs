@@ -20,12 +20,12 @@ fn socket(text: &str) -> SocketAddr {
 
 /// A pod whose only label is its app.
 fn pod(namespace: &str, app: &str, enrolment: Enrolment, address: &str) -> Arc<Workload> {
-    Arc::new(Workload {
-        uid: format!("{namespace}-{app}").into(),
-        labels: LabelSet::from_iter([("app", app)]),
-        enrolment,
-        ..workload::workload(namespace, app, &[address])
-    })
+    let uid = format!("{namespace}-{app}").into();
+    let one = workload::workload(namespace, app, &[address]);
+    Arc::new(workload::altered(Workload { uid, ..one }, |template| {
+        template.labels = LabelSet::from_iter([("app", app)]);
+        template.enrolment = enrolment;
+    }))
 }
 
 /// A rule for [`HOST`] that every client is told of.

@@ -29,16 +29,17 @@ const PODS: [(&str, &str, &str); 6] = [
 ];
 
 fn pod(name: &str, node: &str, locality: &str, index: usize) -> Workload {
-    Workload {
-        node: node.into(),
-        locality: Arc::new(Locality::parse(locality)),
-        labels: LabelSet::from_iter([("tier", if name == "us" { "gold" } else { "tin" })]),
-        ..workload::workload("shop", name, &[&format!("10.0.0.{index}")])
-    }
+    let one = workload::workload("shop", name, &[&format!("10.0.0.{index}")]);
+    let one = Workload { node: node.into(), locality: Arc::new(Locality::parse(locality)), ..one };
+    of_tier(one, if name == "us" { "gold" } else { "tin" })
+}
+
+fn of_tier(one: Workload, tier: &str) -> Workload {
+    workload::altered(one, |template| template.labels = LabelSet::from_iter([("tier", tier)]))
 }
 
 fn client(locality: &str) -> Workload {
-    Workload { labels: LabelSet::from_iter([("tier", "gold")]), ..pod("client", "a1", locality, 200) }
+    of_tier(pod("client", "a1", locality, 200), "gold")
 }
 
 struct World {

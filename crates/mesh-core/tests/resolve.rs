@@ -26,7 +26,8 @@ fn identity(account: &str) -> SpiffeId {
 }
 
 fn workload(name: &str, enrolment: Enrolment, addresses: &[&str]) -> Arc<Workload> {
-    Arc::new(Workload { enrolment, ..workload::workload("shop", name, addresses) })
+    let one = workload::workload("shop", name, addresses);
+    Arc::new(workload::altered(one, |template| template.enrolment = enrolment))
 }
 
 fn endpoint(address: &str, workload: Option<&Arc<Workload>>) -> Endpoint {

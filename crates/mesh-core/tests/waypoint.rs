@@ -27,13 +27,12 @@ fn socket(text: &str) -> SocketAddr {
 fn replica(number: usize) -> Arc<Workload> {
     let address = format!("10.0.1.{number}");
     let one = workload::workload("shop", "waypoint", &[&address]);
-    Arc::new(Workload {
-        uid: format!("waypoint-{number}").into(),
-        name: format!("waypoint-{number}").into(),
-        enrolment: Enrolment::Outside(OutsideReason::OptedOut),
-        labels: LabelSet::from_iter([(GATEWAY_NAME, "waypoint")]),
-        ..one
-    })
+    let name = format!("waypoint-{number}");
+    let one = Workload { uid: name.clone().into(), name: name.into(), ..one };
+    Arc::new(workload::altered(one, |template| {
+        template.enrolment = Enrolment::Outside(OutsideReason::OptedOut);
+        template.labels = LabelSet::from_iter([(GATEWAY_NAME, "waypoint")]);
+    }))
 }
 
 fn service(name: &str, vip: &str, port: u16, endpoints: &[(&str, &Arc<Workload>)]) -> Service {

@@ -19,12 +19,9 @@ fn socket(text: &str) -> SocketAddr {
 
 /// A pod `NAMESPACE/OWNER-NUMBER`.
 fn pod(namespace: &str, owner: &str, number: usize, enrolment: Enrolment, addresses: &[&str]) -> Arc<Workload> {
-    Arc::new(Workload {
-        uid: format!("{namespace}-{owner}-{number}").into(),
-        name: format!("{owner}-{number}").into(),
-        enrolment,
-        ..workload::workload(namespace, owner, addresses)
-    })
+    let (uid, name) = (format!("{namespace}-{owner}-{number}").into(), format!("{owner}-{number}").into());
+    let one = Workload { uid, name, ..workload::workload(namespace, owner, addresses) };
+    Arc::new(workload::altered(one, |template| template.enrolment = enrolment))
 }
 
 const OUTSIDE: Enrolment = Enrolment::Outside(OutsideReason::NotLabelled);
@@ -184,7 +181,7 @@ fn is_what_is_decided(cluster: &Snapshot, client: &Client, way: &Way) {
     };
     let Some(decision) = &way.decision else { return };
     let workload = way.workload.as_deref().unwrap();
-    let own = client.workload.as_ref().map_or(vec![client.address], |workload| workload.addresses.clone());
+    let own = client.workload.as_ref().map_or(vec![client.address], |workload| workload.addresses.to_vec());
     let from = own.into_iter().find(|ip| ip.is_ipv4() == way.endpoint.is_ipv4()).unwrap_or(client.address);
     let facts = Facts { peer, client: from, forwarded: None, destination: way.endpoint };
     assert_eq!(decision.authorization, authorize(cluster, workload, &facts), "{client:?} {way:?}");

@@ -43,7 +43,8 @@ impl Gatekeeper for Anybody {
 
 /// Writes the cluster, tells the nodes of it, and changes a policy.
 pub(crate) fn run(args: &DistributionArgs) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // As mesh-control has it.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(measure(args))
 }
 

@@ -4,11 +4,13 @@ mod address;
 mod endpoint_slice;
 mod node;
 mod pod;
+mod service;
 pub(crate) mod trimmed;
 
 pub use address::Address;
 pub(crate) use endpoint_slice::SERVICE_NAME;
 pub use endpoint_slice::{EndpointSlice, SlicePort};
 pub use node::Node;
-pub use pod::Pod;
-pub(crate) use trimmed::TRAFFIC_DISTRIBUTION;
+pub use pod::{Pod, PodTemplate};
+pub use service::Service;
+pub(crate) use service::TRAFFIC_DISTRIBUTION;

@@ -1,5 +1,6 @@
 //! A Pod.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod as KubePod, PodStatus};
@@ -17,14 +18,8 @@ use crate::texts;
 pub struct Pod {
     /// `metadata.uid`, as it is written.
     pub uid: Arc<str>,
-    /// Its labels.
-    pub labels: LabelSet,
     /// The node that runs it; empty for none.
     pub node: Arc<str>,
-    /// The service account.
-    pub account: Arc<str>,
-    /// The name of the Deployment, StatefulSet and so on; its own without an owner.
-    pub workload_name: Arc<str>,
     /// Its addresses.
     pub addresses: Box<[Address]>,
     /// Whether these are `status.podIPs`, and not `status.podIP`.
@@ -35,10 +30,31 @@ pub struct Pod {
     pub ended: bool,
     /// Whether it is ready to serve.
     pub ready: bool,
+    /// What it has of its template, which other Pods share; read as if it were its own.
+    pub template: Arc<PodTemplate>,
+}
+
+/// What a controller gives all of its Pods.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PodTemplate {
+    /// The labels.
+    pub labels: LabelSet,
+    /// The service account.
+    pub account: Arc<str>,
+    /// The name of the Deployment, StatefulSet and so on; the Pod's own without an owner.
+    pub workload_name: Arc<str>,
     /// Where kubelet knocks; boxed, since few Pods have more than a port or two.
     pub probes: Option<Box<ProbePorts>>,
     /// How its proxy is set up, where its annotation says something of that; or why that cannot be read.
     pub proxy_config: Option<Box<Result<TopologyPart, String>>>,
+}
+
+impl Deref for Pod {
+    type Target = PodTemplate;
+
+    fn deref(&self) -> &PodTemplate {
+        &self.template
+    }
 }
 
 impl Pod {
@@ -52,19 +68,22 @@ impl Pod {
         let (no_labels, own_labels) = (Labels::new(), pod.metadata.labels.as_ref());
         let account = spec.and_then(|spec| spec.service_account_name.as_deref()).filter(|name| !name.is_empty());
         let probes = spec.map(ProbePorts::of).filter(|probes| *probes != ProbePorts::default());
-        Self {
-            uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
+        let template = texts::pod_template(PodTemplate {
             labels: texts::labels(own_labels),
-            node: texts::text(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()),
             account: texts::text(account.unwrap_or("default")),
             workload_name: texts::text(labels::workload_name(controller(pod), own_labels.unwrap_or(&no_labels), name)),
+            probes: probes.map(Box::new),
+            proxy_config: proxy_config(pod).map(Box::new),
+        });
+        Self {
+            uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
+            node: texts::text(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()),
             addresses: given.into_iter().map(Address::read).collect(),
             lists_addresses,
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             ready: is_ready(status),
-            probes: probes.map(Box::new),
-            proxy_config: proxy_config(pod).map(Box::new),
+            template,
         }
     }
 

@@ -1,11 +1,13 @@
 //! Which of several definitions of one object is in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::finding_set::{FindingSet, Owner};
 use crate::code::Code;
 use crate::finding::{Finding, Origin};
+use crate::kind::Kind;
 use crate::object::{Entry, ObjectId, ObjectSet, place};
 
 /// The objects in force, and what else claims their names.
@@ -32,6 +34,23 @@ fn rank(entry: &Entry) -> Rank<'_> {
 }
 
 impl Definitions {
+    /// The definition that stands there of an object of a numerous kind, in force or not.
+    pub(super) fn numerous_at(&self, id: &ObjectId, origin: &Arc<Origin>) -> Option<Entry> {
+        let stands_there = |entry: &Entry| Arc::ptr_eq(&entry.origin, origin);
+        match self.contested.get(id) {
+            Some(all) => all.iter().find(|entry| stands_there(entry)).cloned(),
+            None => self.objects.numerous(id).filter(stands_there),
+        }
+    }
+
+    /// The objects of a numerous kind of which a definition stands there, in force or not.
+    pub(super) fn all_numerous_at(&self, kind: Kind, origin: &Arc<Origin>) -> Vec<ObjectId> {
+        let of_kind = self.objects.numerous_at(kind, origin).into_iter().map(|key| ObjectId { kind, key });
+        let contested = self.contested.keys().filter(|id| id.kind == kind).cloned();
+        let all: BTreeSet<_> = of_kind.chain(contested).collect();
+        all.into_iter().filter(|id| self.numerous_at(id, origin).is_some()).collect()
+    }
+
     pub(super) fn add(&mut self, entry: &Entry, findings: &mut FindingSet) -> Step {
         let before = self.objects.take(&entry.id);
         let now = match self.contested.get_mut(&entry.id) {
@@ -66,7 +85,7 @@ impl Definitions {
         // Where a kept one stands elsewhere by now, that is the newer word.
         let others = all.iter().skip(1).filter(|entry| !entry.kept);
         let message = format!("the first definition is at {}", place(&first.origin));
-        let told = others.map(|other| Finding::new(Code::DefinedTwice, (*other.origin).clone(), message.clone()));
+        let told = others.map(|other| Finding::new(Code::DefinedTwice, other.named_origin(), message.clone()));
         findings.set(Owner::Twice(id.clone()), told.collect());
         if all.len() > 1 {
             self.contested.insert(id.clone(), all);

@@ -8,25 +8,29 @@ use mesh_core::{Endpoint, EndpointTraits, Protocol, Snapshot, Workload};
 use super::{port_number, protocol};
 use crate::code::Code;
 use crate::finding::{Finding, Origin};
+use crate::kind::Kind;
 use crate::kubernetes::{EndpointSlice, SERVICE_NAME, SlicePort as GivenPort};
 use crate::object::{Key, Located};
 
+/// A slice by its name.
+pub(super) type Slice = (Key, Located<EndpointSlice>);
+
 /// Ready endpoints of a Service, by its slices' ports.
 #[derive(Debug, Default)]
-pub(super) struct Endpoints(Vec<SlicePort>);
+pub(super) struct Endpoints<'a>(Vec<SlicePort<'a>>);
 
 /// One port of one slice, with what is ready behind it.
 #[derive(Debug)]
-struct SlicePort {
+struct SlicePort<'a> {
     name: Arc<str>,
     protocol: Protocol,
     endpoints: Vec<Endpoint>,
-    origin: Arc<Origin>,
+    slice: &'a Slice,
     field: String,
     taken: bool,
 }
 
-impl Endpoints {
+impl<'a> Endpoints<'a> {
     /// The ready endpoints of a port, by address, each once.
     pub(super) fn take(&mut self, port: &str, protocol: Protocol) -> Vec<Endpoint> {
         let mut endpoints = Vec::new();
@@ -46,7 +50,7 @@ impl Endpoints {
     pub(super) fn report_unmatched(&self, (namespace, name): &Key, findings: &mut Vec<Finding>) {
         for port in self.0.iter().filter(|port| !port.taken) {
             let message = format!("{namespace}/{name} has no {} port named {:?}", port.protocol, port.name);
-            let finding = Finding::new(Code::NoSuchServicePort, Origin::clone(&port.origin), message);
+            let finding = Finding::new(Code::NoSuchServicePort, origin_of(port.slice), message);
             findings.push(finding.at(port.field.clone()));
         }
     }
@@ -54,7 +58,7 @@ impl Endpoints {
     /// Collects the endpoints of a Service's slices, which come in the order of their names.
     pub(super) fn of(
         (namespace, _): &Key,
-        slices: &[Located<EndpointSlice>],
+        slices: &'a [Slice],
         snapshot: &Snapshot,
         findings: &mut Vec<Finding>,
     ) -> Self {
@@ -63,12 +67,12 @@ impl Endpoints {
             let Some(ready) = ready_addresses(namespace, slice, snapshot, findings) else {
                 continue;
             };
-            for (index, port) in slice.object.ports.iter().enumerate() {
+            for (index, port) in slice.1.object.ports.iter().enumerate() {
                 let field = format!("ports[{index}]");
                 match slice_port(port, &ready, slice, field.clone()) {
                     Ok(port) => endpoints.push(port),
                     Err((sub, message)) => {
-                        let finding = Finding::new(Code::BadPort, Origin::clone(&slice.origin), message);
+                        let finding = Finding::new(Code::BadPort, origin_of(slice), message);
                         findings.push(finding.at(format!("{field}.{sub}")));
                     }
                 }
@@ -79,19 +83,19 @@ impl Endpoints {
 }
 
 /// Says of slices that no Service has them; those of an empty name name none.
-pub(super) fn report_without_service(
-    (namespace, name): &Key,
-    slices: &[Located<EndpointSlice>],
-    findings: &mut Vec<Finding>,
-) {
+pub(super) fn report_without_service((namespace, name): &Key, slices: &[Slice], findings: &mut Vec<Finding>) {
     for slice in slices {
         let (code, message) = match &**name {
             "" => (Code::SliceWithoutService, "its endpoints are not used".to_owned()),
             name => (Code::NoService, format!("{namespace}/{name} does not exist")),
         };
-        let finding = Finding::new(code, Origin::clone(&slice.origin), message);
+        let finding = Finding::new(code, origin_of(slice), message);
         findings.push(finding.at(format!("metadata.labels[{SERVICE_NAME:?}]")));
     }
+}
+
+fn origin_of((key, slice): &Slice) -> Origin {
+    slice.origin_of(Kind::EndpointSlice, key)
 }
 
 type Ready = (IpAddr, Option<Arc<Workload>>, Option<Arc<EndpointTraits>>);
@@ -99,23 +103,24 @@ type Ready = (IpAddr, Option<Arc<Workload>>, Option<Arc<EndpointTraits>>);
 /// The addresses that are ready; none when the slice's type of address is not supported.
 fn ready_addresses(
     namespace: &str,
-    slice: &Located<EndpointSlice>,
+    slice: &Slice,
     snapshot: &Snapshot,
     findings: &mut Vec<Finding>,
 ) -> Option<Vec<Ready>> {
-    let kind = &slice.object.address_type;
+    let read = &slice.1.object;
+    let kind = &read.address_type;
     let ipv6 = match &**kind {
         "IPv4" => false,
         "IPv6" => true,
         other => {
             let message = format!("{other:?} is not carried; the slice's endpoints are not used");
-            let finding = Finding::new(Code::AddressTypeNotSupported, Origin::clone(&slice.origin), message);
+            let finding = Finding::new(Code::AddressTypeNotSupported, origin_of(slice), message);
             findings.push(finding.at("addressType"));
             return None;
         }
     };
-    let mut ready = Vec::with_capacity(slice.object.endpoints.len());
-    for endpoint in &slice.object.endpoints {
+    let mut ready = Vec::with_capacity(read.endpoints.len());
+    for endpoint in &read.endpoints {
         let address = endpoint.address.unicast().and_then(|address| {
             let fits = address.is_ipv6() == ipv6;
             fits.then_some(address).ok_or_else(|| format!("{} is not of type {kind}", endpoint.address))
@@ -127,7 +132,7 @@ fn ready_addresses(
             }
             Ok(_) => {}
             Err(message) => {
-                let finding = Finding::new(Code::BadEndpointAddress, Origin::clone(&slice.origin), message);
+                let finding = Finding::new(Code::BadEndpointAddress, origin_of(slice), message);
                 let (index, position) = endpoint.at;
                 findings.push(finding.at(format!("endpoints[{index}].addresses[{position}]")));
             }
@@ -148,24 +153,17 @@ fn workload<'a>(
     named.or_else(|| snapshot.workload_by_address(address))
 }
 
-fn slice_port(
+fn slice_port<'a>(
     port: &GivenPort,
     ready: &[Ready],
-    slice: &Located<EndpointSlice>,
+    slice: &'a Slice,
     field: String,
-) -> Result<SlicePort, (&'static str, String)> {
+) -> Result<SlicePort<'a>, (&'static str, String)> {
     let number = port_number(port.port).map_err(|message| ("port", message))?;
     let protocol = protocol(port.protocol.as_deref()).map_err(|message| ("protocol", message))?;
     let endpoints = ready.iter().map(|(address, workload, traits)| Endpoint {
         traits: traits.clone(),
         ..Endpoint::new(SocketAddr::new(*address, number), workload.clone())
     });
-    Ok(SlicePort {
-        name: Arc::clone(&port.name),
-        protocol,
-        endpoints: endpoints.collect(),
-        origin: Arc::clone(&slice.origin),
-        field,
-        taken: false,
-    })
+    Ok(SlicePort { name: Arc::clone(&port.name), protocol, endpoints: endpoints.collect(), slice, field, taken: false })
 }

@@ -32,12 +32,15 @@ impl Translator {
         if !policies && !l7 {
             return;
         }
-        let services: Vec<Arc<Service>> = self.snapshot.services().cloned().collect();
+        // Where nothing names a Service or a Pod, all of a large cluster's need not be looked at for a policy's change.
+        let is_used = self.names_anybody();
+        let services: Vec<Arc<Service>> = self.snapshot.services().filter(|_| is_used).cloned().collect();
         if policies {
             changes.policies = self.settle_policies(&services);
         }
         if l7 {
-            changes.l7 = self.settle_l7(&services);
+            let workloads: Vec<Arc<Workload>> = self.snapshot.workloads().filter(|_| is_used).cloned().collect();
+            changes.l7 = self.settle_l7(&services, &workloads);
         }
     }
 
@@ -86,22 +89,22 @@ impl Translator {
         changed
     }
 
-    fn settle_l7(&mut self, services: &[Arc<Service>]) -> bool {
-        let workloads: Vec<Arc<Workload>> = self.snapshot.workloads().cloned().collect();
+    fn settle_l7(&mut self, services: &[Arc<Service>], workloads: &[Arc<Workload>]) -> bool {
         let mut findings = Vec::new();
         let (objects, policies) = (&self.definitions.objects, self.snapshot.policies());
-        let l7 = waypoints::waypoints(objects, &self.options, &workloads, services, &mut findings);
+        let by = (objects, &self.options);
+        let l7 = waypoints::waypoints(by, self.anybody_asks(), workloads, services, &mut findings);
         waypoints::report_missing(objects, services, policies, &l7, &mut findings);
         authorizers::report_missing(objects, self.snapshot.providers(), &mut findings);
-        let l7 = guards::guards(l7, policies, services, &workloads);
+        let l7 = guards::guards(l7, policies, services, workloads);
         let (routes, at_gateways) =
             virtual_services::routes(objects, &self.options, services, policies, &l7, &mut findings);
         let (attached, at_listeners, of_routes) =
             attached_routes::routes(objects, services, &l7, &routes, &mut findings);
-        let by = (&self.options, &*workloads);
+        let by = (&self.options, workloads);
         let mut gateways = gateways::gateways(objects, by, at_listeners, at_gateways, &mut findings);
         conflicts::report_weights(objects, &mut findings);
-        conflicts::report_listeners(objects, &gateways.all, &workloads, &mut findings);
+        conflicts::report_listeners(objects, &gateways.all, workloads, &mut findings);
         conflicts::report_shadows(objects, &gateways.all, &mut findings);
         let of_services = (services, &l7);
         let tls = backend_tls::policies(objects, &self.options, of_services, &mut gateways.named, &mut findings);
@@ -117,14 +120,44 @@ impl Translator {
             }
         }
         let l7 = l7.with_routes(routes.into_iter().chain(attached).collect()).with_gateways(gateways.all);
-        let l7 = l7.with_topologies(gateways::topologies(objects, &mut findings));
-        targets::report_idle(objects, policies, services, &workloads, &l7, &mut findings);
+        let l7 = l7.with_topologies(gateways::topologies(objects, &self.topologies, &mut findings));
+        targets::report_idle(objects, policies, services, workloads, &l7, &mut findings);
         self.findings.set(Owner::L7, findings);
         let changed = l7 != *self.snapshot.l7();
         if changed {
             self.snapshot.set_l7(l7);
         }
         changed
+    }
+
+    /// Whether an object names a waypoint, or none.
+    fn anybody_asks(&self) -> bool {
+        let objects = &self.definitions.objects;
+        self.asking > 0
+            || objects.namespaces.values().any(|located| asks(located.object.metadata.labels.as_ref()))
+            || objects.service_entries.values().any(|located| asks(Some(&located.object.labels)))
+    }
+
+    /// Whether there is an object of the groups that names Services or Pods, or is about some of them. A policy with a selector is
+    /// not: whom it selects is asked when a connection is made.
+    fn names_anybody(&self) -> bool {
+        let objects = &self.definitions.objects;
+        let attached = || objects.authorization_policies.values().any(|located| !located.object.targets.is_empty());
+        !objects.destination_rules.is_empty()
+            || !objects.backend_tls_policies.is_empty()
+            || !objects.gateways.is_empty()
+            || !objects.istio_gateways.is_empty()
+            || !objects.virtual_services.is_empty()
+            || !objects.http_routes.is_empty()
+            || !objects.grpc_routes.is_empty()
+            || !objects.tls_routes.is_empty()
+            || !objects.tcp_routes.is_empty()
+            || !objects.service_entries.is_empty()
+            || !objects.request_authentications.is_empty()
+            || !objects.rate_limit_policies.is_empty()
+            || !objects.envoy_filters.is_empty()
+            || self.anybody_asks()
+            || attached()
     }
 
     /// Whether Pods and Services that changed are the application layer's business: routes name ports and subsets, guards are
@@ -135,7 +168,6 @@ impl Translator {
             + objects.http_routes.len()
             + objects.grpc_routes.len()
             + objects.istio_gateways.len();
-        let asks = |labels: Option<&Labels>| labels.is_some_and(|labels| labels.contains_key(USE_WAYPOINT));
         let used = routes > 0
             || !objects.gateways.is_empty()
             || !objects.backend_tls_policies.is_empty()
@@ -145,4 +177,8 @@ impl Translator {
         used && !(changes.workloads.is_empty() && changes.services.is_empty())
             || both.any(|workload| workload.labels.get(USE_WAYPOINT).is_some())
     }
+}
+
+fn asks(labels: Option<&Labels>) -> bool {
+    labels.is_some_and(|labels| labels.contains_key(USE_WAYPOINT))
 }

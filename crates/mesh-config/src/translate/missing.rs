@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::finding_set::{FindingSet, Owner};
 use crate::code::Code;
 use crate::finding::Finding;
+use crate::kind::Kind;
 use crate::object::{Key, ObjectSet};
 
 /// Something absent: the code that tells of it, and its name.
@@ -41,7 +42,8 @@ impl Missing {
     /// Says what is absent now.
     pub(super) fn tell(&mut self, objects: &ObjectSet, findings: &mut FindingSet) {
         for absent in std::mem::take(&mut self.touched) {
-            let first = self.by.get(&absent).and_then(BTreeSet::first).and_then(|pod| objects.pods.get(pod));
+            let first = self.by.get(&absent).and_then(BTreeSet::first);
+            let first = first.and_then(|key| Some(objects.pods.get(key)?.origin_of(Kind::Pod, key)));
             let (code, name) = absent;
             let field = match code {
                 Code::NoNode => "spec.nodeName",
@@ -49,7 +51,7 @@ impl Missing {
                 _ => "metadata.namespace",
             };
             let finding = |origin| Finding::new(code, origin, format!("{name} does not exist")).at(field);
-            let told = first.map(|pod| finding((*pod.origin).clone()));
+            let told = first.map(finding);
             findings.set(Owner::Missing(code, Arc::clone(&name)), told.into_iter().collect());
         }
     }

@@ -37,15 +37,16 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mesh_core::labels::USE_WAYPOINT;
 use mesh_core::ordered::Ordered;
 use mesh_core::{Protocol, Snapshot, SpiffeId, WorkloadUid};
 
 use crate::config::{Config, NamedObjects, Options};
-use crate::finding::Finding;
+use crate::finding::{Finding, Origin};
 use crate::kind::Kind;
 use crate::kubernetes::Pod;
 use crate::last_good::Contents;
-use crate::object::{Entry, Key, Located, Object, ObjectSet};
+use crate::object::{Entry, Key, Located, Object, ObjectId, ObjectSet};
 use crate::served::Served;
 use crate::status::Statuses;
 use changes::Before;
@@ -72,6 +73,10 @@ pub(crate) struct Translator {
     /// The hosts of ServiceEntries that are in the snapshot, as Services.
     entries: BTreeSet<Key>,
     dirty: Dirty,
+    /// How many Pods and Services name a waypoint.
+    asking: usize,
+    /// Pods that say what stands before them.
+    topologies: BTreeSet<Key>,
     before: Before,
     statuses: Arc<Statuses>,
     named: Arc<NamedObjects>,
@@ -105,6 +110,16 @@ impl Translator {
     #[cfg(test)]
     pub(crate) const fn objects(&self) -> &ObjectSet {
         &self.definitions.objects
+    }
+
+    /// What a source says that stands there of an object of a numerous kind, where nothing is wrong with it.
+    pub(crate) fn numerous_at(&self, id: &ObjectId, origin: &Arc<Origin>) -> Option<Entry> {
+        self.definitions.numerous_at(id, origin)
+    }
+
+    /// The objects of a numerous kind that a source speaks of that stands there.
+    pub(crate) fn all_numerous_at(&self, kind: Kind, origin: &Arc<Origin>) -> Vec<ObjectId> {
+        self.definitions.all_numerous_at(kind, origin)
     }
 
     /// What is in force.
@@ -154,11 +169,12 @@ impl Translator {
         match entry.id.kind {
             Kind::Pod => {
                 self.dirty.pods.insert(key.clone());
-                // What stands before a gateway is nothing that a workload has.
-                self.dirty.l7 |= [before, now].into_iter().flatten().any(says_topology);
+                self.count_asking(before, now);
+                self.take_topology(key, before, now);
             }
             Kind::Service => {
                 self.dirty.services.insert(key.clone());
+                self.count_asking(before, now);
                 self.dirty.l7 = true;
             }
             Kind::EndpointSlice => self.take_slice(key, before, now),
@@ -200,12 +216,28 @@ impl Translator {
         }
     }
 
+    fn count_asking(&mut self, before: Option<&Entry>, now: Option<&Entry>) {
+        self.asking += usize::from(now.is_some_and(asks_for_waypoint));
+        self.asking -= usize::from(before.is_some_and(asks_for_waypoint));
+    }
+
+    /// What stands before a gateway is nothing that a workload has.
+    fn take_topology(&mut self, key: &Key, before: Option<&Entry>, now: Option<&Entry>) {
+        let says = now.is_some_and(says_topology);
+        self.dirty.l7 |= says || before.is_some_and(says_topology);
+        if says {
+            self.topologies.insert(key.clone());
+        } else {
+            self.topologies.remove(key);
+        }
+    }
+
     /// Has others told of what is in force now of an object.
     fn serve(&mut self, entry: &Entry, now: Option<&Entry>) {
-        let Some(name) = entry.name() else { return };
+        let name = entry.name();
         self.dirty.served = true;
         match now.and_then(|now| now.source.clone()) {
-            Some(source) => self.served.insert(Arc::new(Served::new(name, source))),
+            Some(source) => self.served.insert(Arc::new(Served::new(&name, source))),
             None => drop(self.served.remove(("", &name.path()))),
         }
     }
@@ -228,7 +260,7 @@ impl Translator {
         if let Some(namespace) = objects.namespaces.get(name)
             && let Some(labels) = &namespace.object.metadata.labels
         {
-            pods::check_labels(&namespace.origin, labels, &mut findings);
+            pods::check_labels(|| (*namespace.origin).clone(), labels, &mut findings);
         }
         self.findings.set(Owner::Namespace(Arc::clone(name)), findings);
         self.dirty.pods.extend(pods_in(objects, name).map(|(key, _)| key.clone()));
@@ -254,7 +286,12 @@ impl Translator {
         let findings = self.findings.all();
         let served = std::mem::take(&mut self.dirty.served);
         let generation = match &self.current {
-            None => 1,
+            None => {
+                // All that there was to read has been.
+                self.definitions.objects.pack();
+                self.slices.pack();
+                1
+            }
             Some(now)
                 if changes.is_empty()
                     && !served
@@ -301,6 +338,16 @@ impl Translator {
 /// Whether it is a Pod that says what stands before it.
 fn says_topology(entry: &Entry) -> bool {
     matches!(&entry.object, Object::Pod(pod) if pod.proxy_config.is_some())
+}
+
+/// Whether it is a Pod or a Service that names a waypoint, or none.
+fn asks_for_waypoint(entry: &Entry) -> bool {
+    let labels = match &entry.object {
+        Object::Pod(pod) => &pod.labels,
+        Object::Service(service) => &service.labels,
+        _ => return false,
+    };
+    labels.get(USE_WAYPOINT).is_some()
 }
 
 /// What tells an entry from others of its source.

@@ -1,21 +1,15 @@
 //! What a Service says of where its clients are led.
 
-use k8s_openapi::api::core::v1::ServiceSpec;
 use mesh_core::locality::Nearest;
 use mesh_core::{Placement, ServicePort};
 
 use super::services::Report;
 use crate::code::Code;
-use crate::kubernetes::TRAFFIC_DISTRIBUTION;
+use crate::kubernetes::{Service as GivenService, TRAFFIC_DISTRIBUTION};
 
 /// Reads `internalTrafficPolicy` and `trafficDistribution`; Istio's annotation comes before the field.
-pub(super) fn placement(
-    spec: &ServiceSpec,
-    annotated: Option<&str>,
-    ports: &[ServicePort],
-    report: &mut Report<'_>,
-) -> Placement {
-    let node_only = match spec.internal_traffic_policy.as_deref() {
+pub(super) fn placement(given: &GivenService, ports: &[ServicePort], report: &mut Report<'_>) -> Placement {
+    let node_only = match given.internal_traffic_policy.as_deref() {
         None | Some("" | "Cluster") => false,
         Some("Local") => true,
         Some(other) => {
@@ -24,8 +18,11 @@ pub(super) fn placement(
             false
         }
     };
-    let of_annotation = annotated.map(|text| (text, format!("metadata.annotations[{TRAFFIC_DISTRIBUTION:?}]")));
-    let of_field = || Some((spec.traffic_distribution.as_deref()?, "spec.trafficDistribution".to_owned()));
+    let of_annotation = given
+        .annotated_distribution
+        .as_deref()
+        .map(|text| (text, format!("metadata.annotations[{TRAFFIC_DISTRIBUTION:?}]")));
+    let of_field = || Some((given.traffic_distribution.as_deref()?, "spec.trafficDistribution".to_owned()));
     let nearest = match of_annotation.or_else(of_field) {
         None | Some(("" | "Any", _)) => None,
         Some(("PreferClose", _)) => Some(Nearest::Close),

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use mesh_core::labels::{self, Lookup, Wish};
 use mesh_core::locality::{self, Locality};
-use mesh_core::{Enrolment, LabelSet, NO_REQUEST_METRICS, OutsideReason, SpiffeId, Unwatched, Workload, WorkloadUid};
+use mesh_core::{
+    Enrolment, LabelSet, NO_REQUEST_METRICS, OutsideReason, SpiffeId, Template, Unwatched, Workload, WorkloadUid,
+};
 
 use super::Translator;
 use super::finding_set::Owner;
 use crate::code::Code;
 use crate::finding::{Finding, Origin};
+use crate::kind::Kind;
 use crate::kubernetes::Pod;
 use crate::object::{Key, Located};
 use crate::texts;
@@ -22,13 +25,14 @@ const MAX_IDENTITIES: usize = 100_000;
 /// What is said of a Pod while it is looked at.
 struct Said<'a> {
     key: &'a Key,
-    origin: &'a Origin,
+    located: &'a Located<Pod>,
     findings: Vec<Finding>,
 }
 
 impl Said<'_> {
     fn add(&mut self, code: Code, field: impl Into<String>, message: impl Into<String>) {
-        self.findings.push(Finding::new(code, self.origin.clone(), message).at(field));
+        let origin = self.located.origin_of(Kind::Pod, self.key);
+        self.findings.push(Finding::new(code, origin, message).at(field));
     }
 }
 
@@ -42,7 +46,7 @@ impl Translator {
                 self.findings.set(Owner::Pod(key), Vec::new());
                 continue;
             };
-            let mut said = Said { key: &key, origin: &located.origin, findings: Vec::new() };
+            let mut said = Said { key: &key, located: &located, findings: Vec::new() };
             let workload = self.workload(&located, &mut said, &mut queue);
             let findings = said.findings;
             if let Some(workload) = workload {
@@ -87,7 +91,7 @@ impl Translator {
         if found.is_none() {
             self.missing.add(key, Code::NoNamespace, Arc::clone(namespace));
         }
-        check_labels(said.origin, &pod.labels, &mut said.findings);
+        check_labels(|| located.origin_of(Kind::Pod, key), &pod.labels, &mut said.findings);
         let enrolment = labels::enrolment(&of_namespace, &pod.labels, pod.host_network);
         check_host_network(enrolment, &pod.labels, said);
         for (field, message) in pod.probes.iter().flat_map(|probes| &probes.unknown) {
@@ -95,16 +99,10 @@ impl Translator {
         }
         let service = labels::canonical_service(&pod.labels, &pod.workload_name);
         let revision = labels::canonical_revision(&pod.labels);
-        Some(Workload {
-            uid,
-            name: Arc::clone(name),
+        let template = texts::template(Template {
             namespace: Arc::clone(namespace),
             identity,
-            node: Arc::clone(&pod.node).into(),
-            locality: self.locality(pod),
-            addresses: self.pod_addresses(pod, said, queue),
             enrolment,
-            ready: pod.ready,
             probe_ports: pod.probes.as_ref().map(|probes| probes.ports.to_vec()).unwrap_or_default(),
             unwatched: Unwatched::of(&of_namespace, &pod.labels),
             labels: pod.labels.clone(),
@@ -113,6 +111,15 @@ impl Translator {
             canonical_revision: texts::text(revision),
             app: texts::text(pod.labels.get("app").unwrap_or(service)),
             version: texts::text(pod.labels.get("version").unwrap_or(revision)),
+        });
+        Some(Workload {
+            uid,
+            name: Arc::clone(name),
+            node: Arc::clone(&pod.node).into(),
+            locality: self.locality(pod),
+            addresses: self.pod_addresses(pod, said, queue).into(),
+            ready: pod.ready,
+            template,
         })
     }
 
@@ -237,7 +244,7 @@ fn check_host_network(enrolment: Enrolment, pod: &LabelSet, said: &mut Said<'_>)
 }
 
 /// Says which labels of an object mean nothing.
-pub(super) fn check_labels(origin: &Origin, labels: &impl Lookup, findings: &mut Vec<Finding>) {
+pub(super) fn check_labels(origin: impl Fn() -> Origin, labels: &impl Lookup, findings: &mut Vec<Finding>) {
     let known: [(&str, &[&str]); 2] =
         [(labels::JOIN, &["enabled", "disabled"]), (labels::DATAPLANE_MODE, &["ambient", "none"])];
     for (key, values) in known {
@@ -246,12 +253,12 @@ pub(super) fn check_labels(origin: &Origin, labels: &impl Lookup, findings: &mut
         };
         if !values.contains(&value) {
             let message = format!("{value:?} means nothing");
-            let finding = Finding::new(Code::BadJoinLabel, origin.clone(), message);
+            let finding = Finding::new(Code::BadJoinLabel, origin(), message);
             findings.push(finding.at(format!("metadata.labels[{key:?}]")));
         }
     }
     if let Some(value) = labels.value(NO_REQUEST_METRICS).filter(|value| Unwatched::read(value).is_none()) {
-        let finding = Finding::new(Code::BadPortsLabel, origin.clone(), format!("{value:?} means nothing"));
+        let finding = Finding::new(Code::BadPortsLabel, origin(), format!("{value:?} means nothing"));
         findings.push(finding.at(format!("metadata.labels[{NO_REQUEST_METRICS:?}]")));
     }
 }

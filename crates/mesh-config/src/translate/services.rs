@@ -4,17 +4,16 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Service as KubeService, ServiceSpec};
 use mesh_core::{Protocol, Service, ServicePort, Speaks};
 
-use super::endpoints::{self, Endpoints};
+use super::endpoints::{self, Endpoints, Slice};
 use super::finding_set::Owner;
 use super::{Translator, placement, port_number, protocol};
 use crate::code::Code;
 use crate::finding::{Finding, Origin};
-use crate::kubernetes::{Address, EndpointSlice, TRAFFIC_DISTRIBUTION};
+use crate::kind::Kind;
+use crate::kubernetes::{Address, Service as GivenService};
 use crate::object::{Key, Located};
-use crate::texts;
 
 /// Takes a finding's code, field and message.
 pub(super) type Report<'a> = dyn FnMut(Code, String, String) + 'a;
@@ -26,7 +25,12 @@ impl Translator {
             self.withdraw_service(&key, &mut queue);
             let objects = &self.definitions.objects;
             let slices = self.slices.of(&key).map(|name| (Arc::clone(&key.0), Arc::clone(name)));
-            let slices: Vec<_> = slices.filter_map(|slice| objects.endpoint_slices.get(&slice).cloned()).collect();
+            let slices: Vec<Slice> = slices
+                .filter_map(|name| {
+                    let slice = objects.endpoint_slices.get(&name)?.clone();
+                    Some((name, slice))
+                })
+                .collect();
             let located = objects.services.get(&key).cloned();
             let mut findings = Vec::new();
             match located {
@@ -49,12 +53,12 @@ impl Translator {
     fn settle_service(
         &mut self,
         key: &Key,
-        located: &Located<KubeService>,
-        slices: &[Located<EndpointSlice>],
+        located: &Located<GivenService>,
+        slices: &[Slice],
         findings: &mut Vec<Finding>,
         queue: &mut BTreeSet<Key>,
     ) {
-        let origin = &*located.origin;
+        let origin = &located.origin_of(Kind::Service, key);
         let mut endpoints = Endpoints::of(key, slices, &self.snapshot, findings);
         let mut report = |code, field: String, message: String| {
             findings.push(Finding::new(code, origin.clone(), message).at(field));
@@ -71,27 +75,23 @@ impl Translator {
     fn service(
         &mut self,
         key: &Key,
-        located: &Located<KubeService>,
-        endpoints: &mut Endpoints,
+        located: &Located<GivenService>,
+        endpoints: &mut Endpoints<'_>,
         report: &mut Report<'_>,
         queue: &mut BTreeSet<Key>,
     ) -> Option<Service> {
         let (namespace, name) = key;
-        let nothing = ServiceSpec::default();
-        let spec = located.object.spec.as_ref().unwrap_or(&nothing);
-        if spec.type_.as_deref() == Some("ExternalName") {
-            let target = spec.external_name.as_deref().unwrap_or_default();
+        let given = &*located.object;
+        if let Some(target) = &given.external_name {
             let message = format!("it stands for {target:?} in DNS only");
             report(Code::NoClusterAddress, "spec.type".to_owned(), message);
             return None;
         }
-        report_not_honoured(spec, report);
-        let annotations = located.object.metadata.annotations.as_ref();
-        let annotated = annotations.and_then(|all| all.get(TRAFFIC_DISTRIBUTION)).map(String::as_str);
+        report_not_honoured(given, report);
         let hostname = format!("{name}.{namespace}.svc.{}", self.options.cluster_domain);
-        let vips = self.service_addresses(key, spec, report, queue);
-        let ports = ports(spec, endpoints, report);
-        let placement = placement::placement(spec, annotated, &ports, report);
+        let vips = self.service_addresses(key, given, report, queue);
+        let ports = ports(given, endpoints, report);
+        let placement = placement::placement(given, &ports, report);
         let (namespace, name) = (Arc::clone(namespace), Arc::clone(name));
         Some(Service { namespace, name, hostname: hostname.into(), vips, ports, entry: None, placement })
     }
@@ -99,25 +99,18 @@ impl Translator {
     fn service_addresses(
         &mut self,
         key: &Key,
-        spec: &ServiceSpec,
+        given: &GivenService,
         report: &mut Report<'_>,
         queue: &mut BTreeSet<Key>,
     ) -> Vec<IpAddr> {
-        let listed = spec.cluster_ips.iter().flatten().enumerate();
-        let mut given: Vec<(String, &str)> =
-            listed.map(|(index, ip)| (format!("spec.clusterIPs[{index}]"), ip.as_str())).collect();
-        if let Some(single) = spec.cluster_ip.as_deref()
-            && given.is_empty()
-        {
-            given.push(("spec.clusterIP".to_owned(), single));
-        }
-        given.retain(|(_, ip)| !matches!(*ip, "" | "None"));
-        let mut addresses = Vec::with_capacity(given.len());
-        for (field, text) in given {
-            let address = match Address::read(text).unicast() {
+        let is_none = |address: &Address| matches!(address, Address::Text(text) if matches!(&**text, "" | "None"));
+        let listed = given.addresses.iter().flatten().enumerate().filter(|(_, address)| !is_none(address));
+        let mut addresses = Vec::with_capacity(given.addresses.as_ref().map_or(0, |all| all.len()));
+        for (index, written) in listed {
+            let address = match written.unicast() {
                 Ok(address) => address,
                 Err(message) => {
-                    report(Code::BadServiceAddress, field, message);
+                    report(Code::BadServiceAddress, given.address_field(index), message);
                     continue;
                 }
             };
@@ -126,7 +119,7 @@ impl Translator {
             }
             if let Some((namespace, name)) = self.vip_holder(address, key, queue) {
                 let message = format!("{address} is {namespace}/{name}'s already");
-                report(Code::SharedServiceAddress, field, message);
+                report(Code::SharedServiceAddress, given.address_field(index), message);
                 continue;
             }
             addresses.push(address);
@@ -155,9 +148,9 @@ impl Translator {
     }
 }
 
-fn ports(spec: &ServiceSpec, endpoints: &mut Endpoints, report: &mut Report<'_>) -> Vec<ServicePort> {
+fn ports(service: &GivenService, endpoints: &mut Endpoints<'_>, report: &mut Report<'_>) -> Vec<ServicePort> {
     let mut ports: Vec<ServicePort> = Vec::new();
-    for (index, given) in spec.ports.iter().flatten().enumerate() {
+    for (index, given) in service.ports.iter().enumerate() {
         let field = format!("spec.ports[{index}]");
         let number = port_number(given.port).map_err(|message| ("port", message));
         let protocol = protocol(given.protocol.as_deref()).map_err(|e| ("protocol", e));
@@ -177,9 +170,9 @@ fn ports(spec: &ServiceSpec, endpoints: &mut Endpoints, report: &mut Report<'_>)
             let message = format!("{port}/{protocol} goes past the mesh");
             report(Code::ProtocolNotCarried, format!("{field}.protocol"), message);
         }
-        let name = given.name.as_deref().filter(|name| !name.is_empty());
+        let name = given.name.as_deref();
         ports.push(ServicePort {
-            name: name.map(texts::text),
+            name: given.name.clone(),
             port,
             protocol,
             speaks: Speaks::of(name, given.app_protocol.as_deref()),
@@ -189,12 +182,12 @@ fn ports(spec: &ServiceSpec, endpoints: &mut Endpoints, report: &mut Report<'_>)
     ports
 }
 
-fn report_not_honoured(spec: &ServiceSpec, report: &mut Report<'_>) {
-    if let Some(value) = spec.session_affinity.as_deref().filter(|value| *value != "None") {
+fn report_not_honoured(given: &GivenService, report: &mut Report<'_>) {
+    if let Some(value) = &given.session_affinity {
         let message = format!("{value:?} has no effect");
         report(Code::FieldNotHonoured, "spec.sessionAffinity".to_owned(), message);
     }
-    if spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty()) {
+    if given.has_external_addresses {
         let message = "these addresses are not the Service's to the mesh".to_owned();
         report(Code::FieldNotHonoured, "spec.externalIPs".to_owned(), message);
     }

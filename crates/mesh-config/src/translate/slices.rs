@@ -44,6 +44,14 @@ impl Slices {
         }
     }
 
+    /// Takes no more room than is needed, as [`crate::object::ObjectSet::pack`] does.
+    pub(super) fn pack(&mut self) {
+        self.of_service = std::mem::take(&mut self.of_service).into_iter().collect();
+        self.numbers = std::mem::take(&mut self.numbers).into_iter().collect();
+        self.by_address = std::mem::take(&mut self.by_address).into_iter().collect();
+        self.services.shrink_to_fit();
+    }
+
     /// The names of a Service's slices, in order.
     pub(super) fn of(&self, service: &Key) -> impl Iterator<Item = &Arc<str>> {
         self.of_service.get(service).into_iter().flatten()

@@ -12,13 +12,14 @@ use crate::code::Code;
 use crate::config::Options;
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::gateway_api::{AllowedNamespaces, Gateway, Role};
+use crate::kind::Kind;
 use crate::object::{Key, Located, ObjectSet};
 use crate::texts;
 
-/// The waypoints, and what is reached by them.
+/// The waypoints, and what is reached by them. `anybody_asks` says whether an object names one.
 pub(super) fn waypoints(
-    objects: &ObjectSet,
-    options: &Options,
+    (objects, options): (&ObjectSet, &Options),
+    anybody_asks: bool,
     workloads: &[Arc<Workload>],
     services: &[Arc<Service>],
     findings: &mut Vec<Finding>,
@@ -35,7 +36,7 @@ pub(super) fn waypoints(
             known.insert(key.clone(), (waypoint, allowed));
         }
     }
-    if objects.gateways.is_empty() && !anybody_asks(objects) {
+    if objects.gateways.is_empty() && !anybody_asks {
         return L7::default();
     }
     let mut chosen = Choice { objects, known: &known, findings, reported: HashSet::new() };
@@ -148,14 +149,6 @@ fn waypoint(
     }
 }
 
-fn anybody_asks(objects: &ObjectSet) -> bool {
-    let asks = |labels: Option<&Labels>| labels.is_some_and(|labels| labels.contains_key(USE_WAYPOINT));
-    objects.namespaces.values().any(|located| asks(located.object.metadata.labels.as_ref()))
-        || objects.services.values().any(|located| asks(located.object.metadata.labels.as_ref()))
-        || objects.service_entries.values().any(|located| asks(Some(&located.object.labels)))
-        || objects.pods.values().any(|located| located.object.labels.get(USE_WAYPOINT).is_some())
-}
-
 /// The waypoints by namespace and name, with whom they take.
 type Known<'a> = BTreeMap<Key, (Arc<Waypoint>, &'a AllowedNamespaces)>;
 
@@ -172,49 +165,50 @@ impl Choice<'_> {
         if let Some(entry) = &service.entry {
             let located =
                 self.objects.service_entries.get(&(Arc::clone(&service.namespace), Arc::clone(&entry.object)))?;
-            return self.chosen(&service.namespace, Some(&located.object.labels), &located.origin);
+            return self.chosen(&service.namespace, &located.object.labels, &|| (*located.origin).clone());
         }
         let key = (Arc::clone(&service.namespace), Arc::clone(&service.name));
         let located = self.objects.services.get(&key)?;
-        self.chosen(&service.namespace, located.object.metadata.labels.as_ref(), &located.origin)
+        self.chosen(&service.namespace, &located.object.labels, &|| located.origin_of(Kind::Service, &key))
     }
 
     fn of_workload(&mut self, workload: &Workload) -> Option<Arc<Waypoint>> {
         let key = (Arc::clone(&workload.namespace), Arc::clone(&workload.name));
         let located = self.objects.pods.get(&key)?;
-        self.chosen(&workload.namespace, Some(&located.object.labels), &located.origin)
+        self.chosen(&workload.namespace, &located.object.labels, &|| located.origin_of(Kind::Pod, &key))
     }
 
     /// By the object's own labels, else by its namespace's.
-    fn chosen(&mut self, namespace: &str, own: Option<&impl Lookup>, origin: &Arc<Origin>) -> Option<Arc<Waypoint>> {
+    fn chosen(&mut self, namespace: &str, own: &impl Lookup, origin: &dyn Fn() -> Origin) -> Option<Arc<Waypoint>> {
         let of_namespace = self.objects.namespaces.get(namespace);
-        let (key, origin) = match named(namespace, own) {
-            Some(key) => (key, origin),
+        let (key, by) = match named(namespace, Some(own)) {
+            Some(key) => (key, None),
             None => {
                 let located = of_namespace?;
-                (named(namespace, located.object.metadata.labels.as_ref())?, &located.origin)
+                (named(namespace, located.object.metadata.labels.as_ref())?, Some(located))
             }
         };
+        let origin = || by.map_or_else(origin, |namespace| (*namespace.origin).clone());
         if *key.1 == *"none" {
             return None;
         }
         let Some((waypoint, allowed)) = self.known.get(&key) else {
             let message = format!("there is no waypoint {}/{}: traffic goes without one", key.0, key.1);
-            self.report(Code::NoSuchWaypoint, origin, message);
+            self.report(Code::NoSuchWaypoint, origin(), message);
             return None;
         };
         let labels = of_namespace.and_then(|located| located.object.metadata.labels.as_ref());
         if !admits(allowed, &waypoint.namespace, namespace, labels) {
             let message = format!("waypoint {waypoint} takes nothing of namespace {namespace} (allowedRoutes)");
-            self.report(Code::WaypointNotAllowed, origin, message);
+            self.report(Code::WaypointNotAllowed, origin(), message);
             return None;
         }
         Some(Arc::clone(waypoint))
     }
 
-    fn report(&mut self, code: Code, origin: &Arc<Origin>, message: String) {
+    fn report(&mut self, code: Code, origin: Origin, message: String) {
         if self.reported.insert((code, origin.object.clone())) {
-            let finding = Finding::new(code, Origin::clone(origin), message);
+            let finding = Finding::new(code, origin, message);
             self.findings.push(finding.at(format!("metadata.labels[{USE_WAYPOINT}]")));
         }
     }

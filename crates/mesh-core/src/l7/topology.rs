@@ -17,7 +17,7 @@ pub struct Topology {
 
 /// What becomes of the field that says which certificate a client has shown, where it has shown one to this gateway. Without one
 /// the field is removed, but for [`AlwaysForwardOnly`](Self::AlwaysForwardOnly).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum CertificateForwarding {
     /// It is removed (`SANITIZE`).
     Sanitize,
@@ -33,7 +33,7 @@ pub enum CertificateForwarding {
 }
 
 /// What is said of a topology in one place; where nothing is said, what is said above counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct TopologyPart {
     /// See [`Topology::proxy_protocol`].
     pub proxy_protocol: Option<bool>,

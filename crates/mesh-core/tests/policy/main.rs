@@ -15,5 +15,6 @@ use mesh_core::{LabelSet, Workload};
 /// The workload that connections go to: `shop/cart`, whose only label is `app: cart`.
 fn cart() -> Arc<Workload> {
     let labels = LabelSet::from_iter([("app", "cart")]);
-    Arc::new(Workload { labels, ..workload::workload("shop", "cart", &["10.0.0.9", "fd00::9"]) })
+    let one = workload::workload("shop", "cart", &["10.0.0.9", "fd00::9"]);
+    Arc::new(workload::altered(one, |template| template.labels = labels))
 }

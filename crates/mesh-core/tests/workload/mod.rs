@@ -1,19 +1,15 @@
 //! A workload for tests, of which each changes what it is about.
 
-use mesh_core::{Enrolment, LabelSet, SpiffeId, TrustDomain, Unwatched, Workload};
+use std::sync::Arc;
+
+use mesh_core::{Enrolment, LabelSet, SpiffeId, Template, TrustDomain, Unwatched, Workload};
 
 /// A pod of that name, under a service account of that name, in the mesh, on node `a`, without labels.
 pub fn workload(namespace: &str, name: &str, addresses: &[&str]) -> Workload {
-    Workload {
-        uid: format!("uid-{name}").into(),
-        name: name.into(),
+    let template = Template {
         namespace: namespace.into(),
         identity: SpiffeId::new(&TrustDomain::default(), namespace, name).unwrap(),
-        node: "a".into(),
-        locality: Default::default(),
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         enrolment: Enrolment::Enrolled,
-        ready: true,
         probe_ports: Vec::new(),
         unwatched: Unwatched::default(),
         labels: LabelSet::default(),
@@ -22,5 +18,21 @@ pub fn workload(namespace: &str, name: &str, addresses: &[&str]) -> Workload {
         canonical_revision: "latest".into(),
         app: name.into(),
         version: "latest".into(),
+    };
+    Workload {
+        uid: format!("uid-{name}").into(),
+        name: name.into(),
+        node: "a".into(),
+        locality: Default::default(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        ready: true,
+        template: Arc::new(template),
     }
+}
+
+/// The workload with something changed of what it has in common with others.
+#[allow(dead_code, reason = "not every test changes that")]
+pub fn altered(mut workload: Workload, alter: impl FnOnce(&mut Template)) -> Workload {
+    alter(Arc::make_mut(&mut workload.template));
+    workload
 }
