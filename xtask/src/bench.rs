@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 
-use crate::build;
+use crate::build::{self, Profile};
 use crate::setup::Purpose;
 
 /// Builds what the bench needs and becomes the bench.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let why = "the bench makes network namespaces and cgroups and loads eBPF programs";
-    build::run_as_root("mesh-bench", &[Purpose::Build, Purpose::Lab, Purpose::Bench], why, arguments)
+    build::run_as_root(("mesh-bench", Profile::Dist), &[Purpose::Build, Purpose::Lab, Purpose::Bench], why, arguments)
 }

@@ -13,9 +13,15 @@ use crate::{ebpf, repo, step};
 pub(crate) enum Profile {
     /// Quick to build.
     Dev,
-    /// What runs under load and in production.
+    /// What runs under load in tests.
     Release,
+    /// What users get, and what is measured: smaller, and takes longer to build. Only what images have, and the bench.
+    Dist,
 }
+
+/// What is built as users get it.
+const DISTRIBUTED: [&str; 7] =
+    ["mesh-node", "mesh-ctl", "mesh-control", "mesh-waypoint", "mesh-traffic", "mesh-shop", "mesh-bench"];
 
 impl Profile {
     /// The folder of its programs.
@@ -23,9 +29,13 @@ impl Profile {
         repo::target().join(match self {
             Self::Dev => "debug",
             Self::Release => "release",
+            Self::Dist => "dist",
         })
     }
 }
+
+/// Everything that can be run, apart from this program.
+const EVERYTHING: [&str; 3] = ["--workspace", "--exclude", "xtask"];
 
 /// [`build`], and what it needs.
 pub(crate) fn build_with_setup(profile: Profile) -> Result<()> {
@@ -33,26 +43,38 @@ pub(crate) fn build_with_setup(profile: Profile) -> Result<()> {
     build(profile)
 }
 
-/// Builds everything that can be run, apart from this program.
+/// Builds the programs.
 pub(crate) fn build(profile: Profile) -> Result<()> {
     ebpf::build()?;
     let mut command = step::cargo();
-    command.args(["build", "--workspace", "--exclude", "xtask", "--bins"]);
+    command.args(["build", "--bins"]);
     let label = match profile {
-        Profile::Dev => "programs",
+        Profile::Dev => {
+            command.args(EVERYTHING);
+            "programs"
+        }
         Profile::Release => {
-            command.arg("--release");
+            command.args(EVERYTHING).arg("--release");
             "programs (release)"
+        }
+        Profile::Dist => {
+            command.args(["--profile", "dist"]).args(DISTRIBUTED.iter().flat_map(|name| ["--package", name]));
+            "programs (dist)"
         }
     };
     step::run(label, &mut command).map(drop)
 }
 
-/// Builds all in release and becomes the test program `name`, with root's rights.
-pub(crate) fn run_as_root(name: &str, purposes: &[Purpose], why: &str, arguments: &[&str]) -> Result<()> {
+/// Builds all in that profile and becomes the test program `name`, with root's rights.
+pub(crate) fn run_as_root(
+    (name, profile): (&str, Profile),
+    purposes: &[Purpose],
+    why: &str,
+    arguments: &[&str],
+) -> Result<()> {
     setup::ensure(purposes)?;
-    build(Profile::Release)?;
-    let program = Profile::Release.folder().join(name);
+    build(profile)?;
+    let program = profile.folder().join(name);
     ensure!(program.is_file(), "{} was not built: is {name} a member of the workspace?", program.display());
     let mut command = step::as_root(why, &program)?;
     let error = command.args(arguments).current_dir(repo::root()).exec();

@@ -17,7 +17,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         return on_kubernetes(arguments);
     }
     let why = "the demo makes network namespaces and cgroups and loads eBPF programs";
-    build::run_as_root("mesh-demo", &[Purpose::Build, Purpose::Lab], why, arguments)
+    build::run_as_root(("mesh-demo", Profile::Release), &[Purpose::Build, Purpose::Lab], why, arguments)
 }
 
 /// Builds Kubernetes and the images as well, and becomes the demo on it.

@@ -118,7 +118,7 @@ fn plain(words: &[&str]) -> Result<()> {
             go::programs()
         }
         ["conformance", rest @ ..] => conformance::run(rest),
-        ["image"] => images(Profile::Release),
+        ["image"] => images(Profile::Dist),
         ["image", "--debug"] => images(Profile::Dev),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         [] | ["help" | "--help" | "-h"] => {
