@@ -1,17 +1,9 @@
 //! What an endpoint's HTTP/2 connection begins with: its settings, which say whether streams of it may be another protocol's.
 
-use std::{
-    cell::Cell,
-    io,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll, ready},
-};
+use std::{cell::Cell, rc::Rc};
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
-};
+use tokio::{io::AsyncRead, sync::Notify};
+use tokio_util::io::InspectReader;
 
 /// A frame's length, type, flags and stream (RFC 9113, section 4.1).
 const FRAME_HEAD: usize = 9;
@@ -38,20 +30,27 @@ impl Greeting {
 }
 
 /// A stream of which it is told when the first frame has been read.
-pub(super) struct Greeted<S> {
-    stream: S,
+pub(super) type Greeted<S> = InspectReader<S, Box<dyn FnMut(&[u8])>>;
+
+/// Tells of it by `greeting`.
+pub(super) fn greeted<S: AsyncRead>(stream: S, greeting: Rc<Greeting>) -> Greeted<S> {
+    let mut first = First { greeting, head: [0; FRAME_HEAD], read: 0 };
+    InspectReader::new(stream, Box::new(move |octets| first.note(octets)))
+}
+
+/// What has been read of the first frame.
+struct First {
     greeting: Rc<Greeting>,
     head: [u8; FRAME_HEAD],
     read: usize,
 }
 
-impl<S> Greeted<S> {
-    pub(super) const fn new(stream: S, greeting: Rc<Greeting>) -> Self {
-        Self { stream, greeting, head: [0; FRAME_HEAD], read: 0 }
-    }
-
+impl First {
     /// Whoever waits has its turn when the connection has looked at what it has read: all are on one thread.
     fn note(&mut self, octets: &[u8]) {
+        if self.greeting.is_over.get() {
+            return;
+        }
         for (place, octet) in self.head.iter_mut().skip(self.read).zip(octets) {
             *place = *octet;
         }
@@ -65,46 +64,9 @@ impl<S> Greeted<S> {
     }
 }
 
-impl<S> Drop for Greeted<S> {
+impl Drop for First {
     fn drop(&mut self) {
         self.greeting.end();
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
-        if !self.greeting.is_over.get() {
-            self.note(&into.filled()[before..]);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -119,13 +81,13 @@ mod tests {
         // SETTINGS with one parameter of six octets.
         let frame = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 1];
         let greeting = Rc::<Greeting>::default();
-        let mut stream = Greeted::new(&frame[..], greeting.clone());
+        let mut stream = greeted(&frame[..], greeting.clone());
         for read in 1..=frame.len() {
             stream.read_u8().await.expect("an octet");
             assert_eq!(greeting.is_over.get(), read == frame.len(), "after {read} octets");
         }
         let gone = Rc::<Greeting>::default();
-        drop(Greeted::new(&frame[..], gone.clone()));
+        drop(greeted(&frame[..], gone.clone()));
         gone.over().await;
     }
 }

@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     Endpoint, UpstreamError,
     connect::{CONNECT_TIMEOUT, Stream, connect_within},
-    greeting::{Greeted, Greeting},
+    greeting::{Greeted, Greeting, greeted},
     paced::Paced,
     state::{ClusterState, Count},
 };
@@ -241,7 +241,7 @@ pub(crate) async fn dial_http2(
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
     let greeting = Rc::<Greeting>::default();
-    let stream = Greeted::new(Paced::new(stream), greeting.clone());
+    let stream = greeted(Paced::new(stream), greeting.clone());
     let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| UpstreamError::Connect(error.to_string()))?;
     let connection = Rc::new(RefCell::new(Some(connection)));
