@@ -61,7 +61,7 @@ pub static ATTESTATIONS: HashMap<DirectKey, Attestation, MAX_DIRECT_CONNECTIONS,
 #[btf_map]
 pub static PROBE_PORTS: HashMap<ProbePort, u32, MAX_PROBE_PORTS, ON_DEMAND> = HashMap::new();
 
-/// Only the daemon reads and writes it: what it holds outlives the daemon.
+/// The daemon writes it; what it holds outlives the daemon.
 #[btf_map]
 pub static EXISTING: HashMap<u64, u64, MAX_EXISTING, ON_DEMAND> = HashMap::new();
 

@@ -1,10 +1,12 @@
 //! What becomes of connections that are open when a pod joins, and when it leaves.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
 
-use anyhow::Result;
-use mesh_e2e::{Connect, Held, Mesh, PATIENCE, Verdict, client, ctl, ctl_json, echo, lines, port};
+use anyhow::{Context as _, Result};
+use mesh_e2e::{Connect, Held, Mesh, PATIENCE, Verdict, client, ctl, ctl_json, echo, inside, lines, port};
 use mesh_lab::{Place, Pod, ServiceSpec, wait_until};
+use socket2::{Domain, Socket, Type};
 
 const STRICT: &str = "
 apiVersion: security.istio.io/v1
@@ -125,6 +127,39 @@ fn plaintext_from_before_is_kept_and_counted_until_policy_denies_it() -> Verdict
     open.within.says("within the pod nothing has changed")?;
     let metrics = parts.mesh.metrics("node-a")?;
     assert_eq!(metrics.sum("mesh_existing_connections_total", &[("result", "reset")]), 2.0);
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_nobody_has_answered_yet_when_its_pod_joins_comes_about() -> Verdict {
+    let mesh = Mesh::without_labels()?;
+    let pod = mesh.lab.deploy(client("pod", "node-a"))?;
+    let apart = mesh.lab.deploy(echo("apart", "node-b").label("mesh.dev/join", "disabled"))?;
+    // A listener with room for one that waits answers no other SYN.
+    let (listener, _first) = inside(&apart, || {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        listener.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
+        listener.listen(0)?;
+        let listener = TcpListener::from(listener);
+        let first = TcpStream::connect((Ipv4Addr::LOCALHOST, listener.local_addr()?.port()))?;
+        Ok((listener, first))
+    })?;
+    let to = SocketAddr::new(apart.ipv4(), listener.local_addr().expect("an address").port());
+    thread::scope(|scope| -> Result<()> {
+        let dialling = scope.spawn(|| inside(&pod, || Ok(TcpStream::connect_timeout(&to, PATIENCE)?.peer_addr()?)));
+        wait_until("a SYN that nobody answers", PATIENCE, || {
+            // Field 4 of /proc/net/tcp is the state, and 02 is SYN_SENT (proc(5), include/net/tcp_states.h).
+            let sockets = pod.exec(&["cat", "/proc/net/tcp"])?.stdout;
+            let states = sockets.lines().filter_map(|line| line.split_whitespace().nth(3));
+            Ok(states.into_iter().any(|state| state == "02").then_some(()))
+        })?;
+        mesh.label()?;
+        mesh.wait_enrolled(&pod, 1)?;
+        // The next SYN finds room.
+        listener.accept().context("accepting the first")?;
+        assert_eq!(dialling.join().expect("no panic")?, to);
+        Ok(())
+    })?;
     Ok(())
 }
 
