@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_core::WorkloadUid;
+use mesh_core::{
+    Enrolment, WorkloadUid,
+    labels::{enrolment_of, wish},
+};
 use mesh_nri::{Admission, Event, NriError, Plugin, Pod, Refusal, Runtime};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -170,8 +173,16 @@ impl Nri {
             Ok(None) => PodStart::Outside,
             Err(_) if self.settings.exempt.contains(&pod.namespace) => PodStart::Exempt,
             Err(_) if self.is_known(pod) => PodStart::NotEnrolled,
+            Err(_) if self.stays_out(pod) => PodStart::Outside,
             Err(_) => PodStart::Unknown,
         }
+    }
+
+    /// Whether nothing asks for the pod to be in the mesh: neither itself nor, as far as is known, its namespace. What is not in the
+    /// mesh starts without mesh-control, too.
+    fn stays_out(&self, pod: &Pod) -> bool {
+        let namespace = self.shared.snapshot().namespace_wish(&pod.namespace);
+        namespace.is_some_and(|namespace| enrolment_of(namespace, wish(&pod.labels)) != Enrolment::Enrolled)
     }
 
     fn is_known(&self, pod: &Pod) -> bool {

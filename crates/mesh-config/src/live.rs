@@ -181,6 +181,7 @@ fn source(name: &ObjectName) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use mesh_core::labels::Wish;
     use serde_json::json;
 
     use super::*;
@@ -332,5 +333,26 @@ mod tests {
         assert!(kept.findings.iter().any(|finding| finding.code == Code::LastGood), "{:?}", kept.findings);
         live.remove(&name("AuthorizationPolicy", "p"));
         assert_ne!(live.publish().snapshot, good.snapshot);
+    }
+
+    #[test]
+    fn what_a_namespace_without_pods_asks_for_is_a_change_of_its_own() {
+        let mut live = LiveObjects::new(Options::default());
+        let wishes = |config: &Config| (config.snapshot.namespace_wish("shop"), config.changes.namespaces);
+        assert_eq!(wishes(&live.publish()), (None, false));
+        for (labels, wish) in [
+            (json!({}), Wish::Silent),
+            (json!({"mesh.dev/join": "enabled"}), Wish::Join),
+            (json!({"istio.io/dataplane-mode": "none"}), Wish::StayOut),
+        ] {
+            let metadata = json!({"name": "shop", "labels": labels});
+            live.apply(
+                name("Namespace", "shop"),
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}),
+            );
+            assert_eq!(wishes(&live.publish()), (Some(wish), true));
+        }
+        live.remove(&name("Namespace", "shop"));
+        assert_eq!(wishes(&live.publish()), (None, true));
     }
 }

@@ -53,7 +53,13 @@ pub fn enrolment(namespace: &impl Lookup, pod: &impl Lookup, host_network: bool)
     if host_network {
         return Enrolment::Outside(OutsideReason::HostNetwork);
     }
-    match (wish(pod), wish(namespace)) {
+    enrolment_of(wish(namespace), wish(pod))
+}
+
+/// The same of a Pod that is not on its node's own network, by what is asked for.
+#[must_use]
+pub const fn enrolment_of(namespace: Wish, pod: Wish) -> Enrolment {
+    match (pod, namespace) {
         (Wish::StayOut, _) => Enrolment::Outside(OutsideReason::OptedOut),
         (Wish::Join, _) | (Wish::Silent, Wish::Join) => Enrolment::Enrolled,
         (Wish::Silent, Wish::Silent | Wish::StayOut) => Enrolment::Outside(OutsideReason::NotLabelled),

@@ -1,6 +1,6 @@
 //! The plugin's side: registers, and answers what it is asked.
 
-use std::{io, path::Path, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -71,6 +71,8 @@ pub struct Pod {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Its labels, and what kubelet adds to them.
+    pub labels: BTreeMap<String, String>,
     /// Whether kubelet has it from a file or a URL, and not from the API server.
     pub is_static: bool,
     /// Its sandbox's process, in the runtime's pid namespace, where it is told.
@@ -286,6 +288,7 @@ impl Pod {
             uid: told.uid,
             namespace: told.namespace,
             name: told.name,
+            labels: told.labels,
             pid: Some(told.pid).filter(|pid| *pid != 0),
         }
     }

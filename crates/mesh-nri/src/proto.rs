@@ -92,6 +92,8 @@ pub(crate) struct PodSandbox {
     pub uid: String,
     #[prost(string, tag = "4")]
     pub namespace: String,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub labels: BTreeMap<String, String>,
     #[prost(btree_map = "string, string", tag = "6")]
     pub annotations: BTreeMap<String, String>,
     #[prost(uint32, tag = "9")]

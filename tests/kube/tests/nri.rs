@@ -70,8 +70,9 @@ fn a_pod_is_enrolled_before_its_first_container_runs() -> Result<()> {
 }
 
 #[test]
-fn a_pod_of_which_nothing_is_known_does_not_start_until_it_is() -> Result<()> {
+fn a_pod_of_which_nothing_is_known_does_not_start_until_it_is_unless_nothing_asks_for_it_to_be_in() -> Result<()> {
     let cluster = Cluster::of_tests()?;
+    let outside = Apps::new(&cluster.kubectl(), "nri-outside")?;
     let mesh = Mesh::installed(&cluster, &[])?;
     let apps = strict(&cluster, &mesh, "nri-unknown")?;
     let scale = |replicas: &str| {
@@ -84,6 +85,7 @@ fn a_pod_of_which_nothing_is_known_does_not_start_until_it_is() -> Result<()> {
     mesh.kubectl.run(&gone)?;
     apps.start_client("early", "node-b", apps.pod("server")?)?;
     wait_told(&apps, "early", "does not know the pod yet")?;
+    outside.deploy("stranger", "node-b").with_context(|| mesh.logs())?;
     // Of the control plane nothing is known either: it starts nevertheless, wherever it is put.
     scale("1")?;
     let answer = apps.client_ended("early").with_context(|| mesh.logs())?;

@@ -14,6 +14,8 @@ pub struct Changes {
     pub workloads: Vec<Change<Workload>>,
     /// Services that came, went or changed, their endpoints included.
     pub services: Vec<Change<Service>>,
+    /// Whether what namespaces ask for their pods did.
+    pub namespaces: bool,
     /// Whether policies changed.
     pub policies: bool,
     /// Whether the application layer did.
@@ -40,7 +42,13 @@ impl Changes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let of_one = self.workloads.is_empty() && self.services.is_empty();
-        of_one && !self.policies && !self.l7 && !self.providers && !self.telemetries && !self.rate_limits
+        of_one
+            && !self.namespaces
+            && !self.policies
+            && !self.l7
+            && !self.providers
+            && !self.telemetries
+            && !self.rate_limits
     }
 }
 

@@ -37,7 +37,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mesh_core::labels::USE_WAYPOINT;
+use mesh_core::labels::{self, USE_WAYPOINT, Wish};
 use mesh_core::ordered::Ordered;
 use mesh_core::{Protocol, Snapshot, SpiffeId, WorkloadUid};
 
@@ -90,6 +90,8 @@ struct Dirty {
     pods: BTreeSet<Key>,
     /// Services, also those that only slices name.
     services: BTreeSet<Key>,
+    /// What namespaces ask for their pods.
+    namespaces: bool,
     policies: bool,
     l7: bool,
     providers: bool,
@@ -263,6 +265,11 @@ impl Translator {
             pods::check_labels(|| (*namespace.origin).clone(), labels, &mut findings);
         }
         self.findings.set(Owner::Namespace(Arc::clone(name)), findings);
+        let wish = objects.namespaces.get(name).map(|namespace| {
+            let labels = namespace.object.metadata.labels.as_ref();
+            labels.map_or(Wish::Silent, labels::wish)
+        });
+        self.dirty.namespaces |= self.snapshot.set_namespace_wish(name, wish);
         self.dirty.pods.extend(pods_in(objects, name).map(|(key, _)| key.clone()));
     }
 
@@ -330,6 +337,7 @@ impl Translator {
             self.settle_entries();
         }
         changes.services = self.before.take_services(&self.snapshot);
+        changes.namespaces = std::mem::take(&mut self.dirty.namespaces);
         self.settle_groups(&mut changes);
         changes
     }

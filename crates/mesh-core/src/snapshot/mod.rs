@@ -3,10 +3,12 @@
 mod entries;
 mod sharded;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::l7::L7;
+use crate::labels::Wish;
 use crate::model::{NodeName, Protocol, Service, Workload, WorkloadUid};
 use crate::ordered::{Difference, Named, Ordered};
 use crate::policy::Policies;
@@ -35,9 +37,10 @@ pub struct Snapshot {
     providers: Arc<Providers>,
     telemetries: Arc<Telemetries>,
     rate_limits: Arc<RateLimits>,
+    namespaces: Arc<BTreeMap<Arc<str>, Wish>>,
 }
 
-/// Equal when workloads, services, policies, the application layer, providers, limits and what is told of requests are.
+/// Equal when workloads, services, namespaces, policies, the application layer, providers, limits and what is told of requests are.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
         self.workloads.iter().eq(other.workloads.iter())
@@ -47,6 +50,7 @@ impl PartialEq for Snapshot {
             && self.providers == other.providers
             && self.telemetries == other.telemetries
             && self.rate_limits == other.rate_limits
+            && self.namespaces == other.namespaces
     }
 }
 
@@ -72,6 +76,25 @@ impl Snapshot {
     pub fn with_policies(mut self, policies: Policies) -> Self {
         self.set_policies(policies);
         self
+    }
+
+    /// What a namespace's labels ask for its pods; none where it is not known.
+    #[must_use]
+    pub fn namespace_wish(&self, namespace: &str) -> Option<Wish> {
+        self.namespaces.get(namespace).copied()
+    }
+
+    /// Notes what a namespace's labels ask for its pods, or that it is gone; whether that is different.
+    pub fn set_namespace_wish(&mut self, namespace: &Arc<str>, wish: Option<Wish>) -> bool {
+        if self.namespace_wish(namespace) == wish {
+            return false;
+        }
+        let namespaces = Arc::make_mut(&mut self.namespaces);
+        match wish {
+            Some(wish) => drop(namespaces.insert(Arc::clone(namespace), wish)),
+            None => drop(namespaces.remove(namespace)),
+        }
+        true
     }
 
     /// Puts those policies in force.

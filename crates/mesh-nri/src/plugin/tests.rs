@@ -14,6 +14,7 @@ struct Refuses(&'static str);
 impl Admission for Refuses {
     async fn admit(&self, pod: Pod, event: Event, patience: Duration) -> Result<(), Refusal> {
         assert_eq!(patience, Duration::from_millis(500));
+        assert_eq!(pod.labels.get("app"), Some(&pod.name));
         if pod.name == self.0 { Err(Refusal(format!("{event:?} of {}", pod.uid))) } else { Ok(()) }
     }
 }
@@ -69,7 +70,8 @@ impl Peer {
     }
 
     async fn ask_of(&mut self, method: &str, name: &str) -> Option<Status> {
-        let pod = PodSandbox { name: name.to_owned(), uid: "u1".to_owned(), ..PodSandbox::default() };
+        let labels = [("app".to_owned(), name.to_owned())].into();
+        let pod = PodSandbox { name: name.to_owned(), uid: "u1".to_owned(), labels, ..PodSandbox::default() };
         self.ask(method, &AboutPod { pod: Some(pod) }).await.status
     }
 }
