@@ -14,8 +14,6 @@ pub enum CommandLine {
     Run(Box<Args>),
     /// Say what the machine lacks.
     Precheck(Machine),
-    /// Say whether the daemon of this container is in charge.
-    Ready(Whose),
 }
 
 impl CommandLine {
@@ -24,11 +22,10 @@ impl CommandLine {
     /// Told apart by hand: clap takes a variable such as NODE_NAME for arguments of the daemon that were given.
     #[must_use]
     pub fn read() -> Self {
-        let arguments = || std::env::args_os().skip(1);
-        match arguments().next().as_deref().and_then(std::ffi::OsStr::to_str) {
-            Some("precheck") => Self::Precheck(Machine::parse_from(arguments())),
-            Some("ready") => Self::Ready(Whose::parse_from(arguments())),
-            _ => Self::Run(Box::new(Args::parse())),
+        if std::env::args_os().nth(1).is_some_and(|first| first == "precheck") {
+            Self::Precheck(Machine::parse_from(std::env::args_os().skip(1)))
+        } else {
+            Self::Run(Box::new(Args::parse()))
         }
     }
 }
@@ -56,25 +53,10 @@ pub struct Machine {
     pub json: bool,
 }
 
-/// Says whether the daemon that is in charge of this node runs in this container, for a probe: while one takes over from another, the
-/// readiness port answers for whichever accepts.
-///
-/// Exit codes: 0 it does, 1 it does not.
-#[derive(Debug, Parser)]
-#[command(version, name = "ready", bin_name = "mesh-node ready")]
-pub struct Whose {
-    /// As the daemon takes it.
-    #[arg(long, value_name = "PATH", default_value = mesh_admin::DEFAULT_SOCKET)]
-    pub admin_socket: PathBuf,
-    /// As the daemon takes it.
-    #[arg(long, value_name = "DIR", default_value = "/proc")]
-    pub proc: PathBuf,
-}
-
 /// The node daemon of the mesh: enrols this node's pods and carries their connections over mTLS.
 ///
 /// Exit codes: 0 stopped as asked, 1 failed, 2 cannot run on this machine or with these arguments.
-/// `mesh-node precheck` says what this machine lacks, `mesh-node ready` whether the daemon here is in charge.
+/// `mesh-node precheck` says what this machine lacks.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
@@ -247,9 +229,8 @@ mod tests {
 
     #[test]
     fn reference_has_every_flag() {
-        let (precheck, ready) =
-            (<Machine as clap::CommandFactory>::command(), <Whose as clap::CommandFactory>::command());
-        let all = <Args as clap::CommandFactory>::command().subcommands([precheck, ready]);
+        let precheck = <Machine as clap::CommandFactory>::command();
+        let all = <Args as clap::CommandFactory>::command().subcommand(precheck);
         mesh_docs::hold("mesh-node.md", &mesh_docs::flags(all));
     }
 }

@@ -21,7 +21,6 @@ mod pod_events;
 mod pods;
 mod precheck;
 mod proxy;
-mod ready;
 mod repairs;
 mod sock_diag;
 mod sockets;
@@ -39,7 +38,6 @@ fn main() -> ExitCode {
     let args = match args::CommandLine::read() {
         args::CommandLine::Run(args) => *args,
         args::CommandLine::Precheck(machine) => return precheck::run(&machine),
-        args::CommandLine::Ready(whose) => return ready::run(&whose),
     };
     let log = match LogControl::start(&args.log, std::io::stdout) {
         Ok(log) => log,

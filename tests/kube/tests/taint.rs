@@ -25,7 +25,8 @@ fn a_node_takes_no_new_pods_while_its_daemon_is_not_ready() -> Result<()> {
     let kubectl = cluster.kubectl();
     // As kubelet does for a node that is new.
     kubectl.run(&["taint", "node", "node-b", &format!("{KEY}=:NoSchedule")])?;
-    let mesh = Mesh::installed(&cluster, &["node.notReadyTaint=true"])?;
+    // An image that is not there is not looked for anywhere else.
+    let mesh = Mesh::installed(&cluster, &["node.notReadyTaint=true", "image.pullPolicy=Never"])?;
     NODES.iter().try_for_each(|node| wait_tainted(&kubectl, node, false)).with_context(|| mesh.logs())?;
 
     let daemons = ["-n", NAMESPACE, "daemonset", "mesh-node"];
