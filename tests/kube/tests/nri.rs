@@ -115,8 +115,10 @@ fn where_containerd_requires_the_daemon_no_pod_starts_without_it_and_the_daemon_
     cluster.configure_containerd("node-b", REQUIRED)?;
     let outcome = (|| {
         // As on a node that has just started: kubelet starts pods, and no daemon is there.
+        let daemon = mesh.daemon("node-b")?;
         select(Some("node-a"))?;
-        wait_until("node-b to be without a daemon", PATIENCE, || Ok(mesh.daemon("node-b").is_err().then_some(())))?;
+        // One that is ending still answers the runtime.
+        mesh.kubectl.run(&["-n", NAMESPACE, "wait", "--for=delete", "--timeout=60s", "pod", &daemon])?;
         apps.start_client("early", "node-b", apps.pod("server")?)?;
         wait_told(&apps, "early", "required plugin \"mesh-node\" not present")?;
         select(None)?;
