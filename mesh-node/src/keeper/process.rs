@@ -92,8 +92,8 @@ impl Keeper {
                 // What it has said until its end counts.
                 biased;
                 heard = hear(channel.as_ref()) => match heard {
-                    Ok((message, sockets)) => {
-                        if let (Err(error), Some(channel)) = (self.answer(channel.as_ref(), message, sockets).await, &channel) {
+                    Ok((channel, message, sockets)) => {
+                        if let Err(error) = self.answer(channel, message, sockets).await {
                             tracing::warn!(%error, ?channel, "a daemon has not got its listeners");
                         }
                     }
@@ -116,15 +116,9 @@ impl Keeper {
         }
     }
 
-    async fn answer(
-        &mut self,
-        channel: Option<&Channel>,
-        message: Message,
-        sockets: Vec<OwnedFd>,
-    ) -> Result<(), ChannelError> {
+    async fn answer(&mut self, channel: &Channel, message: Message, sockets: Vec<OwnedFd>) -> Result<(), ChannelError> {
         match message {
             Message::Lend => {
-                let Some(channel) = channel else { return Err(ChannelError::Closed) };
                 self.is_up = true;
                 let held: Vec<_> = self.held.values().map(|socket| socket.as_fd()).collect();
                 channel.send_all(&held, |last| Message::Lent { last }).await
@@ -162,10 +156,10 @@ impl Keeper {
     }
 }
 
-/// The daemon's next word; never where it has none left.
-async fn hear(channel: Option<&Channel>) -> Result<(Message, Vec<OwnedFd>), ChannelError> {
+/// The daemon's next word, and the channel that it came by; never where it has none left.
+async fn hear(channel: Option<&Channel>) -> Result<(&Channel, Message, Vec<OwnedFd>), ChannelError> {
     match channel {
-        Some(channel) => channel.receive().await,
+        Some(channel) => channel.receive().await.map(|(message, sockets)| (channel, message, sockets)),
         None => std::future::pending().await,
     }
 }
