@@ -26,12 +26,6 @@ pub fn shows_its_peer(record: &SocketRecord) -> bool {
     record.is(SocketKind::Outbound) || record.is(SocketKind::Inbound) || record.is(SocketKind::DirectClient)
 }
 
-/// Whether the daemon made this socket.
-#[inline(always)]
-pub fn is_daemons(sk: *mut bpf_sock) -> bool {
-    find(sk).is_some_and(|record| record.is(SocketKind::Daemon))
-}
-
 #[inline(always)]
 fn storage<'a>(sk: *mut bpf_sock, initial: *mut SocketRecord, flags: u64) -> Option<&'a mut SocketRecord> {
     if sk.is_null() {
