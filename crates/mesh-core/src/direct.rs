@@ -70,7 +70,13 @@ impl<'a> DirectServer<'a> {
         let automatic = resolve(self.snapshot, Some(client), to, 0).is_ok_and(|destination| {
             matches!(destination.transport, Transport::Hbone { .. }) && destination.rule.is_none()
         });
-        let facts = Facts { peer: Peer::Kernel(&client.identity), client: from, forwarded: None, destination: to };
+        let facts = Facts {
+            peer: Peer::Kernel(&client.identity),
+            client: from,
+            forwarded: None,
+            server: None,
+            destination: to,
+        };
         automatic && authorize(self.snapshot, self.workload, &facts).verdict.is_ok()
     }
 }

@@ -6,6 +6,7 @@ mod workload;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mesh_core::l7::Backing;
 use mesh_core::policy::{ClientTls, ClientTlsRule, HostPattern, ROOT_NAMESPACE, Selector};
 use mesh_core::{
     Endpoint, Enrolment, LabelSet, OutsideReason, PlaintextReason, Policies, PolicyName, Protocol, Refusal, Service,
@@ -232,5 +233,17 @@ fn plaintext_that_is_open_may_not_go_on_where_a_rule_asks_for_tls() {
     }
     for tls in [None, Some(ClientTls::Disable)] {
         assert_eq!(ends(tls, "10.96.0.1:81", legacy), None);
+    }
+}
+
+#[test]
+fn whoever_sends_on_has_the_rules_that_select_its_own_pod() {
+    let selecting = ClientTlsRule { clients: Selector::new([("app", "edge")]), ..rule("shop", "edge", None) };
+    let snapshot = shop(vec![selecting]);
+    let edge = LabelSet::from_iter([("app", "edge")]);
+    let other = LabelSet::from_iter([("app", "other")]);
+    for (labels, expected) in [(Some(&edge), true), (Some(&other), false), (None, false)] {
+        let backing = Backing::find(&snapshot, ("shop", labels), HOST, (80, None)).unwrap();
+        assert_eq!(backing.rule.is_some(), expected, "{labels:?}");
     }
 }

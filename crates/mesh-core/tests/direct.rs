@@ -87,7 +87,13 @@ fn allowed(snapshot: &Snapshot, ports: &[u16]) -> Vec<u16> {
     for port in ports.iter().copied().filter(|port| direct.allow(*port)) {
         for (from, to) in client.addresses.iter().zip(&server.addresses) {
             let destination = SocketAddr::new(*to, port);
-            let facts = Facts { peer: Peer::Kernel(&client.identity), client: *from, forwarded: None, destination };
+            let facts = Facts {
+                peer: Peer::Kernel(&client.identity),
+                client: *from,
+                forwarded: None,
+                server: None,
+                destination,
+            };
             assert!(authorize(snapshot, &server, &facts).verdict.is_ok(), "{destination}");
         }
     }

@@ -191,6 +191,7 @@ fn a_guarded_port_takes_nobody_but_the_waypoint() {
             peer,
             client: socket("10.0.0.1:1").ip(),
             forwarded: None,
+            server: None,
             destination: SocketAddr::new(socket(CART).ip(), port),
         };
         let verdict = authorize(&world.snapshot, &world.cart, &at(8080)).verdict;

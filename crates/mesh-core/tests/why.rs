@@ -183,7 +183,7 @@ fn is_what_is_decided(cluster: &Snapshot, client: &Client, way: &Way) {
     let workload = way.workload.as_deref().unwrap();
     let own = client.workload.as_ref().map_or(vec![client.address], |workload| workload.addresses.to_vec());
     let from = own.into_iter().find(|ip| ip.is_ipv4() == way.endpoint.is_ipv4()).unwrap_or(client.address);
-    let facts = Facts { peer, client: from, forwarded: None, destination: way.endpoint };
+    let facts = Facts { peer, client: from, forwarded: None, server: None, destination: way.endpoint };
     assert_eq!(decision.authorization, authorize(cluster, workload, &facts), "{client:?} {way:?}");
     assert_eq!(way.stop().is_some(), decision.authorization.verdict.is_err());
 }

@@ -264,6 +264,7 @@ fn denial(snapshot: &Snapshot, members: &Members, connection: &Attested) -> Opti
         peer: Peer::Kernel(&client.identity),
         client: connection.client.ip(),
         forwarded: None,
+        server: None,
         destination: connection.server,
     };
     authorize(snapshot, server, &facts).verdict.err().map(|denial| denial.to_string())

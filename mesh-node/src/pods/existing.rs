@@ -215,6 +215,7 @@ fn denial(snapshot: &Snapshot, workload: &Workload, connection: &TcpConnection, 
             peer: Peer::Unproven,
             client: connection.remote.ip(),
             forwarded: None,
+            server: None,
             destination: connection.local,
         };
         return authorize(snapshot, workload, &facts).verdict.err().map(|denial| denial.to_string());

@@ -329,7 +329,13 @@ impl Report {
             (Security::KernelAttested, Some(identity)) => Peer::Kernel(identity),
             (Security::None, _) | (_, None) => Peer::Unproven,
         };
-        Some(Facts { peer, client: self.source.address?.ip(), forwarded: None, destination: self.destination.address? })
+        Some(Facts {
+            peer,
+            client: self.source.address?.ip(),
+            forwarded: None,
+            server: None,
+            destination: self.destination.address?,
+        })
     }
 
     /// Time since the connection was accepted, up to its end.

@@ -62,6 +62,7 @@ fn asked<'a>(
             peer: client.identity.as_ref().map_or(Peer::Unproven, Peer::Certificate),
             client: client.peer.ip(),
             forwarded: Some(client.address.ip()),
+            server: arrival.target.server_name(),
             destination: place.destination(),
         };
         (place.policies(snapshot), facts)

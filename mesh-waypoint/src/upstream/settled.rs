@@ -64,28 +64,12 @@ impl Settled {
         answers: &dyn Fn(&Arc<str>) -> Answer,
     ) -> Option<Self> {
         match key {
-            ClusterKey::Address(address) => {
-                let workload = snapshot.workload_by_address(address.ip())?;
-                let transport = transport_to(snapshot, None, None, Some(workload));
-                let found = |(transport, _)| {
-                    let (address, workload) = (*address, Some(workload.clone()));
-                    let locality = Locality::default();
-                    Found { address, workload, transport, origination: None, weight: 1, locality, part: 0 }
-                };
-                let endpoints = transport.map(|transport| vec![found(transport)]);
-                Some(Self {
-                    speaks: Speaks::default(),
-                    policy: TrafficPolicy::default(),
-                    endpoints,
-                    as_asked: false,
-                    node_only: false,
-                    shares: Vec::new(),
-                    reason: None,
-                })
-            }
+            ClusterKey::Address(address) => Self::of_address(snapshot, *address),
             ClusterKey::Service { hostname, port, subset } => {
                 let own_namespace = &own.gateway.namespace;
-                let backing = Backing::find(snapshot, own_namespace, hostname, (*port, subset.as_deref()))?;
+                let labels = own.workload(snapshot).map(|own| &own.labels);
+                let sender = (&**own_namespace, labels);
+                let backing = Backing::find(snapshot, sender, hostname, (*port, subset.as_deref()))?;
                 let (service, rule) = (backing.service, backing.rule);
                 let mut policy = rule.map(|rule| rule.traffic.effective(subset.as_deref(), *port)).unwrap_or_default();
                 if let Some(said) = backing.backend_tls {
@@ -115,6 +99,26 @@ impl Settled {
                 Some(Self { speaks, policy, endpoints, as_asked, node_only, shares, reason })
             }
         }
+    }
+
+    /// Of a workload's own address.
+    fn of_address(snapshot: &Snapshot, address: SocketAddr) -> Option<Self> {
+        let workload = snapshot.workload_by_address(address.ip())?;
+        let transport = transport_to(snapshot, None, None, Some(workload));
+        let found = |(transport, _)| {
+            let (workload, locality) = (Some(workload.clone()), Locality::default());
+            Found { address, workload, transport, origination: None, weight: 1, locality, part: 0 }
+        };
+        let endpoints = transport.map(|transport| vec![found(transport)]);
+        Some(Self {
+            speaks: Speaks::default(),
+            policy: TrafficPolicy::default(),
+            endpoints,
+            as_asked: false,
+            node_only: false,
+            shares: Vec::new(),
+            reason: None,
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
 use crate::server::serve;
-use crate::world::{CARTS, CLIENT, OUTSIDE, WAYPOINT, World, run_as};
+use crate::world::{CARTS, CLIENT, OUTSIDE, WAYPOINT, World, authorization, run_as};
 
 pub(crate) const GATEWAY: &str = "edge";
 
@@ -226,6 +226,21 @@ fn certificates_are_chosen_by_name_and_replaced_without_a_lost_connection() {
         );
         assert!(!slow.is_finished(), "it still waits for its answer");
         slow.abort();
+    });
+}
+
+#[test]
+fn a_policy_knows_which_server_a_client_asks_for_in_tls() {
+    run_as(GATEWAY, "", async |world| {
+        serve(OUTSIDE, 8080, false).await;
+        let certificate = Certificate::new(&world, "cert", &["a.example.com", "b.example.com"]);
+        let listeners = "{name: https, port: 4430, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}";
+        let target = "{kind: Gateway, group: gateway.networking.k8s.io, name: edge}";
+        let policy = authorization(target, "DENY", "{when: [{key: connection.sni, values: [b.example.com]}]}");
+        world.configure(&format!("{}{}{policy}", gateway(listeners), certificate.secret("cert")));
+        let roots = ["--cacert", certificate.roots()];
+        assert_eq!(get("https://a.example.com:4430/", &roots).await.0, "200");
+        assert_eq!(get("https://b.example.com:4430/", &roots).await.0, "403");
     });
 }
 

@@ -24,19 +24,19 @@ pub struct Backing<'a> {
 }
 
 impl<'a> Backing<'a> {
-    /// What a host, port and subset name, for who sends from that namespace. None where there is no such Service, port or
+    /// What a host, port and subset name, for who sends from that namespace and with those labels. None where there is no such Service, port or
     /// subset.
     #[must_use]
     pub fn find(
         snapshot: &'a Snapshot,
-        own_namespace: &str,
+        (own_namespace, own_labels): (&str, Option<&LabelSet>),
         hostname: &str,
         (port, subset): (u16, Option<&str>),
     ) -> Option<Self> {
         let service = snapshot.service_by_hostname(hostname)?;
         let port = service.port(port, Protocol::Tcp)?;
         let nobody = LabelSet::default();
-        let own = Some((own_namespace, &nobody));
+        let own = Some((own_namespace, own_labels.unwrap_or(&nobody)));
         let rule = snapshot.policies().client_tls_for(own, &service.hostname, &service.namespace);
         let labels = match subset {
             None => None,

@@ -83,6 +83,14 @@ pub struct Rule {
     pub needs_request: Vec<Box<str>>,
 }
 
+impl Rule {
+    /// Whether the server's name is all that it asks for of a request, which a connection of TLS shows as well.
+    pub(super) fn asks_of_server_alone(&self) -> bool {
+        let mut terms = self.from.iter().chain(&self.to).chain([&self.when]).flatten();
+        terms.all(|term| !matches!(&term.test, Test::Request(test) if !matches!(test, RequestTest::Sni(_))))
+    }
+}
+
 /// Conditions that have to hold together. Without any it holds.
 pub type Clause = Vec<Term>;
 

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::request::{Reading, RequestFacts};
+use super::request::{Reading, RequestFacts, RequestTest};
 use super::{Action, AuthorizationPolicy, Clause, EffectiveMode, Mode, PolicyName, Rule, Term, Test, effective_mode};
 use crate::identity::SpiffeId;
 use crate::l7::Waypoint;
@@ -24,6 +24,8 @@ pub struct Facts<'a> {
     /// Whom that one connects for, by the word of a proxy that is trusted: what `remoteIpBlocks` are about. None where it speaks
     /// for itself.
     pub forwarded: Option<IpAddr>,
+    /// The server that the client asked for in TLS (SNI), where that is known: at a gateway. Tunnels of the mesh carry none.
+    pub server: Option<&'a str>,
     /// The workload's own address and port.
     pub destination: SocketAddr,
 }
@@ -403,7 +405,7 @@ fn one_rule_matches<O: Observer>(
     for (index, rule) in policy.rules.iter().enumerate() {
         let mut missed = |place: Place<'_>| observer.missed(index, place);
         let matched = match (request, policy.action, rule.needs_request.first()) {
-            (None, Action::Allow, Some(field)) => {
+            (None, Action::Allow, Some(field)) if !(facts.server.is_some() && rule.asks_of_server_alone()) => {
                 missed(Place::NeedsRequest(field));
                 false
             }
@@ -436,6 +438,7 @@ fn all_hold(clause: &Clause, holds: &dyn Fn(&Term) -> bool, missed: &mut impl Fn
 /// Whether a term holds. What is asked of a request is left out where there is none.
 fn holds(term: &Term, facts: &Facts<'_>, request: Option<Reading<'_>>) -> bool {
     let tested = match (&term.test, request) {
+        (Test::Request(RequestTest::Sni(patterns)), _) if let Some(server) = facts.server => patterns.matches(server),
         (Test::Request(_), None) => return true,
         (Test::Request(test), Some(reading)) => test.holds(reading),
         (test, _) => tested(test, facts),

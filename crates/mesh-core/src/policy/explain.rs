@@ -228,6 +228,9 @@ fn found(place: Place<'_>, facts: &Facts<'_>, request: Option<&RequestFacts<'_>>
         Test::RemoteIp(_) => facts.remote().to_canonical().to_string(),
         Test::DestinationIp(_) => facts.destination.ip().to_canonical().to_string(),
         Test::DestinationPort(_) => facts.destination.port().to_string(),
+        Test::Request(RequestTest::Sni(_)) => {
+            facts.server.map_or_else(|| "no server's name is known".to_owned(), str::to_owned)
+        }
         // Left out where there is none, and so never the reason.
         Test::Request(ref test) => request.map_or_else(|| "no request".to_owned(), |request| of_request(test, request)),
     }
@@ -251,6 +254,6 @@ fn of_request(test: &RequestTest, RequestFacts { view, token }: &RequestFacts<'_
         RequestTest::Audience(_) => of_token(token.and_then(|token| joined(&token.audiences))),
         RequestTest::Presenter(_) => of_token(token.and_then(|token| token.presenter.clone())),
         RequestTest::Claim(names, _) => of_token(token.and_then(|token| joined(token.claim(names)))),
-        RequestTest::Sni(_) => "tunnels of the mesh carry no server's name".to_owned(),
+        RequestTest::Sni(_) => "the connection's".to_owned(),
     }
 }

@@ -201,7 +201,7 @@ impl RequestTest {
             Self::Claim(names, patterns) => {
                 token.is_some_and(|token| token.claim(names).iter().any(|text| patterns.matches(text)))
             }
-            // The mesh's own tunnels carry no name, and what an application encrypts is no request here.
+            // Where a name is known, the connection's facts have it.
             Self::Sni(_) => false,
         }
     }

@@ -189,7 +189,13 @@ impl Question<'_> {
             (Path::Direct, Some(workload)) => Peer::Kernel(&workload.identity),
             _ => Peer::Unproven,
         };
-        let facts = Facts { peer, client: client.address_towards(address), forwarded: None, destination: address };
+        let facts = Facts {
+            peer,
+            client: client.address_towards(address),
+            forwarded: None,
+            server: None,
+            destination: address,
+        };
         let judged = !matches!(path, Path::Refused(_) | Path::WithinPod);
         let judge = workload.as_deref().filter(|workload| judged && workload.is_enrolled());
         let decision = judge.map(|workload| explain(self.snapshot, workload, &facts));

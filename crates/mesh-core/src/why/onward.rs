@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::imagined::Imagined;
 use crate::identity::SpiffeId;
 use crate::l7::{Backend, BackendTarget, Backing, PathMatch, RequestView as _, Rule, traffic};
+use crate::label_set::LabelSet;
 use crate::model::{Service, Workload};
 use crate::policy::{Facts, Peer, explain};
 use crate::resolve::{PlaintextReason, Transport, transport_to};
@@ -66,7 +67,7 @@ impl Share {
                 BackendTarget::Unresolved { status, reason } => Self::failing(weight, to, *status, &**reason),
                 BackendTarget::Service { hostname, port: own_port, subset } => {
                     let port = own_port.unwrap_or(port);
-                    match Backing::find(snapshot, own.0.0, hostname, (port, subset.as_deref())) {
+                    match Backing::find(snapshot, sender(own), hostname, (port, subset.as_deref())) {
                         Some(backing) => Self::new(weight, to).backed(snapshot, own, &backing, subset.as_deref()),
                         None => Self::failing(weight, to, 503, "there is no such Service, port or subset"),
                     }
@@ -111,7 +112,7 @@ impl Share {
     /// Of a port of a Service, without a rule.
     pub(super) fn of_service(snapshot: &Snapshot, own: Own<'_>, service: &Service, port: u16) -> Self {
         let to = format!("{}:{port}", service.hostname);
-        match Backing::find(snapshot, own.0.0, &service.hostname, (port, None)) {
+        match Backing::find(snapshot, sender(own), &service.hostname, (port, None)) {
             Some(backing) => Self::new(1, to).backed(snapshot, own, &backing, None),
             None => Self::failing(1, to, 503, "there is no such Service or port"),
         }
@@ -151,6 +152,11 @@ impl Share {
     }
 }
 
+/// Whose DestinationRules count: the namespace, and the pod's labels.
+fn sender(own: Own<'_>) -> (&str, Option<&LabelSet>) {
+    (own.0.0, own.2.map(|pod| &pod.labels))
+}
+
 impl Onward {
     fn new(
         snapshot: &Snapshot,
@@ -165,7 +171,7 @@ impl Onward {
         };
         // Connections that several clients share say nothing of one client's address: they come from who sends on.
         let client = pod.and_then(|pod| pod.addresses.first().copied()).unwrap_or(endpoint.ip());
-        let facts = Facts { peer, client, forwarded: None, destination: endpoint };
+        let facts = Facts { peer, client, forwarded: None, server: None, destination: endpoint };
         // Without an identity nobody knows what would be said of it.
         let judge = workload.as_deref().filter(|workload| workload.is_enrolled() && identity.is_some());
         let denial = judge.and_then(|workload| explain(snapshot, workload, &facts).authorization.verdict.err());

@@ -29,9 +29,10 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn facts(&self) -> Facts<'_> {
+    fn facts<'f>(&'f self, server: Option<&'f str>) -> Facts<'f> {
         let peer = self.sender.0.map_or(Peer::Unproven, Peer::Certificate);
-        Facts { peer, client: self.sender.1, forwarded: Some(self.forwarded), destination: self.place.destination() }
+        let (client, destination) = (self.sender.1, self.place.destination());
+        Facts { peer, client, forwarded: Some(self.forwarded), server, destination }
     }
 
     /// Tokens, then policies. Whether the request goes on.
@@ -54,7 +55,9 @@ impl Reading<'_> {
         }
         answer.principal = request.token.as_ref().and_then(|token| token.principal.clone());
         let facts = RequestFacts { view: request, token: request.token.as_ref() };
-        let judged = explain_request(snapshot, &self.place.policies(snapshot), &self.facts(), Some(&facts));
+        // Whoever asks a gateway by https names the same server in TLS.
+        let server = (request.tls && matches!(self.place, Place::Gateway(_))).then_some(&*request.host);
+        let judged = explain_request(snapshot, &self.place.policies(snapshot), &self.facts(server), Some(&facts));
         let denial = judged.authorization.verdict.as_ref().err().map(ToString::to_string);
         answer.judged = Some(judged);
         if let Some(denial) = denial {
@@ -95,7 +98,7 @@ impl Reading<'_> {
         if let Place::Service(service, port) = self.place {
             answer.shares = vec![Share::of_service(self.question.snapshot, self.own, service, port)];
         }
-        self.admit_connection(answer);
+        self.admit_connection(answer, None);
     }
 
     /// What a gateway does not look into, by weight.
@@ -104,15 +107,15 @@ impl Reading<'_> {
             Some(route) => {
                 answer.shares = Share::of_backends(self.question.snapshot, self.own, &route.backends, 0);
                 answer.matched = Some(route.at.to_string());
-                self.admit_connection(answer);
+                self.admit_connection(answer, server);
             }
             None => answer.outcome = Outcome::NotConnected("no route is for the connection".to_owned()),
         }
     }
 
-    fn admit_connection(&self, answer: &mut RequestAnswer) {
+    fn admit_connection(&self, answer: &mut RequestAnswer, server: Option<&str>) {
         let snapshot = self.question.snapshot;
-        let judged = explain_request(snapshot, &self.place.policies(snapshot), &self.facts(), None);
+        let judged = explain_request(snapshot, &self.place.policies(snapshot), &self.facts(server), None);
         answer.outcome = match &judged.authorization.verdict {
             Ok(_) => Outcome::Forwarded,
             Err(denial) => Outcome::NotConnected(denial.to_string()),

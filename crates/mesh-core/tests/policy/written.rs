@@ -109,7 +109,7 @@ pub fn decided(snapshot: &Snapshot, connection: &Connection) -> Authorization {
         Some(identity) => Peer::Certificate(identity),
     };
     let destination = SocketAddr::new(connection.destination.parse().unwrap(), connection.port);
-    let facts = Facts { peer, client: connection.client.parse().unwrap(), forwarded: None, destination };
+    let facts = Facts { peer, client: connection.client.parse().unwrap(), forwarded: None, server: None, destination };
     let decided = authorize(snapshot, &cart(), &facts);
     assert_eq!(explain(snapshot, &cart(), &facts).authorization, decided, "what explains is what decides");
     decided

@@ -99,8 +99,13 @@ fn found(policies: &[Written], marks: &[&'static str], behave: &dyn Fn(&str) -> 
     let policies: Vec<_> = policies.iter().collect();
     let identity = SpiffeId::new(&TrustDomain::default(), "shop", "web").unwrap();
     let destination = "10.96.0.1:80".parse().unwrap();
-    let facts =
-        Facts { peer: Peer::Certificate(&identity), client: "10.0.0.1".parse().unwrap(), forwarded: None, destination };
+    let facts = Facts {
+        peer: Peer::Certificate(&identity),
+        client: "10.0.0.1".parse().unwrap(),
+        forwarded: None,
+        server: None,
+        destination,
+    };
     let mut request = Request { headers: marks.iter().map(|mark| (*mark, "yes")).collect(), ..Request::get("/") };
     let (mut course, mut answered) = (Vec::new(), Answered::default());
     loop {

@@ -45,8 +45,13 @@ pub(crate) fn paths(action: Action, values: &[&str]) -> Arc<AuthorizationPolicy>
 fn allowed_with(policies: &[Arc<AuthorizationPolicy>], request: &Request, token: Option<&Token>) -> bool {
     let identity = SpiffeId::new(&TrustDomain::default(), "shop", "web").unwrap();
     let destination = "10.96.0.1:80".parse().unwrap();
-    let facts =
-        Facts { peer: Peer::Certificate(&identity), client: "10.0.0.1".parse().unwrap(), forwarded: None, destination };
+    let facts = Facts {
+        peer: Peer::Certificate(&identity),
+        client: "10.0.0.1".parse().unwrap(),
+        forwarded: None,
+        server: None,
+        destination,
+    };
     let policies: Vec<_> = policies.iter().collect();
     let request = RequestFacts { view: request, token };
     match authorize_request(&policies, &facts, &request, &Answered::default()) {
@@ -105,8 +110,13 @@ fn who_and_what_have_to_hold_together() {
 fn where_nobody_reads_requests_what_is_asked_of_them_opens_nothing() {
     let identity = SpiffeId::new(&TrustDomain::default(), "shop", "web").unwrap();
     let destination = "10.96.0.1:80".parse().unwrap();
-    let facts =
-        Facts { peer: Peer::Certificate(&identity), client: "10.0.0.1".parse().unwrap(), forwarded: None, destination };
+    let facts = Facts {
+        peer: Peer::Certificate(&identity),
+        client: "10.0.0.1".parse().unwrap(),
+        forwarded: None,
+        server: None,
+        destination,
+    };
     for (action, allowed) in [(Action::Allow, false), (Action::Deny, false), (Action::Audit, true)] {
         let policy = about(action, RequestTest::Method(patterns(&["PUT"])));
         assert_eq!(authorize_connection(&[&policy], &facts).verdict.is_ok(), allowed, "{action:?}");
@@ -194,4 +204,34 @@ fn a_waypoint_finds_the_policies_of_its_gateway_its_class_and_the_service() {
     assert_eq!(policies.for_waypoint(&waypoint, Some(&other)).len(), 2);
     assert_eq!(policies.for_waypoint(&waypoint, None).len(), 2);
     assert!(policies.authorization().is_empty(), "no connection is judged by them");
+}
+
+#[test]
+fn the_server_that_a_client_asks_for_in_tls_is_a_fact_where_it_is_known() {
+    let destination = "10.96.0.1:443".parse().unwrap();
+    let client = "10.0.0.1".parse().unwrap();
+    let facts = |server| Facts { peer: Peer::Unproven, client, forwarded: None, server, destination };
+    let of_sni = |action| about(action, RequestTest::Sni(patterns(&["*.example.com"])));
+    let (allow, deny) = (of_sni(Action::Allow), of_sni(Action::Deny));
+    let request = Request::get("/");
+    let request = RequestFacts { view: &request, token: None };
+    for (server, named) in [(Some("a.example.com"), true), (Some("example.org"), false)] {
+        let facts = facts(server);
+        for (policy, allowed) in [(&allow, named), (&deny, !named)] {
+            let Decision::Settled(settled) = authorize_request(&[policy], &facts, &request, &Answered::default())
+            else {
+                panic!("nobody is to be asked");
+            };
+            assert_eq!(settled.verdict.is_ok(), allowed, "a request for {server:?}");
+            assert_eq!(authorize_connection(&[policy], &facts).verdict.is_ok(), allowed, "a connection for {server:?}");
+        }
+    }
+    // A connection whose server nobody knows is refused either way.
+    assert!(authorize_connection(&[&allow], &facts(None)).verdict.is_err());
+    assert!(authorize_connection(&[&deny], &facts(None)).verdict.is_err());
+    // What else a rule asks of a request, no name of a server answers.
+    let terms = vec![term(RequestTest::Sni(patterns(&["*"]))), term(RequestTest::Method(patterns(&["GET"])))];
+    let rule = Rule { when: terms, needs_request: vec!["a field".into()], ..Rule::default() };
+    let both = policy(Action::Allow, rule);
+    assert!(authorize_connection(&[&both], &facts(Some("a.example.com"))).verdict.is_err());
 }

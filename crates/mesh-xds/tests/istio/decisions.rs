@@ -28,7 +28,11 @@ fn compare(control: &Control, told: &Told) -> Result<(), TestCaseError> {
             for client in ["10.0.0.1", "10.0.0.3", "192.168.0.1", "fd00::1"].map(|client| client.parse().unwrap()) {
                 for port in [8080, 8081, 9000, 1] {
                     let destination = SocketAddr::new(workload.addresses[0], port);
-                    let ours = authorize(snapshot, workload, &Facts { peer, client, forwarded: None, destination });
+                    let ours = authorize(
+                        snapshot,
+                        workload,
+                        &Facts { peer, client, forwarded: None, server: None, destination },
+                    );
                     let connection = Connection { identity: identity.as_ref(), client, destination };
                     prop_assert_eq!(
                         allows(told, theirs, &connection),
