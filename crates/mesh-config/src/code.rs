@@ -175,6 +175,8 @@ codes! {
         "Correct the document; until then the strictest that it can have meant is in force."
     LimitWithoutEffect = "MESH0311" Warning "limit limits nothing"
         "Give the limit a share that is above 0, and attach it to a gateway, to a Service with a waypoint, or to a route."
+    WithoutEffect = "MESH0312" Warning "field has no effect as it is written"
+        "Give the field what it needs to have one, or take it out."
     TokensNotRead = "MESH0321" Warning "tokens are read at waypoints and gateways alone"
         "Attach the policy to a waypoint or a Gateway with targetRefs, or select a gateway's pods."
 

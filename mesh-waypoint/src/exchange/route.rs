@@ -59,7 +59,8 @@ pub(super) enum Course {
 /// What Istio tries again where nobody has said anything: what the endpoint has certainly not begun to serve.
 fn default_retry() -> Retry {
     let on = RetryOn { connect_failure: true, refused_stream: true, reset_before_request: true, ..RetryOn::default() };
-    Retry { attempts: 2, per_try_timeout: None, on, backoff: Retry::DEFAULT_BACKOFF, backoff_is_least: false }
+    let backoff = Retry::DEFAULT_BACKOFF;
+    Retry { attempts: 2, per_try_timeout: None, on, backoff, backoff_is_least: false, same_again: false }
 }
 
 impl Plan {

@@ -80,7 +80,16 @@ pub(crate) fn read(kind: &'static str, value: Value, name: &ObjectName) -> Resul
     };
     let mut backends = Vec::new();
     for (index, raw) in rule.into_iter().flat_map(|rule| rule.backend_refs).enumerate() {
-        backends.push(raw.read(&name.namespace, &format!("spec.rules[0].backendRefs[{index}]"), &mut remarks)?);
+        let field = format!("spec.rules[0].backendRefs[{index}]");
+        if raw.has_filters() {
+            let message = "connections have nothing that a filter could change";
+            remarks.push(Remark::new(Code::WithoutEffect, format!("{field}.filters"), message));
+        }
+        backends.push(raw.read(&name.namespace, &field, &mut Vec::new())?);
+    }
+    if backends.iter().all(|(_, backend)| backend.weight == 0) {
+        let message = if backends.is_empty() { "there is none" } else { "the weight of each is 0" };
+        remarks.push(Remark::new(Code::NoWeight, "spec.rules[0].backendRefs", message));
     }
     let parents = spec.parent_refs.into_iter().map(|parent| parent.read(&name.namespace)).collect();
     Ok(ConnectionRoute { at, name, parents, hostnames: hostnames(spec.hostnames)?, backends, age, generation, remarks })

@@ -255,6 +255,7 @@ impl RawRetry {
                 ..RetryOn::default()
             },
             backoff_is_least: backoff.is_some(),
+            same_again: false,
             backoff: backoff.unwrap_or(Retry::DEFAULT_BACKOFF),
         })
     }

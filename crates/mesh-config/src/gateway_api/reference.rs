@@ -111,6 +111,10 @@ pub struct BackendRef {
 }
 
 impl RawBackendRef {
+    pub(super) fn has_filters(&self) -> bool {
+        !self.filters.is_empty()
+    }
+
     /// The reference, and a backend whose target is to be found by it.
     pub(super) fn read(
         self,

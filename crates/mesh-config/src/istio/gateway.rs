@@ -147,8 +147,28 @@ struct RawTls {
     credential_names: Option<Vec<String>>,
     /// The oldest version of TLS that is taken.
     min_protocol_version: Option<RawVersion>,
-    #[serde(flatten)]
-    others: BTreeMap<String, Value>,
+    /// Read, and not honoured: a finding says so, and where clients are asked for certificates the server is not opened.
+    subject_alt_names: Option<Value>,
+    /// As subjectAltNames.
+    verify_certificate_spki: Option<Value>,
+    /// As subjectAltNames.
+    verify_certificate_hash: Option<Value>,
+    /// As subjectAltNames.
+    ca_crl: Option<Value>,
+    /// Read, and not honoured: a finding says so.
+    max_protocol_version: Option<Value>,
+    /// Read, and not honoured: a finding says so.
+    cipher_suites: Option<Value>,
+    /// Read, and not honoured: certificates come from Secrets.
+    server_certificate: Option<Value>,
+    /// Read, and not honoured: certificates come from Secrets.
+    private_key: Option<Value>,
+    /// Read, and not honoured: authorities of clients come from Secrets.
+    ca_certificates: Option<Value>,
+    /// Read, and not honoured: a finding says so.
+    ca_cert_credential_name: Option<Value>,
+    /// Read, and not honoured: a finding says so.
+    tls_certificates: Option<Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -224,6 +244,11 @@ impl RawServer {
             "TLS" => (Carries::Tcp, true),
             other => return Err(Flaw::value(format!("{field}.port.protocol"), format!("{other:?} is no protocol"))),
         };
+        if !wants_tls && tls.says_of_tls() {
+            let message = format!("{} is no protocol of TLS: write HTTPS or TLS, or take tls out", self.port.protocol);
+            remarks.push(Remark::new(Code::ListenerNotOpened, format!("{field}.tls"), message));
+            return Ok(None);
+        }
         let carries = if tls.mode == Some(RawMode::Passthrough) { Carries::Tcp } else { carries };
         let tls = match wants_tls {
             true => match tls.read(&format!("{field}.tls"), remarks)? {
@@ -239,9 +264,49 @@ impl RawServer {
 }
 
 impl RawTls {
+    /// Whether it says anything beside that requests are redirected to https.
+    fn says_of_tls(&self) -> bool {
+        let certificates = self.credential_name.is_some() || self.credential_names.is_some();
+        self.mode.is_some() || certificates || !self.narrowing().is_empty() || !self.ignored().is_empty()
+    }
+
+    /// What is given of the fields by which fewer clients are let in than have a certificate of the authority.
+    fn narrowing(&self) -> Vec<&'static str> {
+        given([
+            ("subjectAltNames", &self.subject_alt_names),
+            ("verifyCertificateSpki", &self.verify_certificate_spki),
+            ("verifyCertificateHash", &self.verify_certificate_hash),
+            ("caCrl", &self.ca_crl),
+        ])
+    }
+
+    /// What is given of the others that are not honoured.
+    fn ignored(&self) -> Vec<&'static str> {
+        given([
+            ("maxProtocolVersion", &self.max_protocol_version),
+            ("cipherSuites", &self.cipher_suites),
+            ("serverCertificate", &self.server_certificate),
+            ("privateKey", &self.private_key),
+            ("caCertificates", &self.ca_certificates),
+            ("caCertCredentialName", &self.ca_cert_credential_name),
+            ("tlsCertificates", &self.tls_certificates),
+        ])
+    }
+
     /// None where a server of that mode cannot be.
     fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<Option<ServerTls>, Flaw> {
-        for name in self.others.keys() {
+        let asks_clients = matches!(self.mode, Some(RawMode::Mutual | RawMode::OptionalMutual));
+        if let Some(name) = self.narrowing().first().filter(|_| asks_clients) {
+            // Open without it, the server would let in whom it was meant to keep out.
+            let message = "clients are let in by their authority alone: a server that asks for more is not opened";
+            remarks.push(Remark::new(Code::ListenerNotOpened, format!("{field}.{name}"), message));
+            return Ok(None);
+        }
+        if matches!(self.min_protocol_version, Some(RawVersion::V10 | RawVersion::V11)) {
+            let message = "1.2 is the oldest version of TLS that is taken";
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.minProtocolVersion"), message));
+        }
+        for name in self.narrowing().into_iter().chain(self.ignored()) {
             let message = "it is not honoured; certificates come from Secrets (credentialName)";
             remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{name}"), message));
         }
@@ -264,6 +329,11 @@ impl RawTls {
         let only_tls13 = self.min_protocol_version == Some(RawVersion::V13);
         Ok(Some(ServerTls::Terminate { credentials, clients, only_tls13 }))
     }
+}
+
+/// The names of those that have a value.
+fn given<const N: usize>(fields: [(&'static str, &Option<Value>); N]) -> Vec<&'static str> {
+    fields.into_iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name).collect()
 }
 
 /// `namespace/host`, where `*` stands for any namespace and `.` for the Gateway's own.

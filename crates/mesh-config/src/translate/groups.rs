@@ -94,7 +94,7 @@ impl Translator {
         let (objects, policies) = (&self.definitions.objects, self.snapshot.policies());
         let by = (objects, &self.options);
         let l7 = waypoints::waypoints(by, self.anybody_asks(), workloads, services, &mut findings);
-        waypoints::report_missing(objects, services, policies, &l7, &mut findings);
+        waypoints::report_missing(objects, (services, workloads), policies, &l7, &mut findings);
         authorizers::report_missing(objects, self.snapshot.providers(), &mut findings);
         let l7 = guards::guards(l7, policies, services, workloads);
         let (routes, at_gateways) =

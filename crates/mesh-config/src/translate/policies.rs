@@ -47,11 +47,14 @@ pub(super) fn policies(
     );
     let hosts: HashSet<&str> = services.iter().map(|service| &*service.hostname).collect();
     for (located, rule) in &rules {
-        if let HostPattern::Exact(host) = &rule.host
-            && !hosts.contains(&**host)
-        {
-            let finding = Finding::new(Code::UnknownHost, (*located.origin).clone(), format!("{host} is no Service's"));
-            findings.push(finding.at("spec.host"));
+        let message = match &rule.host {
+            HostPattern::Exact(host) => (!hosts.contains(&**host)).then(|| format!("{host} is no Service's")),
+            many @ HostPattern::Suffix(end) => {
+                (!hosts.iter().any(|host| many.matches(host))).then(|| format!("no Service's host ends in {end:?}"))
+            }
+        };
+        if let Some(message) = message {
+            findings.push(Finding::new(Code::UnknownHost, (*located.origin).clone(), message).at("spec.host"));
         }
     }
     let selecting = tokens.iter().filter(|located| located.object.targets.is_empty());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh_core::l7::gateway::GatewayPods;
 use mesh_core::l7::{GATEWAY_NAME, L7};
-use mesh_core::policy::{PolicyTarget, RequestAuthentication};
+use mesh_core::policy::{AuthorizationPolicy, PolicyTarget, RequestAuthentication};
 use mesh_core::{Policies, Service, Workload};
 
 use super::rate_limits;
@@ -37,6 +37,7 @@ pub(super) fn report_idle(
     for located in objects.authorization_policies.values() {
         let (policy, targets) = (&located.object.policy, &located.object.targets);
         attachable.report(&policy.name.namespace, targets, &located.origin, findings);
+        attachable.report_servers(policy, targets, &located.origin, findings);
     }
     for located in objects.request_authentications.values() {
         let (policy, targets) = (&located.object.policy, &located.object.targets);
@@ -59,14 +60,41 @@ impl Attachable<'_> {
         }
     }
 
+    /// Says which conditions on the server that a TLS client asks for stand where there is no TLS.
+    fn report_servers(
+        &self,
+        policy: &AuthorizationPolicy,
+        targets: &[PolicyTarget],
+        origin: &Origin,
+        findings: &mut Vec<Finding>,
+    ) {
+        let at_gateway = |target: &PolicyTarget| match target {
+            PolicyTarget::Gateway(name) => self.is_gateway_object(&name.namespace, &name.name),
+            _ => false,
+        };
+        if targets.is_empty() || targets.iter().any(at_gateway) {
+            return;
+        }
+        let fields = policy.rules.iter().flat_map(|rule| &rule.needs_request);
+        for field in fields.filter(|field| field.ends_with("(connection.sni)")) {
+            let message =
+                "at a waypoint nobody knows which server a client asks for; at a gateway that ends TLS it is known";
+            findings.push(Finding::new(Code::NeverMatches, origin.clone(), message).at(&**field));
+        }
+    }
+
+    fn is_gateway_object(&self, namespace: &str, name: &str) -> bool {
+        let mut gateways = self.l7.gateways().iter().filter(|gateway| gateway.pods == GatewayPods::Own);
+        gateways.any(|gateway| *gateway.namespace == *namespace && *gateway.name == *name)
+    }
+
     /// Why a policy in that namespace has no effect there.
     pub(super) fn idle(&self, namespace: &str, target: &PolicyTarget) -> Option<String> {
         match target {
             PolicyTarget::Gateway(name) => {
                 let is = |namespace: &str, own: &str| *namespace == *name.namespace && *own == *name.name;
                 let is_waypoint = self.l7.waypoints().iter().any(|waypoint| is(&waypoint.namespace, &waypoint.name));
-                let mut gateways = self.l7.gateways().iter().filter(|gateway| gateway.pods == GatewayPods::Own);
-                let is_gateway = gateways.any(|gateway| is(&gateway.namespace, &gateway.name));
+                let is_gateway = self.is_gateway_object(&name.namespace, &name.name);
                 (!is_waypoint && !is_gateway).then(|| format!("Gateway {name} is no waypoint and no gateway of ours"))
             }
             PolicyTarget::Service(name) => (!self.taken.contains(&(&*name.namespace, &*name.name)))

@@ -1,13 +1,13 @@
 //! VirtualServices to the routes of Services, and of Istio's Gateways.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use mesh_core::l7::gateway::ConnectionRoute;
 use mesh_core::l7::traffic::Subset;
 use mesh_core::l7::{Action, BackendTarget, L7, Precedence, RouteTable, Rule, ServiceRoutes};
 use mesh_core::policy::HostPattern;
-use mesh_core::{LabelSet, Policies, Service, Workload};
+use mesh_core::{LabelSet, Policies, Protocol, Service, Workload};
 
 use super::delegates::{Delegates, WrittenRule};
 use super::gateways::{Routes, VirtualServiceRoutes, pattern};
@@ -32,10 +32,12 @@ pub(super) fn routes(
         return Default::default();
     }
     let by_hostname = services.iter().map(|service| (&*service.hostname, &**service)).collect();
+    let taken = services.iter().filter(|service| waypoints.waypoint_of(service).is_some());
     let mut translation = Translation {
         objects,
         options,
         by_hostname,
+        with_waypoint: taken.map(|service| &*service.namespace).collect(),
         policies,
         waypoints,
         findings,
@@ -62,6 +64,8 @@ struct Translation<'a> {
     objects: &'a ObjectSet,
     options: &'a Options,
     by_hostname: HashMap<&'a str, &'a Service>,
+    /// Namespaces of Services that have a waypoint.
+    with_waypoint: HashSet<&'a str>,
     policies: &'a Policies,
     waypoints: &'a L7,
     findings: &'a mut Vec<Finding>,
@@ -151,11 +155,9 @@ impl Translation<'_> {
                 .filter_map(|written| self.rule(&written.http, gateway, written.by))
                 .map(Arc::new)
                 .collect();
-            let routes = Routes { namespace: Arc::clone(namespace), hosts: hosts.clone(), said: rules };
-            self.gateways.rules.entry(key.clone()).or_default().push(routes);
+            self.gateways.rules.entry(key.clone()).or_default().push(said_by(located, &hosts, rules));
             let said = read.connections.iter().flat_map(|rule| self.connections(rule, gateway, located)).collect();
-            let routes = Routes { namespace: Arc::clone(namespace), hosts: hosts.clone(), said };
-            self.gateways.connections.entry(key).or_default().push(routes);
+            self.gateways.connections.entry(key).or_default().push(said_by(located, &hosts, said));
         }
     }
 
@@ -176,7 +178,7 @@ impl Translation<'_> {
         for (index, backend) in backends.iter_mut().enumerate() {
             let field = format!("spec.{list}[{}].route[{index}].destination", rule.at.index);
             self.resolve(&mut backend.target, located, &field);
-            self.give_port(&mut backend.target, located, &field);
+            self.give_port(&mut backend.target, gateway, located, &field);
         }
         let route = |matched: &ConnectionMatch| {
             let hosts = matched.servers.iter().map(|server| pattern(server)).collect();
@@ -185,11 +187,15 @@ impl Translation<'_> {
         matches.into_iter().map(route).collect()
     }
 
-    /// At a gateway a port that is not named is the Service's only one, and never that of the gateway.
-    fn give_port(&mut self, target: &mut BackendTarget, located: &Located<VirtualService>, field: &str) {
+    /// A port that is not named is the Service's only one. Of several it is the one that was asked for; at a gateway there is
+    /// none such, for its own ports are other ones.
+    fn give_port(&mut self, target: &mut BackendTarget, gateway: &str, located: &Located<VirtualService>, field: &str) {
         let BackendTarget::Service { hostname, port: port @ None, .. } = target else { return };
-        match self.by_hostname.get(&**hostname).map(|service| &*service.ports) {
-            Some([only]) => *port = Some(only.port),
+        let ports = self.by_hostname.get(&**hostname).into_iter().flat_map(|service| &service.ports);
+        let mut carried = ports.filter(|port| port.protocol == Protocol::Tcp);
+        match (carried.next(), carried.next()) {
+            (Some(only), None) => *port = Some(only.port),
+            _ if gateway == MESH => {}
             _ => {
                 let message = format!("{hostname} has several ports: say which");
                 let finding = Finding::new(Code::BackendNotFound, (*located.origin).clone(), message.clone());
@@ -214,38 +220,65 @@ impl Translation<'_> {
     /// The Services that it is about, with the place of the host that names them.
     fn hosts(&mut self, located: &Located<VirtualService>) -> Vec<(Arc<str>, usize)> {
         let read = &*located.object;
+        let namespace = &read.name.namespace;
+        // A request that names a host of no Service's, or of a ServiceEntry's, may come in by any Service beside the rule.
+        let by_name = self.with_waypoint.contains(&**namespace);
         let mut found = Vec::new();
         for (index, written) in read.hosts.iter().enumerate() {
-            let host = full(written, &read.name.namespace, self.options);
+            let host = full(written, namespace, self.options);
+            let of_cluster = matches!(&host, HostPattern::Exact(host) if self.is_of_cluster(host));
+            let mut tell = |code, message: String| {
+                let finding = Finding::new(code, (*located.origin).clone(), message);
+                self.findings.push(finding.at(format!("spec.hosts[{index}]")));
+            };
+            let routed = |service: &Service| {
+                self.waypoints.waypoint_of(service).is_some() || (service.entry.is_some() && by_name)
+            };
             match &host {
                 HostPattern::Exact(host) => match self.by_hostname.get(&**host) {
                     Some(service) => {
                         found.push((Arc::clone(&service.hostname), index));
-                        if service.entry.is_none() && self.waypoints.waypoint_of(service).is_none() {
+                        if !routed(service) {
                             let message = format!("{host} has no waypoint, and nobody else routes requests");
-                            let finding = Finding::new(Code::NoWaypoint, (*located.origin).clone(), message);
-                            self.findings.push(finding.at(format!("spec.hosts[{index}]")));
+                            tell(Code::NoWaypoint, message);
                         }
                     }
+                    None if of_cluster => tell(Code::RouteOfNoService, format!("{host} is no Service's")),
                     // The name of something outside: it is in force for requests that name it.
-                    None if !host.ends_with(&format!(".svc.{}", self.options.cluster_domain)) => {
-                        found.push((host.to_ascii_lowercase().into(), index));
-                    }
                     None => {
-                        let message = format!("{host} is no Service's");
-                        let finding = Finding::new(Code::RouteOfNoService, (*located.origin).clone(), message);
-                        self.findings.push(finding.at(format!("spec.hosts[{index}]")));
+                        found.push((host.to_ascii_lowercase().into(), index));
+                        if !by_name {
+                            let message = format!(
+                                "{host} is no Service's, and no Service of {namespace} has a waypoint, by which \
+                                 requests that name it could come"
+                            );
+                            tell(Code::RouteOfNoService, message);
+                        }
                     }
                 },
-                HostPattern::Suffix(_) => {
+                HostPattern::Suffix(end) => {
                     let mut matching: Vec<_> =
                         self.by_hostname.values().filter(|service| host.matches(&service.hostname)).collect();
                     matching.sort_by_key(|service| &service.hostname);
+                    if matching.is_empty() {
+                        tell(Code::RouteOfNoService, format!("no Service's host ends in {end:?}"));
+                    } else if let Some(service) = matching.iter().find(|service| !routed(service)) {
+                        let message = format!("{} has no waypoint, and nobody else routes requests", service.hostname);
+                        tell(Code::NoWaypoint, message);
+                    }
                     found.extend(matching.into_iter().map(|service| (Arc::clone(&service.hostname), index)));
                 }
             }
         }
         found
+    }
+
+    /// Whether a host is written as the cluster's Services are: in full, or by the name and a namespace that is there.
+    fn is_of_cluster(&self, host: &str) -> bool {
+        let in_full = host.ends_with(&format!(".svc.{}", self.options.cluster_domain));
+        let mut parts = host.strip_suffix(".svc").unwrap_or(host).split('.');
+        let (_, namespace, rest) = (parts.next(), parts.next(), parts.next());
+        in_full || (rest.is_none() && namespace.is_some_and(|it| self.objects.namespaces.contains_key(it)))
     }
 
     /// The rule as it is in force at a gateway, or for clients in the mesh; none where it is for others alone.
@@ -266,13 +299,13 @@ impl Translation<'_> {
             for (index, backend) in backends.iter_mut().enumerate() {
                 let field = format!("{place}.route[{index}].destination");
                 self.resolve(&mut backend.target, located, &field);
-                if gateway != MESH {
-                    self.give_port(&mut backend.target, located, &field);
-                }
+                self.give_port(&mut backend.target, gateway, located, &field);
             }
         }
         for (index, mirror) in rule.mirrors.iter_mut().enumerate() {
-            self.resolve(&mut mirror.target, located, &format!("{place}.mirrors[{index}]"));
+            let field = format!("{place}.mirrors[{index}]");
+            self.resolve(&mut mirror.target, located, &field);
+            self.give_port(&mut mirror.target, gateway, located, &field);
         }
         Some(rule)
     }
@@ -318,6 +351,18 @@ impl Translation<'_> {
             }
         }
         *hostname = host;
+    }
+}
+
+/// What a VirtualService says of the traffic of a gateway.
+fn said_by<T>(located: &Located<VirtualService>, hosts: &[HostPattern], said: Vec<T>) -> Routes<T> {
+    let VirtualService { name, exported_to, .. } = &*located.object;
+    Routes {
+        namespace: Arc::clone(&name.namespace),
+        exported_to: exported_to.clone(),
+        origin: Arc::clone(&located.origin),
+        hosts: hosts.to_vec(),
+        said,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh_core::l7::{GATEWAY_NAME, L7, Served, Waypoint};
 use mesh_core::labels::{Labels, Lookup, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE};
-use mesh_core::policy::HostPattern;
+use mesh_core::policy::{ClientTlsRule, HostPattern};
 use mesh_core::{LabelSet, Policies, Service, SpiffeId, Workload};
 
 use crate::code::Code;
@@ -61,7 +61,7 @@ pub(super) fn waypoints(
 /// Says which DestinationRules ask for what only a waypoint does, of a Service that has none.
 pub(super) fn report_missing(
     objects: &ObjectSet,
-    services: &[Arc<Service>],
+    (services, workloads): (&[Arc<Service>], &[Arc<Workload>]),
     policies: &Policies,
     l7: &L7,
     findings: &mut Vec<Finding>,
@@ -76,8 +76,21 @@ pub(super) fn report_missing(
         let Some(located) = objects.destination_rules.get(&key) else {
             continue;
         };
-        if let HostPattern::Exact(host) = &rule.host
-            && without.contains(&**host)
+        if located.object.traffic.asks_for_something()
+            && let Some(waypoint) = past(rule, services, workloads, l7)
+        {
+            let message = format!(
+                "clients send by waypoint {waypoint}, which it does not select: what it says of them is not in force"
+            );
+            let finding = Finding::new(Code::WithoutEffect, (*located.origin).clone(), message);
+            findings.push(finding.at("spec.workloadSelector"));
+        }
+        // Of a rule for many hosts the first that has none.
+        let host = match &rule.host {
+            HostPattern::Exact(host) => without.get(&**host).copied(),
+            many @ HostPattern::Suffix(_) => without.iter().copied().filter(|host| many.matches(host)).min(),
+        };
+        if let Some(host) = host
             && located.object.traffic.asks_for_something()
         {
             if located.object.traffic.begins_tls() {
@@ -92,6 +105,24 @@ pub(super) fn report_missing(
             }
         }
     }
+}
+
+/// The waypoint that sends to the rule's host in place of the clients that the rule selects, and is none of those.
+fn past<'a>(
+    rule: &ClientTlsRule,
+    services: &[Arc<Service>],
+    workloads: &[Arc<Workload>],
+    l7: &'a L7,
+) -> Option<&'a Arc<Waypoint>> {
+    let clients = rule.clients.as_ref()?;
+    let waypoint = services.iter().filter(|service| rule.host.matches(&service.hostname));
+    let waypoint = waypoint.into_iter().find_map(|service| l7.waypoint_of(service))?;
+    let is_its = |workload: &&Arc<Workload>| {
+        workload.namespace == waypoint.namespace && workload.labels.get(GATEWAY_NAME) == Some(&*waypoint.name)
+    };
+    let selects =
+        |workload: &Arc<Workload>| workload.namespace == rule.name.namespace && clients.selects(&workload.labels);
+    (!workloads.iter().filter(is_its).any(selects)).then_some(waypoint)
 }
 
 /// Nodes ask no DNS: what clients ask for by the addresses of such a host needs a waypoint.

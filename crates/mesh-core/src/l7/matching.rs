@@ -195,7 +195,8 @@ impl PathMatch {
         match self {
             Self::ElementPrefix(prefix) if **prefix == *"/" => 0,
             Self::ElementPrefix(prefix) | Self::Prefix(prefix) | Self::PrefixIgnoringCase(prefix) => prefix.len(),
-            Self::Any => 0,
+            // Envoy: what is said of no path is said of the prefix `/`.
+            Self::Any => path.len().min(1),
             _ => path.len(),
         }
     }
@@ -226,7 +227,7 @@ pub struct RequestMatch {
     pub method: Option<TextMatch>,
     /// The scheme.
     pub scheme: Option<TextMatch>,
-    /// The host, without its port.
+    /// The host in lower case, without its port, or with the port that the client connected to.
     pub host: Option<TextMatch>,
     /// Header fields that have to be there.
     pub headers: Vec<FieldMatch>,
@@ -275,13 +276,18 @@ impl RequestMatch {
             |field: &FieldMatch| request.query_parameter(&field.name).is_some_and(|value| field.value.matches(&value));
         is(&self.method, request.method())
             && is(&self.scheme, request.scheme())
-            && is(&self.host, request.host())
+            && self.host.as_ref().is_none_or(|wanted| names_host(wanted, request))
             && self.port.is_none_or(|port| port == request.port())
             && self.headers.iter().all(has)
             && !self.without_headers.iter().any(has)
             && self.query.iter().all(asks)
             && self.client.matches(request)
     }
+}
+
+/// Whether a match is on the request's host: without a port, or with the one that it came in at.
+fn names_host(wanted: &TextMatch, request: &dyn RequestView) -> bool {
+    wanted.matches(request.host()) || wanted.matches(&format!("{}:{}", request.host(), request.port()))
 }
 
 impl ClientMatch {

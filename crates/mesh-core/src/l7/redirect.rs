@@ -14,6 +14,7 @@ impl Redirect {
         let port = match self.port {
             RedirectPort::Number(port) => Some(port),
             RedirectPort::Requested => Some(request.port()),
+            RedirectPort::OfScheme => None,
             // HTTPRequestRedirectFilter, port: that of the scheme where a scheme is given, else the listener's.
             RedirectPort::Derived if self.scheme.is_some() => None,
             RedirectPort::Derived => Some(request.port()),

@@ -79,6 +79,8 @@ pub struct Retry {
     pub backoff: Duration,
     /// Whether no pause is shorter than that, as the Gateway API has it; else it is anything below, as Envoy's.
     pub backoff_is_least: bool,
+    /// Whether it goes to endpoints that have had it already as soon as to others.
+    pub same_again: bool,
 }
 
 impl Retry {

@@ -216,6 +216,8 @@ pub enum RedirectPort {
     /// That of the scheme where a scheme is given, else the one that was asked for.
     #[default]
     Derived,
+    /// That of the scheme that the client is sent to.
+    OfScheme,
     /// The one that was asked for, whatever the scheme.
     Requested,
     /// That one.

@@ -213,9 +213,9 @@ pub struct OutlierDetection {
     pub consecutive_5xx: Option<u32>,
     /// After so many 502, 503 and 504, and failures to connect, in a row.
     pub consecutive_gateway_errors: Option<u32>,
-    /// How often ejected endpoints are looked at.
+    /// How long an endpoint has to be in use again for its next ejection to be one time the first's shorter.
     pub interval: Duration,
-    /// How long the first ejection lasts; the n-th lasts n times as long.
+    /// How long the first ejection lasts; the n-th lasts n times as long, less what [`OutlierDetection::interval`] takes off.
     pub base_ejection: Duration,
     /// How many of the endpoints may be out at once, in percent; one may always.
     pub max_ejection_percent: u32,

@@ -23,6 +23,10 @@ fn a_redirect_keeps_what_it_does_not_name() {
     assert_eq!(to(&redirect(None, RedirectPort::Derived, None)), "http://cart/a/b?q=1");
     assert_eq!(to(&redirect(Some("https"), RedirectPort::Derived, None)), "https://cart/a/b?q=1");
     assert_eq!(to(&redirect(Some("https"), RedirectPort::Requested, None)), "https://cart:80/a/b?q=1");
+    let elsewhere = Request { port: 8080, ..Request::get("/") };
+    let location = |port| redirect(None, port, None).location(&elsewhere, &PathMatch::Any);
+    assert_eq!(location(RedirectPort::Derived), "http://cart:8080/");
+    assert_eq!(location(RedirectPort::OfScheme), "http://cart/");
     assert_eq!(to(&redirect(None, RedirectPort::Number(8080), None)), "http://cart:8080/a/b?q=1");
     let path = Some(PathRewrite::MatchedElements("/x".into()));
     assert_eq!(to(&redirect(None, RedirectPort::Derived, path)), "http://cart/x/b?q=1");

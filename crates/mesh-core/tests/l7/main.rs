@@ -15,6 +15,7 @@ use mesh_core::l7::RequestView;
 struct Request {
     method: &'static str,
     host: &'static str,
+    port: u16,
     path: String,
     query: Option<&'static str>,
     headers: Vec<(&'static str, &'static str)>,
@@ -22,7 +23,7 @@ struct Request {
 
 impl Request {
     fn get(path: impl Into<String>) -> Self {
-        Self { method: "GET", host: "cart", path: path.into(), query: None, headers: Vec::new() }
+        Self { method: "GET", host: "cart", port: 80, path: path.into(), query: None, headers: Vec::new() }
     }
 }
 
@@ -40,7 +41,7 @@ impl RequestView for Request {
     }
 
     fn port(&self) -> u16 {
-        80
+        self.port
     }
 
     fn path(&self) -> &str {

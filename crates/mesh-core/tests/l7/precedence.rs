@@ -162,3 +162,12 @@ proptest! {
         prop_assert_eq!(found(&table, &request), slow(&rules, precedence, &request));
     }
 }
+
+#[test]
+fn a_host_is_matched_with_and_without_the_port_that_it_was_asked_at() {
+    let request = Request { port: 8080, ..Request::get("/") };
+    for (wanted, expected) in [("cart", true), ("cart:8080", true), ("cart:80", false), ("car", false)] {
+        let host = Some(TextMatch::Exact(wanted.into()));
+        assert_eq!(RequestMatch { host, ..RequestMatch::default() }.matches(&request), expected, "{wanted}");
+    }
+}

@@ -27,6 +27,10 @@ fn a_rewrite_replaces_what_was_matched() {
     let octets = PathRewrite::Matched("/v2".into());
     assert_eq!(octets.apply("/api/x", &PathMatch::Prefix("/api".into())), "/v2/x");
     assert_eq!(octets.apply("/api", &PathMatch::Exact("/api".into())), "/v2");
+    // Without a match on the path, Envoy has it begin with the prefix `/`.
+    for (with, expected) in [("/", "/x"), ("/v2/", "/v2/x"), ("/v2", "/v2x")] {
+        assert_eq!(PathRewrite::Matched(with.into()).apply("/x", &PathMatch::Any), expected);
+    }
 }
 
 #[test]

@@ -89,6 +89,11 @@ impl RawTls {
 
     fn origination(&self, mutual: bool, field: &str, remarks: &mut Vec<Remark>) -> Tls {
         let given = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Arc::<str>::from);
+        let shown = [("clientCertificate", &self.client_certificate), ("privateKey", &self.private_key)];
+        for (name, _) in shown.into_iter().filter(|(_, text)| !mutual && given(text).is_some()) {
+            let message = "SIMPLE shows no certificate; MUTUAL does";
+            remarks.push(Remark::new(Code::WithoutEffect, format!("{field}.{name}"), message));
+        }
         let mut impossible = |name: &str, message: &str| {
             remarks.push(Remark::new(Code::TlsNotOriginated, format!("{field}.{name}"), message));
             Tls::Impossible

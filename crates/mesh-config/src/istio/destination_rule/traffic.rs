@@ -1,6 +1,7 @@
 //! What a DestinationRule says beside TLS: balancing, pools, outliers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_core::l7::TrafficPolicy;
 use mesh_core::l7::traffic::{Algorithm, ConnectionPool, HashKey, LoadBalancer, OutlierDetection};
@@ -276,7 +277,8 @@ impl RawPool {
             max_requests: bound(http.http2_max_requests),
             max_requests_per_connection: bound(http.max_requests_per_connection),
             max_retries: bound(http.max_retries),
-            idle_timeout: idle.transpose()?,
+            // Envoy: 0s is no limit.
+            idle_timeout: idle.transpose()?.map(|idle| if idle.is_zero() { Duration::MAX } else { idle }),
             http2: http.h2_upgrade_policy == Some(RawUpgrade::Upgrade),
             as_client: http.use_client_protocol == Some(true),
         })
@@ -300,14 +302,14 @@ impl RawOutlier {
             }
             value => Ok(value.unwrap_or(default)),
         };
-        let given = self.consecutive_5xx.or(self.consecutive_errors);
-        let consecutive_5xx = match given {
-            None => default.consecutive_5xx,
-            Some(count) => bound(Some(count)),
+        let consecutive_5xx = match (self.consecutive_5xx, self.consecutive_errors) {
+            (None, None) => default.consecutive_5xx,
+            // Istio: what consecutiveErrors counts is 502, 503 and 504.
+            (given, _) => bound(given),
         };
         Ok(OutlierDetection {
             consecutive_5xx,
-            consecutive_gateway_errors: bound(self.consecutive_gateway_errors),
+            consecutive_gateway_errors: bound(self.consecutive_gateway_errors.or(self.consecutive_errors)),
             interval: time(self.interval, "interval", default.interval)?,
             base_ejection: time(self.base_ejection_time, "baseEjectionTime", default.base_ejection)?,
             max_ejection_percent: percent(

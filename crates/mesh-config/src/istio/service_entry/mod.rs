@@ -168,6 +168,7 @@ impl ServiceEntry {
         let endpoints = numbered
             .map(|(index, raw)| raw.read(&format!("spec.endpoints[{index}]"), &mut remarks))
             .collect::<Result<Vec<_>, _>>()?;
+        remark_ports(&ports, &endpoints, &mut remarks);
         let selector = spec.workload_selector.map(|raw| raw.read()).transpose()?;
         check_endpoints(resolution, &hosts, &endpoints, selector.is_some())?;
         let count = hosts.len().saturating_mul(ports.len()).saturating_mul(endpoints.len());
@@ -189,6 +190,16 @@ impl ServiceEntry {
             remarks,
             name,
         })
+    }
+}
+
+/// Says which ports of endpoints are nobody's, by their names.
+fn remark_ports(ports: &[EntryPort], endpoints: &[EntryEndpoint], remarks: &mut Vec<Remark>) {
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        for name in endpoint.ports.keys().filter(|name| !ports.iter().any(|port| *port.name == ***name)) {
+            let field = format!("spec.endpoints[{index}].ports[{name:?}]");
+            remarks.push(Remark::new(Code::WithoutEffect, field, "the ServiceEntry has no port of that name"));
+        }
     }
 }
 

@@ -168,7 +168,7 @@ impl RawDestination {
     }
 }
 
-pub(super) fn forward(routes: Vec<RawRoute>, field: &str) -> Result<Action, Flaw> {
+pub(super) fn forward(routes: Vec<RawRoute>, field: &str, remarks: &mut Vec<Remark>) -> Result<Action, Flaw> {
     let only = routes.len() == 1;
     let mut backends = Vec::with_capacity(routes.len());
     for (index, route) in routes.into_iter().enumerate() {
@@ -182,9 +182,8 @@ pub(super) fn forward(routes: Vec<RawRoute>, field: &str) -> Result<Action, Flaw
                 .filter(|weight| *weight <= 1_000_000)
                 .ok_or_else(|| Flaw::value(format!("{field}.weight"), format!("{weight} is no weight")))?,
         };
-        let mut ignored = Vec::new();
         let (request_headers, response_headers) =
-            route.headers.unwrap_or_default().read(&format!("{field}.headers"), &mut ignored)?;
+            route.headers.unwrap_or_default().read(&format!("{field}.headers"), remarks)?;
         let target = route.destination.read(&format!("{field}.destination"))?;
         backends.push(Backend { target, weight, request_headers, response_headers, rewrite: Rewrite::default() });
     }
@@ -198,7 +197,12 @@ pub(super) fn mirrors(
     (one, several): (Option<RawDestination>, Option<Vec<RawMirror>>),
     (percentage, percent): (Option<RawPercent>, Option<f64>),
     field: &str,
+    remarks: &mut Vec<Remark>,
 ) -> Result<Vec<Mirror>, Flaw> {
+    if one.is_none() && (percentage.is_some() || percent.is_some()) {
+        let message = "it is the share of mirror, and there is none; each of mirrors has its own percentage";
+        remarks.push(Remark::new(Code::WithoutEffect, format!("{field}.mirrorPercentage"), message));
+    }
     let share = |percentage: Option<RawPercent>, field: &str| {
         percentage.map_or(Ok(Percent::ALL), |percentage| percentage.read(field))
     };
@@ -266,7 +270,8 @@ impl RawRedirect {
             (Some(0), _) => return Err(Flaw::value(format!("{field}.port"), "0 is no port")),
             (Some(port), None) => RedirectPort::Number(port),
             (None, Some(RawDerivePort::RequestPort)) => RedirectPort::Requested,
-            (None, None | Some(RawDerivePort::ProtocolDefault)) => RedirectPort::Derived,
+            (None, Some(RawDerivePort::ProtocolDefault)) => RedirectPort::OfScheme,
+            (None, None) => RedirectPort::Derived,
             (Some(_), Some(_)) => {
                 return Err(Flaw::value(format!("{field}.derivePort"), "port and derivePort exclude each other"));
             }

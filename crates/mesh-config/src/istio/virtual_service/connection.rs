@@ -71,9 +71,16 @@ impl RawConnection {
         remarks: &mut Vec<Remark>,
     ) -> Result<ConnectionRule, Flaw> {
         let field = format!("spec.{list}[{}]", at.index);
-        let Action::Forward(backends) = action::forward(self.route, &format!("{field}.route"))? else {
+        let mut ignored = Vec::new();
+        let Action::Forward(backends) = action::forward(self.route, &format!("{field}.route"), &mut ignored)? else {
             return Err(Flaw::value(format!("{field}.route"), "it says nothing of where connections go"));
         };
+        for (index, backend) in backends.iter().enumerate() {
+            if !backend.request_headers.is_empty() || !backend.response_headers.is_empty() {
+                let message = "connections have no header fields";
+                remarks.push(Remark::new(Code::WithoutEffect, format!("{field}.route[{index}].headers"), message));
+            }
+        }
         let mut matches = Vec::with_capacity(self.matches.len());
         for (index, raw) in self.matches.into_iter().enumerate() {
             let place = format!("{field}.match[{index}]");
@@ -95,7 +102,8 @@ impl RawConnection {
             matches.push(ConnectionMatch { port: raw.port, servers, gateways: own });
         }
         if matches.is_empty() {
-            let for_none = remarks.last().is_some_and(|remark| remark.field.starts_with(&field));
+            let narrowed = format!("{field}.match");
+            let for_none = remarks.last().is_some_and(|remark| remark.field.starts_with(&narrowed));
             let gateways = if for_none { Vec::new() } else { gateways.to_vec() };
             matches.push(ConnectionMatch { port: None, servers: Vec::new(), gateways });
         }

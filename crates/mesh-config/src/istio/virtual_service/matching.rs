@@ -96,7 +96,7 @@ impl RawMatch {
             path: path(self.uri, self.ignore_uri_case, &format!("{field}.uri"))?,
             method: text(self.method, "method")?,
             scheme: text(self.scheme, "scheme")?,
-            host: text(self.authority, "authority")?,
+            host: authority(self.authority, &format!("{field}.authority"))?,
             headers: headers(self.headers, &format!("{field}.headers"))?,
             without_headers: headers(self.without_headers, &format!("{field}.withoutHeaders"))?,
             query: parameters(self.query_params, &format!("{field}.queryParams"))?,
@@ -107,6 +107,16 @@ impl RawMatch {
             },
         })
     }
+}
+
+/// A match on the host, which is compared in lower case: hosts have none (RFC 9110, section 4.2.3).
+fn authority(given: Option<RawText>, field: &str) -> Result<Option<TextMatch>, Flaw> {
+    let given = given.map(|raw| RawText {
+        exact: raw.exact.map(|text| text.to_ascii_lowercase()),
+        prefix: raw.prefix.map(|text| text.to_ascii_lowercase()),
+        regex: raw.regex.map(|source| format!("(?i:{source})")),
+    });
+    given.map_or(Ok(None), |given| given.read(field))
 }
 
 fn path(given: Option<RawText>, ignoring_case: bool, field: &str) -> Result<PathMatch, Flaw> {

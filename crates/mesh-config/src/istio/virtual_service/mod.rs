@@ -9,7 +9,7 @@ mod resilience;
 use std::sync::Arc;
 
 use mesh_core::PolicyName;
-use mesh_core::l7::{Action, HeaderEdits, RequestMatch, Rule, RuleRef};
+use mesh_core::l7::{Action, HeaderEdits, RequestMatch, Rule, RuleRef, Timeouts};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -270,17 +270,15 @@ impl RawHttp {
             for_gateways.push(gateways.to_vec());
         }
         let delegate = self.delegate.map(|raw| raw.read(&name.namespace, &format!("{field}.delegate"))).transpose()?;
-        let action = action((self.route, self.redirect, self.direct_response), delegate.is_some(), &field)?;
+        let said = (self.route, self.redirect, self.direct_response);
+        let action = action(said, delegate.is_some(), &field, remarks)?;
         let headers = self.headers.map_or(Ok((HeaderEdits::default(), HeaderEdits::default())), |headers| {
             headers.read(&format!("{field}.headers"), remarks)
         })?;
-        let mirrors =
-            action::mirrors((self.mirror, self.mirrors), (self.mirror_percentage, self.mirror_percent), &field)?;
-        let mut timeouts = mesh_core::l7::Timeouts::default();
-        if let Some(timeout) = self.timeout {
-            timeouts.request =
-                Some(duration(&timeout, format!("{field}.timeout"))?).filter(|timeout| !timeout.is_zero());
-        }
+        let shares = (self.mirror_percentage, self.mirror_percent);
+        let mirrors = action::mirrors((self.mirror, self.mirrors), shares, &field, remarks)?;
+        let limit = self.timeout.map(|timeout| duration(&timeout, format!("{field}.timeout"))).transpose()?;
+        let timeouts = Timeouts { request: limit.filter(|limit| !limit.is_zero()), ..Timeouts::default() };
         let rule = Rule {
             at,
             matches,
@@ -293,7 +291,11 @@ impl RawHttp {
                 .transpose()?
                 .unwrap_or_default(),
             mirrors,
-            fault: self.fault.map(|fault| fault.read(&format!("{field}.fault"))).transpose()?.unwrap_or_default(),
+            fault: self
+                .fault
+                .map(|fault| fault.read(&format!("{field}.fault"), remarks))
+                .transpose()?
+                .unwrap_or_default(),
             retry: self.retries.map(|retries| retries.read(&format!("{field}.retries"), remarks)).transpose()?,
             timeouts,
             cors: self.cors_policy.map(|cors| cors.read(&format!("{field}.corsPolicy"))).transpose()?,
@@ -307,6 +309,7 @@ fn action(
     (route, redirect, direct): (Vec<RawRoute>, Option<RawRedirect>, Option<RawDirectResponse>),
     delegated: bool,
     field: &str,
+    remarks: &mut Vec<Remark>,
 ) -> Result<Action, Flaw> {
     match (route.is_empty(), redirect, direct) {
         (true, None, None) if delegated => Ok(Action::Forward(Vec::new())),
@@ -314,7 +317,7 @@ fn action(
             let message = "a rule that delegates has no route, redirect or directResponse of its own";
             Err(Flaw::value(format!("{field}.delegate"), message))
         }
-        (false, None, None) => action::forward(route, &format!("{field}.route")),
+        (false, None, None) => action::forward(route, &format!("{field}.route"), remarks),
         (true, Some(redirect), None) => redirect.read(&format!("{field}.redirect")),
         (true, None, Some(direct)) => direct.read(&format!("{field}.directResponse")),
         (true, None, None) => Err(Flaw::value(field, "it says nothing of what becomes of a request: add route")),

@@ -42,9 +42,8 @@ pub(super) struct RawRetries {
     retry_on: Option<String>,
     /// Read, and not honoured: a finding says so.
     retry_remote_localities: Option<bool>,
-    /// Endpoints that have failed are avoided in any case.
-    #[serde(rename = "retryIgnorePreviousHosts")]
-    _retry_ignore_previous_hosts: Option<bool>,
+    /// Whether it goes to endpoints that it was with already only where there is no other; true where nothing is said.
+    retry_ignore_previous_hosts: Option<bool>,
     /// The least time between attempts; it doubles.
     backoff: Option<String>,
 }
@@ -77,6 +76,7 @@ impl RawRetries {
             on,
             backoff: backoff.unwrap_or(Retry::DEFAULT_BACKOFF),
             backoff_is_least: false,
+            same_again: self.retry_ignore_previous_hosts == Some(false),
         })
     }
 }
@@ -149,23 +149,30 @@ struct RawAbort {
 }
 
 impl RawFault {
-    pub(super) fn read(self, field: &str) -> Result<Fault, Flaw> {
-        let delay = self.delay.map(|delay| delay.read(&format!("{field}.delay"))).transpose()?;
-        let abort = self.abort.map(|abort| abort.read(&format!("{field}.abort"))).transpose()?;
+    pub(super) fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<Fault, Flaw> {
+        let delay = self.delay.map(|delay| delay.read(&format!("{field}.delay"), remarks)).transpose()?;
+        let abort = self.abort.map(|abort| abort.read(&format!("{field}.abort"), remarks)).transpose()?;
         Ok(Fault { delay, abort })
     }
 }
 
-/// Istio: without a percentage, every request.
-fn share(percentage: Option<RawPercent>, percent: Option<f64>, field: &str) -> Result<Percent, Flaw> {
-    match percentage.or(percent.map(RawPercent::of)) {
-        Some(given) => given.read(&format!("{field}.percentage")),
-        None => Ok(Percent::ALL),
+/// The share of requests that a fault is for. Istio: without a percentage, none.
+fn share(
+    percentage: Option<RawPercent>,
+    percent: Option<f64>,
+    field: &str,
+    remarks: &mut Vec<Remark>,
+) -> Result<Percent, Flaw> {
+    if let Some(given) = percentage.or(percent.map(RawPercent::of)) {
+        return given.read(&format!("{field}.percentage"));
     }
+    let message = "without a percentage the fault is for no request; 100 is for all";
+    remarks.push(Remark::new(Code::WithoutEffect, field, message));
+    Ok(Percent::NONE)
 }
 
 impl RawDelay {
-    fn read(self, field: &str) -> Result<(Percent, std::time::Duration), Flaw> {
+    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<(Percent, std::time::Duration), Flaw> {
         if self.exponential_delay.is_some() {
             return Err(Flaw::value(format!("{field}.exponentialDelay"), "write fixedDelay"));
         }
@@ -173,12 +180,12 @@ impl RawDelay {
             return Err(Flaw::value(format!("{field}.fixedDelay"), "it does not say how long"));
         };
         let fixed = duration(&fixed, format!("{field}.fixedDelay"))?;
-        Ok((share(self.percentage, self.percent, field)?, fixed))
+        Ok((share(self.percentage, self.percent, field, remarks)?, fixed))
     }
 }
 
 impl RawAbort {
-    fn read(self, field: &str) -> Result<(Percent, Abort), Flaw> {
+    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<(Percent, Abort), Flaw> {
         if self.http2_error.is_some() {
             return Err(Flaw::value(format!("{field}.http2Error"), "write httpStatus or grpcStatus"));
         }
@@ -193,7 +200,7 @@ impl RawAbort {
                 })?),
                 _ => return Err(Flaw::value(field, "write one of httpStatus and grpcStatus")),
             };
-        Ok((share(self.percentage, self.percent, field)?, abort))
+        Ok((share(self.percentage, self.percent, field, remarks)?, abort))
     }
 }
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use mesh_core::Workload;
 use mesh_core::l7::gateway::{ClientCertificates, ConnectionRoute, GatewayPods, Listener, Serves, Termination, Tls};
 use mesh_core::l7::{GATEWAY_NAME, Gateway, Precedence, Rule};
-use mesh_core::policy::HostPattern;
+use mesh_core::policy::{HostPattern, Selector};
 
 use super::credentials::Keychain;
 use super::hosts::{common, pattern, patterns};
 use super::table;
 use crate::code::Code;
 use crate::config::{NamedObjects, Options};
-use crate::finding::Finding;
+use crate::finding::{Finding, Origin};
 use crate::istio::{Carries, Clients, IstioGateway, Server, ServerTls};
 use crate::object::{Key, Located, ObjectSet};
 
@@ -35,6 +35,10 @@ pub(in crate::translate) struct VirtualServiceRoutes {
 pub(in crate::translate) struct Routes<T> {
     /// The VirtualService's namespace.
     pub(in crate::translate) namespace: Arc<str>,
+    /// The namespaces whose gateways it is for; none for all.
+    pub(in crate::translate) exported_to: Option<Vec<Arc<str>>>,
+    /// Where it stands.
+    pub(in crate::translate) origin: Arc<Origin>,
     /// Its hosts.
     pub(in crate::translate) hosts: Vec<HostPattern>,
     /// What it says.
@@ -51,13 +55,15 @@ pub(super) fn gateway(
 ) -> Gateway {
     let IstioGateway { name, selector, servers, .. } = &*located.object;
     let key: Key = (Arc::clone(&name.namespace), Arc::clone(&name.name));
-    let rules = routes.rules.remove(&key).unwrap_or_default();
-    let connections = routes.connections.remove(&key).unwrap_or_default();
+    let mut rules = routes.rules.remove(&key).unwrap_or_default();
+    let mut connections = routes.connections.remove(&key).unwrap_or_default();
     let full_name: Arc<str> = name.to_string().into();
-    // Pods use Secrets of their own namespace.
-    let selected = |workload: &&Arc<Workload>| selector.as_ref().is_none_or(|own| own.selects(&workload.labels));
-    let pod = workloads.iter().find(selected);
+    let pod = workloads.iter().find(|workload| is_selected(selector.as_ref(), workload));
+    // Pods use Secrets, and are told of VirtualServices, of their own namespace.
     let at = pod.map_or(&name.namespace, |pod| &pod.namespace);
+    report_kept(&rules, at, &full_name, findings);
+    rules.retain(|routes| routes.is_for(at));
+    connections.retain(|routes| routes.is_for(at));
     let runs = pod.and_then(|pod| pod.labels.get(GATEWAY_NAME)).map_or_else(|| Arc::clone(&name.name), Into::into);
     let keychain = Keychain::new(objects, (Arc::clone(at), runs), &options.credentials, named);
     let listener = |server: &Server| {
@@ -94,6 +100,29 @@ pub(super) fn gateway(
     let listeners = servers.iter().map(listener).collect();
     let (namespace, name) = key;
     Gateway { namespace, name, pods: GatewayPods::Selected(selector.clone()), listeners }
+}
+
+/// Whether the pod may be one of the Gateway's. Without a selector it is for all gateways, which their label tells from other pods.
+fn is_selected(selector: Option<&Selector>, workload: &Workload) -> bool {
+    match selector {
+        Some(own) => own.selects(&workload.labels),
+        None => workload.labels.get(GATEWAY_NAME).is_some(),
+    }
+}
+
+/// Says which VirtualServices name a gateway that runs where they are not exported to.
+fn report_kept<T>(all: &[Routes<T>], at: &str, gateway: &str, findings: &mut Vec<Finding>) {
+    for routes in all.iter().filter(|routes| !routes.is_for(at)) {
+        let message = format!("exportTo does not name {at}, where Gateway {gateway} runs: it is not in force there");
+        findings.push(Finding::new(Code::RouteNotAllowed, (*routes.origin).clone(), message).at("spec.exportTo"));
+    }
+}
+
+impl<T> Routes<T> {
+    /// Whether gateways of that namespace are told of it.
+    fn is_for(&self, namespace: &str) -> bool {
+        self.exported_to.as_ref().is_none_or(|namespaces| namespaces.iter().any(|known| **known == *namespace))
+    }
 }
 
 /// The hosts that a server has in common with a VirtualService, among those of which it may say something.
