@@ -14,7 +14,10 @@ use super::{
 use crate::{
     duplex::Duplex,
     telemetry::{BadInput, BadInputs, Sender},
-    upstream::{Cluster, ClusterState, Count, Endpoint, Http1Line, UpstreamError, Version, dial_http1, dial_http2},
+    upstream::{
+        Cluster, ClusterState, Count, Endpoint, Http1Line, UpstreamError, Version, connect_timeout, dial_http1,
+        dial_http2,
+    },
     worker::Worker,
 };
 
@@ -226,7 +229,9 @@ impl Attempt<'_> {
             self.cluster.state.overflows.pending.fetch_add(1, Ordering::Relaxed);
             return Err(UpstreamError::Overflow("max pending requests"));
         };
-        timeout(WAIT, waiting).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
+        // A connection that is being made has the time that the policy gives it.
+        let limit = WAIT.max(connect_timeout(policy));
+        timeout(limit, waiting).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
     }
 }
 

@@ -5,6 +5,7 @@ mod arrival;
 mod flow;
 mod gather;
 mod http;
+mod line;
 mod pulse;
 mod sniff;
 pub(crate) mod tcp;

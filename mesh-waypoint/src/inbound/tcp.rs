@@ -1,15 +1,27 @@
 //! What is no HTTP: bytes, passed on as they come.
 
-use std::rc::Rc;
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    rc::Rc,
+    sync::atomic::Ordering,
+};
 
 use ::http::StatusCode;
-use mesh_core::l7::{Backend, BackendTarget, split};
+use mesh_core::l7::{
+    Backend, BackendTarget, TrafficPolicy, split,
+    traffic::{Algorithm, HashKey},
+};
 use mesh_transport::hbone::ConnectRequest;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, copy_bidirectional},
+    time::timeout,
+};
 
-use super::{Arrival, admission, stream_of, watch::Watch};
+use super::{Arrival, admission, line::Line, stream_of, watch::Watch};
 use crate::{
-    upstream::{self, Cluster, ClusterKey, Endpoint, Stream, UpstreamError},
+    upstream::{
+        self, Answer, Cluster, ClusterKey, ClusterState, Count, Endpoint, EndpointState, Stream, UpstreamError, Wish,
+    },
     worker::Worker,
 };
 
@@ -23,12 +35,12 @@ pub(super) async fn connect_first(worker: &Rc<Worker>, arrival: &Arrival, mut re
         Ok(reached) => {
             let Ok(tunnel) = request.accept().await else { return };
             if let Some(stream) = stream_of(tunnel) {
-                let watch = Watch::begin(worker, arrival, reached.cluster, reached.endpoint);
-                relay(arrival, watch.of(stream), reached.stream).await;
+                let watch = Watch::begin(worker, arrival, reached.cluster.clone(), reached.endpoint.clone());
+                relay(worker, arrival, watch.of(stream), reached).await;
             }
         }
         Err(error) => {
-            refused(arrival, &error);
+            refused(worker, arrival, &error);
             let denied = matches!(error, UpstreamError::Denied(_));
             request.refuse(if denied { StatusCode::UNAUTHORIZED } else { StatusCode::SERVICE_UNAVAILABLE }).await;
         }
@@ -38,8 +50,8 @@ pub(super) async fn connect_first(worker: &Rc<Worker>, arrival: &Arrival, mut re
 /// Carries what a client has begun to say already.
 pub(super) async fn carry(worker: &Rc<Worker>, arrival: &Arrival, stream: impl AsyncRead + AsyncWrite + Unpin) {
     match connect(worker, arrival).await {
-        Ok(reached) => relay(arrival, stream, reached.stream).await,
-        Err(error) => refused(arrival, &error),
+        Ok(reached) => relay(worker, arrival, stream, reached).await,
+        Err(error) => refused(worker, arrival, &error),
     }
 }
 
@@ -63,8 +75,8 @@ pub(crate) async fn carry_by(
         Err(error) => Err(error),
     };
     match connected {
-        Ok(reached) => relay(arrival, stream, reached.stream).await,
-        Err(error) => refused(arrival, &error),
+        Ok(reached) => relay(worker, arrival, stream, reached).await,
+        Err(error) => refused(worker, arrival, &error),
     }
 }
 
@@ -73,6 +85,8 @@ struct Reached {
     cluster: Rc<Cluster>,
     endpoint: Rc<Endpoint>,
     stream: Stream,
+    /// Its places among the cluster's connections, and the endpoint's.
+    counted: (Count<ClusterState>, Count<EndpointState>),
 }
 
 async fn connect(worker: &Rc<Worker>, arrival: &Arrival) -> Result<Reached, UpstreamError> {
@@ -87,12 +101,38 @@ async fn connect_to(
     admission::of_connection(worker, arrival).map_err(Box::new)?;
     let cluster = Cluster::ready(worker, key.ok_or(UpstreamError::NoEndpoint)?).await?;
     let node = cluster.only_node(worker, arrival.client.workload.as_deref());
-    let endpoint = cluster.pick(&upstream::Wish { asked: arrival.asked, node, ..Default::default() })?;
-    let stream = upstream::connect(worker, &endpoint, Some(arrival.client.address), arrival.trace, None).await?;
-    Ok(Reached { cluster, endpoint, stream })
+    let policy = cluster.policy();
+    let wish = Wish { asked: arrival.asked, hash: hash(&policy, arrival), node, ..Wish::default() };
+    let endpoint = cluster.pick(&wish)?;
+    let most = policy.pool.as_ref().and_then(|pool| pool.max_connections);
+    let Some(of_cluster) = Count::within(&cluster.state, most, |state| &state.connections) else {
+        cluster.state.overflows.connections.fetch_add(1, Ordering::Relaxed);
+        return Err(UpstreamError::Overflow("max connections"));
+    };
+    let counted = (of_cluster, Count::one(&endpoint.state, |state| &state.active));
+    let limit = upstream::connect_timeout(&policy);
+    let connecting = upstream::connect(worker, &endpoint, Some(arrival.client.address), arrival.trace, None);
+    let connected = timeout(limit, connecting).await.unwrap_or(Err(UpstreamError::ConnectTimeout));
+    let answer = if connected.is_ok() { Answer::Well } else { Answer::Gateway };
+    cluster.note(worker, &endpoint, answer);
+    Ok(Reached { stream: connected?, cluster, endpoint, counted })
 }
 
-fn refused(arrival: &Arrival, error: &UpstreamError) {
+/// What consistent hashing goes by: of a connection that is its client's address, and nothing else.
+fn hash(policy: &TrafficPolicy, arrival: &Arrival) -> Option<u64> {
+    let balancer = policy.load_balancer.as_ref()?;
+    if balancer.algorithm != Algorithm::ConsistentHash(HashKey::SourceAddress) {
+        return None;
+    }
+    let mut hasher = DefaultHasher::new();
+    arrival.client.address.ip().hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+fn refused(worker: &Rc<Worker>, arrival: &Arrival, error: &UpstreamError) {
+    if !(Line { arrival, endpoint: None, bytes: None }).is_wanted(worker) {
+        return;
+    }
     let client = &arrival.client;
     tracing::info!(
         target: "access", client = %client.address, identity = client.name(), port = arrival.target.port(), %error,
@@ -101,18 +141,28 @@ fn refused(arrival: &Arrival, error: &UpstreamError) {
 }
 
 /// Half-close stays half-close; whatever breaks one side resets the other.
-async fn relay(arrival: &Arrival, mut stream: impl AsyncRead + AsyncWrite + Unpin, mut upstream: Stream) {
+async fn relay(
+    worker: &Rc<Worker>,
+    arrival: &Arrival,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    reached: Reached,
+) {
+    let Reached { stream: mut upstream, endpoint, counted, .. } = reached;
     let relayed = copy_bidirectional(&mut stream, &mut upstream).await;
+    drop(counted);
+    if relayed.is_err() {
+        upstream.reset();
+    }
+    if !(Line { arrival, endpoint: Some(&endpoint), bytes: relayed.as_ref().ok().copied() }).is_wanted(worker) {
+        return;
+    }
     let client = &arrival.client;
     match relayed {
         Ok((sent, received)) => tracing::info!(
             target: "access", client = %client.address, identity = client.name(), sent, received, "connection"
         ),
-        Err(error) => {
-            upstream.reset();
-            tracing::info!(
-                target: "access", client = %client.address, identity = client.name(), %error, "connection reset"
-            );
-        }
+        Err(error) => tracing::info!(
+            target: "access", client = %client.address, identity = client.name(), %error, "connection reset"
+        ),
     }
 }

@@ -26,7 +26,7 @@ use super::{
     names::{Answer, Name},
     parts::Parts,
     settled::{self, Found, Settled},
-    state::ClusterState,
+    state::{self, ClusterState},
 };
 use crate::{inbound::Target, worker::Worker};
 
@@ -221,6 +221,15 @@ impl Cluster {
     /// What its endpoints are declared to speak.
     pub(crate) fn speaks(&self) -> Speaks {
         self.speaks.get()
+    }
+
+    /// Notes what an endpoint answered, or that it could not be connected; it is left out for a time where that was once too often.
+    pub(crate) fn note(&self, worker: &Worker, endpoint: &Endpoint, answer: state::Answer) {
+        let policy = self.policy.borrow().clone();
+        if self.state.note(&endpoint.state, answer, policy.outlier.as_ref()) {
+            worker.shared.telemetry.own.ejections.inc();
+            tracing::info!(cluster = %self.key, endpoint = %endpoint.address(), "endpoint ejected");
+        }
     }
 
     /// An endpoint for a request.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::{TraceContext, WorkloadUid};
+use mesh_core::{TraceContext, WorkloadUid, l7::TrafficPolicy};
 use mesh_transport::hbone::{ConnectError, PoolKey, Tunnel, TunnelRequest, TunnelStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -23,6 +23,11 @@ use crate::worker::Worker;
 
 /// How long a connection may take where nothing is said; Istio's default.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may take.
+pub(crate) fn connect_timeout(policy: &TrafficPolicy) -> Duration {
+    policy.pool.as_ref().and_then(|pool| pool.connect_timeout).unwrap_or(CONNECT_TIMEOUT)
+}
 
 /// A stream to an endpoint.
 pub(crate) enum Stream {

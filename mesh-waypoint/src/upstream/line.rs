@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     Endpoint, UpstreamError,
-    connect::{CONNECT_TIMEOUT, Stream, connect_within},
+    connect::{Stream, connect_timeout, connect_within},
     greeting::{Greeted, Greeting, greeted},
     paced::Paced,
     state::{ClusterState, Count},
@@ -261,8 +261,4 @@ pub(crate) async fn dial_http2(
     let line = Rc::new(Http2Line { sender, greeting, connection, active, served, used, _counted: counted });
     endpoint.lines.shared.borrow_mut().push(line.clone());
     Ok(line.place())
-}
-
-fn connect_timeout(policy: &TrafficPolicy) -> Duration {
-    policy.pool.as_ref().and_then(|pool| pool.connect_timeout).unwrap_or(CONNECT_TIMEOUT)
 }

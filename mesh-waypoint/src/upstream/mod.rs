@@ -16,7 +16,7 @@ mod view;
 
 pub(crate) use self::balance::Wish;
 pub(crate) use self::cluster::{Cluster, ClusterKey, Upstreams};
-pub(crate) use self::connect::{Stream, connect};
+pub(crate) use self::connect::{Stream, connect, connect_timeout};
 pub(crate) use self::endpoint::Endpoint;
 pub(crate) use self::line::{Http1Line, Http2Place, Version, dial_http1, dial_http2};
 pub(crate) use self::names::Names;

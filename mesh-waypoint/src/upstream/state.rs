@@ -148,7 +148,9 @@ impl ClusterState {
         if endpoint.is_ejected(now) || out >= allowed {
             return false;
         }
-        let times = endpoint.ejections.fetch_add(1, Ordering::Relaxed) + 1;
+        let times = endpoint.times(now, rule.interval).saturating_add(1);
+        endpoint.times.store(times, Ordering::Relaxed);
+        endpoint.ejections.fetch_add(1, Ordering::Relaxed);
         let duration = rule.base_ejection.saturating_mul(times).min(MAX_EJECTION.max(rule.base_ejection));
         let until = now + u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2);
         endpoint.cause.store(cause as u8, Ordering::Relaxed);
@@ -216,6 +218,8 @@ pub(crate) struct EndpointState {
     /// Milliseconds since the program began; zero for not ejected.
     ejected_until: AtomicU64,
     ejections: AtomicU32,
+    /// How many times the first ejection's length the last one had.
+    times: AtomicU32,
     /// The [`Cause`] of the last ejection; zero where there was none.
     cause: AtomicU8,
     /// When it was first seen, likewise.
@@ -242,6 +246,14 @@ impl EndpointState {
             },
             out_for: (until > now).then(|| Duration::from_millis(until - now)),
         }
+    }
+
+    /// How many times the first ejection's length counts against it: one less for each interval that it was in use since
+    /// (Envoy's `eject_time_backoff`).
+    fn times(&self, now: u64, interval: Duration) -> u32 {
+        let in_use = now.saturating_sub(self.ejected_until.load(Ordering::Relaxed));
+        let intervals = u128::from(in_use) / interval.as_millis().max(1);
+        self.times.load(Ordering::Relaxed).saturating_sub(u32::try_from(intervals).unwrap_or(u32::MAX))
     }
 
     /// How long it has been known, in milliseconds.
@@ -313,6 +325,22 @@ mod tests {
         assert!(cluster.note(&endpoints[0], Answer::Error, Some(&rule)));
         assert!(endpoints[0].is_ejected(cluster.now()));
         assert!(!endpoints[0].is_ejected(cluster.now() + 30_001), "it comes back");
+    }
+
+    #[test]
+    fn each_interval_in_use_takes_one_time_off_the_next_ejection() {
+        let rule = OutlierDetection { consecutive_5xx: Some(1), ..OutlierDetection::default() };
+        let (cluster, endpoints) = cluster(10);
+        let endpoint = &endpoints[0];
+        for times in [1, 2, 3] {
+            assert!(cluster.note(endpoint, Answer::Error, Some(&rule)));
+            assert_eq!(endpoint.times.load(Ordering::Relaxed), times);
+            endpoint.ejected_until.store(cluster.now(), Ordering::Relaxed);
+        }
+        let now = cluster.now();
+        for (later, times) in [(0, 3), (10_000, 2), (25_000, 1), (600_000, 0)] {
+            assert_eq!(endpoint.times(now + later, rule.interval), times, "after {later} ms");
+        }
     }
 
     #[test]

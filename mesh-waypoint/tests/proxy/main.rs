@@ -9,6 +9,7 @@ mod bad_requests;
 mod bad_responses;
 mod client_certificates;
 mod collector;
+mod connections;
 mod declared_tcp;
 mod draining;
 mod egress;
