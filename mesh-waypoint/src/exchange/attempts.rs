@@ -101,9 +101,9 @@ impl End {
 
 impl Attempts<'_> {
     /// Sends it, as often as the plan allows.
-    pub(super) async fn send(&self, mut body: RequestBody) -> Result<Sent, Refusal> {
+    pub(super) async fn send(&self, body: &mut RequestBody) -> Result<Sent, Refusal> {
         // Once, where it is: each move doubles what a request needs.
-        let mut whole = pin!(self.all(&mut body));
+        let mut whole = pin!(self.all(body));
         match self.deadline {
             None => whole.await,
             Some(deadline) => timeout_at(deadline, whole.as_mut()).await.unwrap_or_else(|_| Err(reply::timed_out())),
@@ -144,7 +144,9 @@ impl Attempts<'_> {
             }
             own.retries.inc();
             self.ledger.event("retry", || Some(format!("attempt {} at another endpoint", retries + 1)));
-            wish.avoid.push(endpoint.address());
+            if !self.plan.retry.same_again {
+                wish.avoid.push(endpoint.address());
+            }
             // A connection that could not be made costs the endpoint nothing; a least pause is one all the same.
             if self.plan.retry.backoff_is_least || !matches!(end, End::Unsent(_)) {
                 drop(end);
@@ -192,11 +194,7 @@ impl Attempts<'_> {
             End::Unsent(UpstreamError::Overflow(_)) | End::Broken { clients: true, .. } => return,
             End::Unsent(_) | End::Broken { .. } | End::TimedOut => Answer::Gateway,
         };
-        let outlier = self.cluster.policy().outlier.clone();
-        if self.cluster.state.note(&endpoint.state, answer, outlier.as_ref()) {
-            self.connection.worker.shared.telemetry.own.ejections.inc();
-            tracing::info!(cluster = %self.cluster.key, endpoint = %endpoint.address(), "endpoint ejected");
-        }
+        self.cluster.note(&self.connection.worker, endpoint, answer);
     }
 
     /// Whether the plan has such an end tried again, and the request is still there to be sent.
@@ -214,7 +212,8 @@ impl Attempts<'_> {
             }
             End::Broken { clients: true, .. } => false,
             End::Broken { refused_stream: true, .. } if on.refused_stream => true,
-            End::Broken { .. } => on.reset || on.server_error,
+            // Envoy: what does not answer counts as a 5xx, and as a gateway's error.
+            End::Broken { .. } => on.reset || on.server_error || on.gateway_error,
             End::TimedOut => on.per_try_timeout,
         };
         wanted && body.is_there()

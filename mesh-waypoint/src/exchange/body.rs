@@ -1,4 +1,4 @@
-//! Bodies: passed on frame by frame, counted, and never held.
+//! Bodies: passed on frame by frame, counted, and held only where they are short and may have to be sent again.
 
 use std::{
     future::poll_fn,
@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     fields,
+    kept::Turn,
     lease::Lease,
     ledger::Ledger,
     reply::{Flag, Refusal},
@@ -36,9 +37,11 @@ enum Sent {
     Live(Option<Incoming>),
     /// Held in memory, to be sent as often as needed: what there is of it, and how much of that is sent.
     Held { data: Bytes, sent: bool },
+    /// As it comes, and what has come once more.
+    Kept(Turn),
 }
 
-/// The longest body that is held to be sent again. A longer one is passed on as it comes, and sent once.
+/// The longest body that is held, or kept as it comes, to be sent again. A longer one is passed on as it comes, and sent once.
 pub(super) const MAX_HELD: u64 = 64 << 10;
 
 impl RequestBody {
@@ -110,19 +113,42 @@ impl RequestBody {
         Ok(self)
     }
 
+    /// The same, of which what has come is kept where it has not said how long it is, as long as that is no more than [`MAX_HELD`].
+    pub(super) fn kept(mut self) -> Self {
+        let is_open = |incoming: &Incoming| incoming.size_hint().exact().is_none();
+        if let Sent::Live(incoming) = &mut self.source
+            && let Some(incoming) = incoming.take_if(|incoming| is_open(incoming))
+        {
+            self.source = Sent::Kept(Turn::first(incoming, self.begun.take().as_ref()));
+        }
+        self
+    }
+
+    /// Whether it is kept as it comes.
+    pub(super) const fn is_kept(&self) -> bool {
+        matches!(self.source, Sent::Kept(_))
+    }
+
     /// What one attempt sends. A live body goes with it, and is only there again if it comes back unsent.
     pub(super) fn take(&mut self) -> Self {
         let source = match &mut self.source {
             Sent::Live(incoming) => Sent::Live(incoming.take()),
             Sent::Held { data, .. } => Sent::Held { data: data.clone(), sent: false },
+            Sent::Kept(turn) => {
+                self.ledger.iter().for_each(|ledger| ledger.uploading.set(turn.is_coming()));
+                Sent::Kept(turn.next())
+            }
         };
         Self { source, begun: self.begun.take(), ledger: self.ledger.clone() }
     }
 
     /// A copy of what is held, of which nobody keeps an account.
     pub(super) fn copy(&self) -> Option<Self> {
-        let Sent::Held { data, .. } = &self.source else { return None };
-        Some(Self::own(data.clone()))
+        match &self.source {
+            Sent::Live(_) => None,
+            Sent::Held { data, .. } => Some(Self::own(data.clone())),
+            Sent::Kept(turn) => turn.whole().map(Self::own),
+        }
     }
 
     fn uploaded(&self) {
@@ -133,15 +159,24 @@ impl RequestBody {
     }
 
     /// Whether there is anything to send.
-    pub(super) const fn is_there(&self) -> bool {
-        matches!(self.source, Sent::Held { .. } | Sent::Live(Some(_)))
+    pub(super) fn is_there(&self) -> bool {
+        match &self.source {
+            Sent::Live(incoming) => incoming.is_some(),
+            Sent::Held { .. } => true,
+            Sent::Kept(turn) => turn.is_there(),
+        }
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
         // One that was given away is another's to tell of.
-        if matches!(self.source, Sent::Live(Some(_))) {
+        let is_own = match &self.source {
+            Sent::Live(incoming) => incoming.is_some(),
+            Sent::Held { .. } => false,
+            Sent::Kept(turn) => turn.is_last(),
+        };
+        if is_own {
             self.uploaded();
         }
     }
@@ -159,6 +194,9 @@ pub(crate) enum RequestError {
     /// It was cut off, since nothing moved.
     #[error("nothing moved for too long")]
     Cut,
+    /// A later attempt sends it.
+    #[error("a later attempt sends the request")]
+    SentAgain,
 }
 
 impl Body for RequestBody {
@@ -176,6 +214,7 @@ impl Body for RequestBody {
                 let first = !std::mem::replace(sent, true);
                 (first && !data.is_empty()).then(|| Ok(Frame::data(data.clone())))
             }
+            Sent::Kept(turn) => ready!(turn.poll(this.ledger.as_deref(), cx)),
         };
         let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
         if let (Some(data), Some(ledger)) = (data, &self.ledger) {
@@ -191,6 +230,7 @@ impl Body for RequestBody {
         match &self.source {
             Sent::Live(incoming) => self.begun.is_none() && incoming.as_ref().is_none_or(Body::is_end_stream),
             Sent::Held { data, sent } => *sent || data.is_empty(),
+            Sent::Kept(turn) => turn.is_end_stream(),
         }
     }
 
@@ -205,12 +245,14 @@ impl Body for RequestBody {
             }
             Sent::Live(None) => SizeHint::with_exact(0),
             Sent::Held { data, sent } => SizeHint::with_exact(if *sent { 0 } else { data.len() as u64 }),
+            // Sent again it is as it was: without a length, so that trailers may follow.
+            Sent::Kept(_) => SizeHint::default(),
         }
     }
 }
 
 /// What comes next of a client's body; while nothing does, it is the client that is waited for.
-fn poll_client(
+pub(super) fn poll_client(
     incoming: &mut Incoming,
     ledger: Option<&Ledger>,
     cx: &mut Context<'_>,

@@ -42,7 +42,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// Sends the copies that a rule asks for. A body that is too long to be held has none.
+/// Sends the copies that a rule asks for. A body that is too long to be held has none, nor has one that is not there as a whole.
 pub(super) fn send(connection: &Rc<Connection>, plan: &Plan, head: &Head, version: Version, body: &RequestBody) {
     for mirror in plan.mirrors() {
         if mirror.percent.includes(fastrand::u64(..)) {

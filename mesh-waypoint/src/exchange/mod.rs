@@ -9,6 +9,7 @@ mod edits;
 mod fields;
 mod framing;
 mod head;
+mod kept;
 mod lease;
 mod ledger;
 mod mirror;
@@ -32,7 +33,13 @@ use self::body::MAX_HELD;
 pub(crate) use self::body::{ReplyBody, RequestBody};
 pub(crate) use self::other::Other;
 use self::{
-    attempt::Sent, attempts::Attempts, authorizer::Asking, head::Head, ledger::Ledger, reply::Refusal, route::Course,
+    attempt::Sent,
+    attempts::Attempts,
+    authorizer::Asking,
+    head::Head,
+    ledger::Ledger,
+    reply::Refusal,
+    route::{Course, Plan},
     upgrade::Upgrading,
 };
 use crate::{
@@ -114,12 +121,17 @@ async fn forward(
     let deadline = plan.timeouts.request.map(|limit| Instant::now() + limit);
     let cookie = Attempts::new_cookie(&cluster, &mut head);
     let version = version(&cluster, &connection.arrival.target, came_by, &head, upgrading.as_ref());
-    // Only what is held can be sent twice; where nobody asked for that, what is there to be held is nothing.
-    let most = if plan.repeats || !plan.mirrors().is_empty() { MAX_HELD } else { 0 };
-    let body = if upgrading.is_none() { body.held(most).await? } else { body };
-    mirror::send(connection, &plan, &head, version, &body);
+    let mut body = if upgrading.is_none() { repeatable(body, &plan).await? } else { body };
+    // Of a body that has yet to come there are copies once it is there.
+    let is_coming = body.is_kept();
+    if !is_coming {
+        mirror::send(connection, &plan, &head, version, &body);
+    }
     let attempts = Attempts { connection, cluster: &cluster, plan: &plan, head: &head, ledger, version, deadline };
-    let sent = attempts.send(body).await?;
+    let sent = attempts.send(&mut body).await?;
+    if is_coming {
+        mirror::send(connection, &plan, &head, version, &body);
+    }
     ledger.note_endpoint(&sent.lease.endpoint);
     let endpoint = sent.lease.endpoint.address();
     let (mut parts, body) = answer(sent, &head, upgrading, ledger, deadline)?;
@@ -131,6 +143,13 @@ async fn forward(
         parts.headers.append(http::header::SET_COOKIE, cookie);
     }
     Ok(Response::from_parts(parts, body))
+}
+
+/// The body as it can be sent more than once, where the plan may want that; where it does not, what there is to be held is nothing.
+async fn repeatable(body: RequestBody, plan: &Plan) -> Result<RequestBody, Refusal> {
+    let may_repeat = plan.repeats || !plan.mirrors().is_empty();
+    let body = body.held(if may_repeat { MAX_HELD } else { 0 }).await?;
+    Ok(if may_repeat { body.kept() } else { body })
 }
 
 /// The endpoint's answer as one to the client, which may be that the connection is another protocol's from here on.

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 
-use crate::server::{Client, serve};
+use crate::server::{Client, Frames, Local, read, serve};
 use crate::world::{CARTS, OUTSIDE, World, run_with};
 
 const SUBSETS: &str = "
@@ -176,6 +177,37 @@ fn attempts_are_made_again_as_often_as_written_with_the_same_body() {
         let answer = client.ask(post("/echo", &long)).await;
         assert_eq!((answer.status, answer.body.len()), (503, long.len()));
         assert_eq!(backend.seen.borrow().len(), 1);
+    });
+}
+
+#[test]
+fn a_body_that_says_no_length_is_sent_again_and_copied_while_it_is_short() {
+    let rules = "
+  - retries: {attempts: 3, retryOn: 5xx, backoff: 1ms}
+    mirrors: [{destination: {host: outside}}]
+    route: [{destination: {host: cart, subset: v2}}]";
+    static LONG: [u8; 20_000] = [b'x'; 20_000];
+    run_with(&(SUBSETS.to_owned() + &virtual_service(rules)), async |world| {
+        let backend = serve(CARTS[2], 8080, true).await;
+        let copied = serve(OUTSIDE, 8080, true).await;
+        backend.status.set(503);
+        let tunnel = world.tunnel("10.96.0.1:80").await.expect("tunnel");
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(Local, TokioIo::new(tunnel)).await.expect("handshake");
+        spawn_local(connection);
+        for (parts, length, attempts, copies) in
+            [(vec![&b"all "[..], b"of it"], 9, 4, 1), (vec![&LONG[..]; 4], 80_000, 1, 1)]
+        {
+            backend.seen.borrow_mut().clear();
+            let request = Request::post("http://cart.shop/read").body(Frames::of(&parts)).expect("valid");
+            let answer = read(sender.send_request(request).await.expect("an answer")).await.expect("a whole body");
+            assert_eq!((answer.status, answer.body.len()), (503, length), "the last attempt had the whole body");
+            assert_eq!(backend.seen.borrow().len(), attempts, "a body of {length} octets");
+            while copied.seen.borrow().len() < copies {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        assert_eq!(copied.seen.borrow().len(), 1, "what is too long is not copied");
     });
 }
 

@@ -107,6 +107,11 @@ async fn answer(backend: Rc<Backend>, mut request: Request<Incoming>) -> Result<
     let (name, response) = (backend.name, Response::builder().status(backend.status.get()));
     let body = match path.as_str() {
         "/echo" => body.map_err(std::io::Error::other).boxed(),
+        // Answers once it has all.
+        "/read" => match body.collect().await {
+            Ok(whole) => Full::new(whole.to_bytes()).map_err(never).boxed(),
+            Err(_) => full("broken off"),
+        },
         "/trailers" => {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", "0".parse().expect("valid"));
@@ -142,7 +147,18 @@ fn never(never: Infallible) -> std::io::Error {
     match never {}
 }
 
-struct Frames(tokio::sync::mpsc::Receiver<Result<Frame<Bytes>, std::io::Error>>);
+/// A body of parts, which says no length.
+pub(crate) struct Frames(tokio::sync::mpsc::Receiver<Result<Frame<Bytes>, std::io::Error>>);
+
+impl Frames {
+    pub(crate) fn of(parts: &[&'static [u8]]) -> Self {
+        let (sender, frames) = tokio::sync::mpsc::channel(parts.len());
+        for part in parts {
+            sender.try_send(Ok(Frame::data(Bytes::from_static(part)))).expect("room");
+        }
+        Self(frames)
+    }
+}
 
 impl http_body::Body for Frames {
     type Data = Bytes;
