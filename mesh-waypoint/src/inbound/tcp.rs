@@ -1,9 +1,12 @@
 //! What is no HTTP: bytes, passed on as they come.
 
 use std::{
+    cell::Cell,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
     rc::Rc,
     sync::atomic::Ordering,
+    time::Duration,
 };
 
 use ::http::StatusCode;
@@ -14,8 +17,9 @@ use mesh_core::l7::{
 use mesh_transport::hbone::ConnectRequest;
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
+use tokio_util::io::{InspectReader, InspectWriter};
 
 use super::{Arrival, admission, line::Line, stream_of, watch::Watch};
 use crate::{
@@ -147,8 +151,12 @@ async fn relay(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     reached: Reached,
 ) {
-    let Reached { stream: mut upstream, endpoint, counted, .. } = reached;
-    let relayed = copy_bidirectional(&mut stream, &mut upstream).await;
+    let Reached { cluster, endpoint, stream: mut upstream, counted } = reached;
+    let idle = cluster.policy().pool.as_ref().and_then(|pool| pool.tcp_idle_timeout);
+    let relayed = match idle {
+        None => copy_bidirectional(&mut stream, &mut upstream).await,
+        Some(idle) => copy_while_moving(&mut stream, &mut upstream, idle).await,
+    };
     drop(counted);
     if relayed.is_err() {
         upstream.reset();
@@ -164,5 +172,25 @@ async fn relay(
         Err(error) => tracing::info!(
             target: "access", client = %client.address, identity = client.name(), %error, "connection reset"
         ),
+    }
+}
+
+/// Copies until both sides have ended, or nothing has moved for that long.
+async fn copy_while_moving(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    upstream: &mut Stream,
+    idle: Duration,
+) -> io::Result<(u64, u64)> {
+    let moved = Cell::new(Instant::now());
+    let read = InspectReader::new(stream, |_: &[u8]| moved.set(Instant::now()));
+    let mut stream = InspectWriter::new(read, |_: &[u8]| moved.set(Instant::now()));
+    let silence = async {
+        while moved.get().elapsed() < idle {
+            sleep_until(moved.get() + idle).await;
+        }
+    };
+    tokio::select! {
+        copied = copy_bidirectional(&mut stream, upstream) => copied,
+        () = silence => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing moved for its idleTimeout")),
     }
 }

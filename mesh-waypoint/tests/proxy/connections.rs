@@ -61,6 +61,22 @@ fn connections_are_no_more_than_may_be() {
 }
 
 #[test]
+fn a_connection_that_is_silent_for_its_time_ends() {
+    run_with(&rule("connectionPool: {tcp: {idleTimeout: 0.5s}}"), async |world| {
+        for index in 0..CARTS.len() {
+            serve(index).await;
+        }
+        let (mut stream, _) = connect(&world).await.expect("a connection");
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            stream.write_all(b"still here").await.expect("it goes on while something moves");
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "it is still open");
+    });
+}
+
+#[test]
 fn lines_of_connections_are_those_that_telemetry_has() {
     let telemetry = "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: of-test, namespace: shop}\n\
                      spec: {accessLogging: [{disabled: true}]}\n";

@@ -190,6 +190,8 @@ pub struct ConnectionPool {
     pub max_connections: Option<u32>,
     /// How long a connection may take to be made.
     pub connect_timeout: Option<Duration>,
+    /// How long a connection that nobody looks into may be silent.
+    pub tcp_idle_timeout: Option<Duration>,
     /// Requests that wait for a connection.
     pub max_pending_requests: Option<u32>,
     /// Requests under way.

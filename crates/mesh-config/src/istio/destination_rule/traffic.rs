@@ -113,8 +113,8 @@ struct RawTcp {
     tcp_keepalive: Option<Value>,
     /// Read, and not honoured: a finding says so.
     max_connection_duration: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    idle_timeout: Option<Value>,
+    /// How long a connection may be silent of which nobody reads requests; 0s, or nothing, is no limit.
+    idle_timeout: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -260,19 +260,17 @@ fn bound(value: Option<u32>) -> Option<u32> {
 impl RawPool {
     fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<ConnectionPool, Flaw> {
         let (tcp, http) = (self.tcp.unwrap_or_default(), self.http.unwrap_or_default());
-        let ignored = [
-            ("tcpKeepalive", &tcp.tcp_keepalive),
-            ("maxConnectionDuration", &tcp.max_connection_duration),
-            ("idleTimeout", &tcp.idle_timeout),
-        ];
+        let ignored = [("tcpKeepalive", &tcp.tcp_keepalive), ("maxConnectionDuration", &tcp.max_connection_duration)];
         remark_ignored(&ignored, &format!("{field}.tcp"), remarks);
         let ignored = [("maxConcurrentStreams", &http.max_concurrent_streams)];
         remark_ignored(&ignored, &format!("{field}.http"), remarks);
         let connect = tcp.connect_timeout.map(|text| duration(&text, format!("{field}.tcp.connectTimeout")));
+        let silent = tcp.idle_timeout.map(|text| duration(&text, format!("{field}.tcp.idleTimeout"))).transpose()?;
         let idle = http.idle_timeout.map(|text| duration(&text, format!("{field}.http.idleTimeout")));
         Ok(ConnectionPool {
             max_connections: bound(tcp.max_connections),
             connect_timeout: connect.transpose()?,
+            tcp_idle_timeout: silent.filter(|silent| !silent.is_zero()),
             max_pending_requests: bound(http.http1_max_pending_requests),
             max_requests: bound(http.http2_max_requests),
             max_requests_per_connection: bound(http.max_requests_per_connection),
