@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use crate::output::print;
+use crate::output::print_raw;
 use crate::{Arguments, Outcome};
 
 /// Prints a script that completes mesh-ctl's commands: `source <(mesh-ctl completion bash)`.
@@ -17,7 +17,7 @@ impl Completion {
     pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Arguments::command(), "mesh-ctl", &mut script);
-        print(&String::from_utf8_lossy(&script))?;
+        print_raw(&String::from_utf8_lossy(&script))?;
         Ok(Outcome::Good)
     }
 }

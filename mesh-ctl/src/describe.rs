@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::Outcome;
 use crate::cluster::{Cluster, ClusterArguments};
 use crate::manifests::Reading;
-use crate::output::{Format, print, print_value};
+use crate::output::{Format, one_line, print, print_value};
 
 /// What can be described.
 #[derive(Debug, Subcommand)]
@@ -142,10 +142,8 @@ fn mode_text(mode: &PortMode) -> String {
 fn lines(text: &mut String, name: &str, values: impl IntoIterator<Item = String>) {
     let mut name = name;
     for value in values {
-        // What a manifest says must not steer the terminal.
-        let value: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         // A String takes everything.
-        let _ = writeln!(text, "{name:13}{value}");
+        let _ = writeln!(text, "{name:13}{}", one_line(&value));
         name = "";
     }
 }

@@ -12,7 +12,7 @@ use crate::Outcome;
 use crate::cluster::ClusterArguments;
 use crate::daemon::{Daemon, Next};
 use crate::fleet::Target;
-use crate::output::{Format, note, print, print_line, time_of_day};
+use crate::output::{Format, note, one_line, print, print_line, time_of_day};
 use crate::reach::{Asking, Reach};
 
 /// Flows of all nodes that wait to be shown.
@@ -250,8 +250,7 @@ fn row(flow: &Flow) -> String {
     if let Some(detail) = &flow.detail {
         text += &format!(": {detail}");
     }
-    // What a manifest says must not steer the terminal.
-    let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut text = one_line(&text);
     text.push('\n');
     text
 }

@@ -18,7 +18,7 @@ pub(crate) use self::helm::{Helm, HelmArguments};
 pub(crate) use self::uninstall::Uninstall;
 use crate::Outcome;
 use crate::cluster::{Cluster, ClusterArguments, kind};
-use crate::output::{note, print};
+use crate::output::{note, print, print_raw};
 use crate::precheck;
 
 /// Installs the mesh on a cluster, or brings what is there to this program's version and these values.
@@ -67,8 +67,8 @@ impl Install {
         let (helm, chart) = (Helm::find(&self.helm, arguments)?, Chart::unpack()?);
         let rendered = helm.template(&chart, &self.values)?;
         if self.dry_run {
-            print(&definitions::rendered()?)?;
-            print(&rendered)?;
+            print_raw(&definitions::rendered()?)?;
+            print_raw(&rendered)?;
             return Ok(Outcome::Good);
         }
         let cluster = arguments.connect().await?;

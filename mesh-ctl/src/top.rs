@@ -14,7 +14,7 @@ use crate::Outcome;
 use crate::cluster::ClusterArguments;
 use crate::daemon::Daemon;
 use crate::fleet::{self, Target};
-use crate::output::{Format, print, print_line, table};
+use crate::output::{Format, print_line, print_raw, table};
 use crate::reach::{Asking, Reach};
 
 /// Seconds between two readings.
@@ -115,7 +115,7 @@ impl Top {
         }
         let clear = if self.once || !std::io::stdout().is_terminal() { "" } else { CLEAR };
         let rows: Vec<_> = rates.iter().map(Rates::row).collect();
-        print(&format!("{clear}{}", table(&HEADINGS, &rows)))
+        print_raw(&format!("{clear}{}", table(&HEADINGS, &rows)))
     }
 }
 

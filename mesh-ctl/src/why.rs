@@ -13,7 +13,7 @@ use crate::cluster::ClusterArguments;
 use crate::daemon::{Daemon, Refused};
 use crate::fleet::Target;
 use crate::manifests::Reading;
-use crate::output::{Format, age, print, print_value};
+use crate::output::{Format, age, one_line, print, print_value};
 use crate::reach::{Asking, Reach};
 use crate::route::{self, Answering, Head};
 
@@ -159,7 +159,7 @@ impl Question {
         let policy = answer.policy.as_ref().map(|policy| (policy.allowed, &policy.reason));
         let (allowed, said) = policy.or(connection).unwrap_or((answer.served, &answer.outcome));
         match self.output {
-            Format::Table => print(&printable(&format!("{said}\n")))?,
+            Format::Table => print(&format!("{said}\n"))?,
             format => print_value(answer, format)?,
         }
         Ok(if allowed { Outcome::Good } else { Outcome::Bad })
@@ -167,7 +167,7 @@ impl Question {
 
     fn tell(&self, answer: &Why, text: fn(&Why) -> String) -> anyhow::Result<Outcome> {
         match self.output {
-            Format::Table => print(&printable(&text(answer)))?,
+            Format::Table => print(&text(answer))?,
             format => print_value(answer, format)?,
         }
         Ok(if answer.allowed { Outcome::Good } else { Outcome::Bad })
@@ -184,11 +184,6 @@ impl Authz {
         let answer = question.ask(path::AUTHZ, cluster).await?;
         question.tell(&answer, |answer| format!("{}\n", answer.summary))
     }
-}
-
-/// What a manifest says must not steer the terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 
 fn for_people(answer: &Why) -> String {
@@ -314,5 +309,5 @@ fn identity(text: &mut String, peer: &Peer) {
 }
 
 fn line(text: &mut String, name: &str, value: &str) {
-    let _ = writeln!(text, "{name:13}{value}");
+    let _ = writeln!(text, "{name:13}{}", one_line(value));
 }

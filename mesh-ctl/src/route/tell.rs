@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use mesh_admin::{RequestBackend, RequestPolicy, RequestServer, RequestWhy, Why};
 
-use crate::why::{printable, tell_policy};
+use crate::output::one_line;
+use crate::why::tell_policy;
 
 /// Servers of a backend that are shown one by one.
 const MAX_SHOWN: usize = 8;
@@ -51,7 +52,7 @@ pub(crate) fn for_people(answer: &RequestWhy) -> String {
         name = "";
     }
     answer.notes.iter().for_each(|note| line(&mut text, "note", note));
-    printable(&text)
+    text
 }
 
 fn tell_connection(text: &mut String, connection: &Why) {
@@ -114,5 +115,5 @@ fn of_server(server: &RequestServer) -> String {
 }
 
 fn line(text: &mut String, name: &str, value: &str) {
-    let _ = writeln!(text, "{name:10} {value}");
+    let _ = writeln!(text, "{name:10} {}", one_line(value));
 }
