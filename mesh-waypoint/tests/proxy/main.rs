@@ -17,6 +17,7 @@ mod endings;
 mod floods;
 mod gateway;
 mod hops;
+mod hostile_texts;
 mod http2;
 mod issuer;
 mod jaeger;

@@ -25,12 +25,21 @@ fn line(text: &str) -> Option<Line> {
 }
 
 pub(crate) async fn scrape(path: &str) -> (u16, Vec<Line>) {
+    let (status, text) = ask(path).await;
+    (status, text.lines().filter(|text| !text.starts_with('#')).filter_map(line).collect())
+}
+
+/// The text as it is.
+pub(crate) async fn scrape_text(path: &str) -> String {
+    ask(path).await.1
+}
+
+async fn ask(path: &str) -> (u16, String) {
     let stream = tokio::net::TcpStream::connect((WAYPOINT, 15_020)).await.expect("the port for metrics");
     let mut client = Client::http1(stream).await;
     let request = Request::get(path).header("host", "waypoint").body(Full::default()).expect("valid");
     let answer = read(client.send(request).await.expect("an answer")).await.expect("a whole body");
-    let text = String::from_utf8(answer.body.to_vec()).expect("text");
-    (answer.status, text.lines().filter(|text| !text.starts_with('#')).filter_map(line).collect())
+    (answer.status, String::from_utf8(answer.body.to_vec()).expect("text"))
 }
 
 /// The sum of a metric's series with these labels, as it is now.

@@ -70,27 +70,36 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// Most texts have nothing to escape: what lies between is taken as a whole.
+/// Most texts have nothing to escape: what lies between is taken as a whole. Beside what JSON wants escaped, that is what terminals
+/// take for commands: DEL, and the controls of C1, which are an octet 0xc2 and one below 0xa0.
 fn escape(text: &str, into: &mut String) {
     let mut rest = text;
-    let special = |octet: &u8| matches!(octet, b'"' | b'\\' | ..b' ' | 0x7f);
-    while let Some((at, octet)) = rest.bytes().enumerate().find(|(_, octet)| special(octet)) {
-        // It is ASCII: there is a character's border before it and after it.
+    while let Some((at, length, value)) = first_special(rest.as_bytes()) {
+        // It begins and ends at a character's border.
         into.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        match octet {
+        rest = &rest[at + length..];
+        match value {
             b'"' => into.push_str("\\\""),
             b'\\' => into.push_str("\\\\"),
             b'\n' => into.push_str("\\n"),
             b'\r' => into.push_str("\\r"),
             b'\t' => into.push_str("\\t"),
             _ => {
-                let written = write!(into, "\\u{octet:04x}");
+                let written = write!(into, "\\u{value:04x}");
                 debug_assert!(written.is_ok());
             }
         }
     }
     into.push_str(rest);
+}
+
+/// Where the first character is that is escaped, its octets, and its number.
+fn first_special(octets: &[u8]) -> Option<(usize, usize, u8)> {
+    octets.iter().enumerate().find_map(|(at, octet)| match (octet, octets.get(at + 1)) {
+        (b'"' | b'\\' | ..b' ' | 0x7f, _) => Some((at, 1, *octet)),
+        (0xc2, Some(next @ ..0xa0)) => Some((at, 2, *next)),
+        _ => None,
+    })
 }
 
 /// A moment as Envoy writes it: RFC 3339 with milliseconds, in UTC.
@@ -129,13 +138,14 @@ mod tests {
     fn whatever_a_client_sends_stays_one_line_and_one_text() {
         let mut line = String::new();
         let mut object = Object::begin(&mut line);
-        object.text("path", Some("/a\"b\\c\nd\u{1}é\",\"x\":\"y"));
+        object.text("path", Some("/a\"b\\c\nd\u{1}é\u{9b}\u{a0}\u{7f}\",\"x\":\"y"));
         object.text("none", None);
         object.number("code", 200_u16);
         object.end();
         assert_eq!(line.matches('\n').count(), 1);
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(read["path"], "/a\"b\\c\nd\u{1}é\",\"x\":\"y");
+        assert_eq!(read["path"], "/a\"b\\c\nd\u{1}é\u{9b}\u{a0}\u{7f}\",\"x\":\"y");
+        assert!(!line.trim_end().chars().any(char::is_control), "{line:?}");
         assert_eq!((&read["none"], &read["code"]), (&serde_json::Value::Null, &200.into()));
     }
 
