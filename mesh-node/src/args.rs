@@ -14,6 +14,8 @@ pub enum CommandLine {
     Run(Box<Args>),
     /// Say what the machine lacks.
     Precheck(Machine),
+    /// Say whether the daemon of this container is in charge.
+    Ready(Whose),
 }
 
 impl CommandLine {
@@ -22,10 +24,11 @@ impl CommandLine {
     /// Told apart by hand: clap takes a variable such as NODE_NAME for arguments of the daemon that were given.
     #[must_use]
     pub fn read() -> Self {
-        if std::env::args_os().nth(1).is_some_and(|first| first == "precheck") {
-            Self::Precheck(Machine::parse_from(std::env::args_os().skip(1)))
-        } else {
-            Self::Run(Box::new(Args::parse()))
+        let arguments = || std::env::args_os().skip(1);
+        match arguments().next().as_deref().and_then(std::ffi::OsStr::to_str) {
+            Some("precheck") => Self::Precheck(Machine::parse_from(arguments())),
+            Some("ready") => Self::Ready(Whose::parse_from(arguments())),
+            _ => Self::Run(Box::new(Args::parse())),
         }
     }
 }
@@ -53,10 +56,25 @@ pub struct Machine {
     pub json: bool,
 }
 
+/// Says whether the daemon that is in charge of this node runs in this container, for a probe: while one takes over from another, the
+/// readiness port answers for whichever accepts.
+///
+/// Exit codes: 0 it does, 1 it does not.
+#[derive(Debug, Parser)]
+#[command(version, name = "ready", bin_name = "mesh-node ready")]
+pub struct Whose {
+    /// As the daemon takes it.
+    #[arg(long, value_name = "PATH", default_value = mesh_admin::DEFAULT_SOCKET)]
+    pub admin_socket: PathBuf,
+    /// As the daemon takes it.
+    #[arg(long, value_name = "DIR", default_value = "/proc")]
+    pub proc: PathBuf,
+}
+
 /// The node daemon of the mesh: enrols this node's pods and carries their connections over mTLS.
 ///
 /// Exit codes: 0 stopped as asked, 1 failed, 2 cannot run on this machine or with these arguments.
-/// `mesh-node precheck` says what this machine lacks.
+/// `mesh-node precheck` says what this machine lacks, `mesh-node ready` whether the daemon here is in charge.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
@@ -166,7 +184,8 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = mesh_ca::time)]
     pub stop_timeout: Duration,
     /// Runs the daemon below a process that keeps the pods' listeners: after a crash it is started again at once, and new connections
-    /// wait and are not refused.
+    /// wait and are not refused. That process stays when its daemon has handed over and ended, until SIGTERM; where no daemon is in
+    /// charge of the node any more, it starts its own again.
     #[arg(long)]
     pub keep_listeners: bool,
     /// What to log: a level, or directives such as `info,access=off`.
@@ -229,8 +248,9 @@ mod tests {
 
     #[test]
     fn reference_has_every_flag() {
-        let precheck = <Machine as clap::CommandFactory>::command();
-        let all = <Args as clap::CommandFactory>::command().subcommand(precheck);
+        let (precheck, ready) =
+            (<Machine as clap::CommandFactory>::command(), <Whose as clap::CommandFactory>::command());
+        let all = <Args as clap::CommandFactory>::command().subcommands([precheck, ready]);
         mesh_docs::hold("mesh-node.md", &mesh_docs::flags(all));
     }
 }

@@ -21,6 +21,7 @@ mod pod_events;
 mod pods;
 mod precheck;
 mod proxy;
+mod ready;
 mod repairs;
 mod sock_diag;
 mod sockets;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let args = match args::CommandLine::read() {
         args::CommandLine::Run(args) => *args,
         args::CommandLine::Precheck(machine) => return precheck::run(&machine),
+        args::CommandLine::Ready(whose) => return ready::run(&whose),
     };
     let log = match LogControl::start(&args.log, std::io::stdout) {
         Ok(log) => log,
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
         }
     };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) if args.keep_listeners && !keeper::is_above() => runtime.block_on(keeper::run()),
+        Ok(runtime) if args.keep_listeners && !keeper::is_above() => runtime.block_on(keeper::run(&args.admin_socket)),
         Ok(runtime) => runtime.block_on(run(args, log)),
         Err(error) => failed(ExitCode::FAILURE, &error.into()),
     }

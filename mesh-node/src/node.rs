@@ -125,7 +125,7 @@ pub async fn prepare(args: &Args) -> anyhow::Result<Prepared> {
     };
     let (config, control) = configuration(args, &authority, options).await?;
     let collector = args.spans.collector().map_err(of_flag(SpanArgs::COLLECTOR_FLAG))?;
-    let mut succession = Succession::begin(&handover::socket_path(&args.admin_socket), &args.node).await;
+    let mut succession = Succession::begin(&args.admin_socket, &args.node).await;
     let lent = succession.as_mut().map(Succession::take_endpoints).unwrap_or_default();
     let endpoints = Endpoints::open(args.metrics_addr, args.readiness_addr, lent).await?;
     let admin = AdminSocket::open(&args.admin_socket)?;

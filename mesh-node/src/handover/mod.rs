@@ -21,12 +21,14 @@ mod message;
 mod predecessor;
 mod state;
 mod successor;
+mod vacancy;
 
 use std::path::{Path, PathBuf};
 
 pub use predecessor::{Predecessor, Released};
 pub use state::{HandoverOutcome, HandoverState};
 pub use successor::{Inheritance, Lifeline, Succession};
+pub use vacancy::until_vacant;
 
 /// Where a daemon whose admin API is at `admin_socket` listens for its successor.
 #[must_use]

@@ -62,23 +62,29 @@ pub struct Lifeline {
 }
 
 impl Succession {
-    /// Asks the daemon that listens at `path`, if there is one. `None`: this daemon starts without one, and the reason is
-    /// in the log.
-    pub async fn begin(path: &Path, node: &str) -> Option<Self> {
-        match Self::ask(path, node).await {
-            Ok(succession) => {
-                tracing::info!(predecessor = succession.pid, "a daemon runs, and hands over");
-                Some(succession)
-            }
-            Err(SuccessionError::Channel(ChannelError::Io(error)))
-                if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) =>
-            {
-                tracing::info!("no daemon runs: this one starts anew");
-                None
-            }
-            Err(error) => {
-                tracing::warn!(%error, "this daemon starts anew");
-                None
+    /// Asks the daemon whose admin API is at `admin_socket`, if there is one; waits for the end of one that does not hand over.
+    /// `None`: this daemon starts without one, and the reason is in the log.
+    pub async fn begin(admin_socket: &Path, node: &str) -> Option<Self> {
+        loop {
+            match Self::ask(&super::socket_path(admin_socket), node).await {
+                Ok(succession) => {
+                    tracing::info!(predecessor = succession.pid, "a daemon runs, and hands over");
+                    return Some(succession);
+                }
+                Err(SuccessionError::Channel(ChannelError::Io(error)))
+                    if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) =>
+                {
+                    tracing::info!("no daemon runs: this one starts anew");
+                    return None;
+                }
+                Err(error @ SuccessionError::Declined(_)) => {
+                    tracing::warn!(%error, "this daemon waits until that one has ended");
+                    super::until_vacant(admin_socket, 1).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "this daemon starts anew");
+                    return None;
+                }
             }
         }
     }

@@ -9,7 +9,10 @@ use std::{
 };
 
 use rustix::net::sockopt;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use super::{Message, RESTARTS};
 use crate::{
@@ -37,6 +40,7 @@ pub enum KeeperError {
 enum Change {
     Keep(u64, TcpListener),
     Forget(u64),
+    HandedOver(oneshot::Sender<()>),
 }
 
 /// What the keeper of this daemon is told; nothing where it has none.
@@ -94,6 +98,19 @@ impl Keeper {
             }
         }
     }
+
+    /// Has it keep nothing, and not start this daemon again while another one is in charge.
+    pub async fn hand_over(&mut self) {
+        let Some(changes) = self.changes.take() else { return };
+        let (sender, sent) = oneshot::channel();
+        let told = timeout(ANSWER_TIME, async {
+            changes.send(Change::HandedOver(sender)).await.ok()?;
+            sent.await.ok()
+        });
+        if !matches!(told.await, Ok(Some(()))) {
+            tracing::error!("the process above this daemon does not know that another one takes over");
+        }
+    }
 }
 
 async fn lend(channel: &Channel) -> Result<Vec<OwnedFd>, KeeperError> {
@@ -117,9 +134,14 @@ async fn tell(channel: Channel, mut changes: mpsc::Receiver<Change>) {
                 channel.send(&Message::Keep { socket: *socket }, &[listener.as_fd()]).await
             }
             Change::Forget(socket) => channel.send(&Message::Forget { socket: *socket }, &[]).await,
+            Change::HandedOver(_) => channel.send(&Message::HandedOver, &[]).await,
         };
         if let Err(error) = told {
             return tracing::error!(%error, "no process keeps the listeners over a crash any more");
+        }
+        if let Change::HandedOver(sent) = change {
+            // Who waits no more needs no answer.
+            let _ = sent.send(());
         }
     }
 }

@@ -7,10 +7,14 @@
 //!                            <-        Lent, with every listener that is kept
 //!   joins the pods with them
 //!   Keep, Forget             ->        as listeners come and go
+//!   HandedOver               ->        before another daemon has them
 //! ```
 //!
-//! The keeper accepts nothing, carries nothing and has no keys. It ends as its daemon does where that ends by itself, and gives up
+//! The keeper accepts nothing, carries nothing and has no keys. It ends as its daemon does where that ends as asked, and gives up
 //! where the daemon crashes again soon: its end closes the listeners, so that clients are refused and do not wait for nobody.
+//!
+//! It stays where its daemon has handed over and ended: who saw it end would start it again, as kubelet does a container, and it would
+//! take the node back from the next daemon. Where nobody is in charge any more, it starts its own again.
 
 mod held;
 mod process;
@@ -49,4 +53,6 @@ enum Message {
         /// `SO_COOKIE`
         socket: u64,
     },
+    /// Nothing is kept any more: another daemon is in charge, and this one not to be started again beside it.
+    HandedOver,
 }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd as _, OwnedFd},
+    path::Path,
     process::{ExitCode, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use tokio::{
 use super::{Message, RESTARTS};
 use crate::{
     CANNOT_RUN,
+    handover::until_vacant,
     packets::{Channel, ChannelError},
 };
 
@@ -31,13 +33,17 @@ const WAIT: Duration = Duration::from_secs(20);
 /// Listeners that are held: some 250 pods of the most that a kubelet takes by itself have four each.
 const MOST: usize = 1 << 16;
 
-/// Runs the daemon with this process's arguments until it ends for good; with its exit code.
-pub async fn run() -> ExitCode {
+/// For so many seconds nobody is in charge before a daemon that has handed over is started again: one that crashed comes back sooner.
+const VACANT: u32 = 5;
+
+/// Runs the daemon with this process's arguments until it ends for good; with its exit code. Whoever is in charge of the node answers
+/// at `admin_socket`.
+pub async fn run(admin_socket: &Path) -> ExitCode {
     let mut keeper = Keeper::default();
     let ended =
         match signal(SignalKind::terminate()).and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?))) {
             // A terminal sends SIGINT to both; this one only must not end of it.
-            Ok((terminate, _interrupt)) => keeper.keep_running(terminate).await,
+            Ok((terminate, _interrupt)) => keeper.keep_running(terminate, admin_socket).await,
             Err(error) => Err(error),
         };
     ended.unwrap_or_else(|error| {
@@ -55,12 +61,14 @@ struct Keeper {
     crashes: Vec<Instant>,
     /// This process was asked to end, and has passed that on.
     is_ending: bool,
+    /// The daemon that runs has handed over to the next.
+    has_handed_over: bool,
 }
 
 impl Keeper {
-    async fn keep_running(&mut self, mut terminate: unix::Signal) -> io::Result<ExitCode> {
+    async fn keep_running(&mut self, mut terminate: unix::Signal, admin_socket: &Path) -> io::Result<ExitCode> {
         loop {
-            self.is_up = false;
+            (self.is_up, self.has_handed_over) = (false, false);
             let (channel, childs) = Channel::pair()?;
             let mut child = Command::new(std::env::current_exe()?)
                 .args(std::env::args_os().skip(1))
@@ -68,6 +76,15 @@ impl Keeper {
                 .stdin(Stdio::from(childs))
                 .spawn()?;
             let status = self.follow(&mut child, channel, &mut terminate).await?;
+            if self.has_handed_over && !self.is_ending {
+                tracing::info!(%status, "the daemon has handed over and ended; this process waits to be ended as well");
+                tokio::select! {
+                    _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+                    () = until_vacant(admin_socket, VACANT) => {}
+                }
+                tracing::warn!("no daemon is in charge any more: this one is started again");
+                continue;
+            }
             if let Some(code) = self.is_over(status, Instant::now()) {
                 return Ok(code);
             }
@@ -131,6 +148,11 @@ impl Keeper {
             }
             Message::Forget { socket } => {
                 self.held.remove(&socket);
+                Ok(())
+            }
+            Message::HandedOver => {
+                self.has_handed_over = true;
+                self.held.clear();
                 Ok(())
             }
             Message::Lent { .. } => Err(ChannelError::Malformed("Lent is the keeper's to say".to_owned())),

@@ -167,7 +167,7 @@ impl Enrolment {
                         self.drain();
                     }
                     Order::Release(answer) => {
-                        let _ = answer.send(self.release());
+                        let _ = answer.send(self.release().await);
                         return std::future::pending().await;
                     }
                 },

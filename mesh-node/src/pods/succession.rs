@@ -73,9 +73,9 @@ impl Enrolment {
     }
 
     /// Closes everything but what established connections need.
-    pub(super) fn release(mut self) -> KeptHook {
+    pub(super) async fn release(mut self) -> KeptHook {
         self.drain();
-        self.keeper.hold(std::iter::empty());
+        self.keeper.hand_over().await;
         self.datapath.release()
     }
 }

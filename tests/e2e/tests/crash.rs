@@ -136,7 +136,9 @@ fn a_daemon_that_crashes_again_and_again_is_given_up_and_connections_are_refused
 fn what_left_or_was_handed_over_is_kept_no_more() -> Verdict {
     let mut scene = Scene::start()?;
     let mut old = scene.mesh.upgrade("node-a")?;
-    let ended = old.process().wait(PATIENCE)?;
+    // Who saw it end would start it again, and it would take the node back.
+    old.wait_for_line("the daemon has handed over and ended", PATIENCE)?;
+    let ended = old.terminate(PATIENCE)?;
     assert_eq!(ended.code, Some(0), "{ended}");
     crash(&scene.mesh, "node-a")?;
     scene.wait_restarted("node-a", 1)?;
@@ -155,5 +157,26 @@ fn what_left_or_was_handed_over_is_kept_no_more() -> Verdict {
 
     let stopped = scene.mesh.take_daemon("node-a")?.terminate(PATIENCE)?;
     assert_eq!(stopped.code, Some(0), "{stopped}");
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_has_handed_over_is_back_where_the_next_one_goes() -> Verdict {
+    let mut scene = Scene::start()?;
+    let mut first = scene.mesh.upgrade("node-a")?;
+    first.wait_for_line("the daemon has handed over and ended", PATIENCE)?;
+    // The next one crashes and comes back: that is no vacancy.
+    crash(&scene.mesh, "node-a")?;
+    scene.wait_restarted("node-a", 1)?;
+    Connect::to(scene.to).answered(&scene.pod)?;
+    assert!(!first.logs().contains("no daemon is in charge"), "{}", first.logs());
+
+    let ended = scene.mesh.take_daemon("node-a")?.terminate(PATIENCE)?;
+    assert_eq!(ended.code, Some(0), "{ended}");
+    scene.mesh.return_daemon(first);
+    scene.mesh.wait_enrolled(&scene.pod, 2)?;
+    Connect::to(scene.to).answered(&scene.pod)?;
+    let ended = scene.mesh.take_daemon("node-a")?.terminate(PATIENCE)?;
+    assert_eq!(ended.code, Some(0), "{ended}");
     Ok(())
 }

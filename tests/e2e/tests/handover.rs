@@ -233,7 +233,7 @@ fn daemons_of_different_versions_do_not_hand_over() -> Verdict {
     })?;
     Connect::to(scene.target()).answered(&scene.pod)?;
 
-    // The other way round: what runs is of another version, and so this one starts as if nothing ran.
+    // The other way round: what runs is of another version, and so this one waits until it has ended.
     scene.mesh.kill9("node-a")?;
     std::fs::remove_file(&socket).context("removing the socket that the daemon left")?;
     let other = packet_socket()?;
@@ -250,7 +250,10 @@ fn daemons_of_different_versions_do_not_hand_over() -> Verdict {
     let hello = declining.join().expect("no panic")?;
     assert_eq!((&hello["type"], &hello["node"]), (&json!("hello"), &json!("node-a")), "{hello}");
     let logs = scene.mesh.daemon("node-a")?.logs();
-    assert!(logs.contains("of another version") && logs.contains("this daemon starts anew"), "{logs}");
+    assert!(
+        logs.contains("of another version") && logs.contains("this daemon waits until that one has ended"),
+        "{logs}"
+    );
     scene.mesh.wait_enrolled(&scene.pod, 1)?;
     Connect::to(scene.target()).answered(&scene.pod)?;
     Ok(())

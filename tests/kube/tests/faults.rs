@@ -1,11 +1,16 @@
 //! The mesh when parts of the cluster fail: what is in force stays, and what changed meanwhile comes into force after.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use anyhow::{Context as _, Result, ensure};
 use mesh_kube_cluster::Cluster;
 use mesh_kube_cluster::apps::{self, Answer, Apps};
 use mesh_kube_cluster::mesh::{Mesh, NAMESPACE};
 use mesh_lab::wait_until;
 
+const NODES: [&str; 2] = ["node-a", "node-b"];
 const STRICT: &str = "{mtls: {mode: STRICT}}";
 const NOBODY: &str = "{action: DENY, rules: [{}]}";
 
@@ -124,22 +129,51 @@ fn a_replica_that_is_killed_during_a_push_takes_nothing_with_it() -> Result<()> 
 }
 
 #[test]
-fn a_new_daemon_takes_the_node_over_and_nothing_is_let_through_meanwhile() -> Result<()> {
+fn new_daemons_take_their_nodes_over_and_nothing_is_refused_or_let_through_meanwhile() -> Result<()> {
     let cluster = Cluster::of_tests()?;
     let mesh = Mesh::installed(&cluster, &[])?;
     let shop = shop(&cluster, &mesh, "faults-upgrade")?;
     let outside = Apps::new(&cluster.kubectl(), "faults-outside")?;
     outside.deploy("stranger", "node-a")?;
-    let (server, before) = (shop.pod("server")?, mesh.daemon("node-b")?);
-    mesh.install(&["node.log=debug"])?;
-    // Never once "ok", whichever daemon runs, or none.
-    for _ in 0..5 {
-        let answer = outside.connect("stranger", server)?;
-        ensure!(answer.outcome != "ok", "plaintext passed under STRICT while the daemon was replaced");
+    let (service, server) = (shop.service("server")?, shop.pod("server")?);
+    // Again and again: a daemon that has handed over must not be started again beside the next one, and take the node back.
+    for (level, generation) in [("debug", 2), ("info", 3), ("debug", 4)] {
+        let before = NODES.map(|node| mesh.daemon(node));
+        let (meshed, plain) =
+            dialled_meanwhile((&shop, service), (&outside, server), || mesh.install(&[&format!("node.log={level}")]))?;
+        ensure!(meshed.len() > 10, "too few to show anything: {meshed:?}");
+        ensure!(meshed.iter().all(|outcome| outcome == "ok"), "{meshed:?}\n{}", mesh.logs());
+        ensure!(!plain.iter().any(|outcome| outcome == "ok"), "plaintext passed under STRICT: {plain:?}");
+        for (node, before) in NODES.into_iter().zip(before) {
+            ensure!(mesh.daemon(node)? != before?, "the daemon of {node} was not replaced");
+            let status = mesh.ctl(node, &["status"])?;
+            ensure!(status["handover"]["generation"] == generation, "{status}\n{}", mesh.logs());
+        }
+        ensure!(restarts(&mesh)? == 0, "{}", mesh.logs());
     }
-    let rollout = ["-n", NAMESPACE, "rollout", "status", "daemonset/mesh-node", "--timeout=60s"];
-    mesh.kubectl.run(&rollout)?;
-    ensure!(mesh.daemon("node-b")? != before, "the daemon was not replaced");
     mesh.wait_enrolled("node-b", 1)?;
-    shop.ends("client", shop.service("server")?, "ok").with_context(|| mesh.logs())
+    shop.ends("client", service, "ok").with_context(|| mesh.logs())
+}
+
+/// What came of the connections of a meshed client, and of a stranger, while something was done.
+fn dialled_meanwhile(
+    (shop, service): (&Apps, SocketAddr),
+    (outside, server): (&Apps, SocketAddr),
+    work: impl FnOnce() -> Result<()>,
+) -> Result<(Vec<String>, Vec<String>)> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let dialling = scope.spawn(|| {
+            let (mut meshed, mut plain) = (Vec::new(), Vec::new());
+            while !is_over.load(Ordering::Relaxed) {
+                meshed.push(shop.connect("client", service)?.outcome);
+                plain.push(outside.connect("stranger", server)?.outcome);
+            }
+            anyhow::Ok((meshed, plain))
+        });
+        let done = work();
+        is_over.store(true, Ordering::Relaxed);
+        let dialled = dialling.join().expect("no panic")?;
+        done.map(|()| dialled)
+    })
 }
