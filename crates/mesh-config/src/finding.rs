@@ -82,6 +82,12 @@ impl Finding {
         self.field = Some(field.into());
         self
     }
+
+    /// The field and what was found of it.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        self.field.as_ref().map_or_else(|| self.message.clone(), |field| format!("{field}: {}", self.message))
+    }
 }
 
 impl Origin {

@@ -49,6 +49,6 @@ pub use live::LiveObjects;
 pub use object::{Key, Located, ObjectSet};
 pub use review::review;
 pub use served::{Served, Source};
-pub use status::{GatewayStatus, ListenerStatus, ParentStatus, Refusal, RouteStatus, Statuses};
+pub use status::{BackendTlsStatus, GatewayStatus, ListenerStatus, ParentStatus, Refusal, RouteStatus, Statuses};
 pub use translate::{Change, Changes};
 pub use watch::watch;

@@ -1,17 +1,19 @@
-//! What translation finds of Gateways and routes, in the words of the Gateway API's conditions, for whoever writes their status.
+//! What translation finds of Gateways, routes and BackendTLSPolicies, in the words of the Gateway API's conditions, for whoever writes their status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::object::Key;
 
-/// What is to be said of the Gateways and routes that are read.
+/// What is to be said of the Gateways, routes and BackendTLSPolicies that are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statuses {
     /// Gateways that let traffic in.
     pub gateways: BTreeMap<Key, GatewayStatus>,
     /// Routes, by kind and name.
     pub routes: BTreeMap<(&'static str, Key), RouteStatus>,
+    /// BackendTLSPolicies.
+    pub backend_tls: BTreeMap<Key, BackendTlsStatus>,
 }
 
 /// Of a Gateway.
@@ -60,6 +62,19 @@ pub struct RouteStatus {
 pub struct ParentStatus {
     /// None where it is.
     pub refused: Option<Refusal>,
+}
+
+/// Of a BackendTLSPolicy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BackendTlsStatus {
+    /// The generation of the object that was read; none where it has none.
+    pub generation: Option<i64>,
+    /// The Gateways that send something to its Services: waypoints too.
+    pub gateways: BTreeSet<Key>,
+    /// Why it is not in force, or nothing is sent for its sake.
+    pub refused: Option<Refusal>,
+    /// Which of its references lead nowhere.
+    pub unresolved: Option<Refusal>,
 }
 
 /// Why a condition is not as one would wish.

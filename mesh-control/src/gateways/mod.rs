@@ -3,6 +3,7 @@
 //! One replica at a time does this (`kubernetes/leader.rs`). What is made is owned by its Gateway, and goes with it.
 
 mod apply;
+mod backend_tls;
 mod classes;
 pub(crate) mod condition;
 mod controller;
@@ -65,6 +66,7 @@ impl Gateways {
             deploy::follow(self),
             status::follow(self),
             routes::follow(self),
+            backend_tls::follow(self),
         );
     }
 

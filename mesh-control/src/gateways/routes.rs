@@ -116,8 +116,8 @@ fn key_of(route: &RouteObject) -> (String, String) {
     (route.namespace().unwrap_or_default(), route.name_any())
 }
 
-/// What makes a route unreadable, if it is.
-fn flaw(config: &Config, kind: &str, (namespace, name): &(String, String)) -> Option<String> {
+/// What makes an object of the Gateway API unreadable, if it is.
+pub(super) fn flaw(config: &Config, kind: &str, (namespace, name): &(String, String)) -> Option<String> {
     let found = config.findings.iter().find(|finding| {
         finding.severity == Severity::Error
             && finding.code.breaks_objects()
@@ -125,8 +125,7 @@ fn flaw(config: &Config, kind: &str, (namespace, name): &(String, String)) -> Op
                 *object.kind == *kind && *object.name == **name && object.namespace.as_deref() == Some(namespace)
             })
     })?;
-    let field = found.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
-    Some(format!("{field}{}", found.message))
+    Some(found.detail())
 }
 
 /// Whether a parent is a Service, or a Gateway that is run here.

@@ -3,10 +3,22 @@
 use anyhow::{Context as _, Result, ensure};
 use mesh_kube_cluster::Cluster;
 use mesh_kube_cluster::apps::{Apps, PATIENCE};
-use mesh_kube_cluster::mesh::{Mesh, NAMESPACE};
+use mesh_kube_cluster::mesh::{Mesh, NAMESPACE, install_gateway_api};
 use mesh_lab::wait_until;
 use serde_json::{Value, json};
 
+const WAYPOINT: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: attached}
+spec: {gatewayClassName: mesh-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+";
+const BACKEND_TLS: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: cart, namespace: attached}
+spec:
+  targetRefs: [{group: '', kind: Service, name: cart}]
+  validation: {hostname: cart.test, caCertificateRefs: [{group: '', kind: ConfigMap, name: roots}]}
+";
 const POLICY: [&str; 4] = ["-n", "status", "authorizationpolicy", "test"];
 
 /// The condition, of a status.
@@ -69,6 +81,60 @@ fn a_policy_says_itself_whether_it_is_in_force_and_what_is_wrong_with_it() -> Re
     );
 
     nothing_is_written_again(&mesh, &apps)
+}
+
+#[test]
+fn a_policy_says_who_takes_it_where_it_is_attached() -> Result<()> {
+    let cluster = Cluster::of_tests()?;
+    let kubectl = cluster.kubectl();
+    install_gateway_api(&cluster)?;
+    let mesh = Mesh::installed(&cluster, &[])?;
+    let apps = Apps::cart_and_client(&mesh, &kubectl, "attached")?;
+    let to_cart = "targetRefs: [{group: '', kind: Service, name: cart}]";
+    apps.policy("AuthorizationPolicy", &format!("{{{to_cart}, action: DENY, rules: [{{}}]}}"))?;
+    kubectl.apply(BACKEND_TLS)?;
+    let conditions = |object: &[&str], pointer: &str, expected: &[(&str, &str, &str)]| {
+        let mut last = Value::Null;
+        wait_until(&format!("{object:?} to be {expected:?}"), PATIENCE, || {
+            last = kubectl.get(&[&["-n", "attached"], object].concat())?["status"].clone();
+            let said = last.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+            let is_said = |(kind, status, reason): &(&str, &str, &str)| {
+                let mut said = said.clone();
+                said.any(|it| it["type"] == *kind && it["status"] == *status && it["reason"] == *reason)
+            };
+            Ok(expected.iter().all(is_said).then_some(()))
+        })
+        .with_context(|| format!("it is {last}\n{}", mesh.logs()))
+    };
+    let accepted = |status, reason| {
+        conditions(&["authorizationpolicy", "test"], "/conditions", &[("WaypointAccepted", status, reason)])
+    };
+    accepted("False", "AncestorNotBound")?;
+    kubectl.apply(WAYPOINT)?;
+    apps.label("istio.io/use-waypoint=waypoint")?;
+    accepted("True", "Accepted")?;
+
+    let tls = |accepted, resolved| {
+        conditions(&["backendtlspolicy", "cart"], "/ancestors/0/conditions", &[accepted, resolved])
+    };
+    tls(("Accepted", "False", "NoValidCACertificate"), ("ResolvedRefs", "False", "InvalidCACertificateRef"))?;
+    let roots = kubectl.get(&["-n", NAMESPACE, "configmap", "mesh-ca-root"])?["data"]["root-cert.pem"].clone();
+    let roots = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "roots", "namespace": "attached"},
+        "data": {"ca.crt": roots}});
+    kubectl.apply(&roots.to_string())?;
+    tls(("Accepted", "True", "Accepted"), ("ResolvedRefs", "True", "ResolvedRefs"))?;
+    let status = kubectl.get(&["-n", "attached", "backendtlspolicy", "cart"])?["status"].clone();
+    let ancestor = &status["ancestors"][0];
+    ensure!(ancestor["ancestorRef"]["name"] == "waypoint", "{status}");
+    ensure!(ancestor["controllerName"] == "mesh.dev/gateway-controller", "{status}");
+
+    // Without the waypoint nobody takes either.
+    apps.label("istio.io/use-waypoint-")?;
+    accepted("False", "AncestorNotBound")?;
+    wait_until("nothing to be said of the waypoint", PATIENCE, || {
+        let status = kubectl.get(&["-n", "attached", "backendtlspolicy", "cart"])?["status"].clone();
+        Ok((status["ancestors"] == json!([])).then_some(()))
+    })
 }
 
 /// Pods come and go, and the status of policies stays as it is: no write for every change of the configuration.

@@ -30,6 +30,8 @@ pub struct BackendTlsPolicy {
     pub authorities: Authorities,
     /// When it was made.
     pub age: Age,
+    /// The version of the object; none where it is not known.
+    pub generation: Option<i64>,
     /// What is worth a finding.
     pub remarks: Vec<Remark>,
 }
@@ -111,7 +113,7 @@ enum NameKind {
 impl BackendTlsPolicy {
     pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<Spec>(value)?;
-        let age = Age::of(&resource.metadata);
+        let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
         let Some(Spec { target_refs, validation, options }) = resource.spec else {
             return Err(Flaw::value("spec.validation", "it says nothing of TLS"));
         };
@@ -137,7 +139,7 @@ impl BackendTlsPolicy {
             }
         }
         let (hostname, names, authorities) = validation.read()?;
-        Ok(Self { name: policy_name(name), targets, hostname, names, authorities, age, remarks })
+        Ok(Self { name: policy_name(name), targets, hostname, names, authorities, age, generation, remarks })
     }
 
     /// What stands in for one that is broken, as far as its `targetRefs` can be read: nobody is believed.
@@ -156,6 +158,7 @@ impl BackendTlsPolicy {
             names: Vec::new(),
             authorities: Authorities::Of(Vec::new()),
             age: Age::unknown(),
+            generation: None,
             remarks: Vec::new(),
         }
     }

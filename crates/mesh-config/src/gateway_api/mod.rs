@@ -13,6 +13,7 @@ mod route;
 mod session_persistence;
 mod tls;
 
+pub(crate) use backend_tls_policy::TargetPort;
 pub use backend_tls_policy::{Authorities, BackendTlsPolicy};
 pub use connection_route::ConnectionRoute;
 pub use gateway::{Gateway, Role};

@@ -1,68 +1,113 @@
 //! BackendTLSPolicies to what is begun to Services.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use mesh_core::Service;
+use mesh_core::l7::gateway::GatewayPods;
 use mesh_core::l7::traffic::{Origination, Roots, Tls};
-use mesh_core::l7::{BackendTls, L7};
+use mesh_core::l7::{BackendTarget, BackendTls, Gateway, L7};
 
 use super::policies::{by_age, report};
 use crate::code::Code;
 use crate::config::{Credentials, NamedKind, NamedObjects, Options};
 use crate::finding::Finding;
-use crate::gateway_api::{Authorities, BackendTlsPolicy, Role};
+use crate::gateway_api::{Authorities, BackendTlsPolicy, Role, TargetPort};
 use crate::object::{Key, Located, ObjectSet};
+use crate::status::{BackendTlsStatus, Refusal};
 
-/// What is begun to Services, by their full host names. Notes which ConfigMaps the replicas of Gateways need for that.
+/// What is begun to Services.
+#[derive(Debug, Default)]
+pub(super) struct Begun {
+    /// By their full host names.
+    pub(super) by_host: HashMap<Arc<str>, Vec<BackendTls>>,
+    /// What is to be said of the policies.
+    pub(super) statuses: BTreeMap<Key, BackendTlsStatus>,
+}
+
+/// What policies begin to Services. Notes which ConfigMaps the replicas of Gateways need for that.
 pub(super) fn policies(
     objects: &ObjectSet,
     options: &Options,
     (services, l7): (&[Arc<Service>], &L7),
-    named: &mut NamedObjects,
+    (gateways, named): (&[Arc<Gateway>], &mut NamedObjects),
     findings: &mut Vec<Finding>,
-) -> HashMap<Arc<str>, Vec<BackendTls>> {
-    let mut by_host: HashMap<Arc<str>, Vec<BackendTls>> = HashMap::new();
+) -> Begun {
+    let mut begun = Begun::default();
     if objects.backend_tls_policies.is_empty() {
-        return by_host;
+        return begun;
     }
     let by_name: HashMap<(&str, &str), &Arc<Service>> =
         services.iter().map(|service| ((&*service.namespace, &*service.name), service)).collect();
+    let senders = senders(gateways);
     for located in by_age(&objects.backend_tls_policies, |policy| &policy.age) {
         let policy = &located.object;
         report(located, &policy.remarks, findings);
-        let tls = resolved(located, objects, options, findings);
-        let mut finding = |code, message: String, field: &str| {
-            findings.push(Finding::new(code, (*located.origin).clone(), message).at(field));
-        };
+        let mut status = BackendTlsStatus { generation: policy.generation, ..BackendTlsStatus::default() };
+        let tls = resolved(located, objects, options, (&mut status, findings));
+        let (mut conflict, mut is_in_force) = (None, false);
         for target in &policy.targets {
-            let Some(service) = by_name.get(&(&*policy.name.namespace, &*target.service)) else {
-                let message = format!("there is no Service {}/{}", policy.name.namespace, target.service);
-                finding(Code::UnknownHost, message, &format!("{}.name", target.field));
-                continue;
+            let mut finding = |code, message: String, field: &str| {
+                findings.push(Finding::new(code, (*located.origin).clone(), message).at(field));
             };
-            let port = match &target.port {
-                None => None,
-                Some(name) => match service.ports.iter().find(|port| port.name.as_ref() == Some(name)) {
-                    Some(port) => Some(port.port),
-                    None => {
-                        let message = format!("Service {} has no port {name}", target.service);
-                        finding(Code::UnknownHost, message, &format!("{}.sectionName", target.field));
-                        continue;
-                    }
-                },
+            let (service, port) = match place(policy, target, &by_name) {
+                Ok(found) => found,
+                Err((field, message)) => {
+                    finding(Code::UnknownHost, message, &format!("{}.{field}", target.field));
+                    continue;
+                }
             };
             note(policy, service, (objects, options, l7), named);
-            let known = by_host.entry(Arc::clone(&service.hostname)).or_default();
+            status.gateways.extend(senders.get(&*service.hostname).into_iter().flatten().cloned());
+            status.gateways.extend(l7.waypoint_of(service).map(|it| (Arc::clone(&it.namespace), Arc::clone(&it.name))));
+            let known = begun.by_host.entry(Arc::clone(&service.hostname)).or_default();
             if let Some(older) = known.iter().find(|known| known.port == port) {
                 let message = format!("{} is older and about the same: it is in force there", older.name);
+                conflict = Some(Refusal::new("Conflicted", message.as_str()));
                 finding(Code::PolicyConflict, message, &target.field);
                 continue;
             }
+            is_in_force = true;
             known.push(BackendTls { name: Arc::clone(&policy.name), port, tls: tls.clone() });
         }
+        status.refused = status.refused.or(conflict.filter(|_| !is_in_force));
+        begun.statuses.insert((Arc::clone(&policy.name.namespace), Arc::clone(&policy.name.name)), status);
     }
-    by_host
+    begun
+}
+
+/// A Service, and one of its ports.
+type Place<'a> = (&'a Arc<Service>, Option<u16>);
+
+/// The Service and the port that a target is, or which of its fields leads nowhere.
+fn place<'a>(
+    policy: &BackendTlsPolicy,
+    target: &TargetPort,
+    by_name: &HashMap<(&str, &str), &'a Arc<Service>>,
+) -> Result<Place<'a>, (&'static str, String)> {
+    let namespace = &*policy.name.namespace;
+    let Some(service) = by_name.get(&(namespace, &*target.service)).copied() else {
+        return Err(("name", format!("there is no Service {namespace}/{}", target.service)));
+    };
+    let Some(name) = &target.port else { return Ok((service, None)) };
+    match service.ports.iter().find(|port| port.name.as_ref() == Some(name)) {
+        Some(port) => Ok((service, Some(port.port))),
+        None => Err(("sectionName", format!("Service {} has no port {name}", target.service))),
+    }
+}
+
+/// The Gateways of the Gateway API whose routes lead to a host, by the host.
+fn senders(gateways: &[Arc<Gateway>]) -> HashMap<&str, BTreeSet<Key>> {
+    let mut senders: HashMap<&str, BTreeSet<Key>> = HashMap::new();
+    for gateway in gateways.iter().filter(|gateway| gateway.pods == GatewayPods::Own) {
+        for target in gateway.listeners.iter().flat_map(|listener| listener.targets()) {
+            if let BackendTarget::Service { hostname, .. } = target {
+                let key = (Arc::clone(&gateway.namespace), Arc::clone(&gateway.name));
+                senders.entry(hostname).or_default().insert(key);
+            }
+        }
+    }
+    senders
 }
 
 /// Says which DestinationRules say something else of TLS to the same Service.
@@ -83,7 +128,7 @@ fn resolved(
     located: &Located<BackendTlsPolicy>,
     objects: &ObjectSet,
     options: &Options,
-    findings: &mut Vec<Finding>,
+    (status, findings): (&mut BackendTlsStatus, &mut Vec<Finding>),
 ) -> Tls {
     let policy = &located.object;
     let roots = match &policy.authorities {
@@ -91,10 +136,16 @@ fn resolved(
         Authorities::Of(references) => {
             let mut roots = Vec::new();
             for (index, reference) in references.iter().enumerate() {
-                match reference.clone().and_then(|name| authorities(objects, &policy.name.namespace, &name)) {
+                let found = match reference {
+                    Ok(name) => authorities(objects, &policy.name.namespace, name)
+                        .map_err(|why| ("InvalidCACertificateRef", why)),
+                    Err(why) => Err(("InvalidKind", why.clone())),
+                };
+                match found {
                     Ok(found) => roots.extend(found.iter().cloned()),
                     // Who reads some ConfigMaps, or none, does not know whether the others are there.
-                    Err(why) if options.credentials == Credentials::Everybodys => {
+                    Err((reason, why)) if options.credentials == Credentials::Everybodys => {
+                        status.unresolved.get_or_insert_with(|| Refusal::new(reason, why.as_str()));
                         let finding = Finding::new(Code::NoRoots, (*located.origin).clone(), why);
                         findings.push(finding.at(format!("spec.validation.caCertificateRefs[{index}]")));
                     }
@@ -102,6 +153,8 @@ fn resolved(
                 }
             }
             if roots.is_empty() {
+                let message = "none of its authorities can be had: nothing is sent";
+                status.refused = Some(Refusal::new("NoValidCACertificate", message));
                 return Tls::Impossible;
             }
             Roots::Held(roots.into())

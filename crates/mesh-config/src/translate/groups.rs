@@ -106,15 +106,15 @@ impl Translator {
         conflicts::report_weights(objects, &mut findings);
         conflicts::report_listeners(objects, &gateways.all, workloads, &mut findings);
         conflicts::report_shadows(objects, &gateways.all, &mut findings);
-        let of_services = (services, &l7);
-        let tls = backend_tls::policies(objects, &self.options, of_services, &mut gateways.named, &mut findings);
-        let l7 = l7.with_backend_tls(tls);
+        let at_gateways = (&*gateways.all, &mut gateways.named);
+        let begun = backend_tls::policies(objects, &self.options, (services, &l7), at_gateways, &mut findings);
+        let l7 = l7.with_backend_tls(begun.by_host);
         backend_tls::report_rules(objects, &l7, &self.options.cluster_domain, &mut findings);
         if *self.named != gateways.named {
             self.named = Arc::new(gateways.named);
         }
         if self.options.statuses {
-            let statuses = Statuses { gateways: gateways.statuses, routes: of_routes };
+            let statuses = Statuses { gateways: gateways.statuses, routes: of_routes, backend_tls: begun.statuses };
             if *self.statuses != statuses {
                 self.statuses = Arc::new(statuses);
             }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::hosts::HostIndex;
-use super::rule::{Backend, RuleRef};
+use super::rule::{Backend, BackendTarget, RuleRef};
 use super::table::RouteTable;
 use crate::label_set::LabelSet;
 use crate::policy::{HostPattern, Selector};
@@ -141,6 +141,19 @@ impl Gateway {
 }
 
 impl Listener {
+    /// Where what it carries goes.
+    #[must_use]
+    pub fn targets(&self) -> Vec<&BackendTarget> {
+        match &self.serves {
+            Serves::Requests { table, .. } => {
+                table.hosts().iter().flat_map(|hosts| &hosts.rules).flat_map(|rule| rule.targets()).collect()
+            }
+            Serves::Connections(routes) => {
+                routes.iter().flat_map(|route| &route.backends).map(|backend| &backend.target).collect()
+            }
+        }
+    }
+
     /// Where a connection for the server of that name goes.
     #[must_use]
     pub fn connection_route(&self, server: Option<&str>) -> Option<&ConnectionRoute> {

@@ -2,22 +2,27 @@
 //! generation is in force at everybody who is told of the configuration. The replica that leads writes it, and what holds as
 //! before is not written again.
 
+mod found;
+mod written;
+
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
 use kube::{Client, ResourceExt as _};
-use mesh_config::{Config, Finding, ObjectName, Served, Severity};
+use mesh_config::{Config, ObjectName, Served};
 use mesh_xds::{Body, OBJECT_TYPE, Resource, State, Subscribers, Version};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::gateways::condition::{Condition, written};
+use crate::gateways::condition::Condition;
 use crate::kubernetes;
+use found::{Found, Generations};
+use written::{RECONCILED, Said, invalid, is_in_force, status};
 
 /// The kinds, with the version by which they are written.
 const KINDS: [(&str, &str, &str); 11] = [
@@ -33,12 +38,6 @@ const KINDS: [(&str, &str, &str); 11] = [
     ("telemetry.istio.io", "v1", "Telemetry"),
     ("policy.mesh.dev", "v1alpha1", "RateLimitPolicy"),
 ];
-/// The condition, as Istio calls it.
-const RECONCILED: &str = "Reconciled";
-/// Findings that an object's status says.
-const MAX_MESSAGES: usize = 16;
-/// Octets of one.
-const MAX_MESSAGE: usize = 1024;
 /// Pause before what failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// How soon to look again whether everybody has what is on its way.
@@ -61,6 +60,9 @@ pub(crate) struct ObjectStatus {
     told: watch::Receiver<Option<Told>>,
     /// The generations of objects that are on their way, with the version that has them, and since when; by their paths.
     on_their_way: Mutex<HashMap<String, (i64, Version, Instant)>>,
+    /// What is found in the configuration that was looked at last.
+    found: Mutex<Arc<Found>>,
+    generations: Mutex<Generations>,
 }
 
 /// How far a generation is.
@@ -77,7 +79,8 @@ impl ObjectStatus {
         config: watch::Receiver<Arc<Config>>,
         told: watch::Receiver<Option<Told>>,
     ) -> Arc<Self> {
-        Arc::new(Self { client, config, told, on_their_way: Mutex::default() })
+        let found = Mutex::new(Found::of(config.borrow().clone()));
+        Arc::new(Self { client, config, told, on_their_way: Mutex::default(), found, generations: Mutex::default() })
     }
 
     /// Follows objects, and what is found of them, until dropped.
@@ -124,18 +127,24 @@ impl ObjectStatus {
     /// Has objects looked at again when something else was read or found of any.
     async fn tell_of_changes(&self, again: &[mpsc::Sender<()>]) {
         let mut config = self.config.clone();
-        let mut before = Arc::clone(&config.borrow_and_update());
+        let mut before = Found::of(Arc::clone(&config.borrow_and_update()));
+        *lock(&self.found) = Arc::clone(&before);
         while config.changed().await.is_ok() {
-            let now = Arc::clone(&config.borrow_and_update());
-            let is_read = now.served.differences(&before.served, None).any(|(before, now)| {
+            let now = Found::of(Arc::clone(&config.borrow_and_update()));
+            let served = &now.config.served;
+            let is_read = served.differences(&before.config.served, None).any(|(before, now)| {
                 let either: Option<&Arc<Served>> = now.or(before);
                 either.is_some_and(|served| is_told_of(served.path()))
             });
             if is_read {
+                let is_there = |path: &str| served.get(("", path)).is_some();
                 // What is gone is not on its way any more.
-                self.lock().retain(|path, _| now.served.get(("", path.as_str())).is_some());
+                lock(&self.on_their_way).retain(|path, _| is_there(path));
+                lock(&self.generations).retain(is_there);
             }
-            if is_read || found(&now).ne(found(&before)) {
+            let is_other = is_read || now.differs(&before);
+            *lock(&self.found) = Arc::clone(&now);
+            if is_other {
                 for kind in again {
                     // One that is full will look at all of them anyway.
                     let _ = kind.try_send(());
@@ -155,13 +164,12 @@ impl ObjectStatus {
             name: object.name_any().into(),
         };
         let (path, Some(generation)) = (name.path(), object.metadata.generation) else { return done };
-        let config = self.config.borrow().clone();
-        let Some(served) = config.served.get(("", path.as_str())) else { return done };
-        if read_generation(served) != Some(generation) {
+        let found = lock(&self.found).clone();
+        let Some(served) = found.config.served.get(("", path.as_str())) else { return done };
+        if lock(&self.generations).of(served) != Some(generation) {
             return done;
         }
-        let findings: Vec<&Finding> =
-            found(&config).filter(|finding| finding.origin.object.as_ref() == Some(&name)).collect();
+        let findings = found.of_object(&name);
         let before = object.data.get("status").cloned().unwrap_or_default();
         let (condition, next) = match findings.iter().find(|finding| finding.code.breaks_objects()) {
             Some(flaw) => (Some(invalid(flaw)), Action::await_change()),
@@ -172,7 +180,9 @@ impl ObjectStatus {
                 known => known,
             },
         };
-        let status = status(&before, condition, &findings, generation);
+        let targets = targets(object, &resource.kind);
+        let said = Said { reconciled: condition, findings: &findings, generation, targets };
+        let status = status(&before, &said);
         if status == before {
             return Ok(next);
         }
@@ -188,7 +198,7 @@ impl ObjectStatus {
         match self.progress(path, generation, served) {
             // Where nobody is told nothing is in force: all may be about to connect.
             Progress::At { current, all, .. } if current == all && all > 0 => {
-                self.lock().remove(path);
+                lock(&self.on_their_way).remove(path);
                 let message = format!("in force at {current} of {all} nodes, waypoints and gateways");
                 (Some(Condition { message, ..Condition::holds(RECONCILED, "Reconciled") }), Action::await_change())
             }
@@ -212,7 +222,7 @@ impl ObjectStatus {
         if !is_served {
             return Progress::Read;
         }
-        let mut on_their_way = self.lock();
+        let mut on_their_way = lock(&self.on_their_way);
         let entry = on_their_way.entry(path.to_owned()).or_insert((generation, version, Instant::now()));
         if entry.0 != generation {
             *entry = (generation, version, Instant::now());
@@ -227,10 +237,10 @@ impl ObjectStatus {
         let current = far.iter().filter(|is_current| **is_current).count();
         Progress::At { current, all: far.len(), late: since.elapsed() >= LATE }
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (i64, Version, Instant)>> {
-        self.on_their_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a path is of a kind whose status is written.
@@ -240,98 +250,18 @@ fn is_told_of(path: &str) -> bool {
     KINDS.iter().any(|(group, _, kind)| of == (*group, *kind))
 }
 
-/// What is found of objects whose status is written.
-fn found(config: &Config) -> impl Iterator<Item = &Finding> {
-    let is_ours = |finding: &&Finding| {
-        let object = finding.origin.object.as_ref();
-        object.is_some_and(|object| {
-            KINDS.iter().any(|(group, _, kind)| (&*object.group, &*object.kind) == (*group, *kind))
-        })
-    };
-    config.findings.iter().filter(is_ours)
-}
-
-/// The generation of the newest version that was read, whether or not it could be.
-fn read_generation(served: &Served) -> Option<i64> {
-    let text = served.source.refused.as_ref().unwrap_or(&served.source.object);
-    let value: Value = serde_json::from_str(text).ok()?;
-    value["metadata"]["generation"].as_i64()
-}
-
-fn invalid(flaw: &Finding) -> Condition {
-    let field = flaw.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
-    let message = format!(
-        "{field}{}; the last good version stays in force, or where there is none the strictest reading",
-        flaw.message
-    );
-    Condition::fails(RECONCILED, "Invalid", shortened(&message))
-}
-
-/// Whether it is said already that this generation is in force.
-fn is_in_force(status: &Value, generation: i64) -> bool {
-    let mut conditions = status["conditions"].as_array().into_iter().flatten();
-    conditions.any(|condition| {
-        condition["type"] == RECONCILED
-            && condition["status"] == "True"
-            && condition["observedGeneration"] == generation
-    })
-}
-
-/// The status as it is to be: what others say in it stays.
-fn status(before: &Value, condition: Option<Condition>, findings: &[&Finding], generation: i64) -> Value {
-    let mut status = before.as_object().cloned().unwrap_or_default();
-    if let Some(condition) = condition {
-        let conditions = before["conditions"].as_array().into_iter().flatten();
-        let others = conditions.filter(|condition| condition["type"] != RECONCILED).cloned();
-        let ours = written(&[condition], &before["conditions"], Some(generation));
-        let all = others.chain(ours.as_array().into_iter().flatten().cloned()).collect();
-        status.insert("conditions".to_owned(), all);
+/// How many targets a policy names, where a finding says of each that nobody takes it there.
+fn targets(object: &DynamicObject, kind: &str) -> usize {
+    if !["AuthorizationPolicy", "RequestAuthentication"].contains(&kind) {
+        return 0;
     }
-    let messages: Vec<Value> = findings.iter().take(MAX_MESSAGES).map(|finding| message(finding)).collect();
-    if !messages.is_empty() || before.get("validationMessages").is_some() {
-        status.insert("validationMessages".to_owned(), messages.into());
-    }
-    status.insert("observedGeneration".to_owned(), generation.into());
-    status.into()
-}
-
-/// As Istio's own analysis writes one.
-fn message(finding: &Finding) -> Value {
-    let level = match finding.severity {
-        Severity::Error => "ERROR",
-        Severity::Warning => "WARNING",
-        Severity::Info => "INFO",
-    };
-    let field = finding.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
-    json!({
-        "type": {"code": finding.code.id(), "name": finding.code.title()},
-        "level": level,
-        "message": shortened(&format!("{field}{}", finding.message)),
-    })
-}
-
-fn shortened(text: &str) -> String {
-    text[..text.floor_char_boundary(MAX_MESSAGE)].to_owned()
+    let spec = &object.data["spec"];
+    usize::from(spec["targetRef"].is_object()) + spec["targetRefs"].as_array().map_or(0, Vec::len)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_others_say_stays_and_what_is_said_is_not_said_again() {
-        let before = json!({
-            "conditions": [{"type": "WaypointAccepted", "status": "True"}],
-            "validationMessages": [{"level": "ERROR"}],
-        });
-        let holds = || Condition { message: "in force".to_owned(), ..Condition::holds(RECONCILED, "Reconciled") };
-        let first = status(&before, Some(holds()), &[], 3);
-        assert_eq!(first["conditions"][0]["type"], "WaypointAccepted");
-        assert_eq!((&first["observedGeneration"], &first["validationMessages"]), (&json!(3), &json!([])));
-        assert!(is_in_force(&first, 3) && !is_in_force(&first, 4), "{first}");
-        assert_eq!(status(&first, Some(holds()), &[], 3), first);
-        assert_eq!(status(&first, None, &[], 3), first);
-    }
 
     #[test]
     fn only_istios_kinds_have_their_status_written() {
