@@ -4,6 +4,7 @@
 //! fragment of the address: browsers send that to nobody.
 
 mod graph;
+mod links;
 mod nodes;
 mod requests;
 mod server;
@@ -45,6 +46,8 @@ pub(crate) struct Dashboard {
     /// Where to listen: an address of loopback, any free port unless one is named.
     #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0))]
     listen: SocketAddr,
+    #[command(flatten)]
+    links: links::Links,
 }
 
 impl Dashboard {
@@ -60,7 +63,7 @@ impl Dashboard {
             .await
             .with_context(|| format!("cannot listen at {}; name another port with --listen", self.listen))?;
         let address = listener.local_addr()?;
-        let nodes = Arc::new(nodes::Nodes::new(daemons, proxies));
+        let nodes = Arc::new(nodes::Nodes::new(daemons, proxies, self.links.clone()));
         print(&format!("http://{address}/#token={token}\n"))?;
         tokio::select! {
             () = nodes.follow() => {}

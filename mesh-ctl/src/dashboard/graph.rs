@@ -250,7 +250,8 @@ impl Edge {
 
     fn trouble(&mut self, flow: &Flow, end: &str, detail: Option<String>, ask: Option<Ask>) {
         let detail = detail.map(|text| text.chars().take(MAX_TEXT).collect());
-        self.troubles.push_front(Trouble { at: flow.at_milliseconds, end: end.to_owned(), detail, ask });
+        let trace = flow.request.as_ref().and_then(|request| request.trace_id.clone());
+        self.troubles.push_front(Trouble { at: flow.at_milliseconds, end: end.to_owned(), detail, ask, trace });
         self.troubles.truncate(TROUBLES);
     }
 

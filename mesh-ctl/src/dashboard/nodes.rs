@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::graph::{Graph, Proxy, is_of};
+use super::links::Links;
 use super::services::{Readings, services};
 use super::view::{DaemonView, MeshView, NamespaceView, NodeView, ProxyView, ServicesView};
 use crate::daemon::{Daemon, Next};
@@ -52,6 +53,8 @@ pub(super) struct Nodes {
     daemons: Vec<Daemon>,
     /// Waypoints and gateways; where both are numbered, these come after the daemons.
     proxies: Vec<Daemon>,
+    /// Other tools that the page leads to.
+    links: Links,
     graph: Mutex<Graph>,
     heard: Mutex<Vec<Heard>>,
     heard_proxies: Mutex<Vec<HeardProxy>>,
@@ -67,13 +70,14 @@ pub(super) struct Nodes {
 type Task<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 impl Nodes {
-    pub(super) fn new(daemons: Vec<Daemon>, proxies: Vec<Daemon>) -> Self {
+    pub(super) fn new(daemons: Vec<Daemon>, proxies: Vec<Daemon>, links: Links) -> Self {
         Self {
             heard: Mutex::new(daemons.iter().map(|_| Heard::default()).collect()),
             heard_proxies: Mutex::new(proxies.iter().map(|_| HeardProxy::default()).collect()),
             readings: Mutex::new(daemons.iter().chain(&proxies).map(|_| Readings::default()).collect()),
             daemons,
             proxies,
+            links,
             graph: Mutex::default(),
             started: Instant::now(),
             graph_text: watch::Sender::default(),
@@ -280,7 +284,8 @@ impl Nodes {
         let proxies = proxies.collect();
         // Every daemon knows the whole configuration.
         let namespaces = heard.iter().find(|heard| !heard.workloads.is_empty());
-        MeshView { nodes, proxies, namespaces: namespaces.map(|heard| self.readiness(heard)).unwrap_or_default() }
+        let namespaces = namespaces.map(|heard| self.readiness(heard)).unwrap_or_default();
+        MeshView { nodes, proxies, namespaces, links: self.links.clone() }
     }
 
     fn readiness(&self, heard: &Heard) -> Vec<NamespaceView> {

@@ -35,7 +35,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page: path, type, content.
-const FILES: [(&str, &str, &str); 10] = [
+const FILES: [(&str, &str, &str); 11] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
     ("/app.js", "text/javascript; charset=utf-8", include_str!("page/app.js")),
@@ -44,6 +44,7 @@ const FILES: [(&str, &str, &str); 10] = [
     ("/layout.js", "text/javascript; charset=utf-8", include_str!("page/layout.js")),
     ("/services.js", "text/javascript; charset=utf-8", include_str!("page/services.js")),
     ("/element.js", "text/javascript; charset=utf-8", include_str!("page/element.js")),
+    ("/links.js", "text/javascript; charset=utf-8", include_str!("page/links.js")),
     ("/nodes.js", "text/javascript; charset=utf-8", include_str!("page/nodes.js")),
     ("/details.js", "text/javascript; charset=utf-8", include_str!("page/details.js")),
 ];

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::links::Links;
 use crate::top::rates::Rates;
 
 /// Who talks to whom, now.
@@ -104,6 +105,8 @@ pub(super) struct Trouble {
     pub(super) detail: Option<String>,
     /// The request, where it was one that can be asked about.
     pub(super) ask: Option<Ask>,
+    /// Its trace, where it is recorded.
+    pub(super) trace: Option<String>,
 }
 
 /// The daemons and what they hold.
@@ -112,6 +115,7 @@ pub(super) struct MeshView {
     pub(super) nodes: Vec<DaemonView>,
     pub(super) proxies: Vec<ProxyView>,
     pub(super) namespaces: Vec<NamespaceView>,
+    pub(super) links: Links,
 }
 
 /// Services, and whom waypoints and gateways leave out.

@@ -18,8 +18,13 @@ pub struct Page {
 impl Page {
     /// Serves it, of the daemons with these admin sockets and of waypoints and gateways with those.
     pub fn serve(sockets: &[PathBuf], waypoints: &[PathBuf]) -> Result<Self> {
+        Self::serve_with(sockets, waypoints, &[])
+    }
+
+    /// The same, with more arguments.
+    pub fn serve_with(sockets: &[PathBuf], waypoints: &[PathBuf], arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary("mesh-ctl")?);
-        command.arg("dashboard").env_remove("MESH_ADMIN_SOCKET").stdout(Stdio::piped());
+        command.arg("dashboard").args(arguments).env_remove("MESH_ADMIN_SOCKET").stdout(Stdio::piped());
         for socket in sockets {
             command.arg("--socket").arg(socket);
         }

@@ -3,6 +3,7 @@
 import { Graph } from "./graph.js";
 import { deniedBy, edgeDetails, flowsOf, strictView, troublesOf, whyOf, whyRequest } from "./details.js";
 import { element } from "./element.js";
+import { linksOf } from "./links.js";
 import { nodesView } from "./nodes.js";
 import { circuitsOf, milliseconds, openOf, servicesView, splitsOf } from "./services.js";
 import { follow } from "./stream.js";
@@ -10,7 +11,7 @@ import { follow } from "./stream.js";
 const find = (id) => document.getElementById(id);
 // The lock of what is encrypted is drawn by the style.
 const SIGNS = { waypoint: "", tls: "", hbone: "", direct: "⇉", plaintext: "⚠︎" };
-const known = { graph: { nodes: [], edges: [] }, services: { services: [], ejected: [] }, mesh: { nodes: [], proxies: [], namespaces: [] } };
+const known = { graph: { nodes: [], edges: [] }, services: { services: [], ejected: [] }, mesh: { nodes: [], proxies: [], namespaces: [], links: {} } };
 let selected = null;
 
 const graph = new Graph(find("graph"), select);
@@ -99,7 +100,7 @@ function showDetails() {
   close.addEventListener("click", () => select(selected));
   const told = place.querySelector(".told") ?? element("div", { class: "told" });
   const service = serviceOf(edge);
-  told.replaceChildren(...edgeDetails(edge), ...titled("Shares wanted and seen", splitsOf(service)), ...titled("Circuits", circuitsOf(service)));
+  told.replaceChildren(...edgeDetails(edge, linksOf(edge, known.graph.nodes, known.mesh.links)), ...titled("Shares wanted and seen", splitsOf(service)), ...titled("Circuits", circuitsOf(service)));
   if (!told.parentNode) {
     const answers = ["Flows now", "Why"].map((title) => [element("h3", {}, title), element("div", { "data-answer": title }, "asking")]);
     place.append(close, told, element("div", { class: "troubles" }), ...answers.flat());
@@ -115,7 +116,7 @@ function showTroubles(edge) {
   const news = JSON.stringify(edge.troubles);
   if (place.dataset.news === news || place.contains(document.activeElement)) return;
   place.dataset.news = news;
-  place.replaceChildren(...troublesOf(edge, (asked) => answer(edge.key, "Why", () => whyRequest(asked))));
+  place.replaceChildren(...troublesOf(edge, known.mesh.links, (asked) => answer(edge.key, "Why", () => whyRequest(asked))));
 }
 
 function askAbout(edge) {

@@ -1,6 +1,7 @@
 // What is said of one edge, and of namespaces.
 
 import { element, list, pairs, span } from "./element.js";
+import { traceOf } from "./links.js";
 import { milliseconds } from "./services.js";
 import { ask } from "./stream.js";
 
@@ -19,7 +20,7 @@ export function time(seconds) {
 }
 
 // One edge: its figures, what went wrong, and room for what is asked for.
-export function edgeDetails(edge) {
+export function edgeDetails(edge, links) {
   const denied = edge.denied > 0;
   const parts = [
     element("h2", {}, `${edge.from} → ${edge.to}`),
@@ -31,6 +32,7 @@ export function edgeDetails(edge) {
       ["Payload", `${bytes(edge.bytes)} a second`],
       ["Failed", span(edge.errors > 0 ? "bad" : "", `${(100 * edge.errors).toFixed(1)}% of connections`)],
     ]),
+    links.length > 0 ? element("p", { class: "links" }, ...links) : null,
     denied ? element("p", { class: "denied", id: "denied" }, `Denied ${edge.denied.toFixed(1)} a second${deniedBy(edge.policy)}`) : null,
   ];
   return parts.filter((part) => part);
@@ -52,15 +54,16 @@ function requests(told) {
 }
 
 // The last that went wrong; a request among them can be asked about.
-export function troublesOf(edge, onAsk) {
+export function troublesOf(edge, links, onAsk) {
   if (edge.troubles.length === 0) return [];
   const line = (trouble) => {
     const what = trouble.end === "request" ? "" : `${trouble.end}${trouble.detail ? ": " : ""}`;
     const said = element("span", {}, `${new Date(trouble.at).toLocaleTimeString()} ${what}${trouble.detail ?? ""}`);
-    if (!trouble.ask) return said;
+    const trace = traceOf(trouble.trace, links);
+    if (!trouble.ask) return element("span", {}, said, trace ? " " : null, trace);
     const why = element("button", { type: "button", class: "ask" }, "Why?");
     why.addEventListener("click", () => onAsk(trouble.ask));
-    return element("span", {}, said, " ", why);
+    return element("span", {}, said, " ", why, trace ? " " : null, trace);
   };
   return [element("h3", {}, "Last errors"), list(edge.troubles, line)];
 }
