@@ -5,15 +5,17 @@ use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, anyhow, bail};
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use mesh_core::TraceContext;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::Request;
 
 /// Bytes of an answer that are read; what is longer is left.
 const MAX_ANSWER: usize = 16 << 20;
@@ -23,6 +25,7 @@ pub(super) struct Marks {
     /// The trace, as 32 hexadecimal digits.
     pub(super) trace: String,
     span: String,
+    /// Whether in B3's form as well.
     b3: bool,
 }
 
@@ -39,10 +42,17 @@ pub(super) struct Sent {
 }
 
 impl Marks {
-    pub(super) fn random(b3: bool) -> anyhow::Result<Self> {
+    /// The trace that the header names, of which it takes the field out; else one that is new.
+    pub(super) fn new(headers: &mut Vec<(String, String)>, b3: bool) -> anyhow::Result<Self> {
+        if let Some(at) = headers.iter().position(|(name, _)| name == "traceparent") {
+            let (_, value) = headers.swap_remove(at);
+            let known: TraceContext = value.parse().with_context(|| {
+                format!("traceparent: {value:?} is none: write 00-TRACE-SPAN-01, of 32 and 16 hexadecimal digits")
+            })?;
+            return Ok(Self { trace: hex(&known.trace_id), span: hex(&known.span_id), b3 });
+        }
         let mut octets = [0; 24];
         File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut octets)).context("/dev/urandom")?;
-        let hex = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
         let (trace, span) = octets.split_at(16);
         Ok(Self { trace: hex(trace), span: hex(span), b3 })
     }
@@ -54,6 +64,10 @@ impl Marks {
         fields.extend(self.b3.then(|| ("b3".to_owned(), format!("{trace}-{span}-1"))));
         fields
     }
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// The network namespace of that inode number, by a process that is in it.
@@ -74,15 +88,16 @@ pub(super) fn network_namespace(inode: u64) -> anyhow::Result<File> {
 }
 
 /// Sends it from that network namespace. That there is no answer is one.
-pub(super) async fn send(
-    namespace: File,
-    to: SocketAddr,
-    (method, target): (&str, &str),
-    headers: &[(String, String)],
-    limit: Duration,
-) -> anyhow::Result<Sent> {
-    let mut request = Request::builder().method(method).uri(target);
-    for (name, value) in headers {
+pub(super) async fn send(namespace: File, to: SocketAddr, asked: &Request<'_>) -> anyhow::Result<Sent> {
+    let limit = asked.limit;
+    let host = asked.url.authority().context("the URL names no host")?.as_str();
+    let target = asked.url.path_and_query().map_or("/", |target| target.as_str());
+    let mut headers = vec![("host".to_owned(), host.to_owned()), ("connection".to_owned(), "close".to_owned())];
+    headers.retain(|(name, _)| !asked.headers.iter().any(|(own, _)| own == name));
+    headers.extend(asked.headers.iter().cloned());
+    headers.extend(asked.marks.fields());
+    let mut request = hyper::Request::builder().method(asked.method).uri(target);
+    for (name, value) in &headers {
         request = request.header(name, value);
     }
     let request = request.body(Empty::<Bytes>::new()).context("the request")?;
@@ -119,7 +134,7 @@ pub(super) async fn send(
     Ok(sent)
 }
 
-async fn exchange(stream: TcpStream, request: Request<Empty<Bytes>>) -> anyhow::Result<(u16, usize)> {
+async fn exchange(stream: TcpStream, request: hyper::Request<Empty<Bytes>>) -> anyhow::Result<(u16, usize)> {
     stream.set_nonblocking(true)?;
     let stream = tokio::net::TcpStream::from_std(stream)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;

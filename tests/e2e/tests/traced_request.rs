@@ -1,5 +1,6 @@
 //! `mesh-ctl trace-request`: one request from a pod, and what each hop tells of it.
 
+use anyhow::Context as _;
 use mesh_e2e::{Mesh, Verdict, Waypoint, client, ctl, ctl_json};
 use mesh_lab::{PodSpec, ServiceSpec};
 use serde_json::Value;
@@ -67,12 +68,80 @@ fn each_hop_of_a_traced_request_tells_what_it_decided() -> Verdict {
     );
     assert!(waypoint["flow"].to_string().contains("app/readers"), "{report:#}");
 
+    // Of those of this machine, the server's node tells where it is named: of the waypoint's own connection, or of the client's.
+    let peer = mesh.lab.admin_socket("node-b").display().to_string();
+    let traced_by_both = |url: &str| {
+        let arguments = ["trace-request", "GET", url, "--from", "app/client", "--waypoint", &*socket, "--peer", &*peer];
+        ctl_json(&mesh, "node-a", &arguments, 0)
+    };
+    for (url, source, server) in [
+        ("http://cart.app/items", "ns/app/sa/waypoint", "ns/app/sa/cart"),
+        ("http://bare.plain/", "ns/app/sa/client", "ns/plain/sa/bare"),
+    ] {
+        let report = traced_by_both(url)?;
+        assert_eq!(report["silent"], Value::Null, "{report:#}");
+        let told = &hop(&report, "server");
+        assert_eq!(
+            (&told["verdict"], &told["flow"]["security"]),
+            (&"allowed".into(), &"mutual_tls".into()),
+            "{report:#}"
+        );
+        let talk = &told["flow"];
+        assert_eq!(talk["source"]["principal"], format!("spiffe://cluster.local/{source}"), "{report:#}");
+        assert_eq!(talk["destination"]["principal"], format!("spiffe://cluster.local/{server}"), "{report:#}");
+        assert_eq!(talk["reporter"], "destination", "{report:#}");
+    }
+
     // Without a waypoint the node alone tells.
     let report = traced("GET", "http://bare.plain/", 0)?;
     assert_eq!((&report["status"], &report["silent"]), (&Value::from(200), &Value::Null), "{report:#}");
     let node = &hop(&report, "node")["flow"];
     assert_eq!(node["destination"]["principal"], "spiffe://cluster.local/ns/plain/sa/bare", "{report:#}");
     assert_eq!(*hop(&report, "waypoint"), Value::Null, "{report:#}");
+    Ok(())
+}
+
+/// What a node refuses the waypoint, who alone may not come to it.
+const NOBODY: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody, namespace: app}
+spec:
+  selector: {matchLabels: {app: cart}}
+  rules: [{from: [{source: {principals: [cluster.local/ns/app/sa/other]}}]}]
+";
+
+#[test]
+fn what_the_servers_node_refuses_the_waypoint_is_told_with_its_policy() -> Verdict {
+    let (mesh, socket) = scene()?;
+    mesh.lab.apply("nobody.yaml", NOBODY)?;
+    mesh.settle()?;
+    let peer = mesh.lab.admin_socket("node-b").display().to_string();
+    let arguments = ["trace-request", "GET", "http://cart.app/items", "--from", "app/client", "--waypoint", &*socket];
+    let report = ctl_json(&mesh, "node-a", &[&arguments[..], &["--peer", &*peer]].concat(), 1)?;
+    assert_eq!(report["status"], 503, "{report:#}");
+    let told = hop(&report, "server");
+    assert_eq!((&told["verdict"], &told["flow"]["event"]), (&"denied".into(), &"refused".into()), "{report:#}");
+    assert!(told["flow"]["policy"].to_string().contains("app/nobody"), "{report:#}");
+    assert_eq!(told["flow"]["source"]["principal"], "spiffe://cluster.local/ns/app/sa/waypoint", "{report:#}");
+    Ok(())
+}
+
+/// A client that has a trace already names it, and secrets of the header are nowhere in a command line.
+#[test]
+fn the_header_may_be_read_from_a_file_and_may_name_the_trace() -> Verdict {
+    let (mesh, socket) = scene()?;
+    let file = tempfile::NamedTempFile::new().context("a file")?;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    std::fs::write(file.path(), format!("Authorization: Bearer x\ntraceparent: 00-{trace}-00f067aa0ba902b7-00\n\n"))
+        .context("writing")?;
+    let header = format!("@{}", file.path().display());
+    let arguments = ["trace-request", "GET", "http://cart.app/items", "--from", "app/client", "--waypoint", &*socket];
+    let report = ctl_json(&mesh, "node-a", &[&arguments[..], &["-H", &*header]].concat(), 0)?;
+    assert_eq!(
+        (&report["traceId"], &hop(&report, "waypoint")["flow"]["request"]["traceId"]),
+        (&trace.into(), &trace.into())
+    );
     Ok(())
 }
 
