@@ -25,7 +25,7 @@ use tokio::task::{LocalSet, spawn_local};
 use crate::names::{self, Zone};
 
 /// Far above what any step takes; a test that hangs fails here.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// The client's pod.
 pub(crate) const CLIENT: &str = "10.1.0.1";
 /// A pod that no Service of the waypoint has to do with.

@@ -35,16 +35,17 @@ fn daemon(workloads: &'static [&'static str]) -> Result<(tempfile::TempDir, Path
     let answer = move |mut stream: UnixStream| -> std::io::Result<()> {
         let mut head = [0; 4096];
         let read = stream.read(&mut head)?;
-        let is_flows = head[..read].starts_with(b"GET /v1/flows");
         write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
-        while is_flows {
+        if !head[..read].starts_with(b"GET /v1/flows") {
+            return write!(stream, "{}", json!({"items": [], "total": 0, "generation": 1, "services": []}));
+        }
+        loop {
             for workload in workloads {
                 let path = if workload.contains('<') { HOSTILE } else { "/items" };
                 writeln!(stream, "{}", flow(workload, path))?;
             }
             thread::sleep(Duration::from_millis(500));
         }
-        write!(stream, "{}", json!({"items": [], "total": 0, "generation": 1, "services": []}))
     };
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -78,7 +79,7 @@ fn open_edge(browser: &mut Browser, words: &str) -> Result<()> {
 fn an_edge_leads_to_its_traces_and_dashboards_and_an_error_to_its_trace() -> Verdict {
     let (_dir, socket) = daemon(&["frontend-v1"])?;
     let arguments = ["--jaeger-url", "http://jaeger.example/jaeger/", "--grafana-url", "https://grafana.example"];
-    let page = Page::serve_with(&[socket.clone()], &[], &arguments)?;
+    let page = Page::serve_with(std::slice::from_ref(&socket), &[], &arguments)?;
     let mut browser = Browser::start(1280, 800)?;
     browser.open(page.url())?;
     open_edge(&mut browser, "frontend-v1")?;
