@@ -2,9 +2,10 @@
 
 use std::{error::Error, rc::Rc, sync::atomic::Ordering, time::Duration};
 
-use hyper::{Request, Response, body::Incoming, ext::Protocol};
+use hyper::{Request, Response, ext::Protocol};
 use mesh_core::{TraceContext, l7::TrafficPolicy};
-use tokio::{sync::oneshot, time::timeout};
+use mesh_http1::HeadError;
+use tokio::time::timeout;
 
 use super::{
     RequestBody, framing,
@@ -12,11 +13,10 @@ use super::{
     reply::{Flag, Refusal},
 };
 use crate::{
-    duplex::Duplex,
     telemetry::{BadInput, BadInputs, Sender},
     upstream::{
-        Cluster, ClusterState, Count, Endpoint, Http1Line, UpstreamError, Version, connect_timeout, dial_http1,
-        dial_http2,
+        AnswerBody, Cluster, ClusterState, Count, Endpoint, Http1Error, Http1Line, Http2Place, Unanswered,
+        UpstreamError, Version, connect_timeout, dial_http1, dial_http2,
     },
     worker::Worker,
 };
@@ -36,11 +36,9 @@ pub(super) struct Attempt<'a> {
 
 /// An answer.
 pub(super) struct Sent {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<AnswerBody>,
     /// The connection that it comes by.
     pub(super) lease: Lease,
-    /// The connection's stream, should it stop being HTTP's; of HTTP/1.1 alone.
-    pub(super) upgrade: Option<oneshot::Receiver<Box<dyn Duplex>>>,
 }
 
 /// No answer.
@@ -63,18 +61,30 @@ pub(super) struct Broken {
 
 #[derive(Debug)]
 enum Cause {
-    Connection(hyper::Error),
+    Http1(Http1Error),
+    Http2(hyper::Error),
     /// The answer breaks HTTP's rules.
     Lie(BadInput),
 }
 
 impl Broken {
-    fn new(error: hyper::Error) -> Self {
+    fn http1(error: Http1Error) -> Self {
+        let is_clients = error.is_clients();
+        let cause = match error {
+            Http1Error::Head(HeadError::Malformed | HeadError::Interim) => Cause::Lie(BadInput::MalformedHead),
+            Http1Error::Head(HeadError::TooLarge) => Cause::Lie(BadInput::HeadTooLarge),
+            Http1Error::Head(HeadError::Framing) => Cause::Lie(BadInput::Framing),
+            error => Cause::Http1(error),
+        };
+        Self { cause, is_refused_stream: false, is_clients }
+    }
+
+    fn http2(error: hyper::Error) -> Self {
         let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
         let is_refused_stream = http2.and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM);
         // What is ours to do wrong is the body, and that is the client's.
         let is_clients = error.is_user();
-        Self { cause: Cause::Connection(error), is_refused_stream, is_clients }
+        Self { cause: Cause::Http2(error), is_refused_stream, is_clients }
     }
 
     const fn lie(what: BadInput) -> Self {
@@ -84,7 +94,8 @@ impl Broken {
     /// Counts an answer that breaks HTTP's rules.
     fn count(&self, counters: &BadInputs) {
         match &self.cause {
-            Cause::Connection(error) => counters.count_error(Sender::Endpoint, error),
+            Cause::Http1(_) => {}
+            Cause::Http2(error) => counters.count_error(Sender::Endpoint, error),
             Cause::Lie(what) => counters.count(Sender::Endpoint, *what),
         }
     }
@@ -96,7 +107,8 @@ impl Broken {
         }
         tracing::debug!(cause = ?self.cause, refused = self.is_refused_stream, "endpoint gave no answer");
         let is_protocol = match &self.cause {
-            Cause::Connection(error) => error.is_parse() || breaks_http2(error),
+            Cause::Http1(error) => error.is_malformed(),
+            Cause::Http2(error) => breaks_http2(error),
             Cause::Lie(_) => true,
         };
         let (status, reason, flag) = if is_protocol {
@@ -122,12 +134,12 @@ impl Attempt<'_> {
         let protocols = protocols(&request).filter(|_| self.version == Version::Http1);
         // A connection that turns out to be closed gives the request back; each is tried once.
         loop {
-            let (hold, result, upgrade) = match self.version {
+            let (hold, answered) = match self.version {
                 Version::Http1 => match self.http1(&policy).await {
-                    Ok(mut line) => {
-                        let upgrade = is_upgrade(&request).then(|| line.await_upgrade());
-                        let result = line.sender.try_send_request(request).await;
-                        (Hold::Http1(line), result, upgrade)
+                    Ok(line) => {
+                        let answered = line.send(request).await.map(|response| response.map(AnswerBody::Http1));
+                        let is_new = line.is_new();
+                        (Hold::Http1(line), answered.map_err(|error| self.unanswered(error, is_new)))
                     }
                     Err(error) => return Err(Failure::Unsent(error, Box::new(request))),
                 },
@@ -138,25 +150,39 @@ impl Attempt<'_> {
                             return Err(Failure::Unsent(UpstreamError::NoProtocols, Box::new(request)));
                         }
                         let mut sender = place.0.sender.clone();
-                        let result = sender.try_send_request(request).await;
-                        (Hold::Http2 { _place: place }, result, None)
+                        let answered = sender.try_send_request(request).await;
+                        let answered = answered.map_err(|mut error| match error.take_message() {
+                            Some(unsent) => Ok(unsent),
+                            None => Err(self.broken(Broken::http2(error.into_error()))),
+                        });
+                        (Hold::Http2 { _place: place }, answered.map(|response| response.map(AnswerBody::Http2)))
                     }
                     Err(error) => return Err(Failure::Unsent(error, Box::new(request))),
                 },
             };
-            match result {
+            match answered {
                 Ok(response) => {
                     let response =
                         honest(response, protocols.as_deref()).map_err(|what| self.broken(Broken::lie(what)))?;
                     let (cluster, endpoint) = (self.cluster.clone(), self.endpoint.clone());
                     let lease = Lease { cluster, endpoint, hold, _active: active };
-                    return Ok(Sent { response, lease, upgrade });
+                    return Ok(Sent { response, lease });
                 }
-                Err(mut error) => match error.take_message() {
-                    Some(given_back) => request = given_back,
-                    None => return Err(self.broken(Broken::new(error.into_error()))),
-                },
+                Err(Ok(unsent)) => request = unsent,
+                Err(Err(failure)) => return Err(failure),
             }
+        }
+    }
+
+    /// The request, where it can be sent by another connection; a new one that takes nothing is none.
+    fn unanswered(&self, error: Unanswered, is_new: bool) -> Result<Request<RequestBody>, Failure> {
+        match error {
+            Unanswered::Unsent(request) if is_new => {
+                let closed = format!("{}: closed at once", self.endpoint.address());
+                Err(Failure::Unsent(UpstreamError::Connect(closed), request))
+            }
+            Unanswered::Unsent(request) => Ok(*request),
+            Unanswered::Failed(error) => Err(self.broken(Broken::http1(error))),
         }
     }
 
@@ -166,7 +192,7 @@ impl Attempt<'_> {
     }
 
     async fn http1(&self, policy: &Rc<TrafficPolicy>) -> Result<Http1Line, UpstreamError> {
-        if let Some(line) = self.endpoint.lines.take_http1().await {
+        if let Some(line) = self.endpoint.lines.take_http1() {
             return Ok(line);
         }
         let waiting = async {
@@ -176,7 +202,7 @@ impl Attempt<'_> {
                     return dial_http1(self.worker, self.endpoint, policy, counted, self.trace).await;
                 }
                 let freed = self.cluster.freed.notified();
-                if let Some(line) = self.endpoint.lines.take_http1().await {
+                if let Some(line) = self.endpoint.lines.take_http1() {
                     return Ok(line);
                 }
                 freed.await;
@@ -186,7 +212,7 @@ impl Attempt<'_> {
         Box::pin(self.within_bounds(policy, waiting)).await
     }
 
-    async fn http2(&self, policy: &Rc<TrafficPolicy>) -> Result<crate::upstream::Http2Place, UpstreamError> {
+    async fn http2(&self, policy: &Rc<TrafficPolicy>) -> Result<Http2Place, UpstreamError> {
         if let Some(place) = self.endpoint.lines.take_http2(policy) {
             return Ok(place);
         }
@@ -242,7 +268,7 @@ fn breaks_http2(error: &hyper::Error) -> bool {
 }
 
 /// The response, where it keeps to HTTP's rules. `protocols` are those that were asked for.
-fn honest(response: Response<Incoming>, protocols: Option<&str>) -> Result<Response<Incoming>, BadInput> {
+fn honest(response: Response<AnswerBody>, protocols: Option<&str>) -> Result<Response<AnswerBody>, BadInput> {
     let (mut parts, body) = response.into_parts();
     framing::check_response(&mut parts, protocols)?;
     Ok(Response::from_parts(parts, body))
@@ -252,8 +278,4 @@ fn honest(response: Response<Incoming>, protocols: Option<&str>) -> Result<Respo
 fn protocols(request: &Request<RequestBody>) -> Option<String> {
     let asked = request.headers().get(http::header::UPGRADE)?;
     asked.to_str().ok().map(str::to_owned)
-}
-
-fn is_upgrade(request: &Request<RequestBody>) -> bool {
-    request.method() == http::Method::CONNECT || request.headers().contains_key(http::header::UPGRADE)
 }

@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, header::TRANSFER_ENCODING};
-use http_body::Body as _;
+use http::HeaderValue;
 use hyper::Request;
 use mesh_core::l7::{
     RequestView as _,
@@ -165,12 +164,7 @@ impl Attempts<'_> {
             .map(|span| span.attempt(before + 1, Upstream::of(endpoint, &self.cluster.key), &mut parts.headers));
         let trace = span.as_ref().map(AttemptSpan::context);
         let attempt = Attempt { worker, cluster: self.cluster, endpoint, version, trace };
-        let body_now = body.take();
-        // Else hyper sends a GET without the body that it has.
-        if version == Version::Http1 && body_now.size_hint().exact().is_none() && parts.method != Method::CONNECT {
-            parts.headers.entry(TRANSFER_ENCODING).or_insert(HeaderValue::from_static("chunked"));
-        }
-        let request = Request::from_parts(parts, body_now);
+        let request = Request::from_parts(parts, body.take());
         let mut sending = pin!(attempt.send(request));
         let limits = [self.plan.retry.per_try_timeout, self.plan.timeouts.backend_request];
         let sent = match limits.into_iter().flatten().min() {

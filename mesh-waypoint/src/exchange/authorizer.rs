@@ -10,7 +10,7 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 use http_body::Body as _;
-use hyper::{Request, body::Incoming};
+use hyper::Request;
 use mesh_core::{
     Snapshot, Speaks, SpiffeId,
     l7::RequestView as _,
@@ -29,7 +29,7 @@ use super::{
 use crate::{
     inbound::{Connection, admission},
     telemetry::AuthorizerOutcome,
-    upstream::{Cluster, ClusterKey, UpstreamError, Version, Wish},
+    upstream::{AnswerBody, Cluster, ClusterKey, UpstreamError, Version, Wish},
     worker::Worker,
 };
 
@@ -280,7 +280,7 @@ async fn call(
     }
 }
 
-async fn whole(mut incoming: Incoming) -> Result<(Bytes, Option<HeaderMap>), Unanswered> {
+async fn whole(mut incoming: AnswerBody) -> Result<(Bytes, Option<HeaderMap>), Unanswered> {
     let (mut data, mut trailers) = (BytesMut::new(), None);
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
         match frame.map_err(|_| Unanswered::Broken)?.into_data() {

@@ -8,7 +8,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -21,7 +20,11 @@ use super::{
     ledger::Ledger,
     reply::{Flag, Refusal},
 };
-use crate::{inbound::Chunk, telemetry::Sender};
+use crate::{
+    inbound::Chunk,
+    telemetry::{Sender, is_malformed},
+    upstream::{AnswerBody, AnswerError},
+};
 
 /// The body of a request on its way to an endpoint.
 pub(crate) struct RequestBody {
@@ -151,6 +154,11 @@ impl RequestBody {
         }
     }
 
+    /// Ready once what it is part of is cut off, since nothing moves.
+    pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> Poll<RequestError> {
+        self.ledger.as_ref().map_or(Poll::Pending, |ledger| ledger.flow.poll_cut(cx).map(|()| RequestError::Cut))
+    }
+
     fn uploaded(&self) {
         if let Some(ledger) = &self.ledger {
             ledger.flow.came(0);
@@ -221,7 +229,7 @@ impl Body for RequestBody {
             ledger.sent.set(ledger.sent.get() + data.len() as u64);
         }
         if let (Some(Err(RequestError::Client(error))), Some(ledger)) = (&frame, &self.ledger) {
-            ledger.note_broken_body(Sender::Client, error);
+            ledger.note_broken_body(Sender::Client, is_malformed(error));
         }
         Poll::Ready(frame.map(|frame| frame.map(with_clean_trailers)))
     }
@@ -289,12 +297,9 @@ fn with_clean_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
 /// Why a response ends before its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReplyError {
-    /// The endpoint's connection failed.
+    /// The endpoint broke off.
     #[error(transparent)]
-    Upstream(hyper::Error),
-    /// The endpoint took it back by a reset that says that there is no error, which hyper takes for an end.
-    #[error("the stream was reset before its end")]
-    Reset,
+    Upstream(AnswerError),
     /// It took longer than the rule lets it.
     #[error("the response took too long")]
     Timeout,
@@ -311,15 +316,14 @@ pub(crate) struct ReplyBody {
 }
 
 enum Source {
-    /// An endpoint's; of HTTP/2, its end has been said.
-    Upstream(Incoming, Version),
+    Upstream(AnswerBody),
     Text(Option<Bytes>),
 }
 
 impl ReplyBody {
     /// An endpoint's, as it comes.
-    pub(super) fn upstream(incoming: Incoming, version: Version, ledger: Rc<Ledger>, lease: Lease) -> Self {
-        Self { source: Source::Upstream(incoming, version), ledger, lease: Some(lease), deadline: None }
+    pub(super) fn upstream(body: AnswerBody, ledger: Rc<Ledger>, lease: Lease) -> Self {
+        Self { source: Source::Upstream(body), ledger, lease: Some(lease), deadline: None }
     }
 
     /// The same, cut off then.
@@ -356,10 +360,7 @@ impl Body for ReplyBody {
             return Poll::Ready(Some(Err(ReplyError::Timeout)));
         }
         let frame = match &mut self.source {
-            Source::Upstream(incoming, version) => match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-                None if *version == Version::HTTP_2 && !incoming.is_end_stream() => Some(Err(ReplyError::Reset)),
-                frame => frame.map(|frame| frame.map_err(ReplyError::Upstream)),
-            },
+            Source::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)),
             Source::Text(text) => text.take().map(|text| Ok(Frame::data(text))),
         };
         match &frame {
@@ -370,26 +371,24 @@ impl Body for ReplyBody {
             }
             Some(Err(error)) => {
                 self.ledger.note_flag(Flag::UpstreamTermination);
-                if let ReplyError::Upstream(error) = error {
-                    self.ledger.note_broken_body(Sender::Endpoint, error);
-                }
+                self.ledger.note_broken_body(Sender::Endpoint, error.is_malformed());
             }
             None => self.finish(),
         }
         let with_chunk = |frame: Frame<Bytes>| frame.map_data(|octets| self.ledger.chunk(octets));
-        Poll::Ready(frame.map(|frame| frame.map(with_clean_trailers).map(with_chunk)))
+        Poll::Ready(frame.map(|frame| frame.map(with_clean_trailers).map(with_chunk).map_err(ReplyError::Upstream)))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Upstream(incoming, _) => incoming.is_end_stream(),
+            Source::Upstream(body) => body.is_end_stream(),
             Source::Text(text) => text.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Upstream(incoming, _) => incoming.size_hint(),
+            Source::Upstream(body) => body.size_hint(),
             Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
         }
     }

@@ -2,8 +2,6 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    error::Error as _,
-    io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -251,14 +249,11 @@ impl Ledger {
         self.connection.worker.shared.telemetry.bad_inputs.count(sender, what);
     }
 
-    /// A body ended before its end, and whose it was. What broke it is in the innermost of the error's causes.
-    pub(super) fn note_broken_body(&self, sender: Sender, error: &hyper::Error) {
+    /// A body ended before its end, and whose it was.
+    pub(super) fn note_broken_body(&self, sender: Sender, is_malformed: bool) {
         if sender == Sender::Client {
             self.is_broken_off.set(true);
         }
-        let cause = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-        let is_malformed =
-            cause.is_some_and(|cause| matches!(cause.kind(), InvalidInput | InvalidData | UnexpectedEof));
         if is_malformed {
             self.note_bad_input(sender, BadInput::MalformedBody);
         }

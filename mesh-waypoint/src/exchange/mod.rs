@@ -30,7 +30,7 @@ use mesh_ext_authz::Changes;
 use tokio::time::Instant;
 
 use self::body::MAX_HELD;
-pub(crate) use self::body::{ReplyBody, RequestBody};
+pub(crate) use self::body::{ReplyBody, RequestBody, RequestError};
 pub(crate) use self::other::Other;
 use self::{
     attempt::Sent,
@@ -169,7 +169,7 @@ fn answer(
         }
         None => {
             let (parts, body) = sent.response.into_parts();
-            let body = ReplyBody::upstream(body, parts.version, ledger.clone(), sent.lease);
+            let body = ReplyBody::upstream(body, ledger.clone(), sent.lease);
             (parts, body.until(deadline))
         }
     };

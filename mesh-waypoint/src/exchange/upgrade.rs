@@ -26,6 +26,7 @@ use super::{
 use crate::{
     duplex::{Duplex, Upgrade},
     inbound::Connection,
+    upstream::AnswerBody,
 };
 
 /// What a server of WebSocket adds to a client's key (RFC 6455, section 1.3).
@@ -90,7 +91,7 @@ impl Upgrading {
     ///
     /// # Errors
     /// It says yes in a way that is none.
-    pub(super) fn agreed(&self, asked: &HeaderMap, response: &mut Response<Incoming>) -> Result<bool, Refusal> {
+    pub(super) fn agreed(&self, asked: &HeaderMap, response: &mut Response<AnswerBody>) -> Result<bool, Refusal> {
         let status = response.status();
         let (by_http2, to_http2) = (response.version() == HttpVersion::HTTP_2, matches!(self.client, Client::Http2(_)));
         let lie = |text| Err(Refusal::new(502, text, Flag::UpstreamProtocol));
@@ -128,9 +129,9 @@ impl Upgrading {
     }
 
     /// Has bytes pass both ways once the response is out.
-    pub(super) fn hand_over(self, sent: Sent, ledger: &Rc<Ledger>) -> Response<Incoming> {
-        let Sent { mut response, lease, upgrade } = sent;
-        let upstream = upgrade.unwrap_or_else(|| of_http2(&mut response));
+    pub(super) fn hand_over(self, sent: Sent, ledger: &Rc<Ledger>) -> Response<AnswerBody> {
+        let Sent { mut response, lease } = sent;
+        let upstream = lease.other().unwrap_or_else(|| of_http2(&mut response));
         let other = Other::new(upstream, lease, ledger.clone());
         match self.client {
             Client::Http1 => self.connection.upgrade_to(other),
@@ -174,7 +175,7 @@ fn accept(asked: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// The stream of an HTTP/2 response.
-fn of_http2(response: &mut Response<Incoming>) -> Upgrade {
+fn of_http2(response: &mut Response<AnswerBody>) -> Upgrade {
     let (sender, receiver) = oneshot::channel();
     let upgrade = hyper::upgrade::on(response);
     spawn_local(async move {

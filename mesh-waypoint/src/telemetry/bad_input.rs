@@ -1,6 +1,9 @@
 //! What is not as HTTP has it, by who sent it and what was wrong with it.
 
-use std::error::Error as _;
+use std::{
+    error::Error as _,
+    io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof},
+};
 
 use mesh_metrics::Registry;
 use prometheus::{IntCounterVec, Opts};
@@ -92,4 +95,10 @@ impl BadInputs {
             self.count(sender, BadInput::MalformedHead);
         }
     }
+}
+
+/// Whether a body that broke off was none: what broke it is in the innermost of the error's causes.
+pub(crate) fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| matches!(cause.kind(), InvalidInput | InvalidData | UnexpectedEof))
 }

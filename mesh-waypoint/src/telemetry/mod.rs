@@ -22,7 +22,7 @@ use self::{flows::Flows, routes::RouteMetrics};
 use crate::counts::RuleBook;
 
 pub(crate) use self::access::{Ended, Noted, Telling, peer_of};
-pub(crate) use self::bad_input::{BadInput, BadInputs, Sender};
+pub(crate) use self::bad_input::{BadInput, BadInputs, Sender, is_malformed};
 pub(crate) use self::cache::SeriesCache;
 pub(crate) use self::exports::Exports;
 pub(crate) use self::labels::Parties;

@@ -9,29 +9,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::{TraceContext, l7::TrafficPolicy};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::{Mutex, oneshot},
-    task::spawn_local,
-    time::timeout,
-};
+use tokio::{sync::Mutex, task::spawn_local, time::timeout};
 
 use super::{
     Endpoint, UpstreamError,
     connect::{Stream, connect_timeout, connect_within},
     greeting::{Greeted, Greeting, greeted},
+    http1::Http1Line,
     paced::Paced,
     state::{ClusterState, Count},
 };
-use crate::{
-    duplex::{Duplex, Prefixed},
-    exchange::RequestBody,
-    inbound::LocalExecutor,
-    worker::Worker,
-};
+use crate::{exchange::RequestBody, inbound::LocalExecutor, worker::Worker};
 
 /// Connections without a request that are kept for one endpoint.
 const MAX_IDLE: usize = 1024;
@@ -45,8 +36,6 @@ const MAX_HEAD: usize = 64 << 10;
 const WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
 /// How long an endpoint's settings are waited for.
 const SETTINGS: Duration = Duration::from_secs(5);
-/// How long an endpoint may take to close its side of a connection that is done with.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Which HTTP a request goes on by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,19 +55,6 @@ pub(crate) struct Lines {
 }
 
 type Connections = Count<ClusterState>;
-/// Who wants a connection's stream, if anybody does.
-type Wanted = Rc<Cell<Option<oneshot::Sender<Box<dyn Duplex>>>>>;
-
-/// An HTTP/1.1 connection; one request at a time has it.
-pub(crate) struct Http1Line {
-    /// What takes the next request.
-    pub(crate) sender: http1::SendRequest<RequestBody>,
-    /// Who wants the stream, where it stops being HTTP's.
-    upgrade: Wanted,
-    served: u32,
-    used: Instant,
-    _counted: Connections,
-}
 
 /// An HTTP/2 connection; many requests share it.
 pub(crate) struct Http2Line {
@@ -105,22 +81,12 @@ impl Drop for Http2Place {
     }
 }
 
-impl Http1Line {
-    /// Asks for the stream, should it stop being HTTP's.
-    pub(crate) fn await_upgrade(&self) -> oneshot::Receiver<Box<dyn Duplex>> {
-        let (sender, receiver) = oneshot::channel();
-        self.upgrade.set(Some(sender));
-        receiver
-    }
-}
-
 impl Lines {
     /// A connection that waits for a request, if there is one.
-    pub(crate) async fn take_http1(&self) -> Option<Http1Line> {
+    pub(crate) fn take_http1(&self) -> Option<Http1Line> {
         loop {
-            let mut line = self.idle.borrow_mut().pop()?;
-            // The last response may still be being put away; then it is ready in a moment.
-            if !line.sender.is_closed() && line.sender.ready().await.is_ok() {
+            let line = self.idle.borrow_mut().pop()?;
+            if line.is_silent() {
                 return Some(line);
             }
         }
@@ -132,9 +98,11 @@ impl Lines {
         let most = policy.pool.as_ref().and_then(|pool| pool.max_requests_per_connection);
         let spent = most.is_some_and(|most| most > 0 && line.served >= most);
         let mut idle = self.idle.borrow_mut();
-        if !spent && !line.sender.is_closed() && idle.len() < MAX_IDLE {
+        if !spent && line.is_over() && idle.len() < MAX_IDLE {
             line.used = Instant::now();
             idle.push(line);
+        } else {
+            line.part();
         }
     }
 
@@ -150,7 +118,8 @@ impl Lines {
     /// Closes what nobody has used for long.
     pub(super) fn sweep(&self, policy: &TrafficPolicy) {
         let limit = policy.pool.as_ref().and_then(|pool| pool.idle_timeout).unwrap_or(IDLE);
-        self.idle.borrow_mut().retain(|line| line.used.elapsed() < limit && !line.sender.is_closed());
+        let is_over = |line: &mut Http1Line| line.used.elapsed() >= limit || !line.is_silent();
+        self.idle.borrow_mut().extract_if(.., is_over).for_each(Http1Line::part);
         self.shared
             .borrow_mut()
             .retain(|line| (line.active.get() > 0 || line.used.get().elapsed() < limit) && !line.sender.is_closed());
@@ -185,35 +154,7 @@ pub(crate) async fn dial_http1(
     trace: Option<TraceContext>,
 ) -> Result<Http1Line, UpstreamError> {
     let stream = connect_within(worker, endpoint, (connect_timeout(policy), Version::Http1), trace).await?;
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_HEAD);
-    let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await;
-    let (sender, connection) = handshake.map_err(|error| UpstreamError::Connect(error.to_string()))?;
-    let upgrade = Rc::new(Cell::new(None));
-    spawn_local(drive(connection, upgrade.clone()));
-    Ok(Http1Line { sender, upgrade, served: 0, used: Instant::now(), _counted: counted })
-}
-
-/// Drives a connection until its end, and hands its stream over where it becomes something else.
-async fn drive(mut connection: http1::Connection<TokioIo<Stream>, RequestBody>, upgrade: Wanted) {
-    if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
-        tracing::debug!(%error, "endpoint's connection ended");
-        return;
-    }
-    let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner();
-    if let Some(wanted) = upgrade.take() {
-        // Whoever wanted it may have gone.
-        let _ = wanted.send(Box::new(Prefixed::new(parts.read_buf, stream)));
-        return;
-    }
-    let goodbye = async {
-        stream.shutdown().await?;
-        while stream.read(&mut [0; 256]).await? > 0 {}
-        std::io::Result::Ok(())
-    };
-    // A connection that is done with ends in order where the endpoint lets it.
-    let _ = timeout(GOODBYE, goodbye).await;
+    Ok(Http1Line::new(stream, counted))
 }
 
 /// A place on an HTTP/2 connection to an endpoint, perhaps a new one; who comes meanwhile waits for the same.

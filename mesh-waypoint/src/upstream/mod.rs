@@ -1,10 +1,12 @@
 //! Where requests go: clusters of endpoints, which of them a request gets, and the connections to them.
 
+mod answer_body;
 mod balance;
 mod cluster;
 mod connect;
 mod endpoint;
 mod greeting;
+mod http1;
 mod line;
 mod names;
 mod origination;
@@ -14,11 +16,13 @@ mod settled;
 mod state;
 mod view;
 
+pub(crate) use self::answer_body::{AnswerBody, AnswerError};
 pub(crate) use self::balance::Wish;
 pub(crate) use self::cluster::{Cluster, ClusterKey, Upstreams};
 pub(crate) use self::connect::{Stream, connect, connect_timeout};
 pub(crate) use self::endpoint::Endpoint;
-pub(crate) use self::line::{Http1Line, Http2Place, Version, dial_http1, dial_http2};
+pub(crate) use self::http1::{Http1Error, Http1Line, Unanswered};
+pub(crate) use self::line::{Http2Place, Version, dial_http1, dial_http2};
 pub(crate) use self::names::Names;
 pub(crate) use self::origination::Originations;
 pub(crate) use self::state::{Answer, Cause, ClusterState, Count, EndpointHealth, EndpointState, SharedClusters};

@@ -14,6 +14,7 @@ mod declared_tcp;
 mod draining;
 mod egress;
 mod endings;
+mod endpoint_connections;
 mod floods;
 mod gateway;
 mod hops;

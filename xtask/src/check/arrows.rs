@@ -42,6 +42,7 @@ const WAYPOINT: &[&str] = &[
     "mesh-core",
     "mesh-config",
     "mesh-ext-authz",
+    "mesh-http1",
     "mesh-jwt",
     "mesh-kube",
     "mesh-otlp",
@@ -51,7 +52,7 @@ const WAYPOINT: &[&str] = &[
     "mesh-xds",
 ];
 const FUZZ: &[&str] =
-    &["mesh-ca", "mesh-core", "mesh-config", "mesh-ext-authz", "mesh-jwt", "mesh-kube", "mesh-transport"];
+    &["mesh-ca", "mesh-core", "mesh-config", "mesh-ext-authz", "mesh-http1", "mesh-jwt", "mesh-kube", "mesh-transport"];
 const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-jwt", "mesh-kube", "mesh-transport"];
 const TEST: &[&str] = &[
     "mesh-kube-cluster",
@@ -87,6 +88,7 @@ const ROWS: &[Row] = &[
     row("mesh-otlp", &["mesh-core"]),
     Row { package: "mesh-metrics", ours: &["mesh-core"], others: Some(&["prometheus"]) },
     row("mesh-nri", &[]),
+    Row { package: "mesh-http1", ours: &[], others: Some(&["bytes", "http", "httparse", "memchr", "thiserror"]) },
     Row { package: "mesh-signals", ours: &[], others: Some(&["memchr"]) },
     row("mesh-node", NODE),
     row("mesh-waypoint", WAYPOINT),

@@ -14,7 +14,8 @@ struct Ban {
 }
 
 /// The crates that compute and do nothing else.
-const PURE: &[&str] = &["crates/mesh-core/src/", "crates/mesh-abi/src/", "crates/mesh-signals/src/"];
+const PURE: &[&str] =
+    &["crates/mesh-core/src/", "crates/mesh-abi/src/", "crates/mesh-http1/src/", "crates/mesh-signals/src/"];
 
 const BANS: &[Ban] = &[
     Ban {
