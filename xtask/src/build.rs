@@ -65,13 +65,19 @@ pub(crate) fn build(profile: Profile) -> Result<()> {
     step::run(label, &mut command).map(drop)
 }
 
-/// Builds all in that profile and becomes the test program `name`, with root's rights.
+/// Builds all in that profile and becomes the test program `name`, with root's rights; where it is only asked for its options, that
+/// program alone is built, and quickly.
 pub(crate) fn run_as_root(
     (name, profile): (&str, Profile),
     purposes: &[Purpose],
     why: &str,
     arguments: &[&str],
 ) -> Result<()> {
+    if arguments.iter().any(|argument| ["help", "--help", "-h"].contains(argument)) {
+        let mut command = step::cargo();
+        let error = command.args(["run", "--package", name, "--"]).args(arguments).current_dir(repo::root()).exec();
+        return Err(error).context("cannot start cargo");
+    }
     setup::ensure(purposes)?;
     build(profile)?;
     let program = profile.folder().join(name);
