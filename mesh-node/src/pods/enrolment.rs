@@ -17,7 +17,6 @@ use super::{
     discovery::{self, SandboxProcess},
     existing::{ExistingOfPods, Telling},
     joined::{Joined, LinkWatch, ServeError},
-    lingering::{self, Lingering},
     sandbox::SandboxWatch,
     starts::{Start, Starts, Verdict},
     succession::Order,
@@ -77,8 +76,6 @@ pub struct Enrolment {
     pub(super) workers: Arc<Workers>,
     pub(super) shared: Arc<Shared>,
     pub(super) joined: BTreeMap<WorkloadUid, Joined>,
-    /// Pods that have just left.
-    pub(super) lingering: Lingering,
     /// Why each pod that should be in is not; said once for each reason.
     failures: BTreeMap<WorkloadUid, String>,
     roster: watch::Sender<Roster>,
@@ -116,7 +113,6 @@ impl Enrolment {
             workers,
             shared,
             joined: BTreeMap::new(),
-            lingering: Lingering::default(),
             failures: BTreeMap::new(),
             roster: watch::Sender::default(),
             unrepaired: BTreeMap::new(),
@@ -201,8 +197,6 @@ impl Enrolment {
             Ok(()) => tracing::info!("uninstalled: no hook and no map is left on this node"),
             Err(error) => tracing::error!(%error, "not wholly uninstalled"),
         }
-        tokio::time::sleep(lingering::TIME).await;
-        self.lingering.close();
         std::future::pending().await
     }
 
@@ -216,8 +210,6 @@ impl Enrolment {
     fn reconcile(&mut self, config: &Config) -> bool {
         let desired = self.desired(config);
         self.withdraw_undesired(&desired);
-        let workers = &self.workers;
-        self.lingering.close_due(Instant::now(), &self.settings.proc, |uid| workers.close_source(uid));
         self.follow_addresses(&desired);
         self.repair();
         self.join_missing(&desired);
@@ -330,7 +322,7 @@ impl Enrolment {
         let leaving: Vec<_> = self
             .joined
             .iter()
-            .filter(|(uid, joined)| !desired.contains_key(*uid) || !joined.is_current(&self.settings.proc))
+            .filter(|(uid, joined)| !desired.contains_key(*uid) || !self.is_current(joined))
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in leaving {
@@ -356,6 +348,12 @@ impl Enrolment {
         }
     }
 
+    /// Whether the pod's sandbox is still the one that was joined.
+    fn is_current(&self, joined: &Joined) -> bool {
+        let inode = discovery::netns_inode(&self.settings.proc, joined.sandbox.pid);
+        inode == Some(joined.sandbox.netns_inode)
+    }
+
     fn join(&mut self, workload: &Workload, sandbox: SandboxProcess) -> Result<(), JoinError> {
         let path = self.settings.proc.join(format!("{}/ns/net", sandbox.pid));
         let netns = NetNamespace::open(&path)?;
@@ -365,8 +363,7 @@ impl Enrolment {
         let watch = SandboxWatch::start(sandbox.pid, workload.uid.clone(), self.ended.0.clone())?;
         // Before the hooks, so that no interface comes unseen after them.
         let links = LinkWatch::start(&netns)?;
-        let mut inherited = self.inheritance.take(netns.cookie());
-        inherited.extend(self.lingering.take(&workload.uid, netns.cookie()));
+        let inherited = self.inheritance.take(netns.cookie());
         let listeners = netns.enter(|| listeners::open_all(inherited))?;
         let was_enrolled = self.datapath.is_enrolled(netns.cookie());
         // The hooks come into force even when a listener could not be opened: refused, not leaked.
@@ -403,29 +400,27 @@ impl Enrolment {
         let Some(joined) = self.joined.remove(uid) else {
             return;
         };
+        joined.drain.send_replace(true);
         self.shared.direct.remove(joined.pod.netns.cookie());
         if let Err(error) = self.existing.left(&joined.pod) {
             tracing::warn!(pod = joined.pod.display_name, %error, "connections from before the pod joined not forgotten");
         }
-        let running = joined.is_current(&self.settings.proc);
+        let running = self.is_current(&joined);
         let netns = running.then_some(&joined.pod.netns);
         if let Err(error) = self.datapath.withdraw(joined.pod.netns.cookie(), netns) {
             tracing::error!(pod = joined.pod.display_name, %error, "pod not wholly withdrawn");
         }
-        tracing::info!(pod = joined.pod.display_name, running, "pod withdrawn");
-        self.shared.enrolment_events.add(Some(&joined.pod.display_name), EnrolmentChange::Withdrawn);
-        if running {
-            // What is open goes on: no hook leads anything new to us, and what is idle ends by itself.
-            self.lingering.add(uid.clone(), joined, Instant::now());
-        } else {
-            joined.drain.send_replace(true);
+        // Of a pod that runs on, what is open goes on: no hook leads anything new to us, and what is idle ends by itself.
+        if !running {
             self.workers.close_source(uid);
         }
+        tracing::info!(pod = joined.pod.display_name, running, "pod withdrawn");
+        self.shared.enrolment_events.add(Some(&joined.pod.display_name), EnrolmentChange::Withdrawn);
     }
 
     fn sandbox_ended(&mut self, uid: &WorkloadUid) {
         // The event may be of a sandbox that has been replaced already.
-        if self.joined.get(uid).is_some_and(|joined| !joined.is_current(&self.settings.proc)) {
+        if self.joined.get(uid).is_some_and(|joined| !self.is_current(joined)) {
             self.leave(uid);
         }
     }

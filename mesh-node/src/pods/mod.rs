@@ -4,7 +4,6 @@ mod discovery;
 mod enrolment;
 mod existing;
 mod joined;
-mod lingering;
 mod repair;
 mod roster;
 mod sandbox;
