@@ -36,7 +36,9 @@ fn a_node_takes_no_new_pods_while_its_daemon_is_not_ready() -> Result<()> {
         kubectl.run(&["-n", NAMESPACE, "set", "image", "daemonset/mesh-node", &container])
     };
     run("mesh.dev/no-such-image:1")?;
-    // One node at a time: the first that is replaced never becomes ready.
+    // The new ones never become ready; the old ones would stay for as long.
+    let daemons = ["-n", NAMESPACE, "delete", "pods", "-l", "app.kubernetes.io/name=mesh-node", "--wait=false"];
+    kubectl.run(&daemons)?;
     let node = wait_until("a node without a daemon to be tainted", PATIENCE, || {
         NODES
             .into_iter()
