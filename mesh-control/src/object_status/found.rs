@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mesh_config::{Config, Finding, ObjectName, Served, Source};
 use serde::Deserialize;
 
-use super::KINDS;
+use super::is_of_kinds;
 
 /// A configuration, and what is found of which object in it.
 pub(super) struct Found {
@@ -18,7 +18,9 @@ impl Found {
     pub(super) fn of(config: Arc<Config>) -> Arc<Self> {
         let mut by_object: HashMap<ObjectName, Vec<usize>> = HashMap::new();
         for (place, finding) in config.findings.iter().enumerate() {
-            if let Some(object) = finding.origin.object.as_ref().filter(|object| is_told_of(object)) {
+            if let Some(object) =
+                finding.origin.object.as_ref().filter(|object| is_of_kinds(&object.group, &object.kind))
+            {
                 by_object.entry(object.clone()).or_default().push(place);
             }
         }
@@ -36,10 +38,6 @@ impl Found {
         self.by_object.len() != other.by_object.len()
             || self.by_object.keys().any(|name| self.of_object(name) != other.of_object(name))
     }
-}
-
-fn is_told_of(object: &ObjectName) -> bool {
-    KINDS.iter().any(|(group, _, kind)| (&*object.group, &*object.kind) == (*group, *kind))
 }
 
 /// The generations of objects that were read, by their paths: each text is looked at once.

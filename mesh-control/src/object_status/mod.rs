@@ -195,18 +195,19 @@ impl ObjectStatus {
 
     /// What is to be said of a generation that is not known to be in force everywhere, and when to look again.
     fn condition(&self, path: &str, generation: i64, served: &Served) -> (Option<Condition>, Action) {
-        match self.progress(path, generation, served) {
-            // Where nobody is told nothing is in force: all may be about to connect.
-            Progress::At { current, all, .. } if current == all && all > 0 => {
-                lock(&self.on_their_way).remove(path);
-                let message = format!("in force at {current} of {all} nodes, waypoints and gateways");
-                (Some(Condition { message, ..Condition::holds(RECONCILED, "Reconciled") }), Action::await_change())
-            }
-            Progress::At { current, all, late: true } => {
-                let message = format!("in force at {current} of {all} nodes, waypoints and gateways");
-                (Some(Condition::fails(RECONCILED, "Pending", message)), Action::requeue(TRY_AGAIN))
-            }
-            Progress::Read | Progress::At { .. } => (None, Action::requeue(ON_ITS_WAY)),
+        let Progress::At { current, all, late } = self.progress(path, generation, served) else {
+            return (None, Action::requeue(ON_ITS_WAY));
+        };
+        // Where nobody is told nothing is in force: all may be about to connect.
+        let everywhere = current == all && all > 0;
+        let message = format!("in force at {current} of {all} nodes, waypoints and gateways");
+        if everywhere {
+            lock(&self.on_their_way).remove(path);
+            (Some(Condition { message, ..Condition::holds(RECONCILED, "Reconciled") }), Action::await_change())
+        } else if late {
+            (Some(Condition::fails(RECONCILED, "Pending", message)), Action::requeue(TRY_AGAIN))
+        } else {
+            (None, Action::requeue(ON_ITS_WAY))
         }
     }
 
@@ -246,8 +247,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Whether a path is of a kind whose status is written.
 fn is_told_of(path: &str) -> bool {
     let mut parts = path.split('/');
-    let of = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    KINDS.iter().any(|(group, _, kind)| of == (*group, *kind))
+    is_of_kinds(parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+/// Whether a kind's status is written.
+fn is_of_kinds(group: &str, kind: &str) -> bool {
+    KINDS.iter().any(|(known, _, name)| (group, kind) == (*known, *name))
 }
 
 /// How many targets a policy names, where a finding says of each that nobody takes it there.

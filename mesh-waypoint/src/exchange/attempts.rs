@@ -1,12 +1,6 @@
 //! A request to an endpoint, and to another one where that is asked for and does no harm.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    pin::pin,
-    rc::Rc,
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{pin::pin, rc::Rc, sync::atomic::Ordering, time::Duration};
 
 use http::HeaderValue;
 use hyper::Request;
@@ -28,7 +22,7 @@ use super::{
 use crate::{
     inbound::Connection,
     telemetry::{AttemptEnd, AttemptSpan, Upstream},
-    upstream::{Answer, Cluster, Count, Endpoint, UpstreamError, Version, Wish},
+    upstream::{Answer, Cluster, Count, Endpoint, UpstreamError, Version, Wish, hash_of},
 };
 
 /// Retries under way, in percent of requests under way: more would make an outage of a slowdown.
@@ -230,14 +224,12 @@ impl Attempts<'_> {
         else {
             return None;
         };
-        let mut hasher = DefaultHasher::new();
-        match key {
-            HashKey::Header(name) => self.head.header(name)?.hash(&mut hasher),
-            HashKey::QueryParameter(name) => self.head.query_parameter(name)?.hash(&mut hasher),
-            HashKey::SourceAddress => self.head.arrival.client.address.ip().hash(&mut hasher),
-            HashKey::Cookie { name, .. } => self.head.cookie(name)?.hash(&mut hasher),
-        }
-        Some(hasher.finish())
+        Some(match key {
+            HashKey::Header(name) => hash_of(self.head.header(name)?),
+            HashKey::QueryParameter(name) => hash_of(self.head.query_parameter(name)?),
+            HashKey::SourceAddress => hash_of(self.head.arrival.client.address.ip()),
+            HashKey::Cookie { name, .. } => hash_of(self.head.cookie(name)?),
+        })
     }
 
     /// A cookie for a client that has none, by which its requests stay with one endpoint.

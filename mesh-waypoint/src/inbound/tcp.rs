@@ -1,13 +1,6 @@
 //! What is no HTTP: bytes, passed on as they come.
 
-use std::{
-    cell::Cell,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    io,
-    rc::Rc,
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{cell::Cell, io, rc::Rc, sync::atomic::Ordering, time::Duration};
 
 use ::http::StatusCode;
 use mesh_core::l7::{
@@ -125,12 +118,8 @@ async fn connect_to(
 /// What consistent hashing goes by: of a connection that is its client's address, and nothing else.
 fn hash(policy: &TrafficPolicy, arrival: &Arrival) -> Option<u64> {
     let balancer = policy.load_balancer.as_ref()?;
-    if balancer.algorithm != Algorithm::ConsistentHash(HashKey::SourceAddress) {
-        return None;
-    }
-    let mut hasher = DefaultHasher::new();
-    arrival.client.address.ip().hash(&mut hasher);
-    Some(hasher.finish())
+    let is_by_source = balancer.algorithm == Algorithm::ConsistentHash(HashKey::SourceAddress);
+    is_by_source.then(|| upstream::hash_of(arrival.client.address.ip()))
 }
 
 fn refused(worker: &Rc<Worker>, arrival: &Arrival, error: &UpstreamError) {

@@ -128,12 +128,17 @@ fn less_busy(endpoints: &[Rc<Endpoint>]) -> &Rc<Endpoint> {
     if second.active() < first.active() { second } else { first }
 }
 
+/// What consistent hashing goes by, as [`Wish::hash`] has it: requests and connections of one client go to one endpoint.
+pub(crate) fn hash_of(key: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// The endpoint with the highest of these has the key: where one goes, only its own keys move, and each has keys by its share
 /// (weighted rendezvous hashing).
 fn rendezvous(hash: u64, endpoint: &Endpoint) -> f64 {
-    let mut hasher = DefaultHasher::new();
-    (hash, endpoint.address()).hash(&mut hasher);
     // Above 0 and not above 1.
-    let uniform = (hasher.finish() as f64 + 1.0) / (u64::MAX as f64 + 1.0);
+    let uniform = (hash_of((hash, endpoint.address())) as f64 + 1.0) / (u64::MAX as f64 + 1.0);
     uniform.ln() / f64::from(endpoint.weight.get())
 }

@@ -17,7 +17,7 @@ mod state;
 mod view;
 
 pub(crate) use self::answer_body::{AnswerBody, AnswerError};
-pub(crate) use self::balance::Wish;
+pub(crate) use self::balance::{Wish, hash_of};
 pub(crate) use self::cluster::{Cluster, ClusterKey, Upstreams};
 pub(crate) use self::connect::{Stream, connect, connect_timeout};
 pub(crate) use self::endpoint::Endpoint;

@@ -73,12 +73,11 @@ pub(super) fn report_missing(
     }
     for rule in policies.client_tls() {
         let key = (Arc::clone(&rule.name.namespace), Arc::clone(&rule.name.name));
-        let Some(located) = objects.destination_rules.get(&key) else {
+        let located = objects.destination_rules.get(&key);
+        let Some(located) = located.filter(|located| located.object.traffic.asks_for_something()) else {
             continue;
         };
-        if located.object.traffic.asks_for_something()
-            && let Some(waypoint) = past(rule, services, workloads, l7)
-        {
+        if let Some(waypoint) = past(rule, services, workloads, l7) {
             let message = format!(
                 "clients send by waypoint {waypoint}, which it does not select: what it says of them is not in force"
             );
@@ -90,9 +89,7 @@ pub(super) fn report_missing(
             HostPattern::Exact(host) => without.get(&**host).copied(),
             many @ HostPattern::Suffix(_) => without.iter().copied().filter(|host| many.matches(host)).min(),
         };
-        if let Some(host) = host
-            && located.object.traffic.asks_for_something()
-        {
+        if let Some(host) = host {
             if located.object.traffic.begins_tls() {
                 let message =
                     format!("{host} has no waypoint, and nodes begin no TLS: its clients in the mesh are refused");

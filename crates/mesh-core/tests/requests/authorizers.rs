@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use mesh_core::policy::{
-    Action, Answered, AuthorizationPolicy, Basis, Decision, Denial, Facts, Pattern, Patterns, Peer, RequestFacts,
-    RequestTest, Rule, Term, Test, authorize_request,
+    Action, Answered, AuthorizationPolicy, Basis, Decision, Denial, Pattern, Patterns, RequestFacts, RequestTest, Rule,
+    Term, Test, authorize_request,
 };
 use mesh_core::{PolicyName, SpiffeId, TrustDomain};
 use proptest::prelude::*;
 
-use crate::Request;
+use crate::{Request, connection_of};
 
 /// A policy that matches requests with one of the marks, which are header fields; without any it matches all.
 #[derive(Debug, Clone)]
@@ -98,14 +98,7 @@ fn found(policies: &[Written], marks: &[&'static str], behave: &dyn Fn(&str) -> 
     let policies: Vec<_> = policies.iter().enumerate().map(|(index, policy)| translate(index, policy)).collect();
     let policies: Vec<_> = policies.iter().collect();
     let identity = SpiffeId::new(&TrustDomain::default(), "shop", "web").unwrap();
-    let destination = "10.96.0.1:80".parse().unwrap();
-    let facts = Facts {
-        peer: Peer::Certificate(&identity),
-        client: "10.0.0.1".parse().unwrap(),
-        forwarded: None,
-        server: None,
-        destination,
-    };
+    let facts = connection_of(&identity);
     let mut request = Request { headers: marks.iter().map(|mark| (*mark, "yes")).collect(), ..Request::get("/") };
     let (mut course, mut answered) = (Vec::new(), Answered::default());
     loop {

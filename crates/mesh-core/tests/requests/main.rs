@@ -8,9 +8,21 @@ mod policies;
 
 use std::borrow::Cow;
 
-use mesh_core::Workload;
 use mesh_core::l7::RequestView;
 use mesh_core::l7::path::normalised;
+use mesh_core::policy::{Facts, Peer};
+use mesh_core::{SpiffeId, Workload};
+
+/// A connection of a pod that has proven who it is.
+fn connection_of(identity: &SpiffeId) -> Facts<'_> {
+    Facts {
+        peer: Peer::Certificate(identity),
+        client: "10.0.0.1".parse().unwrap(),
+        forwarded: None,
+        server: None,
+        destination: "10.96.0.1:80".parse().unwrap(),
+    }
+}
 
 /// A request in memory.
 #[derive(Debug, Clone)]

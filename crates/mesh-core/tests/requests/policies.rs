@@ -11,7 +11,7 @@ use mesh_core::policy::{
 };
 use mesh_core::{Policies, PolicyName, Service, SpiffeId, TrustDomain};
 
-use crate::Request;
+use crate::{Request, connection_of};
 
 fn patterns(values: &[&str]) -> Patterns {
     values.iter().map(|value| Pattern::parse(value).unwrap()).collect()
@@ -44,14 +44,7 @@ pub(crate) fn paths(action: Action, values: &[&str]) -> Arc<AuthorizationPolicy>
 
 fn allowed_with(policies: &[Arc<AuthorizationPolicy>], request: &Request, token: Option<&Token>) -> bool {
     let identity = SpiffeId::new(&TrustDomain::default(), "shop", "web").unwrap();
-    let destination = "10.96.0.1:80".parse().unwrap();
-    let facts = Facts {
-        peer: Peer::Certificate(&identity),
-        client: "10.0.0.1".parse().unwrap(),
-        forwarded: None,
-        server: None,
-        destination,
-    };
+    let facts = connection_of(&identity);
     let policies: Vec<_> = policies.iter().collect();
     let request = RequestFacts { view: request, token };
     match authorize_request(&policies, &facts, &request, &Answered::default()) {
@@ -109,14 +102,7 @@ fn who_and_what_have_to_hold_together() {
 #[test]
 fn where_nobody_reads_requests_what_is_asked_of_them_opens_nothing() {
     let identity = SpiffeId::new(&TrustDomain::default(), "shop", "web").unwrap();
-    let destination = "10.96.0.1:80".parse().unwrap();
-    let facts = Facts {
-        peer: Peer::Certificate(&identity),
-        client: "10.0.0.1".parse().unwrap(),
-        forwarded: None,
-        server: None,
-        destination,
-    };
+    let facts = connection_of(&identity);
     for (action, allowed) in [(Action::Allow, false), (Action::Deny, false), (Action::Audit, true)] {
         let policy = about(action, RequestTest::Method(patterns(&["PUT"])));
         assert_eq!(authorize_connection(&[&policy], &facts).verdict.is_ok(), allowed, "{action:?}");
