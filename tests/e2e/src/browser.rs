@@ -35,6 +35,8 @@ impl Browser {
         let mut process = Command::new("sh")
             .args(["-c", script])
             .arg(profile.path())
+            // What it leaves when it is killed goes with the profile.
+            .env("TMPDIR", profile.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)

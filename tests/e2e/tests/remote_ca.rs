@@ -93,9 +93,7 @@ fn a_revocation_reaches_nodes_that_hold_no_file_of_the_authority() -> Verdict {
     let argv = ["ca", "revoke", "--dir", &ca, &serial];
     let revoked = Command::new(binary("mesh-control")?).args(argv).output().context("starting mesh-control")?;
     ensure_ok(&revoked)?;
-    let started = std::time::Instant::now();
     assert_eq!(held.ends()?, "reset");
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     // Until its own node has heard of it, the workload still shows what others refuse.
     wait_until("another certificate", PATIENCE, || {
         let list = ctl_json(&remote.mesh, "node-a", &["certificate", "list"], 0)?;

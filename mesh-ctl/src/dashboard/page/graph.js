@@ -3,6 +3,8 @@
 import { Layout } from "./layout.js";
 
 const RADIUS = 7;
+// Milliseconds from one frame of a drag to the next beyond which it moves the last drawing's picture instead.
+const SLOW = 25;
 const DASHES = { waypoint: [14, 4], tls: [], hbone: [], direct: [], plaintext: [7, 5] };
 const short = (milliseconds) => (milliseconds < 10 ? milliseconds.toFixed(1) : milliseconds.toFixed(0));
 const durations = (requests) => `p50 ${short(requests.p50)} · p99 ${short(requests.p99)} ms`;
@@ -12,6 +14,8 @@ export class Graph {
   #view = { x: 0, y: 0, zoom: 1 };
   #fitted = true;
   #asked = false;
+  #frame = 0;
+  #picture = null;
   #drag = null;
   #pointers = new Map();
 
@@ -36,19 +40,39 @@ export class Graph {
     this.selected = selected;
     this.ejected = new Set(ejected);
     this.#layout.update(data.nodes, data.edges);
+    this.#picture = null;
     this.redraw();
   }
 
   redraw() {
     if (this.#asked) return;
     this.#asked = true;
-    requestAnimationFrame(() => {
+    requestAnimationFrame((at) => {
       this.#asked = false;
+      if (this.#drag?.moved && at - this.#frame > SLOW) this.#drag.slow = true;
+      this.#frame = at;
+      if (this.#drag?.slow && !this.#drag.place) return this.#pan();
       const moving = this.#layout.step();
       if (this.#fitted) this.#fit();
       this.#draw();
       if (moving) this.redraw();
     });
+  }
+
+  // Moves the last drawing's picture; draws anew once a quarter of the screen lacks.
+  #pan() {
+    const { canvas, pen } = this;
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    const [dx, dy] = [this.#view.x - this.#picture?.x, this.#view.y - this.#picture?.y];
+    if (this.#picture && Math.abs(dx) < width / 4 && Math.abs(dy) < height / 4) {
+      pen.clearRect(0, 0, width, height);
+      pen.drawImage(this.#picture.canvas, dx, dy, width, height);
+      return;
+    }
+    this.#draw();
+    const copy = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
+    copy.getContext("2d").drawImage(canvas, 0, 0);
+    this.#picture = { canvas: copy, x: this.#view.x, y: this.#view.y };
   }
 
   // Where an edge's middle is, in the page's coordinates.
@@ -182,7 +206,7 @@ export class Graph {
     });
     const place = node && this.#layout.places.get(node.id);
     if (place) place.held = true;
-    this.#drag = { at, place, moved: false };
+    this.#drag = { at, place, moved: false, slow: false };
   }
 
   #move(event) {
@@ -212,6 +236,8 @@ export class Graph {
     if (this.#drag.place) this.#drag.place.held = false;
     if (!this.#drag.moved) this.#select(this.#at(event));
     this.#drag = null;
+    this.#picture = null;
+    this.redraw();
   }
 
   #select(at) {
