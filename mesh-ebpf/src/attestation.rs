@@ -5,7 +5,8 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use mesh_abi::{
     Attestation, DirectKey, SocketKind, SocketRecord,
-    direct::{BETWEEN_PODS, OFFERED, PROBE, TAKEN},
+    direct::{BETWEEN_PODS, BETWEEN_WATCHED_PODS, OFFERED, PROBE, TAKEN},
+    socket,
 };
 
 use crate::{direct, maps::ATTESTATIONS, packet::Segment};
@@ -24,11 +25,12 @@ pub fn offer(record: &mut SocketRecord, segment: &Segment) -> bool {
         return false;
     }
     record.isn = segment.sequence;
-    if ATTESTATIONS.insert(key, attestation(record, BETWEEN_PODS), ANY).is_err() {
+    let kind = if record.watched == socket::UNWATCHED { BETWEEN_PODS } else { BETWEEN_WATCHED_PODS };
+    if ATTESTATIONS.insert(key, attestation(record, kind), ANY).is_err() {
         return false;
     }
     // After the entry is there: a daemon that takes the permission away meanwhile either is seen here or sees the entry.
-    if direct::is_allowed(record.netns_cookie, record.server_netns_cookie, record.endpoint.port()) {
+    if direct::permission(record.netns_cookie, record.server_netns_cookie, record.endpoint.port()).is_some() {
         return true;
     }
     let _ = ATTESTATIONS.remove(key);
@@ -105,6 +107,8 @@ pub fn take(key: &DirectKey, netns_cookie: u64) -> Option<SocketRecord> {
         record.netns_cookie = (*attestation).client_netns_cookie;
         record.server_netns_cookie = netns_cookie;
         record.isn = (*attestation).isn;
+        let is_watched = (*attestation).kind == BETWEEN_WATCHED_PODS;
+        record.watched = if is_watched { socket::SILENT } else { socket::UNWATCHED };
         Some(record)
     }
 }

@@ -10,9 +10,10 @@ use aya_ebpf::{
 };
 use mesh_abi::{
     DirectPair, PodRecord, ServiceRecord, Setting, SockAddress, SocketKind, SocketRecord,
-    direct::DIRECT as ALLOWED,
+    direct::{DIRECT as ALLOWED, WATCHED},
     ports,
     service::{LISTED_ENDPOINTS, picked},
+    socket,
 };
 
 use crate::{
@@ -52,12 +53,13 @@ pub fn route(ctx: &SockAddrContext, pod: &PodRecord, netns_cookie: u64, asked: S
         None => (asked, 0),
     };
     match attestable(ctx, pod, netns_cookie, &endpoint) {
-        Some(server_netns_cookie) => {
+        Some((server_netns_cookie, is_watched)) => {
             let mut record = SocketRecord::new(SocketKind::DirectClient, asked);
             record.local_words_be = if endpoint.is_v4() { pod.v4_words_be } else { pod.v6_words_be };
             record.endpoint = endpoint;
             record.netns_cookie = netns_cookie;
             record.server_netns_cookie = server_netns_cookie;
+            record.watched = if is_watched { socket::SILENT } else { socket::UNWATCHED };
             // SAFETY: plain helper call.
             record.cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
             Route::Direct(record)
@@ -66,14 +68,18 @@ pub fn route(ctx: &SockAddrContext, pod: &PodRecord, netns_cookie: u64, asked: S
     }
 }
 
-/// Whether the kernel may connect these pods at this port (host order).
+/// Whether the kernel may connect these pods at this port (host order), and then whether what they say is to be shown.
 #[inline(always)]
-pub fn is_allowed(client_netns_cookie: u64, server_netns_cookie: u64, port: u16) -> bool {
+pub fn permission(client_netns_cookie: u64, server_netns_cookie: u64, port: u16) -> Option<bool> {
     let exact = DirectPair::new(client_netns_cookie, server_netns_cookie, u32::from(port));
     let any = DirectPair::new(client_netns_cookie, server_netns_cookie, DirectPair::ANY_PORT);
     // SAFETY: map values are copied at once.
     let verdict = unsafe { DIRECT.get(exact).or_else(|| DIRECT.get(any)).copied() };
-    verdict == Some(ALLOWED)
+    match verdict {
+        Some(ALLOWED) => Some(false),
+        Some(WATCHED) => Some(true),
+        _ => None,
+    }
 }
 
 /// Whether the daemon stands by its tables. A daemon that hangs does not renew its lease.
@@ -107,21 +113,27 @@ fn local_endpoint(service: &ServiceRecord, place: u32) -> Option<SockAddress> {
     None
 }
 
-/// The server's namespace, if the kernel can answer for this connection to it.
+/// The server's namespace, if the kernel can answer for this connection to it, and whether what they say is to be shown.
 #[inline(always)]
-fn attestable(ctx: &SockAddrContext, pod: &PodRecord, netns_cookie: u64, endpoint: &SockAddress) -> Option<u64> {
+fn attestable(
+    ctx: &SockAddrContext,
+    pod: &PodRecord,
+    netns_cookie: u64,
+    endpoint: &SockAddress,
+) -> Option<(u64, bool)> {
     if ports::is_reserved(endpoint.port()) || !has_own_source(ctx, pod, endpoint) {
         return None;
     }
     // SAFETY: the value is copied at once.
     let server = unsafe { LOCAL.get(endpoint.words_be).copied() }?;
     // To itself a pod's packets go over loopback, where no hook could check them.
-    if server == netns_cookie || !is_allowed(netns_cookie, server, endpoint.port()) {
+    if server == netns_cookie {
         return None;
     }
+    let is_watched = permission(netns_cookie, server, endpoint.port())?;
     // Where no daemon is, nothing new begins.
     listener::with(ctx.as_ptr(), ports::OUTBOUND, |_, _| ())?;
-    Some(server)
+    Some((server, is_watched))
 }
 
 /// Whether the socket is bound to its pod's own address or to none.

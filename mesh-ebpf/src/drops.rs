@@ -1,10 +1,7 @@
 //! Tells the daemon of what is dropped: a little of each reason, however much there is of it, and never waiting for anybody.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use mesh_abi::{
-    Counter, DropBudget, DropEvent, SockAddress,
-    drop::{EVENTS_A_WINDOW, WINDOW_SHIFT},
-};
+use mesh_abi::{Counter, DropEvent, SockAddress, drop::EVENTS_A_WINDOW};
 
 use crate::maps::{DROP_BUDGETS, DROP_EVENTS, count};
 
@@ -25,7 +22,7 @@ pub fn note(reason: Counter, what: impl FnOnce() -> Dropped) {
     count(reason);
     // SAFETY: plain helper call.
     let at_ns = unsafe { bpf_ktime_get_ns() };
-    if !may_tell(reason, at_ns >> WINDOW_SHIFT) {
+    if !may_tell(reason, at_ns) {
         return count(Counter::UntoldDrop);
     }
     let Dropped { netns_cookie, direction, source, destination } = what();
@@ -36,16 +33,10 @@ pub fn note(reason: Counter, what: impl FnOnce() -> Dropped) {
 }
 
 #[inline(always)]
-fn may_tell(reason: Counter, window: u64) -> bool {
+fn may_tell(reason: Counter, at_ns: u64) -> bool {
     let Some(budget) = DROP_BUDGETS.get_ptr_mut(reason as u32) else {
         return false;
     };
     // SAFETY: the slot belongs to this CPU; a program that interrupts this one may tell one more or one fewer.
-    unsafe {
-        if (*budget).window != window {
-            *budget = DropBudget { window, told: 0 };
-        }
-        (*budget).told += 1;
-        (*budget).told <= EVENTS_A_WINDOW
-    }
+    unsafe { (*budget).allows(at_ns, EVENTS_A_WINDOW) }
 }

@@ -1,5 +1,5 @@
 //! The kernel side of the data path. One hook a file; what they share is in `maps`, `sockets`, `listener`,
-//! `outbound`, `direct`, `probe`, `attestation` and `packet`. No policy is here: a pod is enrolled or it is not, and
+//! `outbound`, `direct`, `probe`, `attestation`, `signals` and `packet`. No policy is here: a pod is enrolled or it is not, and
 //! the daemon has said of two pods that the kernel may connect them or it has not.
 #![no_std]
 #![no_main]
@@ -19,6 +19,7 @@ mod maps;
 mod outbound;
 mod packet;
 mod probe;
+mod signals;
 mod sock_create;
 mod sock_ops;
 mod sockets;

@@ -7,8 +7,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_abi::{
-    Attestation, Counter, DirectEvent, DirectKey, DirectPair, DropBudget, DropEvent, FlowKey, OriginalDestination,
-    PodRecord, ProbePort, ServiceRecord, Setting, SockAddress, SocketRecord, direct::MAX_PAIRS, service::MAX_SERVICES,
+    Attestation, Budget, Counter, DirectEvent, DirectKey, DirectPair, DropEvent, FlowKey, OriginalDestination,
+    PodRecord, ProbePort, ServiceRecord, Setting, Signal, SignalHead, SockAddress, SocketRecord, direct::MAX_PAIRS,
+    service::MAX_SERVICES, signal::RING_OCTETS,
 };
 
 /// More pods than any node runs (kubelet's default limit is 110).
@@ -72,7 +73,16 @@ pub static DIRECT_EVENTS: RingBuf<DirectEvent, EVENT_OCTETS> = RingBuf::new();
 pub static DROP_EVENTS: RingBuf<DropEvent, DROP_OCTETS> = RingBuf::new();
 
 #[btf_map]
-pub static DROP_BUDGETS: PerCpuArray<DropBudget, { Counter::COUNT as usize }> = PerCpuArray::new();
+pub static DROP_BUDGETS: PerCpuArray<Budget, { Counter::COUNT as usize }> = PerCpuArray::new();
+
+#[btf_map]
+pub static SIGNALS: RingBuf<SignalHead, RING_OCTETS> = RingBuf::new();
+
+#[btf_map]
+pub static SIGNAL: PerCpuArray<Signal, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static SIGNAL_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static SETTINGS: Array<u64, { Setting::COUNT as usize }> = Array::new();

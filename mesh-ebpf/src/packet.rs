@@ -42,6 +42,8 @@ pub struct Segment {
     pub destination: SockAddress,
     /// In host order.
     pub sequence: u32,
+    /// Octets of its payload.
+    pub payload_length: u32,
     flags: u8,
 }
 
@@ -154,7 +156,7 @@ fn parse_v4(ctx: &TcContext) -> Option<Packet> {
     let tcp: HeaderTcp = load(ctx, length)?;
     let source = SockAddress::v4(header.source_be, tcp.source_port_be);
     let destination = SockAddress::v4(header.destination_be, tcp.destination_port_be);
-    Some(segment(source, destination, &tcp))
+    Some(segment(source, destination, &tcp, length, u16::from_be(header.length_be).into()))
 }
 
 #[inline(always)]
@@ -191,14 +193,24 @@ fn parse_v6(ctx: &TcContext) -> Option<Packet> {
             if source.is_v4() || destination.is_v4() {
                 return None;
             }
-            Some(segment(source, destination, &tcp))
+            let end = IPV6_HEADER + usize::from(u16::from_be(header.length_be));
+            Some(segment(source, destination, &tcp, offset, end))
         }
         HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | FRAGMENT => None,
         _ => Some(Packet::Other),
     }
 }
 
+/// `offset` is where the TCP header begins and `end` where the packet ends, from the network header. A packet that is too large for
+/// its length field has 0 there, and so no payload here.
 #[inline(always)]
-fn segment(source: SockAddress, destination: SockAddress, tcp: &HeaderTcp) -> Packet {
-    Packet::Tcp(Segment { source, destination, sequence: u32::from_be(tcp.sequence_be), flags: tcp.flags })
+fn segment(source: SockAddress, destination: SockAddress, tcp: &HeaderTcp, offset: usize, end: usize) -> Packet {
+    let payload = offset + usize::from(tcp.offset >> 4) * 4;
+    Packet::Tcp(Segment {
+        source,
+        destination,
+        sequence: u32::from_be(tcp.sequence_be),
+        payload_length: end.saturating_sub(payload) as u32,
+        flags: tcp.flags,
+    })
 }

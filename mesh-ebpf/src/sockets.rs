@@ -2,7 +2,8 @@
 
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    helpers::generated::bpf_sk_storage_get,
+    helpers::generated::{bpf_sk_fullsock, bpf_sk_storage_get},
+    programs::TcContext,
 };
 use mesh_abi::{SocketKind, SocketRecord};
 
@@ -18,6 +19,20 @@ pub fn find<'a>(sk: *mut bpf_sock) -> Option<&'a mut SocketRecord> {
 #[inline(always)]
 pub fn find_or_create<'a>(sk: *mut bpf_sock, initial: &mut SocketRecord) -> Option<&'a mut SocketRecord> {
     storage(sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into())
+}
+
+/// The record of the socket that sends a packet.
+#[inline(always)]
+pub fn of_sender<'a>(ctx: &TcContext) -> Option<&'a mut SocketRecord> {
+    // SAFETY: the context is valid for the whole run of the program; the verifier requires the null checks.
+    let sk = unsafe {
+        let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return None;
+        }
+        bpf_sk_fullsock(sk)
+    };
+    find(sk)
 }
 
 /// Whether the application shall see the record's peer in place of the socket's own.

@@ -8,7 +8,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock},
+    helpers::generated::bpf_get_socket_cookie,
     macros::classifier,
     programs::TcContext,
 };
@@ -20,7 +20,7 @@ use crate::{
     listener,
     maps::{EXISTING, count},
     packet::{self, Packet, Segment},
-    sockets,
+    signals, sockets,
 };
 
 #[classifier]
@@ -37,7 +37,11 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
             count(Counter::UdpPassed);
             return TC_ACT_UNSPEC;
         }
-        Packet::Tcp(_) | Packet::Other => return TC_ACT_UNSPEC,
+        Packet::Tcp(segment) => {
+            signals::note(&ctx, &segment);
+            return TC_ACT_UNSPEC;
+        }
+        Packet::Other => return TC_ACT_UNSPEC,
     };
     let netns_cookie = || listener::netns_cookie(ctx.as_ptr());
     drops::note(refused, || Dropped { netns_cookie: netns_cookie(), direction: LEAVING, source, destination });
@@ -47,15 +51,7 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
 /// Whether the SYN's own socket may send it, by the kernel's record of that socket.
 #[inline(always)]
 fn judge(ctx: &TcContext, segment: &Segment) -> Result<(), Counter> {
-    // SAFETY: the context is valid for the whole run of the program; the verifier requires the null checks.
-    let sk = unsafe {
-        let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
-        if sk.is_null() {
-            return Err(Counter::DroppedUnattestedSyn);
-        }
-        bpf_sk_fullsock(sk)
-    };
-    let Some(record) = sockets::find(sk) else {
+    let Some(record) = sockets::of_sender(ctx) else {
         // SAFETY: plain helper calls; nothing is kept of what the map gives.
         let is_kept = unsafe { EXISTING.get(bpf_get_socket_cookie(ctx.as_ptr())) }.is_some();
         return if is_kept { Ok(()) } else { Err(Counter::DroppedUnattestedSyn) };

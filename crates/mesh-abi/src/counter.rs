@@ -41,11 +41,15 @@ pub enum Counter {
     LostDropEvent = 16,
     /// Event of a drop not told: there were too many of its reason in a short time.
     UntoldDrop = 17,
+    /// Segment of a direct connection not shown: the ring buffer was full.
+    LostSignal = 18,
+    /// Segment of a direct connection not shown: there were too many in a short time.
+    UntoldSignal = 19,
 }
 
 impl Counter {
     /// Every counter, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::OutboundRedirected,
         Self::InboundSteered,
         Self::UdpPassed,
@@ -64,6 +68,8 @@ impl Counter {
         Self::ProbeAdmitted,
         Self::LostDropEvent,
         Self::UntoldDrop,
+        Self::LostSignal,
+        Self::UntoldSignal,
     ];
 
     /// Number of counters: the size of the map.
@@ -75,7 +81,9 @@ impl Counter {
         match self {
             Self::OutboundRedirected | Self::InboundSteered => "redirect",
             Self::UdpPassed | Self::DirectConnected | Self::DirectAdmitted | Self::ProbeAdmitted => "pass",
-            Self::LostDirectEvent | Self::LostDropEvent | Self::UntoldDrop => "lost",
+            Self::LostDirectEvent | Self::LostDropEvent | Self::UntoldDrop | Self::LostSignal | Self::UntoldSignal => {
+                "lost"
+            }
             _ => "drop",
         }
     }
@@ -102,6 +110,8 @@ impl Counter {
             Self::ProbeAdmitted => "kubelet_probe",
             Self::LostDropEvent => "drop_event",
             Self::UntoldDrop => "drop_event_limit",
+            Self::LostSignal => "direct_signal",
+            Self::UntoldSignal => "direct_signal_limit",
         }
     }
 }

@@ -32,6 +32,8 @@ impl DirectPair {
 
 /// Value of a [`DirectPair`]: the kernel connects them.
 pub const DIRECT: u32 = 1;
+/// Value of a [`DirectPair`]: the kernel connects them, and shows what they say, for their requests to be counted.
+pub const WATCHED: u32 = 2;
 /// Value of a [`DirectPair`]: the daemon decides, as it does where there is no entry.
 pub const BY_DAEMON: u32 = 0;
 
@@ -66,7 +68,7 @@ pub struct Attestation {
     pub isn: u32,
     /// [`OFFERED`] or [`TAKEN`].
     pub state: u32,
-    /// [`BETWEEN_PODS`] or [`PROBE`].
+    /// [`BETWEEN_PODS`], [`BETWEEN_WATCHED_PODS`] or [`PROBE`].
     pub kind: u32,
 }
 
@@ -74,6 +76,8 @@ const _: () = assert!(size_of::<Attestation>() == 64);
 
 /// A connection between two pods.
 pub const BETWEEN_PODS: u32 = 0;
+/// A connection between two pods whose payload is shown ([`WATCHED`]).
+pub const BETWEEN_WATCHED_PODS: u32 = 2;
 /// One of kubelet's probes: nobody's connection in telemetry, and no policy's business.
 pub const PROBE: u32 = 1;
 

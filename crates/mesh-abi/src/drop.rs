@@ -27,19 +27,5 @@ pub const LEAVING: u32 = 0;
 /// It was for the pod.
 pub const ARRIVING: u32 = 1;
 
-/// How much of one reason one CPU has told lately.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DropBudget {
-    /// The window: `bpf_ktime_get_ns` >> [`WINDOW_SHIFT`].
-    pub window: u64,
-    /// Events told in it.
-    pub told: u64,
-}
-
-const _: () = assert!(size_of::<DropBudget>() == 16);
-
-/// A window is 2^27 ns long, some 134 ms.
-pub const WINDOW_SHIFT: u32 = 27;
-/// Events of one reason that one CPU tells in a window; the others are counted. A flood of one reason hides no other.
+/// Events of one reason that one CPU tells in a window ([`crate::budget::WINDOW_SHIFT`]); the others are counted. A flood of one reason hides no other.
 pub const EVENTS_A_WINDOW: u64 = 16;

@@ -5,6 +5,7 @@
 //! RFC 4291 section 2.5.5.2) and in network byte order, as the name of each field says.
 #![no_std]
 
+pub mod budget;
 pub mod counter;
 pub mod direct;
 pub mod drop;
@@ -14,23 +15,26 @@ pub mod ports;
 pub mod probe;
 pub mod service;
 pub mod setting;
+pub mod signal;
 pub mod sock_address;
 pub mod socket;
 
+pub use budget::Budget;
 pub use counter::Counter;
 pub use direct::{Attestation, DirectEvent, DirectEventKind, DirectKey, DirectPair};
-pub use drop::{DropBudget, DropEvent};
+pub use drop::DropEvent;
 pub use flow::{FlowKey, OriginalDestination};
 pub use pod::PodRecord;
 pub use probe::ProbePort;
 pub use service::{ServiceEndpoint, ServiceRecord};
 pub use setting::Setting;
+pub use signal::{Signal, SignalHead};
 pub use sock_address::SockAddress;
 pub use socket::{SocketKind, SocketRecord};
 
 /// Version of every layout in this crate. It is part of the directory name under which maps are
 /// pinned, so that a daemon never reads a map written in another layout.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Names of the maps, as the eBPF object declares them and as they are pinned.
 pub mod map_names {
@@ -58,16 +62,22 @@ pub mod map_names {
     pub const DIRECT_EVENTS: &str = "DIRECT_EVENTS";
     /// Ring buffer of [`crate::DropEvent`]s.
     pub const DROP_EVENTS: &str = "DROP_EVENTS";
-    /// Per-CPU [`crate::DropBudget`]s, indexed by [`crate::Counter`].
+    /// Per-CPU [`crate::Budget`]s of drops' events, indexed by [`crate::Counter`].
     pub const DROP_BUDGETS: &str = "DROP_BUDGETS";
     /// Connections from before their pods joined: socket cookie to network-namespace cookie. The daemon's own memory.
     pub const EXISTING: &str = "EXISTING";
     /// Where kubelet knocks: [`crate::ProbePort`] to 1.
     pub const PROBE_PORTS: &str = "PROBE_PORTS";
+    /// Ring buffer of what is shown of direct connections' payload: [`crate::SignalHead`]s, each with octets after it.
+    pub const SIGNALS: &str = "SIGNALS";
+    /// Memory of each CPU in which a record of [`SIGNALS`] is made: one [`crate::Signal`].
+    pub const SIGNAL: &str = "SIGNAL";
+    /// Per-CPU [`crate::Budget`] of [`SIGNALS`].
+    pub const SIGNAL_BUDGET: &str = "SIGNAL_BUDGET";
     /// Numbers that the daemon sets, indexed by [`crate::Setting`].
     pub const SETTINGS: &str = "SETTINGS";
     /// Every map, in the order in which they are described above.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 18] = [
         PODS,
         SOCKETS,
         OUTBOUND_FLOWS,
@@ -82,6 +92,9 @@ pub mod map_names {
         DROP_BUDGETS,
         EXISTING,
         PROBE_PORTS,
+        SIGNALS,
+        SIGNAL,
+        SIGNAL_BUDGET,
         SETTINGS,
     ];
 }
@@ -109,6 +122,7 @@ mod user {
         crate::PodRecord,
         crate::ProbePort,
         crate::ServiceRecord,
+        crate::SignalHead,
         crate::SockAddress,
         crate::SocketRecord
     );

@@ -22,6 +22,13 @@ pub enum SocketKind {
     Probe = 6,
 }
 
+/// What the socket sends is not shown: it is not wanted, or speaks nothing that would be understood.
+pub const UNWATCHED: u32 = 0;
+/// What the socket sends is to be shown, if its first octet is one of HTTP's; it has sent nothing yet.
+pub const SILENT: u32 = 1;
+/// What the socket sends is shown.
+pub const WATCHED: u32 = 2;
+
 /// One socket's record.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,8 +53,8 @@ pub struct SocketRecord {
     pub server_netns_cookie: u64,
     /// Initial sequence number of a direct client's SYN.
     pub isn: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// Whether what a direct connection's socket sends is shown: [`UNWATCHED`], [`SILENT`] or [`WATCHED`].
+    pub watched: u32,
 }
 
 const _: () = assert!(size_of::<SocketRecord>() == 96);
@@ -67,7 +74,7 @@ impl SocketRecord {
             netns_cookie: 0,
             server_netns_cookie: 0,
             isn: 0,
-            padding: 0,
+            watched: UNWATCHED,
         }
     }
 

@@ -89,12 +89,50 @@ impl Observer {
     pub fn show(&mut self, sender: Sender, bytes: &[u8], at: Duration, done: &mut impl FnMut(Exchange)) {
         let followed = match &mut self.0 {
             State::Blind => return,
-            State::Http1(http1) => http1.show(sender, bytes, at, done),
+            State::Http1(http1) => match http1.show(sender, bytes, at, done) {
+                Err(Lost) if http1.has_missed() => {
+                    http1.lose_track();
+                    Ok(())
+                }
+                followed => followed,
+            },
             State::Http2(http2) => http2.show(sender, bytes, at, done),
             State::Undecided(_) => return self.recognise(sender, bytes, at, done),
         };
         if followed.is_err() {
             self.0 = State::Blind;
+        }
+    }
+
+    /// Shows the end of bytes that passed unseen, `count` of them, right after what was shown last of that direction. What cannot be
+    /// followed over them is left out; HTTP/1 is followed again from a request on that begins what is shown next.
+    pub fn pass_over(
+        &mut self,
+        sender: Sender,
+        (count, tail): (u64, &[u8]),
+        at: Duration,
+        done: &mut impl FnMut(Exchange),
+    ) {
+        let followed = match &mut self.0 {
+            State::Http1(http1) => {
+                http1.pass_over(sender, (count, tail), at, done).unwrap_or_else(|Lost| http1.lose_track());
+                Ok(())
+            }
+            State::Http2(http2) => http2.pass_over(sender, count, at, done),
+            State::Undecided(_) | State::Blind => Err(Lost),
+        };
+        if followed.is_err() {
+            self.0 = State::Blind;
+        }
+    }
+
+    /// An unknown number of bytes passed unseen, in either direction. HTTP/1 is followed again from a request on that begins what is
+    /// shown next.
+    pub fn miss(&mut self) {
+        match &mut self.0 {
+            State::Http1(http1) => http1.lose_track(),
+            // Neither frames nor compressed fields have a meaning without those before.
+            state => *state = State::Blind,
         }
     }
 

@@ -42,6 +42,11 @@ impl Recognition {
     }
 }
 
+/// Whether bytes begin as a request of HTTP/1 does.
+pub(crate) fn begins_http1(bytes: &[u8]) -> bool {
+    kind(bytes) == Some(Kind::Http1)
+}
+
 fn kind(first: &[u8]) -> Option<Kind> {
     let compared = first.len().min(PREFACE.len());
     if first[..compared] == PREFACE[..compared] && compared > 0 {

@@ -192,5 +192,91 @@ proptest! {
             .collect();
         let bytes: usize = pieces.iter().map(|(_, bytes)| bytes.len()).sum();
         prop_assert!(told(&pieces, true).0.len() <= bytes);
+        prop_assert!(told_in_part(&pieces, 20).0.len() <= bytes);
     }
+}
+
+/// What is told of a connection of which each piece shows no more than `shown` bytes, and of the rest its last eight; a piece of the
+/// server that is empty stands for bytes that nothing is known of.
+fn told_in_part(pieces: &[(Sender, &[u8])], shown: usize) -> (Vec<Exchange>, bool) {
+    let (mut observer, mut told) = (Observer::default(), Vec::new());
+    let mut at = Duration::ZERO;
+    for (sender, bytes) in pieces {
+        at += Duration::from_millis(1);
+        if bytes.is_empty() {
+            observer.miss();
+            continue;
+        }
+        let (seen, unseen) = bytes.split_at(shown.min(bytes.len()));
+        observer.show(*sender, seen, at, &mut |exchange| told.push(exchange));
+        if !unseen.is_empty() {
+            let tail = &bytes[bytes.len().saturating_sub(8)..];
+            observer.pass_over(*sender, (unseen.len() as u64, tail), at, &mut |exchange| told.push(exchange));
+        }
+    }
+    (told, observer.looks())
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+#[test]
+fn bodies_that_are_not_shown_are_passed_over() {
+    let body = [b'x'; 300];
+    let post = [b"POST / HTTP/1.1\r\ncontent-length: 300\r\n\r\n", &body[..]].concat();
+    let long = [b"HTTP/1.1 201 Created\r\ncontent-length: 300\r\n\r\n", &body[..]].concat();
+    let chunked =
+        [b"HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n12c\r\n", &body[..], b"\r\n0\r\n\r\n"].concat();
+    let (told, looks) = told_in_part(
+        &[(Client, &post), (Server, &long), (Client, GET), (Server, &chunked), (Client, GET), (Server, OK)],
+        80,
+    );
+    assert!(looks);
+    assert_eq!(statuses(&told), [Some(201), Some(202), Some(200)]);
+    assert_eq!((told[0].request_bytes, told[0].response_bytes, told[2].response_bytes), (300, 300, 2));
+    assert!(told.iter().all(|exchange| exchange.duration == Duration::from_millis(1)), "{told:?}");
+}
+
+#[test]
+fn chunks_whose_end_is_in_a_later_piece_are_found_there() {
+    let begins =
+        [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n64\r\n", &[b'x'; 100][..], b"\r\n64\r\n"].concat();
+    let ends = [&[b'x'; 100][..], b"\r\n0\r\n\r\n"].concat();
+    for shown in [80, 200] {
+        let (told, looks) =
+            told_in_part(&[(Client, GET), (Server, &begins), (Server, &ends), (Client, GET), (Server, OK)], shown);
+        assert!(looks);
+        assert_eq!(statuses(&told), [Some(200), Some(200)], "{shown} shown");
+    }
+}
+
+#[test]
+fn what_was_missed_costs_its_own_exchange_and_no_later_one() {
+    let head: &[u8] = &[b"HTTP/1.1 200 OK\r\nx-long: ", &[b'x'; 100][..], b"\r\ncontent-length: 0\r\n\r\n"].concat();
+    let trailers =
+        [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n64\r\n", &[b'x'; 100][..], b"\r\n0\r\na: b\r\n\r\n"]
+            .concat();
+    for missed in [
+        &[(Client, GET), (Server, &b""[..])][..],
+        &[(Client, GET), (Server, head)],
+        &[(Client, GET), (Server, &trailers)],
+    ] {
+        let pieces = [&[(Client, GET), (Server, OK)], missed, &[(Client, GET), (Server, OK)]].concat();
+        let (told, looks) = told_in_part(&pieces, 80);
+        assert!(looks);
+        assert_eq!(statuses(&told), [Some(200), Some(200)], "{missed:?}");
+    }
+}
+
+#[test]
+fn data_of_a_stream_is_passed_over_and_what_hides_a_header_ends_the_looking() {
+    let request =
+        [PREFACE, &frame(1, END_HEADERS, 1, &[0x83, 0x86, 0x84]), &frame(0, END_STREAM, 1, &[0; 300])].concat();
+    let answer = [frame(1, END_HEADERS, 1, &[0x88]), frame(0, END_STREAM, 1, &[0; 400])].concat();
+    let (told, looks) = told_in_part(&[(Client, &request), (Server, &answer)], 100);
+    assert!(looks);
+    assert_eq!(statuses(&told), [Some(200)]);
+    assert_eq!((told[0].request_bytes, told[0].response_bytes), (300, 400));
+    let hidden = [answer, frame(1, END_HEADERS | END_STREAM, 3, &[0x88])].concat();
+    assert!(!told_in_part(&[(Client, &request), (Server, &hidden)], 100).1);
 }

@@ -9,7 +9,7 @@ use std::{
 use aya::maps::{HashMap, Map, MapData, MapError};
 use mesh_abi::{
     Attestation, DirectKey, DirectPair, ServiceEndpoint, ServiceRecord, Setting, SockAddress,
-    direct::{BETWEEN_PODS, BY_DAEMON, DIRECT},
+    direct::{BY_DAEMON, DIRECT, PROBE, WATCHED},
     map_names,
     service::LISTED_ENDPOINTS,
 };
@@ -42,6 +42,25 @@ pub struct DirectId {
     pub cookie: u64,
     /// The initial sequence number of its SYN.
     pub isn: u32,
+}
+
+/// Who connects a pair of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// The daemon, if policy lets it.
+    ByDaemon,
+    /// The kernel.
+    Direct,
+    /// The kernel, which shows what they say.
+    Watched,
+}
+
+impl Permission {
+    /// Whether the kernel connects them.
+    #[must_use]
+    pub const fn is_direct(self) -> bool {
+        !matches!(self, Self::ByDaemon)
+    }
 }
 
 /// A Service's address and port, as far as the kernel picks among its endpoints.
@@ -95,13 +114,16 @@ impl DirectMaps {
         set(&mut self.local, map_names::LOCAL, &address::words(ip), netns_cookie)
     }
 
-    /// Says whether the kernel connects a pair of pods at a port; `None`: as at its other ports, and if that is not said
-    /// either, not.
+    /// Says who connects a pair of pods at a port; `None`: as at its other ports, and if that is not said either, the daemon.
     ///
     /// # Errors
     /// The map refused.
-    pub fn set_pair(&mut self, pair: DirectPair, allowed: Option<bool>) -> Result<(), MapAccessError> {
-        let verdict = allowed.map(|allowed| if allowed { DIRECT } else { BY_DAEMON });
+    pub fn set_pair(&mut self, pair: DirectPair, permission: Option<Permission>) -> Result<(), MapAccessError> {
+        let verdict = permission.map(|permission| match permission {
+            Permission::ByDaemon => BY_DAEMON,
+            Permission::Direct => DIRECT,
+            Permission::Watched => WATCHED,
+        });
         set(&mut self.pairs, map_names::DIRECT, &pair, verdict)
     }
 
@@ -130,7 +152,7 @@ impl DirectMaps {
         let mut found = Vec::new();
         for entry in self.attestations.iter() {
             let (key, attestation) = entry.map_err(|source| failed(map_names::ATTESTATIONS, "read", source))?;
-            if attestation.kind == BETWEEN_PODS {
+            if attestation.kind != PROBE {
                 found.push(attested(key, attestation));
             }
         }

@@ -5,6 +5,7 @@ mod address;
 mod cgroup;
 mod direct;
 mod direct_events;
+mod direct_signals;
 mod drop_events;
 mod existing;
 mod flows;
@@ -22,8 +23,9 @@ mod ring;
 mod settings;
 mod syscall;
 
-pub use direct::{Attested, DirectId, DirectMaps, KernelService, now};
+pub use direct::{Attested, DirectId, DirectMaps, KernelService, Permission, now};
 pub use direct_events::{DirectEvent, DirectEvents, SocketEnd, What};
+pub use direct_signals::{DirectSignal, DirectSignals};
 pub use drop_events::{DropEvent, DropEvents};
 pub use existing::ExistingMap;
 pub use flows::FlowTable;

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::{Map, MapData, RingBuf, ring_buf::RingBufItem};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::maps::{MapAccessError, open};
@@ -44,11 +44,22 @@ impl Ring {
     /// The next record that is whole, if there is one now.
     pub(super) fn next<T: aya::Pod>(&mut self) -> Option<T> {
         loop {
-            let record = self.0.get_mut().next()?;
+            let record = self.record()?;
             if record.len() == size_of::<T>() {
-                // SAFETY: the record is whole, and every value of a `Pod` type's integers is valid.
-                return Some(unsafe { record.as_ptr().cast::<T>().read_unaligned() });
+                return split(&record).map(|(value, _)| value);
             }
         }
     }
+
+    /// The next record's octets, if there is one now.
+    pub(super) fn record(&mut self) -> Option<RingBufItem<'_>> {
+        self.0.get_mut().next()
+    }
+}
+
+/// The value at the beginning of a record, and what follows it.
+pub(super) fn split<T: aya::Pod>(record: &[u8]) -> Option<(T, &[u8])> {
+    let (value, rest) = record.split_at_checked(size_of::<T>())?;
+    // SAFETY: the octets are as many as the value has, and every value of a `Pod` type's integers is valid.
+    Some((unsafe { value.as_ptr().cast::<T>().read_unaligned() }, rest))
 }

@@ -7,11 +7,12 @@ use std::{
 };
 
 use mesh_core::Snapshot;
+use mesh_signals::Exchange;
 use mesh_transport::relay::End;
 
-use super::parties;
+use super::{parties, watch::Watch};
 use crate::{
-    bpf::{self, Attested, DirectEvent, DirectId, SocketEnd, What},
+    bpf::{self, Attested, DirectEvent, DirectId, DirectSignal, SocketEnd, What},
     connections::{ConnectionId, ConnectionView},
     sock_diag::Counted,
     telemetry::{Bytes, Cut, Decider, Ending, Refused, Report, Reporter, Telemetry},
@@ -41,6 +42,10 @@ struct Connection {
     client_end: Option<Ended>,
     server_end: Option<Ended>,
     cut: Option<Cut>,
+    /// Looks for requests, once the kernel has shown something.
+    watch: Option<Box<Watch>>,
+    /// An earlier daemon was told of its beginning.
+    is_adopted: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -73,7 +78,21 @@ impl Live {
 
     /// Takes in a connection that was opened while an earlier daemon ran, and told by it.
     pub(super) fn adopt(&mut self, connection: &Attested, snapshot: &Arc<Snapshot>) {
-        self.insert(connection, snapshot, Instant::now());
+        self.insert(connection, snapshot, Instant::now()).is_adopted = true;
+    }
+
+    /// Takes in what the kernel shows of a segment.
+    pub(super) fn show(&mut self, signal: &DirectSignal<'_>) {
+        // Of one that is not known the beginning was lost.
+        let Some(connection) = self.connections.get_mut(&signal.id) else {
+            return;
+        };
+        let begun = || if connection.is_adopted { Watch::default() } else { Watch::begin(signal.id) };
+        let mut watch = connection.watch.take().unwrap_or_else(|| Box::new(begun()));
+        let mut exchanges = Vec::new();
+        watch.show(signal, &mut |exchange| exchanges.push(exchange));
+        connection.requested(&self.telemetry, &mut watch, &exchanges);
+        connection.watch = Some(watch);
     }
 
     /// What has been carried so far was told by an earlier daemon.
@@ -170,6 +189,8 @@ impl Live {
             client_end: None,
             server_end: None,
             cut: None,
+            watch: None,
+            is_adopted: false,
         };
         self.connections.entry(connection.id).insert_entry(fresh).into_mut()
     }
@@ -233,6 +254,11 @@ impl Live {
         if let Some(at) = connection.ended_at() {
             connection.reports.iter_mut().for_each(|report| report.end_at(at));
         }
+        if let Some(mut watch) = connection.watch.take() {
+            let mut exchanges = Vec::new();
+            watch.end(&mut |exchange| exchanges.push(exchange));
+            connection.requested(&self.telemetry, &mut watch, &exchanges);
+        }
         for (id, report) in connection.ids.into_iter().zip(&connection.reports) {
             let ending = match &connection.cut {
                 Some(cut) => Ending::Cut(cut.clone()),
@@ -244,6 +270,14 @@ impl Live {
 }
 
 impl Connection {
+    /// Tells of requests, as the server's end.
+    fn requested(&self, telemetry: &Telemetry, watch: &mut Watch, exchanges: &[Exchange]) {
+        let ([_, id], [_, report]) = (self.ids, &self.reports);
+        for exchange in exchanges {
+            telemetry.requested(id, report, &mut watch.counts, exchange);
+        }
+    }
+
     /// Each end knows best what it has sent.
     fn final_bytes(&self) -> Bytes {
         let from_client = self.client_end.map(|ended| ended.socket.sent);

@@ -4,6 +4,7 @@
 mod live;
 mod parties;
 mod tables;
+mod watch;
 
 use std::{
     collections::HashMap,
@@ -18,7 +19,7 @@ use mesh_core::{
 use tokio::time::Instant;
 
 use crate::{
-    bpf::{Attested, DirectEvents, DirectMaps, MapAccessError},
+    bpf::{Attested, DirectEvents, DirectMaps, DirectSignals, MapAccessError, What},
     connections::ConnectionView,
     netns::NetNamespace,
     pods::EnrolledPod,
@@ -35,6 +36,8 @@ const LEASE: Duration = Duration::from_secs(10);
 const RENEWAL: Duration = Duration::from_secs(1);
 /// How often the bytes of connections that live are asked for.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// Events that are taken in at a time: as many as the kernel can have waiting.
+const MAX_BATCH: usize = 8192;
 /// Pause after a batch of events, in which more of them gather without waking anybody.
 const GATHERING: Duration = Duration::from_millis(5);
 
@@ -51,6 +54,7 @@ struct State {
     live: Live,
     adopted: bool,
     enabled: bool,
+    watches_requests: bool,
 }
 
 impl DirectPath {
@@ -64,6 +68,7 @@ impl DirectPath {
             made_of: None,
             pods: HashMap::new(),
             snapshot: Arc::default(),
+            watches_requests: telemetry.watches_requests(),
             live: Live::new(telemetry),
             adopted: false,
             enabled,
@@ -109,7 +114,7 @@ impl DirectPath {
     }
 
     /// Follows the kernel's events and keeps the tables in force, until the daemon ends.
-    pub async fn run(&self, mut events: DirectEvents) {
+    pub async fn run(&self, mut events: DirectEvents, mut signals: DirectSignals) {
         let mut renewal = tokio::time::interval(RENEWAL);
         let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
         loop {
@@ -118,22 +123,28 @@ impl DirectPath {
                     if ready.is_err() {
                         return;
                     }
-                    self.take(&mut events);
+                    self.take(&mut events, &mut signals);
                     tokio::time::sleep(GATHERING).await;
                 }
+                ready = signals.ready() => if ready.is_err() {
+                    return;
+                },
                 _ = renewal.tick() => self.renew(),
                 _ = progress.tick() => self.state().observe(),
             }
-            self.take(&mut events);
+            self.take(&mut events, &mut signals);
         }
     }
 
-    fn take(&self, events: &mut DirectEvents) {
+    /// What was shown of a connection comes after its beginning and before its end.
+    fn take(&self, events: &mut DirectEvents, signals: &mut DirectSignals) {
         let mut state = self.state();
         let State { live, snapshot, .. } = &mut *state;
-        while let Some(event) = events.next() {
-            live.note(&event, snapshot);
-        }
+        let waiting = std::iter::from_fn(|| events.next()).take(MAX_BATCH);
+        let (begun, others): (Vec<_>, Vec<_>) = waiting.partition(|event| event.what == What::Opened);
+        begun.iter().for_each(|event| live.note(event, snapshot));
+        signals.drain(MAX_BATCH, |signal| live.show(signal));
+        others.iter().for_each(|event| live.note(event, snapshot));
         live.finish_overdue();
     }
 
@@ -164,7 +175,11 @@ impl State {
         if !self.adopted {
             self.maps.clear()?;
         }
-        let next = if self.enabled { Tables::of(snapshot, &members) } else { Tables::of_addresses(&members) };
+        let next = if self.enabled {
+            Tables::of(snapshot, &members, self.watches_requests)
+        } else {
+            Tables::of_addresses(&members)
+        };
         self.tables.change_to(&next, &mut self.maps)?;
         let last = std::mem::replace(&mut self.tables, next);
         if last.permit_more_than(&self.tables) || !self.adopted {

@@ -8,11 +8,11 @@ use std::{
 
 use mesh_abi::{DirectPair, direct::MAX_PAIRS, service::MAX_SERVICES};
 use mesh_core::{
-    Endpoint, Protocol, Service, ServicePort, Snapshot, Workload,
+    Endpoint, Protocol, Service, ServicePort, Snapshot, Unwatched, Workload,
     direct::{DirectServer, kernel_candidates, kernel_may_pick, one_for_each_locality},
 };
 
-use crate::bpf::{DirectMaps, KernelService, MapAccessError};
+use crate::bpf::{DirectMaps, KernelService, MapAccessError, Permission};
 
 /// The node's pods that are wholly in the mesh, by their network namespaces' cookies.
 pub(super) type Members = BTreeMap<u64, Arc<Workload>>;
@@ -21,15 +21,15 @@ pub(super) type Members = BTreeMap<u64, Arc<Workload>>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tables {
     local: BTreeMap<IpAddr, u64>,
-    pairs: BTreeMap<DirectPair, bool>,
+    pairs: BTreeMap<DirectPair, Permission>,
     services: BTreeMap<SocketAddr, KernelService>,
 }
 
 impl Tables {
-    /// Tabulates a snapshot for these pods. What finds no room goes by the daemon.
-    pub(super) fn of(snapshot: &Snapshot, members: &Members) -> Self {
+    /// Tabulates a snapshot for these pods; whether requests are counted in what they say. What finds no room goes by the daemon.
+    pub(super) fn of(snapshot: &Snapshot, members: &Members, watches: bool) -> Self {
         let mut tables = Self::of_addresses(members);
-        tables.add_pairs(snapshot, members);
+        tables.add_pairs(snapshot, members, watches);
         let clients = one_for_each_locality(members.values().map(|member| &**member));
         for service in snapshot.services() {
             tables.add_service(snapshot, &clients, service);
@@ -58,23 +58,22 @@ impl Tables {
     pub(super) fn permit(&self, (client, server): (u64, u64), port: u16) -> bool {
         let exact = self.pairs.get(&DirectPair::new(client, server, port.into()));
         let any = || self.pairs.get(&DirectPair::new(client, server, DirectPair::ANY_PORT));
-        exact.or_else(any).copied().unwrap_or(false)
+        exact.or_else(any).copied().is_some_and(Permission::is_direct)
     }
 
-    fn add_pairs(&mut self, snapshot: &Snapshot, members: &Members) {
+    fn add_pairs(&mut self, snapshot: &Snapshot, members: &Members, watches: bool) {
         for (server_cookie, server) in members {
             let ports = DirectServer::new(snapshot, server);
+            let unwatched = if watches { &server.unwatched } else { &Unwatched::Everywhere };
             for (client_cookie, client) in members.iter().filter(|(cookie, _)| *cookie != server_cookie) {
                 let direct = ports.ports_for(client);
-                let others = direct.others.then_some((DirectPair::ANY_PORT, true));
-                let exceptions = direct.exceptions.into_iter().map(|(port, allowed)| (u32::from(port), allowed));
-                let entries: Vec<_> = exceptions.chain(others).collect();
+                let entries = entries(direct.others, direct.exceptions, unwatched);
                 // All of a pair's entries or none: without its exceptions it would be allowed too much.
                 if self.pairs.len() + entries.len() > MAX_PAIRS {
                     continue;
                 }
-                for (port, allowed) in entries {
-                    self.pairs.insert(DirectPair::new(*client_cookie, *server_cookie, port), allowed);
+                for (port, permission) in entries {
+                    self.pairs.insert(DirectPair::new(*client_cookie, *server_cookie, port), permission);
                 }
             }
         }
@@ -114,15 +113,16 @@ impl Tables {
 
     /// Changes the kernel's tables from these to `next`: what is no longer permitted goes first.
     pub(super) fn change_to(&self, next: &Self, maps: &mut DirectMaps) -> Result<(), MapAccessError> {
-        let changes = changes(&self.pairs, &next.pairs);
-        let (permitting, forbidding): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(pair, allowed)| {
+        let changes = changes_in_order(&self.pairs, &next.pairs).map(|(pair, next)| (pair, next.copied()));
+        let (permitting, forbidding): (Vec<_>, Vec<_>) = changes.partition(|(pair, next)| match next {
+            Some(permission) => permission.is_direct(),
             // Without an entry of its own a port is as the others: that may permit it.
-            *allowed == Some(true) || (allowed.is_none() && self.pairs.get(*pair) == Some(&false))
+            None => self.pairs.get(*pair) == Some(&Permission::ByDaemon),
         });
         // An entry that forbids comes before one goes that permitted.
-        let (entered, removed): (Vec<_>, Vec<_>) = forbidding.into_iter().partition(|(_, allowed)| allowed.is_some());
-        for (pair, allowed) in entered.into_iter().chain(removed) {
-            maps.set_pair(*pair, allowed)?;
+        let (entered, removed): (Vec<_>, Vec<_>) = forbidding.into_iter().partition(|(_, next)| next.is_some());
+        for (pair, next) in entered.into_iter().chain(removed) {
+            maps.set_pair(*pair, next)?;
         }
         for (ip, cookie) in changes_in_order(&self.local, &next.local) {
             maps.set_local(*ip, cookie.copied())?;
@@ -130,8 +130,8 @@ impl Tables {
         for (vip, service) in changes_in_order(&self.services, &next.services) {
             maps.set_service(*vip, service)?;
         }
-        for (pair, allowed) in permitting {
-            maps.set_pair(*pair, allowed)?;
+        for (pair, next) in permitting {
+            maps.set_pair(*pair, next)?;
         }
         Ok(())
     }
@@ -148,8 +148,22 @@ impl Tables {
     }
 }
 
-fn changes<'a, K: Ord>(old: &'a BTreeMap<K, bool>, new: &'a BTreeMap<K, bool>) -> Vec<(&'a K, Option<bool>)> {
-    changes_in_order(old, new).map(|(key, value)| (key, value.copied())).collect()
+/// One pair's entries: whether its ports are direct but for the exceptions, and at which what they say is not watched.
+fn entries(others: bool, exceptions: BTreeMap<u16, bool>, unwatched: &Unwatched) -> Vec<(u32, Permission)> {
+    let of = |is_direct: bool, is_unwatched: bool| match (is_direct, is_unwatched) {
+        (false, _) => Permission::ByDaemon,
+        (true, true) => Permission::Direct,
+        (true, false) => Permission::Watched,
+    };
+    let unwatched_ports = match unwatched {
+        Unwatched::At(ports) if others => &ports[..],
+        _ => &[],
+    };
+    let mut ports: BTreeMap<u16, bool> = unwatched_ports.iter().map(|port| (*port, true)).collect();
+    ports.extend(exceptions);
+    let of_ports = ports.into_iter().map(|(port, is_direct)| (port.into(), of(is_direct, unwatched.covers(port))));
+    let of_others = others.then(|| (DirectPair::ANY_PORT, of(true, *unwatched == Unwatched::Everywhere)));
+    of_ports.chain(of_others).collect()
 }
 
 /// What has to be set, or removed, to come from one table to the other; removals first.
@@ -170,7 +184,8 @@ mod tests {
     const SERVER: u64 = 2;
 
     fn tables(entries: &[(u32, bool)]) -> Tables {
-        let pairs = entries.iter().map(|(port, allowed)| (DirectPair::new(CLIENT, SERVER, *port), *allowed));
+        let of = |is_direct: bool| if is_direct { Permission::Watched } else { Permission::ByDaemon };
+        let pairs = entries.iter().map(|(port, is_direct)| (DirectPair::new(CLIENT, SERVER, *port), of(*is_direct)));
         Tables { pairs: pairs.collect(), ..Tables::default() }
     }
 
@@ -181,6 +196,22 @@ mod tests {
         assert!(!some.permit((CLIENT, SERVER), 80));
         assert!(!some.permit((SERVER, CLIENT), 81), "not the other way");
         assert!(!some.without(SERVER).permit((CLIENT, SERVER), 81));
+    }
+
+    #[test]
+    fn ports_that_are_not_watched_have_entries_where_the_others_are() {
+        use Permission::{ByDaemon, Direct, Watched};
+        const ANY: u32 = DirectPair::ANY_PORT;
+        let exceptions = || BTreeMap::from([(80, false), (6379, true)]);
+        let some = Unwatched::At([5432, 6379].into());
+        assert_eq!(
+            entries(true, exceptions(), &some),
+            [(80, ByDaemon), (5432, Direct), (6379, Direct), (ANY, Watched)]
+        );
+        assert_eq!(entries(false, exceptions(), &some), [(80, ByDaemon), (6379, Direct)]);
+        assert_eq!(entries(true, BTreeMap::new(), &Unwatched::Everywhere), [(ANY, Direct)]);
+        assert_eq!(entries(true, BTreeMap::new(), &Unwatched::Nowhere), [(ANY, Watched)]);
+        assert_eq!(entries(false, BTreeMap::new(), &some), []);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod succession;
 use std::sync::Arc;
 
 use mesh_core::policy::Authorization;
+use mesh_signals::Exchange;
 use mesh_transport::relay::Far;
 
 pub use decisions::Decider;
@@ -30,7 +31,7 @@ pub use labels::request_flags;
 pub use lines::Lines;
 pub use metrics::Metrics;
 pub use report::{Bytes, Cut, CutReason, Ending, Party, Refused, Report, Reporter, Security};
-pub use requests::RequestWatch;
+pub use requests::{RequestCounts, RequestWatch};
 pub use spans::{Finished, Span, SpanKind, Spans};
 pub use starts::PodStart;
 
@@ -77,6 +78,18 @@ impl Telemetry {
     pub fn watch_requests<'a>(&'a self, id: ConnectionId, report: &'a Report, far: &Far) -> Option<RequestWatch<'a>> {
         (self.watches_requests && requests::are_ours(report, far))
             .then(|| RequestWatch::begin(id, report, &self.metrics, &self.flows))
+    }
+
+    /// Whether requests are looked for.
+    #[must_use]
+    pub const fn watches_requests(&self) -> bool {
+        self.watches_requests
+    }
+
+    /// A request of a connection that others carry.
+    pub fn requested(&self, id: ConnectionId, report: &Report, counts: &mut RequestCounts, exchange: &Exchange) {
+        self.flows.request(id, report, exchange);
+        counts.count(exchange, report, &self.metrics);
     }
 
     /// More bytes of a connection that lives on.

@@ -1,7 +1,7 @@
 //! Requests in what is carried: rate, errors and duration of services that have no waypoint, without a byte being held back.
 //!
-//! Each connection is looked at by one node: that of its server where this is in the mesh, else that of its client. What the
-//! kernel carries alone, between two pods of one node, passes nobody who could look.
+//! Each connection is looked at by one node: that of its server where this is in the mesh, else that of its client. Of what the
+//! kernel carries alone, between two pods of one node, it shows the beginning of each segment ([`crate::direct`]).
 
 use std::{cell::RefCell, sync::Arc, time::Instant};
 
@@ -45,7 +45,28 @@ pub struct RequestWatch<'a> {
 
 struct Seen {
     observer: Observer,
-    series: Vec<(Outcome, Arc<RequestSeries>)>,
+    counts: RequestCounts,
+}
+
+/// What one connection's requests are counted in, kept at hand.
+#[derive(Default)]
+pub struct RequestCounts(Vec<(Outcome, Arc<RequestSeries>)>);
+
+impl RequestCounts {
+    pub(super) fn count(&mut self, exchange: &Exchange, report: &Report, metrics: &Metrics) {
+        let outcome = Outcome::from(exchange);
+        let count = |series: &RequestSeries| {
+            series.count(exchange.duration, exchange.request_bytes, exchange.response_bytes);
+        };
+        if let Some((_, series)) = self.0.iter().find(|(known, _)| *known == outcome) {
+            return count(series);
+        }
+        let series = metrics.requests(report, outcome);
+        count(&series);
+        if self.0.len() < MAX_KEPT {
+            self.0.push((outcome, series));
+        }
+    }
 }
 
 /// Whether this node is the one to look at a connection.
@@ -67,32 +88,21 @@ impl<'a> RequestWatch<'a> {
         metrics: &'a Metrics,
         flows: &'a FlowEvents,
     ) -> Self {
-        let seen = RefCell::new(Seen { observer: Observer::default(), series: Vec::new() });
+        let seen = RefCell::new(Seen { observer: Observer::default(), counts: RequestCounts::default() });
         Self { connection, report, metrics, flows, began: Instant::now(), seen }
     }
 
     fn show(&self, sender: Sender, bytes: &[u8]) {
-        let Seen { observer, series } = &mut *self.seen.borrow_mut();
+        let Seen { observer, counts } = &mut *self.seen.borrow_mut();
         if observer.looks() {
             let at = self.began.elapsed();
-            observer.show(sender, bytes, at, &mut |exchange| self.count(series, &exchange));
+            observer.show(sender, bytes, at, &mut |exchange| self.count(counts, &exchange));
         }
     }
 
-    fn count(&self, known: &mut Vec<(Outcome, Arc<RequestSeries>)>, exchange: &Exchange) {
+    fn count(&self, counts: &mut RequestCounts, exchange: &Exchange) {
         self.flows.request(self.connection, self.report, exchange);
-        let outcome = Outcome::from(exchange);
-        let count = |series: &RequestSeries| {
-            series.count(exchange.duration, exchange.request_bytes, exchange.response_bytes);
-        };
-        if let Some((_, series)) = known.iter().find(|(known, _)| *known == outcome) {
-            return count(series);
-        }
-        let series = self.metrics.requests(self.report, outcome);
-        count(&series);
-        if known.len() < MAX_KEPT {
-            known.push((outcome, series));
-        }
+        counts.count(exchange, self.report, self.metrics);
     }
 }
 
@@ -117,7 +127,7 @@ impl Watcher for RequestWatch<'_> {
 impl Drop for RequestWatch<'_> {
     fn drop(&mut self) {
         let at = self.began.elapsed();
-        let Seen { observer, series } = &mut *self.seen.borrow_mut();
-        observer.end(at, &mut |exchange| self.count(series, &exchange));
+        let Seen { observer, counts } = &mut *self.seen.borrow_mut();
+        observer.end(at, &mut |exchange| self.count(counts, &exchange));
     }
 }

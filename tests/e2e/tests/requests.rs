@@ -8,15 +8,21 @@ use mesh_lab::{Metrics, Place as _, Pod, PodSpec, wait_until};
 const HTTP1: u16 = 8080;
 const HTTP2: u16 = 8081;
 
-/// A pod with nginx: HTTP/1.1 at one port, HTTP/2 without TLS at another; all but `/` is missing there.
-fn nginx(mesh: &Mesh, name: &str) -> anyhow::Result<PodSpec> {
+/// Octets of what `/large` answers.
+const LARGE: usize = 3000;
+
+/// A pod with nginx: HTTP/1.1 at one port, HTTP/2 without TLS at another; all but `/` and `/large` is missing there.
+fn nginx(mesh: &Mesh, name: &str, node: &str) -> anyhow::Result<PodSpec> {
     let home = mesh.lab.home().join(name);
     fs::create_dir_all(&home)?;
     let home = home.display();
     let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|path| format!("{path}_temp_path {home}/{path};"))
         .concat();
-    let answers = "location = / { return 200 0123456789; } location / { return 404 missing; }";
+    let large = "x".repeat(LARGE);
+    let answers = format!(
+        "location = / {{ return 200 0123456789; }} location = /large {{ return 200 {large}; }} location / {{ return 404 missing; }}"
+    );
     let config = format!(
         "user root; daemon off; pid {home}/pid; error_log stderr error; events {{}}\n\
          http {{ {paths} access_log off; server {{ listen 0.0.0.0:{HTTP1}; {answers} }} server {{ listen 0.0.0.0:{HTTP2} http2; {answers} }} }}\n"
@@ -24,7 +30,7 @@ fn nginx(mesh: &Mesh, name: &str) -> anyhow::Result<PodSpec> {
     let file = format!("{home}/nginx.conf");
     fs::write(&file, config)?;
     let command = ["nginx".to_owned(), "-p".to_owned(), home.to_string(), "-c".to_owned(), file];
-    Ok(client(name, "node-b").label("app", name).command(command).port("http", HTTP1).port("h2", HTTP2))
+    Ok(client(name, node).label("app", name).command(command).port("http", HTTP1).port("h2", HTTP2))
 }
 
 /// Asks for these paths; by HTTP/1.1 over one connection.
@@ -55,7 +61,7 @@ fn counted(mesh: &Mesh, node: &str, labels: &[(&str, &str)], count: f64) -> anyh
 #[test]
 fn the_servers_node_tells_of_requests_with_codes_bytes_and_who_asked() -> Verdict {
     let mesh = Mesh::start()?;
-    let server = mesh.join(nginx(&mesh, "web")?)?;
+    let server = mesh.join(nginx(&mesh, "web", "node-b")?)?;
     let enrolled = mesh.join(client("client", "node-a").label("app", "client"))?;
     let outside = mesh.lab.outside("outside")?;
     mesh.settle()?;
@@ -79,15 +85,67 @@ fn the_servers_node_tells_of_requests_with_codes_bytes_and_who_asked() -> Verdic
 }
 
 #[test]
-fn a_label_keeps_nodes_from_looking() -> Verdict {
+fn requests_between_two_pods_of_one_node_are_told_of_though_nobody_carries_them() -> Verdict {
     let mesh = Mesh::start()?;
-    let unwatched = nginx(&mesh, "unwatched")?.label("mesh.dev/no-request-metrics", &HTTP1.to_string());
+    let server = mesh.join(nginx(&mesh, "web", "node-a")?)?;
+    let asker = mesh.join(client("client", "node-a").label("app", "client"))?;
+    mesh.settle()?;
+    get(&asker, &server, HTTP1, &["/", "/large", "/", "/missing"])?;
+    get(&asker, &server, HTTP2, &["/", "/large", "/missing"])?;
+    let labels = [
+        ("source_principal", "spiffe://cluster.local/ns/app/sa/client"),
+        ("destination_workload", "web"),
+        ("connection_security_policy", "none"),
+    ];
+    let of = |code: &'static str| [&labels[..], &[("response_code", code)]].concat();
+    counted(&mesh, "node-a", &of("404"), 2.0)?;
+    let metrics = counted(&mesh, "node-a", &of("200"), 5.0)?;
+    assert_eq!(metrics.sum("istio_requests_total", &[]), 7.0, "each of them once");
+    assert_eq!(metrics.sum("istio_request_duration_milliseconds_count", &[BY_NODE]), 7.0);
+    // Also of the body whose end was not shown.
+    assert_eq!(metrics.sum("istio_response_bytes_sum", &[("response_code", "200")]), (3 * 10 + 2 * LARGE) as f64);
+    assert!(mesh.events("node-a", "direct_connect")? >= 4);
+    assert_eq!(mesh.events("node-a", "outbound_connect")?, 0);
+    assert_eq!((mesh.events("node-a", "direct_signal")?, mesh.events("node-a", "direct_signal_limit")?), (0, 0));
+    Ok(())
+}
+
+#[test]
+fn an_upload_between_two_pods_of_one_node_is_shown_in_part_and_later_requests_are_told_of() -> Verdict {
+    let mesh = Mesh::start()?;
+    let server = mesh.join(nginx(&mesh, "web", "node-a")?)?;
+    let asker = mesh.join(client("client", "node-a"))?;
+    mesh.settle()?;
+    let url = format!("http://{}:{HTTP1}/missing", server.ipv4());
+    let upload = format!(
+        "head -c 200000000 /dev/zero | curl --silent --max-time 60 --http1.1 --expect100-timeout 1 -T - -o /dev/null {url}"
+    );
+    asker.exec(&["sh", "-c", &upload])?;
+    get(&asker, &server, HTTP1, &["/"; 20])?;
+    counted(&mesh, "node-a", &[("response_code", "200")], 20.0)?;
+    Ok(())
+}
+
+#[test]
+fn a_label_keeps_nodes_from_looking() -> Verdict {
+    keeps_from_looking("node-b")
+}
+
+#[test]
+fn a_label_keeps_the_kernel_from_showing() -> Verdict {
+    keeps_from_looking("node-a")
+}
+
+/// With a server on this node, and its client on node-a.
+fn keeps_from_looking(node: &str) -> Verdict {
+    let mesh = Mesh::start()?;
+    let unwatched = nginx(&mesh, "unwatched", node)?.label("mesh.dev/no-request-metrics", &HTTP1.to_string());
     let server = mesh.join(unwatched)?;
     let enrolled = mesh.join(client("client", "node-a"))?;
     mesh.settle()?;
     get(&enrolled, &server, HTTP1, &["/"])?;
     get(&enrolled, &server, HTTP2, &["/"])?;
-    let metrics = counted(&mesh, "node-b", &[("destination_workload", "unwatched")], 1.0)?;
+    let metrics = counted(&mesh, node, &[("destination_workload", "unwatched")], 1.0)?;
     assert_eq!(metrics.sum("istio_requests_total", &[]), 1.0, "of the port that the label does not name");
     Ok(())
 }

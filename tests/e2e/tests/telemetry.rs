@@ -129,6 +129,8 @@ fn what_the_hooks_do_is_counted_under_a_closed_set_of_reasons() -> Verdict {
         ("lost", "drop_event"),
         ("lost", "drop_event_limit"),
         ("pass", "kubelet_probe"),
+        ("lost", "direct_signal"),
+        ("lost", "direct_signal_limit"),
     ];
     let metrics = mesh.metrics("node-a")?;
     for (action, reason) in reasons {

@@ -8,6 +8,9 @@ use crate::Lost;
 /// Bytes of a head, or of a chunk's size with its extensions and of trailers, that are held where they come in pieces.
 const MAX_HELD: usize = 64 << 10;
 
+/// The last chunk and no trailers, after the line end of the chunk before (RFC 9112, section 7.1).
+const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
+
 /// Where a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
@@ -28,6 +31,8 @@ pub(super) enum Chunk {
     Data(u64),
     /// Trailers, up to an empty line.
     Trailers,
+    /// Anything of it: some was not seen, and bytes that end as the last chunk does end it.
+    Unseen,
 }
 
 /// What was found.
@@ -91,6 +96,25 @@ impl Messages {
         }
     }
 
+    /// Whether a body is passing whose end may have been missed.
+    pub(super) fn is_unseen(&self) -> bool {
+        self.body == Some(Body::Chunked(Chunk::Unseen))
+    }
+
+    /// Passes over `count` bytes that are not shown, but for the `tail`: says how many of a body.
+    pub(super) fn pass_over(&mut self, count: u64, tail: &[u8]) -> Result<u64, Lost> {
+        self.body = Some(match self.body {
+            Some(Body::ToEnd) => Body::ToEnd,
+            Some(Body::Length(rest)) => Body::Length(rest.checked_sub(count).ok_or(Lost)?),
+            Some(Body::Chunked(Chunk::Data(rest))) if count < rest => Body::Chunked(Chunk::Data(rest - count)),
+            Some(Body::Chunked(_)) if tail.ends_with(LAST_CHUNK) => Body::Length(0),
+            Some(Body::Chunked(_)) => Body::Chunked(Chunk::Unseen),
+            None => return Err(Lost),
+        });
+        self.held.clear();
+        Ok(count)
+    }
+
     fn head<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Head<'a>>, Lost> {
         if self.held.is_empty() {
             // Empty lines before a message mean nothing (RFC 9112, section 2.2).
@@ -130,6 +154,12 @@ impl Messages {
                 self.body = Some(Body::Chunked(next));
                 let line_end = |rest: u64| rest.min(2);
                 Ok(Some(Found::Data(passed - (line_end(rest) - line_end(rest - passed)))))
+            }
+            Chunk::Unseen => {
+                if bytes.ends_with(LAST_CHUNK) {
+                    self.body = Some(Body::Length(0));
+                }
+                Ok(Some(Found::Data(std::mem::take(bytes).len() as u64)))
             }
             Chunk::Trailers => {
                 while let Some(line) = self.line(bytes)? {

@@ -9,7 +9,7 @@ use self::{
     head::Method,
     messages::{Body, Chunk, Found, Messages},
 };
-use crate::{Exchange, Lost, Protocol, Sender};
+use crate::{Exchange, Lost, Protocol, Sender, recognition};
 
 /// Requests without a response that are remembered; clients that send more at once are not followed.
 const MAX_PENDING: usize = 64;
@@ -24,6 +24,10 @@ pub(crate) struct Http1 {
     /// The response that is passing.
     status: Option<u16>,
     response_bytes: u64,
+    /// What passes means nothing until a request begins.
+    is_lost: bool,
+    /// Not all bytes were shown: what cannot be followed may be for want of them.
+    has_missed: bool,
 }
 
 #[derive(Debug)]
@@ -41,10 +45,54 @@ impl Http1 {
         at: Duration,
         done: &mut impl FnMut(Exchange),
     ) -> Result<(), Lost> {
+        if sender == Sender::Client && recognition::begins_http1(bytes) {
+            if self.requests.is_unseen() || self.responses.is_unseen() {
+                self.lose_track();
+            }
+            self.is_lost = false;
+        }
         match sender {
+            _ if self.is_lost => Ok(()),
             Sender::Client => self.requests(bytes, at),
             Sender::Server => self.responses(bytes, at, done),
         }
+    }
+
+    /// Passes over bytes of a body that are not shown, but for the last ones.
+    pub(crate) fn pass_over(
+        &mut self,
+        sender: Sender,
+        (count, tail): (u64, &[u8]),
+        at: Duration,
+        done: &mut impl FnMut(Exchange),
+    ) -> Result<(), Lost> {
+        self.has_missed = true;
+        if self.is_lost {
+            return Ok(());
+        }
+        match sender {
+            Sender::Client => {
+                let passed = self.requests.pass_over(count, tail)?;
+                if let Some(newest) = self.pending.back_mut() {
+                    newest.bytes += passed;
+                }
+                self.requests(&[], at)
+            }
+            Sender::Server => {
+                self.response_bytes += self.responses.pass_over(count, tail)?;
+                self.responses(&[], at, done)
+            }
+        }
+    }
+
+    /// Forgets all that is under way.
+    pub(crate) fn lose_track(&mut self) {
+        *self = Self { is_lost: true, has_missed: true, ..Self::default() };
+    }
+
+    /// Whether there were bytes that were not shown.
+    pub(crate) const fn has_missed(&self) -> bool {
+        self.has_missed
     }
 
     pub(crate) fn end(mut self, at: Duration, done: &mut impl FnMut(Exchange)) {

@@ -104,6 +104,18 @@ impl Frames {
         }
     }
 
+    /// Passes over `count` bytes of a frame's payload that are not shown. A header block's would be missed.
+    pub(super) fn pass_over(&mut self, count: u64) -> Result<Option<Found>, Lost> {
+        let frame = self.frame.ok_or(Lost)?;
+        let passed = usize::try_from(count).map_err(|_| Lost)?;
+        if passed > frame.rest || matches!(frame.kind, HEADERS | PUSH_PROMISE | CONTINUATION) {
+            return Err(Lost);
+        }
+        let whole = passed == frame.rest;
+        self.frame = (!whole).then_some(Frame { rest: frame.rest - passed, ..frame });
+        self.found(frame, passed, whole)
+    }
+
     /// Reads a frame's header; false while it is not complete.
     fn begin(&mut self, bytes: &mut &[u8]) -> bool {
         let missing = HEADER - self.header.len();

@@ -57,38 +57,67 @@ impl Http2 {
         at: Duration,
         done: &mut impl FnMut(Exchange),
     ) -> Result<(), Lost> {
-        loop {
-            let direction = match sender {
-                Sender::Client => &mut self.client,
-                Sender::Server => &mut self.server,
-            };
-            let Some(found) = direction.frames.next(&mut bytes)? else { return Ok(()) };
-            match found {
-                Found::Block { stream, promised, ends } => {
-                    let block = direction.frames.take_block();
-                    let facts = direction.decoder.read(&block)?;
-                    direction.frames.give_back(block);
-                    if !promised {
-                        self.header(sender, stream, facts, at);
-                        self.ended(sender, stream, ends, at, done);
-                    }
+        while let Some(found) = self.direction(sender).frames.next(&mut bytes)? {
+            self.found(sender, found, at, done)?;
+        }
+        Ok(())
+    }
+
+    /// Passes over bytes of a frame that are not shown.
+    pub(crate) fn pass_over(
+        &mut self,
+        sender: Sender,
+        count: u64,
+        at: Duration,
+        done: &mut impl FnMut(Exchange),
+    ) -> Result<(), Lost> {
+        if let Some(found) = self.direction(sender).frames.pass_over(count)? {
+            self.found(sender, found, at, done)?;
+        }
+        self.show(sender, &[], at, done)
+    }
+
+    fn direction(&mut self, sender: Sender) -> &mut Direction {
+        match sender {
+            Sender::Client => &mut self.client,
+            Sender::Server => &mut self.server,
+        }
+    }
+
+    fn found(
+        &mut self,
+        sender: Sender,
+        found: Found,
+        at: Duration,
+        done: &mut impl FnMut(Exchange),
+    ) -> Result<(), Lost> {
+        match found {
+            Found::Block { stream, promised, ends } => {
+                let direction = self.direction(sender);
+                let block = direction.frames.take_block();
+                let facts = direction.decoder.read(&block)?;
+                direction.frames.give_back(block);
+                if !promised {
+                    self.header(sender, stream, facts, at);
+                    self.ended(sender, stream, ends, at, done);
                 }
-                Found::Data { stream, count } => {
-                    if let Some(stream) = self.streams.get_mut(&stream) {
-                        match sender {
-                            Sender::Client => stream.request_bytes += count,
-                            Sender::Server => stream.response_bytes += count,
-                        }
-                    }
-                }
-                Found::End { stream } => self.ended(sender, stream, true, at, done),
-                Found::Reset { stream } => {
-                    if let Some(stream) = self.streams.remove(&stream) {
-                        done(stream.exchange(at));
+            }
+            Found::Data { stream, count } => {
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    match sender {
+                        Sender::Client => stream.request_bytes += count,
+                        Sender::Server => stream.response_bytes += count,
                     }
                 }
             }
+            Found::End { stream } => self.ended(sender, stream, true, at, done),
+            Found::Reset { stream } => {
+                if let Some(stream) = self.streams.remove(&stream) {
+                    done(stream.exchange(at));
+                }
+            }
         }
+        Ok(())
     }
 
     pub(crate) fn end(self, at: Duration, done: &mut impl FnMut(Exchange)) {

@@ -1,0 +1,73 @@
+//! What the kernel shows of direct connections' payload, by which their requests are counted.
+
+use std::{io, path::Path, time::Duration};
+
+use mesh_abi::{SignalHead, map_names, signal::BY_CLIENT};
+use mesh_signals::Sender;
+
+use super::{
+    direct::DirectId,
+    ring::{self, Ring, RingError},
+};
+
+/// One segment of a direct connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectSignal<'a> {
+    /// Which connection.
+    pub id: DirectId,
+    /// When it left, on the clock of [`super::now`].
+    pub at: Duration,
+    /// Who sent it.
+    pub sender: Sender,
+    /// Its sequence number.
+    pub sequence: u32,
+    /// Octets of payload that it has.
+    pub length: u32,
+    /// The beginning of its payload.
+    pub shown: &'a [u8],
+    /// The last octets of the payload, where not all of it is shown.
+    pub tail: &'a [u8],
+}
+
+/// The segments that the kernel shows. A ring buffer has one reader: there may be one of these.
+pub struct DirectSignals(Ring);
+
+impl DirectSignals {
+    /// Opens the pinned ring buffer in `maps`; in a runtime.
+    ///
+    /// # Errors
+    /// It is not there, or the runtime cannot watch it.
+    pub fn open(maps: &Path) -> Result<Self, RingError> {
+        Ring::open(maps, map_names::SIGNALS).map(Self)
+    }
+
+    /// Waits until so much has gathered that it should be read; less may be there at any time.
+    ///
+    /// # Errors
+    /// The runtime is ending.
+    pub async fn ready(&mut self) -> io::Result<()> {
+        self.0.ready().await
+    }
+
+    /// Takes what is there now, `most` of it.
+    pub fn drain(&mut self, most: usize, mut take: impl FnMut(&DirectSignal<'_>)) {
+        for _ in 0..most {
+            let Some(record) = self.0.record() else { return };
+            if let Some((head, shown)) = ring::split::<SignalHead>(&record) {
+                take(&signal(&head, shown));
+            }
+        }
+    }
+}
+
+fn signal<'a>(head: &'a SignalHead, shown: &'a [u8]) -> DirectSignal<'a> {
+    DirectSignal {
+        id: DirectId { cookie: head.cookie, isn: head.isn },
+        at: Duration::from_nanos(head.at_ns),
+        sender: if head.sender == BY_CLIENT { Sender::Client } else { Sender::Server },
+        sequence: head.sequence,
+        length: head.length,
+        shown,
+        tail: &head.tail,
+    }
+}
