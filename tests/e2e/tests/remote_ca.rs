@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_e2e::{Connect, PATIENCE, Remote, Verdict, client, ctl_json, echo, port};
