@@ -113,19 +113,17 @@ fn connected(ctx: &SockOpsContext) {
 #[inline(always)]
 fn accepted(ctx: &SockOpsContext) {
     let netns_cookie = netns_cookie(ctx);
+    let (client, server) = (remote(ctx.ops), local(ctx.ops));
     // SAFETY: the value is not read.
-    if unsafe { PODS.get(netns_cookie) }.is_none() {
+    let is_enrolled = unsafe { PODS.get(netns_cookie) }.is_some();
+    if is_enrolled && let Some(mut record) = attestation::take(&DirectKey { client, server }, netns_cookie) {
+        if sockets::find_or_create(socket(ctx), &mut record).is_some() {
+            watch(ctx, 0);
+        }
         return;
     }
-    let (client, server) = (remote(ctx.ops), local(ctx.ops));
-    match attestation::take(&DirectKey { client, server }, netns_cookie) {
-        Some(mut record) => {
-            if sockets::find_or_create(socket(ctx), &mut record).is_some() {
-                watch(ctx, 0);
-            }
-        }
-        None => adopt(ctx, FlowKey { netns_cookie, source: client, destination: server }),
-    }
+    // Also in a pod that has just left: the daemon still carries what was on its way to it.
+    adopt(ctx, FlowKey { netns_cookie, source: client, destination: server });
 }
 
 /// Takes the real client's address over from the daemon's side.

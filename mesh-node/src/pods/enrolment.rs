@@ -17,6 +17,7 @@ use super::{
     discovery::{self, SandboxProcess},
     existing::{ExistingOfPods, Telling},
     joined::{Joined, LinkWatch, ServeError},
+    lingering::{self, Lingering},
     sandbox::SandboxWatch,
     starts::{Start, Starts, Verdict},
     succession::Order,
@@ -76,6 +77,8 @@ pub struct Enrolment {
     pub(super) workers: Arc<Workers>,
     pub(super) shared: Arc<Shared>,
     pub(super) joined: BTreeMap<WorkloadUid, Joined>,
+    /// Pods that have just left.
+    pub(super) lingering: Lingering,
     /// Why each pod that should be in is not; said once for each reason.
     failures: BTreeMap<WorkloadUid, String>,
     roster: watch::Sender<Roster>,
@@ -113,6 +116,7 @@ impl Enrolment {
             workers,
             shared,
             joined: BTreeMap::new(),
+            lingering: Lingering::default(),
             failures: BTreeMap::new(),
             roster: watch::Sender::default(),
             unrepaired: BTreeMap::new(),
@@ -197,6 +201,8 @@ impl Enrolment {
             Ok(()) => tracing::info!("uninstalled: no hook and no map is left on this node"),
             Err(error) => tracing::error!(%error, "not wholly uninstalled"),
         }
+        tokio::time::sleep(lingering::TIME).await;
+        self.lingering.close();
         std::future::pending().await
     }
 
@@ -210,6 +216,8 @@ impl Enrolment {
     fn reconcile(&mut self, config: &Config) -> bool {
         let desired = self.desired(config);
         self.withdraw_undesired(&desired);
+        let workers = &self.workers;
+        self.lingering.close_due(Instant::now(), &self.settings.proc, |uid| workers.close_source(uid));
         self.follow_addresses(&desired);
         self.repair();
         self.join_missing(&desired);
@@ -322,7 +330,7 @@ impl Enrolment {
         let leaving: Vec<_> = self
             .joined
             .iter()
-            .filter(|(uid, joined)| !desired.contains_key(*uid) || !self.is_current(joined))
+            .filter(|(uid, joined)| !desired.contains_key(*uid) || !joined.is_current(&self.settings.proc))
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in leaving {
@@ -348,12 +356,6 @@ impl Enrolment {
         }
     }
 
-    /// Whether the pod's sandbox is still the one that was joined.
-    fn is_current(&self, joined: &Joined) -> bool {
-        let inode = discovery::netns_inode(&self.settings.proc, joined.sandbox.pid);
-        inode == Some(joined.sandbox.netns_inode)
-    }
-
     fn join(&mut self, workload: &Workload, sandbox: SandboxProcess) -> Result<(), JoinError> {
         let path = self.settings.proc.join(format!("{}/ns/net", sandbox.pid));
         let netns = NetNamespace::open(&path)?;
@@ -363,7 +365,8 @@ impl Enrolment {
         let watch = SandboxWatch::start(sandbox.pid, workload.uid.clone(), self.ended.0.clone())?;
         // Before the hooks, so that no interface comes unseen after them.
         let links = LinkWatch::start(&netns)?;
-        let inherited = self.inheritance.take(netns.cookie());
+        let mut inherited = self.inheritance.take(netns.cookie());
+        inherited.extend(self.lingering.take(&workload.uid, netns.cookie()));
         let listeners = netns.enter(|| listeners::open_all(inherited))?;
         let was_enrolled = self.datapath.is_enrolled(netns.cookie());
         // The hooks come into force even when a listener could not be opened: refused, not leaked.
@@ -400,27 +403,29 @@ impl Enrolment {
         let Some(joined) = self.joined.remove(uid) else {
             return;
         };
-        joined.drain.send_replace(true);
         self.shared.direct.remove(joined.pod.netns.cookie());
         if let Err(error) = self.existing.left(&joined.pod) {
             tracing::warn!(pod = joined.pod.display_name, %error, "connections from before the pod joined not forgotten");
         }
-        let running = self.is_current(&joined);
+        let running = joined.is_current(&self.settings.proc);
         let netns = running.then_some(&joined.pod.netns);
         if let Err(error) = self.datapath.withdraw(joined.pod.netns.cookie(), netns) {
             tracing::error!(pod = joined.pod.display_name, %error, "pod not wholly withdrawn");
         }
-        // Of a pod that runs on, what is open goes on: no hook leads anything new to us, and what is idle ends by itself.
-        if !running {
-            self.workers.close_source(uid);
-        }
         tracing::info!(pod = joined.pod.display_name, running, "pod withdrawn");
         self.shared.enrolment_events.add(Some(&joined.pod.display_name), EnrolmentChange::Withdrawn);
+        if running {
+            // What is open goes on: no hook leads anything new to us, and what is idle ends by itself.
+            self.lingering.add(uid.clone(), joined, Instant::now());
+        } else {
+            joined.drain.send_replace(true);
+            self.workers.close_source(uid);
+        }
     }
 
     fn sandbox_ended(&mut self, uid: &WorkloadUid) {
         // The event may be of a sandbox that has been replaced already.
-        if self.joined.get(uid).is_some_and(|joined| !self.is_current(joined)) {
+        if self.joined.get(uid).is_some_and(|joined| !joined.is_current(&self.settings.proc)) {
             self.leave(uid);
         }
     }

@@ -1,11 +1,15 @@
 //! One pod that is in the mesh, and what the daemon holds for it.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{net::TcpListener, path::Path, sync::Arc};
 
 use rustix::net::sockopt;
 use tokio::sync::watch;
 
-use super::{EnrolledPod, discovery::SandboxProcess, sandbox::SandboxWatch};
+use super::{
+    EnrolledPod,
+    discovery::{self, SandboxProcess},
+    sandbox::SandboxWatch,
+};
 use crate::{
     listeners::{ListenError, Role},
     netlink::{NetlinkSocket, Subject},
@@ -63,6 +67,11 @@ impl Joined {
         Ok(Self { pod, sandbox, drain, served, links, _watch: watch })
     }
 
+    /// Whether the pod's sandbox is still the one that was joined.
+    pub(super) fn is_current(&self, proc: &Path) -> bool {
+        discovery::netns_inode(proc, self.sandbox.pid) == Some(self.sandbox.netns_inode)
+    }
+
     /// Whether the pod's interfaces, or filters on them, may have changed since this was asked last.
     pub(super) fn links_changed(&mut self) -> bool {
         self.links.0.take_heard()
@@ -71,6 +80,12 @@ impl Joined {
     /// The listeners by their sockets' cookies.
     pub(super) fn listeners(&self) -> impl Iterator<Item = (u64, &TcpListener)> {
         self.served.iter().map(|served| (served.cookie, &served.listener))
+    }
+
+    /// The listeners, for the pod as it joins again. The tunnels that it has are told to go away.
+    pub(super) fn into_listeners(self) -> Vec<(Role, TcpListener)> {
+        self.drain.send_replace(true);
+        self.served.into_iter().map(|served| (served.role, served.listener)).collect()
     }
 
     /// Duplicates of the listeners, with the connections that wait in them.

@@ -4,6 +4,7 @@ mod discovery;
 mod enrolment;
 mod existing;
 mod joined;
+mod lingering;
 mod repair;
 mod roster;
 mod sandbox;

@@ -46,10 +46,10 @@ impl Enrolment {
         self.datapath.take_charge(&joined)
     }
 
-    /// Who the joined pods are.
+    /// Who the joined pods are, and those that have just left.
     #[must_use]
     pub fn identities(&self) -> HashSet<SpiffeId> {
-        self.joined.values().map(|joined| joined.pod.identity.clone()).collect()
+        self.joined.values().chain(self.lingering.all()).map(|joined| joined.pod.identity.clone()).collect()
     }
 
     pub(super) fn lend(&self) -> Vec<TcpListener> {
@@ -66,7 +66,8 @@ impl Enrolment {
     }
 
     /// Every pod's listeners accept no more, and its peers are told to go away.
-    pub(super) fn drain(&self) {
+    pub(super) fn drain(&mut self) {
+        self.lingering.close();
         for joined in self.joined.values() {
             joined.drain.send_replace(true);
         }
