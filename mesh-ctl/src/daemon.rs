@@ -135,6 +135,13 @@ impl Daemon {
         bail!("{} has ended", self.name())
     }
 
+    /// What a program says that is run in its pod.
+    pub(crate) async fn run(&self, command: &[&str], input: &[u8], limit: Duration) -> anyhow::Result<Vec<u8>> {
+        let Way::Pod(pod) = &self.way else { bail!("{} is in no pod", self.name()) };
+        let late = || format!("`{}` in {pod} has not ended in time", command.join(" "));
+        tokio::time::timeout(PATIENCE + limit, pod.run(command, input)).await.with_context(late)?
+    }
+
     /// Sends a request; an answer that is no success becomes an error.
     async fn send(
         &self,

@@ -96,8 +96,10 @@ enum Command {
     Resolve(resolve::Resolve),
     /// Says who reads a request, which policies, limits and rule it meets, and who gets it, without sending it.
     Route(route::Route),
-    /// Sends one request from inside a pod of this node, marked for tracing, and shows what each hop tells of it.
+    /// Sends one request from inside a pod, marked for tracing, and shows what each hop tells of it.
     TraceRequest(trace_request::TraceRequest),
+    #[command(hide = true)]
+    SendRequest(trace_request::SendRequest),
     /// Everything that the mesh makes of a pod or a service.
     #[command(subcommand, visible_alias = "desc")]
     Describe(describe::Describe),
@@ -169,6 +171,7 @@ async fn run(Arguments { cluster, command }: &Arguments) -> anyhow::Result<Outco
         Command::Resolve(resolve) => resolve.run(),
         Command::Route(route) => route.run(cluster).await,
         Command::TraceRequest(request) => request.run(cluster).await,
+        Command::SendRequest(order) => order.run().await,
         Command::Describe(describe) => describe.run(cluster).await,
         Command::Join(join) => join.run(cluster).await,
         Command::Waypoint(waypoint) => waypoint.run(cluster).await,

@@ -5,21 +5,25 @@ use std::pin::Pin;
 
 use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
+use kube::api::{AttachParams, ListParams};
 use kube::{Api, ResourceExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::Cluster;
 use crate::daemon::{Asked, Daemon};
 use crate::fleet::Target;
 
 /// The daemons' pods, as the chart labels them.
-const DAEMONS: &str = "app.kubernetes.io/name=mesh-node";
+pub(super) const DAEMONS: &str = "app.kubernetes.io/name=mesh-node";
 /// mesh-control's pods.
 const CONTROL: &str = "app.kubernetes.io/name=mesh-control";
 /// The label of what a Gateway's pods are of.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 /// The pods of Gateways that are this mesh's.
-const OURS: &str = "gateway.istio.io/managed=mesh.dev-gateway-controller";
+pub(super) const OURS: &str = "gateway.istio.io/managed=mesh.dev-gateway-controller";
+
+/// What is read of what a program in a pod says, in bytes.
+const MAX_SAID: u64 = 1 << 20;
 
 /// A way to the admin API of a pod.
 #[derive(Clone)]
@@ -58,6 +62,34 @@ impl PodName {
         Ok((stream.ok_or_else(|| anyhow!("{self}: the API server forwards no port {}", self.port))?, complaint))
     }
 
+    /// Runs a program in the pod's first container; what it said on standard output.
+    pub(crate) async fn run(&self, command: &[&str], input: &[u8]) -> anyhow::Result<Vec<u8>> {
+        let parameters = AttachParams::default().stdin(true).stdout(true).stderr(true);
+        let process = self.api.exec(&self.name, command.iter().copied(), &parameters).await;
+        let mut process = process.map_err(|error| {
+            let right = format!("it takes the right to create pods/exec in {}", self.namespace);
+            anyhow!("{self}: the API server runs nothing there: {error}; {right}")
+        })?;
+        let (stdin, stdout, stderr) = (process.stdin(), process.stdout(), process.stderr());
+        let status = process.take_status();
+        let write = async {
+            let mut stdin = stdin?;
+            stdin.write_all(input).await.ok()?;
+            stdin.shutdown().await.ok()
+        };
+        let (_, said, complaint) = tokio::join!(write, read(stdout), read(stderr));
+        let status = match status {
+            Some(status) => status.await,
+            None => None,
+        };
+        if status.as_ref().and_then(|status| status.status.as_deref()) == Some("Success") {
+            return Ok(said);
+        }
+        let complaint = String::from_utf8_lossy(&complaint);
+        let why = status.and_then(|status| status.message).unwrap_or_else(|| "it broke off".to_owned());
+        bail!("`{}` in {self}: {}; {why}", command.join(" "), complaint.trim())
+    }
+
     /// What to do where nobody listens.
     pub(crate) fn remedy(&self) -> String {
         format!("is it of this version, with --admin-port {}? `mesh-ctl` in the pod asks by its socket", self.port)
@@ -75,21 +107,25 @@ impl Cluster {
                 self.mesh_namespace
             );
         }
+        let mut daemons = self.by_node(pods);
+        let Some(node) = node else { return Ok(daemons) };
+        match daemons.iter().position(|daemon| daemon.name == node) {
+            Some(at) => Ok(vec![daemons.swap_remove(at)]),
+            None => {
+                let nodes: Vec<String> = daemons.into_iter().map(|daemon| daemon.name).collect();
+                bail!("--node {node}: no mesh-node runs there; it runs on {}", nodes.join(", "))
+            }
+        }
+    }
+
+    /// The daemon of each node, by its name.
+    pub(super) fn by_node(&self, pods: impl IntoIterator<Item = Pod>) -> Vec<Target> {
         let mut by_node: BTreeMap<String, Vec<Pod>> = BTreeMap::new();
         for pod in pods {
             let of = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
             by_node.entry(of.unwrap_or_else(|| format!("(pod {})", pod.name_any()))).or_default().push(pod);
         }
-        let Some(node) = node else {
-            return Ok(by_node.into_iter().map(|(node, pods)| self.target(node, pods, Asked::Node)).collect());
-        };
-        match by_node.remove(node) {
-            Some(pods) => Ok(vec![self.target(node.to_owned(), pods, Asked::Node)]),
-            None => {
-                let nodes: Vec<String> = by_node.into_keys().collect();
-                bail!("--node {node}: no mesh-node runs there; it runs on {}", nodes.join(", "))
-            }
-        }
+        by_node.into_iter().map(|(node, pods)| self.target(node, pods, Asked::Node)).collect()
     }
 
     /// The pods of a namespace's waypoints and gateways, or of one of them; there may be none.
@@ -103,8 +139,13 @@ impl Cluster {
     pub(crate) async fn all_proxies(&self) -> anyhow::Result<Vec<Target>> {
         let api: Api<Pod> = Api::all(self.client.clone());
         let pods = self.within("pods of all namespaces", api.list(&ListParams::default().labels(OURS))).await?.items;
+        Ok(self.by_name(pods))
+    }
+
+    /// Each pod of a waypoint or gateway, under its namespace and name.
+    pub(super) fn by_name(&self, pods: impl IntoIterator<Item = Pod>) -> Vec<Target> {
         let name = |pod: &Pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
-        Ok(pods.into_iter().map(|pod| self.target(name(&pod), vec![pod], Asked::Waypoint)).collect())
+        pods.into_iter().map(|pod| self.target(name(&pod), vec![pod], Asked::Waypoint)).collect()
     }
 
     /// The replicas of mesh-control, at a port of theirs.
@@ -133,6 +174,16 @@ impl Cluster {
         let pod = PodName { api, namespace, name: pod.name_any(), port: self.admin_port };
         Target { name, daemon: Ok(Daemon::in_pod(pod, asked)) }
     }
+}
+
+/// What a program says, up to a bound.
+async fn read(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut said = Vec::new();
+    if let Some(stream) = stream {
+        // What it said before it broke off is what there is.
+        let _ = stream.take(MAX_SAID).read_to_end(&mut said).await;
+    }
+    said
 }
 
 fn phase(pod: &Pod) -> &str {

@@ -92,6 +92,9 @@ pub(super) struct Report {
     /// Who should have told and has not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     silent: Vec<Role>,
+    /// Whether the sockets of this machine were asked, which have to be named.
+    #[serde(skip)]
+    by_sockets: bool,
 }
 
 impl Hop {
@@ -180,7 +183,7 @@ impl Heard {
 }
 
 impl Report {
-    pub(super) fn new(marks: &Marks, why: Why, sent: Sent, mut heard: Heard) -> Self {
+    pub(super) fn new(marks: &Marks, why: Why, sent: Sent, mut heard: Heard, by_sockets: bool) -> Self {
         let silent = heard.silent();
         heard.hops.sort_by_key(|hop| hop.by);
         let (answer, error) = match sent.answer {
@@ -198,6 +201,7 @@ impl Report {
             local: sent.local,
             asked: why.asked,
             silent,
+            by_sockets,
             hops: heard.hops,
         }
     }
@@ -218,6 +222,7 @@ impl Report {
         }
         for role in &self.silent {
             let remedy = match role {
+                _ if !self.by_sockets => "",
                 Role::Waypoint => ": name its admin socket with --waypoint",
                 Role::Server => ": name its node's admin socket with --peer",
                 Role::Node => "",

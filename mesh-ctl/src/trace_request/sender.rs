@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, anyhow, bail};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -14,8 +14,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use mesh_core::TraceContext;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
 
-use super::Request;
+use super::Order;
 
 /// Bytes of an answer that are read; what is longer is left.
 const MAX_ANSWER: usize = 16 << 20;
@@ -30,6 +31,8 @@ pub(super) struct Marks {
 }
 
 /// A request that was sent, and what came of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Sent {
     /// The client's end, which hops know it by; none where there was no connection.
     pub(super) local: Option<SocketAddr>,
@@ -88,16 +91,10 @@ pub(super) fn network_namespace(inode: u64) -> anyhow::Result<File> {
 }
 
 /// Sends it from that network namespace. That there is no answer is one.
-pub(super) async fn send(namespace: File, to: SocketAddr, asked: &Request<'_>) -> anyhow::Result<Sent> {
-    let limit = asked.limit;
-    let host = asked.url.authority().context("the URL names no host")?.as_str();
-    let target = asked.url.path_and_query().map_or("/", |target| target.as_str());
-    let mut headers = vec![("host".to_owned(), host.to_owned()), ("connection".to_owned(), "close".to_owned())];
-    headers.retain(|(name, _)| !asked.headers.iter().any(|(own, _)| own == name));
-    headers.extend(asked.headers.iter().cloned());
-    headers.extend(asked.marks.fields());
-    let mut request = hyper::Request::builder().method(asked.method).uri(target);
-    for (name, value) in &headers {
+pub(super) async fn send(namespace: File, asked: &Order) -> anyhow::Result<Sent> {
+    let (to, limit) = (asked.to, Duration::from(asked.limit));
+    let mut request = hyper::Request::builder().method(&*asked.method).uri(&*asked.target);
+    for (name, value) in &asked.headers {
         request = request.header(name, value);
     }
     let request = request.body(Empty::<Bytes>::new()).context("the request")?;

@@ -1,10 +1,11 @@
 //! Who may tell of a request: daemons of the client's and servers' nodes, and the waypoint's replicas.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mesh_admin::{Connection, Flow, FlowSelection, List, MAX_LIMIT, Selection, WAYPOINT_SOCKET, Why, path};
+use mesh_admin::{Connection, Flow, FlowSelection, List, MAX_LIMIT, Selection, WAYPOINT_SOCKET, Why, Workload, path};
 
 use super::goes_by_waypoint;
 use super::hops::{Heard, Hop, Role};
@@ -12,18 +13,18 @@ use super::listening::Listening;
 use super::sender::Marks;
 use crate::daemon::Daemon;
 
-/// Streams of flows of servers' nodes that are read at once.
+/// Streams of flows of servers' nodes, and of the waypoint's replicas, that are read at once.
 const MAX_LISTENED: usize = 32;
 
 /// Those who may tell of a request.
 #[derive(Debug)]
 pub(super) struct Witnesses {
     /// The daemon of the client's node.
-    client: Daemon,
+    pub(super) client: Daemon,
     /// Replicas of the waypoint.
-    waypoints: Vec<Daemon>,
+    pub(super) waypoints: Vec<Daemon>,
     /// Pods that may serve it, as NAMESPACE/NAME, each with a daemon that may be its node's.
-    servers: Vec<(String, Daemon)>,
+    pub(super) servers: Vec<(String, Daemon)>,
 }
 
 impl Witnesses {
@@ -59,7 +60,7 @@ impl Witnesses {
         let source = why.source.namespace.as_ref().zip(why.source.pod.as_ref());
         let pod = source.map(|(namespace, pod)| format!("{namespace}/{pod}"));
         listening.begin(&self.client, FlowSelection { events: of_client, pod, ..FlowSelection::default() });
-        for waypoint in &self.waypoints {
+        for waypoint in self.waypoints.iter().take(MAX_LISTENED) {
             let selection = FlowSelection { trace: Some(marks.trace.clone()), ..FlowSelection::default() };
             listening.begin_at_waypoint(waypoint, selection);
         }
@@ -94,6 +95,18 @@ impl Witnesses {
             heard.add(hop);
         }
     }
+}
+
+/// Each of these pods with its node, as a daemon has it.
+pub(super) async fn nodes_of(daemon: &Daemon, pods: Vec<String>) -> anyhow::Result<Vec<(String, String)>> {
+    if pods.is_empty() {
+        return Ok(Vec::new());
+    }
+    let selection = Selection { limit: Some(MAX_LIMIT), ..Selection::default() };
+    let list: List<Workload> = daemon.get(path::WORKLOADS, &selection.to_query()).await?;
+    let nodes: BTreeMap<String, String> =
+        list.items.into_iter().map(|pod| (format!("{}/{}", pod.namespace, pod.name), pod.node)).collect();
+    Ok(pods.into_iter().filter_map(|pod| nodes.get(&pod).cloned().map(|node| (pod, node))).collect())
 }
 
 /// From a waypoint's replica to a server.
