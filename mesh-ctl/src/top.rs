@@ -14,7 +14,7 @@ use crate::Outcome;
 use crate::cluster::ClusterArguments;
 use crate::daemon::Daemon;
 use crate::fleet::{self, Target};
-use crate::output::{Format, print_line, print_raw, table};
+use crate::output::{Format, note, print_line, print_raw, table};
 use crate::reach::{Asking, Reach};
 
 /// Seconds between two readings.
@@ -29,8 +29,8 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 #[derive(Debug, Args)]
 #[command(after_help = crate::EXIT_CODES)]
 pub(crate) struct Top {
-    /// The admin socket of a daemon of this machine; may be given several times. Without one, the daemons of the cluster (and with -n
-    /// the waypoints of that namespace), or the daemon of this machine.
+    /// The admin socket of a daemon of this machine; may be given several times. Without one, the daemons, waypoints and gateways of the
+    /// cluster (with -n the waypoints and gateways of that namespace alone), or the daemon of this machine.
     #[arg(long = "socket", value_name = "PATH", env = "MESH_ADMIN_SOCKET")]
     sockets: Vec<PathBuf>,
     /// The admin socket of a waypoint of this machine; may be given several times.
@@ -82,7 +82,7 @@ impl Top {
         }
     }
 
-    /// The sockets that are named, or the daemons of the cluster and the waypoints of the namespace that is asked for.
+    /// The sockets that are named, or the daemons of the cluster with its waypoints and gateways, or those of the namespace that is asked for.
     async fn targets(&self, cluster: &ClusterArguments) -> anyhow::Result<Vec<Target>> {
         let named = self.sockets.iter().cloned().map(Daemon::at);
         let named = named.chain(self.waypoints.iter().cloned().map(Daemon::waypoint_at));
@@ -93,9 +93,16 @@ impl Top {
         let asking = Reach::default().find(cluster).await?;
         let is_cluster = matches!(asking, Asking::Several(_));
         let mut targets = asking.targets();
-        if let (true, Some(namespace)) = (is_cluster, &self.namespace) {
-            // It may have none.
-            targets.extend(cluster.connect().await?.proxies(namespace, None).await.unwrap_or_default());
+        if is_cluster {
+            let cluster = cluster.connect().await?;
+            let proxies = match &self.namespace {
+                Some(namespace) => cluster.proxies(namespace, None).await,
+                None => cluster.all_proxies().await,
+            };
+            match proxies {
+                Ok(proxies) => targets.extend(proxies),
+                Err(why) => note(&format!("without waypoints and gateways: {why:#}")),
+            }
         }
         Ok(targets)
     }
@@ -114,13 +121,43 @@ impl Top {
             return print_line(&rates, self.output);
         }
         let clear = if self.once || !std::io::stdout().is_terminal() { "" } else { CLEAR };
-        let rows: Vec<_> = rates.iter().map(Rates::row).collect();
+        let mut rows: Vec<_> = rates.iter().map(Rates::row).collect();
+        // Whoever reads a file, or through a pipe, gets the names whole.
+        if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdout()) {
+            fit(&mut rows, usize::from(size.ws_col));
+        }
         print_raw(&format!("{clear}{}", table(&HEADINGS, &rows)))
     }
 }
 
 const HEADINGS: [&str; 10] =
-    ["NAMESPACE", "SERVICE", "REQ/S", "ERRORS", "P50 MS", "P99 MS", "CONN/S", "OPEN", "BYTES/S", "MTLS"];
+    ["NAMESPACE", "SERVICE", "REQ/S", "ERR", "P50 MS", "P99 MS", "CONN/S", "OPEN", "BYTES/S", "MTLS"];
+/// The columns of names, which come first.
+const NAMES: usize = 2;
+/// What a name keeps, however narrow the terminal is.
+const LEAST_NAME: usize = 7;
+
+/// Cuts names where the table would be wider than the terminal, the longer ones first.
+fn fit(rows: &mut [Vec<String>], width: usize) {
+    let widest = |column: usize, rows: &[Vec<String>]| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([HEADINGS[column].chars().count()]).max().unwrap_or(0)
+    };
+    let mut widths: Vec<usize> = (0..HEADINGS.len()).map(|column| widest(column, rows)).collect();
+    let gaps = 2 * (HEADINGS.len() - 1);
+    while widths.iter().sum::<usize>() + gaps > width {
+        let longest = (0..NAMES).filter(|column| widths[*column] > LEAST_NAME.max(HEADINGS[*column].len()));
+        let Some(longest) = longest.max_by_key(|column| widths[*column]) else { break };
+        widths[longest] -= 1;
+    }
+    for row in rows {
+        for (cell, width) in row.iter_mut().zip(&widths).take(NAMES) {
+            if cell.chars().count() > *width {
+                *cell = cell.chars().take(width - 1).chain(['…']).collect();
+            }
+        }
+    }
+}
 
 impl Column {
     fn of(self, rates: &Rates) -> f64 {
@@ -147,4 +184,27 @@ async fn read(targets: &[Target]) -> anyhow::Result<Reading> {
     let said = fleet::ask(targets.to_vec(), async |daemon| daemon.get::<Traffic>(path::TRAFFIC, &[]).await).await;
     let outcome = fleet::tell_unreachable(&said)?;
     Ok(Reading { at: Instant::now(), told: said.into_iter().map(|said| said.answer.ok()).collect(), outcome })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(namespace: &str, service: &str) -> Vec<String> {
+        let numbers = ["12345", "12.5%", "123.4", "123456", "123.4", "12345", "123.4M", "99.9%"];
+        [namespace, service].into_iter().chain(numbers).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_terminal_of_eighty_columns_shows_every_figure_and_what_there_is_room_for_of_names() {
+        let mut rows = vec![row("mesh-system", "notification-service-of-the-shop"), row("shop", "cart")];
+        fit(&mut rows, 80);
+        let shown = table(&HEADINGS, &rows);
+        assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+        assert!(shown.contains("99.9%") && shown.contains('…') && shown.contains("shop       cart "), "{shown}");
+        let mut rows = vec![row("mesh-system", "notification-service-of-the-shop")];
+        let whole = rows.clone();
+        fit(&mut rows, 200);
+        assert_eq!(rows, whole);
+    }
 }

@@ -126,8 +126,12 @@ impl Rates {
     /// As a row under the headings.
     pub(super) fn row(&self) -> Vec<String> {
         let known = |value: Option<f64>, show: fn(f64) -> String| value.map_or_else(|| "-".to_owned(), show);
-        let percent = |ratio: f64| format!("{:.1}%", ratio * 100.0);
-        let number = |value: f64| format!("{value:.1}");
+        // Exact as far as it is short.
+        let percent = |ratio: f64| match ratio * 100.0 {
+            percent if percent < 99.95 => format!("{percent:.1}%"),
+            _ => "100%".to_owned(),
+        };
+        let number = |value: f64| if value < 999.95 { format!("{value:.1}") } else { format!("{value:.0}") };
         vec![
             self.namespace.clone(),
             self.service.clone(),
@@ -189,7 +193,7 @@ mod tests {
         assert_eq!(rates.p50_milliseconds, Some(1.0));
         assert!(rates.p99_milliseconds.is_some_and(|p99| (p99 - 9.82).abs() < 1e-9), "{rates:?}");
         let row = rates.row();
-        assert_eq!(row[2..], ["60.0", "10.0%", "1.0", "9.8", "1.0", "6", "2.0k", "100.0%"]);
+        assert_eq!(row[2..], ["60.0", "10.0%", "1.0", "9.8", "1.0", "6", "2.0k", "100%"]);
     }
 
     #[test]
