@@ -2,6 +2,7 @@
 
 mod objects;
 mod pods;
+mod roster;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -15,6 +16,7 @@ use kube::{Client, Config};
 
 pub(crate) use self::objects::{gateways, kind, namespaces};
 pub(crate) use self::pods::{Complaint, PodName};
+pub(crate) use self::roster::Roster;
 
 /// Where the mesh is installed unless it is said otherwise.
 pub(crate) const MESH_NAMESPACE: &str = "mesh-system";
@@ -94,9 +96,19 @@ impl ClusterArguments {
         let kubeconfig = read.map_err(|error| anyhow!("no kubeconfig that can be used: {error}; {remedy}"))?;
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-        let mut config = config.map_err(|error| {
+        let config = config.map_err(|error| {
             anyhow!("the kubeconfig cannot be used: {error}; --context names another of its contexts")
         })?;
+        self.reach(config)
+    }
+
+    /// The way to the cluster that this pod runs in, as the pod's account.
+    pub(crate) fn connect_from_inside(&self) -> anyhow::Result<Cluster> {
+        let config = Config::incluster();
+        self.reach(config.map_err(|error| anyhow!("this is no pod with an account's token: {error}"))?)
+    }
+
+    fn reach(&self, mut config: Config) -> anyhow::Result<Cluster> {
         config.connect_timeout = Some(CONNECT);
         // A stream of flows may say nothing for long; what is asked for whole has `within`.
         config.read_timeout = None;

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use mesh_admin::{Connection, Flow, Party, RequestFlow, Talk, Verdict};
 
+use super::recent::Recent;
 use super::requests::{Requests, Sum};
 use super::services::short;
 use super::told::{Told, WINDOW};
-use super::view::{Ask, EdgeView, GraphView, NodeView, Trouble};
+use super::view::{Ask, EdgeView, GraphView, NodeView, RequestView, Trouble};
 use crate::flows::in_words;
 
 /// Seconds after which an edge without traffic is left out.
@@ -36,6 +37,7 @@ struct Edge {
     destination: String,
     leg: bool,
     requests: Requests,
+    recent: Recent,
     ask: Option<Ask>,
     troubles: VecDeque<Trouble>,
 }
@@ -107,6 +109,7 @@ impl Graph {
         let verdict = flow.verdict();
         let Some(edge) = self.edge(daemon, &flow.talk) else { return };
         edge.requests.add(request, verdict, now);
+        edge.recent.add(flow, request, now);
         edge.told[reporter(&flow.talk)].last = Some(now);
         if request.url.as_deref().is_some_and(|url| url.starts_with("https:")) {
             edge.way = "tls";
@@ -130,6 +133,15 @@ impl Graph {
     /// A waypoint or gateway has said who it is.
     pub(super) fn proxy(&mut self, number: usize, proxy: Proxy) {
         self.proxies.insert(number, proxy);
+    }
+
+    /// A daemon or proxy is gone.
+    pub(super) fn forget(&mut self, number: usize) {
+        self.proxies.remove(&number);
+        self.carried.retain(|(of, _), _| *of != number);
+        for told in self.edges.values_mut().flat_map(|edge| &mut edge.told) {
+            told.open.remove(&number);
+        }
     }
 
     /// A daemon has lost events.
@@ -158,6 +170,12 @@ impl Graph {
         }
         self.carried.retain(|(of, _), _| *of != daemon);
         self.carried.extend(carried);
+    }
+
+    /// The last requests of an edge.
+    pub(super) fn requests_of(&self, from: &str, to: &str, now: u64) -> Vec<RequestView> {
+        let edge = self.edges.get(&(from.to_owned(), to.to_owned()));
+        edge.map(|edge| edge.recent.view(now)).unwrap_or_default()
     }
 
     /// Who came in plaintext to a namespace.

@@ -1,9 +1,7 @@
 //! The daemons and proxies that the page is about: each is followed and asked once, however many viewers there are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use mesh_admin::{
@@ -12,12 +10,14 @@ use mesh_admin::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::graph::{Graph, Proxy, is_of};
 use super::links::Links;
-use super::services::{Readings, services};
-use super::view::{DaemonView, MeshView, NamespaceView, NodeView, ProxyView, ServicesView};
+use super::members::{Member, Members, Numbers, lock};
+use super::services::services;
+use super::view::{DaemonView, FlowsView, MeshView, NamespaceView, NodeView, ProxyView, ServicesView};
+use crate::cluster::Roster;
 use crate::daemon::{Daemon, Next};
 
 /// How often connections, and everything else, are asked for.
@@ -26,12 +26,14 @@ const ASK: Duration = Duration::from_secs(2);
 const TELL: Duration = Duration::from_secs(1);
 /// Pause after a daemon broke off.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Questions at once.
+const AT_ONCE: usize = 16;
 /// Lines of a list for people: the rest is counted.
 const SHOWN: usize = 50;
 
 /// What a daemon has said of itself and of the configuration.
 #[derive(Debug, Default)]
-struct Heard {
+pub(super) struct Heard {
     status: Option<Status>,
     certificates: Vec<Certificate>,
     workloads: Vec<Workload>,
@@ -41,7 +43,7 @@ struct Heard {
 
 /// What a waypoint or gateway has said of itself.
 #[derive(Debug, Default)]
-struct HeardProxy {
+pub(super) struct HeardProxy {
     status: Option<WaypointStatus>,
     routes: Vec<WaypointRoute>,
     clusters: Vec<WaypointCluster>,
@@ -50,40 +52,66 @@ struct HeardProxy {
 
 /// All daemons and proxies, and what is known by them.
 pub(super) struct Nodes {
-    daemons: Vec<Daemon>,
-    /// Waypoints and gateways; where both are numbered, these come after the daemons.
-    proxies: Vec<Daemon>,
+    daemons: Members<Heard>,
+    /// Waypoints and gateways.
+    proxies: Members<HeardProxy>,
+    numbers: Numbers,
     /// Other tools that the page leads to.
     links: Links,
     graph: Mutex<Graph>,
-    heard: Mutex<Vec<Heard>>,
-    heard_proxies: Mutex<Vec<HeardProxy>>,
-    /// Of daemons, then proxies.
-    readings: Mutex<Vec<Readings>>,
     started: Instant,
+    /// For questions at once: on a cluster each is a connection to the API server and to a kubelet.
+    places: Semaphore,
     /// The texts that every viewer gets: the graph, Services, and the rest.
     graph_text: watch::Sender<String>,
     services_text: watch::Sender<String>,
     mesh_text: watch::Sender<String>,
 }
 
-type Task<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
-
 impl Nodes {
-    pub(super) fn new(daemons: Vec<Daemon>, proxies: Vec<Daemon>, links: Links) -> Self {
+    pub(super) fn new(links: Links) -> Self {
         Self {
-            heard: Mutex::new(daemons.iter().map(|_| Heard::default()).collect()),
-            heard_proxies: Mutex::new(proxies.iter().map(|_| HeardProxy::default()).collect()),
-            readings: Mutex::new(daemons.iter().chain(&proxies).map(|_| Readings::default()).collect()),
-            daemons,
-            proxies,
+            daemons: Members::default(),
+            proxies: Members::default(),
+            numbers: Numbers::default(),
             links,
             graph: Mutex::default(),
             started: Instant::now(),
+            places: Semaphore::new(AT_ONCE),
             graph_text: watch::Sender::default(),
             services_text: watch::Sender::default(),
             mesh_text: watch::Sender::default(),
         }
+    }
+
+    /// Takes over who there is; each is followed while it is there.
+    pub(super) fn update(self: &Arc<Self>, roster: Roster) {
+        let mut gone = self.daemons.update(roster.daemons, &self.numbers, |member| {
+            let nodes = self.clone();
+            tokio::spawn(async move {
+                let Ok(daemon) = &member.daemon else { return };
+                tokio::join!(
+                    nodes.listen(member.number, daemon),
+                    nodes.read(&member, daemon),
+                    nodes.ask(&member, daemon)
+                );
+            })
+            .abort_handle()
+        });
+        gone.extend(self.proxies.update(roster.proxies, &self.numbers, |member| {
+            let nodes = self.clone();
+            tokio::spawn(async move {
+                let Ok(proxy) = &member.daemon else { return };
+                tokio::join!(
+                    nodes.listen(member.number, proxy),
+                    nodes.read(&member, proxy),
+                    nodes.ask_proxy(&member, proxy)
+                );
+            })
+            .abort_handle()
+        }));
+        gone.into_iter().for_each(|number| self.graph().forget(number));
+        send(&self.mesh_text, &self.mesh());
     }
 
     /// The graph as JSON, and each that follows.
@@ -101,29 +129,16 @@ impl Nodes {
         self.mesh_text.subscribe()
     }
 
-    /// Follows the daemons; runs until dropped.
-    pub(super) async fn follow(&self) {
-        let mut tasks: Vec<Task<'_>> = vec![Box::pin(self.tell()), Box::pin(self.tell_rest())];
-        for (number, member) in self.daemons.iter().chain(&self.proxies).enumerate() {
-            tasks.push(Box::pin(self.listen(number, member)));
-            tasks.push(Box::pin(self.read(number, member)));
-        }
-        tasks.extend((0..self.daemons.len()).map(|number| Box::pin(self.ask(number)) as Task<'_>));
-        tasks.extend((0..self.proxies.len()).map(|number| Box::pin(self.ask_proxy(number)) as Task<'_>));
-        // None of them ends; each is polled when any has something to do, which is a handful of times a second.
-        std::future::poll_fn(|context| {
-            for task in &mut tasks {
-                let _ = task.as_mut().poll(context);
-            }
-            std::task::Poll::Pending
-        })
-        .await
+    /// Tells viewers what has changed; runs until dropped.
+    pub(super) async fn tell(&self) {
+        tokio::join!(self.tell_graph(), self.tell_services());
     }
 
-    /// Connections of an edge that are open now, by the end that is told of.
-    pub(super) async fn connections_of(&self, from: &str, to: &str) -> Vec<Connection> {
+    /// What passes at an edge: connections that are open now, by the end that is told of, and the last requests.
+    pub(super) async fn flows_of(&self, from: &str, to: &str) -> FlowsView {
         let mut found = Vec::new();
-        for daemon in &self.daemons {
+        for member in self.daemons.all() {
+            let Ok(daemon) = &member.daemon else { continue };
             let Ok(list) = connections(daemon).await else { continue };
             found.extend(list.into_iter().filter(|connection| is_of(&connection.talk, from, to)));
         }
@@ -132,7 +147,7 @@ impl Nodes {
             found.retain(|connection| connection.talk.reporter == "source");
         }
         found.truncate(SHOWN);
-        found
+        FlowsView { connections: found, requests: self.graph().requests_of(from, to, self.now()) }
     }
 
     /// What a daemon says of a connection: the first that has an answer.
@@ -147,7 +162,8 @@ impl Nodes {
 
     async fn first<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, String> {
         let mut refusal = "there is no daemon to ask".to_owned();
-        for daemon in &self.daemons {
+        for member in self.daemons.all() {
+            let Ok(daemon) = &member.daemon else { continue };
             match daemon.get::<T>(path, query).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => refusal = format!("{error:#}"),
@@ -174,43 +190,46 @@ impl Nodes {
     }
 
     /// A daemon's or proxy's counters, every now and then.
-    async fn read(&self, number: usize, member: &Daemon) {
+    async fn read<H>(&self, member: &Member<H>, daemon: &Daemon) {
         loop {
+            let place = self.places.acquire().await;
             // Why it does not answer is told by `ask`.
-            if let Ok(traffic) = member.get::<Traffic>(path::TRAFFIC, &[]).await {
-                lock(&self.readings)[number].add(self.started.elapsed().as_secs_f64(), traffic);
+            if let Ok(traffic) = daemon.get::<Traffic>(path::TRAFFIC, &[]).await {
+                lock(&member.readings).add(self.started.elapsed().as_secs_f64(), traffic);
             }
+            drop(place);
             tokio::time::sleep(ASK).await;
         }
     }
 
     /// A daemon's state, every now and then.
-    async fn ask(&self, number: usize) {
+    async fn ask(&self, member: &Member<Heard>, daemon: &Daemon) {
         loop {
-            match hear(&self.daemons[number]).await {
-                Ok((heard, connections)) => {
-                    self.graph().connections(number, &connections, self.now());
-                    self.heard()[number] = heard;
-                }
-                Err(error) => self.heard()[number].error = Some(format!("{error:#}")),
+            let place = self.places.acquire().await;
+            match hear(daemon, &member.heard).await {
+                Ok(connections) => self.graph().connections(member.number, &connections, self.now()),
+                Err(error) => lock(&member.heard).error = Some(format!("{error:#}")),
             }
+            drop(place);
             send(&self.mesh_text, &self.mesh());
             tokio::time::sleep(ASK).await;
         }
     }
 
     /// A proxy's state, every now and then.
-    async fn ask_proxy(&self, number: usize) {
+    async fn ask_proxy(&self, member: &Member<HeardProxy>, proxy: &Daemon) {
         loop {
-            match hear_proxy(&self.proxies[number]).await {
+            let place = self.places.acquire().await;
+            match hear_proxy(proxy).await {
                 Ok(heard) => {
                     if let Some(proxy) = heard.status.as_ref().and_then(|status| self.proxy(status)) {
-                        self.graph().proxy(self.daemons.len() + number, proxy);
+                        self.graph().proxy(member.number, proxy);
                     }
-                    lock(&self.heard_proxies)[number] = heard;
+                    *lock(&member.heard) = heard;
                 }
-                Err(error) => lock(&self.heard_proxies)[number].error = Some(format!("{error:#}")),
+                Err(error) => lock(&member.heard).error = Some(format!("{error:#}")),
             }
+            drop(place);
             tokio::time::sleep(ASK).await;
         }
     }
@@ -218,7 +237,8 @@ impl Nodes {
     /// Who a proxy is among the graph's nodes: the workload with its identity, or what its Gateway is called. None while no daemon
     /// has told of workloads.
     fn proxy(&self, status: &WaypointStatus) -> Option<Proxy> {
-        let heard = self.heard();
+        let daemons = self.daemons.all();
+        let heard: Vec<_> = daemons.iter().map(|daemon| lock(&daemon.heard)).collect();
         if heard.iter().all(|heard| heard.workloads.is_empty() && heard.error.is_none()) {
             return None;
         }
@@ -234,7 +254,7 @@ impl Nodes {
         })
     }
 
-    async fn tell_rest(&self) {
+    async fn tell_services(&self) {
         loop {
             send(&self.services_text, &self.services_view());
             tokio::time::sleep(ASK).await;
@@ -242,10 +262,14 @@ impl Nodes {
     }
 
     fn services_view(&self) -> ServicesView {
-        let proxies = lock(&self.heard_proxies);
-        let told: Vec<_> = proxies.iter().map(|proxy| (&*proxy.routes, &*proxy.clusters)).collect();
-        let services = services(&*lock(&self.readings), self.started.elapsed().as_secs_f64(), &told);
-        let heard = self.heard();
+        let (daemons, proxies) = (self.daemons.all(), self.proxies.all());
+        let readings = daemons.iter().map(|it| &it.readings).chain(proxies.iter().map(|it| &it.readings));
+        let readings: Vec<_> = readings.map(lock).collect();
+        let told: Vec<_> = proxies.iter().map(|proxy| lock(&proxy.heard)).collect();
+        let told: Vec<_> = told.iter().map(|heard| (&*heard.routes, &*heard.clusters)).collect();
+        let now = self.started.elapsed().as_secs_f64();
+        let services = services(readings.iter().map(|readings| &**readings), now, &told);
+        let heard: Vec<_> = daemons.iter().map(|daemon| lock(&daemon.heard)).collect();
         let workload = |pod: &str| {
             let (namespace, name) = pod.split_once('/')?;
             let mut all = heard.iter().flat_map(|heard| &heard.workloads);
@@ -258,7 +282,7 @@ impl Nodes {
         ServicesView { services, ejected: ejected.into_iter().collect() }
     }
 
-    async fn tell(&self) {
+    async fn tell_graph(&self) {
         loop {
             let view = self.graph().view(self.now());
             send(&self.graph_text, &view);
@@ -267,24 +291,29 @@ impl Nodes {
     }
 
     fn mesh(&self) -> MeshView {
-        let heard = self.heard();
-        let nodes = self.daemons.iter().zip(heard.iter()).map(|(daemon, heard)| DaemonView {
-            name: heard.status.as_ref().map_or_else(|| daemon.name(), |status| status.node.clone()),
-            error: heard.error.clone(),
-            status: heard.status.clone(),
-            certificates: heard.certificates.clone(),
+        let daemons = self.daemons.all();
+        let nodes = daemons.iter().map(|daemon| {
+            let heard = lock(&daemon.heard);
+            DaemonView {
+                name: heard.status.as_ref().map_or_else(|| daemon.name.clone(), |status| status.node.clone()),
+                error: heard.error.clone().or_else(|| daemon.daemon.clone().err()),
+                status: heard.status.clone(),
+                certificates: heard.certificates.clone(),
+            }
         });
         let nodes = nodes.collect();
-        let proxies = lock(&self.heard_proxies);
-        let proxies = self.proxies.iter().zip(proxies.iter()).map(|(proxy, heard)| ProxyView {
-            name: heard.status.as_ref().and_then(|status| status.pod.clone()).unwrap_or_else(|| proxy.name()),
-            error: heard.error.clone(),
-            status: heard.status.clone(),
+        let proxies = self.proxies.all().into_iter().map(|proxy| {
+            let heard = lock(&proxy.heard);
+            ProxyView {
+                name: heard.status.as_ref().and_then(|it| it.pod.clone()).unwrap_or_else(|| proxy.name.clone()),
+                error: heard.error.clone().or_else(|| proxy.daemon.clone().err()),
+                status: heard.status.clone(),
+            }
         });
         let proxies = proxies.collect();
         // Every daemon knows the whole configuration.
-        let namespaces = heard.iter().find(|heard| !heard.workloads.is_empty());
-        let namespaces = namespaces.map(|heard| self.readiness(heard)).unwrap_or_default();
+        let heard = daemons.iter().map(|daemon| lock(&daemon.heard)).find(|heard| !heard.workloads.is_empty());
+        let namespaces = heard.map(|heard| self.readiness(&heard)).unwrap_or_default();
         MeshView { nodes, proxies, namespaces, links: self.links.clone() }
     }
 
@@ -321,14 +350,6 @@ impl Nodes {
     fn graph(&self) -> MutexGuard<'_, Graph> {
         lock(&self.graph)
     }
-
-    fn heard(&self) -> MutexGuard<'_, Vec<Heard>> {
-        lock(&self.heard)
-    }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Viewers are told where it is another than before.
@@ -341,20 +362,32 @@ fn send<T: Serialize>(texts: &watch::Sender<String>, view: &T) {
     });
 }
 
-async fn hear(daemon: &Daemon) -> anyhow::Result<(Heard, Vec<Connection>)> {
+/// Pods and policies are asked for where the configuration is another than it was.
+async fn hear(daemon: &Daemon, before: &Mutex<Heard>) -> anyhow::Result<Vec<Connection>> {
     let query = Selection { limit: Some(MAX_LIMIT), ..Selection::default() }.to_query();
-    let status = daemon.get(path::STATUS, &[]).await?;
+    let status: Status = daemon.get(path::STATUS, &[]).await?;
     let certificates: List<Certificate> = daemon.get(path::CERTIFICATES, &query).await?;
-    let workloads: List<Workload> = daemon.get(path::WORKLOADS, &query).await?;
-    let policies: List<Policy> = daemon.get(path::POLICIES, &query).await?;
-    let heard = Heard {
-        status: Some(status),
-        certificates: certificates.items,
-        workloads: workloads.items,
-        policies: policies.items,
-        error: None,
+    let is_known = {
+        let known = lock(before);
+        // One that was started again counts generations anew.
+        let is_same = |then: &Status| {
+            then.config.generation == status.config.generation && then.uptime_seconds <= status.uptime_seconds
+        };
+        known.error.is_none() && known.status.as_ref().is_some_and(is_same)
     };
-    Ok((heard, connections(daemon).await?))
+    let mut configuration = None;
+    if !is_known {
+        let workloads: List<Workload> = daemon.get(path::WORKLOADS, &query).await?;
+        let policies: List<Policy> = daemon.get(path::POLICIES, &query).await?;
+        configuration = Some((workloads.items, policies.items));
+    }
+    let connections = connections(daemon).await?;
+    let mut heard = lock(before);
+    if let Some((workloads, policies)) = configuration {
+        (heard.workloads, heard.policies) = (workloads, policies);
+    }
+    (heard.status, heard.certificates, heard.error) = (Some(status), certificates.items, None);
+    Ok(connections)
 }
 
 async fn hear_proxy(proxy: &Daemon) -> anyhow::Result<HeardProxy> {

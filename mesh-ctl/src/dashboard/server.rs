@@ -51,8 +51,16 @@ const FILES: [(&str, &str, &str); 11] = [
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
+/// Who is let in.
+pub(super) struct Door {
+    /// What a request for anything but the page's files has to show.
+    pub(super) token: String,
+    /// Names by which the page may be asked for, besides those of loopback.
+    pub(super) hosts: Vec<String>,
+}
+
 /// Serves until dropped.
-pub(super) async fn serve(listener: TcpListener, nodes: Arc<Nodes>, token: Arc<str>) {
+pub(super) async fn serve(listener: TcpListener, nodes: Arc<Nodes>, door: Arc<Door>) {
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -60,11 +68,11 @@ pub(super) async fn serve(listener: TcpListener, nodes: Arc<Nodes>, token: Arc<s
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (nodes, token) = (nodes.clone(), token.clone());
+        let (nodes, door) = (nodes.clone(), door.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let (nodes, token) = (nodes.clone(), token.clone());
-                async move { Ok::<_, Infallible>(answer(&request, nodes, &token).await) }
+                let (nodes, door) = (nodes.clone(), door.clone());
+                async move { Ok::<_, Infallible>(answer(&request, nodes, &door).await) }
             });
             let mut server = http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
@@ -75,10 +83,10 @@ pub(super) async fn serve(listener: TcpListener, nodes: Arc<Nodes>, token: Arc<s
     }
 }
 
-async fn answer(request: &Request<Incoming>, nodes: Arc<Nodes>, token: &str) -> Answer {
-    if !is_of_loopback(request.headers()) {
+async fn answer(request: &Request<Incoming>, nodes: Arc<Nodes>, door: &Door) -> Answer {
+    if !is_asked_by_name(request.headers(), &door.hosts) {
         // A name of somebody else's that was made to mean this address (DNS rebinding).
-        return refuse(StatusCode::FORBIDDEN, "the page is at 127.0.0.1, [::1] or localhost alone");
+        return refuse(StatusCode::FORBIDDEN, "the page is at 127.0.0.1, [::1], localhost and what --host says alone");
     }
     if request.method() != Method::GET {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "GET only: the page reads");
@@ -87,7 +95,7 @@ async fn answer(request: &Request<Incoming>, nodes: Arc<Nodes>, token: &str) -> 
     if let Some((_, kind, text)) = FILES.iter().find(|(name, ..)| *name == path) {
         return whole(StatusCode::OK, kind, Bytes::from_static(text.as_bytes()));
     }
-    if !is_allowed(request.headers(), token) {
+    if !is_allowed(request.headers(), &door.token) {
         let mut refusal = refuse(
             StatusCode::UNAUTHORIZED,
             "the token is missing or wrong: open the whole address that mesh-ctl printed",
@@ -100,7 +108,7 @@ async fn answer(request: &Request<Incoming>, nodes: Arc<Nodes>, token: &str) -> 
     let value = |name: &str| query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value);
     match path {
         "/api/stream" => stream(&nodes),
-        "/api/edge" => json_of(&nodes.connections_of(value("from"), value("to")).await),
+        "/api/edge" => json_of(&nodes.flows_of(value("from"), value("to")).await),
         "/api/request" => {
             let question = RequestQuestion {
                 source: Some(value("src")).filter(|source| !source.is_empty()).map(str::to_owned),
@@ -122,11 +130,11 @@ async fn answer(request: &Request<Incoming>, nodes: Arc<Nodes>, token: &str) -> 
     }
 }
 
-/// Whether the browser was led here by one of loopback's names.
-fn is_of_loopback(headers: &HeaderMap) -> bool {
+/// Whether the browser was led here by one of loopback's names, or of those that are the page's own.
+fn is_asked_by_name(headers: &HeaderMap, hosts: &[String]) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    ["127.0.0.1", "[::1]", "localhost"].contains(&name)
+    let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(name, _)| name);
+    ["127.0.0.1", "[::1]", "localhost"].contains(&name) || hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
 /// Compares all of it, whatever differs first.

@@ -45,6 +45,30 @@ pub(super) struct RequestsView {
     pub(super) p99: f64,
 }
 
+/// What passes between two at the moment.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct FlowsView {
+    /// Connections that are open, as nodes' daemons carry them.
+    pub(super) connections: Vec<mesh_admin::Connection>,
+    /// The last requests that whoever sees them told of, newest first: of what goes by a waypoint there is nothing else.
+    pub(super) requests: Vec<RequestView>,
+}
+
+/// A request that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct RequestView {
+    /// Milliseconds since 1970.
+    pub(super) at: u64,
+    /// Who tells: `waypoint`, `gateway` or `node`.
+    pub(super) by: String,
+    /// A pod, or an address.
+    pub(super) from: String,
+    /// A pod, or an address; empty where nobody was reached.
+    pub(super) to: String,
+    /// For people: what was asked, and what came of it.
+    pub(super) words: String,
+}
+
 /// Traffic from one to another.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

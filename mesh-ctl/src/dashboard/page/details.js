@@ -75,12 +75,17 @@ export async function whyRequest(asked) {
   return [element("p", {}, `${asked.method} ${asked.url}`), element("pre", { class: why.served ? "" : "denied" }, why.text)];
 }
 
+// Connections that are open, and the requests that whoever sees them told of last.
 export async function flowsOf(edge) {
-  const flows = await ask("/api/edge", { from: edge.from, to: edge.to });
-  if (flows.length === 0) return [element("p", { class: "soft" }, "None is open at this moment.")];
-  return [list(flows, (flow) =>
+  const { connections, requests } = await ask("/api/edge", { from: edge.from, to: edge.to });
+  const open = (flow) =>
     `${flow.source.pod ?? ""} ${flow.source.address ?? ""} → ${flow.destination.pod ?? ""} ${flow.destination.address ?? ""}, ` +
-    `${time(flow.ageSeconds)}, ${bytes(flow.bytesFromClient)} there, ${bytes(flow.bytesToClient)} back`)];
+    `${time(flow.ageSeconds)}, ${bytes(flow.bytesFromClient)} there, ${bytes(flow.bytesToClient)} back`;
+  const over = (request) => `${new Date(request.at).toLocaleTimeString()} ${request.from} → ${request.to || "nobody"}, ${request.words}, by the ${request.by}`;
+  return [
+    connections.length ? list(connections, open) : element("p", { class: "soft" }, edge.way === "waypoint" ? "Connections end at the waypoint." : "None is open at this moment."),
+    ...(requests.length ? [element("p", { class: "soft" }, "Requests of the last seconds"), list(requests, over)] : []),
+  ];
 }
 
 function verdict(policy) {
