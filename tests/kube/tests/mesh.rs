@@ -102,7 +102,7 @@ fn policies_are_in_force(mesh: &Mesh, shop: &Apps, outside: &Apps) -> Result<()>
 fn the_chart_refuses_values_that_mean_nothing() -> Result<()> {
     let mesh = Mesh::on(&Cluster::of_tests()?);
     mesh.template(&[])?;
-    for value in ["node.sameNode=perhaps", "control.replicas=0", "unheard.of=1"] {
+    for value in ["node.sameNode=perhaps", "control.replicas=0", "unheard.of=1", "dashboard.hosts={a b}"] {
         ensure!(mesh.template(&[value]).is_err(), "{value} was taken");
     }
     Ok(())
