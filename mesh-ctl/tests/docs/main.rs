@@ -4,7 +4,7 @@
 //! - `yaml`: manifests, applied to the sample cluster (cluster.yaml) in the order of the page; `yaml values`: values of the chart.
 //! - `sh`: commands of this program are parsed; with `test=manifests` they are run where `cluster/` has those manifests, with
 //!   `exit=N` if that is how they end, and a block `text` after them is what they print (`...` for what is left out).
-//! - `sh test=cluster`: run on a real cluster by tests/kube/tests/docs.rs, where the page is one of its.
+//! - `sh test=cluster`: run on a real cluster by tests/kube/tests/docs.rs, where the first page's shop is.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod world;
