@@ -93,6 +93,9 @@ pub(crate) struct TelemetryArgs {
     /// Seconds that each measurement takes
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) seconds: u32,
+    /// Both pods on one node, where the kernel carries, and shows what is said; results are kept apart
+    #[arg(long)]
+    pub(crate) one_node: bool,
     /// Services that Prometheus reads of
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) services: u32,

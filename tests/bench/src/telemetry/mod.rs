@@ -44,7 +44,7 @@ pub(crate) fn run(args: &TelemetryArgs, out: &Path) -> Result<()> {
     println!("\nmedian [low-high] over {} repeat(s) of {} s\n", args.repeats, args.seconds);
     println!("{}", table::measurements(&samples, &[Mesh], false));
     println!("{}", table::figures(&figures(&samples)));
-    let out = out.join("telemetry");
+    let out = out.join("telemetry").join(if args.one_node { "one-node" } else { "" });
     result::keep(&out, &samples.entries())?;
     println!("Kept as latest.json in {}. It took {:.0} s.", out.display(), start.elapsed().as_secs_f64());
     Ok(())
@@ -56,7 +56,7 @@ fn measure(args: &TelemetryArgs) -> Result<Samples> {
         workers: cores,
         mesh_args: Vec::new(),
         congestion: None,
-        one_node: false,
+        one_node: args.one_node,
         envoy: None,
     })?;
     let mut samples = Samples::default();
