@@ -38,7 +38,7 @@ use crate::{
     proxy,
     repairs::EnrolmentEvents,
     sock_diag::SockDiag,
-    telemetry::{Endpoints, Finished, Lines, Metrics, Spans, Telemetry},
+    telemetry::{Endpoints, Exports, Finished, Metrics, Spans, Telemetry},
     workers::Workers,
 };
 
@@ -346,10 +346,10 @@ fn telemetry(
     let metrics = Arc::new(Metrics::new(args.cluster.clone())?.with_kernel(datapath.counters()?));
     let (spans, exporter) = match collector.map(|collector| Spans::to(collector, args.spans.trace_sampling)) {
         Some((spans, exporter)) => (spans, Some(exporter)),
-        None => (Spans::off(), None),
+        None => (Spans::named_alone(args.spans.trace_sampling), None),
     };
-    let lines = Lines::new(config);
-    Ok((Arc::new(Telemetry::new(metrics, spans, lines, !args.no_request_metrics)), exporter))
+    let exports = Exports::new(config);
+    Ok((Arc::new(Telemetry::new(metrics, spans, exports, !args.no_request_metrics)), exporter))
 }
 
 /// Whether the kernel connects pods of this node: a connection that policy comes to deny must be ended, and only the
@@ -397,7 +397,7 @@ fn worker_count(args: &Args) -> usize {
     args.workers.map_or_else(|| cores.map_or(1, usize::from), usize::from)
 }
 
-/// Sends lines to collectors that Telemetries name, and spans where a flag names one.
+/// Sends lines and spans to collectors that Telemetries name, and spans where a flag names one.
 async fn export(exporter: Option<Exporter<Finished>>, args: &Args, telemetry: &Telemetry) {
     let source = Source::new("mesh-node", "mesh-node", env!("CARGO_PKG_VERSION"));
     let source = source.with("k8s.node.name", &args.node).with("k8s.cluster.name", &args.cluster);
@@ -407,7 +407,7 @@ async fn export(exporter: Option<Exporter<Finished>>, args: &Args, telemetry: &T
             exporter.run(&source, |fate, count| metrics.spans(fate, count)).await;
         }
     };
-    tokio::join!(spans, telemetry.lines.export(&source, metrics));
+    tokio::join!(spans, telemetry.exports.follow(&source, metrics));
 }
 
 /// Has connections that live judged by every new configuration, as it comes into force.

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::finding::ObjectName;
+use crate::istio::LOG_SAMPLING;
 use crate::kind::Kind;
 use crate::kubernetes::{SERVICE_NAME, TRAFFIC_DISTRIBUTION};
 use crate::texts;
@@ -184,7 +185,7 @@ const RESOURCE: Keep = Fields(&[
             NAMES[0],
             NAMES[1],
             ("labels", All),
-            ("annotations", Fields(&[("istio.io/dry-run", All), ("proxy.istio.io/config", All)])),
+            ("annotations", Fields(&[("istio.io/dry-run", All), ("proxy.istio.io/config", All), (LOG_SAMPLING, All)])),
             ("creationTimestamp", All),
             ("generation", All),
         ]),

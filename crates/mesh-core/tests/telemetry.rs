@@ -9,7 +9,9 @@ use mesh_core::l7::Percent;
 use mesh_core::policy::{PolicyName, PolicyTarget, Selector};
 use mesh_core::telemetry::filter::{Number, Text, Told};
 use mesh_core::telemetry::value::{Peer, PeerAttribute};
-use mesh_core::telemetry::{Logging, Scope, Side, Telemetries, TelemetryPolicy, Teller, Tracing, parse, parse_value};
+use mesh_core::telemetry::{
+    Choice, Logging, Scope, Side, Telemetries, TelemetryPolicy, Teller, Tracing, parse, parse_value,
+};
 use proptest::prelude::*;
 
 /// GET /cart/1?a=b of a client of the mesh, answered with that code, if at all.
@@ -155,7 +157,7 @@ fn policy(namespace: &str, name: &str, scope: Scope, disabled: bool, sampling: O
     Arc::new(TelemetryPolicy {
         name: PolicyName { namespace: namespace.into(), name: name.into() }.into(),
         scope,
-        logging: vec![Logging { side: None, providers: Vec::new(), disabled, filter: None }],
+        logging: vec![Logging { side: None, providers: Vec::new(), disabled, choice: Choice::default() }],
         tracing: vec![Tracing { sampling: sampling.and_then(Percent::new), ..Tracing::default() }],
         metrics: Vec::new(),
     })
@@ -195,6 +197,23 @@ fn an_entry_of_one_side_leaves_the_other_alone() {
     let all = Telemetries::new("istio-system".into(), vec![Arc::new(only)]);
     let teller = |side| Teller { side, gateway: ("shop", "waypoint", ""), labels: None, service: None };
     assert!(all.told(&teller(Side::Server)).logs && !all.told(&teller(Side::Client)).logs);
+}
+
+#[test]
+fn a_share_of_what_the_filter_admits_has_a_line_and_all_that_failed() {
+    let choice = |sampling: f64, filter: Option<&str>| Choice {
+        filter: filter.map(|text| parse(text).unwrap()),
+        sampling: Percent::new(sampling),
+    };
+    let half = choice(50.0, None);
+    assert!(half.admits(&Ended(Some(200)), 0) && !half.admits(&Ended(Some(399)), u64::MAX));
+    let none = choice(0.0, None);
+    assert!(!none.admits(&Ended(Some(200)), 0) && choice(100.0, None).admits(&Ended(Some(200)), u64::MAX));
+    for failed in [None, Some(400), Some(503)] {
+        assert!(none.admits(&Ended(failed), u64::MAX), "{failed:?}");
+    }
+    let filtered = choice(50.0, Some("response.code >= 500"));
+    assert!(!filtered.admits(&Ended(Some(404)), 0) && filtered.admits(&Ended(Some(503)), u64::MAX));
 }
 
 proptest! {

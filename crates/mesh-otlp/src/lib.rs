@@ -14,6 +14,7 @@ mod line;
 mod named;
 mod placed;
 mod source;
+mod tags;
 
 pub use args::SpanArgs;
 pub use attributes::{integer, party_attributes, text, workload_attributes};
@@ -26,6 +27,7 @@ pub use opentelemetry_proto::tonic::common::v1::KeyValue;
 pub use opentelemetry_proto::tonic::trace::v1::{Span, Status, span};
 pub use placed::{Placed, failed};
 pub use source::Source;
+pub use tags::tag_values;
 
 /// What became of a span or line: a closed set, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

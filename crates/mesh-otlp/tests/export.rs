@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use mesh_core::TraceContext;
 use mesh_otlp::{Collector, Exporter, Fate, Placed, Protocol, Queue, Record, Source, Span, queue, span};
@@ -28,7 +28,7 @@ impl Record for Numbered {
         Placed::begin(TraceContext::root(7, self.0, true), None).into_span(
             span::SpanKind::Internal,
             "of a test".to_owned(),
-            SystemTime::now(),
+            Instant::now(),
         )
     }
 }

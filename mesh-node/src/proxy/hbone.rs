@@ -77,7 +77,7 @@ async fn carry(worker: &Worker, pod: &EnrolledPod, peer: SocketAddr, request: Co
     report.by_waypoint = report.source.workload.as_deref().is_some_and(|source| is_waypoint(&snapshot, source));
     let judged = admission::judge(worker, pod, &snapshot, &mut report);
     drop(snapshot);
-    let span = worker.shared.telemetry.spans.begin(SpanKind::Server, request.traceparent.as_deref());
+    let span = worker.shared.telemetry.begin_span(SpanKind::Server, &report, request.traceparent.as_deref());
     let carried = worker.connections.begin(report);
     // On the heap, and gone before the bytes flow: a carried connection keeps little.
     let opened = Box::pin(open(worker, pod, judged, request, client, target)).await;

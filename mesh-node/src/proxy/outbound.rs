@@ -82,7 +82,7 @@ async fn connect_traced(
     dice: Option<u32>,
 ) -> Result<Far, Failure> {
     let telemetry = &worker.shared.telemetry;
-    let mut span = telemetry.spans.begin(SpanKind::Client, None);
+    let mut span = telemetry.begin_span(SpanKind::Client, report, None);
     let connected = connect(worker, pod, report, dice, span.as_deref_mut()).await;
     let error = connected.as_ref().err().map(|failure| (failure.reason, failure.error.as_str()));
     telemetry.set_up(span, report, error);

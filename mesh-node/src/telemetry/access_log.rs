@@ -1,16 +1,22 @@
 //! The access log: one line at a connection's end, to standard output and to the collectors that Telemetries name.
 
 use std::borrow::Cow;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_core::telemetry::filter::{Number, Text, Told as Request};
 use mesh_core::telemetry::value::{Peer, PeerAttribute};
-use mesh_core::telemetry::{Filter, Side, Teller, Told};
-use mesh_core::{Snapshot, SpiffeId, Workload};
-use serde::Serialize;
+use mesh_core::telemetry::{Choice, Told};
+use mesh_core::{SpiffeId, Workload};
+use mesh_metrics::CONNECTION_LABELS;
+use mesh_transport::relay::End;
+use serde::{Serialize, Serializer};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
-use super::report::{Bytes, Ending, Report, Reporter, Security};
+use super::labels::{self, Values};
+use super::report::{Bytes, Ending, Report, Security};
 
 /// The target of lines, by which the log's filter knows them.
 const TARGET: &str = "access";
@@ -26,76 +32,81 @@ pub(super) struct Ended<'a> {
 #[derive(Serialize)]
 struct Fields<'a> {
     target: &'static str,
-    reporter: &'static str,
-    source: Option<String>,
-    source_workload: Option<String>,
-    source_principal: Option<&'a str>,
-    destination: Option<String>,
-    destination_workload: Option<String>,
-    destination_principal: Option<&'a str>,
-    destination_service: Option<&'a str>,
-    original_destination: Option<String>,
+    #[serde(flatten)]
+    labels: Labels<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_pod: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination_pod: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    original_destination: Option<SocketAddr>,
     security: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<String>,
     bytes_from_client: u64,
     bytes_to_client: u64,
     duration_us: u64,
     end: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
 }
 
-/// What Telemetries say of a connection's lines: of the mesh, of the namespace of this end's pod, of that pod. None where there are
-/// none, which is to say that all connections have a line at standard output.
-pub(super) fn told(snapshot: &Snapshot, report: &Report) -> Option<Told> {
-    if snapshot.telemetries().all().is_empty() {
-        return None;
+/// The labels of the connection's metrics.
+struct Labels<'a>(Values<'a>);
+
+impl Serialize for Labels<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(CONNECTION_LABELS.iter().zip(&self.0))
     }
-    let (side, own) = match report.reporter {
-        Reporter::Source => (Side::Client, &report.source),
-        Reporter::Destination => (Side::Server, &report.destination),
-    };
-    let own = own.workload.as_deref();
-    // No Gateway's: none has an empty name.
-    let gateway = (own.map_or("", |workload| &*workload.namespace), "", "");
-    let labels = own.map(|workload| &workload.labels);
-    Some(snapshot.telemetries().told(&Teller { side, gateway, labels, service: None }))
+}
+
+/// A line at standard output, whose other lines begin like this.
+#[derive(Serialize)]
+struct Logged<'a> {
+    timestamp: String,
+    level: &'static str,
+    message: &'static str,
+    #[serde(flatten)]
+    fields: &'a Fields<'a>,
 }
 
 impl Ended<'_> {
-    /// Writes the line where it is wanted, and gives it to `export` for each provider that is to have it.
-    pub(super) fn tell(&self, told: Option<&Told>, mut export: impl FnMut(&Arc<str>, &str)) {
-        let admits = |filter: &Option<Filter>| filter.as_ref().is_none_or(|filter| filter.admits(self));
+    /// Writes the line where it is wanted, and gives it to `export` for each provider that is to have it. `cluster` is the name of the
+    /// cluster.
+    pub(super) fn tell(&self, told: Option<&Told>, cluster: &str, mut export: impl FnMut(&Arc<str>, &str)) {
+        let random = fastrand::u64(..);
+        let admits = |choice: &Choice| choice.admits(self, random);
         let is_logged = tracing::enabled!(target: TARGET, tracing::Level::INFO)
-            && told.is_none_or(|told| told.logs && admits(&told.filter));
+            && told.is_none_or(|told| told.logs && admits(&told.choice));
         let providers: Vec<_> =
-            told.iter().flat_map(|told| &told.log_to).filter(|(_, filter)| admits(filter)).collect();
+            told.iter().flat_map(|told| &told.log_to).filter(|(_, choice)| admits(choice)).collect();
         if !is_logged && providers.is_empty() {
             return;
         }
-        let fields = self.fields();
+        let fields = self.fields(cluster);
         if is_logged {
             fields.write();
         }
         if !providers.is_empty() {
-            // Texts and numbers alone: JSON has a form for all of them.
-            let line = serde_json::to_string(&fields).unwrap_or_default();
+            let line = text(&fields);
             providers.iter().for_each(|(provider, _)| export(provider, &line));
         }
     }
 
-    fn fields(&self) -> Fields<'_> {
+    fn fields<'a>(&'a self, cluster: &'a str) -> Fields<'a> {
         let Self { report, bytes, ending } = self;
         Fields {
             target: TARGET,
-            reporter: report.reporter.as_str(),
-            source: address(report.source.address),
-            source_workload: workload(report.source.workload.as_deref()),
-            source_principal: principal(report.source.principal.as_ref()),
-            destination: address(report.destination.address),
-            destination_workload: workload(report.destination.workload.as_deref()),
-            destination_principal: principal(report.destination.principal.as_ref()),
-            destination_service: report.service.as_ref().map(|service| service.hostname.as_ref()),
-            original_destination: address(report.original),
+            labels: Labels(labels::values(report, cluster, ending.response_flags())),
+            source: report.source.address,
+            source_pod: pod(report.source.workload.as_deref()),
+            destination: report.destination.address,
+            destination_pod: pod(report.destination.workload.as_deref()),
+            original_destination: report.original,
             security: report.security.as_str(),
             policy: report.decider.as_ref().map(ToString::to_string),
             bytes_from_client: bytes.from_client,
@@ -108,29 +119,34 @@ impl Ended<'_> {
 }
 
 impl Fields<'_> {
-    /// At standard output.
+    /// At standard output, whole.
     fn write(&self) {
-        tracing::info!(
-            target: TARGET,
-            reporter = self.reporter,
-            source = self.source,
-            source_workload = self.source_workload,
-            source_principal = self.source_principal,
-            destination = self.destination,
-            destination_workload = self.destination_workload,
-            destination_principal = self.destination_principal,
-            destination_service = self.destination_service,
-            original_destination = self.original_destination,
-            security = self.security,
-            policy = self.policy,
-            bytes_from_client = self.bytes_from_client,
-            bytes_to_client = self.bytes_to_client,
-            duration_us = self.duration_us,
-            end = self.end,
-            error = self.error,
-            "connection"
-        );
+        let mut timestamp = String::new();
+        // A String takes everything.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+        let mut line = text(&Logged { timestamp, level: "INFO", message: "connection", fields: self });
+        line.push('\n');
+        // Nobody reads: there is nobody to tell.
+        let _ = io::stdout().lock().write_all(line.as_bytes());
     }
+}
+
+/// As JSON, which has a form for all that is in a line: texts and numbers. No character is left in it that steers a terminal.
+fn text(line: &impl Serialize) -> String {
+    let line = serde_json::to_string(line).unwrap_or_default();
+    if !line.contains(char::is_control) {
+        return line;
+    }
+    let mut escaped = String::with_capacity(line.len() + 64);
+    for character in line.chars() {
+        if character.is_control() {
+            // JSON itself leaves those from U+007F to U+009F.
+            escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 /// What a filter may ask of a connection; it knows nothing of requests.
@@ -157,6 +173,10 @@ impl Request for Ended<'_> {
         self.report.security == Security::MutualTls
     }
 
+    fn failed(&self) -> bool {
+        !matches!(self.ending, Ending::Carried(End::Closed))
+    }
+
     fn peer(&self, peer: Peer, what: &PeerAttribute) -> Option<&str> {
         let party = match peer {
             Peer::Source => &self.report.source,
@@ -175,7 +195,7 @@ fn address(address: Option<SocketAddr>) -> Option<String> {
     address.map(|address| address.to_string())
 }
 
-fn workload(workload: Option<&Workload>) -> Option<String> {
+fn pod(workload: Option<&Workload>) -> Option<String> {
     workload.map(|workload| format!("{}/{}", workload.namespace, workload.name))
 }
 
@@ -185,16 +205,17 @@ fn principal(principal: Option<&SpiffeId>) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use mesh_core::l7::Percent;
     use mesh_core::telemetry::parse;
 
     use super::*;
-    use crate::telemetry::{Party, Refused};
+    use crate::telemetry::{Party, Refused, Reporter};
 
     fn lines(told: &Told, report: &Report) -> Vec<(String, serde_json::Value)> {
         let ending = Ending::Refused(Refused::PolicyDenied, "be\"cause".to_owned());
         let mut lines = Vec::new();
         let ended = Ended { report, bytes: Bytes { from_client: 7, to_client: 9 }, ending: &ending };
-        ended.tell(Some(told), |provider, line| {
+        ended.tell(Some(told), "c", |provider, line| {
             lines.push((provider.to_string(), serde_json::from_str(line).expect("JSON")));
         });
         lines
@@ -205,10 +226,10 @@ mod tests {
         let address = "10.0.0.1:40000".parse().expect("an address");
         let mut report = Report::begin(Reporter::Source, Party { address: Some(address), ..Party::default() });
         report.original = Some("10.1.0.1:5432".parse().expect("an address"));
-        let filter = |text: &str| Some(parse(text).expect("a filter"));
+        let filter = |text: &str| Choice { filter: Some(parse(text).expect("a filter")), sampling: Percent::new(0.0) };
         let told = Told {
             log_to: vec![
-                ("all".into(), None),
+                ("all".into(), Choice::default()),
                 ("database".into(), filter("destination.port == 5432 && !connection.mtls")),
                 ("encrypted".into(), filter("connection.mtls")),
                 ("requests".into(), filter("response.code >= 400")),
@@ -220,6 +241,8 @@ mod tests {
         let line = &lines[0].1;
         let seen = ["target", "reporter", "source", "original_destination", "security", "end", "error"];
         let seen = seen.map(|field| line[field].as_str().unwrap_or_default());
+        let known = CONNECTION_LABELS.into_iter().filter(|label| line[label].is_string()).count();
+        assert_eq!((known, &line["source_cluster"], &line["response_flags"]), (23, &"unknown".into(), &"DENY".into()));
         let expected = ["access", "source", "10.0.0.1:40000", "10.1.0.1:5432", "none", "policy_denied", "be\"cause"];
         assert_eq!((seen, &line["bytes_to_client"], &line["policy"]), (expected, &9.into(), &serde_json::Value::Null));
     }

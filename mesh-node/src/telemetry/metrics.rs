@@ -17,16 +17,13 @@ use super::{
     decisions::Decisions,
     existing::ExistingMetrics,
     labels,
-    report::{Bytes, CutReason, Ending, Refused, Report},
+    report::{Bytes, CutReason, Ending, NO_FLAGS, Refused, Report},
     requests::Outcome,
     series::{TcpMetrics, TcpSeries},
     starts::StartMetrics,
     succession::SuccessionMetrics,
 };
 use crate::{bpf::CounterReader, repairs::Part};
-
-/// The response_flags label of a connection that nothing went wrong with.
-const NO_FLAGS: &str = "-";
 
 /// Every metric of the daemon.
 pub struct Metrics {
@@ -169,6 +166,11 @@ impl Metrics {
         self
     }
 
+    /// The name of the cluster.
+    pub(super) fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
     /// A connection was opened.
     pub fn connection_opened(&self, report: &Report) {
         self.series(report, NO_FLAGS).opened.inc();
@@ -182,9 +184,9 @@ impl Metrics {
     /// A connection has ended. `untold` is what [`Self::bytes_carried`] was not told of: nothing, where it was never open.
     pub fn connection_ended(&self, report: &Report, untold: Bytes, ending: &Ending) {
         let reporter = report.reporter.as_str();
+        let series = self.series(report, ending.response_flags());
         if let Ending::Refused(reason, _) = ending {
             self.refused.with_label_values(&[reporter, reason.as_str()]).inc();
-            let series = self.series(report, reason.response_flag());
             series.opened.inc();
             series.closed.inc();
             return;
@@ -192,7 +194,6 @@ impl Metrics {
         if let Ending::Cut(cut) = ending {
             self.cut.with_label_values(&[reporter, cut.reason.as_str()]).inc();
         }
-        let series = self.series(report, NO_FLAGS);
         series.carried(untold);
         series.closed.inc();
     }

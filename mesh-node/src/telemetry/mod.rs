@@ -6,9 +6,11 @@ mod configuration;
 mod decisions;
 mod endpoints;
 mod existing;
+mod exports;
 mod flow_events;
+#[cfg(test)]
+mod hostile_names;
 mod labels;
-mod lines;
 mod metrics;
 mod report;
 mod requests;
@@ -26,9 +28,9 @@ use mesh_transport::relay::Far;
 pub use decisions::Decider;
 pub use endpoints::Endpoints;
 pub use existing::Existing;
+pub use exports::Exports;
 pub use flow_events::{FlowEvent, FlowEvents, FlowKind};
 pub use labels::request_flags;
-pub use lines::Lines;
 pub use metrics::Metrics;
 pub use report::{Bytes, Cut, CutReason, Ending, Party, Refused, Report, Reporter, Security};
 pub use requests::{RequestCounts, RequestWatch};
@@ -45,17 +47,17 @@ pub struct Telemetry {
     /// Live flow events.
     pub flows: FlowEvents,
     /// Spans of tunnels' set-up.
-    pub spans: Spans,
-    /// Lines of the access log.
-    pub lines: Lines,
+    spans: Spans,
+    /// Who gets lines and spans by Telemetries.
+    pub exports: Exports,
     watches_requests: bool,
 }
 
 impl Telemetry {
     /// Nothing told yet; whether requests are looked for in what is carried.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, spans: Spans, lines: Lines, watches_requests: bool) -> Self {
-        Self { metrics, flows: FlowEvents::new(), spans, lines, watches_requests }
+    pub fn new(metrics: Arc<Metrics>, spans: Spans, exports: Exports, watches_requests: bool) -> Self {
+        Self { metrics, flows: FlowEvents::new(), spans, exports, watches_requests }
     }
 
     /// Policies have decided on a connection into a pod.
@@ -63,9 +65,19 @@ impl Telemetry {
         self.metrics.judged(report, authorization);
     }
 
+    /// The set-up of a connection's tunnel begins, below `traceparent` where that is one. None where it is not recorded.
+    #[must_use]
+    pub fn begin_span(&self, kind: SpanKind, report: &Report, traceparent: Option<&str>) -> Option<Box<Span>> {
+        let asked = self.exports.told(report).map(|told| told.tracing).unwrap_or_default();
+        let named = asked.provider.as_ref().and_then(|provider| self.exports.spans(provider));
+        self.spans.begin(kind, traceparent, &asked, named)
+    }
+
     /// The set-up of a connection's tunnel is over; `error` is why in vain.
     pub fn set_up(&self, span: Option<Box<Span>>, report: &Report, error: Option<(Refused, &str)>) {
-        self.spans.finish(span, report, error, &self.metrics);
+        if let Some(span) = span {
+            span.finish(report, error, &self.metrics);
+        }
     }
 
     /// Both ends of a connection are connected.
@@ -100,7 +112,7 @@ impl Telemetry {
     /// The one terminal event of a connection. `untold` is what [`Self::carried`] was not told of, `all` everything.
     pub fn ended(&self, id: ConnectionId, report: &Report, untold: Bytes, all: Bytes, ending: &Ending) {
         self.metrics.connection_ended(report, untold, ending);
-        self.lines.tell(&Ended { report, bytes: all, ending }, &self.metrics);
+        self.exports.tell(&Ended { report, bytes: all, ending }, &self.metrics);
         self.flows.ended(id, report, all, ending);
     }
 }

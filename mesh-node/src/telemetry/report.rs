@@ -14,6 +14,9 @@ use mesh_transport::{hbone::TunnelEnd, relay::End};
 
 use super::{Decider, FlowKind};
 
+/// The response_flags label of a connection that nothing went wrong with.
+pub(super) const NO_FLAGS: &str = "-";
+
 /// Which end of the connection this daemon stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reporter {
@@ -208,6 +211,14 @@ impl Ending {
             Self::Carried(End::ResetByFar) => "reset_by_far",
             Self::Cut(cut) => cut.reason.as_str(),
             Self::Refused(reason, _) => reason.as_str(),
+        }
+    }
+
+    /// Envoy's response flags with the same meaning.
+    pub(super) const fn response_flags(&self) -> &'static str {
+        match self {
+            Self::Carried(_) | Self::Cut(_) => NO_FLAGS,
+            Self::Refused(reason, _) => reason.response_flag(),
         }
     }
 

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, request::Parts};
 use mesh_core::{
     l7::Rule,
     policy::request::Token,
-    telemetry::{Filter, Told},
+    telemetry::{Choice, Told},
 };
 use mesh_jwt::TokenError;
 
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     inbound::{Arrival, Chunk, Connection, Flow, Target},
+    listeners::Listeners,
     telemetry::{AttemptSpan, BadInput, Ended, Noted, Outcome, Parties, RequestSpan, Sender, Upstream},
     upstream::{Cluster, Endpoint},
 };
@@ -259,30 +260,30 @@ impl Ledger {
         }
     }
 
-    fn count(&self) {
-        let (arrival, worker) = (&*self.arrival, &self.connection.worker);
-        let listeners;
-        let source = match &arrival.target {
-            Target::Gateway(_) => {
-                listeners = worker.listeners();
-                listeners.own.as_ref()
-            }
-            Target::Service(..) | Target::Workload(_) => arrival.client.workload.as_ref(),
+    /// Whom it was between, and how it ended, as labels tell it.
+    fn parties<'a>(&'a self, listeners: &'a Listeners) -> Parties<'a> {
+        let source = match &self.arrival.target {
+            Target::Gateway(_) => listeners.own.as_ref(),
+            Target::Service(..) | Target::Workload(_) => self.arrival.client.workload.as_ref(),
         };
-        let (endpoint, cluster) = (self.endpoint.get(), self.cluster.get());
-        let parties = Parties {
-            arrival,
+        Parties {
+            arrival: &self.arrival,
             source,
-            endpoint: endpoint.map(|endpoint| &**endpoint),
-            cluster: cluster.map(|cluster| &**cluster),
+            endpoint: self.endpoint.get().map(|endpoint| &**endpoint),
+            cluster: self.cluster.get().map(|cluster| &**cluster),
             is_grpc: self.is_grpc,
             status: self.status.get(),
             grpc: self.grpc.get(),
             flags: self.flag.get().as_str(),
-        };
+        }
+    }
+
+    fn count(&self, parties: &Parties<'_>) {
+        let worker = &self.connection.worker;
         let noted = self.noted.as_ref();
         let changes = self.told.metrics.as_ref().zip(noted).map(|(metrics, noted)| metrics.of(&self.ended(noted)));
-        let series = worker.series.of(&worker.shared.telemetry, &parties, (endpoint, cluster), changes);
+        let reached = (self.endpoint.get(), self.cluster.get());
+        let series = worker.series.of(&worker.shared.telemetry, parties, reached, changes);
         series.count(self.began.elapsed(), self.sent.get(), self.received.get());
         worker.counts.end();
         if let Some(rule) = self.rule.get() {
@@ -333,20 +334,22 @@ impl Ledger {
         }
     }
 
-    fn tell(&self) {
+    fn tell(&self, parties: &Parties<'_>) {
         let Some(noted) = &self.noted else { return };
         let ended = self.ended(noted);
         let worker = &self.connection.worker;
         worker.shared.telemetry.flows.tell(|id| ended.flow(id));
-        let admits = |filter: Option<&Filter>| filter.is_none_or(|filter| filter.admits(&ended));
-        let at_output = noted.logs && admits(self.told.filter.as_ref());
-        let mut elsewhere = self.told.log_to.iter().filter(|(_, filter)| admits(filter.as_ref())).peekable();
+        let random = fastrand::u64(..);
+        let admits = |choice: &Choice| choice.admits(&ended, random);
+        let at_output = noted.logs && admits(&self.told.choice);
+        let mut elsewhere = self.told.log_to.iter().filter(|(_, choice)| admits(choice)).peekable();
         if !at_output && elsewhere.peek().is_none() {
             return;
         }
         let mut line = worker.line.borrow_mut();
         line.clear();
-        ended.write(&mut line);
+        let reached = (self.endpoint.get(), self.cluster.get());
+        ended.write(&worker.series.fields(&worker.shared.telemetry, parties, reached), &mut line);
         if at_output {
             worker.shared.log.gather(&line);
         }
@@ -365,8 +368,10 @@ impl Drop for Ledger {
         if self.status.get() == 0 {
             self.note_flag(Flag::DownstreamTermination);
         }
-        self.count();
-        self.tell();
+        let listeners = self.connection.worker.listeners();
+        let parties = self.parties(&listeners);
+        self.count(&parties);
+        self.tell(&parties);
         self.end_span();
     }
 }

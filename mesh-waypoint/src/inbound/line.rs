@@ -24,7 +24,7 @@ impl Line<'_> {
     pub(super) fn is_wanted(&self, worker: &Rc<Worker>) -> bool {
         let (snapshot, generation) = worker.snapshot();
         let told = worker.telling.of(&worker.shared, &worker.listeners(), (&snapshot, generation), self.arrival);
-        told.logs && told.filter.as_ref().is_none_or(|filter| filter.admits(self))
+        told.logs && told.choice.admits(self, fastrand::u64(..))
     }
 }
 
@@ -53,6 +53,10 @@ impl Told for Line<'_> {
 
     fn mtls(&self) -> bool {
         self.arrival.client.identity.is_some()
+    }
+
+    fn failed(&self) -> bool {
+        self.bytes.is_none()
     }
 
     fn peer(&self, peer: Peer, what: &PeerAttribute) -> Option<&str> {

@@ -1,4 +1,4 @@
-//! A thread's series, found without a lock and without a text being made.
+//! A thread's series, and how lines tell of them, found without a lock and without a text being made.
 
 use std::{
     cell::RefCell,
@@ -29,21 +29,29 @@ struct Key {
 
 /// The series, with the parties, so that no other is ever at their places. Endpoints and clusters that are gone may go: what is weak
 /// keeps their place, and not their connections.
-struct Kept {
+struct Kept<T> {
     _source: Option<Arc<Workload>>,
     _identity: Option<SpiffeId>,
     _service: Option<Arc<Service>>,
     _endpoint: Option<Weak<Endpoint>>,
     _cluster: Option<Weak<Cluster>>,
-    series: Arc<RequestSeries>,
+    kept: T,
 }
+
+/// By what tells series apart, and perhaps more.
+type Known<K, T> = RefCell<HashMap<K, Kept<T>>>;
+
+/// The endpoint that answered, and where a request was sent on to.
+type Reached<'a> = (Option<&'a Rc<Endpoint>>, Option<&'a Rc<Cluster>>);
 
 /// The series that one thread has counted with.
 #[derive(Default)]
 pub(crate) struct SeriesCache {
-    known: RefCell<HashMap<Key, Kept>>,
+    known: Known<Key, Arc<RequestSeries>>,
     /// Those of labels that are changed.
-    changed: RefCell<HashMap<(Key, MetricChanges), Kept>>,
+    changed: Known<(Key, MetricChanges), Arc<RequestSeries>>,
+    /// The labels as fields of a line.
+    fields: Known<Key, Rc<str>>,
 }
 
 impl SeriesCache {
@@ -52,17 +60,32 @@ impl SeriesCache {
         &self,
         telemetry: &Telemetry,
         parties: &Parties<'_>,
-        (endpoint, cluster): (Option<&Rc<Endpoint>>, Option<&Rc<Cluster>>),
+        reached: Reached<'_>,
         changes: Option<MetricChanges>,
     ) -> Arc<RequestSeries> {
-        let service = parties.arrival.target.service();
-        // Of a client that is no workload that is known, the identity tells; its text is shared by what one tunnel carries.
-        let identity = parties.arrival.client.identity.as_ref().filter(|_| parties.source.is_none());
-        let key = Key {
+        let key = Key::of(parties, reached);
+        match changes {
+            None => find(&self.known, key, parties, reached, |_| telemetry.series(parties)),
+            Some(changes) => find(&self.changed, (key, changes), parties, reached, |(_, changes)| {
+                telemetry.changed_series(parties, changes)
+            }),
+        }
+    }
+
+    /// The labels of a request as its line has them: with no change, and of parties that are known.
+    pub(crate) fn fields(&self, telemetry: &Telemetry, parties: &Parties<'_>, reached: Reached<'_>) -> Rc<str> {
+        let key = Key::of(parties, reached);
+        find(&self.fields, key, parties, reached, |_| telemetry.label_fields(parties).into())
+    }
+}
+
+impl Key {
+    fn of(parties: &Parties<'_>, (endpoint, cluster): Reached<'_>) -> Self {
+        Self {
             parties: [
                 parties.source.map_or(0, |workload| Arc::as_ptr(workload).addr()),
-                identity.map_or(0, |identity| identity.as_str().as_ptr().addr()),
-                service.map_or(0, |service| Arc::as_ptr(service).addr()),
+                parties.stranger().map_or(0, |identity| identity.as_str().as_ptr().addr()),
+                parties.arrival.target.service().map_or(0, |service| Arc::as_ptr(service).addr()),
                 endpoint.map_or(0, |endpoint| Rc::as_ptr(endpoint).addr()),
                 cluster.map_or(0, |cluster| Rc::as_ptr(cluster).addr()),
             ],
@@ -70,37 +93,39 @@ impl SeriesCache {
             grpc: parties.grpc,
             flags: parties.flags,
             is_grpc: parties.is_grpc,
-        };
-        let kept = |series: &Arc<RequestSeries>| Kept {
+        }
+    }
+}
+
+impl<T> Kept<T> {
+    fn with(kept: T, parties: &Parties<'_>, (endpoint, cluster): Reached<'_>) -> Self {
+        Self {
             _source: parties.source.cloned(),
-            _identity: identity.cloned(),
-            _service: service.cloned(),
+            _identity: parties.stranger().cloned(),
+            _service: parties.arrival.target.service().cloned(),
             _endpoint: endpoint.map(Rc::downgrade),
             _cluster: cluster.map(Rc::downgrade),
-            series: series.clone(),
-        };
-        match changes {
-            None => find(&self.known, key, |_| telemetry.series(parties), kept),
-            Some(changes) => find(&self.changed, (key, changes), |key| telemetry.changed_series(parties, &key.1), kept),
+            kept,
         }
     }
 }
 
 /// What is known by a key, or is made for it.
-fn find<K: Eq + Hash>(
-    known: &RefCell<HashMap<K, Kept>>,
+fn find<K: Eq + Hash, T: Clone>(
+    known: &Known<K, T>,
     key: K,
-    make: impl FnOnce(&K) -> Arc<RequestSeries>,
-    kept: impl FnOnce(&Arc<RequestSeries>) -> Kept,
-) -> Arc<RequestSeries> {
-    if let Some(kept) = known.borrow().get(&key) {
-        return kept.series.clone();
+    parties: &Parties<'_>,
+    reached: Reached<'_>,
+    make: impl FnOnce(&K) -> T,
+) -> T {
+    if let Some(found) = known.borrow().get(&key) {
+        return found.kept.clone();
     }
-    let series = make(&key);
+    let made = make(&key);
     let mut known = known.borrow_mut();
     if known.len() >= MAX_KEPT {
         known.clear();
     }
-    known.insert(key, kept(&series));
-    series
+    known.insert(key, Kept::with(made.clone(), parties, reached));
+    made
 }

@@ -31,7 +31,12 @@ pub(crate) struct Parties<'a> {
     pub(crate) flags: &'static str,
 }
 
-impl Parties<'_> {
+impl<'a> Parties<'a> {
+    /// The identity of a client that is no workload that is known; its text is shared by what one tunnel carries.
+    pub(super) fn stranger(&self) -> Option<&'a SpiffeId> {
+        self.arrival.client.identity.as_ref().filter(|_| self.source.is_none())
+    }
+
     /// The labels' values; `cluster` is the name of the cluster of both ends. Where not all may be `known`, the parties are not told.
     pub(super) fn values(&self, cluster: &str, known: bool) -> RequestLabels {
         let at_gateway = matches!(self.arrival.target, Target::Gateway(_));

@@ -90,6 +90,11 @@ impl Telemetry {
         })
     }
 
+    /// The labels of a request, as fields of its line.
+    fn label_fields(&self, parties: &Parties<'_>) -> String {
+        access::label_fields(&parties.values(&self.cluster, true))
+    }
+
     /// All of it.
     pub(crate) fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()

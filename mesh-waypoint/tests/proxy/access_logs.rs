@@ -6,6 +6,7 @@ use http::Request;
 use http_body_util::Full;
 use serde_json::Value;
 
+use crate::metrics::scrape;
 use crate::server::{Client, serve};
 use crate::world::{CARTS, OUTSIDE, World, run_with};
 
@@ -88,8 +89,66 @@ fn a_request_is_one_line_with_istios_names_and_who_it_was_between() {
     });
 }
 
+/// Holds a line against the labels of the only series of requests with that status.
+pub(crate) async fn has_the_labels_of_its_metrics(line: &Value, status: &str) {
+    let (_, series) = scrape("/metrics").await;
+    let mut series = series.iter().filter(|series| {
+        series.metric == "istio_requests_total" && series.labels.get("response_code").is_some_and(|code| code == status)
+    });
+    let (Some(series), None) = (series.next(), series.next()) else { panic!("not one series: {series:?}") };
+    assert_eq!(series.labels.len(), 25, "{series:?}");
+    for (label, value) in &series.labels {
+        let field = &line[label.as_str()];
+        let text = field.as_str().map_or_else(|| field.to_string(), str::to_owned);
+        assert_eq!(&text, value, "{label} of {line}");
+    }
+}
+
+#[test]
+fn every_label_of_the_metrics_is_a_field_of_the_line() {
+    run_with(DENY, async |world| {
+        for cart in CARTS {
+            serve(cart, 8080, false).await;
+        }
+        let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
+        assert_eq!(ask(&mut client, "/admin", &[]).await, 403);
+        has_the_labels_of_its_metrics(&line(&world, "/admin").await, "403").await;
+        assert_eq!(ask(&mut client, "/name", &[]).await, 200);
+        has_the_labels_of_its_metrics(&line(&world, "/name").await, "200").await;
+    });
+}
+
 fn telemetry(name: &str, spec: &str) -> String {
     format!("apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {{{name}}}\nspec: {spec}\n---\n")
+}
+
+#[test]
+fn a_share_has_lines_and_what_failed_has_one_in_any_case() {
+    let half = telemetry(
+        "name: mesh, namespace: istio-system, annotations: {mesh.dev/access-log-sampling: '50'}",
+        "{accessLogging: [{providers: [{name: envoy}]}]}",
+    );
+    run_with(&half, async move |world| {
+        serve(OUTSIDE, 8080, false).await;
+        let mut client = Client::http1(world.tunnel("10.96.0.2:80").await.expect("tunnel")).await;
+        let mut empty = Client::http1(world.tunnel("10.96.0.3:80").await.expect("tunnel")).await;
+        for number in 0..400 {
+            assert_eq!(ask(&mut client, &format!("/well/{number}"), &[]).await, 200);
+            if number % 20 == 0 {
+                assert_eq!(ask(&mut empty, &format!("/ill/{number}"), &[]).await, 503);
+            }
+        }
+        assert_eq!(ask(&mut empty, "/last", &[]).await, 503);
+        line(&world, "/last").await;
+        let told = lines(&world);
+        let of = |what: &str| {
+            told.iter().filter(|line| line["path"].as_str().is_some_and(|path| path.starts_with(what))).count()
+        };
+        assert_eq!(of("/ill/"), 20);
+        // Of 400 throws of a fair coin, fewer than 120 of one side come once in a million billion times.
+        let share = of("/well/");
+        assert!((120..=280).contains(&share), "{share}");
+    });
 }
 
 #[test]

@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
+use crate::access_logs::{has_the_labels_of_its_metrics, line};
 use crate::server::serve;
 use crate::world::{CARTS, CLIENT, OUTSIDE, WAYPOINT, World, authorization, run_as};
 
@@ -172,6 +173,19 @@ fn hosts_and_paths_lead_to_services_under_the_gateways_identity() {
         assert_eq!(field("x-forwarded-for"), Some(format!("203.0.113.1,{CLIENT}")));
         assert_eq!((field("x-forwarded-proto").as_deref(), field("x-forwarded-client-cert")), (Some("http"), None));
         assert_eq!(field("x-envoy-external-address").as_deref(), Some(CLIENT));
+    });
+}
+
+#[test]
+fn a_gateways_line_has_the_labels_of_its_metrics() {
+    run_as(GATEWAY, &gateway("{name: http, port: 8000, protocol: HTTP}"), async |world| {
+        for cart in CARTS {
+            serve(cart, 8080, false).await;
+        }
+        assert_eq!(get("http://cart.example.com:8000/cart", &[]).await.0, "200");
+        let said = line(&world, "/cart").await;
+        assert_eq!((&said["reporter"], &said["source_workload"]), (&"source".into(), &"edge-1".into()), "{said}");
+        has_the_labels_of_its_metrics(&said, "200").await;
     });
 }
 

@@ -62,7 +62,7 @@ fn requests(lines: &[Line], labels: &[(&str, &str)]) -> f64 {
 }
 
 /// Istio's labels of requests ("Standard Metrics"), and the cluster's, as Kiali reads them.
-const LABELS: [&str; 25] = [
+pub(crate) const LABELS: [&str; 25] = [
     "connection_security_policy",
     "destination_app",
     "destination_canonical_revision",

@@ -22,7 +22,7 @@ use tokio::task::spawn_local;
 use tonic::transport::server::TcpIncoming;
 
 use crate::access_logs::line;
-use crate::metrics::value;
+use crate::metrics::{LABELS, value};
 use crate::server::{Client, serve};
 use crate::world::{CARTS, OUTSIDE, World, run_with};
 
@@ -161,6 +161,8 @@ fn lines_go_to_the_collector_by_grpc_beside_standard_output() {
             for (key, expected) in told {
                 assert_eq!(attribute(record, key).as_deref(), Some(expected), "{key}: {record:?}");
             }
+            let labels = LABELS.iter().filter(|label| attribute(record, label).is_none()).collect::<Vec<_>>();
+            assert!(labels.is_empty(), "no attributes: {labels:?}");
             assert!(record.time_unix_nano > 0 && record.severity_number == 9, "{record:?}");
         }
         let resource = collected.requests.borrow()[0].resource_logs[0].resource.clone().expect("a resource");

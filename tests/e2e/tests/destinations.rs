@@ -34,9 +34,8 @@ fn a_service_is_reached_by_its_name_and_its_addresses_on_every_node() -> Verdict
         }
     }
     let lines = mesh.told("node-a", 1)?;
-    let nodes_own = |line: &serde_json::Value| {
-        line["source_workload"] == "app/client-a" && line["destination_workload"] == "app/one"
-    };
+    let nodes_own =
+        |line: &serde_json::Value| line["source_pod"] == "app/client-a" && line["destination_pod"] == "app/one";
     let (near, far): (Vec<_>, Vec<_>) = lines.into_iter().partition(nodes_own);
     assert!(near.iter().all(|line| line["security"] == "kernel_attested"), "{near:?}");
     assert!(far.iter().all(|line| line["security"] == "mutual_tls"), "{far:?}");

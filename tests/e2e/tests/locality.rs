@@ -134,7 +134,7 @@ fn the_waypoints_replica_is_chosen_by_its_own_services_word() -> Verdict {
     let pods = wait_until("every connection in the client's log", PATIENCE, || {
         let lines = connections(mesh.daemon("node-a")?);
         let ours = lines.into_iter().filter(|line| line["destination_principal"] == waypoint.identity().as_str());
-        let pods: Vec<String> = ours.map(|line| line["destination_workload"].to_string()).collect();
+        let pods: Vec<String> = ours.map(|line| line["destination_pod"].to_string()).collect();
         Ok((pods.len() >= CONNECTIONS).then_some(pods))
     })?;
     assert!(pods.iter().all(|pod| pod.contains("waypoint-1")), "{pods:?}");

@@ -1,5 +1,7 @@
 //! Lines of connections at collectors that Telemetries name: the fields of the log, filters, and a collector that is away.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context as _, Result};
 use mesh_e2e::{Collector, Connect, Mesh, NAMESPACE, NODES, PATIENCE, Verdict, client, connections, port, server};
 use mesh_lab::{Place as _, Pod, PodSpec, Service, ServiceSpec, wait_until};
@@ -67,7 +69,7 @@ impl Scene {
             Ok(line)
         };
         let all = self.collector.lines().into_iter().map(body).collect::<Result<Vec<_>>>()?;
-        Ok(all.into_iter().filter(|line| line["destination_workload"] == "app/server").collect())
+        Ok(all.into_iter().filter(|line| line["destination_pod"] == "app/server").collect())
     }
 
     fn told(&self, node: &str, result: &str) -> Result<f64> {
@@ -98,12 +100,45 @@ fn lines_of_both_nodes_reach_a_collector_in_the_mesh_with_the_fields_of_the_log(
 }
 
 #[test]
+fn a_share_of_connections_has_lines_and_what_failed_has_one_in_any_case() -> Verdict {
+    const CONNECTIONS: usize = 60;
+    let scene = Scene::start("[{providers: [{name: otel}]}]")?;
+    let sampled = telemetry("[{providers: [{name: otel}]}]").replace(
+        "namespace: istio-system",
+        "namespace: istio-system, annotations: {mesh.dev/access-log-sampling: '50'}",
+    );
+    scene.mesh.lab.apply("telemetry.yaml", &sampled)?;
+    scene.mesh.settle()?;
+    let (server, closed) = (scene.service.at(80), SocketAddr::new(scene.server.ipv4(), 1));
+    for _ in 0..CONNECTIONS {
+        Connect::to(server).answered(&scene.client)?;
+    }
+    for _ in 0..5 {
+        Connect::to(closed).run(&scene.client)?;
+    }
+    let of = |lines: &[Map<String, Value>], reporter: &str, end: &str| {
+        lines.iter().filter(|line| line["reporter"] == reporter && line["end"] == end).count()
+    };
+    let told = wait_until("the lines of all that failed", PATIENCE, || {
+        let lines = scene.lines()?;
+        Ok(["source", "destination"].iter().all(|end| of(&lines, end, "unreachable") >= 5).then_some(lines))
+    });
+    let told = told.with_context(|| format!("{:?}", scene.lines()))?;
+    for reporter in ["source", "destination"] {
+        // Of 60 throws of a fair coin, fewer than 12 of one side come once in a million times.
+        let share = of(&told, reporter, "closed");
+        assert!((12..=48).contains(&share), "{share} lines of {reporter}");
+    }
+    Ok(())
+}
+
+#[test]
 fn filters_choose_the_connections_and_a_collector_that_is_away_costs_lines_alone() -> Verdict {
     let logging =
         "[{providers: [{name: otel}], filter: {expression: '!connection.mtls'}}, {providers: [{name: away}]}]";
     let scene = Scene::start(logging)?;
     let outside = scene.mesh.lab.outside("outside")?;
-    let server = std::net::SocketAddr::new(scene.server.ipv4(), port::ECHO);
+    let server = SocketAddr::new(scene.server.ipv4(), port::ECHO);
     Connect::to(scene.service.at(80)).answered(&scene.client)?;
     Connect::to(server).answered(&outside)?;
     let came = wait_until("the plaintext connection's line", PATIENCE, || {
@@ -117,7 +152,7 @@ fn filters_choose_the_connections_and_a_collector_that_is_away_costs_lines_alone
             Ok((scene.told(node, "failed")? >= 1.0).then_some(()))
         })?;
         let logged = connections(scene.mesh.daemon(node)?);
-        let since: Vec<_> = logged.iter().filter(|line| line["destination_workload"] == "app/server").collect();
+        let since: Vec<_> = logged.iter().filter(|line| line["destination_pod"] == "app/server").collect();
         assert!(since.is_empty(), "standard output is not among the providers: {since:?}");
     }
     Connect::to(scene.service.at(80)).answered(&scene.client)?;
@@ -127,7 +162,7 @@ fn filters_choose_the_connections_and_a_collector_that_is_away_costs_lines_alone
     Connect::to(scene.service.at(80)).answered(&scene.client)?;
     wait_until("a line in the log", PATIENCE, || {
         let mut logged = connections(scene.mesh.daemon(NODES[0])?).into_iter();
-        Ok(logged.any(|line| line["destination_workload"] == "app/server").then_some(()))
+        Ok(logged.any(|line| line["destination_pod"] == "app/server").then_some(()))
     })?;
     Ok(())
 }

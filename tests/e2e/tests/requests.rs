@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use mesh_e2e::{Mesh, PATIENCE, Shop, Verdict, client};
+use mesh_e2e::{Mesh, NAMESPACE, PATIENCE, Shop, Verdict, client, ctl};
 use mesh_lab::{Metrics, Place as _, Pod, PodSpec, wait_until};
+use serde_json::Value;
 
 const HTTP1: u16 = 8080;
 const HTTP2: u16 = 8081;
@@ -147,6 +148,65 @@ fn keeps_from_looking(node: &str) -> Verdict {
     get(&enrolled, &server, HTTP2, &["/"])?;
     let metrics = counted(&mesh, node, &[("destination_workload", "unwatched")], 1.0)?;
     assert_eq!(metrics.sum("istio_requests_total", &[]), 1.0, "of the port that the label does not name");
+    Ok(())
+}
+
+#[test]
+fn a_flag_keeps_one_node_from_looking_and_a_namespaces_label_all_of_them() -> Verdict {
+    let mut mesh = Mesh::without_daemons()?;
+    mesh.start_daemon_with("node-b", &["--no-request-metrics"])?;
+    mesh.start_daemon("node-a")?;
+    mesh.label()?;
+    let off = mesh.join(nginx(&mesh, "off", "node-b")?)?;
+    let on = mesh.join(nginx(&mesh, "on", "node-a")?)?;
+    let (at_a, at_b) = (mesh.join(client("at-a", "node-a"))?, mesh.join(client("at-b", "node-b"))?);
+    mesh.settle()?;
+    get(&at_a, &off, HTTP1, &["/"])?;
+    // What comes to be known at a connection's end is known when its line is written.
+    mesh.told("node-b", 1)?;
+    get(&at_b, &on, HTTP1, &["/"])?;
+    counted(&mesh, "node-a", &[("destination_workload", "on")], 1.0)?;
+    let count = |node: &str| Ok::<_, anyhow::Error>(mesh.metrics(node)?.sum("istio_requests_total", &[]));
+    assert_eq!((count("node-a")?, count("node-b")?), (1.0, 0.0));
+
+    mesh.lab.label_namespace(NAMESPACE, "mesh.dev/no-request-metrics", "all")?;
+    mesh.settle()?;
+    get(&at_b, &on, HTTP1, &["/"])?;
+    // Both ends' of the connection from b, and the one to it.
+    mesh.told("node-a", 3)?;
+    assert_eq!(count("node-a")?, 1.0, "the namespace is not looked at");
+    // A pod's own label comes before it.
+    on.label("mesh.dev/no-request-metrics", "none")?;
+    mesh.settle()?;
+    get(&at_b, &on, HTTP1, &["/"])?;
+    counted(&mesh, "node-a", &[("destination_workload", "on")], 2.0)?;
+    Ok(())
+}
+
+#[test]
+fn flows_of_slow_requests_are_those_that_took_so_long() -> Verdict {
+    let mesh = Mesh::start()?;
+    let listen = format!("0.0.0.0:{HTTP1}");
+    let command = ["mesh-traffic", "http", "--name", "web", "--listen", &listen];
+    let server = mesh.join(client("web", "node-b").label("app", "web").command(command).port("http", HTTP1))?;
+    let client = mesh.join(client("client", "node-a"))?;
+    mesh.settle()?;
+    // One of either kind after the other, as long as the test goes on.
+    let url = format!("http://{}:{HTTP1}", server.ipv4());
+    let script = format!("while :; do curl -s -m 9 {url}/quick; curl -s -m 9 {url}/slow/400; done");
+    let _asking = client.spawn(&["bash", "-c", &script])?;
+    let flows = |slow: &str| {
+        let arguments =
+            ["flows", "-o", "json", "--pod", "web", "--code", "200", "--count", "6", "--for", "60", "--slow", slow];
+        let output = ctl(&mesh, "node-b", &arguments)?;
+        let lines = output.success()?.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+        let took = |flow: &Value| flow["request"]["durationMicroseconds"].as_u64().unwrap_or_default();
+        Ok::<_, anyhow::Error>(lines.iter().map(took).collect::<Vec<_>>())
+    };
+    let slow = flows("400")?;
+    assert!(slow.len() == 6 && slow.iter().all(|took| *took >= 400_000), "{slow:?}");
+    let all = flows("0")?;
+    assert!(all.len() == 6 && all.iter().any(|took| *took < 400_000), "{all:?}");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use anyhow::Context as _;
 use mesh_e2e::{Connect, Mesh, NODES, Verdict, client, port, server, traffic};
 use mesh_lab::{Place, ServiceSpec};
 
@@ -170,10 +171,10 @@ fn a_line_at_a_connections_end_says_who_talked_to_whom() -> Verdict {
         for (field, expected) in [
             ("reporter", reporter),
             ("source", source.as_deref().unwrap_or_default()),
-            ("source_workload", "app/client"),
+            ("source_pod", "app/client"),
             ("source_principal", CLIENT),
             ("destination", &destination),
-            ("destination_workload", "app/server"),
+            ("destination_pod", "app/server"),
             ("destination_principal", SERVER),
             ("security", "mutual_tls"),
             ("end", "closed"),
@@ -182,6 +183,15 @@ fn a_line_at_a_connections_end_says_who_talked_to_whom() -> Verdict {
         }
         assert_eq!((&line["bytes_from_client"], &line["bytes_to_client"]), (&8.into(), &8.into()), "{line}");
         assert!(line["duration_us"].is_u64() && line["timestamp"].is_string(), "{line}");
+        assert_eq!((&line["level"], &line["message"]), (&"INFO".into(), &"connection".into()), "{line}");
+        let metrics = mesh.metrics(node)?;
+        let by_it = [("reporter", reporter)];
+        let closed = metrics.of("istio_tcp_connections_closed_total", &by_it).next();
+        let labels = &closed.context("no series of the connection")?.labels;
+        assert_eq!(labels.len(), 23, "{labels:?}");
+        for (label, value) in labels {
+            assert_eq!(line[label.as_str()], value.as_str(), "{label} on {node}: {line}");
+        }
         if reporter == "source" {
             assert_eq!(line["destination_service"], "echo.app.svc.cluster.local", "{line}");
             assert_eq!(line["original_destination"], service.at(80).to_string(), "{line}");

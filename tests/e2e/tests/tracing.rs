@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use mesh_e2e::{
     Collector, Connect, Mesh, NAMESPACE, NODES, Otlp, PATIENCE, Verdict, Waypoint, attribute, client, echo, port,
 };
-use mesh_lab::{Place, ServiceSpec, wait_until};
+use mesh_lab::{Place, PodSpec, ServiceSpec, wait_until};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
 /// A mesh that traces every connection, with a collector on each node.
@@ -67,6 +67,83 @@ fn a_connections_set_up_is_one_trace_across_both_nodes_over_grpc() -> Verdict {
 #[test]
 fn a_connections_set_up_is_one_trace_across_both_nodes_over_http() -> Verdict {
     one_trace_across_both_nodes(Otlp::Http)
+}
+
+/// A collector in a pod of the mesh, and all connections traced there, with a tag.
+const BY_TELEMETRY: &str = "apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: otel
+      opentelemetry: {service: collector.app.svc.cluster.local, port: 4317}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: mesh, namespace: istio-system}
+spec:
+  tracing:
+  - providers: [{name: otel}]
+    randomSamplingPercentage: 100
+    customTags: {stage: {literal: {value: trial}}, user: {header: {name: x-user, defaultValue: nobody}}}
+";
+
+/// Whoever has this label has no spans.
+const QUIET: &str = "---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: quiet, namespace: app}
+spec:
+  selector: {matchLabels: {traced: 'no'}}
+  tracing: [{disableSpanReporting: true}]
+";
+
+#[test]
+fn telemetries_say_which_nodes_spans_go_where_by_the_pods_at_both_ends() -> Verdict {
+    let mesh = Mesh::start()?;
+    let server = mesh.join(echo("server", "node-b"))?;
+    let loud = mesh.join(client("loud", "node-a"))?;
+    let quiet = mesh.join(client("quiet", "node-a").label("traced", "no"))?;
+    let pod = mesh.join(PodSpec::new(NAMESPACE, "collector").on(NODES[1]).label("app", "collector"))?;
+    let collector = Collector::start_in(&pod)?;
+    let spec = ServiceSpec::new(NAMESPACE, "collector").select("app", "collector");
+    mesh.lab.service(spec.port("grpc", 4317, collector.port()))?;
+    mesh.lab.apply("telemetry.yaml", &[BY_TELEMETRY, QUIET].concat())?;
+    mesh.settle()?;
+    let to = SocketAddr::new(server.ipv4(), port::ECHO);
+    for client in [&quiet, &loud] {
+        Connect::to(to).answered(client)?;
+    }
+    let of = |name: &str, client: &str| {
+        let is = |span: &Span| span.name == name && attribute(span, "mesh.client.pod") == Some(client);
+        collector.spans().into_iter().find(is)
+    };
+    let (connect, accept, alone) = wait_until("the spans of three ends", PATIENCE, || {
+        Ok(of("connect", "loud").zip(of("accept", "loud")).zip(of("accept", "quiet")))
+    })
+    .map(|((connect, accept), alone)| (connect, accept, alone))?;
+    assert_eq!((&connect.trace_id, &connect.span_id), (&accept.trace_id, &accept.parent_span_id));
+    assert!(alone.parent_span_id.is_empty(), "its client's node has no span: {alone:?}");
+    for span in [&connect, &accept, &alone] {
+        assert_eq!((attribute(span, "stage"), attribute(span, "user")), (Some("trial"), Some("nobody")), "{span:?}");
+    }
+    // The span of the quiet one's end would have come before.
+    assert!(of("connect", "quiet").is_none());
+    // First none is recorded, then nothing is said of spans and no flag names a collector, and then all are recorded again.
+    for telemetry in [&BY_TELEMETRY.replace(": 100", ": 0"), "", &BY_TELEMETRY.replace("trial", "again")] {
+        mesh.lab.apply("telemetry.yaml", telemetry)?;
+        mesh.settle()?;
+        Connect::to(to).answered(&loud)?;
+    }
+    let stages = wait_until("the span of the last connection", PATIENCE, || {
+        let is = |span: &Span| span.name == "connect" && attribute(span, "mesh.client.pod") == Some("loud");
+        let spans = collector.spans().into_iter().filter(is);
+        let stages: Vec<_> = spans.map(|span| attribute(&span, "stage").map(str::to_owned)).collect();
+        Ok(stages.iter().flatten().any(|stage| stage == "again").then_some(stages))
+    })?;
+    assert_eq!(stages.len(), 2, "the first and the last: {stages:?}");
+    Ok(())
 }
 
 #[test]

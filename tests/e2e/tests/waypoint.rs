@@ -37,10 +37,10 @@ fn a_services_traffic_goes_by_its_waypoint_each_way_over_mtls() -> Verdict {
         })
     };
     let out = line("destination_principal", waypoint.identity())?;
-    assert_eq!(out["source_workload"], "app/client", "{out}");
+    assert_eq!(out["source_pod"], "app/client", "{out}");
     assert_eq!(out["security"], "mutual_tls", "{out}");
     let into = line("source_principal", waypoint.identity())?;
-    assert_eq!(into["destination_workload"], "app/server", "{into}");
+    assert_eq!(into["destination_pod"], "app/server", "{into}");
     assert_eq!(into["security"], "mutual_tls", "{into}");
     Ok(())
 }
@@ -63,7 +63,7 @@ fn connections_are_spread_over_the_replicas() -> Verdict {
         let mut counts = BTreeMap::new();
         for line in connections(mesh.daemon("node-a")?) {
             if line["destination_principal"] == waypoint.identity().as_str() {
-                *counts.entry(line["destination_workload"].to_string()).or_insert(0_usize) += 1;
+                *counts.entry(line["destination_pod"].to_string()).or_insert(0_usize) += 1;
             }
         }
         Ok((counts.values().sum::<usize>() >= CONNECTIONS).then_some(counts))

@@ -71,7 +71,7 @@ fn the_path_that_it_names_is_the_one_that_the_connection_takes() -> Verdict {
     assert_eq!(answer["ways"][0]["path"], "plaintext", "{answer}");
     Connect::to(service.at(80)).answered(&stranger)?;
     let line = mesh.told("node-b", 3)?.pop().context("none")?;
-    assert_eq!((&line["security"], &line["source_workload"]), (&json!("none"), &json!("elsewhere/stranger")));
+    assert_eq!((&line["security"], &line["source_pod"]), (&json!("none"), &json!("elsewhere/stranger")));
     Ok(())
 }
 

@@ -45,6 +45,7 @@ pub use proxy_config::ProxyConfig;
 pub use request_authentication::RequestAuthentication;
 pub use service_entry::{EndpointAddress, EntryEndpoint, EntryPort, ServiceEntry, WorkloadEntry};
 pub(crate) use stand_in::{stand_in, stand_in_of_text};
+pub(crate) use telemetry::SAMPLING as LOG_SAMPLING;
 pub use telemetry::Telemetry;
 pub(crate) use virtual_service::MESH;
 pub use virtual_service::{ConnectionMatch, ConnectionRule, HttpRule, VirtualService};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_core::l7::Percent;
-use mesh_core::telemetry::{Logging, Scope, Side, Tag, TelemetryPolicy, Tracing, parse};
+use mesh_core::telemetry::{Choice, Logging, Scope, Side, Tag, TelemetryPolicy, Tracing, parse};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -13,6 +13,9 @@ use super::telemetry_metrics::RawMetrics;
 use super::{Age, Flaw, Remark, WorkloadSelector, decode, policy_name, selector};
 use crate::code::Code;
 use crate::finding::ObjectName;
+
+/// The annotation that says how many percent of those that did not fail have a line, of its entries about logs.
+pub(crate) const SAMPLING: &str = "mesh.dev/access-log-sampling";
 
 /// A Telemetry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,9 +155,14 @@ impl Telemetry {
         let name = policy_name(name);
         let mut remarks = Vec::new();
         let scope = scope(&mut spec, &name.namespace)?;
+        let sampling = sampling(resource.metadata.annotations.as_ref().and_then(|all| all.get(SAMPLING)))?;
         let mut logging = Vec::new();
         for (index, raw) in spec.access_logging.unwrap_or_default().into_iter().enumerate() {
-            logging.push(raw.read(&format!("spec.accessLogging[{index}]"), &mut remarks));
+            logging.push(raw.read(&format!("spec.accessLogging[{index}]"), sampling, &mut remarks));
+        }
+        if sampling.is_some() && logging.is_empty() {
+            let message = "it is about the entries of spec.accessLogging, of which there is none";
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("metadata.annotations[{SAMPLING:?}]"), message));
         }
         let mut tracing = Vec::new();
         for (index, raw) in spec.tracing.unwrap_or_default().into_iter().enumerate() {
@@ -166,6 +174,14 @@ impl Telemetry {
         }
         Ok(Self { policy: Arc::new(TelemetryPolicy { name, scope, logging, tracing, metrics }), age, remarks })
     }
+}
+
+fn sampling(annotation: Option<&String>) -> Result<Option<Percent>, Flaw> {
+    let read = |text: &String| {
+        let wrong = || Flaw::value(format!("metadata.annotations[{SAMPLING:?}]"), "it is no number from 0 to 100");
+        text.parse().ok().and_then(Percent::new).ok_or_else(wrong)
+    };
+    annotation.map(read).transpose()
 }
 
 fn scope(spec: &mut Spec, namespace: &Arc<str>) -> Result<Scope, Flaw> {
@@ -194,7 +210,7 @@ pub(super) fn side_of(mode: Mode) -> Option<Side> {
 }
 
 impl RawLogging {
-    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Logging {
+    fn read(self, field: &str, sampling: Option<Percent>, remarks: &mut Vec<Remark>) -> Logging {
         let mut filter = None;
         if let Some(RawFilter { expression }) = self.filter {
             match parse(&expression) {
@@ -206,7 +222,12 @@ impl RawLogging {
             }
         }
         let providers = self.providers.unwrap_or_default().into_iter().map(|provider| provider.name.into()).collect();
-        Logging { side: side(self.only), providers, disabled: self.disabled.unwrap_or(false), filter }
+        Logging {
+            side: side(self.only),
+            providers,
+            disabled: self.disabled.unwrap_or(false),
+            choice: Choice { filter, sampling },
+        }
     }
 }
 

@@ -65,6 +65,11 @@ pub trait Told {
     fn text(&self, what: &Text) -> Option<Cow<'_, str>>;
     /// `connection.mtls`
     fn mtls(&self) -> bool;
+    /// Whether nothing good came of it: of a request, that it had no answer, one from 400 on, or another status of gRPC than 0.
+    fn failed(&self) -> bool {
+        self.number(Number::ResponseCode).is_none_or(|code| code >= 400)
+            || self.number(Number::ResponseGrpcStatus).is_some_and(|status| status != 0)
+    }
     /// What is known of one of both workloads, where something is.
     fn peer(&self, _peer: Peer, _what: &PeerAttribute) -> Option<&str> {
         None

@@ -1,5 +1,6 @@
 //! What is told of requests, and where: Istio's Telemetry (istio.io, reference/config/telemetry), from the mesh down to a workload.
 
+mod choice;
 pub mod expression;
 pub mod filter;
 pub mod metrics;
@@ -13,6 +14,7 @@ use crate::LabelSet;
 use crate::l7::Percent;
 use crate::policy::{PolicyName, PolicyTarget, Selector};
 
+pub use choice::Choice;
 pub use expression::{ExpressionError, parse};
 pub use filter::Filter;
 pub use metrics::{Metric, MetricChange, MetricChanges, MetricOverride, MetricsTold, TagChange};
@@ -67,8 +69,8 @@ pub struct Logging {
     pub providers: Vec<Arc<str>>,
     /// No lines.
     pub disabled: bool,
-    /// The requests that lines are about; none for all.
-    pub filter: Option<Filter>,
+    /// The requests that lines are about.
+    pub choice: Choice,
 }
 
 /// An entry about traces. What is not said is as above.
@@ -122,10 +124,10 @@ pub struct Teller<'a> {
 pub struct Told {
     /// Whether there are lines at standard output.
     pub logs: bool,
-    /// Which requests they are about; none for all.
-    pub filter: Option<Filter>,
+    /// Which requests they are about.
+    pub choice: Choice,
     /// Who else gets lines, by providers' names, and about which requests.
-    pub log_to: Vec<(Arc<str>, Option<Filter>)>,
+    pub log_to: Vec<(Arc<str>, Choice)>,
     /// How they are traced.
     pub tracing: Tracing,
     /// What of the standard metrics is not as by default; none where all is.
@@ -172,7 +174,8 @@ impl Telemetries {
             of_side.for_each(|entry| metrics.take(entry));
         }
         logging.tell(&mut told);
-        let filters = told.filter.iter().chain(told.log_to.iter().filter_map(|(_, filter)| filter.as_ref()));
+        let choices = std::iter::once(&told.choice).chain(told.log_to.iter().map(|(_, choice)| choice));
+        let filters = choices.filter_map(|choice| choice.filter.as_ref());
         filters.for_each(|filter| filter.headers(&mut told.headers));
         told.headers.extend(told.tracing.tags.iter().flat_map(BTreeMap::values).filter_map(Tag::header));
         metrics.headers(&mut told.headers);
@@ -220,7 +223,7 @@ enum Level {
 
 /// What is said of each provider of logs: none where there are no lines, else which requests they are about.
 #[derive(Default)]
-struct Loggings(BTreeMap<Arc<str>, Option<Option<Filter>>>);
+struct Loggings(BTreeMap<Arc<str>, Option<Choice>>);
 
 impl Loggings {
     /// What `nearer` says counts: of the providers that it names, or of all that were named.
@@ -233,18 +236,18 @@ impl Loggings {
         }
         let is_meant = |name: &Arc<str>| nearer.providers.is_empty() || nearer.providers.contains(name);
         for (_, said) in self.0.iter_mut().filter(|(name, _)| is_meant(name)) {
-            *said = (!nearer.disabled).then(|| nearer.filter.clone());
+            *said = (!nearer.disabled).then(|| nearer.choice.clone());
         }
     }
 
     /// Where nobody says anything there are lines at standard output.
     fn tell(self, told: &mut Told) {
         told.logs = self.0.is_empty();
-        for (name, filter) in self.0.into_iter().filter_map(|(name, said)| Some((name, said?))) {
+        for (name, choice) in self.0.into_iter().filter_map(|(name, said)| Some((name, said?))) {
             if *name == *STANDARD_OUTPUT {
-                (told.logs, told.filter) = (true, filter);
+                (told.logs, told.choice) = (true, choice);
             } else {
-                told.log_to.push((name, filter));
+                told.log_to.push((name, choice));
             }
         }
     }

@@ -9,14 +9,15 @@ impl Record for Finished {
     type Item = Span;
 
     fn into_item(self) -> Span {
-        let Self { span, ended, report, error } = self;
-        let (kind, name) = match span.kind {
+        let Self { placed, kind, tags, ended, report, error } = self;
+        let (kind, name) = match kind {
             SpanKind::Client => (span::SpanKind::Client, "connect"),
             SpanKind::Server => (span::SpanKind::Server, "accept"),
         };
         let mut attributes = attributes(&report);
+        attributes.extend(tags.iter().map(|(name, value)| text(name, value)));
         let status = error.map(|(kind, message)| failed(kind, message, &mut attributes));
-        Span { attributes, status, ..span.placed.into_span(kind, name.to_owned(), ended) }
+        Span { attributes, status, ..placed.into_span(kind, name.to_owned(), ended) }
     }
 }
 

@@ -54,10 +54,28 @@ impl<'a> Object<'a> {
         self.0.push_str(itoa::Buffer::new().format(value.into()));
     }
 
+    /// Fields that were written before, by [`fields`].
+    pub(super) fn written(&mut self, fields: &str) {
+        if !self.0.ends_with('{') {
+            self.0.push(',');
+        }
+        self.0.push_str(fields);
+    }
+
     /// Ends it, and the line.
     pub(super) fn end(self) {
         self.0.push_str("}\n");
     }
+}
+
+/// Fields of text for an object that is yet to be written.
+pub(super) fn fields<'a>(all: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut text = String::new();
+    let mut object = Object::begin(&mut text);
+    for (key, value) in all {
+        object.text(key, Some(value));
+    }
+    text.split_off('{'.len_utf8())
 }
 
 /// Escapes what is written.

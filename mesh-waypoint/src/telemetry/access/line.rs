@@ -15,13 +15,24 @@ use mesh_core::{
 
 use super::{
     Noted,
-    json::{Moment, Object},
+    json::{self, Moment, Object},
     text,
 };
+use mesh_metrics::{REQUEST_LABELS, RequestLabels};
+
 use crate::{
     inbound::Arrival,
     upstream::{ClusterKey, Endpoint},
 };
+
+/// The metrics' labels that the line has among Istio's own fields.
+const ISTIOS: [&str; 2] = ["response_code", "response_flags"];
+
+/// The metrics' labels as they stand in a line: all but those that it has anyway.
+pub(in crate::telemetry) fn label_fields(labels: &RequestLabels) -> String {
+    let all = REQUEST_LABELS.into_iter().zip(labels.iter().map(String::as_str));
+    json::fields(all.filter(|(name, _)| !ISTIOS.contains(name)))
+}
 
 /// A request that is over.
 pub(crate) struct Ended<'a> {
@@ -68,13 +79,14 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 impl Ended<'_> {
-    /// Writes the line.
-    pub(crate) fn write(&self, into: &mut String) {
+    /// Writes the line; `labels` are those of its metrics, as fields.
+    pub(crate) fn write(&self, labels: &str, into: &mut String) {
         let mut line = Object::begin(into);
         line.text("target", Some("access"));
         line.shown("start_time", Some(Moment(self.noted.at)));
         self.write_request(&mut line);
-        self.write_parties(&mut line);
+        line.written(labels);
+        self.write_known(&mut line);
         line.end();
     }
 
@@ -109,17 +121,11 @@ impl Ended<'_> {
     }
 
     /// What only the mesh knows.
-    fn write_parties(&self, line: &mut Object<'_>) {
-        let client = &self.arrival.client;
-        let source = client.workload.as_deref();
-        line.text("source_workload", source.map(|workload| &*workload.workload_name));
+    fn write_known(&self, line: &mut Object<'_>) {
+        let source = self.arrival.client.workload.as_deref();
         line.text("source_namespace", source.map(|workload| &*workload.namespace));
-        line.text("source_principal", client.identity.as_ref().map(SpiffeId::as_str));
         let destination = self.endpoint.and_then(|endpoint| endpoint.workload.as_deref());
-        let identity = self.endpoint.and_then(|endpoint| endpoint.identity());
-        line.text("destination_workload", destination.map(|workload| &*workload.workload_name));
         line.text("destination_namespace", destination.map(|workload| &*workload.namespace));
-        line.text("destination_principal", identity.map(SpiffeId::as_str));
         line.text("policy", self.policy);
         line.text("request_principal", self.request_principal);
         line.text("token_refused", self.token_refused);

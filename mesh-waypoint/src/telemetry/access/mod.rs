@@ -25,6 +25,7 @@ use mesh_core::{
     telemetry::{Side, Teller, Told},
 };
 
+pub(super) use self::line::label_fields;
 pub(crate) use self::line::{Ended, peer_of};
 use crate::{
     inbound::{Arrival, Target},

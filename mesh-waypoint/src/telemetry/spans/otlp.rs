@@ -1,7 +1,7 @@
 //! Requests' spans in OTLP's form: OpenTelemetry's "Semantic Conventions for HTTP Spans", and for who it was between the names that the
 //! nodes' spans have.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::Instant};
 
 use mesh_core::{SpiffeId, TraceContext, Workload};
 use mesh_otlp::{
@@ -14,7 +14,7 @@ use super::{AttemptEnd, Outcome, RequestFacts, Upstream};
 #[derive(Debug)]
 pub(crate) struct Finished {
     placed: Placed,
-    ended: SystemTime,
+    ended: Instant,
     request: Arc<RequestFacts>,
     of: Of,
 }
@@ -33,7 +33,7 @@ impl Finished {
         outcome: Outcome,
     ) -> Self {
         let of = Of::Request { beside, outcome: Box::new(outcome) };
-        Self { placed, ended: SystemTime::now(), request, of }
+        Self { placed, ended: Instant::now(), request, of }
     }
 
     pub(super) fn attempt(
@@ -44,7 +44,7 @@ impl Finished {
         end: AttemptEnd,
     ) -> Self {
         let of = Of::Attempt { number, upstream: Box::new(upstream), end };
-        Self { placed, ended: SystemTime::now(), request, of }
+        Self { placed, ended: Instant::now(), request, of }
     }
 }
 

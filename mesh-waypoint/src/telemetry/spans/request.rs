@@ -3,13 +3,8 @@
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Version, header::USER_AGENT, request::Parts};
-use mesh_core::{
-    Service, SpiffeId, TraceContext, Workload,
-    l7::Rule,
-    propagation::Form,
-    telemetry::{Tag, Tracing},
-};
-use mesh_otlp::Placed;
+use mesh_core::{Service, SpiffeId, TraceContext, Workload, l7::Rule, propagation::Form, telemetry::Tracing};
+use mesh_otlp::{Placed, tag_values};
 
 use super::{AttemptSpan, Finished, Tracer, Upstream, inject};
 use crate::inbound::Arrival;
@@ -57,18 +52,6 @@ impl RequestFacts {
     }
 }
 
-/// What a tag comes to; none where neither its source nor another text is there.
-fn value(tag: &Tag, headers: &HeaderMap) -> Option<String> {
-    let (found, otherwise) = match tag {
-        Tag::Literal(text) => return Some(text.to_string()),
-        Tag::Header(name, otherwise) => {
-            (headers.get(&**name).and_then(|value| value.to_str().ok()).map(str::to_owned), otherwise)
-        }
-        Tag::Environment(name, otherwise) => (std::env::var(&**name).ok(), otherwise),
-    };
-    found.or_else(|| otherwise.as_deref().map(str::to_owned))
-}
-
 /// What a request came to.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -113,8 +96,8 @@ impl RequestSpan {
             return None;
         }
         let (placed, form) = tracer.place(asked, &mut parts.headers, arrival.trace.filter(|_| first))?;
-        let tags = asked.tags.iter().flatten();
-        let tags = tags.filter_map(|(name, tag)| Some((name.clone(), value(tag, &parts.headers)?))).collect();
+        let header = |name: &str| parts.headers.get(name)?.to_str().ok().map(str::to_owned);
+        let tags = tag_values(asked.tags.as_ref(), header);
         inject(&placed.context, form, &mut parts.headers);
         let beside = arrival.trace.filter(|tunnel| placed.parent != Some(tunnel.span_id));
         let request = Arc::new(RequestFacts::of(parts, arrival, tags));
