@@ -11,6 +11,7 @@ mod node_taint;
 mod node_tokens;
 mod object_status;
 mod placement;
+mod redirection;
 mod serve;
 
 use std::process::ExitCode;

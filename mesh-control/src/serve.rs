@@ -26,6 +26,7 @@ use crate::node_taint::NodeTaint;
 use crate::node_tokens::NodeTokens;
 use crate::object_status::{self, ObjectStatus};
 use crate::placement::DirectoryGatekeeper;
+use crate::redirection::Redirection;
 
 /// By which replicas find out which of them writes.
 const LEASE: &str = "mesh-control";
@@ -108,12 +109,14 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             let status = args.object_status.then(|| ObjectStatus::new(client.clone(), config.clone(), told));
             let daemon_set = args.cluster.taint_nodes_of.clone();
             let taint = daemon_set.map(|name| NodeTaint::new(&client, args.cluster.namespace(), name));
+            let marks = args.cluster.annotate_pods.then(|| Redirection::new(client.clone(), config.clone()));
             let gateways = settings(&args).map(|settings| Gateways::new(client, settings, config, authority.clone()));
             let lead = async || {
                 tokio::join!(
                     forever(gateways.as_ref().map(|known| known.run())),
                     forever(bundle.as_ref().map(Bundle::follow)),
                     forever(taint.as_ref().map(NodeTaint::follow)),
+                    forever(marks.as_ref().map(Redirection::follow)),
                     forever(status.as_ref().map(ObjectStatus::follow))
                 );
             };

@@ -37,6 +37,9 @@ pub(crate) struct ClusterArgs {
     /// mesh.dev/agent-not-ready. Without it, nodes are left as they are.
     #[arg(long, value_name = "NAME", requires = "kubernetes")]
     pub(crate) taint_nodes_of: Option<String>,
+    /// Write Istio's annotation ambient.istio.io/redirection on pods that are in the mesh, for Kiali and others that read it.
+    #[arg(long, requires = "kubernetes")]
+    pub(crate) annotate_pods: bool,
     /// Audience of the node agents' tokens, and the proxies'.
     #[arg(long, value_name = "NAME", default_value = "mesh-ca")]
     pub(crate) token_audience: String,
