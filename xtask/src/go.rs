@@ -26,9 +26,13 @@ const JAEGER: Program = Program {
 /// Who asks for Istio's types by Istio's own messages (tests/e2e/tests/istio_types.rs).
 const SUBSCRIBER: Program = Program { name: "subscriber", version: "v1", module: "tests/istio", package: "." };
 
+/// What holds dashboards against Grafana's schema (tests/e2e/tests/dashboards.rs).
+const DASHBOARD_SCHEMA: Program =
+    Program { name: "dashboard-schema", version: "v0.0.22", module: "tests/grafana", package: "." };
+
 /// Builds those that are not there.
 pub(crate) fn programs() -> Result<()> {
-    [JAEGER, SUBSCRIBER].iter().try_for_each(Program::build)
+    [JAEGER, SUBSCRIBER, DASHBOARD_SCHEMA].iter().try_for_each(Program::build)
 }
 
 impl Program {

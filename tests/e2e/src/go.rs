@@ -1,6 +1,7 @@
 //! Programs in Go, as `cargo xtask go` builds them.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_lab::Place as _;
@@ -15,6 +16,14 @@ pub(crate) fn program(name: &str, version: &str) -> Result<String> {
     let program = cache.context("HOME is not set")?.join("mesh").join(name).join(version).join(name);
     ensure!(program.exists(), "{} is missing: `cargo xtask go` builds it", program.display());
     Ok(program.display().to_string())
+}
+
+/// What of these dashboards is not as Grafana's published schema has it; nothing where all is.
+pub fn flaws_of_dashboards(files: &[PathBuf]) -> Result<String> {
+    let output = Command::new(program("dashboard-schema", "v0.0.22")?).args(files).output()?;
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    ensure!(output.status.success() || !said.is_empty(), "it ended with {}", output.status);
+    Ok(said)
 }
 
 /// What mesh-control tells a node proxy of Istio's on a node, read by Istio's own messages: all resources.

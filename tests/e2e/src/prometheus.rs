@@ -1,11 +1,12 @@
 //! A Prometheus that scrapes every node's daemon.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use mesh_lab::{Node, Place as _, Pod, Process, wait_until};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{Mesh, NODES, PATIENCE};
@@ -14,6 +15,18 @@ use crate::{Mesh, NODES, PATIENCE};
 const ADDRESS: &str = "127.0.0.1:9090";
 /// The daemons' port for it.
 const METRICS_PORT: u16 = 15020;
+
+/// mesh-control's.
+const CONTROL_PORT: u16 = 15014;
+
+/// What is scraped beside the daemons.
+#[derive(Default)]
+pub struct Scraped<'a> {
+    /// Waypoints and gateways.
+    pub proxies: &'a [&'a Pod],
+    /// Replicas of mesh-control: their pods' names and addresses.
+    pub controls: &'a [(&'a str, IpAddr)],
+}
 
 /// A running Prometheus. It ends when dropped.
 pub struct Prometheus {
@@ -31,17 +44,17 @@ pub fn chart_files(name: &str) -> PathBuf {
 impl Prometheus {
     /// Starts Debian's Prometheus on the first node, with these rules, and waits until it has scraped every daemon twice.
     pub fn start(mesh: &Mesh, rules: &[(&str, String)]) -> Result<Self> {
-        Self::start_with(mesh, rules, &[])
+        Self::start_with(mesh, rules, &Scraped::default())
     }
 
-    /// The same, which scrapes these waypoints and gateways, too.
-    pub fn start_with(mesh: &Mesh, rules: &[(&str, String)], proxies: &[&Pod]) -> Result<Self> {
+    /// The same, which scrapes these, too.
+    pub fn start_with(mesh: &Mesh, rules: &[(&str, String)], scraped: &Scraped<'_>) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         for (name, text) in rules {
             std::fs::write(dir.path().join(name), text).with_context(|| format!("writing {name}"))?;
         }
         let config = dir.path().join("prometheus.yml");
-        std::fs::write(&config, configuration(mesh, rules, proxies)?)?;
+        std::fs::write(&config, configuration(mesh, rules, scraped)?)?;
         let node = mesh.lab.node(NODES[0])?;
         let (config, data) = (config.display().to_string(), dir.path().join("data").display().to_string());
         let argv = [
@@ -58,8 +71,11 @@ impl Prometheus {
         let process = node.spawn(&argv)?;
         let started = Self { _process: process, node, _dir: dir };
         started.wait_for(
-            "every daemon and proxy to be scraped twice",
-            &format!("count(sum_over_time(up[1h]) >= 2) == {}", NODES.len() + proxies.len()),
+            "every program to be scraped twice",
+            &format!(
+                "count(sum_over_time(up[1h]) >= 2) == {}",
+                NODES.len() + scraped.proxies.len() + scraped.controls.len()
+            ),
             |found| !found.is_empty(),
         )?;
         Ok(started)
@@ -118,21 +134,50 @@ impl Prometheus {
     }
 }
 
-/// Scrapes each second, so that a test waits for no more.
-fn configuration(mesh: &Mesh, rules: &[(&str, String)], proxies: &[&Pod]) -> Result<String> {
+/// The chart's, as it is, but that it is told of each pod what Kubernetes would tell; each second, so that a test waits for no more.
+fn configuration(mesh: &Mesh, rules: &[(&str, String)], scraped: &Scraped<'_>) -> Result<String> {
+    const DISCOVERY: &str = "  kubernetes_sd_configs: [{role: pod}]";
     let mut text =
         String::from("global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\nrule_files:\n");
     for (name, _) in rules {
         writeln!(text, "  - {name}")?;
     }
-    text += "scrape_configs:\n  - job_name: mesh-node\n    static_configs:\n";
-    for node in NODES {
-        let address = mesh.lab.node(node)?.ipv4();
-        writeln!(text, "      - targets: ['{address}:{METRICS_PORT}']\n        labels: {{node: {node}}}")?;
-    }
-    text += "  - job_name: mesh-waypoint\n    static_configs:\n";
-    for proxy in proxies {
-        writeln!(text, "      - targets: ['{}:{METRICS_PORT}']", proxy.ipv4())?;
-    }
+    let nodes = NODES.iter().map(|node| Ok((*node, mesh.lab.node(node)?))).collect::<Result<Vec<_>>>()?;
+    let daemons = nodes.iter().map(|(name, node)| {
+        let labels = json!({"__meta_kubernetes_pod_label_app_kubernetes_io_name": "mesh-node"});
+        discovered(node.ipv4(), None, &format!("mesh-node-{name}"), name, labels)
+    });
+    let proxies = scraped.proxies.iter().map(|pod| {
+        let labels = json!({"__meta_kubernetes_pod_label_gateway_istio_io_managed": "mesh.dev-gateway-controller"});
+        discovered(pod.ipv4(), Some(METRICS_PORT), pod.name(), NODES[0], labels)
+    });
+    let controls = scraped.controls.iter().map(|(name, address)| {
+        let labels = json!({"__meta_kubernetes_pod_label_app_kubernetes_io_name": "mesh-control"});
+        discovered(*address, Some(CONTROL_PORT), name, NODES[0], labels)
+    });
+    // Each job discovers all pods, and keeps its own.
+    let pods: Vec<Value> = daemons.chain(proxies).chain(controls).collect();
+    let shipped = chart_files("prometheus").join("scrape.yaml");
+    let shipped = std::fs::read_to_string(&shipped).with_context(|| shipped.display().to_string())?;
+    anyhow::ensure!(shipped.matches(DISCOVERY).count() == 3, "three jobs that discover pods: {shipped}");
+    text += &shipped.replace(DISCOVERY, &format!("  static_configs: {}", Value::from(pods)));
     Ok(text)
+}
+
+/// A pod as Kubernetes' discovery tells of it, by its container's port, or by the container where that lists none.
+fn discovered(address: IpAddr, port: Option<u16>, name: &str, node: &str, mut labels: Value) -> Value {
+    labels["__meta_kubernetes_pod_ip"] = address.to_string().into();
+    labels["__meta_kubernetes_pod_name"] = name.into();
+    labels["__meta_kubernetes_pod_node_name"] = node.into();
+    labels["__meta_kubernetes_namespace"] = "mesh-system".into();
+    labels["__meta_kubernetes_pod_phase"] = "Running".into();
+    labels["__meta_kubernetes_pod_container_init"] = "false".into();
+    let target = match port {
+        Some(port) => {
+            labels["__meta_kubernetes_pod_container_port_name"] = "http-metrics".into();
+            SocketAddr::new(address, port).to_string()
+        }
+        None => address.to_string(),
+    };
+    json!({"targets": [target], "labels": labels})
 }

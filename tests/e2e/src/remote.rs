@@ -12,6 +12,27 @@ use crate::{Mesh, NODES, PATIENCE};
 /// Where the authority listens.
 const PORT: u16 = 15012;
 
+/// Where the nodes' tokens are, a file each, made where there is none.
+fn tokens(mesh: &Mesh) -> Result<PathBuf> {
+    let tokens = mesh.lab.home().join("tokens");
+    for node in NODES.into_iter().filter(|node| !tokens.join(node).exists()) {
+        let argv = ["ca", "token", "--dir", &tokens.display().to_string(), node];
+        let made = Command::new(binary("mesh-control")?).args(argv).output().context("starting mesh-control")?;
+        ensure!(made.status.success(), "{made:?}");
+    }
+    Ok(tokens)
+}
+
+/// Starts mesh-control on a node, with the mesh's authority and configuration.
+pub fn start_control(mesh: &Mesh, node: &str) -> Result<Process> {
+    let (ca, config) = (mesh.lab.ca_dir()?.display().to_string(), mesh.lab.config_dir().display().to_string());
+    let (tokens, listen) = (tokens(mesh)?.display().to_string(), format!("0.0.0.0:{PORT}"));
+    let argv = ["mesh-control", "serve", "--listen", &listen, "--ca", &ca, "--config", &config];
+    let mut process = mesh.lab.node(node)?.spawn(&[&argv[..], &["--node-tokens", &tokens]].concat())?;
+    process.wait_for_line("certificate authority listening", PATIENCE)?;
+    Ok(process)
+}
+
 /// A mesh whose authority runs in node-a's network namespace.
 pub struct Remote {
     // Before the mesh, so that it ends first.
@@ -42,12 +63,7 @@ impl Remote {
     /// Machines alone, and tokens for them.
     fn prepare() -> Result<Self> {
         let mesh = Mesh::without_daemons()?;
-        let tokens = mesh.lab.home().join("tokens");
-        for node in NODES {
-            let argv = ["ca", "token", "--dir", &tokens.display().to_string(), node];
-            let made = Command::new(binary("mesh-control")?).args(argv).output().context("starting mesh-control")?;
-            ensure!(made.status.success(), "{made:?}");
-        }
+        let tokens = tokens(&mesh)?;
         Ok(Self { authority: None, others: Vec::new(), mesh, tokens, replicas: Vec::new() })
     }
 
@@ -97,13 +113,7 @@ impl Remote {
     }
 
     fn start_replica(&self, node: &str) -> Result<Process> {
-        let lab = &self.mesh.lab;
-        let (ca, config) = (lab.ca_dir()?.display().to_string(), lab.config_dir().display().to_string());
-        let (tokens, listen) = (self.tokens.display().to_string(), format!("0.0.0.0:{PORT}"));
-        let argv = ["mesh-control", "serve", "--listen", &listen, "--ca", &ca, "--config", &config];
-        let mut process = lab.node(node)?.spawn(&[&argv[..], &["--node-tokens", &tokens]].concat())?;
-        process.wait_for_line("certificate authority listening", PATIENCE)?;
-        Ok(process)
+        start_control(&self.mesh, node)
     }
 
     /// Starts a node's daemon with the token of `bearer`.

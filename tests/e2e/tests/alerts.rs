@@ -61,6 +61,22 @@ fn own(path: &str) -> PathBuf {
 }
 
 #[test]
+fn what_is_scraped_is_valid_and_named_as_the_alerts_ask_for_it() -> Verdict {
+    let jobs = read(&chart_files("prometheus").join("scrape.yaml"))?;
+    // Debian's is built without Kubernetes' discovery.
+    let without = jobs.replace("kubernetes_sd_configs: [{role: pod}]", "static_configs: []");
+    let file = tempfile::NamedTempFile::new().context("a file")?;
+    fs::write(&file, without).context("a configuration")?;
+    promtool(&["check", "config"], &[file.path().to_owned()])?;
+    let jobs = named(&jobs, "- job_name:");
+    let [_, (_, alerts)] = rules()?;
+    let asked: BTreeSet<String> =
+        alerts.split("job=~\"(.+/)?").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect();
+    assert!(!asked.is_empty() && asked.is_subset(&jobs), "{asked:?} of {jobs:?}");
+    Ok(())
+}
+
+#[test]
 fn each_rule_is_valid_and_each_alert_fires_and_clears_by_its_own_times() -> Verdict {
     let files = rules()?.map(|(name, _)| chart_files("rules").join(name));
     promtool(&["check", "rules"], &files)?;

@@ -6,8 +6,11 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use mesh_e2e::{Connect, Mesh, NODES, Prometheus, Shop, Store, Verdict, chart_files, ctl};
-use mesh_lab::{Place as _, Pod};
+use mesh_e2e::{
+    Connect, Mesh, NODES, Prometheus, Scraped, Shop, Store, Verdict, chart_files, ctl, flaws_of_dashboards,
+    start_control,
+};
+use mesh_lab::{Place as _, Pod, Process};
 use serde_json::Value;
 
 /// How long a dashboard's panels may take to have data in all of them.
@@ -55,6 +58,8 @@ struct Watched {
     prometheus: Prometheus,
     shop: Shop,
     store: Store,
+    // Before the mesh, so that it ends first.
+    _control: Process,
     _mesh: Mesh,
 }
 
@@ -66,7 +71,10 @@ impl Watched {
         let store = Store::open(&mesh)?;
         let rules = chart_files("rules").join("recording.yaml");
         let rules = [("recording.yaml", fs::read_to_string(rules)?)];
-        let prometheus = Prometheus::start_with(&mesh, &rules, &[&store.waypoint, &store.gateway])?;
+        let control = start_control(&mesh, NODES[0])?;
+        let at_node = mesh.lab.node(NODES[0])?.ipv4();
+        let scraped = Scraped { proxies: &[&store.waypoint, &store.gateway], controls: &[("mesh-control-1", at_node)] };
+        let prometheus = Prometheus::start_with(&mesh, &rules, &scraped)?;
         let outside = mesh.lab.outside("laptop")?;
         let pod = |name: &str| shop.pods.iter().find(|pod| pod.name() == name).with_context(|| name.to_owned());
         let at = |pod: &Pod, port| std::net::SocketAddr::new(pod.ipv4(), port);
@@ -85,7 +93,7 @@ impl Watched {
         for node in NODES {
             ctl(&mesh, node, &["status"])?;
         }
-        Ok(Self { prometheus, shop, store, _mesh: mesh })
+        Ok(Self { prometheus, shop, store, _control: control, _mesh: mesh })
     }
 }
 
@@ -115,6 +123,25 @@ type Chosen<'a> = BTreeMap<&'a str, &'a str>;
 
 /// Labels that may be empty, which to Prometheus is none.
 const MAY_BE_EMPTY: [&str; 2] = ["grpc_response_status", "subset"];
+
+#[test]
+fn dashboards_are_as_grafanas_schema_has_them_and_another_is_not() -> Verdict {
+    let folder = chart_files("dashboards");
+    let files: Vec<_> = boards()?.iter().map(|(name, _)| folder.join(format!("{name}.json"))).collect();
+    let flaws = flaws_of_dashboards(&files)?;
+    assert!(flaws.is_empty(), "{flaws}");
+    // What is checked is checked down to the panels' own options.
+    let mut board = boards()?.remove(0).1;
+    let panels = board["panels"].as_array_mut().context("no panels")?;
+    let panel = panels.iter_mut().find(|panel| panel["type"] == "timeseries").context("no series")?;
+    panel["options"]["legend"]["placement"] = "nowhere".into();
+    panel["options"]["colour"] = "red".into();
+    let file = tempfile::NamedTempFile::new().context("a file")?;
+    fs::write(&file, board.to_string()).context("a dashboard")?;
+    let flaws = flaws_of_dashboards(&[file.path().to_owned()])?;
+    assert!(flaws.contains("colour"), "{flaws}");
+    Ok(())
+}
 
 /// The names between double braces.
 fn labels_of(legend: &str) -> Vec<&str> {
@@ -266,7 +293,7 @@ fn links_between_dashboards_lead_to_one_that_has_their_variables() -> Verdict {
 fn both_reporters_have_every_label_of_istios_tcp_metrics_and_no_other() -> Verdict {
     let watched = Watched::start()?;
     let expected: BTreeSet<_> = ISTIO.into_iter().chain(OF_CONNECTION).collect();
-    let of_prometheus = ["__name__", "instance", "job", "node"];
+    let of_prometheus = ["__name__", "instance", "job", "namespace", "node", "pod"];
     for metric in ["connections_opened", "connections_closed", "sent_bytes", "received_bytes"] {
         for reporter in ["source", "destination"] {
             let query = format!(

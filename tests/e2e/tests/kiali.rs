@@ -5,7 +5,7 @@
 //! warning, each series that lacks one of them.
 
 use anyhow::{Context as _, Result, ensure};
-use mesh_e2e::{Mesh, PATIENCE, Prometheus, Shop, Store, Verdict};
+use mesh_e2e::{Mesh, PATIENCE, Prometheus, Scraped, Shop, Store, Verdict};
 use mesh_lab::wait_until;
 use serde_json::Value;
 
@@ -61,7 +61,11 @@ fn what_kiali_draws_its_graph_of_is_told_by_every_reporter() -> Verdict {
     let mesh = Mesh::start()?;
     let _shop = Shop::open(&mesh)?;
     let store = Store::open(&mesh)?;
-    let prometheus = Prometheus::start_with(&mesh, &[], &[&store.waypoint, &store.gateway])?;
+    let prometheus = Prometheus::start_with(
+        &mesh,
+        &[],
+        &Scraped { proxies: &[&store.waypoint, &store.gateway], ..Scraped::default() },
+    )?;
     connections(&prometheus)?;
     requests(&prometheus)?;
     refusals(&prometheus)?;

@@ -52,7 +52,7 @@ impl Board {
             "time": {"from": "now-1h", "to": "now"},
             "timezone": "browser",
             "links": [{
-                "title": "Mesh", "type": "dashboards", "tags": [TAG], "asDropdown": true,
+                "title": "Mesh", "type": "dashboards", "tags": [TAG], "asDropdown": true, "icon": "external link", "tooltip": "",
                 "includeVars": true, "keepTime": true, "targetBlank": false,
             }],
             "annotations": {"list": [alerts()]},

@@ -168,10 +168,14 @@ impl Panel {
         let links: Vec<_> = self.link.iter().map(|(uid, variables)| {
             json!({"title": format!("Open {uid}"), "url": format!("/d/{uid}?{variables}&${{__url_time_range}}")})
         }).collect();
-        let style = if self.limits.is_some() && self.kind == Kind::Series { "dashed" } else { "off" };
+        let style = if self.limits.is_some() { "dashed" } else { "off" };
         json!({
             "unit": self.unit,
-            "custom": {"thresholdsStyle": {"mode": style}},
+            "custom": match self.kind {
+                Kind::Stat => json!({}),
+                Kind::Series => json!({"thresholdsStyle": {"mode": style}}),
+                Kind::Table => json!({"align": "auto", "inspect": false}),
+            },
             "min": if self.kind == Kind::Series { json!(0) } else { Value::Null },
             "thresholds": {"mode": "absolute", "steps": steps},
             "color": {"mode": if self.kind == Kind::Series { "palette-classic" } else { "thresholds" }},
@@ -182,13 +186,17 @@ impl Panel {
     fn options(&self) -> Value {
         match self.kind {
             Kind::Stat => {
-                json!({"colorMode": "value", "graphMode": "none", "reduceOptions": {"calcs": ["lastNotNull"]}})
+                json!({
+                    "colorMode": "value", "graphMode": "none", "reduceOptions": {"calcs": ["lastNotNull"]},
+                    "justifyMode": "auto", "orientation": "auto", "textMode": "auto", "wideLayout": true,
+                    "showPercentChange": false, "percentChangeColorMode": "standard",
+                })
             }
             Kind::Series => json!({
-                "legend": {"displayMode": "table", "placement": "right", "calcs": ["lastNotNull", "max"]},
+                "legend": {"showLegend": true, "displayMode": "table", "placement": "right", "calcs": ["lastNotNull", "max"]},
                 "tooltip": {"mode": "multi", "sort": "desc"},
             }),
-            Kind::Table => json!({"showHeader": true}),
+            Kind::Table => json!({"showHeader": true, "frameIndex": 0}),
         }
     }
 }

@@ -17,6 +17,7 @@ pub(super) fn board() -> Board {
             row("What it refuses and ends", refused()),
             row("The kernel", kernel()),
             row("What it costs to watch", cost()),
+            row("Control: certificates and configuration for all", control()),
         ],
     }
 }
@@ -95,5 +96,29 @@ fn cost() -> Vec<Panel> {
         Panel::stat("Samples a scrape", "none", gauge("scrape_samples_scraped")).limits(8000.0, 10_000.0),
         Panel::stat("A scrape takes", "s", gauge("scrape_duration_seconds")).limits(0.05, 0.5),
         Panel::series("Spans", "ops", rate("mesh_spans_total", HERE, "result"), "{{result}}"),
+    ]
+}
+
+/// Of every replica, whichever daemon is chosen.
+fn control() -> Vec<Panel> {
+    let by_replica = |metric: &str| format!("max by (instance) ({metric})");
+    vec![
+        Panel::stat("Signing certificate ends in", "s", "min(mesh_ca_signer_expiry_seconds)".to_owned())
+            .at_least(2_592_000.0, 604_800.0),
+        Panel::stat("Roots", "none", "max(mesh_ca_roots)".to_owned()),
+        Panel::stat("Revocation lists", "none", "max(mesh_ca_revocation_lists)".to_owned()),
+        Panel::series("Generation served", "none", by_replica("mesh_control_config_generation"), "{{instance}}"),
+        Panel::series(
+            "Certificates asked for",
+            "ops",
+            rate("mesh_ca_requests_total", "", "instance, outcome"),
+            "{{outcome}} ({{instance}})",
+        ),
+        Panel::series("Who is told", "none", by_replica("mesh_control_subscribers"), "{{instance}}")
+            .about("Daemons, waypoints and gateways that have their configuration from a replica"),
+        Panel::series("Behind", "none", by_replica("mesh_control_subscribers_behind"), "{{instance}}")
+            .about("Those that have not put the generation that is served in force"),
+        Panel::series("Rejecting", "none", by_replica("mesh_control_subscribers_rejecting"), "{{instance}}")
+            .about("Those that have rejected something of it"),
     ]
 }
