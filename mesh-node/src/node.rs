@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     admin::Admin,
     args::{Args, SameNode},
-    bpf::{self, Datapath, DirectEvents, DirectSignals, DropEvents, LoadOptions},
+    bpf::{self, Datapath, KernelEvents, LoadOptions},
     direct::DirectPath,
     drops,
     handover::{self, HandoverState, Inheritance, Predecessor, Succession},
@@ -234,8 +234,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     };
     let (orders, ordered) = mpsc::channel(1);
     let heir = Predecessor::new(&args.node, endpoints.duplicates()?, orders.clone(), &shared, lifelines);
-    let (direct_events, drop_events) = (DirectEvents::open(&maps_dir)?, DropEvents::open(&maps_dir)?);
-    let direct_signals = DirectSignals::open(&maps_dir)?;
+    let kernel = KernelEvents::open(&maps_dir)?;
     let successors = Predecessor::listen(&handover::socket_path(&args.admin_socket))?;
     let listener = admin.publish()?;
     tracing::info!(node = args.node, admin_socket = %args.admin_socket.display(), "mesh-node started");
@@ -250,8 +249,8 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
             () = kubelet.follow(kernel_settings) => anyhow::bail!("kubelet is followed no more"),
             () = nri.run() => anyhow::bail!("the container runtime is answered no more"),
             () = pods_told => anyhow::bail!("pods' Events are written no more"),
-            () = drops::tell(drop_events, &shared) => anyhow::bail!("the kernel's events of drops ended"),
-            () = shared.direct.run(direct_events, direct_signals) => anyhow::bail!("the kernel's events of direct connections ended"),
+            () = drops::tell(kernel.drops, &shared) => anyhow::bail!("the kernel's events of drops ended"),
+            () = shared.direct.run(kernel.direct, kernel.signals) => anyhow::bail!("the kernel's events of direct connections ended"),
         }
     };
     let limits = Patience { handed_over: args.drain_timeout, stopped: args.stop_timeout };

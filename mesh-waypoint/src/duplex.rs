@@ -11,7 +11,6 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
-    sync::oneshot,
     time::sleep,
 };
 use tokio_util::io::InspectReader;
@@ -20,9 +19,6 @@ use tokio_util::io::InspectReader;
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
-
-/// The upstream's side of a connection that stops being HTTP's; it never comes where the connection breaks instead.
-pub(crate) type Upgrade = oneshot::Receiver<Box<dyn Duplex>>;
 
 /// A stream of which the first bytes have been read.
 pub(crate) struct Prefixed<S> {

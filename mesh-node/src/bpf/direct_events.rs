@@ -58,7 +58,7 @@ impl DirectEvents {
     ///
     /// # Errors
     /// It is not there, or the runtime cannot watch it.
-    pub fn open(maps: &Path) -> Result<Self, RingError> {
+    pub(super) fn open(maps: &Path) -> Result<Self, RingError> {
         Ring::open(maps, map_names::DIRECT_EVENTS).map(Self)
     }
 

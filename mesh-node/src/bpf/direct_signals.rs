@@ -37,7 +37,7 @@ impl DirectSignals {
     ///
     /// # Errors
     /// It is not there, or the runtime cannot watch it.
-    pub fn open(maps: &Path) -> Result<Self, RingError> {
+    pub(super) fn open(maps: &Path) -> Result<Self, RingError> {
         Ring::open(maps, map_names::SIGNALS).map(Self)
     }
 

@@ -34,7 +34,7 @@ impl DropEvents {
     ///
     /// # Errors
     /// It is not there, or the runtime cannot watch it.
-    pub fn open(maps: &Path) -> Result<Self, RingError> {
+    pub(super) fn open(maps: &Path) -> Result<Self, RingError> {
         Ring::open(maps, map_names::DROP_EVENTS).map(Self)
     }
 

@@ -2,12 +2,8 @@
 
 use std::rc::Rc;
 
-use tokio::sync::oneshot;
-
-use crate::{
-    duplex::Upgrade,
-    upstream::{Cluster, ClusterState, Count, Endpoint, EndpointState, Http1Line, Http2Place},
-};
+use super::other::Upstream;
+use crate::upstream::{Cluster, ClusterState, Count, Endpoint, EndpointState, Http1Line, Http2Place};
 
 /// Held until the response has all come. Dropping it without giving it back closes an HTTP/1.1 connection: nobody knows what
 /// would come by it next.
@@ -29,14 +25,11 @@ pub(super) enum Hold {
 
 impl Lease {
     /// The connection's stream, which stops being HTTP's; of HTTP/1.1 alone.
-    pub(super) fn other(&self) -> Option<Upgrade> {
-        let Hold::Http1(line) = &self.hold else { return None };
-        let (sender, upgrade) = oneshot::channel();
-        if let Some(stream) = line.other() {
-            // Whoever wants it holds the other end.
-            let _ = sender.send(stream);
+    pub(super) fn other(&self) -> Option<Upstream> {
+        match &self.hold {
+            Hold::Http1(line) => Some(Upstream::Http1(line.other())),
+            Hold::Http2 { .. } => None,
         }
-        Some(upgrade)
     }
 
     /// The connection is free for the next request.

@@ -8,25 +8,45 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{lease::Lease, ledger::Ledger, reply::Flag};
 use crate::{
-    duplex::{Duplex, Upgrade, carry},
+    duplex::{Duplex, carry},
     inbound::{Lifeless, Stalled},
     worker::Worker,
 };
 
+/// What carries the upstream's side.
+pub(super) enum Upstream {
+    /// The whole connection; none where it is broken.
+    Http1(Option<Box<dyn Duplex>>),
+    /// One stream.
+    Http2(OnUpgrade),
+}
+
+impl Upstream {
+    /// Its bytes; none where the connection breaks instead.
+    async fn stream(self) -> Option<Box<dyn Duplex>> {
+        match self {
+            Self::Http1(stream) => stream,
+            Self::Http2(upgrade) => Some(Box::new(TokioIo::new(upgrade.await.ok()?))),
+        }
+    }
+}
+
 /// What it has become. The exchange that it began with goes on as long as it does: it counts as a request under way, its
 /// endpoint's connection as one in use, and it is told of at its end.
 pub(crate) struct Other {
-    upstream: Upgrade,
+    upstream: Upstream,
     ledger: Rc<Ledger>,
     _lease: Lease,
 }
 
 impl Other {
-    pub(super) const fn new(upstream: Upgrade, lease: Lease, ledger: Rc<Ledger>) -> Self {
+    pub(super) const fn new(upstream: Upstream, lease: Lease, ledger: Rc<Ledger>) -> Self {
         Self { upstream, ledger, _lease: lease }
     }
 
@@ -34,7 +54,7 @@ impl Other {
     /// connection is in use.
     pub(crate) async fn carry(self, worker: &Worker, client: impl Duplex) {
         let ledger = &*self.ledger;
-        let Ok(upstream) = self.upstream.await else {
+        let Some(upstream) = self.upstream.stream().await else {
             ledger.note_flag(Flag::UpstreamTermination);
             return;
         };

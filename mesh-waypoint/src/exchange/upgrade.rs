@@ -14,20 +14,16 @@ use http::{
 use http_body::Body as _;
 use hyper::{Request, body::Incoming, ext::Protocol};
 use hyper_util::rt::TokioIo;
-use tokio::{sync::oneshot, task::spawn_local};
+use tokio::task::spawn_local;
 
 use super::{
     attempt::Sent,
     fields,
     ledger::Ledger,
-    other::Other,
+    other::{Other, Upstream},
     reply::{Flag, Refusal},
 };
-use crate::{
-    duplex::{Duplex, Upgrade},
-    inbound::Connection,
-    upstream::AnswerBody,
-};
+use crate::{inbound::Connection, upstream::AnswerBody};
 
 /// What a server of WebSocket adds to a client's key (RFC 6455, section 1.3).
 const WEBSOCKET: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -131,7 +127,7 @@ impl Upgrading {
     /// Has bytes pass both ways once the response is out.
     pub(super) fn hand_over(self, sent: Sent, ledger: &Rc<Ledger>) -> Response<AnswerBody> {
         let Sent { mut response, lease } = sent;
-        let upstream = lease.other().unwrap_or_else(|| of_http2(&mut response));
+        let upstream = lease.other().unwrap_or_else(|| Upstream::Http2(hyper::upgrade::on(&mut response)));
         let other = Other::new(upstream, lease, ledger.clone());
         match self.client {
             Client::Http1 => self.connection.upgrade_to(other),
@@ -172,19 +168,6 @@ fn accept(asked: &HeaderMap) -> Option<HeaderValue> {
     let key = asked.get(SEC_WEBSOCKET_KEY)?.to_str().ok()?.trim();
     let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{WEBSOCKET}").as_bytes());
     HeaderValue::try_from(STANDARD.encode(digest)).ok()
-}
-
-/// The stream of an HTTP/2 response.
-fn of_http2(response: &mut Response<AnswerBody>) -> Upgrade {
-    let (sender, receiver) = oneshot::channel();
-    let upgrade = hyper::upgrade::on(response);
-    spawn_local(async move {
-        if let Ok(upgraded) = upgrade.await {
-            // Whoever wanted it may have gone.
-            let _ = sender.send(Box::new(TokioIo::new(upgraded)) as Box<dyn Duplex>);
-        }
-    });
-    receiver
 }
 
 #[cfg(test)]

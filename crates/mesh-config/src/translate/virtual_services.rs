@@ -234,13 +234,14 @@ impl Translation<'_> {
             let routed = |service: &Service| {
                 self.waypoints.waypoint_of(service).is_some() || (service.entry.is_some() && by_name)
             };
+            let unrouted =
+                |service: &Service| format!("{} has no waypoint, and nobody else routes requests", service.hostname);
             match &host {
                 HostPattern::Exact(host) => match self.by_hostname.get(&**host) {
                     Some(service) => {
                         found.push((Arc::clone(&service.hostname), index));
                         if !routed(service) {
-                            let message = format!("{host} has no waypoint, and nobody else routes requests");
-                            tell(Code::NoWaypoint, message);
+                            tell(Code::NoWaypoint, unrouted(service));
                         }
                     }
                     None if of_cluster => tell(Code::RouteOfNoService, format!("{host} is no Service's")),
@@ -263,8 +264,7 @@ impl Translation<'_> {
                     if matching.is_empty() {
                         tell(Code::RouteOfNoService, format!("no Service's host ends in {end:?}"));
                     } else if let Some(service) = matching.iter().find(|service| !routed(service)) {
-                        let message = format!("{} has no waypoint, and nobody else routes requests", service.hostname);
-                        tell(Code::NoWaypoint, message);
+                        tell(Code::NoWaypoint, unrouted(service));
                     }
                     found.extend(matching.into_iter().map(|service| (Arc::clone(&service.hostname), index)));
                 }
