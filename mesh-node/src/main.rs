@@ -28,12 +28,14 @@ mod sockets;
 mod telemetry;
 mod workers;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
-use mesh_admin_server::LogControl;
+use mesh_admin_server::{LogControl, LogOutput};
 
 /// Exit code of a machine that lacks something.
 const CANNOT_RUN: u8 = 2;
+/// How long the log's last lines may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = match args::CommandLine::read() {
@@ -41,13 +43,23 @@ fn main() -> ExitCode {
         args::CommandLine::Precheck(machine) => return precheck::run(&machine),
         args::CommandLine::Ready(whose) => return ready::run(&whose),
     };
-    let log = match LogControl::start(&args.log, std::io::stdout) {
+    let output = match LogOutput::stdout() {
+        Ok(output) => output,
+        Err(error) => return failed(ExitCode::FAILURE, &error.into()),
+    };
+    let log = match LogControl::start(&args.log, output.clone()) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("mesh-node: --log: {error}");
             return ExitCode::from(CANNOT_RUN);
         }
     };
+    let code = live(args, log);
+    output.finish(LAST_LINES);
+    code
+}
+
+fn live(args: args::Args, log: LogControl) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) if args.keep_listeners && !keeper::is_above() => runtime.block_on(keeper::run(&args.admin_socket)),
         Ok(runtime) => runtime.block_on(run(args, log)),

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use mesh_admin_server::{AdminSocket, LogControl, PodCgroups};
+use mesh_admin_server::{AdminSocket, LogControl, LogOutput, PodCgroups};
 use mesh_ca::{Authority, IdentityArgs};
 use mesh_config::{Config, Credentials, Options};
 use mesh_core::{NodeName, Snapshot};
@@ -204,7 +204,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     if args.bpf_log {
         bpf::forward_logs(datapath.ebpf_mut())?;
     }
-    let (telemetry, exporter) = telemetry(collector, config.clone(), &datapath, &args)?;
+    let (telemetry, exporter) = telemetry(collector, config.clone(), &datapath, (&args, log.output()))?;
     let shared = share(&args, &datapath, &authority, telemetry, (config.clone(), control))?;
     let workers = Workers::start(worker_count(&args), &shared, datapath.maps_dir())?;
     let host_netns = HostNetns::own()?;
@@ -340,14 +340,14 @@ fn telemetry(
     collector: Option<Collector>,
     config: watch::Receiver<Arc<Config>>,
     datapath: &Datapath,
-    args: &Args,
+    (args, log): (&Args, &LogOutput),
 ) -> anyhow::Result<(Arc<Telemetry>, Option<Exporter<Finished>>)> {
-    let metrics = Arc::new(Metrics::new(args.cluster.clone())?.with_kernel(datapath.counters()?));
+    let metrics = Arc::new(Metrics::new(args.cluster.clone())?.with_kernel(datapath.counters()?).with_log(log)?);
     let (spans, exporter) = match collector.map(|collector| Spans::to(collector, args.spans.trace_sampling)) {
         Some((spans, exporter)) => (spans, Some(exporter)),
         None => (Spans::named_alone(args.spans.trace_sampling), None),
     };
-    let exports = Exports::new(config);
+    let exports = Exports::new(config, log.clone());
     Ok((Arc::new(Telemetry::new(metrics, spans, exports, !args.no_request_metrics)), exporter))
 }
 

@@ -14,7 +14,6 @@ mod exchange;
 mod inbound;
 mod limits;
 mod listeners;
-mod log;
 mod readiness;
 mod serve;
 mod source;
@@ -22,17 +21,17 @@ mod telemetry;
 mod upstream;
 mod worker;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use mesh_admin_server::LogControl;
+use mesh_admin_server::{LogControl, LogOutput};
 use tikv_jemallocator::Jemalloc;
 
-use crate::{
-    args::{Args, Command},
-    log::Log,
-};
+use crate::args::{Args, Command, ServeArgs};
+
+/// How long the log's last lines may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// What a burst of requests took goes back to the kernel some seconds later; the C library's allocator keeps most of it.
 #[global_allocator]
@@ -40,21 +39,21 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let Command::Serve(args) = Args::parse().command;
-    let log = Log::stdout();
-    let run = || {
-        log.flush_for_good()?;
-        let control = LogControl::start(&args.log, log.clone()).context("--log")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let tasks = tokio::task::LocalSet::new();
-        tasks.block_on(&runtime, serve::run(*args, control, log.clone()))
-    };
-    let ended = run();
-    log.flush();
-    match ended {
+    match serve(*args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mesh-waypoint: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let output = LogOutput::stdout().context("no thread for the log")?;
+    let log = LogControl::start(&args.log, output.clone()).context("--log")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tasks = tokio::task::LocalSet::new();
+    let ended = tasks.block_on(&runtime, serve::run(args, log));
+    output.finish(LAST_LINES);
+    ended
 }

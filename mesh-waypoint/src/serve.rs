@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use mesh_admin_server::{AdminSocket, LogControl};
+use mesh_admin_server::{AdminSocket, LogControl, LogOutput};
 use mesh_ca::Authority;
 use mesh_config::{Config, Options};
 use mesh_core::{SpiffeId, TrustDomain};
@@ -35,7 +35,6 @@ use crate::{
     inbound::Patience,
     limits::LimitBook,
     listeners::{self, Listeners, Own},
-    log::Log,
     readiness::Readiness,
     telemetry::{Exports, Finished, Scrape, Telemetry, Tracer},
     upstream::{Names, Originations, SharedClusters},
@@ -59,7 +58,7 @@ pub(crate) struct Shared {
     /// The pod that this is.
     pub(crate) own: Own,
     /// Standard output.
-    pub(crate) log: Log,
+    pub(crate) log: LogOutput,
     /// What is measured.
     pub(crate) telemetry: Arc<Telemetry>,
     /// Where spans go, if anywhere.
@@ -127,7 +126,7 @@ impl Drop for Counted {
 ///
 /// # Errors
 /// What could not be started.
-pub(crate) async fn run(args: ServeArgs, control: LogControl, log: Log) -> anyhow::Result<()> {
+pub(crate) async fn run(args: ServeArgs, log: LogControl) -> anyhow::Result<()> {
     let authority = args.certificate.authority().context(args.certificate.authority_flag())?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
     let scrape =
@@ -136,10 +135,10 @@ pub(crate) async fn run(args: ServeArgs, control: LogControl, log: Log) -> anyho
     let socket = args.admin_socket.as_deref().map(AdminSocket::open).transpose()?;
     let (address, drain_time, admin_port) = (args.listen.ip(), args.drain_time, args.admin_port);
     let count = args.workers.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), usize::from);
-    let (shared, exporter) = share(args, &authority, log).await?;
+    let (shared, exporter) = share(args, &authority, log.output().clone()).await?;
     let shared = Arc::new(shared);
     let workers = Arc::new(Workers::start(&shared, count).context("--workers")?);
-    let api = Admin::new(shared.clone(), control);
+    let api = Admin::new(shared.clone(), log);
     let socket = socket.map(AdminSocket::publish).transpose()?;
     tracing::info!(address = %listener.local_addr()?, waypoint = %shared.own.gateway, identity = %shared.identity, workers = count, "waypoint listening");
     let background = async {
@@ -190,7 +189,7 @@ pub(crate) async fn run(args: ServeArgs, control: LogControl, log: Log) -> anyho
 async fn share(
     args: ServeArgs,
     authority: &Authority,
-    log: Log,
+    log: LogOutput,
 ) -> anyhow::Result<(Shared, Option<Exporter<Finished>>)> {
     let collector = args.spans.collector().context(SpanArgs::COLLECTOR_FLAG)?;
     let trust_domain = args.certificate.trust_domain.clone();
@@ -209,6 +208,7 @@ async fn share(
     let limits = Limits::default();
     let rules = RuleBook::default();
     let telemetry = Arc::new(Telemetry::new(args.cluster, &rules)?);
+    telemetry.tell_of_log(&log)?;
     control.clone().map(|progress| telemetry.tell_of_control(progress)).transpose()?;
     let told = &telemetry.own.spans;
     let exports = Exports::new(args.spans.trace_sampling, telemetry.own.log_lines.clone(), told.clone());

@@ -3,9 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use tracing_subscriber::{
-    EnvFilter, Registry, filter::LevelFilter, fmt::MakeWriter, layer::SubscriberExt as _, reload,
-    util::SubscriberInitExt as _,
+    EnvFilter, Registry, filter::LevelFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
+
+use crate::LogOutput;
 
 /// A filter that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -27,25 +28,28 @@ pub enum LogFilterError {
 }
 
 /// The filter in force.
-#[derive(Debug)]
 pub struct LogControl {
     handle: reload::Handle<EnvFilter, Registry>,
     filter: Mutex<String>,
+    output: LogOutput,
 }
 
 impl LogControl {
-    /// Starts to log, to what `out` makes. Once in a process.
+    /// Starts to log. Once in a process.
     ///
     /// # Errors
     /// The filter cannot be used.
-    pub fn start<W>(filter: &str, out: W) -> Result<Self, LogFilterError>
-    where
-        W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-    {
+    pub fn start(filter: &str, output: LogOutput) -> Result<Self, LogFilterError> {
         let (layer, handle) = reload::Layer::new(parse(filter)?);
-        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(out);
+        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(output.clone());
         tracing_subscriber::registry().with(layer).with(lines).init();
-        Ok(Self { handle, filter: Mutex::new(filter.to_owned()) })
+        Ok(Self { handle, filter: Mutex::new(filter.to_owned()), output })
+    }
+
+    /// Where lines go.
+    #[must_use]
+    pub const fn output(&self) -> &LogOutput {
+        &self.output
     }
 
     /// The filter, as it was given.

@@ -1,10 +1,10 @@
 //! The access log: one line at a connection's end, to standard output and to the collectors that Telemetries name.
 
 use std::borrow::Cow;
-use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mesh_admin_server::{ACCESS, LogOutput};
 use mesh_core::telemetry::filter::{Number, Text, Told as Request};
 use mesh_core::telemetry::value::{Peer, PeerAttribute};
 use mesh_core::telemetry::{Choice, Told};
@@ -17,9 +17,6 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use super::labels::{self, Values};
 use super::report::{Bytes, Ending, Report, Security};
-
-/// The target of lines, by which the log's filter knows them.
-const TARGET: &str = "access";
 
 /// A connection that is over.
 pub(super) struct Ended<'a> {
@@ -77,10 +74,16 @@ struct Logged<'a> {
 impl Ended<'_> {
     /// Writes the line where it is wanted, and gives it to `export` for each provider that is to have it. `cluster` is the name of the
     /// cluster.
-    pub(super) fn tell(&self, told: Option<&Told>, cluster: &str, mut export: impl FnMut(&Arc<str>, &str)) {
+    pub(super) fn tell(
+        &self,
+        told: Option<&Told>,
+        cluster: &str,
+        log: &LogOutput,
+        mut export: impl FnMut(&Arc<str>, &str),
+    ) {
         let random = fastrand::u64(..);
         let admits = |choice: &Choice| choice.admits(self, random);
-        let is_logged = tracing::enabled!(target: TARGET, tracing::Level::INFO)
+        let is_logged = tracing::enabled!(target: ACCESS, tracing::Level::INFO)
             && told.is_none_or(|told| told.logs && admits(&told.choice));
         let providers: Vec<_> =
             told.iter().flat_map(|told| &told.log_to).filter(|(_, choice)| admits(choice)).collect();
@@ -89,7 +92,7 @@ impl Ended<'_> {
         }
         let fields = self.fields(cluster);
         if is_logged {
-            fields.write();
+            log.gather(&fields.line());
         }
         if !providers.is_empty() {
             let line = text(&fields);
@@ -100,7 +103,7 @@ impl Ended<'_> {
     fn fields<'a>(&'a self, cluster: &'a str) -> Fields<'a> {
         let Self { report, bytes, ending } = self;
         Fields {
-            target: TARGET,
+            target: ACCESS,
             labels: Labels(labels::values(report, cluster, ending.response_flags())),
             source: report.source.address,
             source_pod: pod(report.source.workload.as_deref()),
@@ -119,15 +122,14 @@ impl Ended<'_> {
 }
 
 impl Fields<'_> {
-    /// At standard output, whole.
-    fn write(&self) {
+    /// As a line at standard output.
+    fn line(&self) -> String {
         let mut timestamp = String::new();
         // A String takes everything.
         let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
         let mut line = text(&Logged { timestamp, level: "INFO", message: "connection", fields: self });
         line.push('\n');
-        // Nobody reads: there is nobody to tell.
-        let _ = io::stdout().lock().write_all(line.as_bytes());
+        line
     }
 }
 
@@ -215,7 +217,8 @@ mod tests {
         let ending = Ending::Refused(Refused::PolicyDenied, "be\"cause".to_owned());
         let mut lines = Vec::new();
         let ended = Ended { report, bytes: Bytes { from_client: 7, to_client: 9 }, ending: &ending };
-        ended.tell(Some(told), "c", |provider, line| {
+        let log = LogOutput::stdout().expect("a thread");
+        ended.tell(Some(told), "c", &log, |provider, line| {
             lines.push((provider.to_string(), serde_json::from_str(line).expect("JSON")));
         });
         lines

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use mesh_admin_server::LogOutput;
 use mesh_config::Config;
 use mesh_core::telemetry::{Side, Teller, Told};
 use mesh_otlp::{Fate, Line, Named, NamedCollectors, Queue, Source};
@@ -23,13 +24,14 @@ struct Export {
 pub struct Exports {
     config: watch::Receiver<Arc<Config>>,
     known: NamedCollectors<Export>,
+    log: LogOutput,
 }
 
 impl Exports {
-    /// By that configuration and those that follow.
+    /// By that configuration and those that follow; lines for standard output are given to `log`.
     #[must_use]
-    pub fn new(config: watch::Receiver<Arc<Config>>) -> Self {
-        Self { config, known: NamedCollectors::default() }
+    pub fn new(config: watch::Receiver<Arc<Config>>, log: LogOutput) -> Self {
+        Self { config, known: NamedCollectors::default(), log }
     }
 
     /// What Telemetries say of a connection: of the mesh, of the namespace of this end's pod, of that pod. None where there are none,
@@ -54,7 +56,7 @@ impl Exports {
     /// are dropped and counted.
     pub(super) fn tell(&self, ended: &Ended<'_>, metrics: &Metrics) {
         let told = self.told(ended.report);
-        ended.tell(told.as_ref(), metrics.cluster(), |provider, line| {
+        ended.tell(told.as_ref(), metrics.cluster(), &self.log, |provider, line| {
             let line = || Line { at: SystemTime::now(), text: line.to_owned(), trace: None };
             if !self.known.get(provider).is_some_and(|export| export.lines.put(line())) {
                 metrics.log_lines(Fate::Dropped, 1);

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use mesh_admin_server::LogOutput;
 use mesh_core::telemetry::Told;
 use mesh_core::{Enrolment, LabelSet, SpiffeId, Template, TrustDomain, Unwatched, Workload};
 use mesh_metrics::CONNECTION_LABELS;
@@ -81,7 +82,8 @@ fn a_line_is_one_object_and_a_record_has_the_same_values() {
     let ended = Ended { report: &report, bytes: Bytes::default(), ending: &ending };
     let told = Told { log_to: vec![("otel".into(), Default::default())], ..Told::default() };
     let mut lines = Vec::new();
-    ended.tell(Some(&told), NAME, |_, line| lines.push(line.to_owned()));
+    let log = LogOutput::stdout().expect("a thread");
+    ended.tell(Some(&told), NAME, &log, |_, line| lines.push(line.to_owned()));
     let [line] = &lines[..] else { panic!("not one line: {lines:?}") };
     assert!(!line.chars().any(char::is_control), "{line:?}");
     let read: serde_json::Value = serde_json::from_str(line).expect("an object");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mesh_abi::Counter;
+use mesh_admin_server::LogOutput;
 use mesh_config::Config;
 use mesh_core::policy::Authorization;
 use mesh_metrics::{ControlMetrics, ControlStanding, Registry, RequestMetrics, RequestSeries};
@@ -117,6 +118,15 @@ impl Metrics {
     pub fn with_kernel(mut self, kernel: CounterReader) -> Self {
         self.kernel = Some(kernel);
         self
+    }
+
+    /// Tells of lines of the log that were lost, too.
+    ///
+    /// # Errors
+    /// Two metrics of one name, which is a mistake in this crate.
+    pub fn with_log(self, log: &LogOutput) -> Result<Self, prometheus::Error> {
+        self.registry.register(Box::new(log.lost()))?;
+        Ok(self)
     }
 
     /// Tells of these certificates too, from now on.
@@ -310,7 +320,7 @@ mod tests {
 
     #[test]
     fn reference_has_every_metric() {
-        let metrics = Metrics::new("c".to_owned()).unwrap();
+        let metrics = Metrics::new("c".to_owned()).unwrap().with_log(&LogOutput::stdout().unwrap()).unwrap();
         let domain = TrustDomain::default();
         let authority = CertificateAuthority::generate(&domain, SystemTime::now()).unwrap();
         let source = Arc::new(LocalAuthority::fixed(authority).unwrap());

@@ -13,6 +13,7 @@ mod spans;
 
 use std::sync::Arc;
 
+use mesh_admin_server::LogOutput;
 use mesh_core::telemetry::MetricChanges;
 use mesh_metrics::{ControlMetrics, ControlStanding, Registry, RequestMetrics, RequestSeries};
 use mesh_xds::{Progress, Standing};
@@ -54,6 +55,14 @@ impl Telemetry {
         let requests = RequestMetrics::register(&registry)?;
         let (bad_inputs, own) = (BadInputs::new(&registry)?, OwnMetrics::new(&registry)?);
         Ok(Self { cluster, requests, bad_inputs, own, registry, flows: Flows::default() })
+    }
+
+    /// Tells of lines of the log that were lost, too.
+    ///
+    /// # Errors
+    /// Two metrics have one name.
+    pub(crate) fn tell_of_log(&self, log: &LogOutput) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(log.lost()))
     }
 
     /// Tells of what mesh-control serves, too.
@@ -118,6 +127,7 @@ mod tests {
     fn reference_has_every_metric() {
         let telemetry = Telemetry::new("c".to_owned(), &RuleBook::default()).unwrap();
         telemetry.tell_of_control(Progress::default()).unwrap();
+        telemetry.tell_of_log(&LogOutput::stdout().unwrap()).unwrap();
         mesh_docs::hold_metrics("mesh-waypoint", telemetry.registry.listed());
     }
 }

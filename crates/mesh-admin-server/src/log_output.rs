@@ -1,0 +1,230 @@
+//! Standard output, which whoever reads it may leave unread: lines are taken without waiting, written by a thread of their own, and
+//! lost where too many wait, which is counted and said.
+
+use std::{
+    io::{self, Write},
+    mem,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use prometheus::IntCounter;
+use tracing::Metadata;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The target of lines of connections and requests, which may wait a little for others.
+pub const ACCESS: &str = "access";
+/// Octets that wait to be written at most.
+const WAITING: usize = 1 << 20;
+/// Octets whose memory is kept when they are written.
+const KEPT: usize = 64 << 10;
+/// How long a line of [`ACCESS`] waits for others.
+const GATHERING: Duration = Duration::from_millis(100);
+
+/// Where a program's lines go; shared by all its threads.
+#[derive(Clone)]
+pub struct LogOutput(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// There is something to write.
+    more: Condvar,
+    /// All that waited is written.
+    written: Condvar,
+    lost: IntCounter,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    /// What waits is to be written without waiting for more.
+    at_once: bool,
+    is_writing: bool,
+    /// Lines that found no room since that was said last.
+    lost: u64,
+}
+
+impl LogOutput {
+    /// Standard output, written by a thread that lives as long as the process.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn stdout() -> io::Result<Self> {
+        Self::to(io::stdout())
+    }
+
+    fn to(out: impl Write + Send + 'static) -> io::Result<Self> {
+        let help = "Lines of the log that were lost, because nobody read what was written before";
+        let lost = IntCounter::new("mesh_stdout_lines_lost_total", help).map_err(io::Error::other)?;
+        let shared = Shared { state: Mutex::default(), more: Condvar::new(), written: Condvar::new(), lost };
+        let output = Self(Arc::new(shared));
+        let writer = output.clone();
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.write(out))?;
+        Ok(output)
+    }
+
+    /// The metric of lines that were lost, for a program's registry.
+    #[must_use]
+    pub fn lost(&self) -> IntCounter {
+        self.0.lost.clone()
+    }
+
+    /// Takes a whole line, to be written with others a moment later.
+    pub fn gather(&self, line: &str) {
+        self.put(line.as_bytes(), false);
+    }
+
+    /// Waits until all that was taken is written, at most for so long.
+    pub fn finish(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        let mut state = self.state();
+        state.at_once = true;
+        self.0.more.notify_one();
+        while !state.waiting.is_empty() || state.is_writing {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.0.written.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn put(&self, line: &[u8], at_once: bool) {
+        let mut state = self.state();
+        if state.waiting.len() + line.len() > WAITING {
+            state.lost += 1;
+            self.0.lost.inc();
+            return;
+        }
+        let is_first = state.waiting.is_empty();
+        state.waiting.extend_from_slice(line);
+        if is_first || (at_once && !state.at_once) {
+            state.at_once |= at_once;
+            self.0.more.notify_one();
+        }
+    }
+
+    /// Writes what waits, again and again.
+    fn write(&self, mut out: impl Write) {
+        let mut lines = Vec::new();
+        loop {
+            self.take(&mut lines);
+            // Nobody reads: there is nobody to tell.
+            let _ = out.write_all(&lines).and_then(|()| out.flush());
+            lines.clear();
+            lines.shrink_to(KEPT);
+        }
+    }
+
+    /// Waits for lines, and takes all that there are.
+    fn take(&self, lines: &mut Vec<u8>) {
+        let mut state = self.state();
+        state.is_writing = false;
+        if state.waiting.is_empty() {
+            self.0.written.notify_all();
+        }
+        state = self.0.more.wait_while(state, |state| state.waiting.is_empty()).unwrap_or_else(PoisonError::into_inner);
+        let gathered = self.0.more.wait_timeout_while(state, GATHERING, |state| !state.at_once);
+        state = gathered.unwrap_or_else(PoisonError::into_inner).0;
+        mem::swap(lines, &mut state.waiting);
+        (state.at_once, state.is_writing) = (false, true);
+        let lost = mem::take(&mut state.lost);
+        drop(state);
+        if lost > 0 {
+            let said = format!(
+                "{{\"level\":\"WARN\",\"message\":\"lines of the log lost: nobody read it\",\"lines\":{lost}}}\n"
+            );
+            lines.extend_from_slice(said.as_bytes());
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One line on its way: what is written to it at once is taken whole.
+pub struct LogLine<'a> {
+    output: &'a LogOutput,
+    at_once: bool,
+}
+
+impl Write for LogLine<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.output.put(line, self.at_once);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogOutput {
+    type Writer = LogLine<'a>;
+
+    fn make_writer(&'a self) -> LogLine<'a> {
+        LogLine { output: self, at_once: true }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> LogLine<'a> {
+        LogLine { output: self, at_once: metadata.target() != ACCESS }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn lines_come_out_whole_and_in_order() {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let output = LogOutput::to(writer).expect("a thread");
+        let mut expected = String::new();
+        for number in 0..100 {
+            let line = format!("{{\"number\":{number}}}\n");
+            if number % 3 == 0 {
+                output.make_writer().write_all(line.as_bytes()).expect("taken");
+            } else {
+                output.gather(&line);
+            }
+            expected.push_str(&line);
+        }
+        output.finish(LONG);
+        let mut read = vec![0; expected.len()];
+        { reader }.read_exact(&mut read).expect("all of it");
+        assert_eq!(read, expected.as_bytes());
+        assert_eq!(output.lost().get(), 0);
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_holds_nobody_up() {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let output = LogOutput::to(writer).expect("a thread");
+        let line = format!("{{\"line\":\"{}\"}}\n", "x".repeat(1000));
+        let taken = 5_000;
+        for _ in 0..taken {
+            output.gather(&line);
+        }
+        output.finish(Duration::from_millis(1));
+        let lost = output.lost().get();
+        assert!(lost > 0 && lost < taken, "{lost}");
+        // Once somebody reads, what was kept is there, and how much was not.
+        let (mut kept, mut said) = (0, 0);
+        let mut lines = BufReader::new(reader).lines().map(|line| line.expect("a line"));
+        while kept + said < taken {
+            let next = lines.next().expect("a line");
+            match next.split_once("nobody read it\",\"lines\":") {
+                Some((_, count)) => said += count.trim_end_matches('}').parse::<u64>().expect("a number"),
+                None => kept += u64::from(next.len() + 1 == line.len()),
+            }
+        }
+        assert_eq!(said, lost);
+        output.gather("the next\n");
+        assert_eq!(lines.next().as_deref(), Some("the next"));
+    }
+}
