@@ -1,11 +1,12 @@
-//! Standard output, which whoever reads it may leave unread: lines are taken without waiting, written by a thread of their own, and
-//! lost where too many wait, which is counted and said.
+//! Standard output, which whoever reads it may leave unread: lines are written by a thread of their own, and lost where too many wait,
+//! which is counted and said. Lines of connections and requests are taken without waiting; any other is out when it has been said,
+//! unless nobody reads: that is waited for once.
 
 use std::{
     io::{self, Write},
     mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use prometheus::IntCounter;
@@ -20,6 +21,8 @@ const WAITING: usize = 1 << 20;
 const KEPT: usize = 64 << 10;
 /// How long a line of [`ACCESS`] waits for others.
 const GATHERING: Duration = Duration::from_millis(100);
+/// How long another line is waited for.
+const SAYING: Duration = Duration::from_millis(250);
 
 /// Where a program's lines go; shared by all its threads.
 #[derive(Clone)]
@@ -29,7 +32,7 @@ struct Shared {
     state: Mutex<State>,
     /// There is something to write.
     more: Condvar,
-    /// All that waited is written.
+    /// Some of it is written.
     written: Condvar,
     lost: IntCounter,
 }
@@ -39,7 +42,11 @@ struct State {
     waiting: Vec<u8>,
     /// What waits is to be written without waiting for more.
     at_once: bool,
-    is_writing: bool,
+    /// Octets that were taken, and that are written, since the beginning.
+    taken: u64,
+    written: u64,
+    /// What was to be written was waited for in vain.
+    is_stuck: bool,
     /// Lines that found no room since that was said last.
     lost: u64,
 }
@@ -76,16 +83,27 @@ impl LogOutput {
 
     /// Waits until all that was taken is written, at most for so long.
     pub fn finish(&self, limit: Duration) {
-        let until = Instant::now() + limit;
         let mut state = self.state();
         state.at_once = true;
         self.0.more.notify_one();
-        while !state.waiting.is_empty() || state.is_writing {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            state = self.0.written.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        drop(self.wait(state, limit));
+    }
+
+    /// Waits until what was taken so far is written.
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
+        let taken = state.taken;
+        let waited = self.0.written.wait_timeout_while(state, limit, |state| state.written < taken);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Writes a whole line, if somebody reads.
+    fn say(&self, line: &[u8]) {
+        self.put(line, true);
+        let state = self.state();
+        if !state.is_stuck {
+            let taken = state.taken;
+            let mut state = self.wait(state, SAYING);
+            state.is_stuck = state.written < taken;
         }
     }
 
@@ -98,6 +116,7 @@ impl LogOutput {
         }
         let is_first = state.waiting.is_empty();
         state.waiting.extend_from_slice(line);
+        state.taken += line.len() as u64;
         if is_first || (at_once && !state.at_once) {
             state.at_once |= at_once;
             self.0.more.notify_one();
@@ -108,26 +127,29 @@ impl LogOutput {
     fn write(&self, mut out: impl Write) {
         let mut lines = Vec::new();
         loop {
-            self.take(&mut lines);
+            let taken = self.take(&mut lines);
             // Nobody reads: there is nobody to tell.
             let _ = out.write_all(&lines).and_then(|()| out.flush());
+            let mut state = self.state();
+            state.written += taken;
+            state.is_stuck = false;
+            drop(state);
+            self.0.written.notify_all();
             lines.clear();
             lines.shrink_to(KEPT);
         }
     }
 
-    /// Waits for lines, and takes all that there are.
-    fn take(&self, lines: &mut Vec<u8>) {
-        let mut state = self.state();
-        state.is_writing = false;
-        if state.waiting.is_empty() {
-            self.0.written.notify_all();
-        }
-        state = self.0.more.wait_while(state, |state| state.waiting.is_empty()).unwrap_or_else(PoisonError::into_inner);
+    /// Waits for lines, and takes all that there are; how many octets of them.
+    fn take(&self, lines: &mut Vec<u8>) -> u64 {
+        let state = self.state();
+        let mut state =
+            self.0.more.wait_while(state, |state| state.waiting.is_empty()).unwrap_or_else(PoisonError::into_inner);
         let gathered = self.0.more.wait_timeout_while(state, GATHERING, |state| !state.at_once);
         state = gathered.unwrap_or_else(PoisonError::into_inner).0;
         mem::swap(lines, &mut state.waiting);
-        (state.at_once, state.is_writing) = (false, true);
+        state.at_once = false;
+        let taken = lines.len() as u64;
         let lost = mem::take(&mut state.lost);
         drop(state);
         if lost > 0 {
@@ -136,6 +158,7 @@ impl LogOutput {
             );
             lines.extend_from_slice(said.as_bytes());
         }
+        taken
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -151,7 +174,11 @@ pub struct LogLine<'a> {
 
 impl Write for LogLine<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.output.put(line, self.at_once);
+        if self.at_once {
+            self.output.say(line);
+        } else {
+            self.output.put(line, false);
+        }
         Ok(line.len())
     }
 
@@ -202,6 +229,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_is_out_when_it_has_been_said() {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let output = LogOutput::to(writer).expect("a thread");
+        output.gather("before\n");
+        output.make_writer().write_all(b"said\n").expect("taken");
+        assert_eq!(rustix::io::ioctl_fionread(&reader).expect("a number"), "before\nsaid\n".len() as u64);
+    }
+
+    #[test]
     fn a_log_that_nobody_reads_holds_nobody_up() {
         let (reader, writer) = io::pipe().expect("a pipe");
         let output = LogOutput::to(writer).expect("a thread");
@@ -210,7 +246,12 @@ mod tests {
         for _ in 0..taken {
             output.gather(&line);
         }
-        output.finish(Duration::from_millis(1));
+        // The first that has something to say waits a moment, the others do not.
+        for _ in 0..3 {
+            output.make_writer().write_all(line.as_bytes()).expect("taken");
+        }
+        assert!(output.state().is_stuck);
+        let taken = taken + 3;
         let lost = output.lost().get();
         assert!(lost > 0 && lost < taken, "{lost}");
         // Once somebody reads, what was kept is there, and how much was not.
@@ -224,7 +265,7 @@ mod tests {
             }
         }
         assert_eq!(said, lost);
-        output.gather("the next\n");
+        output.make_writer().write_all(b"the next\n").expect("taken");
         assert_eq!(lines.next().as_deref(), Some("the next"));
     }
 }
