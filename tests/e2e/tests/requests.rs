@@ -133,7 +133,7 @@ fn a_label_keeps_nodes_from_looking() -> Verdict {
 }
 
 #[test]
-fn a_label_keeps_the_kernel_from_showing() -> Verdict {
+fn a_label_keeps_direct_connections_from_being_looked_at() -> Verdict {
     keeps_from_looking("node-a")
 }
 
