@@ -28,11 +28,12 @@ pub struct Apps {
 }
 
 impl Apps {
-    /// Makes the namespace.
+    /// Makes the namespace, after one of its name that is going has gone.
     ///
     /// # Errors
     /// When the API server refuses it.
     pub fn new(kubectl: &Kubectl, namespace: &str) -> Result<Self> {
+        kubectl.run(&["wait", "--for=delete", &format!("namespace/{namespace}"), "--timeout=60s"])?;
         kubectl.run(&["create", "namespace", namespace])?;
         Ok(Self { kubectl: kubectl.clone(), namespace: namespace.to_owned() })
     }
