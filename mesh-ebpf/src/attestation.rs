@@ -102,13 +102,12 @@ pub fn take(key: &DirectKey, netns_cookie: u64) -> Option<SocketRecord> {
         if (*attestation).kind == PROBE {
             return None;
         }
-        let mut record = SocketRecord::new(SocketKind::DirectServer, (*attestation).asked);
+        let is_watched = (*attestation).kind == BETWEEN_WATCHED_PODS;
+        let mut record = SocketRecord::new(SocketKind::DirectServer, (*attestation).asked).watched_if(is_watched);
         record.cookie = (*attestation).cookie;
         record.netns_cookie = (*attestation).client_netns_cookie;
         record.server_netns_cookie = netns_cookie;
         record.isn = (*attestation).isn;
-        let is_watched = (*attestation).kind == BETWEEN_WATCHED_PODS;
-        record.watched = if is_watched { socket::SILENT } else { socket::UNWATCHED };
         Some(record)
     }
 }

@@ -54,12 +54,11 @@ pub fn route(ctx: &SockAddrContext, pod: &PodRecord, netns_cookie: u64, asked: S
     };
     match attestable(ctx, pod, netns_cookie, &endpoint) {
         Some((server_netns_cookie, is_watched)) => {
-            let mut record = SocketRecord::new(SocketKind::DirectClient, asked);
+            let mut record = SocketRecord::new(SocketKind::DirectClient, asked).watched_if(is_watched);
             record.local_words_be = if endpoint.is_v4() { pod.v4_words_be } else { pod.v6_words_be };
             record.endpoint = endpoint;
             record.netns_cookie = netns_cookie;
             record.server_netns_cookie = server_netns_cookie;
-            record.watched = if is_watched { socket::SILENT } else { socket::UNWATCHED };
             // SAFETY: plain helper call.
             record.cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
             Route::Direct(record)

@@ -78,6 +78,14 @@ impl SocketRecord {
         }
     }
 
+    /// The record of a socket that has sent nothing yet: whether what it sends is to be shown.
+    #[inline(always)]
+    #[must_use]
+    pub const fn watched_if(mut self, wanted: bool) -> Self {
+        self.watched = if wanted { SILENT } else { UNWATCHED };
+        self
+    }
+
     /// Whether the record is of this kind.
     #[inline(always)]
     #[must_use]

@@ -78,7 +78,7 @@ impl LogOutput {
 
     /// Takes a whole line, to be written with others a moment later.
     pub fn gather(&self, line: &str) {
-        self.put(line.as_bytes(), false);
+        drop(self.put(line.as_bytes(), false));
     }
 
     /// Waits until all that was taken is written, at most for so long.
@@ -98,8 +98,7 @@ impl LogOutput {
 
     /// Writes a whole line, if somebody reads.
     fn say(&self, line: &[u8]) {
-        self.put(line, true);
-        let state = self.state();
+        let state = self.put(line, true);
         if !state.is_stuck {
             let taken = state.taken;
             let mut state = self.wait(state, SAYING);
@@ -107,12 +106,13 @@ impl LogOutput {
         }
     }
 
-    fn put(&self, line: &[u8], at_once: bool) {
+    /// Takes a whole line, where there is room for it.
+    fn put(&self, line: &[u8], at_once: bool) -> MutexGuard<'_, State> {
         let mut state = self.state();
         if state.waiting.len() + line.len() > WAITING {
             state.lost += 1;
             self.0.lost.inc();
-            return;
+            return state;
         }
         let is_first = state.waiting.is_empty();
         state.waiting.extend_from_slice(line);
@@ -121,6 +121,7 @@ impl LogOutput {
             state.at_once |= at_once;
             self.0.more.notify_one();
         }
+        state
     }
 
     /// Writes what waits, again and again.
@@ -177,7 +178,7 @@ impl Write for LogLine<'_> {
         if self.at_once {
             self.output.say(line);
         } else {
-            self.output.put(line, false);
+            drop(self.output.put(line, false));
         }
         Ok(line.len())
     }

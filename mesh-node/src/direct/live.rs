@@ -89,8 +89,7 @@ impl Live {
         };
         let begun = || if connection.is_adopted { Watch::default() } else { Watch::begin(signal.id) };
         let mut watch = connection.watch.take().unwrap_or_else(|| Box::new(begun()));
-        let mut exchanges = Vec::new();
-        watch.show(signal, &mut |exchange| exchanges.push(exchange));
+        let exchanges = watch.show(signal);
         connection.requested(&self.telemetry, &mut watch, &exchanges);
         connection.watch = Some(watch);
     }
@@ -255,8 +254,7 @@ impl Live {
             connection.reports.iter_mut().for_each(|report| report.end_at(at));
         }
         if let Some(mut watch) = connection.watch.take() {
-            let mut exchanges = Vec::new();
-            watch.end(&mut |exchange| exchanges.push(exchange));
+            let exchanges = watch.end();
             connection.requested(&self.telemetry, &mut watch, &exchanges);
         }
         for (id, report) in connection.ids.into_iter().zip(&connection.reports) {

@@ -22,19 +22,23 @@ impl Watch {
         Self { next: [Some(id.isn.wrapping_add(1)), None], ..Self::default() }
     }
 
-    /// Takes in one segment; `done` is called with each exchange that is complete with it. What was sent before is left out, and
-    /// what was not shown before is missed.
-    pub(super) fn show(&mut self, signal: &DirectSignal<'_>, done: &mut impl FnMut(Exchange)) {
+    /// Takes in one segment: the exchanges that are complete with it. What was sent before is left out, and what was not shown
+    /// before is missed.
+    pub(super) fn show(&mut self, signal: &DirectSignal<'_>) -> Vec<Exchange> {
+        let mut exchanges = Vec::new();
         if !self.observer.looks() {
-            return;
+            return exchanges;
         }
+        let mut done = |exchange| exchanges.push(exchange);
         let side = usize::from(signal.sender == Sender::Server);
         let next = &mut self.next[side];
         let end = signal.sequence.wrapping_add(signal.length);
         let known = next.map_or(0, |next| next.wrapping_sub(signal.sequence).cast_signed());
         let fresh = match usize::try_from(known) {
             // Sent again, and nothing with it.
-            Ok(known) if known > 0 && next.is_some_and(|next| end.wrapping_sub(next).cast_signed() <= 0) => return,
+            Ok(known) if known > 0 && next.is_some_and(|next| end.wrapping_sub(next).cast_signed() <= 0) => {
+                return exchanges;
+            }
             Ok(known) => signal.shown.get(known..),
             Err(_) => None,
         };
@@ -45,16 +49,19 @@ impl Watch {
             self.next[1 - side] = None;
             if known < 0 { signal.shown } else { &[] }
         });
-        self.observer.show(signal.sender, shown, signal.at, done);
+        self.observer.show(signal.sender, shown, signal.at, &mut done);
         let unseen = u64::from(signal.length).saturating_sub(signal.shown.len() as u64);
         if unseen > 0 {
-            self.observer.pass_over(signal.sender, (unseen, signal.tail), signal.at, done);
+            self.observer.pass_over(signal.sender, (unseen, signal.tail), signal.at, &mut done);
         }
+        exchanges
     }
 
-    /// The connection has ended.
-    pub(super) fn end(&mut self, done: &mut impl FnMut(Exchange)) {
-        self.observer.end(bpf::now(), done);
+    /// The connection has ended: the exchanges that end with it.
+    pub(super) fn end(&mut self) -> Vec<Exchange> {
+        let mut exchanges = Vec::new();
+        self.observer.end(bpf::now(), &mut |exchange| exchanges.push(exchange));
+        exchanges
     }
 }
 
@@ -77,7 +84,7 @@ mod tests {
             let length = u32::try_from(shown.len()).expect("short");
             let at = Duration::from_millis(1);
             let signal = DirectSignal { id: ID, at, sender: *sender, sequence, length, shown, tail: &[] };
-            watch.show(&signal, &mut |_| count += 1);
+            count += watch.show(&signal).len();
         }
         count
     }
