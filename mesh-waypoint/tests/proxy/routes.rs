@@ -101,6 +101,30 @@ fn requests_are_matched_and_changed_as_written() {
 }
 
 #[test]
+fn what_is_no_header_field_is_not_looked_for_among_them() {
+    let rules = "
+  - match:
+    - headers:
+        uri: {exact: /never}
+        method: {exact: NEVER}
+        scheme: {exact: never}
+        authority: {exact: never}
+        x-user: {exact: jason}
+      withoutHeaders: {method: {}}
+    directResponse: {status: 299}
+  - directResponse: {status: 204}";
+    run_with(&virtual_service(rules), async |world| {
+        let mut client = client(&world).await;
+        let request = |user: &str, method: &str| {
+            let request = Request::get("/").header("host", "cart").header("x-user", user).header("method", method);
+            request.body(Full::default()).expect("valid")
+        };
+        assert_eq!(client.ask(request("jason", "GET")).await.status, 299);
+        assert_eq!(client.ask(request("someone", "NEVER")).await.status, 204);
+    });
+}
+
+#[test]
 fn faults_are_injected_where_they_are_asked_for() {
     let rules = "
   - match: [{headers: {end-user: {exact: jason}}}]

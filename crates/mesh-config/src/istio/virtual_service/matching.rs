@@ -97,8 +97,8 @@ impl RawMatch {
             method: text(self.method, "method")?,
             scheme: text(self.scheme, "scheme")?,
             host: authority(self.authority, &format!("{field}.authority"))?,
-            headers: headers(self.headers, &format!("{field}.headers"))?,
-            without_headers: headers(self.without_headers, &format!("{field}.withoutHeaders"))?,
+            headers: headers(self.headers, &format!("{field}.headers"), remarks)?,
+            without_headers: headers(self.without_headers, &format!("{field}.withoutHeaders"), remarks)?,
             query: parameters(self.query_params, &format!("{field}.queryParams"))?,
             port: self.port,
             client: ClientMatch {
@@ -134,21 +134,37 @@ fn path(given: Option<RawText>, ignoring_case: bool, field: &str) -> Result<Path
     })
 }
 
+/// What a match has a field of its own for, and Istio's reference has ignored among the header fields.
+const BESIDE_HEADERS: [&str; 4] = ["uri", "scheme", "method", "authority"];
+
 /// Matches on header fields, and on claims of the verified token by names that no field has.
-fn headers(given: BTreeMap<String, Option<RawText>>, field: &str) -> Result<Vec<FieldMatch>, Flaw> {
-    let read = |(name, value): (String, Option<RawText>)| {
+fn headers(
+    given: BTreeMap<String, Option<RawText>>,
+    field: &str,
+    remarks: &mut Vec<Remark>,
+) -> Result<Vec<FieldMatch>, Flaw> {
+    let mut matches = Vec::with_capacity(given.len());
+    for (name, value) in given {
         let field = format!("{field}[{name:?}]");
         let value = value.unwrap_or_default().read(&field)?.unwrap_or(TextMatch::Present);
-        if !name.starts_with('@') {
-            return Ok(FieldMatch { name: name.to_ascii_lowercase().into(), claim: None, value });
+        let lower = name.to_ascii_lowercase();
+        if BESIDE_HEADERS.contains(&&*lower) {
+            let message =
+                format!("it is ignored, and the match holds without it: write {lower} beside headers instead");
+            remarks.push(Remark::new(Code::WithoutEffect, field, message));
+            continue;
         }
-        let claim = claim(&name).ok_or_else(|| {
-            let message = format!("{name:?} is not of the form {CLAIMS}.NAME or {CLAIMS}[NAME]");
-            Flaw::value(field, message)
-        })?;
-        Ok(FieldMatch { name: name.into(), claim: Some(claim), value })
-    };
-    given.into_iter().map(read).collect()
+        matches.push(if name.starts_with('@') {
+            let claim = claim(&name).ok_or_else(|| {
+                let message = format!("{name:?} is not of the form {CLAIMS}.NAME or {CLAIMS}[NAME]");
+                Flaw::value(field, message)
+            })?;
+            FieldMatch { name: name.into(), claim: Some(claim), value }
+        } else {
+            FieldMatch { name: lower.into(), claim: None, value }
+        });
+    }
+    Ok(matches)
 }
 
 /// What is in front of the names that lead to a claim.
