@@ -1,10 +1,11 @@
-//! Istio's standard metrics of requests (Istio "Standard Metrics"), as nodes and waypoints tell them: the same names, labels and
-//! buckets, so that one query asks both.
+//! Istio's standard metrics of connections and requests (Istio "Standard Metrics"), as nodes and waypoints tell them: the same names,
+//! labels and buckets, so that one query asks both.
 #![forbid(unsafe_code)]
 
 mod changed;
 mod control;
 mod registry;
+mod tcp;
 
 use std::{
     collections::HashMap,
@@ -21,8 +22,9 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 use self::changed::Family;
 pub use self::control::{ControlMetrics, ControlStanding};
 pub use self::registry::{Listed, Registry};
+pub use self::tcp::{ConnectionLabels, TcpMetrics, TcpSeries, connection_labels};
 
-/// Label names of connections.
+/// Label names of connections, in the order of [`ConnectionLabels`].
 pub const CONNECTION_LABELS: [&str; 23] =
     after_parties(["request_protocol", "response_flags", "connection_security_policy"]);
 

@@ -9,13 +9,13 @@ use mesh_core::telemetry::filter::{Number, Text, Told as Request};
 use mesh_core::telemetry::value::{Peer, PeerAttribute};
 use mesh_core::telemetry::{Choice, Told};
 use mesh_core::{SpiffeId, Workload};
-use mesh_metrics::CONNECTION_LABELS;
+use mesh_metrics::{CONNECTION_LABELS, ConnectionLabels};
 use mesh_transport::relay::End;
 use serde::{Serialize, Serializer};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
-use super::labels::{self, Values};
+use super::labels;
 use super::report::{Bytes, Ending, Report, Security};
 
 /// A connection that is over.
@@ -53,7 +53,7 @@ struct Fields<'a> {
 }
 
 /// The labels of the connection's metrics.
-struct Labels<'a>(Values<'a>);
+struct Labels<'a>(ConnectionLabels<&'a str>);
 
 impl Serialize for Labels<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,7 +1,7 @@
 //! Istio's standard TCP labels (Istio "Standard Metrics").
 
 use mesh_core::standard_labels::{Between, PartyLabels, UNKNOWN};
-use mesh_metrics::{CONNECTION_LABELS, RequestEnd, RequestLabels, request_labels};
+use mesh_metrics::{CONNECTION_LABELS, ConnectionLabels, RequestEnd, RequestLabels, connection_labels, request_labels};
 use mesh_signals::Protocol;
 
 use super::{
@@ -9,11 +9,8 @@ use super::{
     requests::Outcome,
 };
 
-/// Values of a connection's labels, in the order of [`CONNECTION_LABELS`].
-pub(super) type Values<'a> = [&'a str; CONNECTION_LABELS.len()];
-
 /// The values for a connection of which nothing is told but what is of a closed set.
-pub(super) fn of_unknown_parties<'a>(report: &'a Report, response_flags: &'a str) -> Values<'a> {
+pub(super) fn of_unknown_parties<'a>(report: &'a Report, response_flags: &'a str) -> ConnectionLabels<&'a str> {
     let mut values = [UNKNOWN; CONNECTION_LABELS.len()];
     let [.., protocol, flags, security] = &mut values;
     (*protocol, *flags, *security) = ("tcp", response_flags, report.security.as_str());
@@ -22,10 +19,9 @@ pub(super) fn of_unknown_parties<'a>(report: &'a Report, response_flags: &'a str
 }
 
 /// The labels' values for one connection. `cluster` is the name of the cluster, the same for both ends.
-pub(super) fn values<'a>(report: &'a Report, cluster: &'a str, response_flags: &'a str) -> Values<'a> {
-    let between = between(report, report.reporter.as_str(), cluster).values();
-    let mut all = between.into_iter().chain(["tcp", response_flags, report.security.policy_label()]);
-    std::array::from_fn(|_| all.next().unwrap_or_default())
+pub(super) fn values<'a>(report: &'a Report, cluster: &'a str, response_flags: &'a str) -> ConnectionLabels<&'a str> {
+    let between = between(report, report.reporter.as_str(), cluster);
+    connection_labels(&between, response_flags, report.security.policy_label())
 }
 
 fn between<'a>(report: &'a Report, reporter: &'a str, cluster: &'a str) -> Between<'a> {

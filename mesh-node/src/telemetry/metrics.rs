@@ -6,11 +6,13 @@ use mesh_abi::Counter;
 use mesh_admin_server::LogOutput;
 use mesh_config::Config;
 use mesh_core::policy::Authorization;
-use mesh_metrics::{ControlMetrics, ControlStanding, Registry, RequestMetrics, RequestSeries};
+use mesh_metrics::{ControlMetrics, ControlStanding, Registry, RequestMetrics, RequestSeries, TcpMetrics, TcpSeries};
 use mesh_otlp::Fate;
 use mesh_transport::{Identities, RejectReason};
 use mesh_xds::{Progress, Standing};
-use prometheus::{Encoder as _, IntCounterVec, IntGaugeVec, Opts, TextEncoder, core::Collector, proto::MetricFamily};
+use prometheus::{
+    Encoder as _, IntCounter, IntCounterVec, IntGaugeVec, Opts, TextEncoder, core::Collector, proto::MetricFamily,
+};
 
 use super::{
     certificates::CertificateMetrics,
@@ -20,7 +22,6 @@ use super::{
     labels,
     report::{Bytes, CutReason, Ending, NO_FLAGS, Refused, Report},
     requests::Outcome,
-    series::{TcpMetrics, TcpSeries},
     starts::StartMetrics,
     succession::SuccessionMetrics,
 };
@@ -32,6 +33,7 @@ pub struct Metrics {
     cluster: String,
     tcp: TcpMetrics,
     requests: RequestMetrics,
+    crowded_out: IntCounter,
     refused: IntCounterVec,
     cut: IntCounterVec,
     rejected: IntCounterVec,
@@ -67,6 +69,10 @@ impl Metrics {
         Ok(Self {
             tcp: TcpMetrics::register(&registry)?,
             requests: RequestMetrics::register(&registry)?,
+            crowded_out: register(&registry, IntCounter::new(
+                "mesh_metrics_crowded_out_total",
+                "Updates of istio_tcp_* and istio_request* that were counted with unknown parties, as there are too many sets of labels",
+            )?)?,
             refused: ours(
                 "mesh_connections_refused_total",
                 "Connections that were accepted and then reset, by why",
@@ -188,7 +194,7 @@ impl Metrics {
 
     /// More bytes of a connection.
     pub fn bytes_carried(&self, report: &Report, bytes: Bytes) {
-        self.series(report, NO_FLAGS).carried(bytes);
+        self.series(report, NO_FLAGS).carried(bytes.from_client, bytes.to_client);
     }
 
     /// A connection has ended. `untold` is what [`Self::bytes_carried`] was not told of: nothing, where it was never open.
@@ -204,14 +210,14 @@ impl Metrics {
         if let Ending::Cut(cut) = ending {
             self.cut.with_label_values(&[reporter, cut.reason.as_str()]).inc();
         }
-        series.carried(untold);
+        series.carried(untold.from_client, untold.to_client);
         series.closed.inc();
     }
 
     /// The series of requests in a connection that ended so.
     pub(super) fn requests(&self, report: &Report, outcome: Outcome) -> Arc<RequestSeries> {
         self.requests.of(labels::of_request(report, &self.cluster, outcome), || {
-            self.tcp.crowd_out();
+            self.crowded_out.inc();
             labels::of_request(&Report::of_unknown_parties(report), &self.cluster, outcome)
         })
     }
@@ -300,7 +306,11 @@ impl Metrics {
     }
 
     fn series(&self, report: &Report, flags: &str) -> Arc<TcpSeries> {
-        self.tcp.of(report, &self.cluster, flags)
+        self.tcp.of(&labels::values(report, &self.cluster, flags), || {
+            self.crowded_out.inc();
+            // The labels that are left are closed sets: as many more as these have members.
+            labels::of_unknown_parties(report, flags)
+        })
     }
 }
 

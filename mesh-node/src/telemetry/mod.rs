@@ -14,7 +14,6 @@ mod labels;
 mod metrics;
 mod report;
 mod requests;
-mod series;
 mod spans;
 mod starts;
 mod succession;

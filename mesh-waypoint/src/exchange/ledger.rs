@@ -10,11 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, request::Parts};
 
-use mesh_core::{
-    l7::Rule,
-    policy::request::Token,
-    telemetry::{Choice, Told},
-};
+use mesh_core::{l7::Rule, policy::request::Token, telemetry::Told};
 use mesh_jwt::TokenError;
 
 use super::{
@@ -22,9 +18,9 @@ use super::{
     reply::{Flag, Refusal},
 };
 use crate::{
-    inbound::{Arrival, Chunk, Connection, Flow, Target},
+    inbound::{Arrival, Chunk, Connection, Flow},
     listeners::Listeners,
-    telemetry::{AttemptSpan, BadInput, Ended, Noted, Outcome, Parties, RequestSpan, Sender, Upstream},
+    telemetry::{self, AttemptSpan, BadInput, Ended, Noted, Outcome, Parties, RequestSpan, Sender, Upstream},
     upstream::{Cluster, Endpoint},
 };
 
@@ -262,13 +258,9 @@ impl Ledger {
 
     /// Whom it was between, and how it ended, as labels tell it.
     fn parties<'a>(&'a self, listeners: &'a Listeners) -> Parties<'a> {
-        let source = match &self.arrival.target {
-            Target::Gateway(_) => listeners.own.as_ref(),
-            Target::Service(..) | Target::Workload(_) => self.arrival.client.workload.as_ref(),
-        };
         Parties {
             arrival: &self.arrival,
-            source,
+            source: self.arrival.source(listeners),
             endpoint: self.endpoint.get().map(|endpoint| &**endpoint),
             cluster: self.cluster.get().map(|cluster| &**cluster),
             is_grpc: self.is_grpc,
@@ -339,23 +331,10 @@ impl Ledger {
         let ended = self.ended(noted);
         let worker = &self.connection.worker;
         worker.shared.telemetry.flows.tell(|id| ended.flow(id));
-        let random = fastrand::u64(..);
-        let admits = |choice: &Choice| choice.admits(&ended, random);
-        let at_output = noted.logs && admits(&self.told.choice);
-        let mut elsewhere = self.told.log_to.iter().filter(|(_, choice)| admits(choice)).peekable();
-        if !at_output && elsewhere.peek().is_none() {
-            return;
-        }
-        let mut line = worker.line.borrow_mut();
-        line.clear();
         let reached = (self.endpoint.get(), self.cluster.get());
-        ended.write(&worker.series.fields(&worker.shared.telemetry, parties, reached), &mut line);
-        if at_output {
-            worker.shared.log.gather(&line);
-        }
-        for (provider, _) in elsewhere {
-            worker.shared.exports.put(provider, &line, ended.trace);
-        }
+        telemetry::tell(worker, (&self.told, noted.logs), &ended, ended.trace, |line| {
+            ended.write(&worker.series.fields(&worker.shared.telemetry, parties, reached), line);
+        });
     }
 }
 

@@ -32,6 +32,7 @@ use tokio::time::Instant;
 use self::body::MAX_HELD;
 pub(crate) use self::body::{ReplyBody, RequestBody, RequestError};
 pub(crate) use self::other::Other;
+pub(crate) use self::reply::Flag;
 use self::{
     attempt::Sent,
     attempts::Attempts,

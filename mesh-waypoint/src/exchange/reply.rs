@@ -62,6 +62,20 @@ pub(crate) enum Flag {
 }
 
 impl Flag {
+    /// Why an upstream cannot be asked.
+    pub(crate) const fn of(error: &UpstreamError) -> Self {
+        match error {
+            UpstreamError::NoEndpoint => Self::NoHealthyUpstream,
+            UpstreamError::NoCluster(_) => Self::NoCluster,
+            UpstreamError::Overflow(_) => Self::Overflow,
+            UpstreamError::Denied(_) => Self::Denied,
+            UpstreamError::NoProtocols => Self::UpstreamProtocol,
+            UpstreamError::Refused(_) | UpstreamError::Connect(_) | UpstreamError::ConnectTimeout => {
+                Self::UpstreamFailure
+            }
+        }
+    }
+
     /// As Istio's metrics and logs have it.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -249,28 +263,20 @@ impl Refusal {
 
 /// What a client is told of an upstream that cannot be asked.
 pub(super) fn of_upstream(error: &UpstreamError) -> Refusal {
-    let (flag, text) = match error {
-        UpstreamError::NoEndpoint => (Flag::NoHealthyUpstream, error.to_string()),
-        UpstreamError::NoCluster(_) => (Flag::NoCluster, error.to_string()),
-        UpstreamError::Overflow(_) => {
-            let text = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
-            (Flag::Overflow, text.to_owned())
-        }
-        UpstreamError::Refused(refusal) => (Flag::UpstreamFailure, refusal.to_string()),
+    let unreached =
+        |reason: &str| format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
+    let text = match error {
+        UpstreamError::NoEndpoint | UpstreamError::NoCluster(_) | UpstreamError::NoProtocols => error.to_string(),
+        UpstreamError::Overflow(_) => unreached("overflow"),
+        UpstreamError::Refused(refusal) => refusal.to_string(),
         UpstreamError::Denied(denial) => return Refusal::of_denial(denial),
-        UpstreamError::NoProtocols => (Flag::UpstreamProtocol, error.to_string()),
         UpstreamError::Connect(_) | UpstreamError::ConnectTimeout => {
             tracing::debug!(%error, "endpoint not connected");
-            let reason = if matches!(error, UpstreamError::ConnectTimeout) {
-                "connection timeout"
-            } else {
-                "connection failure"
-            };
-            let text = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
-            (Flag::UpstreamFailure, text)
+            let timed_out = matches!(error, UpstreamError::ConnectTimeout);
+            unreached(if timed_out { "connection timeout" } else { "connection failure" })
         }
     };
-    Refusal::new(503, text, flag)
+    Refusal::new(503, text, Flag::of(error))
 }
 
 /// What a client is told of an upstream that takes too long.

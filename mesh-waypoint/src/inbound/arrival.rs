@@ -9,7 +9,7 @@ use mesh_core::{
 };
 use mesh_transport::hbone::{Authority, ConnectRequest};
 
-use crate::{args::GatewayName, worker::Worker};
+use crate::{args::GatewayName, listeners::Listeners, worker::Worker};
 
 /// Why a tunnel's target is none of this waypoint's. The client's node has another view of the cluster, or is none of ours.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +141,14 @@ impl Arrival {
 }
 
 impl Arrival {
+    /// The workload that metrics have as the source: a waypoint's client, and a gateway itself.
+    pub(crate) fn source<'a>(&'a self, listeners: &'a Listeners) -> Option<&'a Arc<Workload>> {
+        match &self.target {
+            Target::Gateway(_) => listeners.own.as_ref(),
+            Target::Service(..) | Target::Workload(_) => self.client.workload.as_ref(),
+        }
+    }
+
     /// The same of one request, which a proxy before the gateway that is believed may have sent on for another client than that of
     /// the connection (`x-forwarded-for`), and by another scheme (`x-forwarded-proto`).
     pub(crate) fn of_request(self: &Rc<Self>, headers: &HeaderMap) -> Rc<Self> {

@@ -5,10 +5,10 @@ mod arrival;
 mod flow;
 mod gather;
 mod http;
-mod line;
 mod pulse;
 mod sniff;
 pub(crate) mod tcp;
+mod tcp_ledger;
 mod watch;
 
 use std::{net::SocketAddr, rc::Rc};

@@ -9,13 +9,14 @@ use mesh_core::l7::{
 };
 use mesh_transport::hbone::ConnectRequest;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, copy_bidirectional},
+    io::copy_bidirectional,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::io::{InspectReader, InspectWriter};
 
-use super::{Arrival, admission, line::Line, stream_of, watch::Watch};
+use super::{Arrival, admission, stream_of, tcp_ledger::TcpLedger, watch::Watch};
 use crate::{
+    duplex::Duplex,
     upstream::{
         self, Answer, Cluster, ClusterKey, ClusterState, Count, Endpoint, EndpointState, Stream, UpstreamError, Wish,
     },
@@ -24,20 +25,22 @@ use crate::{
 
 /// Connects the destination, and only then accepts the client's tunnel.
 pub(super) async fn connect_first(worker: &Rc<Worker>, arrival: &Arrival, mut request: ConnectRequest) {
+    let mut ledger = TcpLedger::open(worker, arrival);
     let connected = tokio::select! {
         connected = connect(worker, arrival) => connected,
         () = request.withdrawn() => return,
     };
     match connected {
         Ok(reached) => {
+            ledger.reached(&reached.cluster, &reached.endpoint);
             let Ok(tunnel) = request.accept().await else { return };
             if let Some(stream) = stream_of(tunnel) {
                 let watch = Watch::begin(worker, arrival, reached.cluster.clone(), reached.endpoint.clone());
-                relay(worker, arrival, watch.of(stream), reached).await;
+                relay(&ledger, watch.of(stream), reached).await;
             }
         }
         Err(error) => {
-            refused(worker, arrival, &error);
+            ledger.refused(&error);
             let denied = matches!(error, UpstreamError::Denied(_));
             request.refuse(if denied { StatusCode::UNAUTHORIZED } else { StatusCode::SERVICE_UNAVAILABLE }).await;
         }
@@ -45,35 +48,46 @@ pub(super) async fn connect_first(worker: &Rc<Worker>, arrival: &Arrival, mut re
 }
 
 /// Carries what a client has begun to say already.
-pub(super) async fn carry(worker: &Rc<Worker>, arrival: &Arrival, stream: impl AsyncRead + AsyncWrite + Unpin) {
-    match connect(worker, arrival).await {
-        Ok(reached) => relay(worker, arrival, stream, reached).await,
-        Err(error) => refused(worker, arrival, &error),
-    }
+pub(super) async fn carry(worker: &Rc<Worker>, arrival: &Arrival, stream: impl Duplex) {
+    carry_to(worker, arrival, stream, Ok(ClusterKey::of_target(&arrival.target))).await;
 }
 
-/// The same to one of several destinations, by weight.
+/// The same to one of several destinations, by weight; none where no route leads anywhere.
 pub(crate) async fn carry_by(
     worker: &Rc<Worker>,
     arrival: &Arrival,
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    backends: &[Backend],
+    stream: impl Duplex,
+    backends: Option<&[Backend]>,
 ) {
+    let Some(backends) = backends else { return TcpLedger::open(worker, arrival).unrouted() };
     let chosen = split::pick(backends, fastrand::u64(..)).map(|backend| &backend.target);
     let key = match chosen {
         Some(BackendTarget::Service { hostname, port: Some(port), subset }) => {
-            Ok(ClusterKey::Service { hostname: hostname.clone(), port: *port, subset: subset.clone() })
+            Ok(Some(ClusterKey::Service { hostname: hostname.clone(), port: *port, subset: subset.clone() }))
         }
         Some(BackendTarget::Unresolved { reason, .. }) => Err(UpstreamError::Connect(reason.to_string())),
-        Some(BackendTarget::Service { port: None, .. }) | None => Err(UpstreamError::NoEndpoint),
+        Some(BackendTarget::Service { port: None, .. }) | None => Ok(None),
     };
+    carry_to(worker, arrival, stream, key).await;
+}
+
+async fn carry_to(
+    worker: &Rc<Worker>,
+    arrival: &Arrival,
+    stream: impl Duplex,
+    key: Result<Option<ClusterKey>, UpstreamError>,
+) {
+    let mut ledger = TcpLedger::open(worker, arrival);
     let connected = match key {
-        Ok(key) => connect_to(worker, arrival, Some(&key)).await,
+        Ok(key) => connect_to(worker, arrival, key.as_ref()).await,
         Err(error) => Err(error),
     };
     match connected {
-        Ok(reached) => relay(worker, arrival, stream, reached).await,
-        Err(error) => refused(worker, arrival, &error),
+        Ok(reached) => {
+            ledger.reached(&reached.cluster, &reached.endpoint);
+            relay(&ledger, stream, reached).await;
+        }
+        Err(error) => ledger.refused(&error),
     }
 }
 
@@ -122,25 +136,10 @@ fn hash(policy: &TrafficPolicy, arrival: &Arrival) -> Option<u64> {
     is_by_source.then(|| upstream::hash_of(arrival.client.address.ip()))
 }
 
-fn refused(worker: &Rc<Worker>, arrival: &Arrival, error: &UpstreamError) {
-    if !(Line { arrival, endpoint: None, bytes: None }).is_wanted(worker) {
-        return;
-    }
-    let client = &arrival.client;
-    tracing::info!(
-        target: "access", client = %client.address, identity = client.name(), port = arrival.target.port(), %error,
-        "connection refused"
-    );
-}
-
 /// Half-close stays half-close; whatever breaks one side resets the other.
-async fn relay(
-    worker: &Rc<Worker>,
-    arrival: &Arrival,
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    reached: Reached,
-) {
-    let Reached { cluster, endpoint, stream: mut upstream, counted } = reached;
+async fn relay(ledger: &TcpLedger<'_>, stream: impl Duplex, reached: Reached) {
+    let Reached { cluster, stream: mut upstream, counted, .. } = reached;
+    let mut stream = ledger.of(stream);
     let idle = cluster.policy().pool.as_ref().and_then(|pool| pool.tcp_idle_timeout);
     let relayed = match idle {
         None => copy_bidirectional(&mut stream, &mut upstream).await,
@@ -150,26 +149,11 @@ async fn relay(
     if relayed.is_err() {
         upstream.reset();
     }
-    if !(Line { arrival, endpoint: Some(&endpoint), bytes: relayed.as_ref().ok().copied() }).is_wanted(worker) {
-        return;
-    }
-    let client = &arrival.client;
-    match relayed {
-        Ok((sent, received)) => tracing::info!(
-            target: "access", client = %client.address, identity = client.name(), sent, received, "connection"
-        ),
-        Err(error) => tracing::info!(
-            target: "access", client = %client.address, identity = client.name(), %error, "connection reset"
-        ),
-    }
+    ledger.ended(relayed.err().as_ref());
 }
 
 /// Copies until both sides have ended, or nothing has moved for that long.
-async fn copy_while_moving(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    upstream: &mut Stream,
-    idle: Duration,
-) -> io::Result<(u64, u64)> {
+async fn copy_while_moving(stream: impl Duplex, upstream: &mut Stream, idle: Duration) -> io::Result<(u64, u64)> {
     let moved = Cell::new(Instant::now());
     let read = InspectReader::new(stream, |_: &[u8]| moved.set(Instant::now()));
     let mut stream = InspectWriter::new(read, |_: &[u8]| moved.set(Instant::now()));

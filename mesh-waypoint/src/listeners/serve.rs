@@ -150,12 +150,10 @@ async fn carry(
     let arrival = Arrival::from_outside((from.peer, from.client), certificate, entrance);
     match &listener.serves {
         Serves::Requests { .. } => inbound::speak(worker, arrival, stream).await,
-        Serves::Connections(_) => match listener.connection_route(server.as_deref()) {
-            Some(route) => inbound::tcp::carry_by(&worker, &arrival, stream, &route.backends).await,
-            None => tracing::info!(
-                target: "access", client = %from.client, server = server.as_deref(), port = listener.port, "no route for the connection"
-            ),
-        },
+        Serves::Connections(_) => {
+            let route = listener.connection_route(server.as_deref());
+            inbound::tcp::carry_by(&worker, &arrival, stream, route.map(|route| &*route.backends)).await;
+        }
     }
     Ok(())
 }

@@ -1,17 +1,17 @@
-//! Istio's standard labels of requests (Istio "Standard Metrics").
+//! Istio's standard labels of requests and connections (Istio "Standard Metrics").
 
 use std::sync::Arc;
 
 use mesh_core::standard_labels::{Between, PartyLabels, UNKNOWN};
 use mesh_core::{SpiffeId, Workload};
-use mesh_metrics::{RequestEnd, RequestLabels, request_labels};
+use mesh_metrics::{ConnectionLabels, RequestEnd, RequestLabels, connection_labels, request_labels};
 
 use crate::{
     inbound::{Arrival, Target},
     upstream::{Cluster, ClusterKey, Endpoint},
 };
 
-/// Whom a request was between, and how it ended.
+/// Whom a request, or a connection that nobody looks into, was between, and how it ended.
 pub(crate) struct Parties<'a> {
     /// To what it was sent, and by whom.
     pub(crate) arrival: &'a Arrival,
@@ -32,13 +32,37 @@ pub(crate) struct Parties<'a> {
 }
 
 impl<'a> Parties<'a> {
+    /// Of a connection that nobody looks into, and that has gone nowhere yet.
+    pub(crate) const fn of_connection(
+        arrival: &'a Arrival,
+        source: Option<&'a Arc<Workload>>,
+        flags: &'static str,
+    ) -> Self {
+        Self { arrival, source, endpoint: None, cluster: None, is_grpc: false, status: 0, grpc: None, flags }
+    }
+
     /// The identity of a client that is no workload that is known; its text is shared by what one tunnel carries.
     pub(super) fn stranger(&self) -> Option<&'a SpiffeId> {
         self.arrival.client.identity.as_ref().filter(|_| self.source.is_none())
     }
 
-    /// The labels' values; `cluster` is the name of the cluster of both ends. Where not all may be `known`, the parties are not told.
+    /// A request's labels; `cluster` is the name of the cluster of both ends. Where not all may be `known`, the parties are not told.
     pub(super) fn values(&self, cluster: &str, known: bool) -> RequestLabels {
+        self.between(cluster, known, |between, security| {
+            let Self { is_grpc, status, grpc, flags, .. } = *self;
+            request_labels(between, &RequestEnd { is_grpc, status, grpc, flags, security })
+        })
+    }
+
+    /// The same of a connection that nobody looks into.
+    pub(super) fn connection_values(&self, cluster: &str, known: bool) -> ConnectionLabels<String> {
+        self.between(cluster, known, |between, security| {
+            connection_labels(between, self.flags, security).map(str::to_owned)
+        })
+    }
+
+    /// What `labels` makes of both ends, and of the connection's security.
+    fn between<T>(&self, cluster: &str, known: bool, labels: impl FnOnce(&Between<'_>, &'static str) -> T) -> T {
         let at_gateway = matches!(self.arrival.target, Target::Gateway(_));
         let workload = self.source.map(|workload| &**workload).filter(|_| known);
         let destination = self.endpoint.and_then(|endpoint| endpoint.workload.as_deref()).filter(|_| known);
@@ -58,14 +82,7 @@ impl<'a> Parties<'a> {
             destination,
             service: service.each_ref().map(String::as_str),
         };
-        let end = RequestEnd {
-            is_grpc: self.is_grpc,
-            status: self.status,
-            grpc: self.grpc,
-            flags: self.flags,
-            security: if by_tunnel { "mutual_tls" } else { "none" },
-        };
-        request_labels(&between, &end)
+        labels(&between, if by_tunnel { "mutual_tls" } else { "none" })
     }
 
     /// The Service that it was sent on to, or that was asked for: its host name, name and namespace.

@@ -1,4 +1,4 @@
-//! What Prometheus is told: Istio's standard metrics of requests, and what is only ours.
+//! What Prometheus is told: Istio's standard metrics of requests and connections, and what is only ours.
 
 mod access;
 mod bad_input;
@@ -15,14 +15,14 @@ use std::sync::Arc;
 
 use mesh_admin_server::LogOutput;
 use mesh_core::telemetry::MetricChanges;
-use mesh_metrics::{ControlMetrics, ControlStanding, Registry, RequestMetrics, RequestSeries};
+use mesh_metrics::{ControlMetrics, ControlStanding, Registry, RequestMetrics, RequestSeries, TcpMetrics, TcpSeries};
 use mesh_xds::{Progress, Standing};
 use prometheus::{Encoder as _, TextEncoder, proto::MetricFamily};
 
 use self::{flows::Flows, routes::RouteMetrics};
 use crate::counts::RuleBook;
 
-pub(crate) use self::access::{Ended, Noted, Telling, peer_of};
+pub(crate) use self::access::{Ended, EndedConnection, Noted, Telling, is_logged, peer_of, tell};
 pub(crate) use self::bad_input::{BadInput, BadInputs, Sender, is_malformed};
 pub(crate) use self::cache::SeriesCache;
 pub(crate) use self::exports::Exports;
@@ -36,6 +36,7 @@ pub(crate) struct Telemetry {
     registry: Registry,
     cluster: String,
     requests: RequestMetrics,
+    connections: TcpMetrics,
     /// What broke HTTP's rules.
     pub(crate) bad_inputs: BadInputs,
     /// Ours.
@@ -52,9 +53,9 @@ impl Telemetry {
     pub(crate) fn new(cluster: String, rules: &RuleBook) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         registry.register(Box::new(RouteMetrics::of(rules.clone())?))?;
-        let requests = RequestMetrics::register(&registry)?;
+        let (requests, connections) = (RequestMetrics::register(&registry)?, TcpMetrics::register(&registry)?);
         let (bad_inputs, own) = (BadInputs::new(&registry)?, OwnMetrics::new(&registry)?);
-        Ok(Self { cluster, requests, bad_inputs, own, registry, flows: Flows::default() })
+        Ok(Self { cluster, requests, connections, bad_inputs, own, registry, flows: Flows::default() })
     }
 
     /// Tells of lines of the log that were lost, too.
@@ -99,9 +100,22 @@ impl Telemetry {
         })
     }
 
+    /// The series of a connection that nobody looks into.
+    pub(crate) fn connection_series(&self, parties: &Parties<'_>) -> Arc<TcpSeries> {
+        self.connections.of(&parties.connection_values(&self.cluster, true), || {
+            self.own.series_overflow.inc();
+            parties.connection_values(&self.cluster, false)
+        })
+    }
+
     /// The labels of a request, as fields of its line.
     fn label_fields(&self, parties: &Parties<'_>) -> String {
         access::label_fields(&parties.values(&self.cluster, true))
+    }
+
+    /// The labels of a connection, as fields of its line.
+    pub(crate) fn connection_fields(&self, parties: &Parties<'_>) -> String {
+        access::connection_fields(&parties.connection_values(&self.cluster, true))
     }
 
     /// All of it.

@@ -10,11 +10,26 @@ use crate::metrics::scrape;
 use crate::server::{Client, serve};
 use crate::world::{CARTS, OUTSIDE, World, run_with};
 
-/// Lines of requests so far.
-fn lines(world: &World) -> Vec<Value> {
+/// Lines of requests and of connections so far.
+fn all_lines(world: &World) -> Vec<Value> {
     let log = world.log.lock().expect("log");
     let lines = log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.filter(|line| line["target"] == "access" && line.get("response_code").is_some()).collect()
+    lines.filter(|line| line["target"] == "access" && line.get("reporter").is_some()).collect()
+}
+
+/// Lines of requests so far.
+fn lines(world: &World) -> Vec<Value> {
+    all_lines(world).into_iter().filter(|line| line.get("response_code").is_some()).collect()
+}
+
+/// The line of the connection that ended so, once it is there.
+pub(crate) async fn connection_line(world: &World, end: &str) -> Value {
+    loop {
+        if let Some(found) = all_lines(world).into_iter().find(|line| line["end"] == end) {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// The line of the request with that path, once it is there.

@@ -176,6 +176,18 @@ fn lines_go_to_the_collector_by_grpc_beside_standard_output() {
 }
 
 #[test]
+fn lines_of_connections_go_to_the_collector_too() {
+    run_with(&manifests(BY_GRPC, "  - providers: [{name: otel}]"), async |world: World| {
+        let collected = Collected::by_grpc().await;
+        assert!(world.tunnel("10.96.0.1:90").await.is_err(), "nobody listens there");
+        let records = collected.records(1).await;
+        for (key, expected) in [("end", "refused"), ("response_flags", "UF"), ("source_workload", "client-1")] {
+            assert_eq!(attribute(&records[0], key).as_deref(), Some(expected), "{key}: {records:?}");
+        }
+    });
+}
+
+#[test]
 fn lines_go_by_http_and_only_those_that_the_filter_admits() {
     let provider = "opentelemetry: {service: shop/collector.shop.svc.cluster.local, port: 80, http: {path: /in/logs}}";
     let logging = "  - {providers: [{name: otel}], filter: {expression: \"request.url_path != '/quiet'\"}}";

@@ -74,7 +74,7 @@ pub(crate) struct Ended<'a> {
     pub(crate) trace: Option<TraceContext>,
 }
 
-fn milliseconds(duration: Duration) -> u64 {
+pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -1,5 +1,6 @@
-//! Lines of requests: which there are, by Istio's Telemetry, and what is noted for them while a request is under way.
+//! Lines of requests, and of connections that nobody looks into: which there are, by Istio's Telemetry, and what is noted for them while a request is under way.
 
+mod connection;
 mod flow;
 mod json;
 mod line;
@@ -22,15 +23,18 @@ use http::{
 use mesh_core::{
     Service, Snapshot, TraceContext,
     policy::PolicyTarget,
-    telemetry::{Side, Teller, Told},
+    telemetry::{Choice, Side, Teller, Told, filter},
 };
 
+pub(crate) use self::connection::EndedConnection;
+pub(super) use self::connection::connection_fields;
 pub(super) use self::line::label_fields;
 pub(crate) use self::line::{Ended, peer_of};
 use crate::{
     inbound::{Arrival, Target},
     listeners::Listeners,
     serve::Shared,
+    worker::Worker,
 };
 
 /// What is in force for requests to a Service, or to none.
@@ -75,6 +79,37 @@ impl Telling {
     }
 }
 
+/// Writes a line of what has ended, where it is wanted: at standard output if it `logs`, and for the providers that are `told`.
+pub(crate) fn tell(
+    worker: &Worker,
+    (told, logs): (&Told, bool),
+    ended: &impl filter::Told,
+    trace: Option<TraceContext>,
+    write: impl FnOnce(&mut String),
+) {
+    let random = fastrand::u64(..);
+    let admits = |choice: &Choice| choice.admits(ended, random);
+    let at_output = logs && admits(&told.choice);
+    let mut elsewhere = told.log_to.iter().filter(|(_, choice)| admits(choice)).peekable();
+    if !at_output && elsewhere.peek().is_none() {
+        return;
+    }
+    let mut line = worker.line.borrow_mut();
+    line.clear();
+    write(&mut line);
+    if at_output {
+        worker.shared.log.gather(&line);
+    }
+    for (provider, _) in elsewhere {
+        worker.shared.exports.put(provider, &line, trace);
+    }
+}
+
+/// Whether standard output is to have lines of what ends.
+pub(crate) fn is_logged(told: &Told) -> bool {
+    told.logs && tracing::enabled!(target: "access", tracing::Level::INFO)
+}
+
 /// What a line, or whoever listens to flows, is told of a request's head, kept until then.
 pub(crate) struct Noted {
     /// There may be a line.
@@ -98,7 +133,7 @@ pub(crate) struct Noted {
 impl Noted {
     /// Notes it, where there may be a line, labels of metrics ask for it, or somebody listens to flows.
     pub(crate) fn of(told: &Told, is_heard: bool, parts: &Parts) -> Option<Box<Self>> {
-        let logs = told.logs && tracing::enabled!(target: "access", tracing::Level::INFO);
+        let logs = is_logged(told);
         if !logs && !is_heard && told.log_to.is_empty() && told.metrics.is_none() {
             return None;
         }

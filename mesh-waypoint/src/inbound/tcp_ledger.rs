@@ -1,0 +1,154 @@
+//! What one connection that nobody looks into came to: counted while it is carried, told once at its end.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use mesh_metrics::TcpSeries;
+use tokio_util::io::{InspectReader, InspectWriter};
+
+use super::Arrival;
+use crate::{
+    duplex::Duplex,
+    exchange::Flag,
+    telemetry::{self, EndedConnection, Parties},
+    upstream::{Cluster, Endpoint, UpstreamError},
+    worker::Worker,
+};
+
+/// The account of one connection. It is told of when this goes.
+pub(super) struct TcpLedger<'a> {
+    worker: &'a Rc<Worker>,
+    arrival: &'a Arrival,
+    at: SystemTime,
+    began: Instant,
+    reached: Option<Reached>,
+    /// Bytes of the client.
+    sent: Cell<u64>,
+    /// Bytes of the server.
+    received: Cell<u64>,
+    outcome: RefCell<Outcome>,
+}
+
+/// Where it is sent on to, and what that counts in.
+struct Reached {
+    cluster: Rc<Cluster>,
+    endpoint: Rc<Endpoint>,
+    series: Arc<TcpSeries>,
+}
+
+/// How it ended.
+struct Outcome {
+    end: &'static str,
+    flag: Flag,
+    error: Option<String>,
+}
+
+impl<'a> TcpLedger<'a> {
+    /// A connection begins. One of which nothing more is heard was ended by its client before it was connected.
+    pub(super) fn open(worker: &'a Rc<Worker>, arrival: &'a Arrival) -> Self {
+        let outcome = Outcome { end: "withdrawn", flag: Flag::DownstreamTermination, error: None };
+        Self {
+            worker,
+            arrival,
+            at: SystemTime::now(),
+            began: Instant::now(),
+            reached: None,
+            sent: Cell::default(),
+            received: Cell::default(),
+            outcome: RefCell::new(outcome),
+        }
+    }
+
+    /// It is connected. Where nothing more is heard of it, it was ended from here.
+    pub(super) fn reached(&mut self, cluster: &Rc<Cluster>, endpoint: &Rc<Endpoint>) {
+        self.note("cut", Flag::None, None);
+        let listeners = self.worker.listeners();
+        let parties = Parties {
+            cluster: Some(cluster),
+            endpoint: Some(endpoint),
+            ..Parties::of_connection(self.arrival, self.arrival.source(&listeners), Flag::None.as_str())
+        };
+        let series = self.worker.shared.telemetry.connection_series(&parties);
+        series.opened.inc();
+        self.reached = Some(Reached { cluster: cluster.clone(), endpoint: endpoint.clone(), series });
+    }
+
+    /// It is not connected.
+    pub(super) fn refused(&self, error: &UpstreamError) {
+        self.note("refused", Flag::of(error), Some(error.to_string()));
+    }
+
+    /// No route leads anywhere.
+    pub(super) fn unrouted(&self) {
+        self.note("refused", Flag::NoRoute, Some("no route for the connection".to_owned()));
+    }
+
+    /// Both sides have ended, or one was broken off.
+    pub(super) fn ended(&self, error: Option<&std::io::Error>) {
+        let end = if error.is_some() { "reset" } else { EndedConnection::CLOSED };
+        self.note(end, Flag::None, error.map(ToString::to_string));
+    }
+
+    /// The client's stream, whose bytes are counted.
+    pub(super) fn of(&self, stream: impl Duplex) -> impl Duplex {
+        let read = InspectReader::new(stream, |bytes: &[u8]| self.carried(bytes.len() as u64, 0));
+        InspectWriter::new(read, |bytes: &[u8]| self.carried(0, bytes.len() as u64))
+    }
+
+    fn carried(&self, sent: u64, received: u64) {
+        if let Some(reached) = &self.reached {
+            reached.series.carried(sent, received);
+        }
+        self.sent.set(self.sent.get() + sent);
+        self.received.set(self.received.get() + received);
+    }
+
+    fn note(&self, end: &'static str, flag: Flag, error: Option<String>) {
+        self.outcome.replace(Outcome { end, flag, error });
+    }
+
+    fn tell(&self, parties: &Parties<'_>, outcome: &Outcome) {
+        let worker = self.worker;
+        let (snapshot, generation) = worker.snapshot();
+        let told = worker.telling.of(&worker.shared, &worker.listeners(), (&snapshot, generation), self.arrival);
+        let ended = EndedConnection {
+            at: self.at,
+            arrival: self.arrival,
+            cluster: self.reached.as_ref().map(|reached| &reached.cluster.key),
+            endpoint: parties.endpoint,
+            sent: self.sent.get(),
+            received: self.received.get(),
+            duration: self.began.elapsed(),
+            end: outcome.end,
+            error: outcome.error.as_deref(),
+        };
+        telemetry::tell(worker, (&told, telemetry::is_logged(&told)), &ended, self.arrival.trace, |line| {
+            ended.write(&worker.shared.telemetry.connection_fields(parties), line);
+        });
+    }
+}
+
+impl Drop for TcpLedger<'_> {
+    fn drop(&mut self) {
+        let outcome = self.outcome.borrow();
+        let listeners = self.worker.listeners();
+        let parties = Parties {
+            cluster: self.reached.as_ref().map(|reached| &*reached.cluster),
+            endpoint: self.reached.as_ref().map(|reached| &*reached.endpoint),
+            ..Parties::of_connection(self.arrival, self.arrival.source(&listeners), outcome.flag.as_str())
+        };
+        match &self.reached {
+            Some(reached) => reached.series.closed.inc(),
+            None => {
+                let series = self.worker.shared.telemetry.connection_series(&parties);
+                series.opened.inc();
+                series.closed.inc();
+            }
+        }
+        self.tell(&parties, &outcome);
+    }
+}

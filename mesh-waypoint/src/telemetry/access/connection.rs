@@ -1,0 +1,110 @@
+//! The line of a connection that nobody looks into: the fields that Istio's default JSON format has for one, and who it was between.
+
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
+
+use mesh_core::telemetry::{
+    filter::{Number, Text, Told},
+    value::{Peer, PeerAttribute},
+};
+use mesh_metrics::{CONNECTION_LABELS, ConnectionLabels};
+
+use super::{
+    json::{self, Moment, Object},
+    line::{milliseconds, peer_of},
+};
+use crate::{
+    inbound::Arrival,
+    upstream::{ClusterKey, Endpoint},
+};
+
+/// The metrics' labels as they stand in a line.
+pub(in crate::telemetry) fn connection_fields(labels: &ConnectionLabels<String>) -> String {
+    json::fields(CONNECTION_LABELS.into_iter().zip(labels.iter().map(String::as_str)))
+}
+
+/// A connection that is over, or was none.
+pub(crate) struct EndedConnection<'a> {
+    /// When it began.
+    pub(crate) at: SystemTime,
+    /// What it came by.
+    pub(crate) arrival: &'a Arrival,
+    /// Where it was sent on to.
+    pub(crate) cluster: Option<&'a ClusterKey>,
+    /// Who took it.
+    pub(crate) endpoint: Option<&'a Endpoint>,
+    /// Bytes of the client.
+    pub(crate) sent: u64,
+    /// Bytes of the server.
+    pub(crate) received: u64,
+    /// How long it lived.
+    pub(crate) duration: Duration,
+    /// How it ended: `closed` is as it should.
+    pub(crate) end: &'static str,
+    /// What went wrong.
+    pub(crate) error: Option<&'a str>,
+}
+
+impl EndedConnection<'_> {
+    /// What [`Self::end`] says where nothing went wrong.
+    pub(crate) const CLOSED: &'static str = "closed";
+
+    /// Writes the line; `labels` are those of its metrics, as fields.
+    pub(crate) fn write(&self, labels: &str, into: &mut String) {
+        let mut line = Object::begin(into);
+        line.text("target", Some("access"));
+        line.shown("start_time", Some(Moment(self.at)));
+        line.written(labels);
+        line.number("bytes_received", self.sent);
+        line.number("bytes_sent", self.received);
+        line.number("duration", milliseconds(self.duration));
+        line.shown("upstream_host", self.endpoint.map(Endpoint::address));
+        line.shown("upstream_cluster", self.cluster);
+        line.shown("downstream_remote_address", Some(self.arrival.client.address));
+        line.text("requested_server_name", self.arrival.target.server_name());
+        line.text("end", Some(self.end));
+        line.text("error", self.error);
+        if let Some(trace) = &self.arrival.trace {
+            line.shown("trace_id", Some(format_args!("{:032x}", u128::from_be_bytes(trace.trace_id))));
+        }
+        line.end();
+    }
+}
+
+impl Told for EndedConnection<'_> {
+    fn number(&self, what: Number) -> Option<i64> {
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        match what {
+            Number::ResponseCode | Number::ResponseGrpcStatus => None,
+            Number::RequestSize => Some(bytes(self.sent)),
+            Number::ResponseSize => Some(bytes(self.received)),
+            Number::SourcePort => Some(self.arrival.client.address.port().into()),
+            Number::DestinationPort => Some(self.arrival.target.port().into()),
+        }
+    }
+
+    fn text(&self, what: &Text) -> Option<Cow<'_, str>> {
+        let client = &self.arrival.client;
+        match what {
+            Text::SourceAddress => Some(client.address.to_string().into()),
+            Text::UpstreamAddress => Some(self.endpoint?.address().to_string().into()),
+            Text::PeerIdentity => Some(client.identity.as_ref()?.as_str().into()),
+            Text::ServerName => Some(self.arrival.target.server_name()?.into()),
+            _ => None,
+        }
+    }
+
+    fn mtls(&self) -> bool {
+        self.arrival.client.identity.is_some()
+    }
+
+    fn failed(&self) -> bool {
+        self.end != Self::CLOSED
+    }
+
+    fn peer(&self, peer: Peer, what: &PeerAttribute) -> Option<&str> {
+        peer_of(self.arrival, self.endpoint, peer, what)
+    }
+}
