@@ -10,7 +10,7 @@ use kube::Client;
 use mesh_ca::{CaService, Gatekeeper, ServerIdentity};
 use mesh_config::{Config, Credentials, Options};
 use mesh_core::TrustDomain;
-use mesh_transport::LocalAuthority;
+use mesh_transport::{CertificateSource as _, LocalAuthority, TrustFeed};
 use mesh_xds::XdsService;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,7 +24,7 @@ use crate::kubernetes::{CaSecret, ClusterArgs, Election, KubernetesGatekeeper};
 use crate::metrics::{self, Told};
 use crate::node_taint::NodeTaint;
 use crate::node_tokens::NodeTokens;
-use crate::object_status::{self, ObjectStatus};
+use crate::object_status::{self, ObjectStatus, PeerSettings};
 use crate::placement::DirectoryGatekeeper;
 use crate::redirection::Redirection;
 
@@ -106,7 +106,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             let bundle = bundle(&args, &client, &authority);
             let served = config.clone();
             let (tell, told) = watch::channel(None);
-            let status = args.object_status.then(|| ObjectStatus::new(client.clone(), config.clone(), told));
+            let peers = peers(&args, authority.trust());
+            let status = args.object_status.then(|| ObjectStatus::new(client.clone(), config.clone(), told, peers));
             let daemon_set = args.cluster.taint_nodes_of.clone();
             let taint = daemon_set.map(|name| NodeTaint::new(&client, args.cluster.namespace(), name));
             let marks = args.cluster.annotate_pods.then(|| Redirection::new(client.clone(), config.clone()));
@@ -144,6 +145,20 @@ async fn forever(work: Option<impl Future<Output = ()>>) {
 fn bundle(args: &ServeArgs, client: &Client, authority: &Arc<LocalAuthority>) -> Option<Bundle> {
     let (name, roots) = (args.admission.webhook_configuration.clone(), args.ca.join("root-cert.pem"));
     args.admission.webhook_addr.map(|_| Bundle::new(client.clone(), name, authority.clone(), roots))
+}
+
+/// How the other replicas are asked.
+fn peers(args: &ServeArgs, trust: TrustFeed) -> PeerSettings {
+    PeerSettings {
+        namespace: args.cluster.namespace().to_owned(),
+        service: args.cluster.service.clone(),
+        own_pod: args.cluster.pod_name.clone(),
+        port: args.listen.port(),
+        server_name: args.server_name.clone(),
+        root: args.ca.join("root-cert.pem"),
+        token: args.cluster.replica_token.clone(),
+        trust,
+    }
 }
 
 /// How Gateways are run; none where no image says by what.

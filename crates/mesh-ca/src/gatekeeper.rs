@@ -29,7 +29,7 @@ impl fmt::Display for Caller {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// The token is nobody's.
-    #[error("the bearer token is of no node and of no proxy known here")]
+    #[error("the bearer token is of nobody who may ask here")]
     UnknownCaller,
     /// Who holds the token cannot be found out now. Worth a retry.
     #[error("whose token this is cannot be found out now: {0}")]
@@ -62,6 +62,16 @@ pub trait Gatekeeper: Send + Sync + 'static {
     /// [`Denial::UnknownCaller`], [`Denial::Unavailable`].
     fn authenticate(&self, token: &str) -> impl Future<Output = Result<Caller, Denial>> + Send;
 
+    /// Whether `token` is of another replica of this program, which asks how far those are who are connected to this one. Where
+    /// nothing is said of replicas there are none.
+    ///
+    /// # Errors
+    /// [`Denial::UnknownCaller`], [`Denial::Unavailable`].
+    fn authenticate_replica(&self, token: &str) -> impl Future<Output = Result<(), Denial>> + Send {
+        let _ = token;
+        std::future::ready(Err(Denial::UnknownCaller))
+    }
+
     /// Whether the agent of `node` may have a certificate for `identity`.
     ///
     /// # Errors
@@ -88,6 +98,10 @@ impl<G: Gatekeeper> Gatekeeper for Arc<G> {
         G::authenticate(self, token).await
     }
 
+    async fn authenticate_replica(&self, token: &str) -> Result<(), Denial> {
+        G::authenticate_replica(self, token).await
+    }
+
     async fn placed(&self, node: &NodeName, identity: &SpiffeId) -> Result<(), Denial> {
         G::placed(self, node, identity).await
     }
@@ -102,10 +116,22 @@ impl<G: Gatekeeper> Gatekeeper for Arc<G> {
 /// # Errors
 /// As the caller is told.
 pub async fn caller(gatekeeper: &impl Gatekeeper, metadata: &MetadataMap) -> Result<Caller, Status> {
+    gatekeeper.authenticate(bearer(metadata)?).await.map_err(|denial| refusal(&denial))
+}
+
+/// Lets a request pass that another replica makes, by the bearer token that it shows.
+///
+/// # Errors
+/// As whoever asks is told.
+pub async fn replica(gatekeeper: &impl Gatekeeper, metadata: &MetadataMap) -> Result<(), Status> {
+    gatekeeper.authenticate_replica(bearer(metadata)?).await.map_err(|denial| refusal(&denial))
+}
+
+fn bearer(metadata: &MetadataMap) -> Result<&str, Status> {
     let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
     let token = header.and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")));
     let token = token.ok_or_else(|| Status::unauthenticated("there is no header `authorization: Bearer TOKEN`"))?;
-    gatekeeper.authenticate(token.trim()).await.map_err(|denial| refusal(&denial))
+    Ok(token.trim())
 }
 
 /// A denial as the caller is told of it.

@@ -20,7 +20,7 @@ mod wire;
 pub use args::{IdentityArgs, time};
 pub use authority::{Authority, AuthorityError, RemoteSettings};
 pub use client::CaClient;
-pub use gatekeeper::{Caller, Denial, Gatekeeper, caller};
+pub use gatekeeper::{Caller, Denial, Gatekeeper, caller, replica};
 pub use link::{Link, explain};
 pub use proto::{CreateCertificateRequest, CreateCertificateResponse};
 pub use server::{ConnectionPlace, ServeError, ServerIdentity, accept, serve};

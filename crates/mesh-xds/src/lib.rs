@@ -11,6 +11,8 @@
 
 mod args;
 mod client;
+mod in_force;
+mod inquiry;
 mod istio;
 pub mod proto;
 mod replica;
@@ -23,6 +25,8 @@ mod table;
 
 pub use args::ControlArgs;
 pub use client::{Beside, Following, Progress, Standing, apply, follow};
+pub use in_force::{Count, InForce};
+pub use inquiry::{Inquiry, MAX_WANTED};
 pub use istio::{ADDRESS_TYPE, AUTHORIZATION_TYPE, proto as istio_proto};
 pub use replica::{Replica, Update};
 pub use server::XdsService;

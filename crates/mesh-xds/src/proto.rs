@@ -9,6 +9,9 @@ use bytes::Bytes;
 pub(crate) const DELTA_AGGREGATED_RESOURCES: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
+/// The path by which replicas ask each other what is in force: questions on one stream, each answered in its turn.
+pub(crate) const IN_FORCE: &str = "/mesh.config.v1.Replicas/InForce";
+
 /// `envoy.service.discovery.v3.DeltaDiscoveryRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct DeltaDiscoveryRequest {
@@ -117,4 +120,34 @@ pub struct Object {
     /// The newer version, in JSON, which cannot be read.
     #[prost(string, optional, tag = "2")]
     pub refused: Option<String>,
+}
+
+/// `mesh.config.v1.InForceRequest`, our own: at how many subscribers are these in force?
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct InForceRequest {
+    /// The resources that are asked about.
+    #[prost(message, repeated, tag = "1")]
+    pub wanted: Vec<Wanted>,
+}
+
+/// `mesh.config.v1.Wanted`, our own: one of our resources in one version.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Wanted {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Its version, the hash of what it says.
+    #[prost(fixed64, tag = "2")]
+    pub version: u64,
+}
+
+/// `mesh.config.v1.InForceResponse`, our own.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct InForceResponse {
+    /// How many are told of our own resources.
+    #[prost(uint32, tag = "1")]
+    pub all: u32,
+    /// At how many of them is in force what was asked about, in the order of the question.
+    #[prost(uint32, repeated, tag = "2")]
+    pub current: Vec<u32>,
 }

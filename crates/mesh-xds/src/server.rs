@@ -16,7 +16,11 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower_service::Service;
 
-use crate::proto::{DELTA_AGGREGATED_RESOURCES, DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use crate::inquiry::{self, Answers, MAX_QUESTION};
+use crate::proto::{
+    DELTA_AGGREGATED_RESOURCES, DeltaDiscoveryRequest, DeltaDiscoveryResponse, IN_FORCE, InForceRequest,
+    InForceResponse,
+};
 use crate::session::Session;
 use crate::state::State;
 use crate::subscribers::{Place, Subscribers};
@@ -130,6 +134,19 @@ type Responses = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
 
 struct Delta<G>(Arc<Shared<G>>);
 
+struct Inquiries<G>(Arc<Shared<G>>);
+
+impl<G: Gatekeeper> StreamingService<InForceRequest> for Inquiries<G> {
+    type Response = InForceResponse;
+    type ResponseStream = Answers;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Answers>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Streaming<InForceRequest>>) -> Self::Future {
+        let shared = self.0.clone();
+        Box::pin(async move { inquiry::answer(&shared.gatekeeper, shared.subscribers.clone(), request).await })
+    }
+}
+
 impl<G: Gatekeeper> StreamingService<DeltaDiscoveryRequest> for Delta<G> {
     type Response = DeltaDiscoveryResponse;
     type ResponseStream = Responses;
@@ -156,13 +173,17 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if request.uri().path() != DELTA_AGGREGATED_RESOURCES {
-            return Box::pin(self.next.call(request));
+        let shared = self.shared.clone();
+        match request.uri().path() {
+            DELTA_AGGREGATED_RESOURCES => Box::pin(async move {
+                let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_REQUEST);
+                Ok(grpc.streaming(Delta(shared), request).await)
+            }),
+            IN_FORCE => Box::pin(async move {
+                let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_QUESTION);
+                Ok(grpc.streaming(Inquiries(shared), request).await)
+            }),
+            _ => Box::pin(self.next.call(request)),
         }
-        let delta = Delta(self.shared.clone());
-        Box::pin(async move {
-            let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_REQUEST);
-            Ok(grpc.streaming(delta, request).await)
-        })
     }
 }

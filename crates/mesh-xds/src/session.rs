@@ -2,7 +2,7 @@
 
 use crate::proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use crate::state::State;
-use crate::subscription::{ProtocolError, ResponseSize, Subscription, Told};
+use crate::subscription::{ProtocolError, ResponseSize, Subscription};
 
 /// Types on one stream; there are not that many.
 const MAX_TYPES: usize = 16;
@@ -52,8 +52,9 @@ impl Session {
         })
     }
 
-    /// How far the subscriber is with each type.
-    pub fn told(&self) -> impl Iterator<Item = (&str, &Told)> {
-        self.subscriptions.iter().map(|subscription| (subscription.type_url(), subscription.told()))
+    /// The subscription to a type; none to one that the subscriber does not want.
+    #[must_use]
+    pub fn subscription(&self, type_url: &str) -> Option<&Subscription> {
+        self.subscriptions.iter().find(|subscription| subscription.type_url() == type_url)
     }
 }

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use mesh_ca::Caller;
 
+use crate::in_force::InForce;
 use crate::proto::Node;
 use crate::session::Session;
-use crate::subscription::Told;
-use crate::table::OBJECT_TYPE;
+use crate::subscription::{Subscription, Told};
+use crate::table::{OBJECT_TYPE, Table};
 
 /// Streams at once.
 const MAX_STREAMS: usize = 20_000;
@@ -29,6 +30,8 @@ pub struct Subscriber {
     pub since: Instant,
     /// How far it is with our own resources; none for one who wants others.
     pub told: Option<Told>,
+    /// Our own resources as they are in force at it.
+    in_force: Option<Arc<Table>>,
 }
 
 /// All who are told by this process. Clones share everything.
@@ -48,6 +51,16 @@ impl Subscribers {
         self.lock().known.values().cloned().collect()
     }
 
+    /// What is in force at those who want our own resources.
+    #[must_use]
+    pub fn in_force(&self) -> InForce {
+        let mut in_force = InForce::default();
+        for subscriber in self.lock().known.values().filter(|subscriber| subscriber.told.is_some()) {
+            in_force.add(subscriber.in_force.as_ref());
+        }
+        in_force
+    }
+
     /// Gives a caller a place; none where there are too many.
     pub(crate) fn add(&self, caller: Caller) -> Option<Place> {
         let mut streams = self.lock();
@@ -61,7 +74,8 @@ impl Subscribers {
         }
         streams.last += 1;
         let number = streams.last;
-        let subscriber = Subscriber { caller, node: Node::default(), since: Instant::now(), told: None };
+        let subscriber =
+            Subscriber { caller, node: Node::default(), since: Instant::now(), told: None, in_force: None };
         streams.known.insert(number, subscriber);
         Some(Place { number, of: self.clone() })
     }
@@ -81,9 +95,10 @@ pub(crate) struct Place {
 impl Place {
     /// Notes how far the subscriber is.
     pub(crate) fn note(&self, session: &Session) {
-        let told = session.told().find(|(type_url, _)| *type_url == OBJECT_TYPE).map(|(_, told)| told.clone());
+        let subscription = session.subscription(OBJECT_TYPE);
         if let Some(subscriber) = self.of.lock().known.get_mut(&self.number) {
-            subscriber.told = told;
+            subscriber.told = subscription.map(|subscription| subscription.told().clone());
+            subscriber.in_force = subscription.and_then(Subscription::in_force).cloned();
         }
     }
 

@@ -69,6 +69,8 @@ pub struct Subscription {
     nonce: u64,
     size: ResponseSize,
     told: Told,
+    /// The state that has been taken as a whole last.
+    in_force: Option<Arc<Table>>,
 }
 
 #[derive(Debug)]
@@ -121,6 +123,7 @@ impl Subscription {
             due: false,
             nonce: 0,
             told: Told::default(),
+            in_force: None,
         }
     }
 
@@ -134,6 +137,12 @@ impl Subscription {
     #[must_use]
     pub const fn told(&self) -> &Told {
         &self.told
+    }
+
+    /// The newest state that the subscriber has said to have taken as a whole.
+    #[must_use]
+    pub const fn in_force(&self) -> Option<&Arc<Table>> {
+        self.in_force.as_ref()
     }
 
     /// Takes a request. `state` is what is served now.
@@ -192,6 +201,7 @@ impl Subscription {
         if answered.completes && self.withheld.is_empty() {
             self.told.acknowledged = Some(answered.state.version());
             self.told.rejected = None;
+            self.in_force = Some(answered.state);
         }
         Ok(())
     }

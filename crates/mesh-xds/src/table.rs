@@ -81,7 +81,9 @@ impl Resource {
         &self.name
     }
 
-    pub(crate) const fn version(&self) -> u64 {
+    /// The hash of what it says, which is the same whoever serves it.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
         self.version
     }
 

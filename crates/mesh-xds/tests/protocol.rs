@@ -184,6 +184,8 @@ proptest! {
         let told = pair.subscription.as_ref().unwrap().told();
         prop_assert_eq!(told.acknowledged, Some(pair.served.version()));
         prop_assert_eq!(&told.rejected, &None);
+        let in_force = pair.subscription.as_ref().unwrap().in_force();
+        prop_assert_eq!(in_force.map(|state| state.version()), told.acknowledged);
         // And nothing more is told.
         pair.send();
         prop_assert!(pair.response.is_none());

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Condition {
     pub(crate) kind: &'static str,
-    pub(crate) holds: bool,
+    /// None where it cannot be known.
+    pub(crate) holds: Option<bool>,
     pub(crate) reason: &'static str,
     pub(crate) message: String,
 }
@@ -15,12 +16,12 @@ pub(crate) struct Condition {
 impl Condition {
     /// One that holds, and says by its reason all that there is to say.
     pub(crate) fn holds(kind: &'static str, reason: &'static str) -> Self {
-        Self { kind, holds: true, reason, message: String::new() }
+        Self { kind, holds: Some(true), reason, message: String::new() }
     }
 
     /// One that does not hold, and why.
     pub(crate) fn fails(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, holds: false, reason, message: message.into() }
+        Self { kind, holds: Some(false), reason, message: message.into() }
     }
 }
 
@@ -28,7 +29,11 @@ impl Condition {
 pub(crate) fn written(conditions: &[Condition], before: &Value, generation: Option<i64>) -> Value {
     let known = before.as_array().map(Vec::as_slice).unwrap_or_default();
     let write = |condition: &Condition| {
-        let status = if condition.holds { "True" } else { "False" };
+        let status = match condition.holds {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        };
         let same = |known: &&Value| known["type"] == condition.kind && known["status"] == status;
         let since = known.iter().find(same).and_then(|known| known["lastTransitionTime"].as_str());
         let now = || format!("{:.0}", Timestamp::now());

@@ -203,7 +203,7 @@ fn of_listener(listener: &ListenerStatus, gateway: &Condition) -> [Condition; 4]
         Some(refusal) => Condition::fails("ResolvedRefs", refusal.reason, refusal.message.as_str()),
         None => Condition::holds("ResolvedRefs", "ResolvedRefs"),
     };
-    let programmed = match [&accepted, &resolved].into_iter().find(|condition| !condition.holds) {
+    let programmed = match [&accepted, &resolved].into_iter().find(|condition| condition.holds != Some(true)) {
         Some(fault) => Condition::fails("Programmed", "Invalid", fault.message.as_str()),
         None => gateway.clone(),
     };

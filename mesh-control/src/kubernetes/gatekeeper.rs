@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use kube::api::{Api, PostParams};
 use mesh_ca::{Caller, Denial, Gatekeeper};
 use mesh_config::{Config, ObjectName};
@@ -33,6 +33,8 @@ pub(crate) struct KubernetesGatekeeper {
     config: watch::Receiver<Arc<Config>>,
     /// The node agents' user name.
     agent: String,
+    /// That of this program's replicas.
+    control: String,
     audience: String,
 }
 
@@ -42,11 +44,13 @@ impl KubernetesGatekeeper {
             reviews: Api::all(client),
             config,
             agent: account(args.namespace(), &args.node_account),
+            control: account(args.namespace(), &args.control_account),
             audience: args.token_audience.clone(),
         }
     }
 
-    async fn review(&self, token: &str) -> Result<TokenReviewStatus, Denial> {
+    /// Whose token it is, if it is for us.
+    async fn review(&self, token: &str) -> Result<UserInfo, Denial> {
         let spec = TokenReviewSpec { token: token.to_owned(), audiences: Some(vec![self.audience.clone()]) };
         let review = TokenReview { spec, ..TokenReview::default() };
         let parameters = PostParams::default();
@@ -54,7 +58,13 @@ impl KubernetesGatekeeper {
         let unavailable = |problem: String| Denial::Unavailable(problem);
         let answer = answer.map_err(|_| unavailable(format!("no answer within {} s", JUDGEMENT.as_secs())))?;
         let answer = answer.map_err(|error| unavailable(error.to_string()))?;
-        answer.status.ok_or_else(|| unavailable("the API server's answer has no status".to_owned()))
+        let status = answer.status.ok_or_else(|| unavailable("the API server's answer has no status".to_owned()))?;
+        // A server that knows no audiences leaves them out; it must not pass for one that has checked them.
+        let is_for_us = status.audiences.is_some_and(|audiences| audiences.contains(&self.audience));
+        match status.user {
+            Some(user) if status.authenticated == Some(true) && is_for_us => Ok(user),
+            _ => Err(Denial::UnknownCaller),
+        }
     }
 
     /// The node of the pod that a token is bound to.
@@ -103,13 +113,7 @@ fn account(namespace: &str, name: &str) -> String {
 
 impl Gatekeeper for KubernetesGatekeeper {
     async fn authenticate(&self, token: &str) -> Result<Caller, Denial> {
-        let status = self.review(token).await?;
-        // A server that knows no audiences leaves them out; it must not pass for one that has checked them.
-        let is_for_us = status.audiences.is_some_and(|audiences| audiences.contains(&self.audience));
-        let user = status.user.unwrap_or_default();
-        if status.authenticated != Some(true) || !is_for_us {
-            return Err(Denial::UnknownCaller);
-        }
+        let user = self.review(token).await?;
         let (name, extra) = (user.username.unwrap_or_default(), user.extra.unwrap_or_default());
         let caller = if name == self.agent {
             self.node(&extra).map(Caller::Node)
@@ -117,6 +121,11 @@ impl Gatekeeper for KubernetesGatekeeper {
             self.proxy(&name, &extra).await.map(Caller::Proxy)
         };
         caller.ok_or(Denial::UnknownCaller)
+    }
+
+    async fn authenticate_replica(&self, token: &str) -> Result<(), Denial> {
+        let user = self.review(token).await?;
+        if user.username.as_ref() == Some(&self.control) { Ok(()) } else { Err(Denial::UnknownCaller) }
     }
 
     async fn placed(&self, node: &NodeName, identity: &SpiffeId) -> Result<(), Denial> {

@@ -33,6 +33,12 @@ pub(crate) struct ClusterArgs {
     /// Service account of the node agents.
     #[arg(long, value_name = "NAME", default_value = "mesh-node")]
     pub(crate) node_account: String,
+    /// Service account of this program's replicas, which ask each other how far the nodes are that are connected to them.
+    #[arg(long, value_name = "NAME", default_value = "mesh-control")]
+    pub(crate) control_account: String,
+    /// File with the token by which this replica asks the others; read anew each time.
+    #[arg(long, value_name = "FILE", default_value = "/etc/mesh/token/token")]
+    pub(crate) replica_token: PathBuf,
     /// DaemonSet of the node agents: nodes on which its pod is not ready are kept from new pods by the taint
     /// mesh.dev/agent-not-ready. Without it, nodes are left as they are.
     #[arg(long, value_name = "NAME", requires = "kubernetes")]
@@ -40,7 +46,7 @@ pub(crate) struct ClusterArgs {
     /// Write Istio's annotation ambient.istio.io/redirection on pods that are in the mesh, for Kiali and others that read it.
     #[arg(long, requires = "kubernetes")]
     pub(crate) annotate_pods: bool,
-    /// Audience of the node agents' tokens, and the proxies'.
+    /// Audience of the tokens of node agents, proxies and replicas.
     #[arg(long, value_name = "NAME", default_value = "mesh-ca")]
     pub(crate) token_audience: String,
     /// This program's Service.

@@ -3,9 +3,10 @@
 //! before is not written again.
 
 mod found;
+mod peers;
+mod progress;
 mod written;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
 use kube::{Client, ResourceExt as _};
 use mesh_config::{Config, ObjectName, Served};
-use mesh_xds::{Body, OBJECT_TYPE, Resource, State, Subscribers, Version};
+use mesh_xds::proto::Wanted;
+use mesh_xds::{Body, OBJECT_TYPE, Resource, State, Subscribers};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,7 +24,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::gateways::condition::Condition;
 use crate::kubernetes;
 use found::{Found, Generations};
-use written::{RECONCILED, Said, invalid, is_in_force, status};
+pub(crate) use peers::PeerSettings;
+use peers::Peers;
+use progress::{OnTheirWay, Tally};
+use written::{Said, invalid, is_in_force, status};
 
 /// The kinds, with the version by which they are written.
 const KINDS: [(&str, &str, &str); 11] = [
@@ -58,19 +63,12 @@ pub(crate) struct ObjectStatus {
     config: watch::Receiver<Arc<Config>>,
     /// None until the configuration is served.
     told: watch::Receiver<Option<Told>>,
-    /// The generations of objects that are on their way, with the version that has them, and since when; by their paths.
-    on_their_way: Mutex<HashMap<String, (i64, Version, Instant)>>,
+    /// What is not known to be in force everywhere.
+    on_their_way: OnTheirWay,
+    peers: Arc<Peers>,
     /// What is found in the configuration that was looked at last.
     found: Mutex<Arc<Found>>,
     generations: Mutex<Generations>,
-}
-
-/// How far a generation is.
-enum Progress {
-    /// Not served yet.
-    Read,
-    /// At so many of all.
-    At { current: usize, all: usize, late: bool },
 }
 
 impl ObjectStatus {
@@ -78,9 +76,11 @@ impl ObjectStatus {
         client: Client,
         config: watch::Receiver<Arc<Config>>,
         told: watch::Receiver<Option<Told>>,
+        peers: PeerSettings,
     ) -> Arc<Self> {
-        let found = Mutex::new(Found::of(config.borrow().clone()));
-        Arc::new(Self { client, config, told, on_their_way: Mutex::default(), found, generations: Mutex::default() })
+        let (found, on_their_way) = (Mutex::new(Found::of(config.borrow().clone())), OnTheirWay::default());
+        let peers = Peers::new(client.clone(), peers, on_their_way.clone());
+        Arc::new(Self { client, config, told, on_their_way, peers, found, generations: Mutex::default() })
     }
 
     /// Follows objects, and what is found of them, until dropped.
@@ -93,7 +93,7 @@ impl ObjectStatus {
             let status = Arc::clone(self);
             tasks.spawn(async move { status.of_kind(kind, all).await });
         }
-        self.tell_of_changes(&again).await;
+        tokio::join!(self.tell_of_changes(&again), self.peers.follow());
     }
 
     async fn of_kind(
@@ -139,7 +139,7 @@ impl ObjectStatus {
             if is_read {
                 let is_there = |path: &str| served.get(("", path)).is_some();
                 // What is gone is not on its way any more.
-                lock(&self.on_their_way).retain(|path, _| is_there(path));
+                self.on_their_way.retain(is_there);
                 lock(&self.generations).retain(is_there);
             }
             let is_other = is_read || now.differs(&before);
@@ -174,7 +174,7 @@ impl ObjectStatus {
         let (condition, next) = match findings.iter().find(|finding| finding.code.breaks_objects()) {
             Some(flaw) => (Some(invalid(flaw)), Action::await_change()),
             None if is_in_force(&before, generation) => (None, Action::await_change()),
-            None => match self.condition(&path, generation, served) {
+            None => match self.condition(&path, served) {
                 // All is said at once.
                 (None, next) => return Ok(next),
                 known => known,
@@ -193,50 +193,32 @@ impl ObjectStatus {
         Ok(next)
     }
 
-    /// What is to be said of a generation that is not known to be in force everywhere, and when to look again.
-    fn condition(&self, path: &str, generation: i64, served: &Served) -> (Option<Condition>, Action) {
-        let Progress::At { current, all, late } = self.progress(path, generation, served) else {
-            return (None, Action::requeue(ON_ITS_WAY));
-        };
-        // Where nobody is told nothing is in force: all may be about to connect.
-        let everywhere = current == all && all > 0;
-        let message = format!("in force at {current} of {all} nodes, waypoints and gateways");
-        if everywhere {
-            lock(&self.on_their_way).remove(path);
-            (Some(Condition { message, ..Condition::holds(RECONCILED, "Reconciled") }), Action::await_change())
-        } else if late {
-            (Some(Condition::fails(RECONCILED, "Pending", message)), Action::requeue(TRY_AGAIN))
+    /// What is to be said of an object that is not known to be in force everywhere, and when to look again.
+    fn condition(&self, path: &str, served: &Served) -> (Option<Condition>, Action) {
+        let Some((tally, since)) = self.tally(path, served) else { return (None, Action::requeue(ON_ITS_WAY)) };
+        if tally.is_everywhere() {
+            self.on_their_way.remove(path);
+            (Some(tally.condition()), Action::await_change())
+        } else if since.elapsed() >= LATE {
+            (Some(tally.condition()), Action::requeue(TRY_AGAIN))
         } else {
             (None, Action::requeue(ON_ITS_WAY))
         }
     }
 
-    fn progress(&self, path: &str, generation: i64, served: &Served) -> Progress {
-        let told = self.told.borrow().clone();
-        let Some(Told { state, subscribers }) = told else { return Progress::Read };
-        let (version, is_served) = {
-            let state = state.borrow();
-            let table = state.table(OBJECT_TYPE);
-            let wanted = Resource::new(path, Body::Object(served.source.clone()));
-            (table.version(), table.resources().get(("", path)).is_some_and(|known| **known == wanted))
-        };
+    /// At how many it is in force, and since when it is on its way; none while it is not served, or the other replicas are not known.
+    fn tally(&self, path: &str, served: &Served) -> Option<(Tally, Instant)> {
+        let Told { state, subscribers } = self.told.borrow().clone()?;
+        let resource = Resource::new(path, Body::Object(served.source.clone()));
+        let wanted = Wanted { name: path.to_owned(), version: resource.version() };
+        let is_served =
+            state.borrow().table(OBJECT_TYPE).resources().get(("", path)).is_some_and(|it| **it == resource);
         if !is_served {
-            return Progress::Read;
+            return None;
         }
-        let mut on_their_way = lock(&self.on_their_way);
-        let entry = on_their_way.entry(path.to_owned()).or_insert((generation, version, Instant::now()));
-        if entry.0 != generation {
-            *entry = (generation, version, Instant::now());
-        }
-        let (_, version, since) = *entry;
-        let far: Vec<bool> = subscribers
-            .all()
-            .iter()
-            .filter_map(|subscriber| subscriber.told.as_ref())
-            .map(|told| told.acknowledged.is_some_and(|acknowledged| acknowledged.generation >= version.generation))
-            .collect();
-        let current = far.iter().filter(|is_current| **is_current).count();
-        Progress::At { current, all: far.len(), late: since.elapsed() >= LATE }
+        let since = self.on_their_way.note(&wanted);
+        let own = subscribers.in_force().count(&wanted);
+        Some((Tally::of(own, &self.peers.counts(&wanted)?), since))
     }
 }
 
