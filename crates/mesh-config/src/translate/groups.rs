@@ -9,8 +9,8 @@ use mesh_core::{Service, Workload};
 use super::changes::Changes;
 use super::finding_set::Owner;
 use super::{
-    Translator, attached_routes, authorizers, backend_tls, conflicts, gateways, guards, mesh_config, policies,
-    rate_limits, targets, telemetries, virtual_services, waypoints,
+    Translator, attached_routes, backend_tls, conflicts, gateways, guards, mesh_config, policies, rate_limits, targets,
+    telemetries, virtual_services, waypoints,
 };
 use crate::status::Statuses;
 
@@ -95,7 +95,6 @@ impl Translator {
         let by = (objects, &self.options);
         let l7 = waypoints::waypoints(by, self.anybody_asks(), workloads, services, &mut findings);
         waypoints::report_missing(objects, (services, workloads), policies, &l7, &mut findings);
-        authorizers::report_missing(objects, self.snapshot.providers(), &mut findings);
         let l7 = guards::guards(l7, policies, services, workloads);
         let (routes, at_gateways) =
             virtual_services::routes(objects, &self.options, services, policies, &l7, &mut findings);
@@ -121,7 +120,8 @@ impl Translator {
         }
         let l7 = l7.with_routes(routes.into_iter().chain(attached).collect()).with_gateways(gateways.all);
         let l7 = l7.with_topologies(gateways::topologies(objects, &self.topologies, &mut findings));
-        targets::report_idle(objects, policies, services, workloads, &l7, &mut findings);
+        let by = (policies, self.snapshot.providers());
+        targets::report_idle(objects, by, services, workloads, &l7, &mut findings);
         self.findings.set(Owner::L7, findings);
         let changed = l7 != *self.snapshot.l7();
         if changed {

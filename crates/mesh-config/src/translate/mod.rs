@@ -22,6 +22,7 @@ mod placement;
 mod pods;
 mod policies;
 mod rate_limits;
+mod selected;
 mod services;
 mod shadows;
 mod slices;

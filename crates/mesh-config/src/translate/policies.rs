@@ -23,7 +23,11 @@ pub(super) fn policies(
     let authorization = by_age(&objects.authorization_policies, |read| &read.age);
     let peers = by_age(&objects.peer_authentications, |read| &read.age);
     let rules = by_age(&objects.destination_rules, |read| &read.age);
-    authorization.iter().for_each(|located| report(located, &located.object.remarks, findings));
+    for located in &authorization {
+        // Who judges by it is known once gateways are.
+        let remarks = located.object.remarks.iter().filter(|remark| remark.code != Code::FieldNeedsRequest);
+        report(located, remarks, findings);
+    }
     let tokens = by_age(&objects.request_authentications, |read| &read.age);
     tokens.iter().for_each(|located| report(located, &located.object.remarks, findings));
     peers.iter().for_each(|located| report(located, &located.object.remarks, findings));
@@ -80,7 +84,11 @@ pub(super) fn by_age<T>(objects: &BTreeMap<Key, Located<T>>, age: impl Fn(&T) ->
     objects
 }
 
-pub(super) fn report<T>(located: &Located<T>, remarks: &[Remark], findings: &mut Vec<Finding>) {
+pub(super) fn report<'a, T>(
+    located: &Located<T>,
+    remarks: impl IntoIterator<Item = &'a Remark>,
+    findings: &mut Vec<Finding>,
+) {
     for remark in remarks {
         let finding = Finding::new(remark.code, (*located.origin).clone(), remark.message.clone());
         findings.push(finding.at(remark.field.clone()));

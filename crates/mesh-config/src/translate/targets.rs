@@ -6,9 +6,10 @@ use std::sync::Arc;
 use mesh_core::l7::gateway::GatewayPods;
 use mesh_core::l7::{GATEWAY_NAME, L7};
 use mesh_core::policy::{AuthorizationPolicy, PolicyTarget, RequestAuthentication};
-use mesh_core::{Policies, Service, Workload};
+use mesh_core::{Policies, Providers, Service, Workload};
 
-use super::rate_limits;
+use super::selected::Selected;
+use super::{authorizers, rate_limits};
 use crate::code::Code;
 use crate::finding::{Finding, Origin};
 use crate::object::ObjectSet;
@@ -16,16 +17,16 @@ use crate::object::ObjectSet;
 /// What there is to attach a policy to.
 pub(super) struct Attachable<'a> {
     pub(super) l7: &'a L7,
-    root_namespace: &'a str,
+    pub(super) root_namespace: &'a str,
     /// Services with a waypoint, by namespace and name.
     taken: HashSet<(&'a str, &'a str)>,
     pub(super) services: &'a [Arc<Service>],
 }
 
-/// Says which policies are attached to nothing, or select no gateway's pod although nobody else reads tokens.
+/// Says which policies are attached to nothing, or select pods of which nobody sees what they name: tokens, fields of requests, authorizers.
 pub(super) fn report_idle(
     objects: &ObjectSet,
-    policies: &Policies,
+    (policies, providers): (&Policies, &Providers),
     services: &[Arc<Service>],
     workloads: &[Arc<Workload>],
     l7: &L7,
@@ -47,6 +48,9 @@ pub(super) fn report_idle(
             findings.push(Finding::new(Code::TokensNotRead, (*located.origin).clone(), message).at("spec.selector"));
         }
     }
+    let selected = Selected { objects, attachable: &attachable, workloads };
+    selected.report_fields(findings);
+    authorizers::report_missing(&selected, providers, findings);
     rate_limits::report_idle(objects, &attachable, workloads, findings);
 }
 
