@@ -1,10 +1,10 @@
 //! mesh-ctl makes a waypoint, sends a namespace through it, looks into it, and takes it away.
 
 use anyhow::{Context as _, Result, ensure};
-use mesh_kube_cluster::Cluster;
 use mesh_kube_cluster::apps::{Apps, PATIENCE};
 use mesh_kube_cluster::ctl::Ctl;
 use mesh_kube_cluster::mesh::{Mesh, install_gateway_api};
+use mesh_kube_cluster::{Cluster, Kubectl};
 use mesh_lab::wait_until;
 
 const NAMESPACE: &str = "proxied";
@@ -28,6 +28,7 @@ fn a_waypoint_is_made_used_looked_into_and_taken_away_by_mesh_ctl() -> Result<()
     let list = ctl.ok(&["waypoint", "list", "-n", NAMESPACE])?;
     ensure!(list.contains("True") && list.contains("service"), "{list}");
     requests_pass_it(&ctl, &shop).with_context(|| mesh.logs())?;
+    it_is_known_as_a_waypoint_and_not_as_istios(&kubectl)?;
 
     // Another name does not take the namespace away from the first unasked.
     let other = ctl.run(&["waypoint", "apply", "-n", NAMESPACE, "--name", "other", "--enrol-namespace"])?;
@@ -40,6 +41,23 @@ fn a_waypoint_is_made_used_looked_into_and_taken_away_by_mesh_ctl() -> Result<()
     ensure!(said.code == 0 && said.err.contains("use-waypoint-"), "the label that is left is told of: {said:?}");
     let gone = ["-n", NAMESPACE, "wait", "--for=delete", "--timeout=60s", "deployment/waypoint", "gateway/waypoint"];
     kubectl.run(&gone).map(drop)
+}
+
+/// Kiali goes by these labels of pods, of what they are made of, and of Services; istiod by the second one's value.
+fn it_is_known_as_a_waypoint_and_not_as_istios(kubectl: &Kubectl) -> Result<()> {
+    let of_gateway = "gateway.networking.k8s.io/gateway-name=waypoint";
+    let objects = kubectl.get(&["-n", NAMESPACE, "deployments,pods,services", "-l", of_gateway])?;
+    let objects = objects["items"].as_array().context("a list")?;
+    ensure!(objects.len() == 3, "a Deployment, a Pod and a Service: {objects:?}");
+    for object in objects {
+        let made = object.pointer("/spec/template/metadata/labels");
+        for labels in made.into_iter().chain(object.pointer("/metadata/labels")) {
+            let name = labels["gateway.networking.k8s.io/gateway-name"].as_str().unwrap_or_default();
+            ensure!(name.to_lowercase().contains("waypoint"), "{object}");
+            ensure!(labels["gateway.istio.io/managed"] == "mesh.dev-gateway-controller", "{object}");
+        }
+    }
+    Ok(())
 }
 
 fn requests_pass_it(ctl: &Ctl, shop: &Apps) -> Result<()> {
