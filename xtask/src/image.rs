@@ -4,10 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::build::Profile;
 use crate::{repo, step};
+
+/// What ldd says of a program that needs no libraries.
+const STATIC: [&str; 2] = ["statically linked", "not a dynamic executable"];
 
 /// What is in an image.
 struct Image {
@@ -97,10 +100,16 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).map(drop).with_context(|| format!("copying {}", from.display()))
 }
 
-/// The shared libraries of a program, and the loader; none of a static one.
+/// The shared libraries of a program, and the loader; none of a static one. One that is not here would be missing in the image.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let listed = Command::new("ldd").arg(program).output().context("starting ldd")?;
-    let text = String::from_utf8_lossy(&listed.stdout);
+    let listed = Command::new("ldd").arg(program).env("LC_ALL", "C").output().context("starting ldd")?;
+    let (text, error) = (String::from_utf8_lossy(&listed.stdout), String::from_utf8_lossy(&listed.stderr));
+    let is_static = [&text, &error].iter().any(|said| STATIC.iter().any(|words| said.contains(words)));
+    let missing = text.lines().find(|line| line.contains("not found"));
+    if let Some(library) = missing.and_then(|line| line.split_whitespace().next()) {
+        bail!("{} needs {library}, which is not on this machine: install it, or build without it", program.display());
+    }
+    anyhow::ensure!(listed.status.success() || is_static, "ldd {}: {}", program.display(), error.trim());
     let paths = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
     Ok(paths.map(PathBuf::from).collect())
 }
@@ -126,4 +135,61 @@ fn output(command: &mut Command) -> Result<String> {
     let error = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(output.status.success(), "`{}` ended with {}: {error}", step::shown(command), output.status);
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Compiles a program, or a library, from one line.
+    fn compiled(directory: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
+        let (file, program) = (directory.join(format!("{name}.rs")), directory.join(name));
+        fs::write(&file, source).unwrap();
+        let mut command = Command::new("rustc");
+        command
+            .args(["--edition=2024", "--crate-name=made", "-L"])
+            .arg(directory)
+            .args(flags)
+            .arg("-o")
+            .arg(&program)
+            .arg(&file);
+        output(&mut command).unwrap();
+        program
+    }
+
+    /// The root of an image of these programs.
+    fn root(directory: &Path, programs: &[PathBuf]) -> PathBuf {
+        let (archive, root) = (directory.join("image.tar"), directory.join("root"));
+        build("test", programs, &archive).unwrap();
+        fs::create_dir(&root).unwrap();
+        output(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(directory)).unwrap();
+        output(Command::new("tar").arg("-xf").arg(directory.join("layer.tar")).arg("-C").arg(&root)).unwrap();
+        root
+    }
+
+    #[test]
+    fn programs_run_with_what_is_in_their_image_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let source = |says: &str| format!("fn main() {{ println!({says:?}) }}");
+        let dynamic = compiled(directory.path(), "dynamic", &source("by libraries"), &[]);
+        let alone = compiled(directory.path(), "alone", &source("by itself"), &["-Ctarget-feature=+crt-static"]);
+        assert!(!libraries(&dynamic).unwrap().is_empty() && libraries(&alone).unwrap().is_empty());
+        let root = root(directory.path(), &[dynamic, alone]);
+        for (program, says) in [("dynamic", "by libraries"), ("alone", "by itself")] {
+            let mut command = Command::new("unshare");
+            command.args(["--map-root-user", "--root"]).arg(&root).arg(format!("/usr/bin/{program}"));
+            assert_eq!(output(&mut command).unwrap().trim(), says);
+        }
+    }
+
+    #[test]
+    fn a_program_whose_library_is_not_here_makes_no_image() {
+        let directory = tempfile::tempdir().unwrap();
+        let library = "#[unsafe(no_mangle)] pub extern \"C\" fn here() {}";
+        compiled(directory.path(), "libelsewhere.so", library, &["--crate-type=cdylib"]);
+        let source = "#[link(name = \"elsewhere\")] unsafe extern \"C\" { safe fn here(); } fn main() { here() }";
+        let program = compiled(directory.path(), "program", source, &[]);
+        let error = build("test", &[program], &directory.path().join("image.tar")).unwrap_err().to_string();
+        assert!(error.contains("libelsewhere.so"), "{error}");
+    }
 }
