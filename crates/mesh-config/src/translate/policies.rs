@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use mesh_core::policy::{HostPattern, Selector};
+use mesh_core::policy::{ClientTlsRule, HostPattern, Selector};
 use mesh_core::{Policies, PolicyName, Service};
 
 use super::destination_rules;
@@ -49,18 +49,7 @@ pub(super) fn policies(
             .map(|(located, rule)| (*located, &rule.name, destination_rules::subject(rule))),
         findings,
     );
-    let hosts: HashSet<&str> = services.iter().map(|service| &*service.hostname).collect();
-    for (located, rule) in &rules {
-        let message = match &rule.host {
-            HostPattern::Exact(host) => (!hosts.contains(&**host)).then(|| format!("{host} is no Service's")),
-            many @ HostPattern::Suffix(end) => {
-                (!hosts.iter().any(|host| many.matches(host))).then(|| format!("no Service's host ends in {end:?}"))
-            }
-        };
-        if let Some(message) = message {
-            findings.push(Finding::new(Code::UnknownHost, (*located.origin).clone(), message).at("spec.host"));
-        }
-    }
+    report_hosts(&rules, services, findings);
     let selecting = tokens.iter().filter(|located| located.object.targets.is_empty());
     let of_connections = authorization.iter().filter(|located| located.object.targets.is_empty());
     Policies::build(
@@ -75,6 +64,22 @@ pub(super) fn policies(
         selecting.map(|located| Arc::clone(&located.object.policy)).collect(),
         tokens.iter().filter_map(|located| located.object.targeted()).collect(),
     )
+}
+
+/// Says which rules are about hosts that there are not.
+fn report_hosts<T>(rules: &[(&Located<T>, ClientTlsRule)], services: &[Arc<Service>], findings: &mut Vec<Finding>) {
+    let hosts: HashSet<&str> = services.iter().map(|service| &*service.hostname).collect();
+    for (located, rule) in rules {
+        let message = match &rule.host {
+            HostPattern::Exact(host) => (!hosts.contains(&**host)).then(|| format!("{host} is no Service's")),
+            many @ HostPattern::Suffix(end) => {
+                (!hosts.iter().any(|host| many.matches(host))).then(|| format!("no Service's host ends in {end:?}"))
+            }
+        };
+        if let Some(message) = message {
+            findings.push(Finding::new(Code::UnknownHost, (*located.origin).clone(), message).at("spec.host"));
+        }
+    }
 }
 
 /// The oldest first, and among equals by namespace and name.
