@@ -32,16 +32,16 @@ use crate::{
     args::{GatewayName, ServeArgs},
     authn::{self, KeyStore},
     counts::{RuleBook, Threads},
+    endpoints::Endpoints,
     inbound::Patience,
     limits::LimitBook,
     listeners::{self, Listeners, Own},
-    readiness::Readiness,
-    telemetry::{Exports, Finished, Scrape, Telemetry, Tracer},
+    telemetry::{Exports, Finished, Telemetry, Tracer},
     upstream::{Names, Originations, SharedClusters},
     worker::{Door, Workers},
 };
 
-/// Connections served at once, tunnels and a gateway's; others wait in the listener's backlog.
+/// Connections served at once, tunnels and a gateway's; others are closed at once, so that their clients try another replica.
 const MAX_CONNECTIONS: usize = 16_384;
 /// Connections that are taken yet when a door is closed; more than wait at any.
 const MOST_WAITING: usize = 4096;
@@ -129,9 +129,7 @@ impl Drop for Counted {
 pub(crate) async fn run(args: ServeArgs, log: LogControl) -> anyhow::Result<()> {
     let authority = args.certificate.authority().context(args.certificate.authority_flag())?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
-    let scrape =
-        Scrape::bind(args.metrics_addr).await.with_context(|| format!("--metrics-addr {}", args.metrics_addr))?;
-    let readiness = Readiness::bind(args.readiness_addr).await.context("--readiness-addr")?;
+    let endpoints = Endpoints::open(args.metrics_addr, args.readiness_addr).await?;
     let socket = args.admin_socket.as_deref().map(AdminSocket::open).transpose()?;
     let (address, drain_time, admin_port) = (args.listen.ip(), args.drain_time, args.admin_port);
     let count = args.workers.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), usize::from);
@@ -145,8 +143,7 @@ pub(crate) async fn run(args: ServeArgs, log: LogControl) -> anyhow::Result<()> 
         tokio::join!(
             shared.identities.run(),
             authority.follow(),
-            readiness.serve(&shared),
-            scrape.serve(shared.telemetry.clone()),
+            endpoints.serve(&shared),
             follow_generations(&shared),
             admin::serve(socket, admin_port, api),
             export(exporter, &shared),
@@ -329,11 +326,13 @@ struct Entry<'a> {
 
 impl Entry<'_> {
     fn hand_over(&self, stream: net::TcpStream, peer: net::SocketAddr) {
+        let crowding = &self.shared.telemetry.crowding;
         if self.shared.connections.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
-            tracing::warn!(%peer, limit = MAX_CONNECTIONS, "too many connections: refused");
-            return;
+            return crowding.turned_away(peer, "too many connections");
         }
-        self.workers.carry(stream, (peer, self.door), self.shared.count_connection());
+        if !self.workers.carry(stream, (peer, self.door), self.shared.count_connection()) {
+            crowding.turned_away(peer, "its thread has too many waiting");
+        }
     }
 }
 

@@ -183,12 +183,16 @@ impl Workers {
     }
 
     /// Gives a connection to the next thread. A tunnel connection carries many streams, and nodes make few of them: by turns
-    /// they are spread evenly.
-    pub(crate) fn carry(&self, stream: std::net::TcpStream, (peer, door): (SocketAddr, Door), counted: Counted) {
+    /// they are spread evenly. False: too many wait for that thread.
+    #[must_use]
+    pub(crate) fn carry(
+        &self,
+        stream: std::net::TcpStream,
+        (peer, door): (SocketAddr, Door),
+        counted: Counted,
+    ) -> bool {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
-        if self.queues[turn].try_send((stream, peer, door, counted)).is_err() {
-            tracing::warn!(%peer, "connection refused: its thread has too many waiting");
-        }
+        self.queues[turn].try_send((stream, peer, door, counted)).is_ok()
     }
 
     /// Ends what still runs and waits for the threads.

@@ -6,6 +6,7 @@
 
 mod answer;
 mod cgroup;
+mod endpoint;
 mod flows;
 mod log;
 mod log_control;
@@ -21,6 +22,9 @@ mod traffic;
 
 pub use answer::{Answer, json, refuse};
 pub use cgroup::PodCgroups;
+pub use endpoint::{
+    Endpoint, EndpointAnswer, EndpointError, METRICS, READINESS, serve_endpoint, serve_metrics, serve_readiness,
+};
 pub use flows::flows;
 pub use log::{log_filter, set_log_filter};
 pub use log_control::{LogControl, LogFilterError};

@@ -3,12 +3,12 @@
 mod access;
 mod bad_input;
 mod cache;
+mod crowding;
 mod exports;
 mod flows;
 mod labels;
 mod own;
 mod routes;
-mod scrape;
 mod spans;
 
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use mesh_admin_server::LogOutput;
 use mesh_core::telemetry::MetricChanges;
 use mesh_metrics::{ControlMetrics, ControlStanding, Registry, RequestMetrics, RequestSeries, TcpMetrics, TcpSeries};
 use mesh_xds::{Progress, Standing};
-use prometheus::{Encoder as _, TextEncoder, proto::MetricFamily};
+use prometheus::{TextEncoder, proto::MetricFamily};
 
-use self::{flows::Flows, routes::RouteMetrics};
+use self::{crowding::Crowding, flows::Flows, routes::RouteMetrics};
 use crate::counts::RuleBook;
 
 pub(crate) use self::access::{Ended, EndedConnection, Noted, Telling, is_logged, peer_of, tell};
@@ -28,7 +28,6 @@ pub(crate) use self::cache::SeriesCache;
 pub(crate) use self::exports::Exports;
 pub(crate) use self::labels::Parties;
 pub(crate) use self::own::{AuthorizerOutcome, KeyFetch, LimitOutcome, MirrorOutcome, OwnMetrics};
-pub(crate) use self::scrape::Scrape;
 pub(crate) use self::spans::{AttemptEnd, AttemptSpan, Finished, Outcome, RequestSpan, Tracer, Upstream};
 
 /// Everything that is measured, over all threads.
@@ -39,6 +38,8 @@ pub(crate) struct Telemetry {
     connections: TcpMetrics,
     /// What broke HTTP's rules.
     pub(crate) bad_inputs: BadInputs,
+    /// Connections that there was no room for.
+    pub(crate) crowding: Crowding,
     /// Ours.
     pub(crate) own: OwnMetrics,
     /// Requests as they end.
@@ -54,8 +55,9 @@ impl Telemetry {
         let registry = Registry::new();
         registry.register(Box::new(RouteMetrics::of(rules.clone())?))?;
         let (requests, connections) = (RequestMetrics::register(&registry)?, TcpMetrics::register(&registry)?);
-        let (bad_inputs, own) = (BadInputs::new(&registry)?, OwnMetrics::new(&registry)?);
-        Ok(Self { cluster, requests, connections, bad_inputs, own, registry, flows: Flows::default() })
+        let (bad_inputs, crowding) = (BadInputs::new(&registry)?, Crowding::new(&registry)?);
+        let own = OwnMetrics::new(&registry)?;
+        Ok(Self { cluster, requests, connections, bad_inputs, crowding, own, registry, flows: Flows::default() })
     }
 
     /// Tells of lines of the log that were lost, too.
@@ -124,12 +126,11 @@ impl Telemetry {
     }
 
     /// All of it in Prometheus' text format.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            tracing::error!(%error, "metrics not encoded");
-        }
-        text
+    ///
+    /// # Errors
+    /// The encoder's, which it has for families without metrics or names.
+    pub(crate) fn encode(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
 
