@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh_admin::{Distribution as Told, Subscriber};
+use mesh_admin::Subscriber;
 use mesh_config::Config;
 use mesh_xds::{Publication, State, Subscribers};
 use tokio::sync::watch;
@@ -41,21 +41,30 @@ impl Distribution {
     }
 }
 
-/// What is served and who has it.
-pub(crate) fn told(state: &State, subscribers: &Subscribers) -> Told {
-    let now = state.version();
-    let all = subscribers.all().into_iter().map(|subscriber| {
-        let told = subscriber.told.unwrap_or_default();
-        Subscriber {
-            caller: subscriber.caller.to_string(),
-            name: subscriber.node.id,
-            program: format!("{} {}", subscriber.node.user_agent_name, subscriber.node.user_agent_version),
-            for_seconds: subscriber.since.elapsed().as_secs(),
-            sent: told.sent.map(|version| version.to_string()),
-            acknowledged: told.acknowledged.map(|version| version.to_string()),
-            rejected: told.rejected,
-            current: told.acknowledged == Some(now),
-        }
-    });
-    Told { generation: now.generation, version: now.to_string(), subscribers: all.collect() }
+/// What is served, and to whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Audience {
+    pub(crate) state: watch::Receiver<State>,
+    pub(crate) subscribers: Subscribers,
+}
+
+impl Audience {
+    /// Who has what is served, as it is now.
+    pub(crate) fn standing(&self) -> mesh_admin::Distribution {
+        let now = self.state.borrow().version();
+        let all = self.subscribers.all().into_iter().map(|subscriber| {
+            let told = subscriber.told.unwrap_or_default();
+            Subscriber {
+                caller: subscriber.caller.to_string(),
+                name: subscriber.node.id,
+                program: format!("{} {}", subscriber.node.user_agent_name, subscriber.node.user_agent_version),
+                for_seconds: subscriber.since.elapsed().as_secs(),
+                sent: told.sent.map(|version| version.to_string()),
+                acknowledged: told.acknowledged.map(|version| version.to_string()),
+                rejected: told.rejected,
+                current: told.acknowledged == Some(now),
+            }
+        });
+        mesh_admin::Distribution { generation: now.generation, version: now.to_string(), subscribers: all.collect() }
+    }
 }

@@ -4,85 +4,46 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::StatusCode;
 use mesh_admin::DISTRIBUTION;
+use mesh_admin_server::{EndpointAnswer, serve_endpoint};
 use mesh_ca::{Outcome, Outcomes};
 use mesh_transport::LocalAuthority;
-use mesh_xds::{State, Subscribers};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::net::TcpListener;
 
-use crate::distribution;
+use crate::distribution::Audience;
 
-/// How long a scrape may take, all in all: they are served one after another.
-const SCRAPE: Duration = Duration::from_secs(2);
-/// The longest request line and headers that are read, in bytes.
-const MAX_REQUEST: usize = 8 << 10;
-/// Pause after accept() failed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// What is told of, beside the authority.
-pub(crate) struct Told {
-    pub(crate) outcomes: Arc<Outcomes>,
-    pub(crate) state: watch::Receiver<State>,
-    pub(crate) subscribers: Subscribers,
-}
-
-/// Answers every request with the metrics, and one for the distribution with that. Runs until dropped.
-pub(crate) async fn serve(listener: TcpListener, told: &Told, authority: &LocalAuthority) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        // A scraper that breaks off, or dawdles, is no news.
-        let _ = timeout(SCRAPE, answer(stream, told, authority)).await;
-    }
-}
-
-async fn answer(mut stream: TcpStream, told: &Told, authority: &LocalAuthority) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < MAX_REQUEST {
-        let mut part = [0; 1024];
-        match stream.read(&mut part).await? {
-            0 => return Ok(()),
-            count => request.extend_from_slice(&part[..count]),
-        }
-    }
-    let path = request.split(|octet| *octet == b' ').nth(1);
-    let (kind, body) = if path == Some(DISTRIBUTION.as_bytes()) {
-        let told = distribution::told(&told.state.borrow(), &told.subscribers);
-        ("application/json", serde_json::to_string(&told)?)
-    } else {
-        ("text/plain; version=0.0.4", text(told, authority))
+/// Tells of the metrics and of the distribution, until dropped.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    outcomes: Arc<Outcomes>,
+    audience: Audience,
+    authority: Arc<LocalAuthority>,
+) {
+    let handler = move |path: &str| match path {
+        "/metrics" | "/stats/prometheus" => EndpointAnswer::metrics(text(&outcomes, &audience, &authority)),
+        DISTRIBUTION => match serde_json::to_string(&audience.standing()) {
+            Ok(text) => EndpointAnswer::new(StatusCode::OK, "application/json", text),
+            Err(error) => EndpointAnswer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        },
+        _ => EndpointAnswer::text(StatusCode::NOT_FOUND, format!("try /metrics or {DISTRIBUTION}\n")),
     };
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body.as_bytes()).await?;
-    stream.shutdown().await
+    serve_endpoint(listener, handler).await;
 }
 
-fn text(told: &Told, authority: &LocalAuthority) -> String {
+fn text(outcomes: &Outcomes, audience: &Audience, authority: &LocalAuthority) -> String {
     let mut text = String::from(
         "# HELP mesh_ca_requests_total Requests for certificates by what they came to\n# TYPE mesh_ca_requests_total counter\n",
     );
     for outcome in Outcome::ALL {
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "mesh_ca_requests_total{{outcome=\"{}\"}} {}",
-            outcome.as_str(),
-            told.outcomes.count(outcome)
-        );
+        let _ =
+            writeln!(text, "mesh_ca_requests_total{{outcome=\"{}\"}} {}", outcome.as_str(), outcomes.count(outcome));
     }
     let current = authority.current();
     let left = current.not_after().duration_since(SystemTime::now()).unwrap_or(Duration::ZERO).as_secs();
     let (roots, lists) = (current.roots().len(), current.trust().crls.len());
-    let distribution = distribution::told(&told.state.borrow(), &told.subscribers);
+    let distribution = audience.standing();
     let subscribers = &distribution.subscribers;
     let behind = subscribers.iter().filter(|subscriber| !subscriber.current).count();
     let rejecting = subscribers.iter().filter(|subscriber| subscriber.rejected.is_some()).count();
@@ -108,6 +69,8 @@ fn text(told: &Told, authority: &LocalAuthority) -> String {
 mod tests {
     use mesh_core::TrustDomain;
     use mesh_transport::CertificateAuthority;
+    use mesh_xds::{State, Subscribers};
+    use tokio::sync::watch;
 
     use super::*;
 
@@ -116,7 +79,7 @@ mod tests {
         let authority = CertificateAuthority::generate(&TrustDomain::default(), SystemTime::now()).unwrap();
         let authority = LocalAuthority::fixed(authority).unwrap();
         let (_sender, state) = watch::channel(State::default());
-        let told = Told { outcomes: Arc::default(), state, subscribers: Subscribers::default() };
-        mesh_docs::hold_metrics_text("mesh-control", &text(&told, &authority));
+        let audience = Audience { state, subscribers: Subscribers::default() };
+        mesh_docs::hold_metrics_text("mesh-control", &text(&Outcomes::default(), &audience, &authority));
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use kube::Client;
+use mesh_admin_server::METRICS;
 use mesh_ca::{CaService, Gatekeeper, ServerIdentity};
 use mesh_config::{Config, Credentials, Options};
 use mesh_core::TrustDomain;
@@ -18,13 +19,13 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::admission::{self, AdmissionArgs, Bundle};
-use crate::distribution::Distribution;
+use crate::distribution::{Audience, Distribution};
 use crate::gateways::{GatewayArgs, Gateways, Settings};
 use crate::kubernetes::{CaSecret, ClusterArgs, Election, KubernetesGatekeeper};
-use crate::metrics::{self, Told};
+use crate::metrics;
 use crate::node_taint::NodeTaint;
 use crate::node_tokens::NodeTokens;
-use crate::object_status::{self, ObjectStatus, PeerSettings};
+use crate::object_status::{ObjectStatus, PeerSettings};
 use crate::placement::DirectoryGatekeeper;
 use crate::redirection::Redirection;
 
@@ -185,7 +186,7 @@ async fn certify(
     authority: Arc<LocalAuthority>,
     gatekeeper: impl Gatekeeper,
     config: watch::Receiver<Arc<Config>>,
-    tell: watch::Sender<Option<object_status::Told>>,
+    tell: watch::Sender<Option<Audience>>,
 ) -> anyhow::Result<()> {
     let identity = ServerIdentity::new(authority.clone(), &args.server_name).context("--server-name")?;
     let longest = Duration::from_secs(args.longest_life.saturating_mul(3600));
@@ -194,16 +195,15 @@ async fn certify(
     let outcomes = signing.outcomes();
     let distribution = Distribution::new(config);
     let service = XdsService::new(gatekeeper, distribution.state(), signing);
-    let told = Told { outcomes, state: distribution.state(), subscribers: service.subscribers() };
-    tell.send_replace(Some(object_status::Told { state: distribution.state(), subscribers: service.subscribers() }));
+    let audience = Audience { state: distribution.state(), subscribers: service.subscribers() };
+    tell.send_replace(Some(audience.clone()));
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
-    let metrics = TcpListener::bind(args.metrics_addr).await;
-    let metrics = metrics.with_context(|| format!("--metrics-addr {}", args.metrics_addr))?;
+    let metrics = METRICS.open(args.metrics_addr, None).await?;
     tracing::info!(address = %listener.local_addr()?, name = args.server_name, "certificate authority listening");
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         ended = mesh_ca::serve(listener, identity, service) => Ok(ended?),
-        () = metrics::serve(metrics, &told, &authority) => Ok(()),
+        () = metrics::serve(metrics, outcomes, audience, authority.clone()) => Ok(()),
         () = distribution.follow() => Ok(()),
         () = authority.follow() => Ok(()),
         _ = terminate.recv() => Ok(()),

@@ -65,6 +65,16 @@ const fn sentence(reason: Counter) -> &'static str {
         Counter::DroppedUnattestable => {
             "a direct connection that policy allows no more, or with a foreign source, or one too many for the kernel's table"
         }
-        _ => "dropped",
+        Counter::OutboundRedirected
+        | Counter::InboundSteered
+        | Counter::UdpPassed
+        | Counter::DirectConnected
+        | Counter::DirectAdmitted
+        | Counter::ProbeAdmitted
+        | Counter::LostDirectEvent
+        | Counter::LostDropEvent
+        | Counter::UntoldDrop
+        | Counter::LostSignal
+        | Counter::UntoldSignal => "nothing was dropped: the kernel's programs and the daemon differ",
     }
 }

@@ -30,8 +30,13 @@ pub enum NetnsError {
     #[error("cannot enter the pod's network namespace: {0}")]
     Enter(io::Error),
     /// Its cookie could not be read.
-    #[error("cannot read the network namespace's cookie: {0} (Linux 5.14 or newer is needed)")]
+    #[error("cannot read the network namespace's cookie: {why}{remedy}", why = .0, remedy = remedy(.0))]
     Cookie(io::Error),
+}
+
+/// The kernel says that it does not know the option.
+fn remedy(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(libc::ENOPROTOOPT) { " (Linux 5.14 or newer is needed)" } else { "" }
 }
 
 /// An open network namespace: it exists as long as this does.
@@ -49,9 +54,10 @@ impl NetNamespace {
     /// # Errors
     /// The process is gone, or the kernel knows no cookies.
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        let open = |path: &Path| File::open(path).map_err(|source| NetnsError::Open { path: path.into(), source });
+        let unopened = |source, path: &Path| NetnsError::Open { path: path.into(), source };
+        let open = |path: &Path| File::open(path).map_err(|source| unopened(source, path));
         let file = open(path)?;
-        let inode = file.metadata().map_err(NetnsError::Enter)?.ino();
+        let inode = file.metadata().map_err(|source| unopened(source, path))?.ino();
         // Every thread of the daemon is at home in the namespace that its main thread was started in.
         let home = open(Path::new("/proc/self/ns/net"))?.into();
         let mut netns = Self { file, home, cookie: 0, inode };

@@ -93,6 +93,7 @@ fn arrows_of_all() -> Result<Vec<Violation>> {
     for (path, text) in &manifests {
         violations.extend(arrows::check(path, text, &ours)?);
     }
+    violations.extend(arrows::check_document("ARCHITECTURE.md", &read("ARCHITECTURE.md")?));
     Ok(violations)
 }
 

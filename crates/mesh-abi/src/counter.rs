@@ -14,7 +14,7 @@ pub enum Counter {
     DroppedReservedPort = 3,
     /// connect() refused: the kernel had no memory for the socket's record.
     DroppedNoRecord = 4,
-    /// SYN dropped at egress: no socket of the daemon sent it.
+    /// SYN dropped at egress: no socket that the mesh knows sent it.
     DroppedUnattestedSyn = 5,
     /// Inbound packet of a new flow dropped: the daemon's listener is not there.
     DroppedNoListener = 6,
@@ -84,7 +84,15 @@ impl Counter {
             Self::LostDirectEvent | Self::LostDropEvent | Self::UntoldDrop | Self::LostSignal | Self::UntoldSignal => {
                 "lost"
             }
-            _ => "drop",
+            Self::DroppedReservedPort
+            | Self::DroppedNoRecord
+            | Self::DroppedUnattestedSyn
+            | Self::DroppedNoListener
+            | Self::DroppedSteerFailed
+            | Self::DroppedFragment
+            | Self::DroppedMalformed
+            | Self::DroppedForgedFlow
+            | Self::DroppedUnattestable => "drop",
         }
     }
 

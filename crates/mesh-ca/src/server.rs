@@ -93,8 +93,7 @@ impl ServerIdentity {
 
 fn make(authority: &LocalAuthority, name: &str) -> Result<Arc<CertifiedKey>, ServeError> {
     // The request's name counts for nothing: the authority writes the DNS name.
-    let nobody = SpiffeId::new(&TrustDomain::default(), "mesh-system", "mesh-control")
-        .map_err(|e| CaError::Rotation(e.to_string()))?;
+    let nobody = SpiffeId::new(&TrustDomain::default(), "mesh-system", "mesh-control").map_err(CaError::from)?;
     let NewKey { key, request } = NewKey::generate(&nobody).map_err(|e| CaError::Sign("make a P-256 key", e))?;
     let request = CertificateRequest::from_pem(&request).map_err(CaError::from)?;
     let signed = authority.current().sign_server(&request, name, LIFETIME, SystemTime::now())?;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mesh_core::{SpiffeId, TrustDomain};
+use mesh_core::{IdentityError, SpiffeId, TrustDomain};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -66,6 +66,9 @@ pub enum CaError {
     /// A step of a rotation that does not follow from the one before.
     #[error("{0}")]
     Rotation(String),
+    /// A name that no identity can be made of.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// Signing failed inside the cryptographic library.
     #[error("cannot {0}: {1}")]
     Sign(&'static str, rcgen::Error),

@@ -16,11 +16,12 @@ use kube::runtime::{Controller, watcher};
 use kube::{Client, ResourceExt as _};
 use mesh_config::{Config, ObjectName, Served};
 use mesh_xds::proto::Wanted;
-use mesh_xds::{Body, OBJECT_TYPE, Resource, State, Subscribers};
+use mesh_xds::{Body, OBJECT_TYPE, Resource};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::distribution::Audience;
 use crate::gateways::condition::Condition;
 use crate::kubernetes;
 use found::{Found, Generations};
@@ -50,19 +51,12 @@ const ON_ITS_WAY: Duration = Duration::from_millis(250);
 /// What is on its way for so long is told of: before, it would be written of each change.
 const LATE: Duration = Duration::from_secs(5);
 
-/// Who is told what.
-#[derive(Clone)]
-pub(crate) struct Told {
-    pub(crate) state: watch::Receiver<State>,
-    pub(crate) subscribers: Subscribers,
-}
-
 /// Writes objects' status.
 pub(crate) struct ObjectStatus {
     client: Client,
     config: watch::Receiver<Arc<Config>>,
     /// None until the configuration is served.
-    told: watch::Receiver<Option<Told>>,
+    told: watch::Receiver<Option<Audience>>,
     /// What is not known to be in force everywhere.
     on_their_way: OnTheirWay,
     peers: Arc<Peers>,
@@ -75,7 +69,7 @@ impl ObjectStatus {
     pub(crate) fn new(
         client: Client,
         config: watch::Receiver<Arc<Config>>,
-        told: watch::Receiver<Option<Told>>,
+        told: watch::Receiver<Option<Audience>>,
         peers: PeerSettings,
     ) -> Arc<Self> {
         let (found, on_their_way) = (Mutex::new(Found::of(config.borrow().clone())), OnTheirWay::default());
@@ -208,7 +202,7 @@ impl ObjectStatus {
 
     /// At how many it is in force, and since when it is on its way; none while it is not served, or the other replicas are not known.
     fn tally(&self, path: &str, served: &Served) -> Option<(Tally, Instant)> {
-        let Told { state, subscribers } = self.told.borrow().clone()?;
+        let Audience { state, subscribers } = self.told.borrow().clone()?;
         let resource = Resource::new(path, Body::Object(served.source.clone()));
         let wanted = Wanted { name: path.to_owned(), version: resource.version() };
         let is_served =

@@ -57,7 +57,7 @@ enum End {
 }
 
 impl End {
-    /// How an attempt ended; none had no end in its time. The body of what was not sent is given back.
+    /// How an attempt ended; `None` if it had no answer in its time. The body of what was not sent is given back.
     fn of(sent: Option<Result<Sent, Failure>>, body: &mut RequestBody, ledger: &Ledger) -> Self {
         match sent {
             None => Self::TimedOut,
@@ -122,7 +122,6 @@ impl Attempts<'_> {
             if !again {
                 return self.last(end, retries);
             }
-            retries += 1;
             drop(under_way.take());
             let state = &self.cluster.state;
             let most = self.cluster.policy().pool.as_ref().and_then(|pool| pool.max_retries);
@@ -135,6 +134,7 @@ impl Attempts<'_> {
                 state.overflows.retries.fetch_add(1, Ordering::Relaxed);
                 return self.last(end, retries);
             }
+            retries += 1;
             own.retries.inc();
             self.ledger.event("retry", || Some(format!("attempt {} at another endpoint", retries + 1)));
             if !self.plan.retry.same_again {

@@ -18,8 +18,16 @@ const fn row(package: &'static str, ours: &'static [&'static str]) -> Row {
     Row { package, ours, others: None }
 }
 
-const CONTROL: &[&str] =
-    &["mesh-admin", "mesh-ca", "mesh-core", "mesh-config", "mesh-kube", "mesh-transport", "mesh-xds"];
+const CONTROL: &[&str] = &[
+    "mesh-admin",
+    "mesh-admin-server",
+    "mesh-ca",
+    "mesh-core",
+    "mesh-config",
+    "mesh-kube",
+    "mesh-transport",
+    "mesh-xds",
+];
 const NODE: &[&str] = &[
     "mesh-abi",
     "mesh-admin",
@@ -53,7 +61,7 @@ const WAYPOINT: &[&str] = &[
 ];
 const FUZZ: &[&str] =
     &["mesh-ca", "mesh-core", "mesh-config", "mesh-ext-authz", "mesh-http1", "mesh-jwt", "mesh-kube", "mesh-transport"];
-const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-jwt", "mesh-kube", "mesh-transport"];
+const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-jwt", "mesh-kube"];
 const TEST: &[&str] = &[
     "mesh-kube-cluster",
     "mesh-ca",
@@ -156,6 +164,18 @@ pub(super) fn check(path: &str, manifest: &str, ours: &[String]) -> Result<Vec<V
     Ok(violations)
 }
 
+/// Checks that the architecture's table has what each crate may depend on, a line each.
+pub(super) fn check_document(path: &str, document: &str) -> Vec<Violation> {
+    let missing = ROWS.iter().map(documented).filter(|line| !document.lines().any(|known| known == line));
+    missing.map(|line| Violation::new(path, 1, format!("its table of arrows lacks the line {line:?}"))).collect()
+}
+
+fn documented(row: &Row) -> String {
+    let ours: Vec<_> = row.ours.iter().map(|package| package.trim_start_matches("mesh-")).collect();
+    let ours = if ours.is_empty() { "nothing of ours".to_owned() } else { ours.join(", ") };
+    format!("| `{}` | {ours} |", row.package)
+}
+
 /// The package's name in a manifest that has one.
 pub(super) fn name_in(path: &str, manifest: &str) -> Result<Option<String>> {
     let table =
@@ -228,6 +248,14 @@ mod tests {
             let messages = messages("x/Cargo.toml", &format!("[package]\nname = \"{package}\"\n{rest}\n"));
             assert!(messages.len() == 1 && messages[0].contains(expected), "{package} {rest}: {messages:?}");
         }
+    }
+
+    #[test]
+    fn a_document_has_to_have_every_arrow() {
+        let all: Vec<_> = ROWS.iter().map(documented).collect();
+        assert!(check_document("x", &all.join("\n")).is_empty());
+        let missing = check_document("x", &all[1..].join("\n"));
+        assert!(missing.len() == 1 && missing[0].message.contains("mesh-abi"), "{}", missing.len());
     }
 
     #[test]

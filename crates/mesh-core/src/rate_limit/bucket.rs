@@ -49,6 +49,12 @@ impl TokenBucket {
         Ok(bucket)
     }
 
+    /// A bucket of `size` tokens, full at first, of which `fill` come back each second; of either at least one.
+    #[must_use]
+    pub fn per_second(size: u16, fill: u16) -> Self {
+        Self { size: size.max(1).into(), fill: fill.max(1).into(), interval: Duration::from_secs(1) }
+    }
+
     /// Nanoseconds from one token to the next.
     fn apart(&self) -> u64 {
         u64::try_from(self.interval.as_nanos() / u128::from(self.fill)).unwrap_or(u64::MAX)
