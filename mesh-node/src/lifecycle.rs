@@ -85,7 +85,8 @@ pub async fn take_over(
     enrolment.join_first(&config, inheritance);
     if lent > 0 && enrolment.identities().is_empty() {
         anyhow::bail!(
-            "the configuration knows none of the pods that the daemon that runs has enrolled, so that one goes on"
+            "handover refused, and the daemon that runs goes on: it has enrolled pods, of which this configuration knows none; check \
+             --node and the source of the configuration"
         );
     }
     obtain(&shared.identities, enrolment.identities()).await?;
@@ -111,7 +112,10 @@ async fn obtain(identities: &Identities, wanted: HashSet<SpiffeId>) -> anyhow::R
     let failed = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
     match failed.clone().next() {
         Some(error) if failed.count() == outcomes.len() => {
-            anyhow::bail!("no certificate is to be had, so the daemon that runs goes on: {error}")
+            anyhow::bail!(
+                "handover refused, and the daemon that runs goes on: no certificate could be obtained ({error}); check --ca or \
+                 --ca-address"
+            )
         }
         _ => Ok(()),
     }

@@ -217,7 +217,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let upkeep = upkeep(shared.clone(), workers.clone(), authority, exporter, args.clone());
     let mut upkeep: lifecycle::Upkeep = Box::pin(upkeep);
     let (lifelines, nri) = tokio::select! {
-        () = &mut upkeep => anyhow::bail!("the configuration's watcher ended"),
+        () = &mut upkeep => return stopped("the watch of the configuration"),
         () = signals.next() => return Ok(()),
         taken = lifecycle::take_over(succession, kept, &mut enrolment, &shared, nri) => taken?,
     };
@@ -243,18 +243,23 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
     let service = async move {
         tokio::select! {
             released = heir.serve(successors) => Ok(released),
-            () = enrolment.run(config, ready, ordered, uninstalled) => anyhow::bail!("the configuration's watcher ended"),
-            () = endpoints.serve(shared.telemetry.metrics.clone(), is_ready) => anyhow::bail!("the endpoints ended"),
-            () = serve_admin(listener, args.admin_port, pods, Arc::new(api)) => anyhow::bail!("the admin API ended"),
-            () = kubelet.follow(kernel_settings) => anyhow::bail!("kubelet is followed no more"),
-            () = nri.run() => anyhow::bail!("the container runtime is answered no more"),
-            () = pods_told => anyhow::bail!("pods' Events are written no more"),
-            () = drops::tell(kernel.drops, &shared) => anyhow::bail!("the kernel's events of drops ended"),
-            () = shared.direct.run(kernel.direct, kernel.signals) => anyhow::bail!("the kernel's events of direct connections ended"),
+            () = enrolment.run(config, ready, ordered, uninstalled) => stopped("the enrolment loop"),
+            () = endpoints.serve(shared.telemetry.metrics.clone(), is_ready) => stopped("the endpoints"),
+            () = serve_admin(listener, args.admin_port, pods, Arc::new(api)) => stopped("the admin API"),
+            () = kubelet.follow(kernel_settings) => stopped("the watch of kubelet"),
+            () = nri.run() => stopped("the container runtime's plugin"),
+            () = pods_told => stopped("the writer of pods' Events"),
+            () = drops::tell(kernel.drops, &shared) => stopped("the reader of the kernel's drops"),
+            () = shared.direct.run(kernel.direct, kernel.signals) => stopped("the reader of direct connections"),
         }
     };
     let limits = Patience { handed_over: args.drain_timeout, stopped: args.stop_timeout };
     lifecycle::live(Box::pin(service), upkeep, signals, orders, workers, limits).await
+}
+
+/// A part of the daemon that has no end has ended.
+fn stopped<T>(part: &str) -> anyhow::Result<T> {
+    anyhow::bail!("{part} stopped by itself, which is a defect of the daemon; it ends, to be started anew")
 }
 
 /// What a daemon that crashed has left with the process above this one, if there is one.

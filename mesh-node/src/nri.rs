@@ -66,7 +66,7 @@ pub struct Nri {
 pub struct NriTask(JoinSet<()>);
 
 impl NriTask {
-    /// Whom nobody asks.
+    /// A task for a plugin that is not registered: it answers nobody.
     #[must_use]
     pub fn none() -> Self {
         Self(JoinSet::new())

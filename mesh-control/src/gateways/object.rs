@@ -106,7 +106,7 @@ pub(crate) fn made_name((gateway, class): (&str, &str), role: Role) -> String {
     format!("{}-{:08x}", kept.trim_end_matches(['-', '.']), hash >> 32)
 }
 
-/// The type of a gateway's Service; what is none of them counts as not said.
+/// The type of a gateway's Service; any other value is treated as unset.
 pub(crate) fn service_type(gateway: &GatewayObject) -> &'static str {
     let said = gateway.annotations().get(SERVICE_TYPE);
     let known = said.and_then(|said| SERVICE_TYPES.iter().find(|known| *known == said));

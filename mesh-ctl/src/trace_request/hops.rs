@@ -62,7 +62,7 @@ pub(super) struct Heard {
     hops: Vec<Hop>,
     /// Who should have told.
     pub(super) wanted: Vec<Role>,
-    /// Connections that servers' nodes opened or refused meanwhile, of whomever.
+    /// Connections that servers' nodes opened or refused in the meantime, whoever their client was.
     meanwhile: Vec<Hop>,
     /// The request, as nodes tell of it before its connection ends.
     requests: Vec<(Role, Box<RequestFlow>)>,

@@ -89,9 +89,12 @@ pub struct Enrolment {
     /// Listeners of the daemon before, for the pods that are joined first.
     pub(super) inheritance: Inheritance,
     /// Pods whose containers are held back.
-    starts: (Starts, mpsc::Receiver<Start>),
+    held_starts: Starts,
+    start_requests: mpsc::Receiver<Start>,
     pub(super) keeper: Keeper,
-    ended: (mpsc::Sender<WorkloadUid>, mpsc::Receiver<WorkloadUid>),
+    /// Where a watch of a sandbox tells that it has ended, and where that is heard.
+    tell_ended: mpsc::Sender<WorkloadUid>,
+    ended: mpsc::Receiver<WorkloadUid>,
 }
 
 impl Enrolment {
@@ -104,9 +107,10 @@ impl Enrolment {
         datapath: Datapath,
         workers: Arc<Workers>,
         shared: Arc<Shared>,
-        starts: mpsc::Receiver<Start>,
+        start_requests: mpsc::Receiver<Start>,
         keeper: Keeper,
     ) -> Result<Self, MapAccessError> {
+        let (tell_ended, ended) = mpsc::channel(64);
         let existing = ExistingOfPods::new(settings.existing, datapath.existing()?);
         Ok(Self {
             settings,
@@ -121,9 +125,11 @@ impl Enrolment {
             roster: watch::Sender::default(),
             unrepaired: BTreeMap::new(),
             inheritance: Inheritance::default(),
-            starts: (Starts::default(), starts),
+            held_starts: Starts::default(),
+            start_requests,
             keeper,
-            ended: mpsc::channel(64),
+            tell_ended,
+            ended,
         })
     }
 
@@ -176,13 +182,13 @@ impl Enrolment {
                     }
                 },
                 changed = config.changed(), if works => if changed.is_err() { return },
-                Some(start) = self.starts.1.recv() => match (is_stopping, is_lent) {
+                Some(start) = self.start_requests.recv() => match (is_stopping, is_lent) {
                     // Who waits no more needs no answer.
                     (true, _) => drop(start.answer.send(Verdict::Stopping)),
                     (_, true) => drop(start.answer.send(Verdict::Successor)),
-                    (false, false) => self.starts.0.push(start),
+                    (false, false) => self.held_starts.push(start),
                 },
-                Some(uid) = self.ended.1.recv(), if works => self.sandbox_ended(&uid),
+                Some(uid) = self.ended.recv(), if works => self.sandbox_ended(&uid),
                 () = tokio::time::sleep(interval), if works => {}
                 () = &mut uninstalled, if !is_lent => return self.uninstall().await,
             }
@@ -192,7 +198,7 @@ impl Enrolment {
     /// Leaves the node as if there had been no mesh. A daemon that ended now would be started again, and come back.
     async fn uninstall(mut self) {
         // No pod is held back any more.
-        self.starts.1.close();
+        self.start_requests.close();
         let nothing = BTreeMap::new();
         self.withdraw_undesired(&nothing);
         self.keep_listeners();
@@ -295,7 +301,7 @@ impl Enrolment {
 
     /// Lets containers run that waited for this comparison.
     fn let_start(&mut self, snapshot: &Snapshot) {
-        let (joined, starts) = (&self.joined, &mut self.starts.0);
+        let (joined, starts) = (&self.joined, &mut self.held_starts);
         starts.settle(|start| match joined.get(&start.uid) {
             Some(joined) => {
                 let is_it = start.netns_inode.is_none_or(|inode| inode == joined.sandbox.netns_inode);
@@ -362,7 +368,7 @@ impl Enrolment {
         if netns.inode() != sandbox.netns_inode {
             return Err(JoinError::Replaced);
         }
-        let watch = SandboxWatch::start(sandbox.pid, workload.uid.clone(), self.ended.0.clone())?;
+        let watch = SandboxWatch::start(sandbox.pid, workload.uid.clone(), self.tell_ended.clone())?;
         // Before the hooks, so that no interface comes unseen after them.
         let links = LinkWatch::start(&netns)?;
         let mut inherited = self.inheritance.take(netns.cookie());

@@ -239,8 +239,8 @@ async fn tunnel(
     }
 }
 
-/// Another replica of the waypoint may answer; and of what a waypoint stands before it hears at another moment than this node
-/// does, be it that it came or that it went.
+/// Another replica of the waypoint may answer; and the waypoint may learn of an added or removed Service earlier or later than
+/// this node.
 fn may_pass_at_a_waypoint(error: &ConnectError) -> bool {
     matches!(error, ConnectError::Dial { .. } | ConnectError::Refused(StatusCode::BAD_REQUEST))
 }

@@ -72,7 +72,7 @@ impl Telemetry {
         self.spans.begin(kind, traceparent, &asked, named)
     }
 
-    /// The set-up of a connection's tunnel is over; `error` is why in vain.
+    /// The set-up of a connection's tunnel is over; `error` says why it failed.
     pub fn set_up(&self, span: Option<Box<Span>>, report: &Report, error: Option<(Refused, &str)>) {
         if let Some(span) = span {
             span.finish(report, error, &self.metrics);

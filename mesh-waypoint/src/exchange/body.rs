@@ -286,7 +286,7 @@ fn broke_off(_: RequestError) -> Refusal {
     Refusal::new(400, "the request broke off", Flag::DownstreamTermination)
 }
 
-/// Trailers without what is none.
+/// Removes the fields that are not allowed in trailers.
 fn with_clean_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
         fields::prepare_trailers(trailers);

@@ -123,7 +123,7 @@ async fn forward(
     let cookie = Attempts::new_cookie(&cluster, &mut head);
     let version = version(&cluster, &connection.arrival.target, came_by, &head, upgrading.as_ref());
     let mut body = if upgrading.is_none() { repeatable(body, &plan).await? } else { body };
-    // Of a body that has yet to come there are copies once it is there.
+    // A body that is still arriving is mirrored once it is complete.
     let is_coming = body.is_kept();
     if !is_coming {
         mirror::send(connection, &plan, &head, version, &body);

@@ -1,4 +1,4 @@
-//! What routes and gateways say against each other, or in vain: weights, listeners of several Gateways, rules that get no request.
+//! Conflicts between routes and gateways, and settings without effect: weights, listeners of several Gateways, rules that get no request.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

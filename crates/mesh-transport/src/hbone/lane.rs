@@ -262,7 +262,7 @@ async fn until_input(session: &RefCell<Option<Box<Session>>>) {
     }
 }
 
-/// Says goodbye, as far as that goes without waiting.
+/// Sends close_notify, if that does not block.
 fn close(session: &Session) {
     if let Ok(record) = session.keys.borrow_mut().close_notify() {
         let _ = write_now(&session.socket, &[IoSlice::new(&record)]);

@@ -112,8 +112,9 @@ impl Server {
 
     /// Serves one accepted connection until it ends.
     ///
-    /// Each CONNECT goes to `handler`, whose future is spawned on this thread. A request that is no CONNECT to what may be asked for is answered here and told to `on_reject`. When `drain` turns true the peer
-    /// is told to open no more (GOAWAY), and the call returns when its tunnels are done; dropping the future cuts them.
+    /// Each CONNECT goes to `handler`, whose future is spawned on this thread. Any other request, or a CONNECT to a target that is not
+    /// served here, is answered here and told to `on_reject`. When `drain` turns true the peer is told to open no more (GOAWAY), and
+    /// the call returns when its tunnels are done; dropping the future cuts them.
     /// `watch` is asked once the peer is known, and ends the connection when what it returns resolves.
     ///
     /// # Errors
@@ -182,7 +183,7 @@ impl Server {
         // A connection that says nothing takes no place among the handshakes, and no memory.
         stream.peek(&mut [0]).await.map_err(ServeError::HandshakeAborted)?;
         let peer = stream.peer_addr().map_err(ServeError::HandshakeAborted)?.ip();
-        // Boxed, so that who waits without a word, and who has shaken hands, do without what a handshake needs.
+        // Boxed, so that idle and established connections hold no handshake's memory.
         Box::pin(self.handshakes.pass(peer, self.authenticate(stream, tls)))
             .await
             .ok_or(ServeError::HandshakeTimeout)?
