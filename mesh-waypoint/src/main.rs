@@ -15,6 +15,7 @@ mod exchange;
 mod inbound;
 mod limits;
 mod listeners;
+mod per_service;
 mod serve;
 mod source;
 mod telemetry;

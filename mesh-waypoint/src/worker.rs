@@ -13,7 +13,7 @@ use std::{
 };
 
 use mesh_config::Config;
-use mesh_core::Snapshot;
+use mesh_core::{Snapshot, telemetry::Told};
 use mesh_transport::hbone::Pool;
 use tokio::{
     net::TcpStream,
@@ -27,10 +27,11 @@ use crate::{
     authn::Memory,
     counts::{RuleTally, ThreadCounts},
     inbound,
-    limits::Limiting,
+    limits::InForce,
     listeners::{self, Listeners},
+    per_service::PerService,
     serve::{Counted, Shared},
-    telemetry::{SeriesCache, Telling},
+    telemetry::SeriesCache,
     upstream::Upstreams,
 };
 
@@ -77,10 +78,10 @@ pub(crate) struct Worker {
     pub(crate) rules: RuleTally,
     /// The line of a request, while it is written.
     pub(crate) line: RefCell<String>,
-    /// What is told of requests.
-    pub(crate) telling: Telling,
+    /// What is told of requests and connections.
+    pub(crate) told: PerService<Rc<Told>>,
     /// How many requests may pass.
-    pub(crate) limiting: Limiting,
+    pub(crate) limits: PerService<InForce>,
     view: RefCell<View>,
     listeners: RefCell<(watch::Receiver<Arc<Listeners>>, Arc<Listeners>)>,
 }
@@ -106,8 +107,8 @@ impl Worker {
             upstreams: Upstreams::default(),
             series: SeriesCache::default(),
             line: RefCell::default(),
-            telling: Telling::default(),
-            limiting: Limiting::default(),
+            told: PerService::default(),
+            limits: PerService::default(),
             counts,
             rules: RuleTally::new(number),
             mirrors: Cell::new(0),

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     duplex::{Duplex, Prefixed},
     exchange::{self, Other},
-    telemetry::{BadInput, RequestSpan, Sender},
+    telemetry::{self, BadInput, RequestSpan, Sender},
     worker::Worker,
 };
 
@@ -96,9 +96,7 @@ impl Connection {
 
     /// What is told of its requests.
     pub(crate) fn told(&self) -> Rc<Told> {
-        let worker = &self.worker;
-        let (snapshot, generation) = worker.snapshot();
-        worker.telling.of(&worker.shared, &worker.listeners(), (&snapshot, generation), &self.arrival)
+        telemetry::told(&self.worker, &self.arrival)
     }
 
     /// Begins a request's span, where it has one. The first request belongs to the trace of the tunnel, unless it has its own.

@@ -113,8 +113,7 @@ impl<'a> TcpLedger<'a> {
 
     fn tell(&self, parties: &Parties<'_>, outcome: &Outcome) {
         let worker = self.worker;
-        let (snapshot, generation) = worker.snapshot();
-        let told = worker.telling.of(&worker.shared, &worker.listeners(), (&snapshot, generation), self.arrival);
+        let told = telemetry::told(worker, self.arrival);
         let ended = EndedConnection {
             at: self.at,
             arrival: self.arrival,

@@ -13,7 +13,7 @@ use tokio_util::io::{InspectReader, InspectWriter};
 use super::Arrival;
 use crate::{
     duplex::Duplex,
-    telemetry::{Parties, peer_of},
+    telemetry::{self, Parties, peer_of},
     upstream::{Cluster, Endpoint},
     worker::Worker,
 };
@@ -67,8 +67,7 @@ impl<'a> Watch<'a> {
             grpc: exchange.grpc_status,
             flags: "-",
         };
-        let (snapshot, generation) = worker.snapshot();
-        let told = worker.telling.of(&worker.shared, &worker.listeners(), (&snapshot, generation), arrival);
+        let told = telemetry::told(worker, arrival);
         let changes = told.metrics.as_ref().map(|metrics| metrics.of(&Seen { watch: self, exchange }));
         let series = worker.series.of(&worker.shared.telemetry, &parties, (Some(endpoint), Some(cluster)), changes);
         series.count(exchange.duration, exchange.request_bytes, exchange.response_bytes);

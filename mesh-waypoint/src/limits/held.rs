@@ -53,7 +53,7 @@ impl Shard {
 
 /// A limit's buckets and what became of requests.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     bucket: TokenBucket,
     everybody: Shared,
     /// Those whose keys are too many share this one.

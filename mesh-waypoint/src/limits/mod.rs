@@ -4,7 +4,6 @@ mod held;
 
 use std::{
     borrow::Cow,
-    cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     rc::Rc,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
@@ -13,7 +12,7 @@ use std::{
 
 use mesh_admin::WaypointLimit;
 use mesh_core::{
-    Service, Snapshot, SpiffeId,
+    Snapshot, SpiffeId,
     l7::{RequestView, Rule},
     rate_limit::{Applied, Judging, LimitKey, LimitRef, RateLimit, RateLimits},
 };
@@ -89,30 +88,7 @@ impl LimitBook {
 }
 
 /// Limits in force, each with its buckets.
-type InForce = Rc<[(Applied, Arc<Held>)]>;
-/// Those for a Service, or for none.
-type OfService = (Option<Arc<Service>>, InForce);
-
-/// The limits that a thread has looked up, in one state of the cluster.
-#[derive(Default)]
-pub(crate) struct Limiting {
-    generation: Cell<u64>,
-    /// By the Service's place in memory, which the Service itself keeps.
-    known: RefCell<HashMap<usize, OfService>>,
-}
-
-impl Limiting {
-    fn of(&self, worker: &Worker, (snapshot, generation): (&Snapshot, u64), target: &Target) -> InForce {
-        let mut known = self.known.borrow_mut();
-        if self.generation.replace(generation) != generation {
-            known.clear();
-        }
-        let service = target.service();
-        let place = service.map_or(0, |service| Arc::as_ptr(service).addr());
-        let find = || (service.cloned(), in_force(worker, snapshot, target));
-        known.entry(place).or_insert_with(find).1.clone()
-    }
-}
+pub(crate) type InForce = Rc<[(Applied, Arc<Held>)]>;
 
 fn in_force(worker: &Worker, snapshot: &Snapshot, target: &Target) -> InForce {
     let (gateway, listeners) = (&worker.shared.own.gateway, worker.listeners());
@@ -137,7 +113,8 @@ pub(crate) fn judge(
     if state.0.rate_limits().all().is_empty() {
         return Ok(());
     }
-    let in_force = worker.limiting.of(worker, state, target);
+    let (snapshot, generation) = state;
+    let in_force = worker.limits.of(generation, target.service(), || in_force(worker, snapshot, target));
     let mut judging = Judging::default();
     for (applied, held) in &*in_force {
         if !judging.next(applied, request, rule.map(|rule| &rule.at)) {

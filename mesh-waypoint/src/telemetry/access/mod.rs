@@ -5,14 +5,7 @@ mod flow;
 mod json;
 mod line;
 
-use std::{
-    borrow::Cow,
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    rc::Rc,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{borrow::Cow, rc::Rc, sync::Arc, time::SystemTime};
 
 use http::{
     HeaderValue, Method, Version,
@@ -21,7 +14,7 @@ use http::{
     uri::Authority,
 };
 use mesh_core::{
-    Service, Snapshot, TraceContext,
+    TraceContext,
     policy::PolicyTarget,
     telemetry::{Choice, Side, Teller, Told, filter},
 };
@@ -32,51 +25,25 @@ pub(super) use self::line::label_fields;
 pub(crate) use self::line::{Ended, peer_of};
 use crate::{
     inbound::{Arrival, Target},
-    listeners::Listeners,
-    serve::Shared,
     worker::Worker,
 };
 
-/// What is in force for requests to a Service, or to none.
-type OfService = (Option<Arc<Service>>, Rc<Told>);
-
-/// What is in force for what a thread carries, as found in one state of the cluster.
-#[derive(Default)]
-pub(crate) struct Telling {
-    generation: Cell<u64>,
-    /// By the Service's place in memory, which the Service itself keeps.
-    known: RefCell<HashMap<usize, OfService>>,
-}
-
-impl Telling {
-    /// What is in force for requests of a tunnel or listener.
-    pub(crate) fn of(
-        &self,
-        shared: &Shared,
-        listeners: &Listeners,
-        (snapshot, generation): (&Snapshot, u64),
-        arrival: &Arrival,
-    ) -> Rc<Told> {
-        let service = arrival.target.service();
-        let mut known = self.known.borrow_mut();
-        if self.generation.replace(generation) != generation {
-            known.clear();
-        }
-        let place = service.map_or(0, |service| Arc::as_ptr(service).addr());
-        let (_, told) = known.entry(place).or_insert_with(|| {
-            let waypoint = service.and_then(|service| snapshot.l7().waypoint_of(service));
-            let gateway = &shared.own.gateway;
-            let asked = service.map(|service| PolicyTarget::of_service(service));
-            let teller = Teller {
-                side: if matches!(arrival.target, Target::Gateway(_)) { Side::Client } else { Side::Server },
-                gateway: (&gateway.namespace, &gateway.name, waypoint.map_or("", |waypoint| &*waypoint.class)),
-                labels: listeners.own.as_ref().map(|workload| &workload.labels),
-                service: asked.as_ref(),
-            };
-            (service.cloned(), Rc::new(snapshot.telemetries().told(&teller)))
-        });
-        told.clone()
-    }
+/// What is in force for what arrives so, as the thread has looked it up.
+pub(crate) fn told(worker: &Worker, arrival: &Arrival) -> Rc<Told> {
+    let (snapshot, generation) = worker.snapshot();
+    let service = arrival.target.service();
+    worker.told.of(generation, service, || {
+        let waypoint = service.and_then(|service| snapshot.l7().waypoint_of(service));
+        let (gateway, listeners) = (&worker.shared.own.gateway, worker.listeners());
+        let asked = service.map(|service| PolicyTarget::of_service(service));
+        let teller = Teller {
+            side: if matches!(arrival.target, Target::Gateway(_)) { Side::Client } else { Side::Server },
+            gateway: (&gateway.namespace, &gateway.name, waypoint.map_or("", |waypoint| &*waypoint.class)),
+            labels: listeners.own.as_ref().map(|workload| &workload.labels),
+            service: asked.as_ref(),
+        };
+        Rc::new(snapshot.telemetries().told(&teller))
+    })
 }
 
 /// Writes a line of what has ended, where it is wanted: at standard output if it `logs`, and for the providers that are `told`.
