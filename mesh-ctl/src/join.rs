@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use anyhow::bail;
 use clap::Args;
-use mesh_admin::{Connection, List, MAX_LIMIT, Party, Selection, path};
+use mesh_admin::{Connection, List, MAX_LIMIT, OutsideClient, Party, Selection, path};
 use mesh_config::{LiveObjects, ObjectName};
 use mesh_core::labels::{JOIN, Wish, wish};
 use mesh_core::policy::{Mode, effective_mode};
-use mesh_core::{Enrolment, Snapshot};
+use mesh_core::{Enrolment, OutsideReason, Snapshot, Workload};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::cluster::{Cluster, ClusterArguments, namespaces};
+use crate::daemon::Daemon;
 use crate::fleet;
 use crate::flows::name;
 use crate::manifests::Reading;
@@ -54,7 +56,7 @@ struct Report {
     outside: Vec<String>,
     /// Pods that take no plaintext once they have joined, and by what.
     strict: Vec<String>,
-    /// Who talks to its pods in plaintext now, as far as daemons see it.
+    /// Who talks to its pods in plaintext now.
     plaintext: Vec<Peer>,
     /// Whether some of those would be refused at once.
     breaks: bool,
@@ -139,44 +141,27 @@ impl Report {
         }
     }
 
-    /// Connections in plaintext to its pods that daemons carry now.
+    /// Connections in plaintext to its pods that are open now: those that daemons carry, and those that nobody does.
     async fn ask_who_talks(&mut self, cluster: &Cluster, snapshot: &Snapshot) -> anyhow::Result<()> {
         let namespace = self.namespace.clone();
         let said = fleet::ask(cluster.daemons(None).await?, |daemon| {
             let namespace = namespace.clone();
-            async move { connections(&daemon, &namespace).await }
+            async move {
+                Ok((all(&daemon, path::CONNECTIONS, &namespace).await?, all(&daemon, path::OUTSIDE, &namespace).await?))
+            }
         })
         .await;
-        let mut peers: BTreeMap<(String, String), (usize, bool)> = BTreeMap::new();
+        let mut peers = Peers::default();
         for said in said {
-            let list = match said.answer {
-                Ok(list) => list,
-                Err(error) => {
-                    self.unreachable.push(format!("{}: {error:#}", said.name));
-                    continue;
+            match said.answer {
+                Ok((carried, outside)) => {
+                    carried.iter().for_each(|connection| peers.add_carried(connection, &namespace, snapshot));
+                    outside.iter().for_each(|client| peers.add_outside(client, snapshot));
                 }
-            };
-            for Connection { talk, .. } in list {
-                let to = &talk.destination;
-                let pod = to.pod.as_deref().and_then(|pod| snapshot.workload(&namespace, pod));
-                let Some(pod) = pod.filter(|_| to.namespace.as_deref() == Some(&namespace)) else { continue };
-                if talk.security != "none" {
-                    continue;
-                }
-                let port = to.address.map_or(0, |address| address.port());
-                let strict = effective_mode(snapshot, pod, port).mode == Mode::Strict;
-                let from_mesh = talk.source.pod.as_deref().zip(talk.source.namespace.as_deref());
-                let from_mesh = from_mesh.and_then(|(pod, namespace)| snapshot.workload(namespace, pod));
-                // What the client's own daemon carries becomes mTLS when the server joins.
-                let refused = strict && !from_mesh.is_some_and(|client| client.is_enrolled());
-                let entry = peers.entry((client(&talk.source), name(to))).or_default();
-                entry.0 += 1;
-                entry.1 |= refused;
+                Err(error) => self.unreachable.push(format!("{}: {error:#}", said.name)),
             }
         }
-        let told =
-            peers.into_iter().map(|((from, to), (connections, refused))| Peer { from, to, connections, refused });
-        self.plaintext = told.collect();
+        self.plaintext = peers.told();
         self.breaks = self.plaintext.iter().any(|peer| peer.refused);
         Ok(())
     }
@@ -201,7 +186,7 @@ impl Report {
         listed(&mut text, "outside", &self.outside);
         listed(&mut text, "strict", &self.strict);
         if self.plaintext.is_empty() {
-            text += &format!("{:13}no daemon sees any now\n", "plaintext");
+            text += &format!("{:13}nobody does now\n", "plaintext");
         } else {
             let rows = self.plaintext.iter().take(SHOWN).map(|peer| {
                 let verdict = if peer.refused { "refused once it has joined" } else { "taken; STRICT would refuse it" };
@@ -213,12 +198,60 @@ impl Report {
         for node in &self.unreachable {
             text += &format!("{:13}no answer of {node}\n", "note");
         }
-        if !self.is_labelled {
-            text += "Between two pods that are both outside the mesh nobody sees connections: once these have joined, `mesh-ctl join` \
-                     shows who still talks to them in plaintext.\n";
-        }
         text
     }
+}
+
+/// How many connections there are by who talks to whom, and whether the pod takes none once it has joined.
+#[derive(Default)]
+struct Peers(BTreeMap<(String, String), (usize, bool)>);
+
+impl Peers {
+    /// Adds one that a daemon carries.
+    fn add_carried(&mut self, Connection { talk, .. }: &Connection, namespace: &str, snapshot: &Snapshot) {
+        let to = &talk.destination;
+        let pod = to.pod.as_deref().and_then(|pod| snapshot.workload(namespace, pod));
+        let Some(pod) = pod.filter(|_| to.namespace.as_deref() == Some(namespace)) else { return };
+        if talk.security != "none" {
+            return;
+        }
+        let port = to.address.map_or(0, |address| address.port());
+        let from_mesh = talk.source.pod.as_deref().zip(talk.source.namespace.as_deref());
+        let from_mesh = from_mesh.and_then(|(pod, namespace)| snapshot.workload(namespace, pod));
+        // What the client's own daemon carries becomes mTLS when the server joins.
+        let refused = is_strict(snapshot, pod, port) && !from_mesh.is_some_and(|client| client.is_enrolled());
+        self.add((client(&talk.source), name(to)), 1, refused);
+    }
+
+    /// Adds those of a client whom no daemon carries. Whoever is in the mesh is told of by its own, or joins with the pod.
+    fn add_outside(&mut self, known: &OutsideClient, snapshot: &Snapshot) {
+        let Some(pod) = snapshot.workload(&known.namespace, &known.pod).filter(|pod| pod.is_enrolled()) else { return };
+        let on_host = Enrolment::Outside(OutsideReason::HostNetwork);
+        let client = snapshot.workload_by_address(known.client).filter(|client| client.enrolment != on_host);
+        // Kubelet's probes come from the node's own address, and pass.
+        let is_probe = client.is_none() && pod.probe_ports.contains(&known.port);
+        if is_probe || client.is_some_and(|client| client.is_enrolled()) {
+            return;
+        }
+        let from = client.map_or_else(|| known.client.to_string(), |pod| format!("{}/{}", pod.namespace, pod.name));
+        let to = format!("{}/{}:{}", known.namespace, known.pod, known.port);
+        self.add((from, to), known.connections, is_strict(snapshot, pod, known.port));
+    }
+
+    fn add(&mut self, who: (String, String), connections: usize, refused: bool) {
+        let entry = self.0.entry(who).or_default();
+        entry.0 += connections;
+        entry.1 |= refused;
+    }
+
+    fn told(self) -> Vec<Peer> {
+        let told = self.0.into_iter();
+        told.map(|((from, to), (connections, refused))| Peer { from, to, connections, refused }).collect()
+    }
+}
+
+fn is_strict(snapshot: &Snapshot, pod: &Workload, port: u16) -> bool {
+    effective_mode(snapshot, pod, port).mode == Mode::Strict
 }
 
 /// Its port is another for each connection, and says nothing.
@@ -230,11 +263,12 @@ fn client(party: &Party) -> String {
     }
 }
 
-async fn connections(daemon: &crate::daemon::Daemon, namespace: &str) -> anyhow::Result<Vec<Connection>> {
+/// All of a daemon's list that is about a namespace.
+async fn all<T: DeserializeOwned>(daemon: &Daemon, path: &str, namespace: &str) -> anyhow::Result<Vec<T>> {
     let mut all = Vec::new();
     loop {
         let selection = Selection { namespace: Some(namespace.to_owned()), offset: all.len(), limit: Some(MAX_LIMIT) };
-        let part: List<Connection> = daemon.get(path::CONNECTIONS, &selection.to_query()).await?;
+        let part: List<T> = daemon.get(path, &selection.to_query()).await?;
         let is_last = part.items.is_empty();
         all.extend(part.items);
         if is_last || all.len() >= part.total {

@@ -228,7 +228,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         started,
         workers: Arc::downgrade(&workers),
         shared: shared.clone(),
-        roster: enrolment.roster(),
+        pods: enrolment.view(),
         hooks,
         log: Arc::new(log),
     };

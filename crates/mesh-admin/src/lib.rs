@@ -11,6 +11,7 @@ mod flow;
 mod flow_selection;
 mod list;
 mod log;
+mod outside;
 mod policy;
 mod precheck;
 mod refusal;
@@ -30,6 +31,7 @@ pub use flow::{Flow, FlowLine, RequestFlow, Verdict};
 pub use flow_selection::FlowSelection;
 pub use list::{DEFAULT_LIMIT, List, MAX_LIMIT, Selection};
 pub use log::LogFilter;
+pub use outside::OutsideClient;
 pub use policy::{Policy, PolicyRef};
 pub use precheck::{Found, Precheck, Requirement};
 pub use refusal::Refusal;
@@ -67,6 +69,8 @@ pub mod path {
     pub const CERTIFICATES: &str = "/v1/certificates";
     /// GET: a [`crate::List`] of [`crate::Connection`]s.
     pub const CONNECTIONS: &str = "/v1/connections";
+    /// GET, of a node: a [`crate::List`] of [`crate::OutsideClient`]s of its pods.
+    pub const OUTSIDE: &str = "/v1/outside";
     /// GET: a stream of [`crate::FlowLine`]s, a line of JSON each, without end; its query is a [`crate::FlowSelection`].
     pub const FLOWS: &str = "/v1/flows";
     /// Traffic of Services since the program began: [`Traffic`](crate::Traffic).

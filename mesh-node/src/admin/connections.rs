@@ -2,9 +2,9 @@
 
 use std::time::UNIX_EPOCH;
 
-use mesh_admin::{Connection, Flow, FlowSelection, List, Party, RequestFlow, Selection, Talk};
+use mesh_admin::{Connection, Flow, FlowSelection, List, OutsideClient, Party, RequestFlow, Selection, Talk};
 use mesh_admin_server::Answer;
-use mesh_core::SpiffeId;
+use mesh_core::{SpiffeId, Workload};
 use mesh_signals::{Exchange, Protocol};
 
 use super::Admin;
@@ -36,6 +36,32 @@ impl Admin {
         let part = Selection { namespace: None, ..selection.clone() };
         let generation = self.shared.config().generation;
         part.take(views.iter().filter(|view| wanted(view)), |_| "", generation, connection)
+    }
+
+    /// Who is connected to this node's pods outside the mesh.
+    pub(super) async fn outside(&self, selection: &Selection) -> List<OutsideClient> {
+        let config = self.shared.config();
+        let is_wanted = |pod: &Workload| selection.namespace.as_deref().is_none_or(|it| *pod.namespace == *it);
+        let on_node = config.snapshot.workloads_on(&self.node);
+        let pods: Vec<_> = on_node.filter(|pod| !pod.is_enrolled() && is_wanted(pod)).cloned().collect();
+        let sandboxes = self.pods.sandboxes.clone();
+        let found = tokio::task::spawn_blocking(move || sandboxes.clients(&pods)).await;
+        // One that is broken off has nothing to say: the daemon ends.
+        let found = found.unwrap_or_default();
+        let all =
+            found.iter().flat_map(|of| of.by_port.iter().map(|(at, connections)| (&of.workload, at, *connections)));
+        selection.take(
+            all,
+            |(workload, ..)| &workload.namespace,
+            config.generation,
+            |(workload, (port, client), connections)| OutsideClient {
+                namespace: workload.namespace.to_string(),
+                pod: workload.name.to_string(),
+                port: *port,
+                client: *client,
+                connections,
+            },
+        )
     }
 
     /// The stream of flows, a line of JSON each, for as long as the client reads.

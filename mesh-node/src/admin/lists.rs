@@ -11,7 +11,7 @@ impl Admin {
     /// The workloads of the cluster; with their actual state, those of this node.
     pub(super) fn workloads(&self, selection: &Selection) -> List<Workload> {
         let config = self.shared.config();
-        let roster = self.roster.borrow();
+        let roster = self.pods.roster.borrow();
         let make = |workload: &std::sync::Arc<mesh_core::Workload>| {
             let mut item = Workload::from(&**workload);
             if workload.node == self.node && workload.is_enrolled() {

@@ -17,9 +17,8 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use mesh_admin_server::{Api, LogControl, Routed};
 use mesh_core::NodeName;
-use tokio::sync::watch;
 
-use crate::{bpf::HookWatch, node::Shared, pods::Roster, workers::Workers};
+use crate::{bpf::HookWatch, node::Shared, pods::PodsView, workers::Workers};
 
 /// What the API answers from.
 pub struct Admin {
@@ -31,8 +30,8 @@ pub struct Admin {
     pub workers: Weak<Workers>,
     /// What all of the daemon shares.
     pub shared: Arc<Shared>,
-    /// The enrolment loop's last comparison.
-    pub roster: watch::Receiver<Roster>,
+    /// The node's pods.
+    pub pods: PodsView,
     /// The hooks that are in force.
     pub hooks: HookWatch,
     /// The log's filter.

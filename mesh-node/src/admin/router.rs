@@ -28,6 +28,10 @@ impl Admin {
                 Ok(selection) => json(&self.connections(&selection).await),
                 Err(error) => bad_query(error),
             },
+            path::OUTSIDE if get => match Selection::from_query(query.pairs()) {
+                Ok(selection) => json(&self.outside(&selection).await),
+                Err(error) => bad_query(error),
+            },
             path::FLOWS if get => match FlowSelection::from_query(query.pairs()) {
                 Ok(selection) => return Routed { answer: self.flows(selection), ends: false },
                 Err(error) => bad_query(error),
@@ -43,6 +47,7 @@ impl Admin {
             | path::CERTIFICATES
             | path::POLICIES
             | path::CONNECTIONS
+            | path::OUTSIDE
             | path::FLOWS
             | path::TRAFFIC
             | path::WHY

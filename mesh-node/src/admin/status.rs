@@ -31,7 +31,7 @@ impl Admin {
                 control: self.shared.control.as_ref().map(|progress| control(&progress.standing())),
                 ..mesh_admin_server::config(&self.shared.config())
             },
-            pods: Pods { found: found(&self.shared.nri.borrow()), ..pods(&self.roster.borrow(), Instant::now()) },
+            pods: Pods { found: found(&self.shared.nri.borrow()), ..pods(&self.pods.roster.borrow(), Instant::now()) },
             certificates: mesh_admin_server::certificates(&self.shared.identities.certificates()),
             workers: workers.map_or(0, |workers| workers.count()),
             connections: connections + self.shared.direct.views().len(),

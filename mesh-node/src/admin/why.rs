@@ -88,8 +88,8 @@ impl Admin {
         if !workload.is_enrolled() {
             return;
         }
-        view.network_namespace = self.roster.borrow().namespaces.get(&workload.uid).copied();
-        if let Some(waiting) = self.roster.borrow().waiting.get(&workload.uid) {
+        view.network_namespace = self.pods.roster.borrow().namespaces.get(&workload.uid).copied();
+        if let Some(waiting) = self.pods.roster.borrow().waiting.get(&workload.uid) {
             let (state, reason) = (waiting.state(), &waiting.reason);
             if waiting.failed {
                 view.stops.push(format!("the source could not be enrolled, and its connections are refused: {reason}"));

@@ -13,7 +13,7 @@ use mesh_core::{NodeName, Snapshot, Workload, WorkloadUid};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    EnrolledPod, PodAddresses, Roster, Waiting,
+    EnrolledPod, PodAddresses, PodsView, Roster, Sandboxes, Waiting,
     discovery::{self, SandboxProcess},
     existing::{ExistingOfPods, Telling},
     joined::{Joined, LinkWatch, ServeError},
@@ -137,6 +137,13 @@ impl Enrolment {
     #[must_use]
     pub fn roster(&self) -> watch::Receiver<Roster> {
         self.roster.subscribe()
+    }
+
+    /// The node's pods for those who ask.
+    #[must_use]
+    pub fn view(&self) -> PodsView {
+        let EnrolmentSettings { proc, host_netns, .. } = &self.settings;
+        PodsView { roster: self.roster(), sandboxes: Sandboxes { proc: proc.clone(), host_netns: *host_netns } }
     }
 
     /// Runs until the configuration's sender is gone. `ready` is true from the first comparison until connections are taken

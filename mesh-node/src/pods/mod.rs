@@ -5,6 +5,7 @@ mod enrolment;
 mod existing;
 mod joined;
 mod lingering;
+mod outside;
 mod repair;
 mod roster;
 mod sandbox;
@@ -21,11 +22,20 @@ use tokio::sync::watch;
 
 pub use discovery::{each_namespace, netns_inode};
 pub use enrolment::{Enrolment, EnrolmentSettings};
+pub use outside::Sandboxes;
 pub use roster::{Roster, Waiting};
 pub use starts::{Start, Verdict};
 pub use succession::Order;
 
 use crate::netns::NetNamespace;
+
+/// The node's pods for those who ask.
+pub struct PodsView {
+    /// The enrolment loop's last comparison.
+    pub roster: watch::Receiver<Roster>,
+    /// Where they run.
+    pub sandboxes: Sandboxes,
+}
 
 /// One enrolled pod, as the proxies see it. It lives as long as the last of its connections.
 #[derive(Debug)]

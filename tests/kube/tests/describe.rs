@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_kube_cluster::Cluster;
@@ -10,6 +10,7 @@ use mesh_kube_cluster::apps::{Apps, PATIENCE};
 use mesh_kube_cluster::ctl::Ctl;
 use mesh_kube_cluster::mesh::Mesh;
 use mesh_lab::wait_until;
+use serde_json::Value;
 
 const NAMESPACE: &str = "joins";
 
@@ -26,6 +27,7 @@ fn a_namespace_joins_after_what_it_means_is_told_and_its_pods_are_described() ->
     ensure!(report["joining"][0] == "server" && report["joined"] == false, "{report}");
     let pod = ctl.ok(&["describe", "pod", "server", "-n", NAMESPACE])?;
     ensure!(pod.contains("outside: ") && pod.contains("no label of the pod or its namespace"), "{pod}");
+    strict_holds_it_back(&ctl, &shop, &cluster).with_context(|| mesh.logs())?;
     ctl.ok(&["join", NAMESPACE])?;
     mesh.wait_enrolled("node-b", 1)?;
 
@@ -67,21 +69,60 @@ fn described(ctl: &Ctl) -> Result<()> {
 
 /// A connection from outside the mesh that stays open: mesh-ctl names it before STRICT would cut it.
 fn plaintext_is_told(ctl: &Ctl, shop: &Apps, cluster: &Cluster) -> Result<()> {
-    let server = shop.pod("server")?.to_string();
-    let words = ["-n", "joins-not", "exec", "-i", "stranger", "--", "mesh-traffic", "hold", "--to", &server];
-    // It holds the connection for as long as its input is open.
-    let mut command = cluster.kubectl().command(&words);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("starting kubectl")?;
-    let told = wait_until("the peer in plaintext to be told of", PATIENCE, || {
+    let held = Held::by_stranger(shop, cluster)?;
+    let peer = told_of_stranger(ctl)?;
+    ensure!(peer["refused"] == false, "PERMISSIVE takes it: {peer}");
+    held.end()
+}
+
+/// Nobody carries what two pods outside the mesh say to each other. Still mesh-ctl knows of it, and does not join a pod that would refuse
+/// it from then on.
+fn strict_holds_it_back(ctl: &Ctl, shop: &Apps, cluster: &Cluster) -> Result<()> {
+    let held = Held::by_stranger(shop, cluster)?;
+    let peer = told_of_stranger(ctl)?;
+    ensure!(peer["refused"] == false && peer["connections"] == 1, "PERMISSIVE would take it: {peer}");
+    shop.policy("PeerAuthentication", "{mtls: {mode: STRICT}}")?;
+    let refused = ctl.run(&["join", NAMESPACE])?;
+    ensure!(refused.code == 1 && refused.err.contains("not joined"), "{refused:?}");
+    ensure!(
+        refused.out.contains("joins-not/stranger") && refused.out.contains("refused once it has joined"),
+        "{refused:?}"
+    );
+    let namespace = cluster.kubectl().get(&["namespace", NAMESPACE])?;
+    ensure!(namespace["metadata"]["labels"]["mesh.dev/join"].is_null(), "{namespace}");
+    held.end()?;
+    wait_until("the peer to be gone", PATIENCE, || {
+        let report = ctl.json(&["join", NAMESPACE, "--dry-run"])?;
+        ensure!(report["strict"][0].as_str().is_some_and(|pod| pod.starts_with("server by ")), "{report}");
+        Ok(report["plaintext"].as_array().is_some_and(Vec::is_empty).then_some(()))
+    })?;
+    cluster.kubectl().run(&["-n", NAMESPACE, "delete", "peerauthentication", "test"]).map(drop)
+}
+
+/// What is said of the stranger's connection, once it is.
+fn told_of_stranger(ctl: &Ctl) -> Result<Value> {
+    wait_until("the peer in plaintext to be told of", PATIENCE, || {
         let report = ctl.json(&["join", NAMESPACE, "--dry-run"])?;
         let peers = report["plaintext"].as_array().cloned().unwrap_or_default();
         Ok(peers.into_iter().find(|peer| peer["from"] == "joins-not/stranger"))
-    });
-    child.kill()?;
-    child.wait()?;
-    let peer = told?;
-    ensure!(peer["refused"] == false, "PERMISSIVE takes it: {peer}");
-    Ok(())
+    })
+}
+
+/// A connection of the stranger's to the server, which is open for as long as the input of who holds it.
+struct Held(Child);
+
+impl Held {
+    fn by_stranger(shop: &Apps, cluster: &Cluster) -> Result<Self> {
+        let server = shop.pod("server")?.to_string();
+        let words = ["-n", "joins-not", "exec", "-i", "stranger", "--", "mesh-traffic", "hold", "--to", &server];
+        let mut command = cluster.kubectl().command(&words);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("starting kubectl").map(Self)
+    }
+
+    fn end(mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait().map(drop).context("waiting for kubectl")
+    }
 }
 
 fn it_is_a_plugin_of_kubectl(ctl: &Ctl, cluster: &Cluster) -> Result<()> {
