@@ -3,6 +3,7 @@
 //! It only reads. It listens on loopback, and elsewhere only with the names by which it is asked; every answer but the page itself needs
 //! the token, which is in the fragment of the address: browsers send that to nobody.
 
+mod edge_report;
 mod graph;
 mod links;
 mod members;
@@ -11,7 +12,6 @@ mod recent;
 mod requests;
 mod server;
 mod services;
-mod told;
 mod view;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

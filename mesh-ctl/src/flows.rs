@@ -72,7 +72,7 @@ pub(crate) struct Watch {
 }
 
 /// What is heard of one of several daemons.
-enum Told {
+enum StreamEvent {
     Begun,
     Line(FlowLine),
     /// It will say no more, and why.
@@ -145,13 +145,13 @@ impl Watch {
         let mut outcome = Outcome::Good;
         while let Some((node, told)) = told.recv().await {
             match told {
-                Told::Begun if headed => {}
-                Told::Begun => {
+                StreamEvent::Begun if headed => {}
+                StreamEvent::Begun => {
                     headed = true;
                     self.headings(Some((kind, width)))?;
                 }
-                Told::Line(line) => self.tell(Some((&node, width)), &line, &mut left)?,
-                Told::Ended(error) => {
+                StreamEvent::Line(line) => self.tell(Some((&node, width)), &line, &mut left)?,
+                StreamEvent::Ended(error) => {
                     note(&format!("{node}: nothing more is heard: {error:#}"));
                     outcome = Outcome::Bad;
                 }
@@ -191,7 +191,7 @@ impl Watch {
     }
 }
 
-async fn watch(target: Target, query: Vec<(&'static str, String)>, sender: mpsc::Sender<(String, Told)>) {
+async fn watch(target: Target, query: Vec<(&'static str, String)>, sender: mpsc::Sender<(String, StreamEvent)>) {
     let Target { name, daemon } = target;
     let ended = match daemon {
         Ok(daemon) => {
@@ -202,10 +202,10 @@ async fn watch(target: Target, query: Vec<(&'static str, String)>, sender: mpsc:
             };
             let begun = {
                 let told = told.clone();
-                move || told(Told::Begun)
+                move || told(StreamEvent::Begun)
             };
             let on_line = move |line: &str| {
-                told(Told::Line(serde_json::from_str(line)?))?;
+                told(StreamEvent::Line(serde_json::from_str(line)?))?;
                 Ok(Next::More)
             };
             daemon.lines(path::FLOWS, &query, begun, on_line).await.err()
@@ -214,7 +214,7 @@ async fn watch(target: Target, query: Vec<(&'static str, String)>, sender: mpsc:
     };
     if let Some(error) = ended {
         // Nobody listens any more where this fails.
-        let _ = sender.send((name, Told::Ended(error))).await;
+        let _ = sender.send((name, StreamEvent::Ended(error))).await;
     }
 }
 

@@ -22,7 +22,7 @@ const GONE_AFTER: Duration = Duration::from_secs(60);
 
 /// What is told of a kind.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum KindEvent {
     /// A list of all of it begins.
     Begin,
     /// An object of that list.
@@ -41,7 +41,7 @@ pub(crate) enum Told {
 
 /// Watches until the receiver is dropped. Watches that end are resumed where they ended; where that cannot be, everything is
 /// listed anew. Pauses between attempts grow.
-pub(crate) async fn run(client: Client, index: usize, kind: ReadKind, told: mpsc::Sender<(usize, Told)>) {
+pub(crate) async fn run(client: Client, index: usize, kind: ReadKind, told: mpsc::Sender<(usize, KindEvent)>) {
     let mut unknown_since = None;
     for version in kind.versions.iter().copied().cycle() {
         let is_unknown = follow(&client, index, &kind, version, &told, &mut unknown_since).await;
@@ -49,7 +49,7 @@ pub(crate) async fn run(client: Client, index: usize, kind: ReadKind, told: mpsc
             return;
         }
         let since = *unknown_since.get_or_insert_with(Instant::now);
-        let message = if since.elapsed() > GONE_AFTER { Told::AllGone } else { Told::Unknown };
+        let message = if since.elapsed() > GONE_AFTER { KindEvent::AllGone } else { KindEvent::Unknown };
         // One version may be unknown and the next not: only all of them say something.
         if Some(&version) == kind.versions.last() {
             if told.send((index, message)).await.is_err() {
@@ -66,7 +66,7 @@ async fn follow(
     index: usize,
     kind: &ReadKind,
     version: &str,
-    told: &mpsc::Sender<(usize, Told)>,
+    told: &mpsc::Sender<(usize, KindEvent)>,
     unknown_since: &mut Option<Instant>,
 ) -> bool {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group, version, kind.kind));
@@ -111,19 +111,19 @@ fn is_unknown(error: &watcher::Error) -> bool {
     }
 }
 
-pub(crate) fn message(event: watcher::Event<DynamicObject>, resource: &ApiResource) -> Told {
+pub(crate) fn message(event: watcher::Event<DynamicObject>, resource: &ApiResource) -> KindEvent {
     match event {
-        watcher::Event::Init => Told::Begin,
+        watcher::Event::Init => KindEvent::Begin,
         watcher::Event::InitApply(object) => {
             let (name, value) = value(object, resource);
-            Told::Listed(name, value)
+            KindEvent::Listed(name, value)
         }
-        watcher::Event::InitDone => Told::Complete,
+        watcher::Event::InitDone => KindEvent::Complete,
         watcher::Event::Apply(object) => {
             let (name, value) = value(object, resource);
-            Told::Changed(name, value)
+            KindEvent::Changed(name, value)
         }
-        watcher::Event::Delete(object) => Told::Gone(name(&object, resource)),
+        watcher::Event::Delete(object) => KindEvent::Gone(name(&object, resource)),
     }
 }
 

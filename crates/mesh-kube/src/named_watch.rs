@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::StreamExt as _;
 
-use crate::kind_watch::{Told, message};
+use crate::kind_watch::{KindEvent, message};
 
 /// What may be told and not yet taken.
 const QUEUE: usize = 16;
@@ -30,14 +30,14 @@ pub(crate) struct NamedWatches {
     client: Client,
     /// Stands for the kind in what is told.
     index: usize,
-    told: mpsc::Sender<(usize, Told)>,
+    told: mpsc::Sender<(usize, KindEvent)>,
     running: BTreeMap<Named, AbortHandle>,
     /// Held so that they end with this.
     tasks: JoinSet<()>,
 }
 
 impl NamedWatches {
-    pub(crate) fn new(client: Client, index: usize, told: mpsc::Sender<(usize, Told)>) -> Self {
+    pub(crate) fn new(client: Client, index: usize, told: mpsc::Sender<(usize, KindEvent)>) -> Self {
         Self { client, index, told, running: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
@@ -95,8 +95,8 @@ where
             told = told.recv() => told,
         };
         let change = match change {
-            Some((_, Told::Changed(name, value))) => NamedChange::Put(name, value),
-            Some((_, Told::Gone(name))) => NamedChange::Gone(name),
+            Some((_, KindEvent::Changed(name, value))) => NamedChange::Put(name, value),
+            Some((_, KindEvent::Gone(name))) => NamedChange::Gone(name),
             // Of one object nothing else is told.
             _ => continue,
         };
@@ -114,7 +114,7 @@ fn name((kind, (namespace, name)): &Named) -> ObjectName {
 }
 
 /// Watches one until the receiver is dropped.
-async fn run(client: Client, index: usize, named: Named, told: mpsc::Sender<(usize, Told)>) {
+async fn run(client: Client, index: usize, named: Named, told: mpsc::Sender<(usize, KindEvent)>) {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", named.0.as_str()));
     let key = &named.1;
     let api: Api<DynamicObject> = Api::namespaced_with(client, &key.0, &resource);
@@ -131,11 +131,11 @@ async fn run(client: Client, index: usize, named: Named, told: mpsc::Sender<(usi
                     continue;
                 }
                 Ok(watcher::Event::InitDone) if listed => continue,
-                Ok(watcher::Event::InitDone) => Told::Gone(name(&named)),
+                Ok(watcher::Event::InitDone) => KindEvent::Gone(name(&named)),
                 Ok(event) => {
                     listed = true;
                     match message(event, &resource) {
-                        Told::Listed(name, value) => Told::Changed(name, value),
+                        KindEvent::Listed(name, value) => KindEvent::Changed(name, value),
                         other => other,
                     }
                 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use crate::kind_watch::{self, Told};
+use crate::kind_watch::{self, KindEvent};
 use crate::named_watch::NamedWatches;
 
 /// What may be told and not yet taken. A list of any length passes through this, so that memory is bounded by what is kept.
@@ -64,7 +64,7 @@ struct Progress {
 struct Follower {
     kinds: Vec<(ReadKind, Progress)>,
     objects: Option<LiveObjects>,
-    told: mpsc::Receiver<(usize, Told)>,
+    told: mpsc::Receiver<(usize, KindEvent)>,
     named: NamedWatches,
     /// Held so that they end with this.
     _watches: JoinSet<()>,
@@ -93,31 +93,31 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, kind: usize, told: Told) {
+    fn take(&mut self, kind: usize, told: KindEvent) {
         let Some(objects) = self.objects.as_mut() else { return };
         let Some((kind, progress)) = self.kinds.get_mut(kind) else { return take_named(objects, told) };
         match told {
-            Told::Begin => progress.listed = Some(HashSet::new()),
-            Told::Listed(name, value) => {
+            KindEvent::Begin => progress.listed = Some(HashSet::new()),
+            KindEvent::Listed(name, value) => {
                 if let Some(listed) = &mut progress.listed {
                     listed.insert(name.clone());
                 }
                 objects.apply(name, value);
             }
-            Told::Complete => {
+            KindEvent::Complete => {
                 if let Some(listed) = progress.listed.take() {
                     forget_others(objects, kind, &listed);
                 }
                 progress.settled = true;
             }
-            Told::Changed(name, value) => objects.apply(name, value),
-            Told::Gone(name) => objects.remove(&name),
-            Told::Unknown => {
+            KindEvent::Changed(name, value) => objects.apply(name, value),
+            KindEvent::Gone(name) => objects.remove(&name),
+            KindEvent::Unknown => {
                 if !std::mem::replace(&mut progress.settled, true) {
                     tracing::info!(kind = kind.kind, group = kind.group, "the cluster does not know this kind yet");
                 }
             }
-            Told::AllGone => forget_others(objects, kind, &HashSet::new()),
+            KindEvent::AllGone => forget_others(objects, kind, &HashSet::new()),
         }
     }
 
@@ -163,11 +163,11 @@ fn forget_others(objects: &mut LiveObjects, kind: &ReadKind, listed: &HashSet<Ob
     }
 }
 
-fn take_named(objects: &mut LiveObjects, told: Told) {
+fn take_named(objects: &mut LiveObjects, told: KindEvent) {
     match told {
-        Told::Changed(name, value) => objects.apply(name, value),
-        Told::Gone(name) => objects.remove(&name),
+        KindEvent::Changed(name, value) => objects.apply(name, value),
+        KindEvent::Gone(name) => objects.remove(&name),
         // Of one object nothing else is told.
-        Told::Begin | Told::Listed(..) | Told::Complete | Told::Unknown | Told::AllGone => {}
+        KindEvent::Begin | KindEvent::Listed(..) | KindEvent::Complete | KindEvent::Unknown | KindEvent::AllGone => {}
     }
 }

@@ -33,5 +33,5 @@ pub use server::XdsService;
 pub use session::Session;
 pub use state::{Publication, State};
 pub use subscribers::{Subscriber, Subscribers};
-pub use subscription::{ProtocolError, ResponseSize, Subscription, Told};
+pub use subscription::{Delivery, ProtocolError, ResponseSize, Subscription};
 pub use table::{Body, OBJECT_TYPE, Resource, Table, Version};

@@ -9,7 +9,7 @@ use mesh_ca::Caller;
 use crate::in_force::InForce;
 use crate::proto::Node;
 use crate::session::Session;
-use crate::subscription::{Subscription, Told};
+use crate::subscription::{Delivery, Subscription};
 use crate::table::{OBJECT_TYPE, Table};
 
 /// Streams at once.
@@ -29,7 +29,7 @@ pub struct Subscriber {
     /// Since when.
     pub since: Instant,
     /// How far it is with our own resources; none for one who wants others.
-    pub told: Option<Told>,
+    pub told: Option<Delivery>,
     /// Our own resources as they are in force at it.
     in_force: Option<Arc<Table>>,
 }

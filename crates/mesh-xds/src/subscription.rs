@@ -68,7 +68,7 @@ pub struct Subscription {
     due: bool,
     nonce: u64,
     size: ResponseSize,
-    told: Told,
+    told: Delivery,
     /// The state that has been taken as a whole last.
     in_force: Option<Arc<Table>>,
 }
@@ -97,7 +97,7 @@ struct OnItsWay {
 
 /// How far a subscriber is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Delivery {
     /// The newest state that it was sent as a whole.
     pub sent: Option<Version>,
     /// The newest state that it has said to have taken as a whole.
@@ -122,7 +122,7 @@ impl Subscription {
             withheld: BTreeSet::new(),
             due: false,
             nonce: 0,
-            told: Told::default(),
+            told: Delivery::default(),
             in_force: None,
         }
     }
@@ -135,7 +135,7 @@ impl Subscription {
 
     /// How far the subscriber is.
     #[must_use]
-    pub const fn told(&self) -> &Told {
+    pub const fn told(&self) -> &Delivery {
         &self.told
     }
 

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use mesh_admin::{Connection, Flow, Party, RequestFlow, Talk, Verdict};
 
+use super::edge_report::{EdgeReport, WINDOW};
 use super::recent::Recent;
 use super::requests::{Requests, Sum};
 use super::services::short;
-use super::told::{Told, WINDOW};
 use super::view::{Ask, EdgeView, GraphView, NodeView, RequestView, Trouble};
 use crate::flows::in_words;
 
@@ -29,7 +29,7 @@ type Pair = (String, String);
 
 #[derive(Debug, Default)]
 struct Edge {
-    told: [Told; 2],
+    told: [EdgeReport; 2],
     service: Option<String>,
     way: &'static str,
     policy: Option<String>,
@@ -274,7 +274,7 @@ impl Edge {
     }
 
     /// Both ends tell of one connection: the client's word is taken where it has any.
-    fn told(&self) -> &Told {
+    fn told(&self) -> &EdgeReport {
         let [source, destination] = &self.told;
         if source.last.is_some() { source } else { destination }
     }

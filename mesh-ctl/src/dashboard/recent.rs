@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use mesh_admin::{Flow, Party, RequestFlow};
 
-use super::told::WINDOW;
+use super::edge_report::WINDOW;
 use super::view::RequestView;
 use crate::flows::in_words;
 

@@ -26,7 +26,7 @@ impl Readings {
         }
     }
 
-    fn ends(&self, now: f64) -> Option<rates::Told<'_>> {
+    fn ends(&self, now: f64) -> Option<rates::Sample<'_>> {
         let (first, last) = (self.0.front()?, self.0.back()?);
         let is_told = last.0 > first.0 && last.0 + STALE > now;
         is_told.then_some((&first.1, &last.1, last.0 - first.0))

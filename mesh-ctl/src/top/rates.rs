@@ -25,10 +25,10 @@ pub(crate) struct Rates {
 }
 
 /// What one program told at two moments, and the seconds between.
-pub(crate) type Told<'a> = (&'a Traffic, &'a Traffic, f64);
+pub(crate) type Sample<'a> = (&'a Traffic, &'a Traffic, f64);
 
 /// Between what each program told. One that began anew meanwhile counts from nothing.
-pub(crate) fn between<'a>(told: impl IntoIterator<Item = Told<'a>>) -> Vec<Rates> {
+pub(crate) fn between<'a>(told: impl IntoIterator<Item = Sample<'a>>) -> Vec<Rates> {
     let mut sums: BTreeMap<(&str, &str), Change> = BTreeMap::new();
     for (before, after, seconds) in told {
         let then: BTreeMap<_, _> =

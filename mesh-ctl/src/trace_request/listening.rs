@@ -19,7 +19,7 @@ const QUEUE: usize = 1024;
 const SOON: Duration = Duration::from_secs(1);
 
 /// What one of those who are listened to says.
-enum Told {
+enum StreamEvent {
     Begun,
     /// By a waypoint, or a node.
     Flow(bool, Box<Flow>),
@@ -28,8 +28,8 @@ enum Told {
 
 /// Those who are listened to.
 pub(super) struct Listening {
-    sender: mpsc::Sender<Told>,
-    told: mpsc::Receiver<Told>,
+    sender: mpsc::Sender<StreamEvent>,
+    told: mpsc::Receiver<StreamEvent>,
     tasks: JoinSet<()>,
     waypoints: usize,
 }
@@ -58,18 +58,18 @@ impl Listening {
         let daemon = daemon.clone();
         self.tasks.spawn(async move {
             let query = selection.to_query();
-            let begun = || Ok(sender.try_send(Told::Begun)?);
+            let begun = || Ok(sender.try_send(StreamEvent::Begun)?);
             let on_line = |line: &str| {
                 if let FlowLine::Event(flow) = serde_json::from_str(line)? {
                     sender
-                        .try_send(Told::Flow(is_waypoint, flow))
+                        .try_send(StreamEvent::Flow(is_waypoint, flow))
                         .map_err(|_| anyhow!("too many flows to find one among them"))?;
                 }
                 Ok(Next::More)
             };
             if let Err(error) = daemon.lines(path::FLOWS, &query, begun, on_line).await {
                 // Nobody listens any more where this fails.
-                let _ = sender.send(Told::Ended(error)).await;
+                let _ = sender.send(StreamEvent::Ended(error)).await;
             }
         });
     }
@@ -80,9 +80,9 @@ impl Listening {
         let mut missing = self.tasks.len();
         while missing > 0 {
             match timeout_at(deadline, self.told.recv()).await {
-                Ok(Some(Told::Begun)) => missing -= 1,
-                Ok(Some(Told::Flow(..))) => {}
-                Ok(Some(Told::Ended(error))) => return Err(error),
+                Ok(Some(StreamEvent::Begun)) => missing -= 1,
+                Ok(Some(StreamEvent::Flow(..))) => {}
+                Ok(Some(StreamEvent::Ended(error))) => return Err(error),
                 Ok(None) | Err(_) => bail!("one of those who were asked for flows has not begun to tell"),
             }
         }
@@ -98,7 +98,7 @@ impl Listening {
             wanted.iter().copied().filter(|role| *role != Role::Waypoint || self.waypoints > 0).collect();
         while awaited.iter().any(|role| !heard.has(*role)) {
             let Ok(Some(told)) = timeout_at(deadline, self.told.recv()).await else { break };
-            if let Told::Flow(by_waypoint, flow) = told {
+            if let StreamEvent::Flow(by_waypoint, flow) = told {
                 heard.take(by_waypoint, *flow, local);
             }
         }
@@ -112,7 +112,7 @@ impl Listening {
             if let Some(hop) = heard.opened(onward) {
                 return Some(hop);
             }
-            if let Told::Flow(by_waypoint, flow) = timeout_at(deadline, self.told.recv()).await.ok()?? {
+            if let StreamEvent::Flow(by_waypoint, flow) = timeout_at(deadline, self.told.recv()).await.ok()?? {
                 heard.take(by_waypoint, *flow, None);
             }
         }

@@ -17,14 +17,14 @@ pub(super) struct Second {
 
 /// What one end's daemon tells of an edge.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct EdgeReport {
     seconds: VecDeque<Second>,
     /// Connections that are open, by the daemon that carries them.
     pub(super) open: BTreeMap<usize, usize>,
     pub(super) last: Option<u64>,
 }
 
-impl Told {
+impl EdgeReport {
     /// The second that it is now.
     pub(super) fn second(&mut self, now: u64) -> &mut Second {
         self.last = Some(now);
