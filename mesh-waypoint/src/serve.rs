@@ -217,7 +217,7 @@ async fn share(
         tracer,
         exports,
         keys: KeyStore::new(args.jwks_refresh, telemetry.clone()),
-        own: Own { gateway: args.name, pod: args.pod },
+        own: Own { gateway: args.name, pod: args.pod, hostname: hostname() },
         originations: Originations::default(),
         names: Names::new(refresh, telemetry.own.dns_failures.clone()),
         telemetry,
@@ -247,6 +247,11 @@ fn hold(identity: &SpiffeId, trust_domain: TrustDomain, lifetime: Duration, auth
     let identities = Identities::new(authority.source(), settings);
     identities.hold(&HashSet::from([identity.clone()]));
     identities
+}
+
+/// What the host is called, as far as the kernel tells.
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 /// A limit, of which nothing is none.

@@ -192,7 +192,7 @@ impl RequestView for Head {
 }
 
 /// All lines of a field, joined by commas. Octets that are no UTF-8 become replacement characters, which nothing is written with.
-fn joined<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+pub(super) fn joined<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
     let mut values = headers.get_all(name).iter();
     let first = String::from_utf8_lossy(values.next()?.as_bytes());
     let mut rest = values.peekable();

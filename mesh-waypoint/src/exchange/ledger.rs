@@ -2,9 +2,10 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -132,6 +133,21 @@ impl Ledger {
     /// Whether it is gRPC's.
     pub(super) const fn is_grpc(&self) -> bool {
         self.is_grpc
+    }
+
+    /// When it began.
+    pub(super) fn began_at(&self) -> SystemTime {
+        SystemTime::now() - self.began.elapsed()
+    }
+
+    /// The address of the endpoint that answered.
+    pub(super) fn answered_by(&self) -> Option<SocketAddr> {
+        self.endpoint.get().map(|endpoint| endpoint.address())
+    }
+
+    /// What the host is called that this process runs on.
+    pub(super) fn hostname(&self) -> &str {
+        &self.connection.worker.shared.own.hostname
     }
 
     /// Its span, where it has one.

@@ -7,6 +7,7 @@ mod authorizer;
 mod body;
 mod edits;
 mod fields;
+mod filling;
 mod framing;
 mod head;
 mod kept;
@@ -136,7 +137,7 @@ async fn forward(
     ledger.note_endpoint(&sent.lease.endpoint);
     let endpoint = sent.lease.endpoint.address();
     let (mut parts, body) = answer(sent, &head, upgrading, ledger, deadline)?;
-    plan.edit_response(&mut parts.headers);
+    plan.edit_response(&mut parts, &head, ledger);
     if let Some(session) = &plan.session {
         session.tell((&plan.cluster, endpoint), &mut parts.headers);
     }

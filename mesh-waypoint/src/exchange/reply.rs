@@ -239,7 +239,7 @@ impl Refusal {
             headers.clone_from(&written.headers);
         }
         if let Some(limit) = &self.limit {
-            edits::apply(&limit.answer.headers, headers);
+            edits::apply_as_written(&limit.answer.headers, headers);
         }
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, challenge);

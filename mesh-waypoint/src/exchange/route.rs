@@ -3,7 +3,7 @@
 use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header::LOCATION};
+use http::{HeaderValue, Response, StatusCode, header::LOCATION, response};
 use mesh_core::{
     Snapshot, SpiffeId,
     l7::{
@@ -90,14 +90,12 @@ impl Plan {
     }
 
     /// Changes a response's header as the backend, and then the rule, ask for.
-    pub(super) fn edit_response(&self, headers: &mut http::HeaderMap) {
-        if let Some(backend) = self.backend() {
-            edits::apply(&backend.response_headers, headers);
+    pub(super) fn edit_response(&self, response: &mut response::Parts, head: &Head, ledger: &Ledger) {
+        let backend = self.backend().map(|backend| &backend.response_headers);
+        for edits in backend.into_iter().chain(self.rule.as_ref().map(|rule| &rule.response_headers)) {
+            edits::apply_to_response(edits, (response.status, &mut response.headers), head, ledger);
         }
-        if let Some(rule) = &self.rule {
-            edits::apply(&rule.response_headers, headers);
-        }
-        edits::set(&self.cors, headers);
+        edits::set(&self.cors, &mut response.headers);
     }
 }
 
@@ -201,7 +199,7 @@ pub(super) async fn course(
         Action::Respond(direct) => answered(direct.status, direct.body.as_deref(), ledger),
     };
     let mut answer = answer;
-    edits::apply(&rule.response_headers, answer.headers_mut());
+    edits::apply_to_response(&rule.response_headers, (answer.status(), answer.headers_mut()), head, ledger);
     edits::set(&cors, answer.headers_mut());
     Ok(Course::Answer(answer))
 }
@@ -248,8 +246,8 @@ fn forward(
     ledger.note_backend(backend);
     let cluster = ClusterKey::of_backend(&chosen.target, target.port())
         .map_err(|(status, reason)| Refusal::new(status, reason.to_owned(), Flag::NoCluster))?;
-    edits::apply_to_request(&rule.request_headers, head);
-    edits::apply_to_request(&chosen.request_headers, head);
+    edits::apply_to_request(&rule.request_headers, head, ledger);
+    edits::apply_to_request(&chosen.request_headers, head, ledger);
     let own = &chosen.rewrite;
     let authority = own.authority.as_ref().or(rule.rewrite.authority.as_ref());
     edits::rewrite(head, authority.map(|text| &**text), own.path.as_ref().or(rule.rewrite.path.as_ref()), matched)?;

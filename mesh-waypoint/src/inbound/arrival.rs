@@ -9,7 +9,11 @@ use mesh_core::{
 };
 use mesh_transport::hbone::{Authority, ConnectRequest};
 
-use crate::{args::GatewayName, listeners::Listeners, worker::Worker};
+use crate::{
+    args::GatewayName,
+    listeners::{Listeners, Shown},
+    worker::Worker,
+};
 
 /// Why a tunnel's target is none of this waypoint's. The client's node has another view of the cluster, or is none of ours.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,8 @@ pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
     /// The workload of that address and identity, where known.
     pub(crate) workload: Option<Arc<Workload>>,
+    /// At a gateway, the URIs that its verified certificate names, joined by commas.
+    certificate_uris: Option<Arc<str>>,
 }
 
 /// Where somebody came in at a gateway.
@@ -58,6 +64,8 @@ pub(crate) struct Entrance {
     pub(crate) port: u16,
     /// The server that the client asked for in TLS.
     pub(crate) server: Option<Arc<str>>,
+    /// The address at which the connection was taken.
+    pub(crate) address: Option<SocketAddr>,
     /// Whether TLS ended here.
     pub(crate) tls: bool,
     /// Whether the client speaks https, to this gateway or to a proxy before it that is believed.
@@ -125,10 +133,11 @@ impl Arrival {
     /// A connection from outside, at a gateway: who has connected, and for whom; and what is told of a certificate.
     pub(crate) fn from_outside(
         (peer, address): (SocketAddr, SocketAddr),
-        client_certificate: Option<HeaderValue>,
+        certificate: Option<Shown>,
         entrance: Entrance,
     ) -> Self {
-        let client = Client { identity: None, address, peer, workload: None };
+        let (client_certificate, certificate_uris) = certificate.map(|shown| (shown.told, shown.uris)).unzip();
+        let client = Client { identity: None, address, peer, workload: None, certificate_uris };
         Self {
             client,
             target: Target::Gateway(entrance),
@@ -147,6 +156,15 @@ impl Arrival {
             Target::Gateway(_) => listeners.own.as_ref(),
             Target::Service(..) | Target::Workload(_) => self.client.workload.as_ref(),
         }
+    }
+
+    /// The address that the client has connected to.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        self.asked.or_else(|| match &self.target {
+            Target::Service(service, port) => service.vips.first().map(|address| SocketAddr::new(*address, *port)),
+            Target::Workload(address) => Some(*address),
+            Target::Gateway(entrance) => entrance.address,
+        })
     }
 
     /// The same of one request, which a proxy before the gateway that is believed may have sent on for another client than that of
@@ -180,7 +198,12 @@ impl Client {
         let address = said.map_or(peer, |said| SocketAddr::new(peer.ip(), said.port()));
         let workload = snapshot.workload_by_address(address.ip());
         let workload = workload.filter(|workload| workload.identity == request.peer).cloned();
-        Self { identity: Some(request.peer.clone()), address, peer: address, workload }
+        Self { identity: Some(request.peer.clone()), address, peer: address, workload, certificate_uris: None }
+    }
+
+    /// Who it is by its verified certificate: its identity, or at a gateway all URIs that the certificate names.
+    pub(crate) fn uris(&self) -> Option<&str> {
+        self.identity.as_ref().map(SpiffeId::as_str).or(self.certificate_uris.as_deref())
     }
 
     /// The identity as logs have it.

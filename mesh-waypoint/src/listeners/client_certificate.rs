@@ -1,7 +1,7 @@
 //! What servers are told of the certificate that a client has shown (`x-forwarded-client-cert`), in Envoy's form: keys and values,
 //! `Hash`, `Cert`, `Subject`, `URI` and `DNS`, which are those that Istio's gateways set.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
@@ -15,8 +15,16 @@ const MAX_SHOWN: usize = 8 << 10;
 /// Names that are told of one certificate.
 const MAX_NAMES: usize = 64;
 
-/// One element of the field; none where the certificate cannot be read, which TLS would not have taken.
-pub(super) fn describe(certificate: &CertificateDer<'_>) -> Option<HeaderValue> {
+/// A certificate that a client has shown, and that was verified.
+pub(crate) struct Shown {
+    /// One element of the field.
+    pub(crate) told: HeaderValue,
+    /// The URIs that it names, joined by commas; those with a comma of their own are left out, since they would be taken for several.
+    pub(crate) uris: Arc<str>,
+}
+
+/// What is told of a certificate; none where it cannot be read, which TLS would not have taken.
+pub(super) fn describe(certificate: &CertificateDer<'_>) -> Option<Shown> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let mut told = String::from("Hash=");
     for octet in digest(&SHA256, certificate).as_ref() {
@@ -34,10 +42,14 @@ pub(super) fn describe(certificate: &CertificateDer<'_>) -> Option<HeaderValue> 
     let _ = write!(told, ";Subject=\"{}\"", subject(parsed.subject()));
     let names = parsed.subject_alternative_name().ok().flatten();
     let names = names.iter().flat_map(|extension| &extension.value.general_names);
+    let mut uris = Vec::new();
     for (key, name) in names.filter_map(told_name).take(MAX_NAMES) {
         let _ = write!(told, ";{key}={}", value(name));
+        if key == "URI" && !name.contains(',') {
+            uris.push(name);
+        }
     }
-    HeaderValue::try_from(told).ok()
+    Some(Shown { told: HeaderValue::try_from(told).ok()?, uris: uris.join(",").into() })
 }
 
 fn told_name<'a>(name: &'a GeneralName<'_>) -> Option<(&'static str, &'a str)> {
@@ -131,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    fn described(names: &[SanType], subject: &[(DnType, &str)]) -> String {
+    fn shown(names: &[SanType], subject: &[(DnType, &str)]) -> (String, Arc<str>) {
         let mut parameters = CertificateParams::default();
         parameters.subject_alt_names = names.to_vec();
         parameters.distinguished_name = rcgen::DistinguishedName::new();
@@ -139,7 +151,8 @@ mod tests {
             parameters.distinguished_name.push(kind.clone(), *value);
         }
         let certificate = parameters.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        describe(certificate.der()).unwrap().to_str().unwrap().to_owned()
+        let shown = describe(certificate.der()).unwrap();
+        (shown.told.to_str().unwrap().to_owned(), shown.uris)
     }
 
     fn uri(text: &str) -> SanType {
@@ -149,7 +162,7 @@ mod tests {
     #[test]
     fn a_certificate_is_told_of_in_envoys_form() {
         let names = [uri("spiffe://a/b"), SanType::DnsName("a.example".try_into().unwrap()), uri("urn:c")];
-        let told = described(&names, &[(DnType::OrganizationName, "Shop"), (DnType::CommonName, "client")]);
+        let (told, uris) = shown(&names, &[(DnType::OrganizationName, "Shop"), (DnType::CommonName, "client")]);
         let parts: Vec<&str> = told.split(';').collect();
         let [hash, certificate, subject, names @ ..] = &parts[..] else { panic!("{told}") };
         assert!(hash.strip_prefix("Hash=").is_some_and(|hash| hash.len() == 64), "{told}");
@@ -157,12 +170,15 @@ mod tests {
         assert!(certificate.ends_with("-----END%20CERTIFICATE-----%0A\""), "{told}");
         assert_eq!(*subject, "Subject=\"CN=client,O=Shop\"");
         assert_eq!(names, ["URI=spiffe://a/b", "DNS=a.example", "URI=urn:c"]);
+        assert_eq!(&*uris, "spiffe://a/b,urn:c");
     }
 
     /// Servers take the field apart at commas and semicolons; no certificate may add to it.
     #[test]
     fn no_name_reaches_beyond_its_value() {
-        let told = described(&[uri("urn:a;URI=spiffe://admin,By=x")], &[(DnType::CommonName, "a\",URI=b;\n\u{e9} ")]);
+        let (told, uris) =
+            shown(&[uri("urn:a;URI=spiffe://admin,By=x")], &[(DnType::CommonName, "a\",URI=b;\n\u{e9} ")]);
+        assert_eq!(&*uris, "");
         let (_, rest) = told.split_once(";Subject=").unwrap();
         assert_eq!(rest, "\"CN=a\\\"\\,URI=b\\;\\0A\\C3\\A9\\ \";URI=\"urn:a;URI=spiffe://admin,By=x\"");
     }

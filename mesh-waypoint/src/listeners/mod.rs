@@ -17,6 +17,7 @@ use mesh_core::{
     },
 };
 
+pub(crate) use self::client_certificate::Shown;
 pub(crate) use self::serve::serve;
 pub(crate) use self::sockets::follow;
 use self::tls::Ending;
@@ -29,6 +30,8 @@ pub(crate) struct Own {
     pub(crate) gateway: GatewayName,
     /// The pod's own name.
     pub(crate) pod: Option<GatewayName>,
+    /// What its host is called, which in a cluster is as the pod.
+    pub(crate) hostname: String,
 }
 
 /// All listeners of this process, by the gateway's port.

@@ -3,7 +3,6 @@
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::HeaderValue;
 use mesh_core::l7::{
     Topology,
     gateway::{Listener, Serves, Tls},
@@ -12,7 +11,8 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Port, client_certificate,
+    Port,
+    client_certificate::{self, Shown},
     hello::{self, NoHello},
     proxied::{self, NotProxied},
 };
@@ -34,6 +34,8 @@ const NO_SUCH_SERVER: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 struct From {
     peer: SocketAddr,
     client: SocketAddr,
+    /// The address that it has connected to.
+    to: Option<SocketAddr>,
 }
 
 /// Serves what came in at a port of the gateway, until its end.
@@ -49,7 +51,8 @@ pub(crate) async fn serve(
     // Small answers must not wait for acknowledgements.
     let _ = stream.set_nodelay(true);
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let (mut from, mut read) = (From { peer, client: peer }, Bytes::new());
+    let to = stream.local_addr().ok().map(|to| SocketAddr::new(to.ip().to_canonical(), to.port()));
+    let (mut from, mut read) = (From { peer, client: peer, to }, Bytes::new());
     if listeners.topology.proxy_protocol {
         match proxied::read(&mut stream).await {
             Ok((source, rest)) => (from.client, read) = (source.unwrap_or(peer), rest),
@@ -61,7 +64,8 @@ pub(crate) async fn serve(
     let served = if port.listeners.is_tls() {
         Box::pin(secured(worker, stream, from, (&port, topology))).await
     } else {
-        let entrance = Entrance { port: number, server: None, tls: false, https: false, topology };
+        let address = from.to;
+        let entrance = Entrance { port: number, server: None, address, tls: false, https: false, topology };
         match port.listeners.all().first().cloned() {
             Some(listener) => carry(worker, stream, (from, None), &listener, entrance).await,
             None => Ok(()),
@@ -106,7 +110,7 @@ async fn secured(
         None => port.listeners.for_any_host(),
     };
     let server = hello.server.clone();
-    let entrance = Entrance { port: port.number, server, tls: true, https: true, topology };
+    let entrance = Entrance { port: port.number, server, address: from.to, tls: true, https: true, topology };
     let stream = Prefixed::new(hello.read, stream);
     let Some(listener) = listener else {
         tracing::info!(target: "access", client = %from.client, server = hello.server.as_deref(), port = port.number, "no listener for that server");
@@ -142,7 +146,7 @@ async fn refuse(mut stream: impl Duplex) -> io::Result<()> {
 async fn carry(
     worker: Rc<Worker>,
     stream: impl Duplex + 'static,
-    (from, certificate): (From, Option<HeaderValue>),
+    (from, certificate): (From, Option<Shown>),
     listener: &Arc<Listener>,
     entrance: Entrance,
 ) -> io::Result<()> {

@@ -88,7 +88,7 @@ pub(crate) async fn get(url: &str, more: &[&str]) -> (String, String) {
     }
 }
 
-/// A certificate for these hosts by an authority of its own, as files; and as a Secret's manifest.
+/// A certificate for these hosts, and URIs, by an authority of its own, as files; and as a Secret's manifest.
 pub(crate) struct Certificate {
     roots: PathBuf,
     chain: String,
@@ -104,9 +104,13 @@ impl Certificate {
         let root = authority.self_signed(&authority_key).expect("root");
         let issuer = rcgen::Issuer::new(authority, authority_key);
         let key = rcgen::KeyPair::generate().expect("key");
-        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-        let chain =
-            rcgen::CertificateParams::new(hosts).expect("parameters").signed_by(&key, &issuer).expect("certificate");
+        let (uris, hosts): (Vec<&str>, Vec<&str>) = hosts.iter().partition(|name| name.contains(':'));
+        let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
+        let mut subject = rcgen::CertificateParams::new(hosts).expect("parameters");
+        subject
+            .subject_alt_names
+            .extend(uris.into_iter().map(|uri| rcgen::SanType::URI(uri.try_into().expect("ASCII"))));
+        let chain = subject.signed_by(&key, &issuer).expect("certificate");
         let roots = world.home().join(format!("{name}.roots"));
         std::fs::write(&roots, root.pem()).expect("roots");
         Self { roots, chain: chain.pem(), key: key.serialize_pem() }

@@ -17,6 +17,7 @@ mod endings;
 mod endpoint_connections;
 mod floods;
 mod gateway;
+mod header_values;
 mod hops;
 mod hostile_texts;
 mod http2;

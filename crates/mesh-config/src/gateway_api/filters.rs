@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::l7::rule::{Cors, PathRewrite, Redirect, RedirectPort, Rewrite};
-use mesh_core::l7::{HeaderEdits, Percent, Regex, TextMatch};
+use mesh_core::l7::{FieldValue, HeaderEdits, Percent, Regex, TextMatch};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -167,7 +167,7 @@ impl RawModifier {
                 check_header_field(&given.name, &given.value, &format!("{field}.{name}"))?;
                 Ok((given.name.to_ascii_lowercase().into(), given.value.into()))
             });
-            pairs.collect::<Result<Vec<(Arc<str>, Arc<str>)>, Flaw>>()
+            pairs.collect::<Result<Vec<(Arc<str>, FieldValue)>, Flaw>>()
         };
         let (set, add) = (pairs(self.set, "set")?, pairs(self.add, "add")?);
         let mut remove = Vec::with_capacity(self.remove.len());

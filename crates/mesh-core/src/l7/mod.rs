@@ -6,6 +6,7 @@ mod backend_tls;
 pub mod backing;
 pub mod cors;
 mod describe;
+pub mod field_value;
 pub mod gateway;
 mod hosts;
 pub mod matching;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 pub use backend_tls::BackendTls;
 pub use backing::Backing;
+pub use field_value::FieldValue;
 pub use gateway::Gateway;
 pub use matching::{ClientMatch, FieldMatch, PathMatch, Regex, RegexError, RequestMatch, TextMatch};
 pub use place::{GatewayPlace, Place, routes_for, service_meant};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::field_value::FieldValue;
 use super::matching::{PathMatch, Regex, RequestMatch, TextMatch};
 use super::resilience::{Fault, Percent, Retry, Timeouts};
 use super::session::Session;
@@ -135,10 +136,10 @@ pub struct Mirror {
 pub struct HeaderEdits {
     /// Fields that are left out, in lower case.
     pub remove: Vec<Arc<str>>,
-    /// Fields that have that value and no other.
-    pub set: Vec<(Arc<str>, Arc<str>)>,
-    /// Fields with a further value.
-    pub add: Vec<(Arc<str>, Arc<str>)>,
+    /// Fields that have that value and no other; where that is empty for want of something to fill in, none at all.
+    pub set: Vec<(Arc<str>, FieldValue)>,
+    /// Fields with a further value; where that is empty for want of something to fill in, none.
+    pub add: Vec<(Arc<str>, FieldValue)>,
 }
 
 impl HeaderEdits {

@@ -121,7 +121,7 @@ fn first_special(octets: &[u8]) -> Option<(usize, usize, u8)> {
 }
 
 /// A moment as Envoy writes it: RFC 3339 with milliseconds, in UTC.
-pub(super) struct Moment(pub(super) SystemTime);
+pub(crate) struct Moment(pub(crate) SystemTime);
 
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,6 +21,7 @@ use mesh_core::{
 
 pub(crate) use self::connection::EndedConnection;
 pub(super) use self::connection::connection_fields;
+pub(crate) use self::json::Moment;
 pub(super) use self::line::label_fields;
 pub(crate) use self::line::{Ended, peer_of};
 use crate::{

@@ -1,6 +1,7 @@
 //! `envoy.filters.http.local_ratelimit`, as it is written within an EnvoyFilter (Envoy's `LocalRateLimit`, version 3).
 
-use mesh_core::l7::{HeaderEdits, Percent};
+use mesh_core::l7::field_value::Message;
+use mesh_core::l7::{FieldValue, HeaderEdits, Percent};
 use mesh_core::rate_limit::{LimitAnswer, LimitKey, LimitRef, Only, RateLimit, TokenBucket};
 use mesh_core::telemetry::Side;
 use serde::Deserialize;
@@ -163,7 +164,7 @@ impl RawConfig {
         let enforced = percent("filter_enforced", self.filter_enforced)?;
         let mut headers = HeaderEdits::default();
         for (index, header) in self.response_headers_to_add.into_iter().enumerate() {
-            header.read(&format!("{field}.response_headers_to_add[{index}]"), &mut headers)?;
+            header.read(&format!("{field}.response_headers_to_add[{index}]"), &mut headers, remarks)?;
         }
         if !self.disable_x_envoy_ratelimited_header {
             headers.set.push((LIMITED.into(), "true".into()));
@@ -213,10 +214,16 @@ impl RawStatus {
 }
 
 impl RawHeader {
-    fn read(self, field: &str, edits: &mut HeaderEdits) -> Result<(), Flaw> {
+    fn read(self, field: &str, edits: &mut HeaderEdits, remarks: &mut Vec<Remark>) -> Result<(), Flaw> {
         let RawField { key, value } = self.header;
         check_header_field(&key, &value, field)?;
-        let pair = (key.to_ascii_lowercase().into(), value.into());
+        let Ok(value @ FieldValue::Text(_)) = FieldValue::parse(&value, Message::Response) else {
+            let message =
+                "the field is not sent: nothing is filled in for %...% in a limit's answer, and %% is the sign";
+            remarks.push(Remark::new(Code::FieldNotHonoured, field, message));
+            return Ok(());
+        };
+        let pair = (key.to_ascii_lowercase().into(), value);
         match (self.append_action, self.append) {
             (Some(AppendAction::Append), _) | (None, None | Some(true)) => edits.add.push(pair),
             (Some(AppendAction::Overwrite | AppendAction::IfAbsent), _) | (None, Some(false)) => edits.set.push(pair),

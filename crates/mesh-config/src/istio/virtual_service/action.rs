@@ -1,18 +1,15 @@
 //! What becomes of a request: destinations, redirects, answers, and changes to header and path.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use mesh_core::l7::field_value::Message;
 use mesh_core::l7::rule::{DirectResponse, Mirror, PathRewrite, Redirect, RedirectPort, Rewrite};
-use mesh_core::l7::{Action, Backend, BackendTarget, HeaderEdits, Percent, Regex};
+use mesh_core::l7::{Action, Backend, BackendTarget, FieldValue, HeaderEdits, Percent, Regex};
 use serde::Deserialize;
 
 use super::super::{Flaw, Remark, check_header_field};
 use super::resilience::RawPercent;
 use crate::code::Code;
-
-/// A header field's name and value.
-type HeaderField = (Arc<str>, Arc<str>);
 
 /// Octets of an answer that a rule gives itself; Envoy has the same bound.
 const MAX_BODY: usize = 4_096;
@@ -223,33 +220,52 @@ pub(super) fn mirrors(
 impl RawHeaders {
     /// Changes to requests and to responses.
     pub(super) fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<(HeaderEdits, HeaderEdits), Flaw> {
-        let mut edits =
-            |edits: Option<RawEdits>, name: &str| edits.unwrap_or_default().read(&format!("{field}.{name}"), remarks);
-        Ok((edits(self.request, "request")?, edits(self.response, "response")?))
+        let mut edits = |edits: Option<RawEdits>, of: Message, name: &str| {
+            edits.unwrap_or_default().read(of, &format!("{field}.{name}"), remarks)
+        };
+        let request = edits(self.request, Message::Request, "request")?;
+        Ok((request, edits(self.response, Message::Response, "response")?))
     }
 }
 
 impl RawEdits {
-    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<HeaderEdits, Flaw> {
-        let mut pairs = |given: BTreeMap<String, String>, name: &str| -> Result<Vec<HeaderField>, Flaw> {
-            let mut pairs = Vec::with_capacity(given.len());
-            for (key, value) in given {
-                check_header_field(&key, &value, &format!("{field}.{name}"))?;
-                if value.contains('%') {
-                    let message = format!("{value:?} is sent as it is written; nothing is filled in for %...%");
-                    remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{name}[{key:?}]"), message));
-                }
-                pairs.push((key.to_ascii_lowercase().into(), value.into()));
-            }
-            Ok(pairs)
-        };
-        let (set, add) = (pairs(self.set, "set")?, pairs(self.add, "add")?);
-        let mut remove = Vec::with_capacity(self.remove.len());
+    fn read(self, of: Message, field: &str, remarks: &mut Vec<Remark>) -> Result<HeaderEdits, Flaw> {
+        let mut edits = HeaderEdits::default();
         for key in self.remove {
             check_header_field(&key, "", &format!("{field}.remove"))?;
-            remove.push(key.to_ascii_lowercase().into());
+            edits.remove.push(key.to_ascii_lowercase().into());
         }
-        Ok(HeaderEdits { remove, set, add })
+        for (key, value) in self.set {
+            match header_value((&key, &value), of, &format!("{field}.set"), remarks)? {
+                Some(value) => edits.set.push((key.to_ascii_lowercase().into(), value)),
+                // What somebody else has put there is not what was to be there.
+                None => edits.remove.push(key.to_ascii_lowercase().into()),
+            }
+        }
+        for (key, value) in self.add {
+            if let Some(value) = header_value((&key, &value), of, &format!("{field}.add"), remarks)? {
+                edits.add.push((key.to_ascii_lowercase().into(), value));
+            }
+        }
+        Ok(edits)
+    }
+}
+
+/// A value, perhaps with operators of Envoy's; none where one of them cannot be filled in.
+fn header_value(
+    (key, value): (&str, &str),
+    of: Message,
+    field: &str,
+    remarks: &mut Vec<Remark>,
+) -> Result<Option<FieldValue>, Flaw> {
+    check_header_field(key, value, field)?;
+    match FieldValue::parse(value, of) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => {
+            let message = format!("the field is not sent: {error}");
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}[{key:?}]"), message));
+            Ok(None)
+        }
     }
 }
 
