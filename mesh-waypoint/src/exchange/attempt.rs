@@ -192,7 +192,7 @@ impl Attempt<'_> {
     }
 
     async fn http1(&self, policy: &Rc<TrafficPolicy>) -> Result<Http1Line, UpstreamError> {
-        if let Some(line) = self.endpoint.lines.take_http1() {
+        if let Some(line) = self.endpoint.lines.take_http1(policy) {
             return Ok(line);
         }
         let waiting = async {
@@ -202,7 +202,7 @@ impl Attempt<'_> {
                     return dial_http1(self.worker, self.endpoint, policy, counted, self.trace).await;
                 }
                 let freed = self.cluster.freed.notified();
-                if let Some(line) = self.endpoint.lines.take_http1() {
+                if let Some(line) = self.endpoint.lines.take_http1(policy) {
                     return Ok(line);
                 }
                 freed.await;

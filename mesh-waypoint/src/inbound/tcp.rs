@@ -122,7 +122,8 @@ async fn connect_to(
     };
     let counted = (of_cluster, Count::one(&endpoint.state, |state| &state.active));
     let limit = upstream::connect_timeout(&policy);
-    let connecting = upstream::connect(worker, &endpoint, Some(arrival.client.address), arrival.trace, None);
+    let to = (&*endpoint, &*policy);
+    let connecting = upstream::connect(worker, to, Some(arrival.client.address), arrival.trace, None);
     let connected = timeout(limit, connecting).await.unwrap_or(Err(UpstreamError::ConnectTimeout));
     let answer = if connected.is_ok() { Answer::Well } else { Answer::Gateway };
     cluster.note(worker, &endpoint, answer);
@@ -140,10 +141,20 @@ fn hash(policy: &TrafficPolicy, arrival: &Arrival) -> Option<u64> {
 async fn relay(ledger: &TcpLedger<'_>, stream: impl Duplex, reached: Reached) {
     let Reached { cluster, stream: mut upstream, counted, .. } = reached;
     let mut stream = ledger.of(stream);
-    let idle = cluster.policy().pool.as_ref().and_then(|pool| pool.tcp_idle_timeout);
-    let relayed = match idle {
-        None => copy_bidirectional(&mut stream, &mut upstream).await,
-        Some(idle) => copy_while_moving(&mut stream, &mut upstream, idle).await,
+    let policy = cluster.policy();
+    let (idle, oldest) =
+        policy.pool.as_ref().map(|pool| (pool.tcp_idle_timeout, pool.max_connection_duration)).unwrap_or_default();
+    let copied = async {
+        match idle {
+            None => copy_bidirectional(&mut stream, &mut upstream).await,
+            Some(idle) => copy_while_moving(&mut stream, &mut upstream, idle).await,
+        }
+    };
+    let relayed = match oldest {
+        None => copied.await,
+        Some(oldest) => timeout(oldest, copied).await.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "it is as old as its maxConnectionDuration lets it become"))
+        }),
     };
     drop(counted);
     if relayed.is_err() {

@@ -9,8 +9,12 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::{TraceContext, WorkloadUid, l7::TrafficPolicy};
+use mesh_core::{
+    TraceContext, WorkloadUid,
+    l7::{TrafficPolicy, traffic::Keepalive},
+};
 use mesh_transport::hbone::{ConnectError, PoolKey, Tunnel, TunnelRequest, TunnelStream};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -39,18 +43,19 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<Stream>>),
 }
 
-/// Connects an endpoint, and begins TLS where that is asked for, offering that version of HTTP alone. `client` is shown to it where the connection is that client's alone; `trace` is the span that it is for.
+/// Connects an endpoint as the policy says, and begins TLS where that is asked for, offering that version of HTTP alone. `client` is
+/// shown to it where the connection is that client's alone; `trace` is the span that it is for.
 ///
 /// # Errors
 /// It cannot be reached, is not who it should be, or does not admit this waypoint.
 pub(crate) async fn connect(
     worker: &Rc<Worker>,
-    endpoint: &Endpoint,
+    (endpoint, policy): (&Endpoint, &TrafficPolicy),
     client: Option<SocketAddr>,
     trace: Option<TraceContext>,
     version: Option<Version>,
 ) -> Result<Stream, UpstreamError> {
-    let stream = reach(worker, endpoint, client, trace).await?;
+    let stream = reach(worker, (endpoint, policy), client, trace).await?;
     let Some(origination) = endpoint.origination() else { return Ok(stream) };
     let address = endpoint.address();
     let config = worker.shared.originations.config(origination, version).await;
@@ -65,7 +70,7 @@ pub(crate) async fn connect(
 
 async fn reach(
     worker: &Rc<Worker>,
-    endpoint: &Endpoint,
+    (endpoint, policy): (&Endpoint, &TrafficPolicy),
     client: Option<SocketAddr>,
     trace: Option<TraceContext>,
 ) -> Result<Stream, UpstreamError> {
@@ -74,6 +79,9 @@ async fn reach(
         let stream = TcpStream::connect(address).await.map_err(|error| failed(address, &error))?;
         // Failing costs latency, and nothing else.
         let _ = stream.set_nodelay(true);
+        if let Some(keepalive) = policy.pool.as_ref().and_then(|pool| pool.keepalive) {
+            keep_alive(&stream, keepalive);
+        }
         return Ok(Stream::Plain(stream));
     };
     let shared = &worker.shared;
@@ -95,17 +103,34 @@ async fn reach(
     }
 }
 
-/// The same within a time.
+/// Has the kernel probe a connection while it is silent. Tunnels need none of that: they have probes of their own.
+fn keep_alive(stream: &TcpStream, keepalive: Keepalive) {
+    let mut options = TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        options = options.with_time(time);
+    }
+    if let Some(interval) = keepalive.interval {
+        options = options.with_interval(interval);
+    }
+    if let Some(probes) = keepalive.probes {
+        options = options.with_retries(probes);
+    }
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&options) {
+        tracing::warn!(?keepalive, %error, "connections to an endpoint are not probed as the DestinationRule asks");
+    }
+}
+
+/// The same within the policy's time.
 ///
 /// # Errors
 /// As [`connect`], or the time is over.
 pub(super) async fn connect_within(
     worker: &Rc<Worker>,
-    endpoint: &Endpoint,
-    (limit, version): (Duration, Version),
+    to: (&Endpoint, &TrafficPolicy),
+    version: Version,
     trace: Option<TraceContext>,
 ) -> Result<Stream, UpstreamError> {
-    timeout(limit, connect(worker, endpoint, None, trace, Some(version)))
+    timeout(connect_timeout(to.1), connect(worker, to, None, trace, Some(version)))
         .await
         .map_err(|_| UpstreamError::ConnectTimeout)?
 }

@@ -16,7 +16,7 @@ use tokio::{sync::Mutex, task::spawn_local, time::timeout};
 
 use super::{
     Endpoint, UpstreamError,
-    connect::{Stream, connect_timeout, connect_within},
+    connect::{Stream, connect_within},
     greeting::{Greeted, Greeting, greeted},
     http1::Http1Line,
     paced::Paced,
@@ -65,6 +65,7 @@ pub(crate) struct Http2Line {
     connection: Rc<RefCell<Option<Http2Connection>>>,
     active: Cell<usize>,
     served: Cell<u32>,
+    opened: Instant,
     used: Cell<Instant>,
     _counted: Connections,
 }
@@ -81,12 +82,20 @@ impl Drop for Http2Place {
     }
 }
 
+/// Whether a connection that was opened then is as old as it may become.
+fn is_aged(opened: Instant, policy: &TrafficPolicy) -> bool {
+    let oldest = policy.pool.as_ref().and_then(|pool| pool.max_connection_duration);
+    oldest.is_some_and(|oldest| opened.elapsed() >= oldest)
+}
+
 impl Lines {
     /// A connection that waits for a request, if there is one.
-    pub(crate) fn take_http1(&self) -> Option<Http1Line> {
+    pub(crate) fn take_http1(&self, policy: &TrafficPolicy) -> Option<Http1Line> {
         loop {
             let line = self.idle.borrow_mut().pop()?;
-            if line.is_silent() {
+            if is_aged(line.opened, policy) {
+                line.part();
+            } else if line.is_silent() {
                 return Some(line);
             }
         }
@@ -96,7 +105,7 @@ impl Lines {
     pub(crate) fn give_back(&self, mut line: Http1Line, policy: &TrafficPolicy) {
         line.served += 1;
         let most = policy.pool.as_ref().and_then(|pool| pool.max_requests_per_connection);
-        let spent = most.is_some_and(|most| most > 0 && line.served >= most);
+        let spent = most.is_some_and(|most| most > 0 && line.served >= most) || is_aged(line.opened, policy);
         let mut idle = self.idle.borrow_mut();
         if !spent && line.is_over() && idle.len() < MAX_IDLE {
             line.used = Instant::now();
@@ -110,19 +119,25 @@ impl Lines {
     pub(crate) fn take_http2(&self, policy: &TrafficPolicy) -> Option<Http2Place> {
         let most = policy.pool.as_ref().and_then(|pool| pool.max_requests_per_connection).filter(|most| *most > 0);
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|line| !line.sender.is_closed() && most.is_none_or(|most| line.served.get() < most));
+        // Requests that are on one that goes hold it until they have ended.
+        shared.retain(|line| {
+            let spent = most.is_some_and(|most| line.served.get() >= most) || is_aged(line.opened, policy);
+            !line.sender.is_closed() && !spent
+        });
         let line = shared.iter().find(|line| line.active.get() < STREAMS)?;
         Some(line.place())
     }
 
-    /// Closes what nobody has used for long.
+    /// Closes what nobody has used for long, and what is too old once nobody uses it.
     pub(super) fn sweep(&self, policy: &TrafficPolicy) {
         let limit = policy.pool.as_ref().and_then(|pool| pool.idle_timeout).unwrap_or(IDLE);
-        let is_over = |line: &mut Http1Line| line.used.elapsed() >= limit || !line.is_silent();
+        let is_over =
+            |line: &mut Http1Line| line.used.elapsed() >= limit || is_aged(line.opened, policy) || !line.is_silent();
         self.idle.borrow_mut().extract_if(.., is_over).for_each(Http1Line::part);
-        self.shared
-            .borrow_mut()
-            .retain(|line| (line.active.get() > 0 || line.used.get().elapsed() < limit) && !line.sender.is_closed());
+        self.shared.borrow_mut().retain(|line| {
+            let in_use = line.active.get() > 0 || line.used.get().elapsed() < limit;
+            in_use && !is_aged(line.opened, policy) && !line.sender.is_closed()
+        });
     }
 }
 
@@ -153,7 +168,7 @@ pub(crate) async fn dial_http1(
     counted: Connections,
     trace: Option<TraceContext>,
 ) -> Result<Http1Line, UpstreamError> {
-    let stream = connect_within(worker, endpoint, (connect_timeout(policy), Version::Http1), trace).await?;
+    let stream = connect_within(worker, (endpoint, policy), Version::Http1, trace).await?;
     Ok(Http1Line::new(stream, counted))
 }
 
@@ -172,7 +187,7 @@ pub(crate) async fn dial_http2(
     if let Some(place) = endpoint.lines.take_http2(policy) {
         return Ok(place);
     }
-    let stream = connect_within(worker, endpoint, (connect_timeout(policy), Version::Http2), trace).await?;
+    let stream = connect_within(worker, (endpoint, policy), Version::Http2, trace).await?;
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
@@ -198,8 +213,9 @@ pub(crate) async fn dial_http2(
         let over = driven.borrow_mut().take();
         drop(over);
     });
-    let (active, served, used) = (Cell::new(0), Cell::new(0), Cell::new(Instant::now()));
-    let line = Rc::new(Http2Line { sender, greeting, connection, active, served, used, _counted: counted });
+    let (active, served, opened) = (Cell::new(0), Cell::new(0), Instant::now());
+    let used = Cell::new(opened);
+    let line = Rc::new(Http2Line { sender, greeting, connection, active, served, opened, used, _counted: counted });
     endpoint.lines.shared.borrow_mut().push(line.clone());
     Ok(line.place())
 }

@@ -77,6 +77,26 @@ fn a_connection_that_is_silent_for_its_time_ends() {
 }
 
 #[test]
+fn a_connection_ends_once_it_is_as_old_as_it_may_become() {
+    run_with(&rule("connectionPool: {tcp: {maxConnectionDuration: 0.5s}}"), async |world| {
+        for index in 0..CARTS.len() {
+            serve(index).await;
+        }
+        let (stream, _) = connect(&world).await.expect("a connection");
+        let (mut read, mut write) = tokio::io::split(stream);
+        let speaks = async {
+            while write.write_all(b"still here").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // The server ends none.
+        let ended = async { read.read_to_end(&mut Vec::new()).await };
+        let (_, ended) = tokio::join!(speaks, ended);
+        assert!(ended.is_err(), "what is cut off is no whole connection: {ended:?}");
+    });
+}
+
+#[test]
 fn lines_of_connections_are_those_that_telemetry_has() {
     let telemetry = "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: of-test, namespace: shop}\n\
                      spec: {accessLogging: [{disabled: true}]}\n";

@@ -28,6 +28,7 @@ mod key_sets;
 mod locality;
 mod metrics;
 mod names;
+mod old_connections;
 mod origination;
 mod otlp_logs;
 mod proxied;

@@ -123,7 +123,8 @@ pub(crate) fn run_program(
     }
 }
 
-fn ip(arguments: &[&str]) {
+/// Runs `ip` in the test's network namespace.
+pub(crate) fn ip(arguments: &[&str]) {
     let status = Command::new("ip").args(arguments).status().expect("iproute2");
     assert!(status.success(), "ip {}", arguments.join(" "));
 }

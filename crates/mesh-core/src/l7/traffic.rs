@@ -192,6 +192,10 @@ pub struct ConnectionPool {
     pub connect_timeout: Option<Duration>,
     /// How long a connection that nobody looks into may be silent.
     pub tcp_idle_timeout: Option<Duration>,
+    /// How old a connection may become.
+    pub max_connection_duration: Option<Duration>,
+    /// Probes that the kernel sends where a connection is silent; none for no probes.
+    pub keepalive: Option<Keepalive>,
     /// Requests that wait for a connection.
     pub max_pending_requests: Option<u32>,
     /// Requests under way.
@@ -206,6 +210,24 @@ pub struct ConnectionPool {
     pub http2: bool,
     /// Whether it is spoken to by the version of HTTP that the client speaks, whatever it is declared to speak.
     pub as_client: bool,
+}
+
+/// Probes of a silent TCP connection (RFC 9293, section 3.8.4); what is not given is the system's default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Probes without an answer after which the connection is dead.
+    pub probes: Option<u32>,
+    /// How long it is silent before the first one, in whole seconds.
+    pub time: Option<Duration>,
+    /// How long after one the next is sent, in whole seconds.
+    pub interval: Option<Duration>,
+}
+
+impl Keepalive {
+    /// The most probes that Linux takes.
+    pub const MOST_PROBES: u32 = 127;
+    /// The longest times that Linux takes.
+    pub const LONGEST: Duration = Duration::from_secs(32_767);
 }
 
 /// Which endpoints are left out for a time.

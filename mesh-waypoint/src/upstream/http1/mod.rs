@@ -86,6 +86,8 @@ pub(crate) struct Http1Line {
     wire: Rc<Wire>,
     /// Requests that it has served.
     pub(super) served: u32,
+    /// When it was connected.
+    pub(super) opened: Instant,
     /// When the last of them ended.
     pub(super) used: Instant,
     _counted: Count<ClusterState>,
@@ -93,7 +95,8 @@ pub(crate) struct Http1Line {
 
 impl Http1Line {
     pub(super) fn new(stream: Stream, counted: Count<ClusterState>) -> Self {
-        Self { wire: Rc::new(Wire::new(stream)), served: 0, used: Instant::now(), _counted: counted }
+        let opened = Instant::now();
+        Self { wire: Rc::new(Wire::new(stream)), served: 0, opened, used: opened, _counted: counted }
     }
 
     /// Whether another request may follow.

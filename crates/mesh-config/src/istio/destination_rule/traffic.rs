@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::l7::TrafficPolicy;
-use mesh_core::l7::traffic::{Algorithm, ConnectionPool, HashKey, LoadBalancer, OutlierDetection};
+use mesh_core::l7::traffic::{Algorithm, ConnectionPool, HashKey, Keepalive, LoadBalancer, OutlierDetection};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -109,12 +109,25 @@ struct RawTcp {
     max_connections: Option<u32>,
     /// How long connecting may take.
     connect_timeout: Option<String>,
-    /// Read, and not honoured: a finding says so.
-    tcp_keepalive: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    max_connection_duration: Option<Value>,
-    /// How long a connection may be silent of which nobody reads requests; 0s, or nothing, is no limit.
+    /// Probes of connections that are silent, by which the kernel finds out whose other end is gone.
+    tcp_keepalive: Option<RawKeepalive>,
+    /// How old a connection may become; 0s, or nothing, is no limit.
+    max_connection_duration: Option<String>,
+    /// How long a connection may be silent of which nobody reads requests; 0s, or nothing, is no limit. Of others it is what http's
+    /// idleTimeout is where that is not given.
     idle_timeout: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct RawKeepalive {
+    /// Probes without an answer after which a connection is dead; the system's default (9) where nothing, or 0, is given.
+    probes: Option<u32>,
+    /// How long a connection is silent before the first probe; the system's default (2h) where nothing, or 0s, is given.
+    time: Option<String>,
+    /// How long after a probe the next is sent; the system's default (75s) where nothing, or 0s, is given.
+    interval: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -260,26 +273,53 @@ fn bound(value: Option<u32>) -> Option<u32> {
 impl RawPool {
     fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<ConnectionPool, Flaw> {
         let (tcp, http) = (self.tcp.unwrap_or_default(), self.http.unwrap_or_default());
-        let ignored = [("tcpKeepalive", &tcp.tcp_keepalive), ("maxConnectionDuration", &tcp.max_connection_duration)];
-        remark_ignored(&ignored, &format!("{field}.tcp"), remarks);
         let ignored = [("maxConcurrentStreams", &http.max_concurrent_streams)];
         remark_ignored(&ignored, &format!("{field}.http"), remarks);
-        let connect = tcp.connect_timeout.map(|text| duration(&text, format!("{field}.tcp.connectTimeout")));
-        let silent = tcp.idle_timeout.map(|text| duration(&text, format!("{field}.tcp.idleTimeout"))).transpose()?;
-        let idle = http.idle_timeout.map(|text| duration(&text, format!("{field}.http.idleTimeout")));
+        let time =
+            |text: Option<String>, name: &str| text.map(|text| duration(&text, format!("{field}.{name}"))).transpose();
+        let silent = time(tcp.idle_timeout, "tcp.idleTimeout")?;
+        let oldest = time(tcp.max_connection_duration, "tcp.maxConnectionDuration")?;
+        let keepalive = tcp.tcp_keepalive.map(|raw| raw.read(&format!("{field}.tcp.tcpKeepalive"), remarks));
+        let idle = time(http.idle_timeout, "http.idleTimeout")?.or(silent);
         Ok(ConnectionPool {
             max_connections: bound(tcp.max_connections),
-            connect_timeout: connect.transpose()?,
+            connect_timeout: time(tcp.connect_timeout, "tcp.connectTimeout")?,
             tcp_idle_timeout: silent.filter(|silent| !silent.is_zero()),
+            max_connection_duration: oldest.filter(|oldest| !oldest.is_zero()),
+            keepalive: keepalive.transpose()?,
             max_pending_requests: bound(http.http1_max_pending_requests),
             max_requests: bound(http.http2_max_requests),
             max_requests_per_connection: bound(http.max_requests_per_connection),
             max_retries: bound(http.max_retries),
             // Envoy: 0s is no limit.
-            idle_timeout: idle.transpose()?.map(|idle| if idle.is_zero() { Duration::MAX } else { idle }),
+            idle_timeout: idle.map(|idle| if idle.is_zero() { Duration::MAX } else { idle }),
             http2: http.h2_upgrade_policy == Some(RawUpgrade::Upgrade),
             as_client: http.use_client_protocol == Some(true),
         })
+    }
+}
+
+impl RawKeepalive {
+    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<Keepalive, Flaw> {
+        let mut too_much = |name: &str, most: String| {
+            let message = format!("the kernel takes no more than {most}, which is in force");
+            remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{name}"), message));
+        };
+        let probes = bound(self.probes);
+        if probes.is_some_and(|probes| probes > Keepalive::MOST_PROBES) {
+            too_much("probes", Keepalive::MOST_PROBES.to_string());
+        }
+        let mut time = |text: Option<String>, name: &str| {
+            let given = text.map(|text| duration(&text, format!("{field}.{name}"))).transpose()?;
+            if given.is_some_and(|given| given > Keepalive::LONGEST) {
+                too_much(name, format!("{}s", Keepalive::LONGEST.as_secs()));
+            }
+            // The kernel counts seconds.
+            let whole = |given: Duration| Duration::from_secs(given.as_secs() + u64::from(given.subsec_nanos() > 0));
+            Ok(given.filter(|given| !given.is_zero()).map(|given| whole(given).min(Keepalive::LONGEST)))
+        };
+        let (time, interval) = (time(self.time, "time")?, time(self.interval, "interval")?);
+        Ok(Keepalive { probes: probes.map(|probes| probes.min(Keepalive::MOST_PROBES)), time, interval })
     }
 }
 
