@@ -34,6 +34,7 @@ mod otlp_logs;
 mod proxied;
 mod rate_limits;
 mod requests;
+mod retries;
 mod routes;
 mod server;
 mod sessions;
