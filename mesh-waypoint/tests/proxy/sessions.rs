@@ -50,6 +50,37 @@ fn cookie(answer: &Answer) -> (String, String) {
 }
 
 #[test]
+fn keys_stay_with_their_endpoints_when_another_goes_whatever_the_ring_or_table() {
+    const KEYS: usize = 90;
+    for algorithm in ["ringHash: {minimumRingSize: 4096}", "maglev: {tableSize: 65537}"] {
+        let rule = format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: cart, namespace: shop}}\n\
+             spec: {{host: cart, trafficPolicy: {{loadBalancer: {{consistentHash: {{httpHeaderName: x-key, {algorithm}}}}}}}}}\n"
+        );
+        run_with(&rule, async |world| {
+            servers().await;
+            let asked = async |key: usize| backend(&ask(&world, Some(("x-key", &key.to_string()))).await);
+            let mut before = Vec::new();
+            for key in 0..KEYS {
+                before.push(asked(key).await);
+            }
+            for cart in CARTS {
+                let keys = before.iter().filter(|backend| **backend == *cart).count();
+                // Of 90 with a chance of a third, five standard deviations around 30.
+                assert!((8..=52).contains(&keys), "{cart} has {keys} keys");
+            }
+            world.without_endpoint(CARTS[2]);
+            let moved = before.iter().position(|backend| *backend == CARTS[2]).expect("it has keys");
+            while asked(moved).await == CARTS[2] {}
+            for (key, backend) in before.iter().enumerate() {
+                let now = asked(key).await;
+                assert!(now == *backend || (*backend == CARTS[2] && now != CARTS[2]), "{key}: {backend}, then {now}");
+            }
+        });
+    }
+}
+
+#[test]
 fn a_cookie_leads_to_the_endpoint_that_gave_it() {
     let persistence = "sessionName: sid, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}";
     run_with(&route(persistence), async |world| {

@@ -59,12 +59,31 @@ struct RawHash {
     use_source_ip: Option<bool>,
     /// Alike by a parameter of the query.
     http_query_parameter_name: Option<String>,
-    /// Read, and not honoured: a finding says so.
-    ring_hash: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    maglev: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    minimum_ring_size: Option<Value>,
+    /// Endpoints share keys evenly, and only those of one that goes move: there is no ring that would have to be large for that.
+    ring_hash: Option<RawRing>,
+    /// The same; there is no table.
+    maglev: Option<RawTable>,
+    /// An older name of ringHash's.
+    #[serde(rename = "minimumRingSize")]
+    _minimum_ring_size: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct RawRing {
+    /// Has no effect: what a larger ring is for holds in any case.
+    #[serde(rename = "minimumRingSize")]
+    _minimum_ring_size: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct RawTable {
+    /// Has no effect: what a larger table is for holds in any case.
+    #[serde(rename = "tableSize")]
+    _table_size: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -214,7 +233,7 @@ impl RawLoadBalancer {
             (Some(_), Some(_)) => {
                 return Err(Flaw::value(field, "simple and consistentHash exclude each other"));
             }
-            (None, Some(hash)) => Algorithm::ConsistentHash(hash.read(&format!("{field}.consistentHash"), remarks)?),
+            (None, Some(hash)) => Algorithm::ConsistentHash(hash.read(&format!("{field}.consistentHash"))?),
             (None | Some(RawSimple::Unspecified | RawSimple::LeastRequest | RawSimple::LeastConn), None) => {
                 Algorithm::LeastRequest
             }
@@ -239,10 +258,10 @@ impl RawLoadBalancer {
 }
 
 impl RawHash {
-    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<HashKey, Flaw> {
-        let ignored =
-            [("ringHash", &self.ring_hash), ("maglev", &self.maglev), ("minimumRingSize", &self.minimum_ring_size)];
-        remark_ignored(&ignored, field, remarks);
+    fn read(self, field: &str) -> Result<HashKey, Flaw> {
+        if self.ring_hash.is_some() && self.maglev.is_some() {
+            return Err(Flaw::value(field, "ringHash and maglev exclude each other"));
+        }
         let cookie = match self.http_cookie {
             Some(cookie) => {
                 let ttl = cookie.ttl.map(|ttl| duration(&ttl, format!("{field}.httpCookie.ttl"))).transpose()?;
