@@ -13,7 +13,7 @@ use std::{
 };
 
 use mesh_config::Config;
-use mesh_core::{Snapshot, telemetry::Told};
+use mesh_core::{Snapshot, telemetry::EffectiveTelemetry};
 use mesh_transport::hbone::Pool;
 use tokio::{
     net::TcpStream,
@@ -79,7 +79,7 @@ pub(crate) struct Worker {
     /// The line of a request, while it is written.
     pub(crate) line: RefCell<String>,
     /// What is told of requests and connections.
-    pub(crate) told: PerService<Rc<Told>>,
+    pub(crate) told: PerService<Rc<EffectiveTelemetry>>,
     /// How many requests may pass.
     pub(crate) limits: PerService<InForce>,
     view: RefCell<View>,

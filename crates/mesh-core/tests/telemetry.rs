@@ -7,17 +7,17 @@ use std::sync::Arc;
 use mesh_core::LabelSet;
 use mesh_core::l7::Percent;
 use mesh_core::policy::{PolicyName, PolicyTarget, Selector};
-use mesh_core::telemetry::filter::{Number, Text, Told};
+use mesh_core::telemetry::filter::{Attributes, Number, Text};
 use mesh_core::telemetry::value::{Peer, PeerAttribute};
 use mesh_core::telemetry::{
-    Choice, Logging, Scope, Side, Telemetries, TelemetryPolicy, Teller, Tracing, parse, parse_value,
+    Choice, Logging, Scope, Side, Telemetries, TelemetryPolicy, TelemetryScope, Tracing, parse, parse_value,
 };
 use proptest::prelude::*;
 
 /// GET /cart/1?a=b of a client of the mesh, answered with that code, if at all.
 struct Ended(Option<i64>);
 
-impl Told for Ended {
+impl Attributes for Ended {
     fn number(&self, what: Number) -> Option<i64> {
         match what {
             Number::ResponseCode => self.0,
@@ -176,8 +176,9 @@ fn the_nearest_has_the_last_word_and_the_rest_is_as_above() {
     ];
     let labels: LabelSet = [("app", "gw")].into_iter().collect();
     let (other, cart) = (PolicyTarget::Service(of("shop", "other")), PolicyTarget::Service(of("shop", "cart")));
-    let teller = |service| Teller { side: Side::Server, gateway: ("shop", "waypoint", "class"), labels: None, service };
-    let with = |count: usize, teller: &Teller<'_>| {
+    let teller =
+        |service| TelemetryScope { side: Side::Server, gateway: ("shop", "waypoint", "class"), labels: None, service };
+    let with = |count: usize, teller: &TelemetryScope<'_>| {
         let told = Telemetries::new("istio-system".into(), all[..count].to_vec()).told(teller);
         (told.logs, told.tracing.sampling.map(Percent::as_f64))
     };
@@ -186,7 +187,7 @@ fn the_nearest_has_the_last_word_and_the_rest_is_as_above() {
     assert_eq!(with(3, &teller(None)), (true, Some(50.0)));
     assert_eq!(with(4, &teller(Some(&other))), (false, Some(50.0)));
     assert_eq!(with(5, &teller(Some(&cart))), (true, Some(7.0)));
-    let gateway = Teller { gateway: ("shop", "ingress", ""), labels: Some(&labels), ..teller(None) };
+    let gateway = TelemetryScope { gateway: ("shop", "ingress", ""), labels: Some(&labels), ..teller(None) };
     assert_eq!((with(5, &gateway).0, with(6, &gateway).0), (true, false));
 }
 
@@ -195,7 +196,7 @@ fn an_entry_of_one_side_leaves_the_other_alone() {
     let mut only = (*policy("istio-system", "mesh", Scope::Namespace, true, None)).clone();
     only.logging[0].side = Some(Side::Client);
     let all = Telemetries::new("istio-system".into(), vec![Arc::new(only)]);
-    let teller = |side| Teller { side, gateway: ("shop", "waypoint", ""), labels: None, service: None };
+    let teller = |side| TelemetryScope { side, gateway: ("shop", "waypoint", ""), labels: None, service: None };
     assert!(all.told(&teller(Side::Server)).logs && !all.told(&teller(Side::Client)).logs);
 }
 

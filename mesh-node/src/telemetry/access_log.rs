@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_admin_server::{ACCESS, LogOutput};
-use mesh_core::telemetry::filter::{Number, Text, Told as Request};
+use mesh_core::telemetry::filter::{Attributes, Number, Text};
 use mesh_core::telemetry::value::{Peer, PeerAttribute};
-use mesh_core::telemetry::{Choice, Told};
+use mesh_core::telemetry::{Choice, EffectiveTelemetry};
 use mesh_core::{SpiffeId, Workload};
 use mesh_metrics::{CONNECTION_LABELS, ConnectionLabels};
 use mesh_transport::relay::End;
@@ -76,7 +76,7 @@ impl Ended<'_> {
     /// cluster.
     pub(super) fn tell(
         &self,
-        told: Option<&Told>,
+        told: Option<&EffectiveTelemetry>,
         cluster: &str,
         log: &LogOutput,
         mut export: impl FnMut(&Arc<str>, &str),
@@ -152,7 +152,7 @@ fn text(line: &impl Serialize) -> String {
 }
 
 /// What a filter may ask of a connection; it knows nothing of requests.
-impl Request for Ended<'_> {
+impl Attributes for Ended<'_> {
     fn number(&self, what: Number) -> Option<i64> {
         let port = |address: Option<SocketAddr>| address.map(|address| i64::from(address.port()));
         match what {
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use crate::telemetry::{Party, Refused, Reporter};
 
-    fn lines(told: &Told, report: &Report) -> Vec<(String, serde_json::Value)> {
+    fn lines(told: &EffectiveTelemetry, report: &Report) -> Vec<(String, serde_json::Value)> {
         let ending = Ending::Refused(Refused::PolicyDenied, "be\"cause".to_owned());
         let mut lines = Vec::new();
         let ended = Ended { report, bytes: Bytes { from_client: 7, to_client: 9 }, ending: &ending };
@@ -230,14 +230,14 @@ mod tests {
         let mut report = Report::begin(Reporter::Source, Party { address: Some(address), ..Party::default() });
         report.original = Some("10.1.0.1:5432".parse().expect("an address"));
         let filter = |text: &str| Choice { filter: Some(parse(text).expect("a filter")), sampling: Percent::new(0.0) };
-        let told = Told {
+        let told = EffectiveTelemetry {
             log_to: vec![
                 ("all".into(), Choice::default()),
                 ("database".into(), filter("destination.port == 5432 && !connection.mtls")),
                 ("encrypted".into(), filter("connection.mtls")),
                 ("requests".into(), filter("response.code >= 400")),
             ],
-            ..Told::default()
+            ..EffectiveTelemetry::default()
         };
         let lines = lines(&told, &report);
         assert_eq!(lines.iter().map(|(provider, _)| &**provider).collect::<Vec<_>>(), ["all", "database"]);

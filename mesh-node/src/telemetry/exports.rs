@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use mesh_admin_server::LogOutput;
 use mesh_config::Config;
-use mesh_core::telemetry::{Side, Teller, Told};
+use mesh_core::telemetry::{EffectiveTelemetry, Side, TelemetryScope};
 use mesh_otlp::{Fate, Line, Named, NamedCollectors, Queue, Source};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,7 +36,7 @@ impl Exports {
 
     /// What Telemetries say of a connection: of the mesh, of the namespace of this end's pod, of that pod. None where there are none,
     /// which is to say that all connections have a line at standard output, and spans as the flags say.
-    pub(super) fn told(&self, report: &Report) -> Option<Told> {
+    pub(super) fn told(&self, report: &Report) -> Option<EffectiveTelemetry> {
         let snapshot = self.config.borrow().snapshot.clone();
         if snapshot.telemetries().all().is_empty() {
             return None;
@@ -49,7 +49,7 @@ impl Exports {
         // No Gateway's: none has an empty name.
         let gateway = (own.map_or("", |workload| &*workload.namespace), "", "");
         let labels = own.map(|workload| &workload.labels);
-        Some(snapshot.telemetries().told(&Teller { side, gateway, labels, service: None }))
+        Some(snapshot.telemetries().told(&TelemetryScope { side, gateway, labels, service: None }))
     }
 
     /// Tells of a connection that is over. Nobody waits: where too many lines are on their way, or there is no such collector, they

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mesh_admin_server::LogOutput;
-use mesh_core::telemetry::Told;
+use mesh_core::telemetry::EffectiveTelemetry;
 use mesh_core::{Enrolment, LabelSet, SpiffeId, Template, TrustDomain, Unwatched, Workload};
 use mesh_metrics::CONNECTION_LABELS;
 use mesh_otlp::{Line, Record as _};
@@ -80,7 +80,8 @@ fn a_line_is_one_object_and_a_record_has_the_same_values() {
     let ending = Ending::Refused(Refused::PolicyDenied, NAME.to_owned());
     let report = report();
     let ended = Ended { report: &report, bytes: Bytes::default(), ending: &ending };
-    let told = Told { log_to: vec![("otel".into(), Default::default())], ..Told::default() };
+    let told =
+        EffectiveTelemetry { log_to: vec![("otel".into(), Default::default())], ..EffectiveTelemetry::default() };
     let mut lines = Vec::new();
     let log = LogOutput::stdout().expect("a thread");
     ended.tell(Some(&told), NAME, &log, |_, line| lines.push(line.to_owned()));

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, request::Parts};
 
-use mesh_core::{l7::Rule, policy::request::Token, telemetry::Told};
+use mesh_core::{l7::Rule, policy::request::Token, telemetry::EffectiveTelemetry};
 use mesh_jwt::TokenError;
 
 use super::{
@@ -53,7 +53,7 @@ pub(crate) struct Ledger {
     /// The span of the attempt that was answered.
     attempt: RefCell<Option<AttemptSpan>>,
     /// What is told of it.
-    told: Rc<Told>,
+    told: Rc<EffectiveTelemetry>,
     /// Its head, where there may be a line about it.
     noted: Option<Box<Noted>>,
     /// How long the answer's head took.

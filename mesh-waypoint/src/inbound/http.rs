@@ -16,7 +16,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_core::telemetry::Told;
+use mesh_core::telemetry::EffectiveTelemetry;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::spawn_local,
@@ -95,12 +95,17 @@ impl Connection {
     }
 
     /// What is told of its requests.
-    pub(crate) fn told(&self) -> Rc<Told> {
+    pub(crate) fn told(&self) -> Rc<EffectiveTelemetry> {
         telemetry::told(&self.worker, &self.arrival)
     }
 
     /// Begins a request's span, where it has one. The first request belongs to the trace of the tunnel, unless it has its own.
-    pub(crate) fn begin_span(&self, told: &Told, arrival: &Arrival, request: &mut Parts) -> Option<Rc<RequestSpan>> {
+    pub(crate) fn begin_span(
+        &self,
+        told: &EffectiveTelemetry,
+        arrival: &Arrival,
+        request: &mut Parts,
+    ) -> Option<Rc<RequestSpan>> {
         let shared = &self.worker.shared;
         let named = told.tracing.provider.as_ref().and_then(|provider| shared.exports.tracer(provider));
         let tracer = named.or_else(|| shared.tracer.clone())?;

@@ -4,7 +4,7 @@
 use std::{borrow::Cow, cell::RefCell, rc::Rc, time::Instant};
 
 use mesh_core::telemetry::{
-    filter::{Number, Text, Told},
+    filter::{Attributes, Number, Text},
     value::{Peer, PeerAttribute},
 };
 use mesh_signals::{Exchange, Observer, Protocol, Sender};
@@ -86,7 +86,7 @@ struct Seen<'a> {
     exchange: &'a Exchange,
 }
 
-impl Told for Seen<'_> {
+impl Attributes for Seen<'_> {
     fn number(&self, what: Number) -> Option<i64> {
         let (arrival, exchange) = (self.watch.arrival, self.exchange);
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);

@@ -164,7 +164,7 @@ async fn change(manifests: &Path, changes: u32, nodes: Vec<Following>, subscribe
             let at = timeout(PATIENCE, told.recv()).await.context("the change does not arrive")?;
             each.push(at.context("nobody tells any more")?.duration_since(started));
         }
-        let has = |told: Option<mesh_xds::Told>| told.is_some_and(|told| told.sent == told.acknowledged);
+        let has = |told: Option<mesh_xds::Delivery>| told.is_some_and(|told| told.sent == told.acknowledged);
         while !subscribers.all().into_iter().all(|subscriber| has(subscriber.told)) {
             tokio::task::yield_now().await;
         }

@@ -1,7 +1,7 @@
 //! Which of what is told has a line.
 
 use super::Filter;
-use super::filter::Told;
+use super::filter::Attributes;
 use crate::l7::Percent;
 
 /// Which requests or connections have a line; by default all.
@@ -16,7 +16,7 @@ pub struct Choice {
 impl Choice {
     /// Whether there is a line of it; `random` is uniform over `u64`, and one for all that choose.
     #[must_use]
-    pub fn admits(&self, ended: &impl Told, random: u64) -> bool {
+    pub fn admits(&self, ended: &impl Attributes, random: u64) -> bool {
         self.filter.as_ref().is_none_or(|filter| filter.admits(ended))
             && self.sampling.is_none_or(|share| share.includes(random) || ended.failed())
     }

@@ -57,8 +57,8 @@ pub enum Text {
     ServerName,
 }
 
-/// A request that is over.
-pub trait Told {
+/// What is known of a request or connection that is over, by the names of Envoy's attributes.
+pub trait Attributes {
     /// A number, where it is known.
     fn number(&self, what: Number) -> Option<i64>;
     /// A text, where it is known.
@@ -152,12 +152,12 @@ pub enum Filter {
 impl Filter {
     /// Whether the request is logged. What asks for a value that is absent is an error in CEL, and an error is no.
     #[must_use]
-    pub fn admits(&self, request: &impl Told) -> bool {
+    pub fn admits(&self, request: &impl Attributes) -> bool {
         self.value(request) == Some(true)
     }
 
     /// CEL's logic: an error beside what decides without it is none.
-    fn value(&self, request: &impl Told) -> Option<bool> {
+    fn value(&self, request: &impl Attributes) -> Option<bool> {
         match self {
             Self::Constant(value) => Some(*value),
             Self::Not(inner) => inner.value(request).map(|value| !value),
@@ -188,7 +188,7 @@ impl Filter {
 }
 
 /// `decisive` where one part is; the opposite where all are; else an error.
-fn joined(parts: &[Filter], request: &impl Told, decisive: bool) -> Option<bool> {
+fn joined(parts: &[Filter], request: &impl Attributes, decisive: bool) -> Option<bool> {
     let mut all_known = true;
     for part in parts {
         match part.value(request) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Side;
-use super::filter::Told;
+use super::filter::Attributes;
 use super::value::Value;
 
 /// A metric of requests.
@@ -49,7 +49,7 @@ pub enum TagChange {
 
 /// What is in force of one metric.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MetricTold {
+pub struct EffectiveMetric {
     /// Whether it is not told.
     pub disabled: bool,
     /// Its labels that are not as they are by default.
@@ -73,9 +73,9 @@ pub type MetricChanges = [MetricChange; Metric::ALL.len()];
 
 /// What is in force of all metrics, in the order of [`Metric::ALL`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MetricsTold([MetricTold; Metric::ALL.len()]);
+pub struct EffectiveMetrics([EffectiveMetric; Metric::ALL.len()]);
 
-impl MetricsTold {
+impl EffectiveMetrics {
     /// What `nearer` says counts.
     pub(super) fn take(&mut self, nearer: &MetricOverride) {
         for (metric, told) in Metric::ALL.iter().zip(&mut self.0) {
@@ -90,7 +90,7 @@ impl MetricsTold {
     /// Whether anything is other than by default.
     #[must_use]
     pub fn changes_something(&self) -> bool {
-        self.0.iter().any(|told| *told != MetricTold::default())
+        self.0.iter().any(|told| *told != EffectiveMetric::default())
     }
 
     /// Adds the names of the request headers that labels ask for.
@@ -104,7 +104,7 @@ impl MetricsTold {
 
     /// What becomes of the metrics of a request.
     #[must_use]
-    pub fn of(&self, request: &impl Told) -> MetricChanges {
+    pub fn of(&self, request: &impl Attributes) -> MetricChanges {
         self.0.each_ref().map(|told| {
             if told.disabled {
                 return MetricChange::Disabled;

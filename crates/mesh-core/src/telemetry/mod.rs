@@ -17,7 +17,7 @@ use crate::policy::{PolicyName, PolicyTarget, Selector};
 pub use choice::Choice;
 pub use expression::{ExpressionError, parse};
 pub use filter::Filter;
-pub use metrics::{Metric, MetricChange, MetricChanges, MetricOverride, MetricsTold, TagChange};
+pub use metrics::{EffectiveMetrics, Metric, MetricChange, MetricChanges, MetricOverride, TagChange};
 pub use value::Value;
 pub use value_expression::parse_value;
 
@@ -108,7 +108,7 @@ pub struct Telemetries {
 
 /// Who tells, and of what.
 #[derive(Debug, Clone, Copy)]
-pub struct Teller<'a> {
+pub struct TelemetryScope<'a> {
     /// As which side.
     pub side: Side,
     /// The Gateway's namespace, name and class.
@@ -121,7 +121,7 @@ pub struct Teller<'a> {
 
 /// What is in force for requests of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct EffectiveTelemetry {
     /// Whether there are lines at standard output.
     pub logs: bool,
     /// Which requests they are about.
@@ -131,7 +131,7 @@ pub struct Told {
     /// How they are traced.
     pub tracing: Tracing,
     /// What of the standard metrics is not as by default; none where all is.
-    pub metrics: Option<MetricsTold>,
+    pub metrics: Option<EffectiveMetrics>,
     /// The request headers that tags, labels of metrics and the filter ask for.
     pub headers: Vec<Arc<str>>,
 }
@@ -152,8 +152,8 @@ impl Telemetries {
     /// What is in force, by the oldest of each level: the mesh's, its class's, its namespace's, its own, the Service's; each says what it
     /// says anew. Where nobody says anything there are lines.
     #[must_use]
-    pub fn told(&self, teller: &Teller<'_>) -> Told {
-        let mut told = Told::default();
+    pub fn told(&self, teller: &TelemetryScope<'_>) -> EffectiveTelemetry {
+        let mut told = EffectiveTelemetry::default();
         let mut logging = Loggings::default();
         let namespace = teller.gateway.0;
         let broad = |wanted: &str| {
@@ -162,7 +162,7 @@ impl Telemetries {
         let mesh = broad(&self.root_namespace);
         let own = broad(namespace).filter(|_| *namespace != *self.root_namespace);
         let level = |level: Level| self.all.iter().find(|policy| self.level(policy, teller) == Some(level));
-        let mut metrics = MetricsTold::default();
+        let mut metrics = EffectiveMetrics::default();
         let levels = [mesh, level(Level::Class), own, level(Level::Gateway), level(Level::Service)];
         for policy in levels.into_iter().flatten() {
             let of_side = policy.logging.iter().filter(|entry| entry.side.is_none_or(|side| side == teller.side));
@@ -179,14 +179,14 @@ impl Telemetries {
         filters.for_each(|filter| filter.headers(&mut told.headers));
         told.headers.extend(told.tracing.tags.iter().flat_map(BTreeMap::values).filter_map(Tag::header));
         metrics.headers(&mut told.headers);
-        told.metrics = Some(metrics).filter(MetricsTold::changes_something);
+        told.metrics = Some(metrics).filter(EffectiveMetrics::changes_something);
         told.headers.sort_unstable();
         told.headers.dedup();
         told
     }
 
     /// At which level it is for them, if it is.
-    fn level(&self, policy: &TelemetryPolicy, teller: &Teller<'_>) -> Option<Level> {
+    fn level(&self, policy: &TelemetryPolicy, teller: &TelemetryScope<'_>) -> Option<Level> {
         let (namespace, name, class) = teller.gateway;
         let from = &*policy.name.namespace;
         match &policy.scope {
@@ -241,7 +241,7 @@ impl Loggings {
     }
 
     /// Where nobody says anything there are lines at standard output.
-    fn tell(self, told: &mut Told) {
+    fn tell(self, told: &mut EffectiveTelemetry) {
         told.logs = self.0.is_empty();
         for (name, choice) in self.0.into_iter().filter_map(|(name, said)| Some((name, said?))) {
             if *name == *STANDARD_OUTPUT {

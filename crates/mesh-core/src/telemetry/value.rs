@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::filter::{Filter, Number, Text, Told};
+use super::filter::{Attributes, Filter, Number, Text};
 use crate::model::Workload;
 use crate::standard_labels::UNKNOWN;
 
@@ -79,13 +79,13 @@ impl PeerAttribute {
 impl Value {
     /// What it is for a request: at most [`MAX_VALUE`] bytes, and `unknown` where it is not known.
     #[must_use]
-    pub fn of(&self, told: &impl Told) -> String {
+    pub fn of(&self, told: &impl Attributes) -> String {
         let text = self.find(told).unwrap_or(Cow::Borrowed(UNKNOWN));
         let end = (0..=MAX_VALUE.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
         text[..end.unwrap_or(0)].to_owned()
     }
 
-    fn find<'a>(&'a self, told: &'a impl Told) -> Option<Cow<'a, str>> {
+    fn find<'a>(&'a self, told: &'a impl Attributes) -> Option<Cow<'a, str>> {
         match self {
             Self::Literal(text) => Some(Cow::Borrowed(text)),
             Self::Text(text) => told.text(text),

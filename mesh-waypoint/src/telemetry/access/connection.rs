@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh_core::telemetry::{
-    filter::{Number, Text, Told},
+    filter::{Attributes, Number, Text},
     value::{Peer, PeerAttribute},
 };
 use mesh_metrics::{CONNECTION_LABELS, ConnectionLabels};
@@ -73,7 +73,7 @@ impl EndedConnection<'_> {
     }
 }
 
-impl Told for EndedConnection<'_> {
+impl Attributes for EndedConnection<'_> {
     fn number(&self, what: Number) -> Option<i64> {
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         match what {

@@ -135,7 +135,7 @@ impl Ended<'_> {
     }
 }
 
-impl telemetry::filter::Told for Ended<'_> {
+impl telemetry::filter::Attributes for Ended<'_> {
     fn number(&self, what: Number) -> Option<i64> {
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         match what {

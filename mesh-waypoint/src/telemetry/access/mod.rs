@@ -16,7 +16,7 @@ use http::{
 use mesh_core::{
     TraceContext,
     policy::PolicyTarget,
-    telemetry::{Choice, Side, Teller, Told, filter},
+    telemetry::{Choice, EffectiveTelemetry, Side, TelemetryScope, filter},
 };
 
 pub(crate) use self::connection::EndedConnection;
@@ -30,14 +30,14 @@ use crate::{
 };
 
 /// What is in force for what arrives so, as the thread has looked it up.
-pub(crate) fn told(worker: &Worker, arrival: &Arrival) -> Rc<Told> {
+pub(crate) fn told(worker: &Worker, arrival: &Arrival) -> Rc<EffectiveTelemetry> {
     let (snapshot, generation) = worker.snapshot();
     let service = arrival.target.service();
     worker.told.of(generation, service, || {
         let waypoint = service.and_then(|service| snapshot.l7().waypoint_of(service));
         let (gateway, listeners) = (&worker.shared.own.gateway, worker.listeners());
         let asked = service.map(|service| PolicyTarget::of_service(service));
-        let teller = Teller {
+        let teller = TelemetryScope {
             side: if matches!(arrival.target, Target::Gateway(_)) { Side::Client } else { Side::Server },
             gateway: (&gateway.namespace, &gateway.name, waypoint.map_or("", |waypoint| &*waypoint.class)),
             labels: listeners.own.as_ref().map(|workload| &workload.labels),
@@ -50,8 +50,8 @@ pub(crate) fn told(worker: &Worker, arrival: &Arrival) -> Rc<Told> {
 /// Writes a line of what has ended, where it is wanted: at standard output if it `logs`, and for the providers that are `told`.
 pub(crate) fn tell(
     worker: &Worker,
-    (told, logs): (&Told, bool),
-    ended: &impl filter::Told,
+    (told, logs): (&EffectiveTelemetry, bool),
+    ended: &impl filter::Attributes,
     trace: Option<TraceContext>,
     write: impl FnOnce(&mut String),
 ) {
@@ -74,7 +74,7 @@ pub(crate) fn tell(
 }
 
 /// Whether standard output is to have lines of what ends.
-pub(crate) fn is_logged(told: &Told) -> bool {
+pub(crate) fn is_logged(told: &EffectiveTelemetry) -> bool {
     told.logs && tracing::enabled!(target: "access", tracing::Level::INFO)
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct Noted {
 
 impl Noted {
     /// Notes it, where there may be a line, labels of metrics ask for it, or somebody listens to flows.
-    pub(crate) fn of(told: &Told, is_heard: bool, parts: &Parts) -> Option<Box<Self>> {
+    pub(crate) fn of(told: &EffectiveTelemetry, is_heard: bool, parts: &Parts) -> Option<Box<Self>> {
         let logs = is_logged(told);
         if !logs && !is_heard && told.log_to.is_empty() && told.metrics.is_none() {
             return None;
