@@ -138,7 +138,7 @@ fn who_shows_no_token_of_a_node_is_told_nothing() -> Verdict {
     args.extend(["--admin-socket".to_owned(), remote.mesh.lab.home().join("stranger.sock").display().to_string()]);
     let options = DaemonOptions { args, ready_within: None, ..DaemonOptions::default() };
     let mut stranger = remote.mesh.lab.start_daemon("node-a", options)?;
-    stranger.wait_for_line("the bearer token is of no node", PATIENCE)?;
+    stranger.wait_for_line("the bearer token is of nobody who may ask here", PATIENCE)?;
     assert!(!stranger.is_ready() && !stranger.logs().contains("configuration followed"), "{}", stranger.logs());
     assert!(remote.authority()?.log().contains("configuration refused"));
     Ok(())

@@ -67,6 +67,8 @@ impl RawText {
     pub(super) fn read(self, field: &str) -> Result<Option<TextMatch>, Flaw> {
         match (self.exact, self.prefix, self.regex) {
             (None, None, None) => Ok(None),
+            // Istio's own word for whatever is there; as a pattern it is none.
+            (None, None, Some(source)) if source == "*" => Ok(None),
             (Some(exact), None, None) => Ok(Some(TextMatch::Exact(exact.into()))),
             (None, Some(prefix), None) => Ok(Some(TextMatch::Prefix(prefix.into()))),
             (None, None, Some(source)) => Ok(Some(TextMatch::Regex(regex(&source, &format!("{field}.regex"))?))),
