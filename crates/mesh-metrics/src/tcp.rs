@@ -36,10 +36,14 @@ pub struct TcpSeries {
 }
 
 impl TcpSeries {
-    /// More bytes, of the client and of the server.
-    pub fn carried(&self, from_client: u64, to_client: u64) {
-        self.received.inc_by(from_client);
-        self.sent.inc_by(to_client);
+    /// More bytes of the client.
+    pub fn from_client(&self, bytes: u64) {
+        self.received.inc_by(bytes);
+    }
+
+    /// More bytes of the server.
+    pub fn to_client(&self, bytes: u64) {
+        self.sent.inc_by(bytes);
     }
 }
 

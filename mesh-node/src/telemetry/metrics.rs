@@ -194,7 +194,7 @@ impl Metrics {
 
     /// More bytes of a connection.
     pub fn bytes_carried(&self, report: &Report, bytes: Bytes) {
-        self.series(report, NO_FLAGS).carried(bytes.from_client, bytes.to_client);
+        carried(&self.series(report, NO_FLAGS), bytes);
     }
 
     /// A connection has ended. `untold` is what [`Self::bytes_carried`] was not told of: nothing, where it was never open.
@@ -210,7 +210,7 @@ impl Metrics {
         if let Ending::Cut(cut) = ending {
             self.cut.with_label_values(&[reporter, cut.reason.as_str()]).inc();
         }
-        series.carried(untold.from_client, untold.to_client);
+        carried(&series, untold);
         series.closed.inc();
     }
 
@@ -312,6 +312,11 @@ impl Metrics {
             labels::of_unknown_parties(report, flags)
         })
     }
+}
+
+fn carried(series: &TcpSeries, bytes: Bytes) {
+    series.from_client(bytes.from_client);
+    series.to_client(bytes.to_client);
 }
 
 pub(super) fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {

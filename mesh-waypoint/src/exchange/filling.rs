@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt::Write as _, net::SocketAddr, time::UNIX_EPOCH};
 
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, StatusCode};
 use mesh_core::l7::{
     RequestView as _,
     field_value::{AddressPart, Operator, TimeForm},
@@ -12,7 +12,7 @@ use super::{
     head::{Head, joined},
     ledger::Ledger,
 };
-use crate::telemetry::Moment;
+use crate::telemetry::{Moment, protocol};
 
 /// What a header is about.
 pub(super) struct About<'a> {
@@ -77,13 +77,4 @@ fn address(address: Option<SocketAddr>, part: AddressPart, text: &mut String) {
         AddressPart::Address => write!(text, "{}", address.ip()),
         AddressPart::Port => write!(text, "{}", address.port()),
     };
-}
-
-/// As Envoy writes it.
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_2 => "HTTP/2",
-        Version::HTTP_10 => "HTTP/1.0",
-        _ => "HTTP/1.1",
-    }
 }

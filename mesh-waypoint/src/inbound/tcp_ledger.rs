@@ -95,16 +95,17 @@ impl<'a> TcpLedger<'a> {
 
     /// The client's stream, whose bytes are counted.
     pub(super) fn of(&self, stream: impl Duplex) -> impl Duplex {
-        let read = InspectReader::new(stream, |bytes: &[u8]| self.carried(bytes.len() as u64, 0));
-        InspectWriter::new(read, |bytes: &[u8]| self.carried(0, bytes.len() as u64))
-    }
-
-    fn carried(&self, sent: u64, received: u64) {
-        if let Some(reached) = &self.reached {
-            reached.series.carried(sent, received);
-        }
-        self.sent.set(self.sent.get() + sent);
-        self.received.set(self.received.get() + received);
+        let series = self.reached.as_ref().map(|reached| &reached.series);
+        let read = InspectReader::new(stream, move |bytes: &[u8]| {
+            let count = bytes.len() as u64;
+            self.sent.set(self.sent.get() + count);
+            series.inspect(|series| series.from_client(count));
+        });
+        InspectWriter::new(read, move |bytes: &[u8]| {
+            let count = bytes.len() as u64;
+            self.received.set(self.received.get() + count);
+            series.inspect(|series| series.to_client(count));
+        })
     }
 
     fn note(&self, end: &'static str, flag: Flag, error: Option<String>) {

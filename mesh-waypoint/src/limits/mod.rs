@@ -104,16 +104,15 @@ fn in_force(worker: &Worker, snapshot: &Snapshot, target: &Target) -> InForce {
 /// The limit that has none left and refuses it.
 pub(crate) fn judge(
     worker: &Worker,
-    state: (&Snapshot, u64),
+    (snapshot, generation): (&Snapshot, u64),
     arrival: &Arrival,
     target: &Target,
     request: &dyn RequestView,
     rule: Option<&Rule>,
 ) -> Result<(), Arc<RateLimit>> {
-    if state.0.rate_limits().all().is_empty() {
+    if snapshot.rate_limits().all().is_empty() {
         return Ok(());
     }
-    let (snapshot, generation) = state;
     let in_force = worker.limits.of(generation, target.service(), || in_force(worker, snapshot, target));
     let mut judging = Judging::default();
     for (applied, held) in &*in_force {

@@ -196,7 +196,7 @@ fn floods(way: Way) {
     for how in floods {
         let most = cost(way, how);
         println!("{way:?}: {how:?} costs {most} KiB");
-        assert!(most < control + (48 << 10), "{way:?}: {how:?} costs {most} KiB, and good clients {control}");
+        assert!(most < control + (32 << 10), "{way:?}: {how:?} costs {most} KiB, and good clients {control}");
     }
 }
 

@@ -69,10 +69,10 @@ fn described(ctl: &Ctl) -> Result<()> {
 
 /// A connection from outside the mesh that stays open: mesh-ctl names it before STRICT would cut it.
 fn plaintext_is_told(ctl: &Ctl, shop: &Apps, cluster: &Cluster) -> Result<()> {
-    let held = Held::by_stranger(shop, cluster)?;
+    let _held = Held::by_stranger(shop, cluster)?;
     let peer = told_of_stranger(ctl)?;
     ensure!(peer["refused"] == false, "PERMISSIVE takes it: {peer}");
-    held.end()
+    Ok(())
 }
 
 /// Nobody carries what two pods outside the mesh say to each other. Still mesh-ctl knows of it, and does not join a pod that would refuse
@@ -90,7 +90,7 @@ fn strict_holds_it_back(ctl: &Ctl, shop: &Apps, cluster: &Cluster) -> Result<()>
     );
     let namespace = cluster.kubectl().get(&["namespace", NAMESPACE])?;
     ensure!(namespace["metadata"]["labels"]["mesh.dev/join"].is_null(), "{namespace}");
-    held.end()?;
+    drop(held);
     wait_until("the peer to be gone", PATIENCE, || {
         let report = ctl.json(&["join", NAMESPACE, "--dry-run"])?;
         ensure!(report["strict"][0].as_str().is_some_and(|pod| pod.starts_with("server by ")), "{report}");
@@ -108,7 +108,7 @@ fn told_of_stranger(ctl: &Ctl) -> Result<Value> {
     })
 }
 
-/// A connection of the stranger's to the server, which is open for as long as the input of who holds it.
+/// A connection of the stranger's to the server, which is open for as long as the input of who holds it; it ends with this.
 struct Held(Child);
 
 impl Held {
@@ -118,10 +118,13 @@ impl Held {
         let mut command = cluster.kubectl().command(&words);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("starting kubectl").map(Self)
     }
+}
 
-    fn end(mut self) -> Result<()> {
-        self.0.kill()?;
-        self.0.wait().map(drop).context("waiting for kubectl")
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -14,6 +14,7 @@ use mesh_metrics::{CONNECTION_LABELS, ConnectionLabels};
 use super::{
     json::{self, Moment, Object},
     line::{milliseconds, peer_of},
+    trace_id,
 };
 use crate::{
     inbound::Arrival,
@@ -66,8 +67,8 @@ impl EndedConnection<'_> {
         line.text("requested_server_name", self.arrival.target.server_name());
         line.text("end", Some(self.end));
         line.text("error", self.error);
-        if let Some(trace) = &self.arrival.trace {
-            line.shown("trace_id", Some(format_args!("{:032x}", u128::from_be_bytes(trace.trace_id))));
+        if let Some(trace) = self.arrival.trace {
+            line.shown("trace_id", Some(trace_id(trace)));
         }
         line.end();
     }

@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::UNIX_EPOCH};
 
 use mesh_admin::{Flow, Party, RequestFlow, Talk};
-use mesh_core::{SpiffeId, TraceContext, Workload};
+use mesh_core::{SpiffeId, Workload};
 
-use super::Ended;
+use super::{Ended, trace_id};
 use crate::inbound::Target;
 
 impl Ended<'_> {
@@ -26,7 +26,7 @@ impl Ended<'_> {
             path: Some(noted.path.clone()),
             url: self.url(),
             rule: self.rule.map(|rule| rule.at.to_string()),
-            trace_id: context.map(|context: TraceContext| format!("{:032x}", u128::from_be_bytes(context.trace_id))),
+            trace_id: context.map(|context| trace_id(context).to_string()),
         };
         let talk = Talk {
             reporter: if at_gateway { "gateway" } else { "waypoint" }.to_owned(),

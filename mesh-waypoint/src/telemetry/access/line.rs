@@ -16,7 +16,7 @@ use mesh_core::{
 use super::{
     Noted,
     json::{self, Moment, Object},
-    text,
+    protocol, text, trace_id,
 };
 use mesh_metrics::{REQUEST_LABELS, RequestLabels};
 
@@ -95,7 +95,7 @@ impl Ended<'_> {
         let noted = self.noted;
         line.text("method", Some(noted.method.as_str()));
         line.text("path", Some(&noted.target()));
-        line.text("protocol", Some(noted.protocol()));
+        line.text("protocol", Some(protocol(noted.version)));
         line.number("response_code", self.status);
         line.text("response_flags", Some(self.flags));
         line.text("response_code_details", Some(self.details));
@@ -129,8 +129,8 @@ impl Ended<'_> {
         line.text("policy", self.policy);
         line.text("request_principal", self.request_principal);
         line.text("token_refused", self.token_refused);
-        if let Some(trace) = &self.trace {
-            line.shown("trace_id", Some(format_args!("{:032x}", u128::from_be_bytes(trace.trace_id))));
+        if let Some(trace) = self.trace {
+            line.shown("trace_id", Some(trace_id(trace)));
         }
     }
 }
@@ -157,7 +157,7 @@ impl telemetry::filter::Attributes for Ended<'_> {
             Text::Query => Cow::Borrowed(noted.query.as_deref().unwrap_or_default()),
             Text::Host => Cow::Borrowed(noted.authority()?),
             Text::Scheme => Cow::Borrowed(self.arrival.target.scheme()),
-            Text::Protocol => Cow::Borrowed(noted.protocol()),
+            Text::Protocol => Cow::Borrowed(protocol(noted.version)),
             Text::UserAgent => Cow::Borrowed(text(noted.user_agent.as_ref())?),
             Text::RequestId => Cow::Borrowed(text(self.request_id)?),
             Text::Header(name) => {

@@ -5,7 +5,7 @@ mod flow;
 mod json;
 mod line;
 
-use std::{borrow::Cow, rc::Rc, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, fmt, rc::Rc, sync::Arc, time::SystemTime};
 
 use http::{
     HeaderValue, Method, Version,
@@ -134,14 +134,20 @@ impl Noted {
     fn authority(&self) -> Option<&str> {
         self.authority.as_ref().map(Authority::as_str).or_else(|| text(self.host.as_ref()))
     }
+}
 
-    const fn protocol(&self) -> &'static str {
-        match self.version {
-            Version::HTTP_2 => "HTTP/2",
-            Version::HTTP_10 => "HTTP/1.0",
-            _ => "HTTP/1.1",
-        }
+/// A version of HTTP, as Envoy writes it.
+pub(crate) const fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
     }
+}
+
+/// The trace that a context is of, as its users write it.
+fn trace_id(context: TraceContext) -> impl fmt::Display {
+    fmt::from_fn(move |f| write!(f, "{:032x}", u128::from_be_bytes(context.trace_id)))
 }
 
 /// A field's value where it is text.
