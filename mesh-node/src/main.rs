@@ -12,7 +12,6 @@ mod kubelet;
 mod lifecycle;
 mod listeners;
 mod memory;
-mod netlink;
 mod netns;
 mod node;
 mod nri;

@@ -1,16 +1,12 @@
 //! Puts the daemon together, runs it and takes it apart.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
 
 use mesh_admin_server::{AdminSocket, LogControl, LogOutput, PodCgroups};
 use mesh_ca::{Authority, IdentityArgs};
 use mesh_config::{Config, Credentials, Options};
 use mesh_core::{NodeName, Snapshot};
+use mesh_netlink::SockDiag;
 use mesh_otlp::{Collector, Exporter, Source, SpanArgs};
 use mesh_transport::{Identities, IdentitySettings, Limits, hbone::Server};
 use mesh_xds::{Following, Progress};
@@ -31,13 +27,11 @@ use crate::{
     kubelet::{HostNetns, Kubelet},
     lifecycle::{self, Patience, Signals},
     memory,
-    netns::NetNamespace,
     nri::{self, Nri, NriSettings},
     pod_events,
     pods::{Enrolment, EnrolmentSettings},
     proxy,
     repairs::EnrolmentEvents,
-    sock_diag::SockDiag,
     telemetry::{Endpoints, Exports, Finished, Metrics, Spans, Telemetry},
     workers::Workers,
 };
@@ -362,8 +356,7 @@ fn connects_directly(args: &Args) -> bool {
     if args.same_node == SameNode::Mtls {
         return false;
     }
-    let own = Path::new("/proc/self/ns/net");
-    let checked = NetNamespace::open(own).map_err(Into::into).and_then(|netns| SockDiag::open(&netns)?.can_destroy());
+    let checked = SockDiag::open().and_then(|mut diag| diag.can_destroy());
     if let Err(error) = &checked {
         tracing::warn!(%error, "pods of this node are connected by mTLS, as with --same-node mtls");
     }

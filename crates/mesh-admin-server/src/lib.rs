@@ -12,7 +12,6 @@ mod log;
 mod log_control;
 mod log_output;
 mod loopback;
-mod peer;
 mod query;
 mod request;
 mod server;

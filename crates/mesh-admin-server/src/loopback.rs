@@ -10,11 +10,11 @@ use std::{
 
 use http::{Request, header, uri::Authority};
 use hyper::body::Incoming;
+use mesh_netlink::{Holder, SockDiag};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     cgroup::PodCgroups,
-    peer::{Peer, of_loopback, v4},
     server::{ACCEPT_PAUSE, Api, Places, Turned},
 };
 
@@ -33,9 +33,9 @@ pub async fn serve_loopback<A: Api>(port: u16, pods: Option<PodCgroups>, api: Ar
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let peer = peer(&stream);
-        let uid = peer.map(|peer| peer.uid);
-        let cgroup = peer.and_then(|peer| peer.cgroup);
+        let client = client(&stream);
+        let uid = client.map(|client| client.uid);
+        let cgroup = client.and_then(|client| client.cgroup);
         let turned = match (places.has_right(uid), &pods, cgroup) {
             (false, ..) => Some(Turned::Stranger(uid)),
             (true, Some(pods), Some(cgroup)) => (!is_of_the_node(pods, cgroup).await).then_some(Turned::Pod),
@@ -67,11 +67,11 @@ async fn bind(port: u16) -> TcpListener {
     }
 }
 
-/// `None` where the kernel does not say: nobody has a right then.
-fn peer(stream: &TcpStream) -> Option<Peer> {
-    let (ours, theirs) = (v4(stream.local_addr().ok()?)?, v4(stream.peer_addr().ok()?)?);
-    match of_loopback(ours, theirs) {
-        Ok(peer) => peer,
+/// Who holds the other end. `None` where the kernel does not say: nobody has a right then.
+fn client(stream: &TcpStream) -> Option<Holder> {
+    let (ours, theirs) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
+    match SockDiag::open().and_then(|mut diag| diag.holder(theirs, ours)) {
+        Ok(holder) => holder,
         Err(error) => {
             tracing::warn!(%error, "--admin-port: the kernel does not say whose a client is; it is refused");
             None

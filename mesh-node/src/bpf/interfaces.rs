@@ -2,7 +2,6 @@
 
 use std::io;
 
-use crate::netlink::{self, NetlinkSocket, Subject};
 use aya::{
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
@@ -11,6 +10,7 @@ use aya::{
     },
     util::KernelVersion,
 };
+use mesh_netlink::{NetlinkSocket, Subject, attribute};
 
 /// Priority and handle of the clsact filters, fixed so that a new daemon replaces the old one's in one step.
 const FILTER_PRIORITY: u16 = 1;
@@ -214,7 +214,7 @@ fn parse_link(message: &[u8]) -> Option<Interface> {
     if flags & LOOPBACK != 0 {
         return None;
     }
-    let name = netlink::attribute(attributes, NAME)?;
+    let name = attribute(attributes, NAME)?;
     let name = std::ffi::CStr::from_bytes_until_nul(name).ok()?.to_str().ok()?.to_owned();
     Some(Interface { index, name })
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use mesh_core::Snapshot;
+use mesh_netlink::TcpCounters;
 use mesh_signals::Exchange;
 use mesh_transport::relay::End;
 
@@ -14,7 +15,6 @@ use super::{parties, watch::Watch};
 use crate::{
     bpf::{self, Attested, DirectEvent, DirectId, DirectSignal, SocketEnd, What},
     connections::{ConnectionId, ConnectionView},
-    sock_diag::Counted,
     telemetry::{Bytes, Cut, Decider, Ending, Refused, Report, Reporter, Telemetry},
 };
 
@@ -114,13 +114,14 @@ impl Live {
     }
 
     /// Takes in what the kernel has counted in one namespace.
-    pub(super) fn observe(&mut self, namespace: u64, counted: &[Counted]) {
-        let counted: HashMap<u64, &Counted> = counted.iter().map(|counted| (counted.cookie, counted)).collect();
+    pub(super) fn observe(&mut self, namespace: u64, counters: &[TcpCounters]) {
+        let counters: HashMap<u64, &TcpCounters> =
+            counters.iter().map(|counters| (counters.cookie, counters)).collect();
         for (id, connection) in &mut self.connections {
-            let known = (connection.client_namespace == namespace).then(|| counted.get(&id.cookie)).flatten();
-            if let Some(counted) = known {
-                let from_client = counted.acknowledged.saturating_sub(1);
-                connection.bytes = Bytes { from_client, to_client: counted.received };
+            let known = (connection.client_namespace == namespace).then(|| counters.get(&id.cookie)).flatten();
+            if let Some(counters) = known {
+                let from_client = counters.acknowledged.saturating_sub(1);
+                connection.bytes = Bytes { from_client, to_client: counters.received };
             }
         }
     }

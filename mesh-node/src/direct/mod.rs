@@ -16,6 +16,7 @@ use mesh_core::{
     Snapshot, Workload,
     policy::{Facts, Peer, authorize},
 };
+use mesh_netlink::TcpCounters;
 use tokio::time::Instant;
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     connections::ConnectionView,
     netns::NetNamespace,
     pods::EnrolledPod,
-    sock_diag::{SockDiag, SockDiagError},
+    sock_diag::PodSocketsError,
     telemetry::{Cut, CutReason, Telemetry},
 };
 
@@ -260,8 +261,8 @@ impl State {
             let Some(pod) = self.pods.get(&cookie) else {
                 continue;
             };
-            match SockDiag::open(&pod.netns).and_then(|mut diag| diag.counted()) {
-                Ok(counted) => self.live.observe(cookie, &counted),
+            match counters(&pod.netns) {
+                Ok(counters) => self.live.observe(cookie, &counters),
                 Err(error) => tracing::warn!(pod = pod.display_name, %error, "bytes of direct connections unknown"),
             }
         }
@@ -285,9 +286,13 @@ fn denial(snapshot: &Snapshot, members: &Members, connection: &Attested) -> Opti
     authorize(snapshot, server, &facts).verdict.err().map(|denial| denial.to_string())
 }
 
+fn counters(netns: &NetNamespace) -> Result<Vec<TcpCounters>, PodSocketsError> {
+    Ok(netns.sock_diag()?.counters()?)
+}
+
 /// Ends a connection by its client's socket: both ends get a reset.
-fn destroy(netns: &NetNamespace, connection: &Attested) -> Result<(), SockDiagError> {
-    let mut diag = SockDiag::open(netns)?;
+fn destroy(netns: &NetNamespace, connection: &Attested) -> Result<(), PodSocketsError> {
+    let mut diag = netns.sock_diag()?;
     let found = diag.find(connection.client, connection.server)?;
     // Another connection may have its addresses by now.
     if let Some(found) = found.filter(|found| found.cookie() == connection.id.cookie) {

@@ -12,13 +12,14 @@ use mesh_core::{
     Snapshot, Workload, WorkloadUid,
     policy::{Facts, Mode, Peer, authorize, effective_mode},
 };
+use mesh_netlink::{SockDiag, TcpConnection, TcpSockets};
 
 use super::EnrolledPod;
 use crate::{
     args::ExistingConnections,
     bpf::{ExistingMap, MapAccessError},
     repairs::{EnrolmentChange, EnrolmentEvents},
-    sock_diag::{SockDiag, SockDiagError, Sockets, TcpConnection},
+    sock_diag::PodSocketsError,
     telemetry::{Existing, Metrics},
 };
 
@@ -31,7 +32,7 @@ pub(super) enum ExistingError {
     #[error(transparent)]
     Map(#[from] MapAccessError),
     #[error(transparent)]
-    SockDiag(#[from] SockDiagError),
+    Sockets(#[from] PodSocketsError),
 }
 
 /// The connections from before the joining, of all joined pods.
@@ -71,8 +72,8 @@ impl ExistingOfPods {
         snapshot: &Snapshot,
         telling: Telling<'_>,
     ) -> Result<(), ExistingError> {
-        let mut diag = SockDiag::open(&pod.netns)?;
-        let sockets = diag.all()?;
+        let mut diag = pod.netns.sock_diag()?;
+        let sockets = diag.all().map_err(PodSocketsError::from)?;
         let known: HashSet<u64> = self.map.of(pod.netns.cookie()).into_iter().collect();
         let mut before: HashSet<u64> =
             sockets.connections.iter().map(TcpConnection::cookie).filter(|it| known.contains(it)).collect();
@@ -128,8 +129,8 @@ impl ExistingOfPods {
         snapshot: &Snapshot,
         telling: Telling<'_>,
     ) -> Result<(), ExistingError> {
-        let mut diag = SockDiag::open(&pod.netns)?;
-        let sockets = diag.all()?;
+        let mut diag = pod.netns.sock_diag()?;
+        let sockets = diag.all().map_err(PodSocketsError::from)?;
         let open: HashSet<u64> = sockets.connections.iter().map(TcpConnection::cookie).collect();
         let kept = self.kept.get(&pod.uid).into_iter().flatten();
         let ended: Vec<u64> = kept.filter(|socket| !open.contains(socket)).copied().collect();
@@ -149,7 +150,7 @@ impl ExistingOfPods {
         pod: &EnrolledPod,
         snapshot: &Snapshot,
         diag: &mut SockDiag,
-        sockets: &Sockets,
+        sockets: &TcpSockets,
     ) -> Result<Tally, ExistingError> {
         let workload = snapshot.workload_by_uid(&pod.uid).cloned();
         let kept = self.kept.get(&pod.uid).cloned().unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::{net::TcpListener, path::Path, sync::Arc};
 
+use mesh_netlink::{NetlinkSocket, Subject};
 use rustix::net::sockopt;
 use tokio::sync::watch;
 
@@ -12,7 +13,6 @@ use super::{
 };
 use crate::{
     listeners::{ListenError, Role},
-    netlink::{NetlinkSocket, Subject},
     netns::{NetNamespace, NetnsError},
     repairs::{Part, Repair},
     workers::{Acceptor, Workers},

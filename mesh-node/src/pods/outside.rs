@@ -11,10 +11,7 @@ use std::{
 use mesh_core::Workload;
 
 use super::discovery;
-use crate::{
-    netns::NetNamespace,
-    sock_diag::{SockDiag, SockDiagError},
-};
+use crate::{netns::NetNamespace, sock_diag::PodSocketsError};
 
 /// Who is connected to a pod, and how often.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +53,8 @@ impl Sandboxes {
     }
 }
 
-fn clients(netns: &Path, pod: &Workload) -> Result<BTreeMap<(u16, IpAddr), usize>, SockDiagError> {
-    let sockets = SockDiag::open(&NetNamespace::open(netns)?)?.all()?;
+fn clients(netns: &Path, pod: &Workload) -> Result<BTreeMap<(u16, IpAddr), usize>, PodSocketsError> {
+    let sockets = NetNamespace::open(netns)?.sock_diag()?.all()?;
     let mut by_port = BTreeMap::new();
     for connection in &sockets.connections {
         let (port, client) = (connection.local.port(), connection.remote.ip());

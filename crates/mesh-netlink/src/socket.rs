@@ -1,4 +1,4 @@
-//! Netlink: questions to the kernel about the network namespace that a socket was opened in.
+//! The socket: a question, and what the kernel answers.
 
 use std::{
     io,
@@ -11,12 +11,12 @@ use rustix::net::{
     send, socket_with, sockopt,
 };
 
+use crate::message::{HEADER, messages};
+
 /// Most bytes of one datagram: the kernel fills no more into one (`NLMSG_GOODSIZE` and the reader's own room).
 const DATAGRAM: usize = 32 << 10;
 /// The kernel answers before send() returns; this bounds the unforeseen.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// `struct nlmsghdr`
-const HEADER: usize = 16;
 
 const NLM_F_REQUEST: u16 = 0x01;
 const NLM_F_ACK: u16 = 0x04;
@@ -44,6 +44,7 @@ impl Subject {
 }
 
 /// A netlink socket.
+#[derive(Debug)]
 pub struct NetlinkSocket {
     socket: OwnedFd,
     sequence: u32,
@@ -144,8 +145,8 @@ impl NetlinkSocket {
                     continue;
                 }
                 match message.kind {
-                    NLMSG_DONE => return Ok(()),
-                    NLMSG_ERROR => return outcome(message.payload),
+                    // A list that could not be finished ends like one that was, and says so here alone.
+                    NLMSG_DONE | NLMSG_ERROR => return outcome(message.payload),
                     kind => match each(kind, message.payload) {
                         Answer::More => {}
                         Answer::Last => return Ok(()),
@@ -167,7 +168,7 @@ enum Answer {
     Last,
 }
 
-/// `struct nlmsgerr` begins with a negative number of an error, or 0 for done.
+/// `struct nlmsgerr`, and the end of a list, begin with a negative number of an error, or 0 for done.
 fn outcome(payload: &[u8]) -> io::Result<()> {
     match payload.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)) {
         Some(0) => Ok(()),
@@ -176,56 +177,57 @@ fn outcome(payload: &[u8]) -> io::Result<()> {
     }
 }
 
-struct Message<'a> {
-    kind: u16,
-    sequence: u32,
-    payload: &'a [u8],
-}
-
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    std::iter::from_fn(move || {
-        let header = datagram.first_chunk::<HEADER>()?;
-        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        let message = Message {
-            kind: u16::from_ne_bytes([header[4], header[5]]),
-            sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
-            payload: datagram.get(HEADER..length)?,
-        };
-        // Each begins at a multiple of four.
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(message)
-    })
-}
-
-/// The payload of the first attribute of this type (`struct rtattr`).
-pub fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    loop {
-        let header = attributes.first_chunk::<4>()?;
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let payload = attributes.get(4..length)?;
-        if u16::from_ne_bytes([header[2], header[3]]) == kind {
-            return Some(payload);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use super::*;
 
+    /// What stands for the kernel, and a socket that has asked it once.
+    fn asked() -> (UnixDatagram, NetlinkSocket) {
+        let (kernel, ours) = UnixDatagram::pair().unwrap();
+        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        (kernel, NetlinkSocket { socket: ours.into(), sequence: 6 })
+    }
+
+    fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = u32::try_from(HEADER + payload.len()).unwrap().to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend([0; 2]);
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(payload);
+        bytes
+    }
+
     #[test]
-    fn a_datagram_is_cut_into_messages_and_what_is_malformed_ends_it() {
-        let message = |length: u32, kind: u16, payload: &[u8]| {
-            let mut bytes = length.to_ne_bytes().to_vec();
-            bytes.extend(kind.to_ne_bytes());
-            bytes.extend([0; 10]);
-            bytes.extend(payload);
-            bytes
-        };
-        let datagram = [message(18, 7, &[1, 2, 0, 0]), message(16, 8, &[]), message(400, 9, &[1])].concat();
-        let read: Vec<_> = messages(&datagram).map(|message| (message.kind, message.payload)).collect();
-        assert_eq!(read, [(7, &[1, 2][..]), (8, &[])]);
-        assert!(messages(&message(3, 1, &[])).next().is_none());
+    fn a_list_is_read_over_datagrams_and_what_an_earlier_question_left_is_passed_over() {
+        let (kernel, mut socket) = asked();
+        kernel.send(&[message(20, 6, &[9; 4]), message(20, 7, &[1; 4])].concat()).unwrap();
+        kernel.send(&[message(20, 7, &[2; 4]), message(NLMSG_DONE, 7, &[0; 4])].concat()).unwrap();
+        let mut found = Vec::new();
+        socket.dump(20, &[], |kind, payload| found.push((kind, payload[0]))).unwrap();
+        assert_eq!(found, [(20, 1), (20, 2)]);
+    }
+
+    /// The kernel says so in the message that ends the list, and had it been taken for whole, connections that are open would have
+    /// counted as ended.
+    #[test]
+    fn a_list_that_broke_off_is_no_list() {
+        let (kernel, mut socket) = asked();
+        let out_of_memory = rustix::io::Errno::NOMEM.raw_os_error();
+        let end = message(NLMSG_DONE, 7, &(-out_of_memory).to_ne_bytes());
+        kernel.send(&[message(20, 7, &[1; 4]), end].concat()).unwrap();
+        let error = socket.dump(20, &[], |_, _| {}).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(out_of_memory));
+    }
+
+    #[test]
+    fn an_order_is_done_when_the_kernel_says_so() {
+        let (kernel, mut socket) = asked();
+        kernel.send(&message(NLMSG_ERROR, 7, &[0; 4])).unwrap();
+        socket.order(21, &[]).unwrap();
+        kernel.send(&message(NLMSG_ERROR, 8, &[])).unwrap();
+        assert_eq!(socket.order(21, &[]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }
