@@ -7,11 +7,11 @@ use mesh_core::l7::{Backend, RuleRef};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::reference::{BackendRef, Parent, RawBackendRef, RawParentRef};
-use super::route::{hostnames, no_default_gateways};
+use super::reference::{BackendRef, Parent, RawBackendRef};
+use super::route::{RawRule, Unread};
 use crate::code::Code;
 use crate::finding::ObjectName;
-use crate::istio::{Age, Flaw, Remark, decode, policy_name};
+use crate::istio::{Age, Flaw, Remark};
 
 /// A TLSRoute or a TCPRoute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,36 +36,22 @@ pub struct ConnectionRoute {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Spec {
-    #[serde(default)]
-    parent_refs: Vec<RawParentRef>,
-    hostnames: Option<Vec<String>>,
-    #[serde(default)]
-    rules: Vec<RawRule>,
-    use_default_gateways: Option<Value>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawRule {
+struct ConnectionRouteRule {
     name: Option<String>,
     #[serde(default)]
     backend_refs: Vec<RawBackendRef>,
 }
 
+impl RawRule for ConnectionRouteRule {}
+
 /// Reads an object of that kind, which is one of the two.
 pub(crate) fn read(kind: &'static str, value: Value, name: &ObjectName) -> Result<ConnectionRoute, Flaw> {
-    let resource = decode::<Spec>(value)?;
-    let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
-    let name = policy_name(name);
-    let Some(spec) = resource.spec else {
-        return Err(Flaw::value("spec.parentRefs", "the route attaches itself to nothing"));
-    };
-    let mut remarks: Vec<_> = no_default_gateways(spec.use_default_gateways.as_ref()).into_iter().collect();
-    if spec.hostnames.is_some() && kind == "TCPRoute" {
+    let Unread { name, parents, hostnames, rules, age, generation, mut remarks } =
+        Unread::<ConnectionRouteRule>::of(value, name)?;
+    if !hostnames.is_empty() && kind == "TCPRoute" {
         return Err(Flaw::value("spec.hostnames", "a connection without TLS names no host"));
     }
-    let mut rules = spec.rules.into_iter();
+    let mut rules = rules.into_iter();
     let rule = rules.next();
     if rules.next().is_some() {
         let message = "a connection has nothing by which a second rule could be told from the first";
@@ -91,6 +77,5 @@ pub(crate) fn read(kind: &'static str, value: Value, name: &ObjectName) -> Resul
         let message = if backends.is_empty() { "there is none" } else { "the weight of each is 0" };
         remarks.push(Remark::new(Code::NoWeight, "spec.rules[0].backendRefs", message));
     }
-    let parents = spec.parent_refs.into_iter().map(|parent| parent.read(&name.namespace)).collect();
-    Ok(ConnectionRoute { at, name, parents, hostnames: hostnames(spec.hostnames)?, backends, age, generation, remarks })
+    Ok(ConnectionRoute { at, name, parents, hostnames, backends, age, generation, remarks })
 }

@@ -6,28 +6,17 @@ use serde_json::Value;
 
 use super::filters::RawFilter;
 use super::http_route::{RawField, fields, regex};
-use super::reference::{RawBackendRef, RawParentRef};
-use super::route::{MAX_RULES, RawParts, Route, hostnames, hostnames_mean_nothing, no_default_gateways};
+use super::reference::RawBackendRef;
+use super::route::{RawParts, RawRule, Route, Unread};
 use super::session_persistence::RawSession;
 use crate::finding::ObjectName;
-use crate::istio::{Age, Flaw, decode, policy_name};
+use crate::istio::Flaw;
 
 const KIND: &str = "GRPCRoute";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Spec {
-    #[serde(default)]
-    parent_refs: Vec<RawParentRef>,
-    hostnames: Option<Vec<String>>,
-    #[serde(default)]
-    rules: Vec<RawRule>,
-    use_default_gateways: Option<Value>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawRule {
+struct GrpcRouteRule {
     name: Option<String>,
     #[serde(default)]
     matches: Vec<RawMatch>,
@@ -62,38 +51,27 @@ enum RawKind {
 }
 
 pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
-    let resource = decode::<Spec>(value)?;
-    let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
-    let name = policy_name(name);
-    let Some(spec) = resource.spec else {
-        return Err(Flaw::value("spec.parentRefs", "the route attaches itself to nothing"));
-    };
-    if spec.rules.len() > MAX_RULES {
-        return Err(Flaw::value("spec.rules", format!("{} rules are more than {MAX_RULES}", spec.rules.len())));
-    }
-    let mut remarks: Vec<_> = no_default_gateways(spec.use_default_gateways.as_ref()).into_iter().collect();
-    let mut rules = Vec::with_capacity(spec.rules.len());
-    for (index, raw) in spec.rules.into_iter().enumerate() {
-        let field = format!("spec.rules[{index}]");
-        let mut matches = Vec::with_capacity(raw.matches.len());
-        for (place, raw) in raw.matches.into_iter().enumerate() {
-            matches.push(raw.read(&format!("{field}.matches[{place}]"))?);
+    Unread::<GrpcRouteRule>::of(value, name)?.read(KIND, GrpcRouteRule::parts)
+}
+
+impl RawRule for GrpcRouteRule {}
+
+impl GrpcRouteRule {
+    fn parts(self, field: &str) -> Result<RawParts, Flaw> {
+        let mut matches = Vec::with_capacity(self.matches.len());
+        for (index, raw) in self.matches.into_iter().enumerate() {
+            matches.push(raw.read(&format!("{field}.matches[{index}]"))?);
         }
-        let parts = RawParts {
-            name: raw.name,
+        Ok(RawParts {
+            name: self.name,
             matches,
-            filters: raw.filters,
-            backend_refs: raw.backend_refs,
+            filters: self.filters,
+            backend_refs: self.backend_refs,
             timeouts: Timeouts::default(),
             retry: None,
-            session: raw.session_persistence,
-        };
-        rules.push(parts.read(KIND, &name, index, &mut remarks)?);
+            session: self.session_persistence,
+        })
     }
-    let parents: Vec<_> = spec.parent_refs.into_iter().map(|parent| parent.read(&name.namespace)).collect();
-    let hostnames = hostnames(spec.hostnames)?;
-    remarks.extend(hostnames_mean_nothing(&parents, &hostnames));
-    Ok(Route { kind: KIND, name, parents, hostnames, rules, age, generation, remarks })
 }
 
 impl RawMatch {

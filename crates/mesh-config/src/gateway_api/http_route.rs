@@ -7,28 +7,17 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::filters::RawFilter;
-use super::reference::{RawBackendRef, RawParentRef};
-use super::route::{MAX_RULES, RawParts, Route, hostnames, hostnames_mean_nothing, no_default_gateways};
+use super::reference::RawBackendRef;
+use super::route::{RawParts, RawRule, Route, Unread};
 use super::session_persistence::RawSession;
 use crate::finding::ObjectName;
-use crate::istio::{Age, Flaw, decode, duration, policy_name};
+use crate::istio::{Flaw, duration};
 
 const KIND: &str = "HTTPRoute";
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Spec {
-    #[serde(default)]
-    parent_refs: Vec<RawParentRef>,
-    hostnames: Option<Vec<String>>,
-    #[serde(default = "one_rule")]
-    rules: Vec<RawRule>,
-    use_default_gateways: Option<Value>,
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawRule {
+struct HttpRouteRule {
     name: Option<String>,
     #[serde(default)]
     matches: Vec<RawMatch>,
@@ -114,33 +103,18 @@ struct RawRetry {
     backoff: Option<String>,
 }
 
-/// The default of the API: one rule for every request.
-fn one_rule() -> Vec<RawRule> {
-    vec![RawRule::default()]
+impl RawRule for HttpRouteRule {
+    /// The default of the API: one rule for every request.
+    fn unwritten() -> Vec<Self> {
+        vec![Self::default()]
+    }
 }
 
 pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
-    let resource = decode::<Spec>(value)?;
-    let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
-    let name = policy_name(name);
-    let Some(spec) = resource.spec else {
-        return Err(Flaw::value("spec.parentRefs", "the route attaches itself to nothing"));
-    };
-    if spec.rules.len() > MAX_RULES {
-        return Err(Flaw::value("spec.rules", format!("{} rules are more than {MAX_RULES}", spec.rules.len())));
-    }
-    let mut remarks: Vec<_> = no_default_gateways(spec.use_default_gateways.as_ref()).into_iter().collect();
-    let mut rules = Vec::with_capacity(spec.rules.len());
-    for (index, raw) in spec.rules.into_iter().enumerate() {
-        rules.push(raw.parts(&format!("spec.rules[{index}]"))?.read(KIND, &name, index, &mut remarks)?);
-    }
-    let parents: Vec<_> = spec.parent_refs.into_iter().map(|parent| parent.read(&name.namespace)).collect();
-    let hostnames = hostnames(spec.hostnames)?;
-    remarks.extend(hostnames_mean_nothing(&parents, &hostnames));
-    Ok(Route { kind: KIND, name, parents, hostnames, rules, age, generation, remarks })
+    Unread::<HttpRouteRule>::of(value, name)?.read(KIND, HttpRouteRule::parts)
 }
 
-impl RawRule {
+impl HttpRouteRule {
     fn parts(self, field: &str) -> Result<RawParts, Flaw> {
         let mut matches = Vec::with_capacity(self.matches.len());
         for (index, raw) in self.matches.into_iter().enumerate() {

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use mesh_core::PolicyName;
 use mesh_core::l7::rule::DirectResponse;
 use mesh_core::l7::{Action, Percent, RequestMatch, Retry, Rule, RuleRef, Timeouts};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::filters::{Edits, RawFilter};
-use super::reference::{BackendRef, Parent, RawBackendRef};
+use super::reference::{BackendRef, Parent, RawBackendRef, RawParentRef};
 use super::session_persistence::RawSession;
 use crate::code::Code;
-use crate::istio::{Age, Flaw, Remark};
+use crate::finding::ObjectName;
+use crate::istio::{Age, Flaw, Remark, decode, policy_name};
 
 /// Rules of one route; the API itself allows 16.
-pub(super) const MAX_RULES: usize = 256;
+const MAX_RULES: usize = 256;
 
 /// An HTTPRoute or a GRPCRoute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +51,76 @@ pub struct RouteRule {
     pub mirrors: Vec<(BackendRef, Percent)>,
 }
 
-/// What is worth saying of `useDefaultGateways`, where it is written.
-pub(super) fn no_default_gateways(written: Option<&Value>) -> Option<Remark> {
-    written?;
-    Some(Remark::new(Code::FieldNotHonoured, "spec.useDefaultGateways", "there are no default gateways"))
+/// A rule as one kind of route writes it.
+pub(super) trait RawRule: DeserializeOwned {
+    /// The rules of a route that writes none.
+    fn unwritten() -> Vec<Self> {
+        Vec::new()
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", bound(deserialize = "R: RawRule"))]
+struct RawSpec<R> {
+    #[serde(default)]
+    parent_refs: Vec<RawParentRef>,
+    hostnames: Option<Vec<String>>,
+    #[serde(default = "R::unwritten")]
+    rules: Vec<R>,
+    use_default_gateways: Option<Value>,
+}
+
+/// A route of any kind, of which only the rules are still to be read.
+pub(super) struct Unread<R> {
+    pub(super) name: Arc<PolicyName>,
+    pub(super) parents: Vec<Parent>,
+    pub(super) hostnames: Vec<String>,
+    pub(super) rules: Vec<R>,
+    pub(super) age: Age,
+    pub(super) generation: Option<i64>,
+    pub(super) remarks: Vec<Remark>,
+}
+
+impl<R: RawRule> Unread<R> {
+    pub(super) fn of(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+        let resource = decode::<RawSpec<R>>(value)?;
+        let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
+        let name = policy_name(name);
+        let Some(spec) = resource.spec else {
+            return Err(Flaw::value("spec.parentRefs", "the route attaches itself to nothing"));
+        };
+        if spec.rules.len() > MAX_RULES {
+            return Err(Flaw::value("spec.rules", format!("{} rules are more than {MAX_RULES}", spec.rules.len())));
+        }
+        let remarks = spec
+            .use_default_gateways
+            .map(|_| Remark::new(Code::FieldNotHonoured, "spec.useDefaultGateways", "there are no default gateways"));
+        let parents = spec.parent_refs.into_iter().map(|parent| parent.read(&name.namespace)).collect();
+        Ok(Self {
+            name,
+            parents,
+            hostnames: hostnames(spec.hostnames)?,
+            rules: spec.rules,
+            age,
+            generation,
+            remarks: remarks.into_iter().collect(),
+        })
+    }
+
+    /// The route, of a kind whose rules are about requests; `parts` takes one of them apart, told at which field it is.
+    pub(super) fn read(
+        self,
+        kind: &'static str,
+        parts: impl Fn(R, &str) -> Result<RawParts, Flaw>,
+    ) -> Result<Route, Flaw> {
+        let Self { name, parents, hostnames, rules: unread, age, generation, mut remarks } = self;
+        let mut rules = Vec::with_capacity(unread.len());
+        for (index, raw) in unread.into_iter().enumerate() {
+            rules.push(parts(raw, &format!("spec.rules[{index}]"))?.read(kind, &name, index, &mut remarks)?);
+        }
+        remarks.extend(hostnames_mean_nothing(&parents, &hostnames));
+        Ok(Route { kind, name, parents, hostnames, rules, age, generation, remarks })
+    }
 }
 
 /// The parts of a rule that are read alike.
@@ -66,7 +135,7 @@ pub(super) struct RawParts {
 }
 
 impl RawParts {
-    pub(super) fn read(
+    fn read(
         self,
         kind: &'static str,
         name: &PolicyName,
@@ -128,7 +197,7 @@ impl RawParts {
 }
 
 /// A route's hosts, in lower case.
-pub(super) fn hostnames(written: Option<Vec<String>>) -> Result<Vec<String>, Flaw> {
+fn hostnames(written: Option<Vec<String>>) -> Result<Vec<String>, Flaw> {
     let written = written.unwrap_or_default();
     for (index, host) in written.iter().enumerate() {
         let name = host.strip_prefix("*.").unwrap_or(host);
@@ -141,7 +210,7 @@ pub(super) fn hostnames(written: Option<Vec<String>>) -> Result<Vec<String>, Fla
 }
 
 /// What is said of hosts to a route that is attached to Services alone.
-pub(super) fn hostnames_mean_nothing(parents: &[Parent], hostnames: &[String]) -> Option<Remark> {
+fn hostnames_mean_nothing(parents: &[Parent], hostnames: &[String]) -> Option<Remark> {
     let to_gateways = parents.iter().any(|parent| matches!(parent, Parent::Gateway(_)));
     (!hostnames.is_empty() && !to_gateways).then(|| {
         let message = "a Service's requests are told by its address, whatever host they name";
