@@ -21,6 +21,7 @@ mod live;
 mod object;
 mod own;
 mod probes;
+mod publishing;
 mod reading;
 mod review;
 #[cfg(feature = "schema")]
@@ -47,6 +48,7 @@ pub use istio::{
 pub use kind::{ReadKind, read_kinds};
 pub use live::LiveObjects;
 pub use object::{Key, Located, ObjectSet};
+pub use publishing::put_in_force;
 pub use review::review;
 pub use served::{Served, Source};
 pub use status::{BackendTlsStatus, GatewayStatus, ListenerStatus, ParentStatus, Refusal, RouteStatus, Statuses};

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Config, Loader, Options};
 use crate::directory::DirectoryError;
+use crate::publishing::off_thread;
 
 /// How long nothing may change before what changed is read.
 const QUIET: Duration = Duration::from_millis(20);
@@ -30,7 +31,7 @@ const BOUND: Duration = Duration::from_millis(200);
 pub async fn watch(dir: PathBuf, options: Options) -> Result<watch::Receiver<Arc<Config>>, DirectoryError> {
     let (signal, signals) = mpsc::channel(1);
     let path = dir.clone();
-    let started = blocking(move || Follower::start(dir, options, signal)).await;
+    let started = off_thread(move || Follower::start(dir, options, signal)).await;
     let (follower, config) = started.ok_or(DirectoryError::Stopped { path })??;
     let (publisher, receiver) = watch::channel(config);
     tokio::spawn(follow(follower, signals, publisher));
@@ -47,7 +48,7 @@ async fn follow(mut follower: Follower, mut signals: mpsc::Receiver<()>, publish
             }
         }
         settled = settle(&mut signals).await;
-        let reloaded = blocking(move || {
+        let reloaded = off_thread(move || {
             let config = follower.reload();
             (follower, config)
         });
@@ -71,17 +72,6 @@ async fn settle(signals: &mut mpsc::Receiver<()>) -> bool {
             Ok(None) => return true,
             Err(_) => return quiet <= bound,
         }
-    }
-}
-
-/// Runs `work` where it may block. None when the runtime shuts down first.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Some(done),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => None,
-        },
     }
 }
 

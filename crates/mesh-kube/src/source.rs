@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use mesh_config::{Config, LiveObjects, ObjectName, Options, ReadKind, read_kinds};
+use mesh_config::{Config, LiveObjects, ObjectName, Options, ReadKind, put_in_force, read_kinds};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -42,11 +42,7 @@ pub async fn watch(client: Client, options: Options) -> watch::Receiver<Arc<Conf
                 () = follower.take_what_is_told() => {}
             }
             if let Some(config) = follower.publish().await {
-                publisher.send_if_modified(|current| {
-                    let differs = !Arc::ptr_eq(current, &config);
-                    *current = config;
-                    differs
-                });
+                put_in_force(&publisher, config);
             }
         }
     });
@@ -126,26 +122,12 @@ impl Follower {
         if !self.kinds.iter().all(|(_, progress)| progress.settled) {
             return None;
         }
-        let mut objects = self.objects.take()?;
-        // A large cluster takes a while: others go on meanwhile.
-        let done = tokio::task::spawn_blocking(move || {
-            let config = objects.publish();
-            (objects, config)
-        });
-        match done.await {
-            Ok((mut objects, config)) => {
-                for name in self.named.follow(&config.named) {
-                    objects.remove(&name);
-                }
-                self.objects = Some(objects);
-                Some(config)
-            }
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime shuts down.
-                Err(_) => None,
-            },
+        let (mut objects, config) = self.objects.take()?.publish_off_thread().await?;
+        for name in self.named.follow(&config.named) {
+            objects.remove(&name);
         }
+        self.objects = Some(objects);
+        Some(config)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use mesh_ca::{Link, explain};
-use mesh_config::{Config, LiveObjects, ObjectName, Options};
+use mesh_config::{Config, LiveObjects, ObjectName, Options, put_in_force};
 use prost::Message as _;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
@@ -240,31 +240,11 @@ impl Follower {
 
     /// Puts in force what the objects mean now.
     async fn publish(&mut self) {
-        let Some(mut objects) = self.objects.take() else { return };
-        // A large cluster takes a while: others go on meanwhile.
-        let done = tokio::task::spawn_blocking(move || {
-            let config = objects.publish();
-            (objects, config)
-        });
-        let config = match done.await {
-            Ok((objects, config)) => {
-                self.objects = Some(objects);
-                config
-            }
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime shuts down.
-                Err(_) => return,
-            },
-        };
+        let Some(objects) = self.objects.take() else { return };
+        let Some((objects, config)) = objects.publish_off_thread().await else { return };
+        self.objects = Some(objects);
         match &self.publisher {
-            Publisher::Telling(configs) => {
-                configs.send_if_modified(|current| {
-                    let differs = !Arc::ptr_eq(current, &config);
-                    *current = config;
-                    differs
-                });
-            }
+            Publisher::Telling(configs) => put_in_force(configs, config),
             Publisher::Waiting(first) => {
                 let (configs, receiver) = watch::channel(config);
                 // Nobody waits any more where this fails, and then this ends.
