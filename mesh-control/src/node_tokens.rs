@@ -5,11 +5,12 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use anyhow::{Context as _, ensure};
 use aws_lc_rs::{digest, rand};
 use mesh_core::NodeName;
+use mesh_core::lock::UnpoisonedMutex as _;
 
 /// Random octets of a token that is made here.
 const OCTETS: usize = 32;
@@ -62,7 +63,7 @@ impl NodeTokens {
     /// Whose token this is.
     pub(crate) fn node_of(&self, token: &str) -> Option<NodeName> {
         let version = fs::metadata(&self.dir).ok().map(|dir| (dir.mtime(), dir.mtime_nsec()));
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock_unpoisoned();
         if known.version != version || version.is_none() {
             match self.read() {
                 Ok(nodes) => *known = Known { version, nodes },

@@ -3,10 +3,11 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock},
     time::SystemTime,
 };
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use tokio::sync::mpsc;
 
 /// Events kept: some minutes of a node whose pods all restart.
@@ -151,7 +152,7 @@ impl EnrolmentEvents {
         {
             tracing::debug!(pod, what = event.what.as_str(), "not told on: more happens than can be told");
         }
-        let mut events = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = self.kept.lock_unpoisoned();
         if events.len() >= KEPT {
             events.pop_front();
         }
@@ -168,7 +169,7 @@ impl EnrolmentEvents {
 
     /// All that are kept.
     pub fn recent(&self) -> Vec<EnrolmentEvent> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.kept.lock_unpoisoned().iter().cloned().collect()
     }
 }
 

@@ -1,7 +1,8 @@
 //! A program's log: JSON lines, by a filter that can be changed while it runs.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use tracing_subscriber::{
     EnvFilter, Registry, filter::LevelFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
@@ -55,7 +56,7 @@ impl LogControl {
     /// The filter, as it was given.
     #[must_use]
     pub fn filter(&self) -> String {
-        self.filter.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.filter.lock_unpoisoned().clone()
     }
 
     /// Puts another filter in force.
@@ -64,7 +65,7 @@ impl LogControl {
     /// It cannot be used; the one before stays.
     pub fn set(&self, filter: &str) -> Result<(), LogFilterError> {
         let parsed = parse(filter)?;
-        let mut current = self.filter.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.filter.lock_unpoisoned();
         self.handle.reload(parsed)?;
         filter.clone_into(&mut current);
         Ok(())

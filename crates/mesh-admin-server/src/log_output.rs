@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use prometheus::IntCounter;
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
@@ -163,7 +164,7 @@ impl LogOutput {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock_unpoisoned()
     }
 }
 

@@ -1,9 +1,10 @@
 //! How many requests a caller may make.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::rate_limit::TokenBucket;
 
 use crate::gatekeeper::Caller;
@@ -36,7 +37,7 @@ impl Rates {
     /// Takes one request off what `caller` has left; false when there is nothing.
     pub(crate) fn take(&self, caller: &Caller, now: Instant) -> bool {
         let now = u64::try_from(now.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX);
-        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut full_at = self.full_at.lock_unpoisoned();
         if full_at.len() >= KEPT && !full_at.contains_key(caller) {
             full_at.retain(|_, full_at| *full_at > now);
         }

@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use mesh_core::lock::UnpoisonedRwLock as _;
 use mesh_core::{SpiffeId, TrustDomain};
 use mesh_transport::csr::{CertificateRequest, NewKey};
 use mesh_transport::tls::provider;
@@ -84,7 +85,7 @@ impl ServerIdentity {
                 changed = trust.changed() => if changed.is_err() { std::future::pending().await },
             }
             match make(&self.authority, &self.name) {
-                Ok(new) => *self.current.write().unwrap_or_else(PoisonError::into_inner) = new,
+                Ok(new) => *self.current.write_unpoisoned() = new,
                 Err(error) => tracing::error!(%error, "the CA's own certificate was not renewed"),
             }
         }
@@ -102,7 +103,7 @@ fn make(authority: &LocalAuthority, name: &str) -> Result<Arc<CertifiedKey>, Ser
 
 impl ResolvesServerCert for ServerIdentity {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.read().unwrap_or_else(PoisonError::into_inner).clone())
+        Some(self.current.read_unpoisoned().clone())
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::collections::HashSet;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use mesh_core::labels::Labels;
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::{LabelSet, Template};
 
 use crate::kubernetes::PodTemplate;
@@ -58,7 +59,7 @@ fn shared_in<T: Eq + Hash>(known: &mut HashSet<Arc<T>>, value: T) -> Arc<T> {
 }
 
 fn with_pool<T>(take: impl FnOnce(&mut Pool) -> T) -> T {
-    let mut pool: MutexGuard<'_, Option<Pool>> = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pool = POOL.lock_unpoisoned();
     let pool = pool.get_or_insert_with(Pool::default);
     let taken = take(pool);
     pool.sweep_when_large();

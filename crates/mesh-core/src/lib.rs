@@ -11,6 +11,7 @@ pub mod l7;
 mod label_set;
 pub mod labels;
 pub mod locality;
+pub mod lock;
 pub mod model;
 pub mod ordered;
 pub mod policy;

@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::{standard_labels::UNKNOWN, telemetry::MetricChange};
 use prometheus::{
     core::{Collector, Desc, Metric},
@@ -58,7 +59,7 @@ impl<V, M: Clone> Family<V, M> {
             MetricChange::None => &[],
             MetricChange::Tags(tags) => tags,
         };
-        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = self.changed.lock_unpoisoned();
         let mut labels = applied(labels, tags, None);
         if !changed.contains_key(&labels) && changed.len() >= MAX_SETS {
             labels = applied(&unknown(), tags, Some(UNKNOWN));
@@ -85,7 +86,7 @@ impl<V: Collector, M: Metric> Collector for Family<V, M> {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let mut families = self.plain.collect();
-        let changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = self.changed.lock_unpoisoned();
         if let Some(family) = families.first_mut() {
             for (labels, known) in changed.iter().filter(|(_, known)| !known.is_plain) {
                 let mut metric = known.series.metric();

@@ -9,10 +9,11 @@ mod tcp;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::{
     standard_labels::{BETWEEN, Between},
     telemetry::{MetricChange, MetricChanges},
@@ -158,7 +159,7 @@ impl RequestMetrics {
 
     /// The series of these labels; where there are too many, those of `unknown`, which are of closed sets.
     pub fn of(&self, labels: RequestLabels, unknown: impl FnOnce() -> RequestLabels) -> Arc<RequestSeries> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock_unpoisoned();
         if let Some(series) = known.get(&labels) {
             return series.clone();
         }

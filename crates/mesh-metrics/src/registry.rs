@@ -1,7 +1,8 @@
 //! Prometheus' registry, which also says what is in it: documentation is made of that.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use prometheus::{
     Error,
     core::Collector,
@@ -42,7 +43,7 @@ impl Registry {
     pub fn register(&self, metric: Box<dyn Collector>) -> Result<(), Error> {
         let listed = Listed::all_of(&*metric);
         self.inner.register(metric)?;
-        self.listed.lock().unwrap_or_else(PoisonError::into_inner).extend(listed);
+        self.listed.lock_unpoisoned().extend(listed);
         Ok(())
     }
 
@@ -55,7 +56,7 @@ impl Registry {
     /// Every metric, whether it has a series or not, in the order in which they were registered.
     #[must_use]
     pub fn listed(&self) -> Vec<Listed> {
-        self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.listed.lock_unpoisoned().clone()
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::standard_labels::Between;
 use prometheus::{IntCounter, IntCounterVec, Opts};
 
@@ -84,7 +85,7 @@ impl TcpMetrics {
     ) -> Arc<TcpSeries> {
         let values = labels.each_ref().map(AsRef::as_ref);
         let key = key(&values);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock_unpoisoned();
         if let Some(series) = known.get(&key) {
             return series.clone();
         }

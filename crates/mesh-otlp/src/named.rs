@@ -3,9 +3,10 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, RwLock},
 };
 
+use mesh_core::lock::UnpoisonedRwLock as _;
 use mesh_core::{
     Protocol as Transport, Snapshot,
     provider::{OtlpCollector, Provider},
@@ -39,7 +40,7 @@ impl<E> Default for NamedCollectors<E> {
 impl<E: Clone> NamedCollectors<E> {
     /// What is kept of a provider; none where the configuration names none of that name.
     pub fn get(&self, provider: &str) -> Option<E> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read_unpoisoned();
         known.get(provider).map(|(_, kept)| kept.clone())
     }
 
@@ -60,7 +61,7 @@ impl<E: Clone> NamedCollectors<E> {
             });
             let wanted: HashMap<_, _> = collectors.collect();
             {
-                let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+                let mut known = self.known.write_unpoisoned();
                 known.retain(|name, (provider, _)| wanted.get(name) == Some(provider));
                 for (name, provider) in wanted {
                     known.entry(name).or_insert_with(|| {

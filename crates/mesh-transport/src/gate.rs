@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
@@ -92,7 +93,7 @@ struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     fn of(gate: &'a Gate, peer: IpAddr) -> Self {
-        let mut peers = gate.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = gate.peers.lock_unpoisoned();
         let places = peers.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(gate.each))).clone();
         Self { gate, peer, places }
     }
@@ -100,7 +101,7 @@ impl<'a> Turn<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut peers = self.gate.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = self.gate.peers.lock_unpoisoned();
         // One is the map's, one this turn's own.
         if Arc::strong_count(&self.places) == 2 {
             peers.remove(&self.peer);

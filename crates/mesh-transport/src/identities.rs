@@ -6,9 +6,10 @@ mod status;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::{SpiffeId, TrustDomain};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -163,7 +164,7 @@ impl Identities {
 
     /// Holds certificates for these identities and no other: those that are missing are fetched by [`Identities::run`].
     pub fn hold(&self, identities: &HashSet<SpiffeId>) {
-        let mut entries = lock(&self.0.entries);
+        let mut entries = self.0.entries.lock_unpoisoned();
         entries.retain(|identity, _| identities.contains(identity));
         for identity in identities {
             if !entries.contains_key(identity) {
@@ -174,7 +175,7 @@ impl Identities {
     }
 
     fn entry(&self, identity: &SpiffeId) -> Arc<Entry> {
-        lock(&self.0.entries).entry(identity.clone()).or_default().clone()
+        self.0.entries.lock_unpoisoned().entry(identity.clone()).or_default().clone()
     }
 
     /// The entry's certificate if it may be shown now, with the trust bundle that is in force now.
@@ -247,11 +248,6 @@ fn seconds_between(earlier: SystemTime, later: SystemTime) -> i64 {
         Ok(ahead) => seconds(ahead),
         Err(error) => -seconds(error.duration()),
     }
-}
-
-/// A panic elsewhere leaves maps that are whole: every change of them is one call.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

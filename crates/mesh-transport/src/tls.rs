@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::{SpiffeId, TrustDomain};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -187,7 +188,7 @@ impl TlsIdentity {
         carriers: Carriers,
     ) -> Result<Arc<ClientConfig>, TlsError> {
         let key = (expected.clone(), carriers);
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients.lock_unpoisoned();
         if let Some(config) = clients.get(&key) {
             return Ok(config.clone());
         }

@@ -1,11 +1,12 @@
 //! The client: what mesh-control serves becomes a configuration, by the same code as manifests do.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use mesh_ca::{Link, explain};
 use mesh_config::{Config, LiveObjects, ObjectName, Options, put_in_force};
+use mesh_core::lock::UnpoisonedMutex as _;
 use prost::Message as _;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
@@ -58,11 +59,11 @@ impl Progress {
     /// How far it is now.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock_unpoisoned().clone()
     }
 
     fn note(&self, note: impl FnOnce(&mut Standing)) {
-        note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        note(&mut self.0.lock_unpoisoned());
     }
 }
 

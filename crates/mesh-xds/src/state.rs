@@ -1,8 +1,9 @@
 //! What is served at one moment, and how a configuration becomes it.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use mesh_config::{Config, Served};
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::ordered::Ordered;
 use mesh_core::snapshot::Snapshot;
 
@@ -56,7 +57,7 @@ struct Tables {
 impl Istio {
     fn tables(&self) -> &Tables {
         self.tables.get_or_init(|| {
-            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut made = self.made.lock_unpoisoned();
             let (addresses, authorizations) = made.follow(&self.snapshot);
             let at = |table: Table| Arc::new(table.at(self.generation));
             Tables { addresses: at(addresses), authorizations: at(authorizations) }

@@ -1,10 +1,11 @@
 //! Who is told, and how far each is.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use mesh_ca::Caller;
+use mesh_core::lock::UnpoisonedMutex as _;
 
 use crate::in_force::InForce;
 use crate::proto::Node;
@@ -48,14 +49,14 @@ impl Subscribers {
     /// Who is told now.
     #[must_use]
     pub fn all(&self) -> Vec<Subscriber> {
-        self.lock().known.values().cloned().collect()
+        self.0.lock_unpoisoned().known.values().cloned().collect()
     }
 
     /// What is in force at those who want our own resources.
     #[must_use]
     pub fn in_force(&self) -> InForce {
         let mut in_force = InForce::default();
-        for subscriber in self.lock().known.values().filter(|subscriber| subscriber.told.is_some()) {
+        for subscriber in self.0.lock_unpoisoned().known.values().filter(|subscriber| subscriber.told.is_some()) {
             in_force.add(subscriber.in_force.as_ref());
         }
         in_force
@@ -63,7 +64,7 @@ impl Subscribers {
 
     /// Gives a caller a place; none where there are too many.
     pub(crate) fn add(&self, caller: Caller) -> Option<Place> {
-        let mut streams = self.lock();
+        let mut streams = self.0.lock_unpoisoned();
         let own = streams.known.values().filter(|other| other.caller == caller).count();
         let most = match caller {
             Caller::Node(_) => MAX_STREAMS_A_NODE,
@@ -79,10 +80,6 @@ impl Subscribers {
         streams.known.insert(number, subscriber);
         Some(Place { number, of: self.clone() })
     }
-
-    fn lock(&self) -> MutexGuard<'_, Streams> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A place among those who are told; free again when it is dropped.
@@ -96,7 +93,7 @@ impl Place {
     /// Notes how far the subscriber is.
     pub(crate) fn note(&self, session: &Session) {
         let subscription = session.subscription(OBJECT_TYPE);
-        if let Some(subscriber) = self.of.lock().known.get_mut(&self.number) {
+        if let Some(subscriber) = self.of.0.lock_unpoisoned().known.get_mut(&self.number) {
             subscriber.told = subscription.map(|subscription| subscription.told().clone());
             subscriber.in_force = subscription.and_then(Subscription::in_force).cloned();
         }
@@ -110,7 +107,7 @@ impl Place {
             user_agent_name: cut(&node.user_agent_name),
             user_agent_version: cut(&node.user_agent_version),
         };
-        if let Some(subscriber) = self.of.lock().known.get_mut(&self.number) {
+        if let Some(subscriber) = self.of.0.lock_unpoisoned().known.get_mut(&self.number) {
             subscriber.node = node;
         }
     }
@@ -118,6 +115,6 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.of.lock().known.remove(&self.number);
+        self.of.0.lock_unpoisoned().known.remove(&self.number);
     }
 }

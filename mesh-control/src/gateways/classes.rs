@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, GroupVersionKind, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
+use mesh_core::lock::UnpoisonedMutex as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -53,7 +54,7 @@ impl Default for Classes {
 impl Classes {
     /// What Gateways of a class are run as; none for a class that is unknown, or another controller's.
     pub(super) fn role(&self, class: &str) -> Option<Role> {
-        let controllers = self.controllers.lock().unwrap_or_else(PoisonError::into_inner);
+        let controllers = self.controllers.lock_unpoisoned();
         let is_foreign = controllers.get(class).is_some_and(|controller| controller != CONTROLLER);
         role(class).filter(|_| !is_foreign)
     }
@@ -64,7 +65,7 @@ impl Classes {
     }
 
     fn set(&self, class: &str, controller: Option<String>) {
-        let mut controllers = self.controllers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut controllers = self.controllers.lock_unpoisoned();
         let before = match controller.clone() {
             Some(controller) => controllers.insert(class.to_owned(), controller),
             None => controllers.remove(class),

@@ -1,7 +1,7 @@
 //! Brings what runs to what Gateways ask for, whenever either of them changes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -10,6 +10,7 @@ use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 use kube::runtime::controller::Action;
 use mesh_core::l7::GATEWAY_NAME;
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_transport::CertificateSource as _;
 use tokio::sync::{mpsc, watch};
 
@@ -63,7 +64,7 @@ impl Outcomes {
 
     /// Why a Gateway is not programmed; none where all of it was made, and nothing at all before that was tried.
     pub(super) fn of(&self, gateway: &GatewayObject) -> Option<Option<Condition>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).get(&name_of(gateway)).cloned()
+        self.failures.lock_unpoisoned().get(&name_of(gateway)).cloned()
     }
 
     fn set(&self, gateway: &GatewayObject, made: &Result<(), DeployError>) {
@@ -73,7 +74,7 @@ impl Outcomes {
             }
             _ => Condition::fails("Programmed", "NoResources", error.to_string()),
         });
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self.failures.lock_unpoisoned();
         let before = failures.insert(name_of(gateway), failure.clone());
         drop(failures);
         if before != Some(failure) {
@@ -82,7 +83,7 @@ impl Outcomes {
     }
 
     fn forget(&self, gateway: &GatewayObject) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&name_of(gateway));
+        self.failures.lock_unpoisoned().remove(&name_of(gateway));
     }
 }
 

@@ -7,7 +7,7 @@ mod peers;
 mod progress;
 mod written;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
@@ -15,6 +15,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
 use kube::{Client, ResourceExt as _};
 use mesh_config::{Config, ObjectName, Served};
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_xds::proto::Wanted;
 use mesh_xds::{Body, OBJECT_TYPE, Resource};
 use serde_json::json;
@@ -122,7 +123,7 @@ impl ObjectStatus {
     async fn tell_of_changes(&self, again: &[mpsc::Sender<()>]) {
         let mut config = self.config.clone();
         let mut before = Found::of(Arc::clone(&config.borrow_and_update()));
-        *lock(&self.found) = Arc::clone(&before);
+        *self.found.lock_unpoisoned() = Arc::clone(&before);
         while config.changed().await.is_ok() {
             let now = Found::of(Arc::clone(&config.borrow_and_update()));
             let served = &now.config.served;
@@ -134,10 +135,10 @@ impl ObjectStatus {
                 let is_there = |path: &str| served.get(("", path)).is_some();
                 // What is gone is not on its way any more.
                 self.on_their_way.retain(is_there);
-                lock(&self.generations).retain(is_there);
+                self.generations.lock_unpoisoned().retain(is_there);
             }
             let is_other = is_read || now.differs(&before);
-            *lock(&self.found) = Arc::clone(&now);
+            *self.found.lock_unpoisoned() = Arc::clone(&now);
             if is_other {
                 for kind in again {
                     // One that is full will look at all of them anyway.
@@ -158,9 +159,9 @@ impl ObjectStatus {
             name: object.name_any().into(),
         };
         let (path, Some(generation)) = (name.path(), object.metadata.generation) else { return done };
-        let found = lock(&self.found).clone();
+        let found = self.found.lock_unpoisoned().clone();
         let Some(served) = found.config.served.get(("", path.as_str())) else { return done };
-        if lock(&self.generations).of(served) != Some(generation) {
+        if self.generations.lock_unpoisoned().of(served) != Some(generation) {
             return done;
         }
         let findings = found.of_object(&name);
@@ -214,10 +215,6 @@ impl ObjectStatus {
         let own = subscribers.in_force().count(&wanted);
         Some((Tally::of(own, &self.peers.counts(&wanted)?), since))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a path is of a kind whose status is written.

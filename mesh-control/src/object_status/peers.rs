@@ -15,6 +15,7 @@ use kube::Client;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use mesh_ca::{Link, RemoteSettings, explain};
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_transport::TrustFeed;
 use mesh_xds::proto::Wanted;
 use mesh_xds::{Count, Inquiry, MAX_WANTED};
@@ -23,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt as _;
 
 use super::progress::OnTheirWay;
-use super::{ON_ITS_WAY, TRY_AGAIN, lock};
+use super::{ON_ITS_WAY, TRY_AGAIN};
 
 /// How long a replica may take to answer a question, or to be reached.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -67,14 +68,14 @@ impl Peers {
     /// What each says of a version of an object: none of one that has said nothing of it. Nothing while it is not known which there
     /// are.
     pub(super) fn counts(&self, wanted: &Wanted) -> Option<Vec<Option<Count>>> {
-        let said = lock(&self.said);
+        let said = self.said.lock_unpoisoned();
         let count = |said: &Said| said.as_ref().and_then(|said| said.get(wanted).copied());
         said.as_ref().map(|peers| peers.values().map(count).collect())
     }
 
     /// Asks whoever there is, until dropped.
     pub(super) async fn follow(self: &Arc<Self>) {
-        *lock(&self.said) = None;
+        *self.said.lock_unpoisoned() = None;
         let (reader, writer) = reflector::store();
         let config =
             watcher::Config::default().labels(&format!("kubernetes.io/service-name={}", self.settings.service));
@@ -96,7 +97,7 @@ impl Peers {
     /// Has these asked, and nobody else.
     fn keep(self: &Arc<Self>, peers: &BTreeMap<String, IpAddr>, conversations: &mut Conversations) {
         conversations.retain(peers);
-        let mut said = lock(&self.said);
+        let mut said = self.said.lock_unpoisoned();
         let said = said.get_or_insert_default();
         said.retain(|name, _| conversations.has(name));
         for (name, address) in peers {
@@ -167,7 +168,7 @@ impl Peers {
     }
 
     fn note(&self, name: &str, said: Said) {
-        if let Some(known) = lock(&self.said).as_mut().and_then(|peers| peers.get_mut(name)) {
+        if let Some(known) = self.said.lock_unpoisoned().as_mut().and_then(|peers| peers.get_mut(name)) {
             *known = said;
         }
     }

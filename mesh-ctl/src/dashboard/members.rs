@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use tokio::task::AbortHandle;
 
 use super::services::Readings;
@@ -45,7 +46,7 @@ pub(super) struct Numbers(AtomicUsize);
 impl<H: Default> Members<H> {
     /// Those that there are now, by name.
     pub(super) fn all(&self) -> Vec<Arc<Member<H>>> {
-        lock(&self.0).iter().map(|followed| followed.member.clone()).collect()
+        self.0.lock_unpoisoned().iter().map(|followed| followed.member.clone()).collect()
     }
 
     /// Takes over who there is: who is new is followed by the task that `follow` begins, and who is gone no more. A pod that stands in
@@ -56,7 +57,7 @@ impl<H: Default> Members<H> {
         numbers: &Numbers,
         follow: impl Fn(Arc<Member<H>>) -> AbortHandle,
     ) -> Vec<usize> {
-        let mut known = lock(&self.0);
+        let mut known = self.0.lock_unpoisoned();
         let mut before: BTreeMap<_, _> =
             known.drain(..).map(|it| ((it.member.name.clone(), way(&it.member.daemon)), it)).collect();
         for Target { name, daemon } in targets {
@@ -80,10 +81,6 @@ fn way(daemon: &Result<Daemon, String>) -> Result<String, String> {
     daemon.as_ref().map(Daemon::name).map_err(Clone::clone)
 }
 
-pub(super) fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,7 +98,7 @@ mod tests {
         let names = || members.all().iter().map(|it| (it.name.clone(), it.number)).collect::<Vec<_>>();
         assert!(update(vec![target("b", Ok("/1")), target("a", Err("its pod is Pending"))]).is_empty());
         assert_eq!(names(), [("a".to_owned(), 1), ("b".to_owned(), 0)]);
-        let task = lock(&members.0)[1].task.clone();
+        let task = members.0.lock_unpoisoned()[1].task.clone();
         assert_eq!(update(vec![target("a", Ok("/2")), target("b", Ok("/1"))]), [1]);
         assert_eq!(names(), [("a".to_owned(), 2), ("b".to_owned(), 0)], "who stays has its number");
         assert_eq!(update(vec![target("a", Ok("/2"))]), [0]);

@@ -8,13 +8,14 @@ use mesh_admin::{
     Certificate, Connection, FlowLine, FlowSelection, List, MAX_LIMIT, Policy, RequestQuestion, RequestWhy, Selection,
     Status, Traffic, WaypointCluster, WaypointRoute, WaypointStatus, Why, Workload, path,
 };
+use mesh_core::lock::UnpoisonedMutex as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
 
 use super::graph::{Graph, Proxy, is_of};
 use super::links::Links;
-use super::members::{Member, Members, Numbers, lock};
+use super::members::{Member, Members, Numbers};
 use super::services::services;
 use super::view::{DaemonView, FlowsView, MeshView, NamespaceView, NodeView, ProxyView, ServicesView};
 use crate::cluster::Roster;
@@ -195,7 +196,7 @@ impl Nodes {
             let place = self.places.acquire().await;
             // Why it does not answer is told by `ask`.
             if let Ok(traffic) = daemon.get::<Traffic>(path::TRAFFIC, &[]).await {
-                lock(&member.readings).add(self.started.elapsed().as_secs_f64(), traffic);
+                member.readings.lock_unpoisoned().add(self.started.elapsed().as_secs_f64(), traffic);
             }
             drop(place);
             tokio::time::sleep(ASK).await;
@@ -208,7 +209,7 @@ impl Nodes {
             let place = self.places.acquire().await;
             match hear(daemon, &member.heard).await {
                 Ok(connections) => self.graph().connections(member.number, &connections, self.now()),
-                Err(error) => lock(&member.heard).error = Some(format!("{error:#}")),
+                Err(error) => member.heard.lock_unpoisoned().error = Some(format!("{error:#}")),
             }
             drop(place);
             send(&self.mesh_text, &self.mesh());
@@ -225,9 +226,9 @@ impl Nodes {
                     if let Some(proxy) = heard.status.as_ref().and_then(|status| self.proxy(status)) {
                         self.graph().proxy(member.number, proxy);
                     }
-                    *lock(&member.heard) = heard;
+                    *member.heard.lock_unpoisoned() = heard;
                 }
-                Err(error) => lock(&member.heard).error = Some(format!("{error:#}")),
+                Err(error) => member.heard.lock_unpoisoned().error = Some(format!("{error:#}")),
             }
             drop(place);
             tokio::time::sleep(ASK).await;
@@ -238,7 +239,7 @@ impl Nodes {
     /// has told of workloads.
     fn proxy(&self, status: &WaypointStatus) -> Option<Proxy> {
         let daemons = self.daemons.all();
-        let heard: Vec<_> = daemons.iter().map(|daemon| lock(&daemon.heard)).collect();
+        let heard: Vec<_> = daemons.iter().map(|daemon| daemon.heard.lock_unpoisoned()).collect();
         if heard.iter().all(|heard| heard.workloads.is_empty() && heard.error.is_none()) {
             return None;
         }
@@ -264,12 +265,12 @@ impl Nodes {
     fn services_view(&self) -> ServicesView {
         let (daemons, proxies) = (self.daemons.all(), self.proxies.all());
         let readings = daemons.iter().map(|it| &it.readings).chain(proxies.iter().map(|it| &it.readings));
-        let readings: Vec<_> = readings.map(lock).collect();
-        let told: Vec<_> = proxies.iter().map(|proxy| lock(&proxy.heard)).collect();
+        let readings: Vec<_> = readings.map(|readings| readings.lock_unpoisoned()).collect();
+        let told: Vec<_> = proxies.iter().map(|proxy| proxy.heard.lock_unpoisoned()).collect();
         let told: Vec<_> = told.iter().map(|heard| (&*heard.routes, &*heard.clusters)).collect();
         let now = self.started.elapsed().as_secs_f64();
         let services = services(readings.iter().map(|readings| &**readings), now, &told);
-        let heard: Vec<_> = daemons.iter().map(|daemon| lock(&daemon.heard)).collect();
+        let heard: Vec<_> = daemons.iter().map(|daemon| daemon.heard.lock_unpoisoned()).collect();
         let workload = |pod: &str| {
             let (namespace, name) = pod.split_once('/')?;
             let mut all = heard.iter().flat_map(|heard| &heard.workloads);
@@ -293,7 +294,7 @@ impl Nodes {
     fn mesh(&self) -> MeshView {
         let daemons = self.daemons.all();
         let nodes = daemons.iter().map(|daemon| {
-            let heard = lock(&daemon.heard);
+            let heard = daemon.heard.lock_unpoisoned();
             DaemonView {
                 name: heard.status.as_ref().map_or_else(|| daemon.name.clone(), |status| status.node.clone()),
                 error: heard.error.clone().or_else(|| daemon.daemon.clone().err()),
@@ -303,7 +304,7 @@ impl Nodes {
         });
         let nodes = nodes.collect();
         let proxies = self.proxies.all().into_iter().map(|proxy| {
-            let heard = lock(&proxy.heard);
+            let heard = proxy.heard.lock_unpoisoned();
             ProxyView {
                 name: heard.status.as_ref().and_then(|it| it.pod.clone()).unwrap_or_else(|| proxy.name.clone()),
                 error: heard.error.clone().or_else(|| proxy.daemon.clone().err()),
@@ -312,7 +313,8 @@ impl Nodes {
         });
         let proxies = proxies.collect();
         // Every daemon knows the whole configuration.
-        let heard = daemons.iter().map(|daemon| lock(&daemon.heard)).find(|heard| !heard.workloads.is_empty());
+        let heard =
+            daemons.iter().map(|daemon| daemon.heard.lock_unpoisoned()).find(|heard| !heard.workloads.is_empty());
         let namespaces = heard.map(|heard| self.readiness(&heard)).unwrap_or_default();
         MeshView { nodes, proxies, namespaces, links: self.links.clone() }
     }
@@ -348,7 +350,7 @@ impl Nodes {
     }
 
     fn graph(&self) -> MutexGuard<'_, Graph> {
-        lock(&self.graph)
+        self.graph.lock_unpoisoned()
     }
 }
 
@@ -368,7 +370,7 @@ async fn hear(daemon: &Daemon, before: &Mutex<Heard>) -> anyhow::Result<Vec<Conn
     let status: Status = daemon.get(path::STATUS, &[]).await?;
     let certificates: List<Certificate> = daemon.get(path::CERTIFICATES, &query).await?;
     let is_known = {
-        let known = lock(before);
+        let known = before.lock_unpoisoned();
         // One that was started again counts generations anew.
         let is_same = |then: &Status| {
             then.config.generation == status.config.generation && then.uptime_seconds <= status.uptime_seconds
@@ -382,7 +384,7 @@ async fn hear(daemon: &Daemon, before: &Mutex<Heard>) -> anyhow::Result<Vec<Conn
         configuration = Some((workloads.items, policies.items));
     }
     let connections = connections(daemon).await?;
-    let mut heard = lock(before);
+    let mut heard = before.lock_unpoisoned();
     if let Some((workloads, policies)) = configuration {
         (heard.workloads, heard.policies) = (workloads, policies);
     }

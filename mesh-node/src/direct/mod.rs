@@ -8,10 +8,11 @@ mod watch;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::{
     Snapshot, Workload,
     policy::{Facts, Peer, authorize},
@@ -159,7 +160,7 @@ impl DirectPath {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock_unpoisoned()
     }
 }
 

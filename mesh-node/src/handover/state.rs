@@ -2,9 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
+
+use mesh_core::lock::UnpoisonedMutex as _;
 
 /// What became of a successor's request: a closed set, for a metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,49 +57,45 @@ impl HandoverState {
     /// How many daemons there have been in this chain of handovers, this one included: 1 after a start without one.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.lock().generation
+        self.0.lock_unpoisoned().generation
     }
 
     /// Earlier daemons that carry connections still: their process ids, and for how long they have taken no new ones.
     #[must_use]
     pub fn draining(&self) -> Vec<(u32, Duration)> {
-        self.lock().draining.iter().map(|(pid, since)| (*pid, since.elapsed())).collect()
+        self.0.lock_unpoisoned().draining.iter().map(|(pid, since)| (*pid, since.elapsed())).collect()
     }
 
     /// The process id of a successor that prepares itself.
     #[must_use]
     pub fn lending_to(&self) -> Option<u32> {
-        self.lock().lending_to
+        self.0.lock_unpoisoned().lending_to
     }
 
     /// How often this daemon's keeper has started it again after a crash.
     #[must_use]
     pub fn restarts(&self) -> u64 {
-        self.lock().restarts
+        self.0.lock_unpoisoned().restarts
     }
 
     /// See [`Self::restarts`].
     pub fn set_restarts(&self, restarts: u64) {
-        self.lock().restarts = restarts;
+        self.0.lock_unpoisoned().restarts = restarts;
     }
 
     pub(super) fn set_lending_to(&self, pid: Option<u32>) {
-        self.lock().lending_to = pid;
+        self.0.lock_unpoisoned().lending_to = pid;
     }
 
     pub(super) fn took_over(&self, generation: u64) {
-        self.lock().generation = generation;
+        self.0.lock_unpoisoned().generation = generation;
     }
 
     pub(super) fn begins_to_drain(&self, pid: u32) {
-        self.lock().draining.insert(pid, Instant::now());
+        self.0.lock_unpoisoned().draining.insert(pid, Instant::now());
     }
 
     pub(super) fn has_drained(&self, pid: u32) {
-        self.lock().draining.remove(&pid);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock_unpoisoned().draining.remove(&pid);
     }
 }

@@ -14,9 +14,10 @@ mod succession;
 
 use std::{
     net::IpAddr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, RwLock},
 };
 
+use mesh_core::lock::UnpoisonedRwLock as _;
 use mesh_core::{SpiffeId, WorkloadUid};
 use tokio::sync::watch;
 
@@ -69,12 +70,12 @@ impl PodAddresses {
     /// What they are now.
     #[must_use]
     pub fn get(&self) -> Arc<[IpAddr]> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read_unpoisoned().clone()
     }
 
     /// Takes others in their place.
     pub fn set(&self, addresses: &[IpAddr]) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = addresses.into();
+        *self.0.write_unpoisoned() = addresses.into();
     }
 }
 

@@ -3,9 +3,10 @@
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::{
     PolicyName,
     policy::{Authorization, Basis, Denial, Permit},
@@ -109,7 +110,7 @@ impl Decisions {
     fn count(&self, policy: Option<&Decider>, result: &str) {
         let policy = policy.map_or_else(|| "-".to_owned(), ToString::to_string);
         // A panic elsewhere leaves a set as good as it was.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock_unpoisoned();
         if known.len() < MAX_POLICIES {
             known.insert(policy.clone());
         }

@@ -3,11 +3,12 @@
 use std::{
     collections::{HashMap, HashSet},
     error::Error as _,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
 use bytes::Bytes;
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::policy::{KeySource, TokenRule};
 use mesh_jwt::KeySet;
 use tokio::{
@@ -65,7 +66,7 @@ impl KeyStore {
     /// The keys for a rule, which are fetched from now on.
     pub(crate) fn source(&self, rule: &TokenRule) -> Arc<Source> {
         let address = (rule.keys.clone(), rule.timeout);
-        let mut sources = lock(&self.sources);
+        let mut sources = self.sources.lock_unpoisoned();
         if let Some(source) = sources.get(&address) {
             return source.clone();
         }
@@ -96,7 +97,7 @@ impl KeyStore {
                 (rule.keys.clone(), rule.timeout)
             })
             .collect();
-        lock(&self.sources).retain(|address, _| wanted.contains(address));
+        self.sources.lock_unpoisoned().retain(|address, _| wanted.contains(address));
     }
 }
 
@@ -137,7 +138,7 @@ impl Source {
 
     /// Whether a fetch may be asked for: so many at once, and then one in so much time.
     fn may_ask(&self) -> bool {
-        let (now, mut paid) = (Instant::now(), lock(&self.paid));
+        let (now, mut paid) = (Instant::now(), self.paid.lock_unpoisoned());
         let from = paid.map_or(now, |paid| paid.max(now));
         if from - now > ASK_EVERY * (ASK_BURST - 1) {
             return false;
@@ -198,9 +199,4 @@ async fn follow(source: Weak<Source>, asked: Arc<Notify>, refresh: Duration, tel
             () = asked.notified() => {}
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that is done under the lock can leave it half done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

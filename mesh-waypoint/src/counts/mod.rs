@@ -3,9 +3,11 @@
 mod rules;
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex,
     atomic::{AtomicU64, Ordering},
 };
+
+use mesh_core::lock::UnpoisonedMutex as _;
 
 pub(crate) use self::rules::{RuleBook, RuleSums, RuleTally, UseSum};
 
@@ -58,7 +60,7 @@ pub(crate) struct Threads(Mutex<Vec<Arc<ThreadCounts>>>);
 impl Threads {
     /// One thread more: its number, and what it counts with.
     pub(crate) fn join(&self) -> (usize, Arc<ThreadCounts>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock_unpoisoned();
         let counts = Arc::<ThreadCounts>::default();
         all.push(counts.clone());
         (all.len() - 1, counts)
@@ -66,6 +68,6 @@ impl Threads {
 
     /// What each does now.
     pub(crate) fn now(&self) -> Vec<(u64, u64)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|counts| counts.now()).collect()
+        self.0.lock_unpoisoned().iter().map(|counts| counts.now()).collect()
     }
 }

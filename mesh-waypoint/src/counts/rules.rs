@@ -3,10 +3,11 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
 };
 
 use mesh_core::l7::{Action, Rule, RuleRef};
+use mesh_core::lock::UnpoisonedMutex as _;
 
 use super::OwnCount;
 
@@ -73,7 +74,7 @@ pub(crate) struct RuleBook(Arc<Mutex<HashMap<RuleRef, Vec<Counted>>>>);
 impl RuleBook {
     /// What a thread counts a rule with. What is the same rule as before counts on.
     fn of(&self, rule: &Arc<Rule>, thread: usize) -> Arc<OnThread> {
-        let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self.0.lock_unpoisoned();
         let same_name = rules.entry(rule.at.clone()).or_default();
         let known = same_name.iter().position(|known| is_same(&known.rule, rule));
         let index = known.unwrap_or_else(|| {
@@ -93,7 +94,7 @@ impl RuleBook {
 
     /// Forgets rules that are not among those in force.
     pub(crate) fn keep<'a>(&self, in_force: impl Iterator<Item = &'a Arc<Rule>>) {
-        let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self.0.lock_unpoisoned();
         let mut kept: HashMap<RuleRef, Vec<Counted>> = HashMap::new();
         for rule in in_force {
             let Some(same_name) = rules.get_mut(&rule.at) else { continue };
@@ -106,14 +107,14 @@ impl RuleBook {
 
     /// What became of a rule.
     pub(crate) fn sums(&self, rule: &Arc<Rule>) -> RuleSums {
-        let rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = self.0.lock_unpoisoned();
         let counted = rules.get(&rule.at).and_then(|known| known.iter().find(|known| is_same(&known.rule, rule)));
         counted.map(Counted::sums).unwrap_or_default()
     }
 
     /// Tells of every rule that was used.
     pub(crate) fn each(&self, mut tell: impl FnMut(&Rule, RuleSums)) {
-        let rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = self.0.lock_unpoisoned();
         for counted in rules.values().flatten() {
             tell(&counted.rule, counted.sums());
         }

@@ -9,12 +9,13 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker, ready},
 };
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     task::yield_now,
@@ -80,7 +81,7 @@ impl Turn {
             return true;
         }
         if !self.is_asked_for.swap(true, Ordering::AcqRel) {
-            *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+            *self.connection.lock_unpoisoned() = Some(cx.waker().clone());
             let waker = Waker::from(self.clone());
             // The runtime keeps the waker of a task that yields until no other task is ready and the sockets were looked at.
             let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
@@ -93,7 +94,7 @@ impl Wake for Turn {
     fn wake(self: Arc<Self>) {
         self.is_asked_for.store(false, Ordering::Release);
         self.has_come.store(true, Ordering::Release);
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let connection = self.connection.lock_unpoisoned().take();
         connection.into_iter().for_each(Waker::wake);
     }
 }

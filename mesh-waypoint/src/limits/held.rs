@@ -4,11 +4,12 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::rate_limit::TokenBucket;
 
 /// Shards of a limit's keys, each under a lock of its own.
@@ -96,7 +97,7 @@ impl Held {
         // The remainder is less than the number of shards.
         let place = usize::try_from(hash % SHARDS as u64).unwrap_or_default();
         let Some(shard) = self.shards.get(place) else { return self.everybody.take(&self.bucket, now) };
-        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = shard.lock_unpoisoned();
         if !shard.has_room(hash, now) {
             drop(shard);
             return self.crowd.take(&self.bucket, now);
@@ -109,7 +110,7 @@ impl Held {
 
     /// Keys that have a bucket of their own.
     pub(super) fn keys(&self) -> usize {
-        let count = |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(PoisonError::into_inner).full_at.len();
+        let count = |shard: &Mutex<Shard>| shard.lock_unpoisoned().full_at.len();
         self.shards.iter().map(count).sum()
     }
 }

@@ -6,11 +6,12 @@ use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Instant,
 };
 
 use mesh_admin::WaypointLimit;
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_core::{
     Snapshot, SpiffeId,
     l7::{RequestView, Rule},
@@ -44,7 +45,7 @@ impl Default for LimitBook {
 impl LimitBook {
     /// The buckets of a limit for a host. One that is as it was goes on with what it has.
     fn of(&self, limit: &Arc<RateLimit>, host: &Arc<str>) -> Arc<Held> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock_unpoisoned();
         let keyed = limit.key != LimitKey::Everybody;
         let new = || (limit.clone(), Arc::new(Held::new(limit.bucket, keyed)));
         let known = held.entry((limit.at.clone(), host.clone())).or_insert_with(new);
@@ -59,12 +60,12 @@ impl LimitBook {
     pub(crate) fn keep(&self, in_force: &RateLimits) {
         let all = in_force.all().iter().flat_map(|policy| &policy.limits);
         let all: HashSet<&LimitRef> = all.map(|limit| &limit.at).collect();
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).retain(|(at, _), _| all.contains(at));
+        self.held.lock_unpoisoned().retain(|(at, _), _| all.contains(at));
     }
 
     /// What became of requests by each limit that was asked here.
     pub(crate) fn told(&self) -> Vec<WaypointLimit> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.lock_unpoisoned();
         let mut told: Vec<_> = held
             .iter()
             .map(|((at, host), (limit, held))| WaypointLimit {

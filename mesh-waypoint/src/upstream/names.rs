@@ -4,10 +4,11 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use prometheus::IntCounter;
 use tokio::{
     net::lookup_host,
@@ -69,7 +70,7 @@ impl Names {
 
     /// A name, which is asked for from now on.
     pub(super) fn name(&self, text: &Arc<str>) -> Arc<Name> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock_unpoisoned();
         if let Some(name) = known.names.get(text).and_then(Weak::upgrade) {
             return name;
         }
@@ -87,7 +88,7 @@ impl Names {
 
     /// What is known of a name, which nobody asks for because of that.
     pub(super) fn answer(&self, text: &Arc<str>) -> Answer {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock_unpoisoned();
         known.names.get(text).and_then(Weak::upgrade).and_then(|name| name.answer.borrow().clone())
     }
 
@@ -98,7 +99,7 @@ impl Names {
         loop {
             tokio::select! {
                 () = self.arrived.notified() => {
-                    let new = std::mem::take(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner).new);
+                    let new = std::mem::take(&mut self.known.lock_unpoisoned().new);
                     for name in new {
                         let (text, name) = (name.text.clone(), Arc::downgrade(&name));
                         following.spawn(follow(name, text, places.clone(), self.refresh, self.failures.clone()));

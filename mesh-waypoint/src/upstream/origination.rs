@@ -4,11 +4,12 @@ use std::{
     collections::HashMap,
     fs, io,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use mesh_core::l7::traffic::{Origination, Roots};
+use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_transport::signatures_by;
 use rustls::{
     CertificateError, ClientConfig, RootCertStore,
@@ -85,7 +86,7 @@ impl Originations {
     ) -> Result<Arc<ClientConfig>, OriginationError> {
         let key = (origination.clone(), version);
         let old = {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = self.known.lock_unpoisoned();
             match known.get(&key) {
                 Some(known) if known.read.elapsed() < FRESH => return Ok(known.config.clone()),
                 old => old.map(|old| (old.material.clone(), old.config.clone())),
@@ -106,7 +107,7 @@ impl Originations {
             }
             (Err(error), None) => return Err(error),
         };
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock_unpoisoned();
         known.retain(|_, known| known.read.elapsed() < FRESH * 10);
         known.insert(key, Known { material, config: config.clone(), read: Instant::now() });
         Ok(config)

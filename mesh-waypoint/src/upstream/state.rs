@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use mesh_core::l7::traffic::OutlierDetection;
+use mesh_core::lock::UnpoisonedMutex as _;
 
 use super::{cluster::ClusterKey, endpoint::EndpointKey};
 
@@ -29,7 +30,7 @@ impl Default for SharedClusters {
 impl SharedClusters {
     /// The state of a cluster; it lives as long as some thread has it.
     pub(super) fn state(&self, key: &ClusterKey) -> Arc<ClusterState> {
-        let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clusters = self.clusters.lock_unpoisoned();
         if let Some(state) = clusters.get(key).and_then(Weak::upgrade) {
             return state;
         }
@@ -41,7 +42,7 @@ impl SharedClusters {
 
     /// The clusters that were used.
     pub(crate) fn used(&self) -> HashMap<ClusterKey, Arc<ClusterState>> {
-        let clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        let clusters = self.clusters.lock_unpoisoned();
         clusters.iter().filter_map(|(key, state)| Some((key.clone(), state.upgrade()?))).collect()
     }
 }
@@ -94,7 +95,7 @@ impl ClusterState {
 
     /// The state of an endpoint; it lives as long as some thread has it.
     pub(super) fn endpoint(&self, key: &EndpointKey) -> Arc<EndpointState> {
-        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = self.endpoints.lock_unpoisoned();
         if let Some(state) = endpoints.get(key).and_then(Weak::upgrade) {
             return state;
         }
@@ -106,7 +107,7 @@ impl ClusterState {
 
     /// The state of an endpoint that was used.
     pub(super) fn used_endpoint(&self, key: &EndpointKey) -> Option<Arc<EndpointState>> {
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).get(key)?.upgrade()
+        self.endpoints.lock_unpoisoned().get(key)?.upgrade()
     }
 
     /// Ejections ever.
@@ -125,7 +126,7 @@ impl ClusterState {
     }
 
     fn ejected_now(&self, now: u64) -> (usize, usize) {
-        let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoints = self.endpoints.lock_unpoisoned();
         let live: Vec<_> = endpoints.values().filter_map(Weak::upgrade).collect();
         (live.iter().filter(|endpoint| endpoint.is_ejected(now)).count(), live.len())
     }

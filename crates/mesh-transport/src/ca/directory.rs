@@ -4,10 +4,11 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use mesh_core::SpiffeId;
+use mesh_core::lock::UnpoisonedRwLock as _;
 use tokio::sync::watch;
 
 use super::{CaError, CertificateAuthority};
@@ -59,7 +60,7 @@ impl LocalAuthority {
     /// The authority in force now.
     #[must_use]
     pub fn current(&self) -> Arc<CertificateAuthority> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.read_unpoisoned().clone()
     }
 
     /// Follows the directory until dropped. While it cannot be read as a whole, what it said last stays in force.
@@ -99,7 +100,7 @@ impl LocalAuthority {
         };
         let (roots, lists, signer) = (trust.roots.len(), trust.crls.len(), authority.signer());
         // First the authority: whoever learns of the new trust may ask for a certificate at once.
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authority);
+        *self.current.write_unpoisoned() = Arc::new(authority);
         let changed = self.trust.send_if_modified(|current| {
             let differs = *current.bundle() != trust;
             if differs {

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use super::lock;
+use mesh_core::lock::UnpoisonedMutex as _;
+
 use crate::tls::TlsIdentity;
 use crate::trust::{Fingerprint, PeerVerifier, Role};
 
@@ -41,7 +42,7 @@ struct Held {
 impl Entry {
     /// The certificate, if it may be shown at `now` to peers who judge like `peers`.
     pub(super) fn valid(&self, peers: &Arc<PeerVerifier>, now: SystemTime) -> Option<Arc<TlsIdentity>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock_unpoisoned();
         state.judge(peers, now);
         let held = state.held.as_ref()?;
         let in_time = held.identity.not_before <= now && now < held.identity.not_after;
@@ -50,7 +51,7 @@ impl Entry {
 
     /// Brings the entry in line with a trust bundle, and returns when the next attempt is due; `None` for now.
     pub(super) fn next_due(&self, peers: &Arc<PeerVerifier>, now: SystemTime) -> Option<SystemTime> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock_unpoisoned();
         state.judge(peers, now);
         let expires = state.held.as_ref().map(|held| held.identity.not_after);
         // A clock that was set may have left the attempt far in the future.
@@ -64,26 +65,26 @@ impl Entry {
 
     /// How long to wait before the next attempt for somebody who needs a certificate now.
     pub(super) fn pause(&self, now: SystemTime) -> Option<Duration> {
-        let state = lock(&self.state);
+        let state = self.state.lock_unpoisoned();
         let next = state.next.filter(|_| state.failures > 0);
         next.and_then(|next| next.duration_since(now).ok()).map(|pause| pause.min(LONGEST_PAUSE))
     }
 
     pub(super) fn last_error(&self) -> Option<String> {
-        lock(&self.state).last_error.clone()
+        self.state.lock_unpoisoned().last_error.clone()
     }
 
     pub(super) fn certificate(&self) -> Option<Arc<TlsIdentity>> {
-        lock(&self.state).held.as_ref().map(|held| held.identity.clone())
+        self.state.lock_unpoisoned().held.as_ref().map(|held| held.identity.clone())
     }
 
     pub(super) fn next_attempt(&self) -> Option<SystemTime> {
-        lock(&self.state).next
+        self.state.lock_unpoisoned().next
     }
 
     /// Takes a new certificate in. True when it ends a row of failures.
     pub(super) fn succeeded(&self, identity: Arc<TlsIdentity>, peers: &PeerVerifier, now: SystemTime) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock_unpoisoned();
         let life = identity.not_after.duration_since(now).unwrap_or(Duration::ZERO);
         // Half of the life, give or take a tenth of it, so that a node's certificates do not renew all at once.
         state.next = Some(now + life.mul_f64(0.4 + 0.2 * fastrand::f64()));
@@ -94,7 +95,7 @@ impl Entry {
 
     /// Notes a failed attempt. True when it failed in another way than the one before.
     pub(super) fn failed(&self, error: &str, now: SystemTime) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock_unpoisoned();
         let pause = FIRST_PAUSE.saturating_mul(1 << state.failures.min(16)).min(LONGEST_PAUSE);
         // At least half of it, so that nodes that lost their CA together do not come back together.
         state.next = Some(now + pause.mul_f64(0.5 + 0.5 * fastrand::f64()));

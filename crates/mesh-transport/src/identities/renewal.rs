@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mesh_core::SpiffeId;
+use mesh_core::lock::UnpoisonedMutex as _;
 use tokio::task::JoinSet;
 
+use super::Identities;
 use super::entry::Entry;
-use super::{Identities, lock};
 use crate::trust::{PeerVerifier, TrustFeed};
 
 /// Attempts that run at once.
@@ -76,7 +77,7 @@ impl Identities {
     }
 
     pub(super) fn all(&self) -> Vec<(SpiffeId, Arc<Entry>)> {
-        lock(&self.0.entries).iter().map(|(identity, entry)| (identity.clone(), entry.clone())).collect()
+        self.0.entries.lock_unpoisoned().iter().map(|(identity, entry)| (identity.clone(), entry.clone())).collect()
     }
 }
 

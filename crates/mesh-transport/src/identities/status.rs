@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use mesh_core::SpiffeId;
+use mesh_core::lock::UnpoisonedMutex as _;
 
-use super::{Identities, IdentityFetchError, lock};
+use super::{Identities, IdentityFetchError};
 use crate::source::SignError;
 use crate::trust::Fingerprint;
 
@@ -114,14 +115,14 @@ impl Tally {
 
     /// Notes whether the authority answered and returns what was so before.
     fn reached(&self, is_reachable: bool) -> Option<bool> {
-        lock(&self.is_reachable).replace(is_reachable)
+        self.is_reachable.lock_unpoisoned().replace(is_reachable)
     }
 
     fn status(&self) -> AuthorityStatus {
         AuthorityStatus {
             renewed: self.renewed.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
-            is_reachable: *lock(&self.is_reachable),
+            is_reachable: *self.is_reachable.lock_unpoisoned(),
             clock_behind: self.clock_behind.load(Ordering::Relaxed),
         }
     }

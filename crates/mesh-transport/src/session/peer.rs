@@ -1,8 +1,9 @@
 //! A peer's certificates, kept for as long as its connection lives, so that they can be judged again.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
+use mesh_core::lock::UnpoisonedMutex as _;
 use rustls_pki_types::CertificateDer;
 
 use crate::trust::{PeerVerifier, Role};
@@ -63,7 +64,7 @@ fn end_of(leaf: &CertificateDer<'_>) -> Result<SystemTime, VerifyError> {
 /// All workloads that one authority signed come with the same intermediates: one copy serves.
 fn shared(intermediates: &[CertificateDer<'_>]) -> Arc<Intermediates> {
     static KNOWN: Mutex<Vec<Weak<Intermediates>>> = Mutex::new(Vec::new());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = KNOWN.lock_unpoisoned();
     if let Some(same) = known.iter().filter_map(Weak::upgrade).find(|same| **same == *intermediates) {
         return same;
     }
