@@ -281,13 +281,10 @@ fn source(shared: &Shared) -> Source {
 async fn follow_generations(shared: &Shared) {
     let mut config = shared.config.clone();
     loop {
-        let (generation, snapshot) = {
-            let now = config.borrow_and_update();
-            (now.generation, now.snapshot.clone())
-        };
-        shared.rules.keep(admin::all_rules(snapshot.l7()));
-        shared.limit_book.keep(snapshot.rate_limits());
-        shared.telemetry.own.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        let now = config.borrow_and_update().clone();
+        shared.rules.keep(admin::all_rules(now.snapshot.l7()));
+        shared.limit_book.keep(now.snapshot.rate_limits());
+        shared.telemetry.own.generation.set(i64::try_from(now.generation).unwrap_or(i64::MAX));
         if config.changed().await.is_err() {
             // The last good configuration stays in force.
             return std::future::pending().await;

@@ -86,18 +86,25 @@ pub(crate) struct Worker {
     listeners: RefCell<(watch::Receiver<Arc<Listeners>>, Arc<Listeners>)>,
 }
 
+/// The cluster as a thread sees it.
+#[derive(Clone)]
+pub(crate) struct NumberedSnapshot {
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// No other state of the cluster has had it on this thread.
+    pub(crate) number: u64,
+}
+
 /// The configuration as this thread has last seen it.
 struct View {
     config: watch::Receiver<Arc<Config>>,
-    snapshot: Arc<Snapshot>,
-    generation: u64,
+    seen: NumberedSnapshot,
 }
 
 impl Worker {
     fn new(shared: Arc<Shared>) -> Self {
         let mut config = shared.config.clone();
         let snapshot = config.borrow_and_update().snapshot.clone();
-        let view = RefCell::new(View { config, snapshot, generation: 1 });
+        let view = RefCell::new(View { config, seen: NumberedSnapshot { snapshot, number: 1 } });
         let pool = Pool::new(shared.limits.clone(), shared.identities.trust());
         let mut listeners = shared.listeners.subscribe();
         let known = listeners.borrow_and_update().clone();
@@ -132,16 +139,20 @@ impl Worker {
         view.1.clone()
     }
 
-    /// The cluster as it is now, and a number that no other state of it has had on this thread.
-    pub(crate) fn snapshot(&self) -> (Arc<Snapshot>, u64) {
+    /// The cluster as it is now.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.numbered_snapshot().snapshot
+    }
+
+    /// The cluster as it is now, with a number for what is remembered of it.
+    pub(crate) fn numbered_snapshot(&self) -> NumberedSnapshot {
         let mut view = self.view.borrow_mut();
         // A number is compared; the lock is taken for changes alone. What is no longer followed does not change.
         if view.config.has_changed().unwrap_or(false) {
             let snapshot = view.config.borrow_and_update().snapshot.clone();
-            view.snapshot = snapshot;
-            view.generation += 1;
+            view.seen = NumberedSnapshot { snapshot, number: view.seen.number + 1 };
         }
-        (view.snapshot.clone(), view.generation)
+        view.seen.clone()
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use mesh_admin::{Bound, ClusterEndpoint, ClusterPool, List, Selection, WaypointCluster};
+use mesh_config::Config;
 use mesh_core::{
     Snapshot,
     l7::{
@@ -25,23 +26,23 @@ use super::{
 use crate::upstream::{Cause, ClusterKey, ClusterState, ClusterView, EndpointView};
 
 impl Admin {
-    /// The configuration's snapshot and its generation.
-    pub(super) fn configuration(&self) -> (Arc<Snapshot>, u64) {
-        let config = self.shared.config.borrow();
-        (config.snapshot.clone(), config.generation)
+    /// The configuration in force.
+    pub(super) fn configuration(&self) -> Arc<Config> {
+        self.shared.config.borrow().clone()
     }
 
     /// Where requests were sent, or may be.
     pub(super) fn clusters(&self, selection: &Selection) -> List<WaypointCluster> {
-        let (snapshot, generation) = self.configuration();
+        let config = self.configuration();
+        let snapshot = &*config.snapshot;
         let own = &self.shared.own.gateway;
         let used = self.shared.clusters.used();
-        let attached = attached(&snapshot, own, &self.shared.listeners.borrow());
-        let mut keys = clusters(&snapshot, own, &attached);
+        let attached = attached(snapshot, own, &self.shared.listeners.borrow());
+        let mut keys = clusters(snapshot, own, &attached);
         keys.extend(used.keys().cloned());
-        let named = keys.into_iter().map(|key| (namespace(&key, &snapshot), key));
-        let take = |(namespace, key): (String, ClusterKey)| self.cluster(namespace, &key, &snapshot, &used);
-        selection.take(named, |(namespace, _)| namespace, generation, take)
+        let named = keys.into_iter().map(|key| (namespace(&key, snapshot), key));
+        let take = |(namespace, key): (String, ClusterKey)| self.cluster(namespace, &key, snapshot, &used);
+        selection.take(named, |(namespace, _)| namespace, config.generation, take)
     }
 
     fn cluster(

@@ -11,8 +11,8 @@ use crate::counts::{RuleSums, UseSum};
 impl Admin {
     /// The rules in force here, in the order of their parents and their own.
     pub(super) fn routes(&self, selection: &Selection) -> List<WaypointRoute> {
-        let (snapshot, generation) = self.configuration();
-        let attached = attached(&snapshot, &self.shared.own.gateway, &self.shared.listeners.borrow());
+        let config = self.configuration();
+        let attached = attached(&config.snapshot, &self.shared.own.gateway, &self.shared.listeners.borrow());
         let mut rules: Vec<Placed<'_>> = Vec::new();
         let mut places = HashMap::new();
         for at in &attached {
@@ -27,7 +27,7 @@ impl Admin {
             }
         }
         let told = |placed: Placed<'_>| placed.told(&self.shared.rules.sums(placed.rule));
-        selection.take(rules.into_iter(), |placed| &placed.rule.at.namespace, generation, told)
+        selection.take(rules.into_iter(), |placed| &placed.rule.at.namespace, config.generation, told)
     }
 }
 

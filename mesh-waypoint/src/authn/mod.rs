@@ -28,7 +28,7 @@ use self::verified::Verified;
 use crate::{
     inbound::{Arrival, Target, admission::at_place},
     serve::Shared,
-    worker::Worker,
+    worker::{NumberedSnapshot, Worker},
 };
 
 /// Verifies the tokens of a request, takes them out where they do not go on, and shows the destination what the rules say.
@@ -37,7 +37,7 @@ use crate::{
 /// It has tokens, and none of the rules believes them.
 pub(crate) async fn of_request(
     worker: &Worker,
-    (snapshot, generation): (&Snapshot, u64),
+    NumberedSnapshot { snapshot, number }: &NumberedSnapshot,
     arrival: &Arrival,
     mut carrier: Carrier<'_>,
 ) -> Result<Option<Rc<Token>>, TokenError> {
@@ -51,7 +51,7 @@ pub(crate) async fn of_request(
     }
     let mut outcomes = Vec::with_capacity(rules.len());
     for rule in rules {
-        let believed = verify_all(worker, generation, rule, &carrier).await;
+        let believed = verify_all(worker, *number, rule, &carrier).await;
         outcomes.push(believed.map(|believed| believed.map(|believed| (rule, believed))));
     }
     let own = &worker.shared.telemetry.own;
@@ -73,26 +73,21 @@ pub(crate) async fn of_request(
 /// What comes of the tokens at a rule's places, which have to hold all of them; the first one counts.
 async fn verify_all(
     worker: &Worker,
-    generation: u64,
+    number: u64,
     rule: &Arc<TokenRule>,
     carrier: &Carrier<'_>,
 ) -> Result<Option<Rc<Verified>>, TokenError> {
     let mut first = None;
     for text in carrier.tokens(&rule.places) {
-        let verified = verify(worker, generation, rule, &text).await?;
+        let verified = verify(worker, number, rule, &text).await?;
         first.get_or_insert(verified);
     }
     Ok(first)
 }
 
-async fn verify(
-    worker: &Worker,
-    generation: u64,
-    rule: &Arc<TokenRule>,
-    text: &str,
-) -> Result<Rc<Verified>, TokenError> {
+async fn verify(worker: &Worker, number: u64, rule: &Arc<TokenRule>, text: &str) -> Result<Rc<Verified>, TokenError> {
     let memory = &worker.tokens;
-    let source = memory.source(rule, generation, &worker.shared.keys);
+    let source = memory.source(rule, number, &worker.shared.keys);
     let digest = sha256(text);
     if let Some(keys) = source.current()
         && let Some(known) = memory.recall(&digest, rule, &keys)

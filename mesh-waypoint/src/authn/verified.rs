@@ -44,7 +44,7 @@ impl Verified {
 #[derive(Default)]
 pub(crate) struct Memory {
     /// The configuration that `sources` are of.
-    generation: RefCell<u64>,
+    seen: RefCell<u64>,
     /// Where rules' keys are.
     sources: RefCell<Vec<(Arc<TokenRule>, Arc<Source>)>>,
     young: RefCell<HashMap<Digest, Rc<Verified>>>,
@@ -53,9 +53,9 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// Where a rule's keys are.
-    pub(super) fn source(&self, rule: &Arc<TokenRule>, generation: u64, store: &KeyStore) -> Arc<Source> {
+    pub(super) fn source(&self, rule: &Arc<TokenRule>, number: u64, store: &KeyStore) -> Arc<Source> {
         let mut sources = self.sources.borrow_mut();
-        if self.generation.replace(generation) != generation {
+        if self.seen.replace(number) != number {
             sources.clear();
         }
         if let Some((_, source)) = sources.iter().find(|(known, _)| Arc::ptr_eq(known, rule)) {

@@ -103,18 +103,18 @@ async fn forward(
     let came_by = if parts.version == http::Version::HTTP_2 { Version::Http2 } else { Version::Http1 };
     let mut head = Head::read(parts, &ledger.arrival)?;
     let worker = &connection.worker;
-    let (snapshot, generation) = worker.snapshot();
+    let seen = worker.numbered_snapshot();
     // First: a policy sees what goes on, and neither what stays behind nor what a client claims of itself.
     fields::prepare_request(&mut head.parts, connection, &head.arrival, upgrading.is_some());
     ledger.note_request_id(&head.parts.headers);
-    if snapshot.policies().has_request_authentication() {
-        Box::pin(token::read(connection, (&snapshot, generation), &mut head, ledger)).await?;
+    if seen.snapshot.policies().has_request_authentication() {
+        Box::pin(token::read(connection, &seen, &mut head, ledger)).await?;
     }
     let body = RequestBody::live(body, ledger.clone());
     let (is_http2, upgrades) = (came_by == Version::Http2, upgrading.is_some());
-    let asking = Asking { connection, snapshot: &snapshot, is_http2, upgrades };
+    let asking = Asking { connection, snapshot: &seen.snapshot, is_http2, upgrades };
     let body = asking.admit(&mut head, body, added).await?;
-    let plan = match route::course(connection, (&snapshot, generation), &mut head, ledger).await? {
+    let plan = match route::course(connection, &seen, &mut head, ledger).await? {
         Course::Forward(plan) => plan,
         Course::Answer(response) => return Ok(response),
     };

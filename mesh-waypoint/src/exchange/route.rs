@@ -29,6 +29,7 @@ use crate::{
     inbound::{Connection, Entrance, Target},
     limits,
     upstream::ClusterKey,
+    worker::NumberedSnapshot,
 };
 
 /// Where a request goes, and how.
@@ -149,11 +150,11 @@ fn at_gateway(connection: &Connection, entrance: &Entrance, head: &Head) -> Resu
 /// Decides; a delay that a rule injects passes here.
 pub(super) async fn course(
     connection: &Connection,
-    state: (&Snapshot, u64),
+    seen: &NumberedSnapshot,
     head: &mut Head,
     ledger: &Rc<Ledger>,
 ) -> Result<Course, Refusal> {
-    let snapshot = state.0;
+    let snapshot = &*seen.snapshot;
     let target = asked_for(snapshot, &ledger.arrival.target, head);
     let table = match at_arrival(connection, &target, snapshot, head)? {
         Known::Rules(table) => Some(table),
@@ -166,7 +167,7 @@ pub(super) async fn course(
     };
     let found = table.as_ref().map(|table| table.find(head));
     let rule = found.iter().flatten().map(|found| &**found.rule).next();
-    limits::judge(&connection.worker, state, &head.arrival, &target, head, rule).map_err(Refusal::of_limit)?;
+    limits::judge(&connection.worker, seen, &head.arrival, &target, head, rule).map_err(Refusal::of_limit)?;
     let Some(found) = found else {
         let cluster = ClusterKey::of_target(&target).ok_or_else(no_route)?;
         return Ok(Course::Forward(Plan::of_cluster(cluster)));

@@ -1,7 +1,7 @@
 //! Whose a request is by its token, and what is answered to one that nobody believes.
 
 use http::HeaderValue;
-use mesh_core::{Snapshot, l7::RequestView as _};
+use mesh_core::l7::RequestView as _;
 
 use super::{
     head::Head,
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     authn::{self, Carrier},
     inbound::Connection,
+    worker::NumberedSnapshot,
 };
 
 /// Finds and verifies the token that a request is judged by, if it has one.
@@ -19,12 +20,12 @@ use crate::{
 /// Its tokens are not believed: 401, and 403 for those of somebody else's, as Envoy does.
 pub(super) async fn read(
     connection: &Connection,
-    snapshot: (&Snapshot, u64),
+    seen: &NumberedSnapshot,
     head: &mut Head,
     ledger: &Ledger,
 ) -> Result<(), Refusal> {
     let carrier = Carrier { headers: &mut head.parts.headers, target: &mut head.target };
-    let believed = authn::of_request(&connection.worker, snapshot, &connection.arrival, carrier).await;
+    let believed = authn::of_request(&connection.worker, seen, &connection.arrival, carrier).await;
     match believed {
         Ok(token) => {
             ledger.note_token(token.as_ref());

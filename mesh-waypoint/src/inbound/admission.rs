@@ -42,7 +42,7 @@ pub(crate) fn of_request(
 /// # Errors
 /// Why it may not go on.
 pub(super) fn of_connection(worker: &Worker, arrival: &Arrival) -> Result<(), Denial> {
-    let (snapshot, _) = worker.snapshot();
+    let snapshot = worker.snapshot();
     let (policies, facts) = asked(worker, &snapshot, arrival);
     if policies.is_empty() {
         return Ok(());

@@ -119,7 +119,7 @@ impl Arrival {
     /// # Errors
     /// Its target is none of this waypoint's.
     pub(super) fn of(worker: &Worker, peer: SocketAddr, request: &ConnectRequest) -> Result<Self, NotOurs> {
-        let (shared, (snapshot, _)) = (&worker.shared, worker.snapshot());
+        let (shared, snapshot) = (&worker.shared, worker.snapshot());
         let target = Target::find(&snapshot, &shared.own.gateway, &request.authority)?;
         let declared = target.declared();
         let client = Client::of(&snapshot, peer, request);

@@ -18,7 +18,8 @@ use super::{Arrival, admission, stream_of, tcp_ledger::TcpLedger, watch::Watch};
 use crate::{
     duplex::Duplex,
     upstream::{
-        self, Answer, Cluster, ClusterKey, ClusterState, Count, Endpoint, EndpointState, Stream, UpstreamError, Wish,
+        self, Answer, Cluster, ClusterKey, ClusterState, Count, Dial, Endpoint, EndpointState, Stream, UpstreamError,
+        Wish, connect_within,
     },
     worker::Worker,
 };
@@ -121,10 +122,14 @@ async fn connect_to(
         return Err(UpstreamError::Overflow("max connections"));
     };
     let counted = (of_cluster, Count::one(&endpoint.state, |state| &state.active));
-    let limit = upstream::connect_timeout(&policy);
-    let to = (&*endpoint, &*policy);
-    let connecting = upstream::connect(worker, to, Some(arrival.client.address), arrival.trace, None);
-    let connected = timeout(limit, connecting).await.unwrap_or(Err(UpstreamError::ConnectTimeout));
+    let dial = Dial {
+        endpoint: &endpoint,
+        policy: &policy,
+        client: Some(arrival.client.address),
+        trace: arrival.trace,
+        version: None,
+    };
+    let connected = connect_within(worker, dial).await;
     let answer = if connected.is_ok() { Answer::Well } else { Answer::Gateway };
     cluster.note(worker, &endpoint, answer);
     Ok(Reached { stream: connected?, cluster, endpoint, counted })

@@ -22,7 +22,7 @@ use self::held::Held;
 use crate::{
     inbound::{Arrival, Target},
     telemetry::LimitOutcome,
-    worker::Worker,
+    worker::{NumberedSnapshot, Worker},
 };
 
 /// A limit, and the Service's host that it is kept for; of a gateway's all requests together.
@@ -105,7 +105,7 @@ fn in_force(worker: &Worker, snapshot: &Snapshot, target: &Target) -> InForce {
 /// The limit that has none left and refuses it.
 pub(crate) fn judge(
     worker: &Worker,
-    (snapshot, generation): (&Snapshot, u64),
+    NumberedSnapshot { snapshot, number }: &NumberedSnapshot,
     arrival: &Arrival,
     target: &Target,
     request: &dyn RequestView,
@@ -114,7 +114,7 @@ pub(crate) fn judge(
     if snapshot.rate_limits().all().is_empty() {
         return Ok(());
     }
-    let in_force = worker.limits.of(generation, target.service(), || in_force(worker, snapshot, target));
+    let in_force = worker.limits.of(*number, target.service(), || in_force(worker, snapshot, target));
     let mut judging = Judging::default();
     for (applied, held) in &*in_force {
         if !judging.next(applied, request, rule.map(|rule| &rule.at)) {

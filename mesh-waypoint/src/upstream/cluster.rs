@@ -28,7 +28,10 @@ use super::{
     settled::{self, Found, Settled},
     state::{self, ClusterState},
 };
-use crate::{inbound::Target, worker::Worker};
+use crate::{
+    inbound::Target,
+    worker::{NumberedSnapshot, Worker},
+};
 
 /// What a cluster is called.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,7 +114,8 @@ pub(crate) struct Cluster {
     /// What the Service's port is declared to speak.
     speaks: Cell<Speaks>,
     /// The snapshot that it is of.
-    generation: Cell<u64>,
+    /// The number of the snapshot that it was made of.
+    made_of: Cell<u64>,
     turn: Cell<usize>,
     /// Names that DNS has addresses of, with what it last said.
     names: RefCell<Vec<Followed>>,
@@ -133,7 +137,7 @@ impl Cluster {
     /// # Errors
     /// There is nothing, or a DestinationRule asks for what is not done here.
     pub(crate) fn get(worker: &Worker, key: &ClusterKey) -> Result<Rc<Self>, UpstreamError> {
-        let (snapshot, generation) = worker.snapshot();
+        let NumberedSnapshot { snapshot, number } = worker.numbered_snapshot();
         let clusters = &worker.upstreams.clusters;
         let known = clusters.borrow().get(key).cloned();
         let cluster = known.unwrap_or_else(|| {
@@ -144,7 +148,7 @@ impl Cluster {
                 policy: RefCell::default(),
                 refusal: RefCell::default(),
                 speaks: Cell::default(),
-                generation: Cell::new(0),
+                made_of: Cell::new(0),
                 turn: Cell::new(fastrand::usize(..1 << 16)),
                 names: RefCell::default(),
                 is_weighted: Cell::default(),
@@ -156,13 +160,11 @@ impl Cluster {
             clusters.borrow_mut().insert(key.clone(), new.clone());
             new
         });
-        if (cluster.generation.get() != generation || cluster.is_renamed())
-            && cluster.renew(worker, &snapshot).is_none()
-        {
+        if (cluster.made_of.get() != number || cluster.is_renamed()) && cluster.renew(worker, &snapshot).is_none() {
             clusters.borrow_mut().remove(key);
             return Err(UpstreamError::NoCluster(key.clone()));
         }
-        cluster.generation.set(generation);
+        cluster.made_of.set(number);
         match &*cluster.refusal.borrow() {
             Some(refusal) => Err(UpstreamError::Refused(refusal.clone())),
             None => Ok(cluster.clone()),
@@ -208,7 +210,7 @@ impl Cluster {
         if !self.node_only.get() {
             return None;
         }
-        let (snapshot, _) = worker.snapshot();
+        let snapshot = worker.snapshot();
         let own = || worker.shared.own.workload(&snapshot).map(|own| own.node.clone());
         client.map(|client| client.node.clone()).or_else(own)
     }

@@ -43,19 +43,24 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<Stream>>),
 }
 
-/// Connects an endpoint as the policy says, and begins TLS where that is asked for, offering that version of HTTP alone. `client` is
-/// shown to it where the connection is that client's alone; `trace` is the span that it is for.
-///
-/// # Errors
-/// It cannot be reached, is not who it should be, or does not admit this waypoint.
-pub(crate) async fn connect(
-    worker: &Rc<Worker>,
-    (endpoint, policy): (&Endpoint, &TrafficPolicy),
-    client: Option<SocketAddr>,
-    trace: Option<TraceContext>,
-    version: Option<Version>,
-) -> Result<Stream, UpstreamError> {
-    let stream = reach(worker, (endpoint, policy), client, trace).await?;
+/// A connection that is wanted.
+#[derive(Clone, Copy)]
+pub(crate) struct Dial<'a> {
+    pub(crate) endpoint: &'a Endpoint,
+    /// How it is connected.
+    pub(crate) policy: &'a TrafficPolicy,
+    /// Shown to the endpoint where the connection is this client's alone.
+    pub(crate) client: Option<SocketAddr>,
+    /// The span that it is for.
+    pub(crate) trace: Option<TraceContext>,
+    /// The one version of HTTP that TLS offers, where it is begun here.
+    pub(crate) version: Option<Version>,
+}
+
+/// Connects an endpoint, and begins TLS where that is asked for.
+async fn connect(worker: &Rc<Worker>, dial: Dial<'_>) -> Result<Stream, UpstreamError> {
+    let Dial { endpoint, version, .. } = dial;
+    let stream = reach(worker, dial).await?;
     let Some(origination) = endpoint.origination() else { return Ok(stream) };
     let address = endpoint.address();
     let config = worker.shared.originations.config(origination, version).await;
@@ -70,9 +75,7 @@ pub(crate) async fn connect(
 
 async fn reach(
     worker: &Rc<Worker>,
-    (endpoint, policy): (&Endpoint, &TrafficPolicy),
-    client: Option<SocketAddr>,
-    trace: Option<TraceContext>,
+    Dial { endpoint, policy, client, trace, .. }: Dial<'_>,
 ) -> Result<Stream, UpstreamError> {
     let address = endpoint.address();
     let Some(expected) = endpoint.identity() else {
@@ -120,19 +123,13 @@ fn keep_alive(stream: &TcpStream, keepalive: Keepalive) {
     }
 }
 
-/// The same within the policy's time.
+/// Connects an endpoint within the policy's time, and begins TLS where that is asked for.
 ///
 /// # Errors
-/// As [`connect`], or the time is over.
-pub(super) async fn connect_within(
-    worker: &Rc<Worker>,
-    to: (&Endpoint, &TrafficPolicy),
-    version: Version,
-    trace: Option<TraceContext>,
-) -> Result<Stream, UpstreamError> {
-    timeout(connect_timeout(to.1), connect(worker, to, None, trace, Some(version)))
-        .await
-        .map_err(|_| UpstreamError::ConnectTimeout)?
+/// It cannot be reached, is not who it should be, does not admit this waypoint, or the time is over.
+pub(crate) async fn connect_within(worker: &Rc<Worker>, dial: Dial<'_>) -> Result<Stream, UpstreamError> {
+    let connected = timeout(connect_timeout(dial.policy), connect(worker, dial)).await;
+    connected.unwrap_or(Err(UpstreamError::ConnectTimeout))
 }
 
 fn failed(address: SocketAddr, error: &dyn std::error::Error) -> UpstreamError {

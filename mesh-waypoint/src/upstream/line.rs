@@ -16,7 +16,7 @@ use tokio::{sync::Mutex, task::spawn_local, time::timeout};
 
 use super::{
     Endpoint, UpstreamError,
-    connect::{Stream, connect_within},
+    connect::{Dial, Stream, connect_within},
     greeting::{Greeted, Greeting, greeted},
     http1::Http1Line,
     paced::Paced,
@@ -168,7 +168,8 @@ pub(crate) async fn dial_http1(
     counted: Connections,
     trace: Option<TraceContext>,
 ) -> Result<Http1Line, UpstreamError> {
-    let stream = connect_within(worker, (endpoint, policy), Version::Http1, trace).await?;
+    let stream =
+        connect_within(worker, Dial { endpoint, policy, client: None, trace, version: Some(Version::Http1) }).await?;
     Ok(Http1Line::new(stream, counted))
 }
 
@@ -187,7 +188,8 @@ pub(crate) async fn dial_http2(
     if let Some(place) = endpoint.lines.take_http2(policy) {
         return Ok(place);
     }
-    let stream = connect_within(worker, (endpoint, policy), Version::Http2, trace).await?;
+    let stream =
+        connect_within(worker, Dial { endpoint, policy, client: None, trace, version: Some(Version::Http2) }).await?;
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())

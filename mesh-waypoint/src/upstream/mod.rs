@@ -19,7 +19,7 @@ mod view;
 pub(crate) use self::answer_body::{AnswerBody, AnswerError};
 pub(crate) use self::balance::{Wish, hash_of};
 pub(crate) use self::cluster::{Cluster, ClusterKey, Upstreams};
-pub(crate) use self::connect::{Stream, connect, connect_timeout};
+pub(crate) use self::connect::{Dial, Stream, connect_timeout, connect_within};
 pub(crate) use self::endpoint::Endpoint;
 pub(crate) use self::http1::{Http1Error, Http1Line, Unanswered};
 pub(crate) use self::line::{Http2Place, Version, dial_http1, dial_http2};

@@ -26,14 +26,14 @@ pub(super) use self::line::label_fields;
 pub(crate) use self::line::{Ended, peer_of};
 use crate::{
     inbound::{Arrival, Target},
-    worker::Worker,
+    worker::{NumberedSnapshot, Worker},
 };
 
 /// What is in force for what arrives so, as the thread has looked it up.
 pub(crate) fn told(worker: &Worker, arrival: &Arrival) -> Rc<EffectiveTelemetry> {
-    let (snapshot, generation) = worker.snapshot();
+    let NumberedSnapshot { snapshot, number } = worker.numbered_snapshot();
     let service = arrival.target.service();
-    worker.told.of(generation, service, || {
+    worker.told.of(number, service, || {
         let waypoint = service.and_then(|service| snapshot.l7().waypoint_of(service));
         let (gateway, listeners) = (&worker.shared.own.gateway, worker.listeners());
         let asked = service.map(|service| PolicyTarget::of_service(service));
