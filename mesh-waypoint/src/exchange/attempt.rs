@@ -235,8 +235,7 @@ impl Attempt<'_> {
 
     /// A place among the cluster's connections.
     fn room(&self, policy: &TrafficPolicy, waits: &mut bool) -> Option<Count<ClusterState>> {
-        let most = policy.pool.as_ref().and_then(|pool| pool.max_connections);
-        let room = Count::within(&self.cluster.state, most, |state| &state.connections);
+        let room = self.cluster.room_for_connection(policy);
         // However often it looks for one, it is one request that had to wait.
         if room.is_none() && !std::mem::replace(waits, true) {
             self.cluster.state.overflows.connections.fetch_add(1, Ordering::Relaxed);

@@ -116,8 +116,7 @@ async fn connect_to(
     let policy = cluster.policy();
     let wish = Wish { asked: arrival.asked, hash: hash(&policy, arrival), node, ..Wish::default() };
     let endpoint = cluster.pick(&wish)?;
-    let most = policy.pool.as_ref().and_then(|pool| pool.max_connections);
-    let Some(of_cluster) = Count::within(&cluster.state, most, |state| &state.connections) else {
+    let Some(of_cluster) = cluster.room_for_connection(&policy) else {
         cluster.state.overflows.connections.fetch_add(1, Ordering::Relaxed);
         return Err(UpstreamError::Overflow("max connections"));
     };

@@ -14,6 +14,7 @@ use super::Arrival;
 use crate::{
     duplex::Duplex,
     exchange::Flag,
+    listeners::Listeners,
     telemetry::{self, EndedConnection, Parties},
     upstream::{Cluster, Endpoint, UpstreamError},
     worker::Worker,
@@ -67,11 +68,7 @@ impl<'a> TcpLedger<'a> {
     pub(super) fn reached(&mut self, cluster: &Rc<Cluster>, endpoint: &Rc<Endpoint>) {
         self.note("cut", Flag::None, None);
         let listeners = self.worker.listeners();
-        let parties = Parties {
-            cluster: Some(cluster),
-            endpoint: Some(endpoint),
-            ..Parties::of_connection(self.arrival, self.arrival.source(&listeners), Flag::None.as_str())
-        };
+        let parties = self.parties(&listeners, Some((cluster, endpoint)), Flag::None);
         let series = self.worker.shared.telemetry.connection_series(&parties);
         series.opened.inc();
         self.reached = Some(Reached { cluster: cluster.clone(), endpoint: endpoint.clone(), series });
@@ -112,6 +109,18 @@ impl<'a> TcpLedger<'a> {
         self.outcome.replace(Outcome { end, flag, error });
     }
 
+    /// Whom it is between, where it has `reached` somebody.
+    fn parties<'p>(
+        &'p self,
+        listeners: &'p Listeners,
+        reached: Option<(&'p Cluster, &'p Endpoint)>,
+        flag: Flag,
+    ) -> Parties<'p> {
+        let (cluster, endpoint) = reached.unzip();
+        let source = self.arrival.source(listeners);
+        Parties { cluster, endpoint, ..Parties::of_connection(self.arrival, source, flag.as_str()) }
+    }
+
     fn tell(&self, parties: &Parties<'_>, outcome: &Outcome) {
         let worker = self.worker;
         let told = telemetry::told(worker, self.arrival);
@@ -136,11 +145,8 @@ impl Drop for TcpLedger<'_> {
     fn drop(&mut self) {
         let outcome = self.outcome.borrow();
         let listeners = self.worker.listeners();
-        let parties = Parties {
-            cluster: self.reached.as_ref().map(|reached| &*reached.cluster),
-            endpoint: self.reached.as_ref().map(|reached| &*reached.endpoint),
-            ..Parties::of_connection(self.arrival, self.arrival.source(&listeners), outcome.flag.as_str())
-        };
+        let reached = self.reached.as_ref().map(|reached| (&*reached.cluster, &*reached.endpoint));
+        let parties = self.parties(&listeners, reached, outcome.flag);
         match &self.reached {
             Some(reached) => reached.series.closed.inc(),
             None => {

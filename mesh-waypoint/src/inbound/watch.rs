@@ -13,7 +13,7 @@ use tokio_util::io::{InspectReader, InspectWriter};
 use super::Arrival;
 use crate::{
     duplex::Duplex,
-    telemetry::{self, Parties, peer_of},
+    telemetry::{self, Ends, Parties},
     upstream::{Cluster, Endpoint},
     worker::Worker,
 };
@@ -68,7 +68,8 @@ impl<'a> Watch<'a> {
             flags: "-",
         };
         let told = telemetry::told(worker, arrival);
-        let changes = told.metrics.as_ref().map(|metrics| metrics.of(&Seen { watch: self, exchange }));
+        let passed = PassedRequest { ends: Ends { arrival, endpoint: Some(endpoint) }, exchange };
+        let changes = told.metrics.as_ref().map(|metrics| metrics.of(&passed));
         let series = worker.series.of(&worker.shared.telemetry, &parties, (Some(endpoint), Some(cluster)), changes);
         series.count(exchange.duration, exchange.request_bytes, exchange.response_bytes);
     }
@@ -81,40 +82,71 @@ impl Drop for Watch<'_> {
 }
 
 /// What is known of a request that only passed: nothing of its head.
-struct Seen<'a> {
-    watch: &'a Watch<'a>,
+struct PassedRequest<'a> {
+    ends: Ends<'a>,
     exchange: &'a Exchange,
 }
 
-impl Attributes for Seen<'_> {
+impl Attributes for PassedRequest<'_> {
     fn number(&self, what: Number) -> Option<i64> {
-        let (arrival, exchange) = (self.watch.arrival, self.exchange);
+        let exchange = self.exchange;
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         match what {
             Number::ResponseCode => exchange.status.map(Into::into),
             Number::ResponseGrpcStatus => exchange.grpc_status.map(Into::into),
             Number::RequestSize => Some(bytes(exchange.request_bytes)),
             Number::ResponseSize => Some(bytes(exchange.response_bytes)),
-            Number::SourcePort => Some(arrival.client.address.port().into()),
-            Number::DestinationPort => Some(arrival.target.port().into()),
+            Number::SourcePort => Some(self.ends.source_port()),
+            Number::DestinationPort => Some(self.ends.destination_port()),
         }
     }
 
     fn text(&self, what: &Text) -> Option<Cow<'_, str>> {
-        let client = &self.watch.arrival.client;
-        match what {
-            Text::SourceAddress => Some(client.address.to_string().into()),
-            Text::UpstreamAddress => Some(self.watch.endpoint.address().to_string().into()),
-            Text::PeerIdentity => Some(client.identity.as_ref()?.as_str().into()),
-            _ => None,
-        }
+        self.ends.text(what)
     }
 
     fn mtls(&self) -> bool {
-        self.watch.arrival.client.identity.is_some()
+        self.ends.mtls()
     }
 
     fn peer(&self, peer: Peer, what: &PeerAttribute) -> Option<&str> {
-        peer_of(self.watch.arrival, Some(&self.watch.endpoint), peer, what)
+        self.ends.peer(peer, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, time::Duration};
+
+    use mesh_core::l7::Topology;
+
+    use super::*;
+    use crate::inbound::Entrance;
+
+    /// It is known of the connection, whatever that carries.
+    #[test]
+    fn a_request_that_only_passes_has_its_servers_name() {
+        let address = SocketAddr::from(([10, 1, 0, 9], 443));
+        let client = SocketAddr::from(([10, 1, 0, 1], 40_000));
+        let entrance = Entrance {
+            port: 443,
+            server: Some("shop.example.com".into()),
+            address: Some(address),
+            tls: true,
+            https: true,
+            topology: Topology::default(),
+        };
+        let arrival = Arrival::from_outside((client, client), None, entrance);
+        let exchange = Exchange {
+            protocol: Protocol::Http,
+            status: Some(200),
+            grpc_status: None,
+            duration: Duration::ZERO,
+            request_bytes: 0,
+            response_bytes: 0,
+        };
+        let passed = PassedRequest { ends: Ends { arrival: &arrival, endpoint: None }, exchange: &exchange };
+        assert_eq!(passed.text(&Text::ServerName).as_deref(), Some("shop.example.com"));
+        assert_eq!(passed.text(&Text::Method), None, "nothing of its head");
     }
 }

@@ -26,7 +26,7 @@ use super::{
     names::{Answer, Name},
     parts::Parts,
     settled::{self, Found, Settled},
-    state::{self, ClusterState},
+    state::{self, ClusterState, Count},
 };
 use crate::{
     inbound::Target,
@@ -213,6 +213,12 @@ impl Cluster {
         let snapshot = worker.snapshot();
         let own = || worker.shared.own.workload(&snapshot).map(|own| own.node.clone());
         client.map(|client| client.node.clone()).or_else(own)
+    }
+
+    /// A place among its connections, unless there are as many as the policy lets there be (`maxConnections`).
+    pub(crate) fn room_for_connection(&self, policy: &TrafficPolicy) -> Option<Count<ClusterState>> {
+        let most = policy.pool.as_ref().and_then(|pool| pool.max_connections);
+        Count::within(&self.state, most, |state| &state.connections)
     }
 
     /// Whether TLS is begun to its endpoints.

@@ -12,8 +12,9 @@ use mesh_core::telemetry::{
 use mesh_metrics::{CONNECTION_LABELS, ConnectionLabels};
 
 use super::{
+    ends::Ends,
     json::{self, Moment, Object},
-    line::{milliseconds, peer_of},
+    line::milliseconds,
     trace_id,
 };
 use crate::{
@@ -52,6 +53,11 @@ impl EndedConnection<'_> {
     /// What [`Self::end`] says where nothing went wrong.
     pub(crate) const CLOSED: &'static str = "closed";
 
+    /// Who it was between.
+    fn ends(&self) -> Ends<'_> {
+        Ends { arrival: self.arrival, endpoint: self.endpoint }
+    }
+
     /// Writes the line; `labels` are those of its metrics, as fields.
     pub(crate) fn write(&self, labels: &str, into: &mut String) {
         let mut line = Object::begin(into);
@@ -81,24 +87,17 @@ impl Attributes for EndedConnection<'_> {
             Number::ResponseCode | Number::ResponseGrpcStatus => None,
             Number::RequestSize => Some(bytes(self.sent)),
             Number::ResponseSize => Some(bytes(self.received)),
-            Number::SourcePort => Some(self.arrival.client.address.port().into()),
-            Number::DestinationPort => Some(self.arrival.target.port().into()),
+            Number::SourcePort => Some(self.ends().source_port()),
+            Number::DestinationPort => Some(self.ends().destination_port()),
         }
     }
 
     fn text(&self, what: &Text) -> Option<Cow<'_, str>> {
-        let client = &self.arrival.client;
-        match what {
-            Text::SourceAddress => Some(client.address.to_string().into()),
-            Text::UpstreamAddress => Some(self.endpoint?.address().to_string().into()),
-            Text::PeerIdentity => Some(client.identity.as_ref()?.as_str().into()),
-            Text::ServerName => Some(self.arrival.target.server_name()?.into()),
-            _ => None,
-        }
+        self.ends().text(what)
     }
 
     fn mtls(&self) -> bool {
-        self.arrival.client.identity.is_some()
+        self.ends().mtls()
     }
 
     fn failed(&self) -> bool {
@@ -106,6 +105,6 @@ impl Attributes for EndedConnection<'_> {
     }
 
     fn peer(&self, peer: Peer, what: &PeerAttribute) -> Option<&str> {
-        peer_of(self.arrival, self.endpoint, peer, what)
+        self.ends().peer(peer, what)
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use http::HeaderValue;
 use mesh_core::{
-    SpiffeId, TraceContext,
+    TraceContext,
     l7::Rule,
     telemetry::{
         self,
@@ -15,6 +15,7 @@ use mesh_core::{
 
 use super::{
     Noted,
+    ends::Ends,
     json::{self, Moment, Object},
     protocol, text, trace_id,
 };
@@ -90,6 +91,11 @@ impl Ended<'_> {
         line.end();
     }
 
+    /// Who it was between.
+    fn ends(&self) -> Ends<'_> {
+        Ends { arrival: self.arrival, endpoint: self.endpoint }
+    }
+
     /// Istio's fields.
     fn write_request(&self, line: &mut Object<'_>) {
         let noted = self.noted;
@@ -143,8 +149,8 @@ impl telemetry::filter::Attributes for Ended<'_> {
             Number::ResponseGrpcStatus => self.grpc.map(Into::into),
             Number::RequestSize => Some(bytes(self.sent)),
             Number::ResponseSize => Some(bytes(self.received)),
-            Number::SourcePort => Some(self.arrival.client.address.port().into()),
-            Number::DestinationPort => Some(self.arrival.target.port().into()),
+            Number::SourcePort => Some(self.ends().source_port()),
+            Number::DestinationPort => Some(self.ends().destination_port()),
         }
     }
 
@@ -164,39 +170,17 @@ impl telemetry::filter::Attributes for Ended<'_> {
                 let (_, value) = noted.headers.iter().find(|(known, _)| known == name)?;
                 Cow::Borrowed(text(Some(value))?)
             }
-            Text::SourceAddress => Cow::Owned(self.arrival.client.address.to_string()),
-            Text::UpstreamAddress => Cow::Owned(self.endpoint?.address().to_string()),
-            Text::PeerIdentity => Cow::Borrowed(self.arrival.client.identity.as_ref()?.as_str()),
-            Text::ServerName => Cow::Borrowed(self.arrival.target.server_name()?),
+            Text::SourceAddress | Text::UpstreamAddress | Text::PeerIdentity | Text::ServerName => {
+                self.ends().text(what)?
+            }
         })
     }
 
     fn mtls(&self) -> bool {
-        self.arrival.client.identity.is_some()
+        self.ends().mtls()
     }
 
     fn peer(&self, peer: Peer, what: &PeerAttribute) -> Option<&str> {
-        peer_of(self.arrival, self.endpoint, peer, what)
-    }
-}
-
-/// What is known of one of both workloads of what came in, and of the endpoint that it went to.
-pub(crate) fn peer_of<'a>(
-    arrival: &'a Arrival,
-    endpoint: Option<&'a Endpoint>,
-    peer: Peer,
-    what: &PeerAttribute,
-) -> Option<&'a str> {
-    let client = &arrival.client;
-    let workload = match peer {
-        Peer::Source => client.workload.as_deref(),
-        Peer::Destination => endpoint.and_then(|endpoint| endpoint.workload.as_deref()),
-    };
-    match (workload, peer, what) {
-        (Some(workload), ..) => what.of(workload),
-        // Who is no workload that is known here has its identity.
-        (None, Peer::Source, PeerAttribute::Principal) => client.identity.as_ref().map(SpiffeId::as_str),
-        (None, Peer::Source, PeerAttribute::Namespace) => client.identity.as_ref().map(SpiffeId::namespace),
-        (None, ..) => None,
+        self.ends().peer(peer, what)
     }
 }

@@ -1,6 +1,7 @@
 //! Lines of requests, and of connections that nobody looks into: which there are, by Istio's Telemetry, and what is noted for them while a request is under way.
 
 mod connection;
+mod ends;
 mod flow;
 mod json;
 mod line;
@@ -21,9 +22,10 @@ use mesh_core::{
 
 pub(crate) use self::connection::EndedConnection;
 pub(super) use self::connection::connection_fields;
+pub(crate) use self::ends::Ends;
 pub(crate) use self::json::Moment;
+pub(crate) use self::line::Ended;
 pub(super) use self::line::label_fields;
-pub(crate) use self::line::{Ended, peer_of};
 use crate::{
     inbound::{Arrival, Target},
     worker::{NumberedSnapshot, Worker},
