@@ -42,17 +42,26 @@ pub(super) enum DeployError {
     Listed(#[source] Box<kube::Error>),
 }
 
-/// How what was made for each Gateway came out, by namespace and name.
+/// How it came out to make what a Gateway asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// All of it was made.
+    Made,
+    /// It was not, and so the Gateway is not programmed, by this condition.
+    Failed(Condition),
+}
+
+/// The outcomes of all Gateways, by namespace and name.
 #[derive(Debug)]
 pub(super) struct Outcomes {
-    failures: Mutex<BTreeMap<(String, String), Option<Condition>>>,
+    known: Mutex<BTreeMap<(String, String), Outcome>>,
     /// Counts changes.
     changed: watch::Sender<u64>,
 }
 
 impl Default for Outcomes {
     fn default() -> Self {
-        Self { failures: Mutex::default(), changed: watch::Sender::new(0) }
+        Self { known: Mutex::default(), changed: watch::Sender::new(0) }
     }
 }
 
@@ -62,28 +71,27 @@ impl Outcomes {
         self.changed.subscribe()
     }
 
-    /// Why a Gateway is not programmed; none where all of it was made, and nothing at all before that was tried.
-    pub(super) fn of(&self, gateway: &GatewayObject) -> Option<Option<Condition>> {
-        self.failures.lock_unpoisoned().get(&name_of(gateway)).cloned()
+    /// A Gateway's, once it was tried.
+    pub(super) fn of(&self, gateway: &GatewayObject) -> Option<Outcome> {
+        self.known.lock_unpoisoned().get(&name_of(gateway)).cloned()
     }
 
     fn set(&self, gateway: &GatewayObject, made: &Result<(), DeployError>) {
-        let failure = made.as_ref().err().map(|error| match error {
-            DeployError::Apply(ApplyError::Taken { .. }) => {
-                Condition::fails("Programmed", "Invalid", error.to_string())
-            }
-            _ => Condition::fails("Programmed", "NoResources", error.to_string()),
-        });
-        let mut failures = self.failures.lock_unpoisoned();
-        let before = failures.insert(name_of(gateway), failure.clone());
-        drop(failures);
-        if before != Some(failure) {
+        let failed =
+            |reason, error: &DeployError| Outcome::Failed(Condition::fails("Programmed", reason, error.to_string()));
+        let outcome = match made {
+            Ok(()) => Outcome::Made,
+            Err(error @ DeployError::Apply(ApplyError::Taken { .. })) => failed("Invalid", error),
+            Err(error) => failed("NoResources", error),
+        };
+        let before = self.known.lock_unpoisoned().insert(name_of(gateway), outcome.clone());
+        if before != Some(outcome) {
             self.changed.send_modify(|count| *count += 1);
         }
     }
 
     fn forget(&self, gateway: &GatewayObject) {
-        self.failures.lock_unpoisoned().remove(&name_of(gateway));
+        self.known.lock_unpoisoned().remove(&name_of(gateway));
     }
 }
 

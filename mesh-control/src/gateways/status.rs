@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::Gateways;
 use super::condition::{Condition, written};
 use super::controller;
+use super::deploy::Outcome;
 use super::object::{GatewayObject, Role, gateways as kind, made_name};
 use crate::kubernetes;
 
@@ -47,14 +48,14 @@ async fn tell_of_outcomes(gateways: &Gateways, again: mpsc::Sender<()>) {
 async fn reconcile(gateway: Arc<GatewayObject>, gateways: Arc<Gateways>) -> Result<Action, kube::Error> {
     let done = Ok(Action::await_change());
     let Some(role) = gateways.classes.role(&gateway.spec.gateway_class_name) else { return done };
-    let Some(failure) = gateways.outcomes.of(&gateway) else { return done };
+    let Some(outcome) = gateways.outcomes.of(&gateway) else { return done };
     let Some(listeners) = found(&gateways, &gateway, role) else { return done };
     let namespace = gateway.namespace().unwrap_or_default();
     let made = made_name((&gateway.name_any(), &gateway.spec.gateway_class_name), role);
     let deployments: Api<Deployment> = Api::namespaced(gateways.client.clone(), &namespace);
     let services: Api<Service> = Api::namespaced(gateways.client.clone(), &namespace);
     let run = Run {
-        failure,
+        outcome,
         ready: deployments.get_opt(&made).await?.and_then(|made| made.status?.available_replicas).unwrap_or(0) > 0,
         addresses: services.get_opt(&made).await?.map(|service| addresses(&service)).unwrap_or_default(),
     };
@@ -97,8 +98,7 @@ fn differs(before: &Value, status: &Value) -> bool {
 
 /// What runs for a Gateway.
 struct Run {
-    /// Why something could not be made.
-    failure: Option<Condition>,
+    outcome: Outcome,
     ready: bool,
     addresses: Vec<Value>,
 }
@@ -180,11 +180,13 @@ fn programmed(role: Role, run: &Run) -> Condition {
         Role::Waypoint => "its Service has no address yet",
         Role::Ingress => "its Service has no address yet: who gives out addresses of load balancers?",
     };
-    match &run.failure {
-        Some(failure) => failure.clone(),
-        None if run.addresses.is_empty() => Condition::fails("Programmed", "AddressNotAssigned", place),
-        None if !run.ready => Condition::fails("Programmed", "Pending", "no replica of its Deployment is ready"),
-        None => Condition::holds("Programmed", "Programmed"),
+    match &run.outcome {
+        Outcome::Failed(condition) => condition.clone(),
+        Outcome::Made if run.addresses.is_empty() => Condition::fails("Programmed", "AddressNotAssigned", place),
+        Outcome::Made if !run.ready => {
+            Condition::fails("Programmed", "Pending", "no replica of its Deployment is ready")
+        }
+        Outcome::Made => Condition::holds("Programmed", "Programmed"),
     }
 }
 
