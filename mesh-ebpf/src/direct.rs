@@ -13,7 +13,6 @@ use mesh_abi::{
     direct::{DIRECT as ALLOWED, WATCHED},
     ports,
     service::{LISTED_ENDPOINTS, picked},
-    socket,
 };
 
 use crate::{

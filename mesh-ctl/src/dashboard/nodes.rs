@@ -12,6 +12,7 @@ use mesh_core::lock::UnpoisonedMutex as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
 
 use super::graph::{Graph, Proxy, is_of};
 use super::links::Links;
@@ -51,6 +52,24 @@ pub(super) struct HeardProxy {
     error: Option<String>,
 }
 
+/// What a member says of itself when it is asked.
+trait State: Send + Sized + 'static {
+    /// Asks every now and then.
+    fn ask(nodes: &Nodes, member: &Member<Self>, daemon: &Daemon) -> impl Future<Output = ()> + Send;
+}
+
+impl State for Heard {
+    fn ask(nodes: &Nodes, member: &Member<Self>, daemon: &Daemon) -> impl Future<Output = ()> + Send {
+        nodes.ask(member, daemon)
+    }
+}
+
+impl State for HeardProxy {
+    fn ask(nodes: &Nodes, member: &Member<Self>, daemon: &Daemon) -> impl Future<Output = ()> + Send {
+        nodes.ask_proxy(member, daemon)
+    }
+}
+
 /// All daemons and proxies, and what is known by them.
 pub(super) struct Nodes {
     daemons: Members<Heard>,
@@ -87,32 +106,23 @@ impl Nodes {
 
     /// Takes over who there is; each is followed while it is there.
     pub(super) fn update(self: &Arc<Self>, roster: Roster) {
-        let mut gone = self.daemons.update(roster.daemons, &self.numbers, |member| {
-            let nodes = self.clone();
-            tokio::spawn(async move {
-                let Ok(daemon) = &member.daemon else { return };
-                tokio::join!(
-                    nodes.listen(member.number, daemon),
-                    nodes.read(&member, daemon),
-                    nodes.ask(&member, daemon)
-                );
-            })
-            .abort_handle()
-        });
-        gone.extend(self.proxies.update(roster.proxies, &self.numbers, |member| {
-            let nodes = self.clone();
-            tokio::spawn(async move {
-                let Ok(proxy) = &member.daemon else { return };
-                tokio::join!(
-                    nodes.listen(member.number, proxy),
-                    nodes.read(&member, proxy),
-                    nodes.ask_proxy(&member, proxy)
-                );
-            })
-            .abort_handle()
-        }));
+        let mut gone = self.daemons.update(roster.daemons, &self.numbers, |member| self.follow(member));
+        gone.extend(self.proxies.update(roster.proxies, &self.numbers, |member| self.follow(member)));
         gone.into_iter().for_each(|number| self.graph().forget(number));
         send(&self.mesh_text, &self.mesh());
+    }
+
+    fn follow<H: State>(self: &Arc<Self>, member: Arc<Member<H>>) -> AbortHandle {
+        let nodes = self.clone();
+        let following = tokio::spawn(async move {
+            let Ok(daemon) = &member.daemon else { return };
+            tokio::join!(
+                nodes.listen(member.number, daemon),
+                nodes.read(&member, daemon),
+                H::ask(&nodes, &member, daemon)
+            );
+        });
+        following.abort_handle()
     }
 
     /// The graph as JSON, and each that follows.

@@ -87,11 +87,10 @@ impl Live {
         let Some(connection) = self.connections.get_mut(&signal.id) else {
             return;
         };
-        let begun = || if connection.is_adopted { Watch::default() } else { Watch::begin(signal.id) };
-        let mut watch = connection.watch.take().unwrap_or_else(|| Box::new(begun()));
-        let exchanges = watch.show(signal);
-        connection.requested(&self.telemetry, &mut watch, &exchanges);
-        connection.watch = Some(watch);
+        let is_adopted = connection.is_adopted;
+        let begun = || if is_adopted { Watch::default() } else { Watch::begin(signal.id) };
+        connection.watch.get_or_insert_with(|| Box::new(begun()));
+        connection.tell_requests(&self.telemetry, |watch| watch.show(signal));
     }
 
     /// What has been carried so far was told by an earlier daemon.
@@ -254,10 +253,7 @@ impl Live {
         if let Some(at) = connection.ended_at() {
             connection.reports.iter_mut().for_each(|report| report.end_at(at));
         }
-        if let Some(mut watch) = connection.watch.take() {
-            let exchanges = watch.end();
-            connection.requested(&self.telemetry, &mut watch, &exchanges);
-        }
+        connection.tell_requests(&self.telemetry, Watch::end);
         for (id, report) in connection.ids.into_iter().zip(&connection.reports) {
             let ending = match &connection.cut {
                 Some(cut) => Ending::Cut(cut.clone()),
@@ -269,11 +265,12 @@ impl Live {
 }
 
 impl Connection {
-    /// Tells of requests, as the server's end.
-    fn requested(&self, telemetry: &Telemetry, watch: &mut Watch, exchanges: &[Exchange]) {
+    /// Tells of the requests that the connection's watch, where it has one, says are complete; as the server's end.
+    fn tell_requests(&mut self, telemetry: &Telemetry, complete: impl FnOnce(&mut Watch) -> Vec<Exchange>) {
+        let Some(watch) = &mut self.watch else { return };
         let ([_, id], [_, report]) = (self.ids, &self.reports);
-        for exchange in exchanges {
-            telemetry.requested(id, report, &mut watch.counts, exchange);
+        for exchange in complete(watch) {
+            telemetry.requested(id, report, &mut watch.counts, &exchange);
         }
     }
 
