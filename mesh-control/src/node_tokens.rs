@@ -39,11 +39,11 @@ pub(crate) fn make(dir: &Path, node: &str) -> anyhow::Result<PathBuf> {
 /// The tokens in a directory; read again when it has changed.
 pub(crate) struct NodeTokens {
     dir: PathBuf,
-    known: Mutex<Known>,
+    known: Mutex<TokenTable>,
 }
 
 #[derive(Default)]
-struct Known {
+struct TokenTable {
     /// Changes with every file that is added, replaced or removed.
     version: Option<(i64, i64)>,
     /// By SHA-256, so that looking one up tells nothing of others by its time.
@@ -66,7 +66,7 @@ impl NodeTokens {
         let mut known = self.known.lock_unpoisoned();
         if known.version != version || version.is_none() {
             match self.read() {
-                Ok(nodes) => *known = Known { version, nodes },
+                Ok(nodes) => *known = TokenTable { version, nodes },
                 Err(error) => tracing::error!("tokens not read: {error:#}; those that were known still count"),
             }
         }

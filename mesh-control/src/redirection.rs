@@ -13,7 +13,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use mesh_config::Config;
 use mesh_core::Snapshot;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 
@@ -35,7 +35,7 @@ pub(crate) struct Redirection {
 
 /// A pod, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
+struct SeenPod {
     namespace: String,
     name: String,
     is_enabled: bool,
@@ -54,7 +54,7 @@ impl Redirection {
         let all: Api<PartialObjectMeta<Pod>> = Api::all(self.client.clone());
         let mut events = pin!(watcher(all, What::default()).default_backoff());
         let mut config = self.config.clone();
-        let mut pods: HashMap<String, Seen> = HashMap::new();
+        let mut pods: HashMap<String, SeenPod> = HashMap::new();
         let mut is_behind = false;
         loop {
             let again = async {
@@ -67,9 +67,9 @@ impl Redirection {
             let one = tokio::select! {
                 Some(event) = events.next() => match event {
                     Ok(event) => match note(&mut pods, event) {
-                        Noted::One(uid) => Some(uid),
-                        Noted::All => None,
-                        Noted::Nothing => continue,
+                        ToCorrect::One(uid) => Some(uid),
+                        ToCorrect::All => None,
+                        ToCorrect::Nothing => continue,
                     },
                     Err(error) => {
                         tracing::debug!(%error, "pods are not followed; it is tried again");
@@ -91,14 +91,18 @@ impl Redirection {
     }
 
     /// Has these pods say how they are; false where one could not be written.
-    async fn correct<'a>(&self, snapshot: &Snapshot, pods: impl IntoIterator<Item = (&'a String, &'a Seen)>) -> bool {
+    async fn correct<'a>(
+        &self,
+        snapshot: &Snapshot,
+        pods: impl IntoIterator<Item = (&'a String, &'a SeenPod)>,
+    ) -> bool {
         let mut all_written = true;
         for (uid, seen) in pods {
             let workload = snapshot.workload(&seen.namespace, &seen.name);
             let wanted = workload.is_some_and(|workload| workload.uid.as_str() == uid && workload.is_enrolled());
-            let Some(value) = correction(wanted, seen) else { continue };
+            let Some(correction) = correction(wanted, seen) else { continue };
             // Of this pod, and not of one that has its name now.
-            let patch = json!({"metadata": {"uid": uid, "annotations": {KEY: value}}});
+            let patch = json!({"metadata": {"uid": uid, "annotations": {KEY: correction.value()}}});
             let api: Api<Pod> = Api::namespaced(self.client.clone(), &seen.namespace);
             let writer = PatchParams { field_manager: Some(WRITER.to_owned()), ..PatchParams::default() };
             match api.patch_status(&seen.name, &writer, &Patch::Merge(&patch)).await {
@@ -114,44 +118,61 @@ impl Redirection {
     }
 }
 
-/// What a pod's annotation is to be, none for that it goes; or none where it is as it ought to be.
-const fn correction(wanted: bool, seen: &Seen) -> Option<Option<&'static str>> {
+/// What is to become of a pod's annotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Correction {
+    Write,
+    Remove,
+}
+
+impl Correction {
+    /// As it stands in a merge patch.
+    fn value(self) -> Value {
+        match self {
+            Self::Write => ENABLED.into(),
+            Self::Remove => Value::Null,
+        }
+    }
+}
+
+/// None where the annotation is as it ought to be.
+const fn correction(wanted: bool, seen: &SeenPod) -> Option<Correction> {
     match (wanted, seen.is_enabled, seen.is_ours) {
-        (true, false, _) => Some(Some(ENABLED)),
-        (false, true, true) => Some(None),
+        (true, false, _) => Some(Correction::Write),
+        (false, true, true) => Some(Correction::Remove),
         (true, true, _) | (false, _, _) => None,
     }
 }
 
 /// Which pods are to be looked at.
-enum Noted {
+enum ToCorrect {
     One(String),
     All,
     Nothing,
 }
 
-fn note(pods: &mut HashMap<String, Seen>, event: Event<PartialObjectMeta<Pod>>) -> Noted {
+fn note(pods: &mut HashMap<String, SeenPod>, event: Event<PartialObjectMeta<Pod>>) -> ToCorrect {
     match event {
         Event::Init => pods.clear(),
         Event::InitApply(pod) => {
             let _ = keep(pods, &pod);
         }
-        Event::InitDone => return Noted::All,
-        Event::Apply(pod) => return keep(pods, &pod).map_or(Noted::Nothing, Noted::One),
+        Event::InitDone => return ToCorrect::All,
+        Event::Apply(pod) => return keep(pods, &pod).map_or(ToCorrect::Nothing, ToCorrect::One),
         Event::Delete(pod) => {
             pod.uid().map(|uid| pods.remove(&uid));
         }
     }
-    Noted::Nothing
+    ToCorrect::Nothing
 }
 
-fn keep(pods: &mut HashMap<String, Seen>, pod: &PartialObjectMeta<Pod>) -> Option<String> {
+fn keep(pods: &mut HashMap<String, SeenPod>, pod: &PartialObjectMeta<Pod>) -> Option<String> {
     let uid = pod.uid()?;
-    pods.insert(uid.clone(), Seen::of(&pod.metadata));
+    pods.insert(uid.clone(), SeenPod::of(&pod.metadata));
     Some(uid)
 }
 
-impl Seen {
+impl SeenPod {
     fn of(metadata: &ObjectMeta) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let annotations = metadata.annotations.as_ref();
@@ -174,22 +195,22 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn seen(annotation: Option<&str>, writer: &str) -> Seen {
+    fn seen(annotation: Option<&str>, writer: &str) -> SeenPod {
         let annotations = annotation.map(|value| json!({KEY: value}));
         let fields = json!({"f:metadata": {"f:annotations": {"f:ambient.istio.io/redirection": {}}}});
         let metadata = json!({
             "name": "cart", "namespace": "shop", "annotations": annotations,
             "managedFields": [{"manager": "kubelet"}, {"manager": writer, "fieldsV1": fields}],
         });
-        Seen::of(&serde_json::from_value(metadata).unwrap())
+        SeenPod::of(&serde_json::from_value(metadata).unwrap())
     }
 
     #[test]
     fn a_pod_says_that_it_is_in_the_mesh_for_as_long_as_it_is() {
-        assert_eq!(correction(true, &seen(None, "other")), Some(Some(ENABLED)));
-        assert_eq!(correction(true, &seen(Some("disabled"), "other")), Some(Some(ENABLED)));
+        assert_eq!(correction(true, &seen(None, "other")), Some(Correction::Write));
+        assert_eq!(correction(true, &seen(Some("disabled"), "other")), Some(Correction::Write));
         assert_eq!(correction(true, &seen(Some(ENABLED), WRITER)), None);
-        assert_eq!(correction(false, &seen(Some(ENABLED), WRITER)), Some(None));
+        assert_eq!(correction(false, &seen(Some(ENABLED), WRITER)), Some(Correction::Remove));
         assert_eq!(correction(false, &seen(None, WRITER)), None);
     }
 

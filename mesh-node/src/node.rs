@@ -285,7 +285,7 @@ fn share(
     let direct = DirectPath::new(datapath.direct_maps()?, telemetry.clone(), connects_directly(args));
     let identities = identities(authority, args, &telemetry.metrics)?;
     if let Some(progress) = &control {
-        telemetry.metrics.tell_of_control(progress.clone())?;
+        telemetry.metrics.register_control(progress.clone())?;
     }
     Ok(Arc::new(Shared {
         cluster: args.cluster.clone(),
@@ -330,7 +330,7 @@ fn identities(authority: &Authority, args: &Args, metrics: &Metrics) -> anyhow::
     let base = IdentitySettings::new(trust_domain.clone());
     let settings = IdentitySettings { lifetime: *lifetime, carriers: args.tunnels.into(), ..base };
     let identities = Identities::new(authority.source(), settings);
-    metrics.tell_of(identities.clone())?;
+    metrics.register_certificates(identities.clone())?;
     Ok(identities)
 }
 

@@ -107,16 +107,16 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Counts one connection for as long as what it returns is there.
-    pub(crate) fn count_connection(self: &Arc<Self>) -> Counted {
+    pub(crate) fn count_connection(self: &Arc<Self>) -> ConnectionGuard {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        Counted(self.clone())
+        ConnectionGuard(self.clone())
     }
 }
 
 /// A connection that counts.
-pub(crate) struct Counted(Arc<Shared>);
+pub(crate) struct ConnectionGuard(Arc<Shared>);
 
-impl Drop for Counted {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -205,8 +205,8 @@ async fn share(
     let limits = Limits::default();
     let rules = RuleBook::default();
     let telemetry = Arc::new(Telemetry::new(args.cluster, &rules)?);
-    telemetry.tell_of_log(&log)?;
-    control.clone().map(|progress| telemetry.tell_of_control(progress)).transpose()?;
+    telemetry.register_log(&log)?;
+    control.clone().map(|progress| telemetry.register_control(progress)).transpose()?;
     let told = &telemetry.own.spans;
     let exports = Exports::new(args.spans.trace_sampling, telemetry.own.log_lines.clone(), told.clone());
     let spans = collector.map(|collector| Tracer::to(collector, args.spans.trace_sampling, told.clone()));

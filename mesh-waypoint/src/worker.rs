@@ -30,7 +30,7 @@ use crate::{
     limits::InForce,
     listeners::{self, Listeners},
     per_service::PerService,
-    serve::{Counted, Shared},
+    serve::{ConnectionGuard, Shared},
     telemetry::SeriesCache,
     upstream::Upstreams,
 };
@@ -45,7 +45,7 @@ pub(crate) enum Door {
 }
 
 /// A connection on its way to a thread.
-type Job = (std::net::TcpStream, SocketAddr, Door, Counted);
+type Job = (std::net::TcpStream, SocketAddr, Door, ConnectionGuard);
 
 /// Connections that may wait for one thread.
 const QUEUE: usize = 1024;
@@ -201,7 +201,7 @@ impl Workers {
         &self,
         stream: std::net::TcpStream,
         (peer, door): (SocketAddr, Door),
-        counted: Counted,
+        counted: ConnectionGuard,
     ) -> bool {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
         self.queues[turn].try_send((stream, peer, door, counted)).is_ok()

@@ -29,7 +29,7 @@ pub(crate) struct Election {
 }
 
 /// A Lease of another, as it was last seen, and since when it has been so: clocks of others are not compared.
-struct Seen {
+struct SeenLease {
     version: Option<String>,
     since: Instant,
 }
@@ -92,7 +92,7 @@ impl Election {
     }
 
     /// Takes or renews the Lease, unless it is another's. Whoever writes second fails by the object's version.
-    async fn attempt(&self, seen: &mut Option<Seen>) -> Result<bool, kube::Error> {
+    async fn attempt(&self, seen: &mut Option<SeenLease>) -> Result<bool, kube::Error> {
         let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
             let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.spec(None)) };
@@ -108,7 +108,7 @@ impl Election {
                     }
                 }
                 _ => {
-                    *seen = Some(Seen { version, since: Instant::now() });
+                    *seen = Some(SeenLease { version, since: Instant::now() });
                     return Ok(false);
                 }
             }

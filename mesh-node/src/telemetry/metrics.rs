@@ -139,7 +139,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Two metrics of one name, which is a mistake in this crate.
-    pub fn tell_of(&self, identities: Identities) -> Result<(), prometheus::Error> {
+    pub fn register_certificates(&self, identities: Identities) -> Result<(), prometheus::Error> {
         self.registry.register(Box::new(CertificateMetrics::new(identities)?))
     }
 
@@ -147,7 +147,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Two metrics of one name, which is a mistake in this crate.
-    pub fn tell_of_control(&self, progress: Progress) -> Result<(), prometheus::Error> {
+    pub fn register_control(&self, progress: Progress) -> Result<(), prometheus::Error> {
         let read = move || {
             let Standing { connected, version, rejected, .. } = progress.standing();
             let generation = version.map_or(0, |version| version.generation);
@@ -339,8 +339,8 @@ mod tests {
         let domain = TrustDomain::default();
         let authority = CertificateAuthority::generate(&domain, SystemTime::now()).unwrap();
         let source = Arc::new(LocalAuthority::fixed(authority).unwrap());
-        metrics.tell_of(Identities::new(source, IdentitySettings::new(domain))).unwrap();
-        metrics.tell_of_control(Progress::default()).unwrap();
+        metrics.register_certificates(Identities::new(source, IdentitySettings::new(domain))).unwrap();
+        metrics.register_control(Progress::default()).unwrap();
         mesh_docs::hold_metrics("mesh-node", metrics.registry.listed());
     }
 }

@@ -40,10 +40,10 @@ pub struct RequestWatch<'a> {
     metrics: &'a Metrics,
     flows: &'a FlowEvents,
     began: Instant,
-    seen: RefCell<Seen>,
+    seen: RefCell<Observed>,
 }
 
-struct Seen {
+struct Observed {
     observer: Observer,
     counts: RequestCounts,
 }
@@ -88,12 +88,12 @@ impl<'a> RequestWatch<'a> {
         metrics: &'a Metrics,
         flows: &'a FlowEvents,
     ) -> Self {
-        let seen = RefCell::new(Seen { observer: Observer::default(), counts: RequestCounts::default() });
+        let seen = RefCell::new(Observed { observer: Observer::default(), counts: RequestCounts::default() });
         Self { connection, report, metrics, flows, began: Instant::now(), seen }
     }
 
     fn show(&self, sender: Sender, bytes: &[u8]) {
-        let Seen { observer, counts } = &mut *self.seen.borrow_mut();
+        let Observed { observer, counts } = &mut *self.seen.borrow_mut();
         if observer.looks() {
             let at = self.began.elapsed();
             observer.show(sender, bytes, at, &mut |exchange| self.count(counts, &exchange));
@@ -127,7 +127,7 @@ impl Watcher for RequestWatch<'_> {
 impl Drop for RequestWatch<'_> {
     fn drop(&mut self) {
         let at = self.began.elapsed();
-        let Seen { observer, counts } = &mut *self.seen.borrow_mut();
+        let Observed { observer, counts } = &mut *self.seen.borrow_mut();
         observer.end(at, &mut |exchange| self.count(counts, &exchange));
     }
 }

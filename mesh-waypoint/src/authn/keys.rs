@@ -41,7 +41,7 @@ pub(crate) struct KeyStore {
 /// One issuer's keys.
 pub(crate) struct Source {
     address: Address,
-    known: watch::Sender<Known>,
+    known: watch::Sender<CachedKeys>,
     /// Somebody wants newer keys, or nobody wants any more.
     asked: Arc<Notify>,
     /// When the last of the fetches that were asked for is paid for.
@@ -49,7 +49,7 @@ pub(crate) struct Source {
 }
 
 #[derive(Default)]
-struct Known {
+struct CachedKeys {
     /// The last good ones.
     keys: Option<Arc<KeySet>>,
     text: Bytes,

@@ -39,7 +39,7 @@ struct OnThread {
 
 /// A rule's uses on all threads, since it is in force as it is.
 #[derive(Debug)]
-struct Counted {
+struct RuleUses {
     rule: Arc<Rule>,
     threads: HashMap<usize, Arc<OnThread>>,
 }
@@ -69,7 +69,7 @@ pub(crate) struct RuleSums {
 
 /// The rules that were used. An object may have several rules by one name in force, for a Service and for a gateway.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RuleBook(Arc<Mutex<HashMap<RuleRef, Vec<Counted>>>>);
+pub(crate) struct RuleBook(Arc<Mutex<HashMap<RuleRef, Vec<RuleUses>>>>);
 
 impl RuleBook {
     /// What a thread counts a rule with. What is the same rule as before counts on.
@@ -78,7 +78,7 @@ impl RuleBook {
         let same_name = rules.entry(rule.at.clone()).or_default();
         let known = same_name.iter().position(|known| is_same(&known.rule, rule));
         let index = known.unwrap_or_else(|| {
-            same_name.push(Counted { rule: rule.clone(), threads: HashMap::new() });
+            same_name.push(RuleUses { rule: rule.clone(), threads: HashMap::new() });
             same_name.len() - 1
         });
         let backends = match &rule.action {
@@ -95,7 +95,7 @@ impl RuleBook {
     /// Forgets rules that are not among those in force.
     pub(crate) fn keep<'a>(&self, in_force: impl Iterator<Item = &'a Arc<Rule>>) {
         let mut rules = self.0.lock_unpoisoned();
-        let mut kept: HashMap<RuleRef, Vec<Counted>> = HashMap::new();
+        let mut kept: HashMap<RuleRef, Vec<RuleUses>> = HashMap::new();
         for rule in in_force {
             let Some(same_name) = rules.get_mut(&rule.at) else { continue };
             if let Some(index) = same_name.iter().position(|known| is_same(&known.rule, rule)) {
@@ -109,7 +109,7 @@ impl RuleBook {
     pub(crate) fn sums(&self, rule: &Arc<Rule>) -> RuleSums {
         let rules = self.0.lock_unpoisoned();
         let counted = rules.get(&rule.at).and_then(|known| known.iter().find(|known| is_same(&known.rule, rule)));
-        counted.map(Counted::sums).unwrap_or_default()
+        counted.map(RuleUses::sums).unwrap_or_default()
     }
 
     /// Tells of every rule that was used.
@@ -121,7 +121,7 @@ impl RuleBook {
     }
 }
 
-impl Counted {
+impl RuleUses {
     fn sums(&self) -> RuleSums {
         let mut sums = RuleSums::default();
         for thread in self.threads.values() {

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     inbound::{Arrival, Chunk, Connection, Flow},
     listeners::Listeners,
-    telemetry::{self, AttemptSpan, BadInput, Ended, Noted, Outcome, Parties, RequestSpan, Sender, Upstream},
+    telemetry::{self, AttemptSpan, BadInput, Ended, NotedHead, Outcome, Parties, RequestSpan, Sender, Upstream},
     upstream::{Cluster, Endpoint},
 };
 
@@ -55,7 +55,7 @@ pub(crate) struct Ledger {
     /// What is told of it.
     told: Rc<EffectiveTelemetry>,
     /// Its head, where there may be a line about it.
-    noted: Option<Box<Noted>>,
+    noted: Option<Box<NotedHead>>,
     /// How long the answer's head took.
     answered_after: Cell<Option<Duration>>,
     /// The policy that refused it, in words.
@@ -79,7 +79,7 @@ impl Ledger {
     pub(super) fn open(connection: &Rc<Connection>, request: &mut Parts) -> Rc<Self> {
         connection.worker.counts.begin();
         let told = connection.told();
-        let noted = Noted::of(&told, connection.worker.shared.telemetry.flows.is_heard(), request);
+        let noted = NotedHead::of(&told, connection.worker.shared.telemetry.flows.is_heard(), request);
         let arrival = connection.arrival.of_request(&request.headers);
         let span = connection.begin_span(&told, &arrival, request);
         let flow = connection.begin();
@@ -318,7 +318,7 @@ impl Ledger {
     }
 
     /// All that is known of it at its end.
-    fn ended<'a>(&'a self, noted: &'a Noted) -> Ended<'a> {
+    fn ended<'a>(&'a self, noted: &'a NotedHead) -> Ended<'a> {
         let token = self.token.get().map(|token| token.as_ref());
         Ended {
             noted,

@@ -105,7 +105,7 @@ fn no_route() -> Refusal {
 }
 
 /// What there is for a request, by where it came in.
-enum Known {
+enum Routing {
     Rules(Arc<RouteTable>),
     /// Nobody has said anything.
     Nothing,
@@ -120,29 +120,29 @@ fn asked_for<'a>(snapshot: &Snapshot, target: &'a Target, head: &Head) -> Cow<'a
     if Arc::ptr_eq(meant, service) { Cow::Borrowed(target) } else { Cow::Owned(Target::Service(meant.clone(), *port)) }
 }
 
-fn at_arrival(connection: &Connection, target: &Target, snapshot: &Snapshot, head: &Head) -> Result<Known, Refusal> {
+fn at_arrival(connection: &Connection, target: &Target, snapshot: &Snapshot, head: &Head) -> Result<Routing, Refusal> {
     match target {
         Target::Service(service, port) => {
             let client = head.arrival.client.identity.as_ref().map(SpiffeId::namespace);
             let table = routes_for(snapshot, client, (service, *port), head.host());
-            Ok(table.map_or(Known::Nothing, |table| Known::Rules(table.clone())))
+            Ok(table.map_or(Routing::Nothing, |table| Routing::Rules(table.clone())))
         }
-        Target::Workload(_) => Ok(Known::Nothing),
+        Target::Workload(_) => Ok(Routing::Nothing),
         Target::Gateway(entrance) => at_gateway(connection, entrance, head),
     }
 }
 
 /// The rules of the listener that a request's host belongs to.
-fn at_gateway(connection: &Connection, entrance: &Entrance, head: &Head) -> Result<Known, Refusal> {
+fn at_gateway(connection: &Connection, entrance: &Entrance, head: &Head) -> Result<Routing, Refusal> {
     let listeners = connection.worker.listeners();
     let port = listeners.port(entrance.port).ok_or_else(no_route)?;
     let entered = port.listeners.enter(head.host(), entrance.server.as_deref(), (entrance.tls, entrance.https));
     match entered.map_err(|error| Refusal::new(error.status(), error.to_string(), Flag::NoRoute))? {
-        Entered::Rules(_, table) => Ok(Known::Rules(table.clone())),
+        Entered::Rules(_, table) => Ok(Routing::Rules(table.clone())),
         Entered::ByHttps(_) => {
             let target = head.target.as_str();
             let location = HeaderValue::try_from(format!("https://{}{target}", head.authority.host()));
-            location.map(Known::ByHttps).map_err(|_| Refusal::new(400, "malformed target", Flag::NoRoute))
+            location.map(Routing::ByHttps).map_err(|_| Refusal::new(400, "malformed target", Flag::NoRoute))
         }
     }
 }
@@ -157,9 +157,9 @@ pub(super) async fn course(
     let snapshot = &*seen.snapshot;
     let target = asked_for(snapshot, &ledger.arrival.target, head);
     let table = match at_arrival(connection, &target, snapshot, head)? {
-        Known::Rules(table) => Some(table),
-        Known::Nothing => None,
-        Known::ByHttps(location) => {
+        Routing::Rules(table) => Some(table),
+        Routing::Nothing => None,
+        Routing::ByHttps(location) => {
             let mut response = answered(301, None, ledger);
             response.headers_mut().insert(LOCATION, location);
             return Ok(Course::Answer(response));

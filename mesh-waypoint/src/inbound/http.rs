@@ -27,7 +27,7 @@ use super::{
     Arrival,
     flow::{Flow, StreamExecutor},
     gather::gathered,
-    pulse::{Counted, Felt, Pulse, Verdict, Watch},
+    pulse::{ClientGuard, Pulse, PulsedStream, Verdict, Watch},
 };
 use crate::{
     duplex::{Duplex, Prefixed},
@@ -67,14 +67,14 @@ pub(crate) struct Connection {
     /// No further request shall come.
     parting: Cell<bool>,
     pulse: Rc<Pulse>,
-    _counted: Counted,
+    _counted: ClientGuard,
 }
 
 impl Connection {
     fn new(worker: Rc<Worker>, arrival: Arrival, pulse: &Rc<Pulse>) -> Rc<Self> {
         let (other, fresh, pulse, arrival) = (RefCell::default(), Cell::new(true), pulse.clone(), Rc::new(arrival));
         Rc::new(Self {
-            _counted: Counted::one(&worker),
+            _counted: ClientGuard::one(&worker),
             worker,
             arrival,
             other,
@@ -141,7 +141,7 @@ pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Pr
     let pulse = Rc::<Pulse>::default();
     let connection = Connection::new(worker, arrival, &pulse);
     let _ending = Ending(connection.clone());
-    let stream = TokioIo::new(Felt { stream, pulse: pulse.clone() });
+    let stream = TokioIo::new(PulsedStream { stream, pulse: pulse.clone() });
     let service = service_fn(|request: Request<Incoming>| {
         let connection = connection.clone();
         Box::pin(async move { Ok::<_, Infallible>(exchange::serve(connection, request).await) })
@@ -211,7 +211,7 @@ pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Pr
         Box::pin(async move { Ok::<_, Infallible>(exchange::serve(connection, request).await) })
     });
     let head = u32::try_from(MAX_HEAD).unwrap_or(u32::MAX);
-    let (stream, sending) = gathered(Felt { stream, pulse: pulse.clone() });
+    let (stream, sending) = gathered(PulsedStream { stream, pulse: pulse.clone() });
     let served = http2::Builder::new(StreamExecutor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)

@@ -25,12 +25,12 @@ pub(crate) use self::pulse::{Lifeless, Patience};
 use self::{arrival::Declared, sniff::Sniffed};
 use crate::{
     duplex::{Duplex, Prefixed},
-    serve::Counted,
+    serve::ConnectionGuard,
     worker::Worker,
 };
 
 /// Serves one accepted tunnel connection until its end.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, counted: Counted) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, counted: ConnectionGuard) {
     let shared = worker.shared.clone();
     let tls = match shared.identities.fetch(&shared.identity).await {
         Ok(tls) => tls,
@@ -85,7 +85,7 @@ async fn carry(worker: Rc<Worker>, peer: SocketAddr, request: ConnectRequest) {
 
 /// Finds out what the client speaks, and takes part. Where HTTP is declared, its parser answers what is none.
 pub(crate) async fn speak(worker: Rc<Worker>, arrival: Arrival, mut stream: impl Duplex + 'static) {
-    let counted = pulse::Counted::one(&worker);
+    let counted = pulse::ClientGuard::one(&worker);
     let Ok((sniffed, read)) = sniff::sniff(&mut stream, arrival.declared, pulse::silence(&worker)).await else {
         return;
     };

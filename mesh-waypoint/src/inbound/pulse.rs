@@ -76,9 +76,9 @@ pub(super) async fn silence(worker: &Worker) {
 }
 
 /// A client's connection, counted while it is there.
-pub(super) struct Counted(Rc<Worker>);
+pub(super) struct ClientGuard(Rc<Worker>);
 
-impl Counted {
+impl ClientGuard {
     /// One more.
     pub(super) fn one(worker: &Rc<Worker>) -> Self {
         worker.clients.set(worker.clients.get() + 1);
@@ -86,7 +86,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for ClientGuard {
     fn drop(&mut self) {
         self.0.clients.set(self.0.clients.get() - 1);
     }
@@ -283,12 +283,12 @@ impl Watch {
 }
 
 /// A stream whose reads and writes are noted.
-pub(super) struct Felt<S> {
+pub(super) struct PulsedStream<S> {
     pub(super) stream: S,
     pub(super) pulse: Rc<Pulse>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Felt<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PulsedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, into);
@@ -299,7 +299,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Felt<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Felt<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PulsedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.pulse.writing.set(polled.is_pending());

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     duplex::{Duplex, Prefixed},
     inbound::{self, Arrival, Entrance, Lifeless},
-    serve::Counted,
+    serve::ConnectionGuard,
     telemetry::{BadInput, Sender},
     worker::Worker,
 };
@@ -43,7 +43,7 @@ pub(crate) async fn serve(
     worker: Rc<Worker>,
     mut stream: TcpStream,
     (peer, number): (SocketAddr, u16),
-    _counted: Counted,
+    _counted: ConnectionGuard,
 ) {
     let listeners = worker.listeners();
     // The configuration may have closed it meanwhile.

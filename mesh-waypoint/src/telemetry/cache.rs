@@ -29,7 +29,7 @@ struct Key {
 
 /// The series, with the parties, so that no other is ever at their places. Endpoints and clusters that are gone may go: what is weak
 /// keeps their place, and not their connections.
-struct Kept<T> {
+struct WithParties<T> {
     _source: Option<Arc<Workload>>,
     _identity: Option<SpiffeId>,
     _service: Option<Arc<Service>>,
@@ -39,7 +39,7 @@ struct Kept<T> {
 }
 
 /// By what tells series apart, and perhaps more.
-type Known<K, T> = RefCell<HashMap<K, Kept<T>>>;
+type ByParties<K, T> = RefCell<HashMap<K, WithParties<T>>>;
 
 /// The endpoint that answered, and where a request was sent on to.
 type Reached<'a> = (Option<&'a Rc<Endpoint>>, Option<&'a Rc<Cluster>>);
@@ -47,11 +47,11 @@ type Reached<'a> = (Option<&'a Rc<Endpoint>>, Option<&'a Rc<Cluster>>);
 /// The series that one thread has counted with.
 #[derive(Default)]
 pub(crate) struct SeriesCache {
-    known: Known<Key, Arc<RequestSeries>>,
+    known: ByParties<Key, Arc<RequestSeries>>,
     /// Those of labels that are changed.
-    changed: Known<(Key, MetricChanges), Arc<RequestSeries>>,
+    changed: ByParties<(Key, MetricChanges), Arc<RequestSeries>>,
     /// The labels as fields of a line.
-    fields: Known<Key, Rc<str>>,
+    fields: ByParties<Key, Rc<str>>,
 }
 
 impl SeriesCache {
@@ -97,7 +97,7 @@ impl Key {
     }
 }
 
-impl<T> Kept<T> {
+impl<T> WithParties<T> {
     fn with(kept: T, parties: &Parties<'_>, (endpoint, cluster): Reached<'_>) -> Self {
         Self {
             _source: parties.source.cloned(),
@@ -112,7 +112,7 @@ impl<T> Kept<T> {
 
 /// What is known by a key, or is made for it.
 fn find<K: Eq + Hash, T: Clone>(
-    known: &Known<K, T>,
+    known: &ByParties<K, T>,
     key: K,
     parties: &Parties<'_>,
     reached: Reached<'_>,
@@ -126,6 +126,6 @@ fn find<K: Eq + Hash, T: Clone>(
     if known.len() >= MAX_KEPT {
         known.clear();
     }
-    known.insert(key, Kept::with(made.clone(), parties, reached));
+    known.insert(key, WithParties::with(made.clone(), parties, reached));
     made
 }

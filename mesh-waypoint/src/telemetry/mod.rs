@@ -22,7 +22,7 @@ use prometheus::{TextEncoder, proto::MetricFamily};
 use self::{crowding::Crowding, flows::Flows, routes::RouteMetrics};
 use crate::counts::RuleBook;
 
-pub(crate) use self::access::{Ended, EndedConnection, Ends, Moment, Noted, is_logged, protocol, tell, told};
+pub(crate) use self::access::{Ended, EndedConnection, Ends, Moment, NotedHead, is_logged, protocol, tell, told};
 pub(crate) use self::bad_input::{BadInput, BadInputs, Sender, is_malformed};
 pub(crate) use self::cache::SeriesCache;
 pub(crate) use self::exports::Exports;
@@ -64,7 +64,7 @@ impl Telemetry {
     ///
     /// # Errors
     /// Two metrics have one name.
-    pub(crate) fn tell_of_log(&self, log: &LogOutput) -> Result<(), prometheus::Error> {
+    pub(crate) fn register_log(&self, log: &LogOutput) -> Result<(), prometheus::Error> {
         self.registry.register(Box::new(log.lost()))
     }
 
@@ -72,7 +72,7 @@ impl Telemetry {
     ///
     /// # Errors
     /// Two metrics have one name.
-    pub(crate) fn tell_of_control(&self, progress: Progress) -> Result<(), prometheus::Error> {
+    pub(crate) fn register_control(&self, progress: Progress) -> Result<(), prometheus::Error> {
         let read = move || {
             let Standing { connected, version, rejected, .. } = progress.standing();
             let generation = version.map_or(0, |version| version.generation);
@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn reference_has_every_metric() {
         let telemetry = Telemetry::new("c".to_owned(), &RuleBook::default()).unwrap();
-        telemetry.tell_of_control(Progress::default()).unwrap();
-        telemetry.tell_of_log(&LogOutput::stdout().unwrap()).unwrap();
+        telemetry.register_control(Progress::default()).unwrap();
+        telemetry.register_log(&LogOutput::stdout().unwrap()).unwrap();
         mesh_docs::hold_metrics("mesh-waypoint", telemetry.registry.listed());
     }
 }

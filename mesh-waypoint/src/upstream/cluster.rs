@@ -25,7 +25,7 @@ use super::{
     endpoint::{Endpoint, EndpointKey},
     names::{Answer, Name},
     parts::Parts,
-    settled::{self, Found, Settled},
+    settled::{self, FoundEndpoint, Settled},
     state::{self, ClusterState, Count},
 };
 use crate::{
@@ -310,7 +310,7 @@ impl Cluster {
         self.names.replace(followed);
     }
 
-    fn replace(&self, found: Vec<Found>) {
+    fn replace(&self, found: Vec<FoundEndpoint>) {
         let old = self.endpoints.borrow().clone();
         let old: HashMap<&EndpointKey, &Rc<Endpoint>> = old.iter().map(|endpoint| (&endpoint.key, endpoint)).collect();
         let endpoints = found.into_iter().map(|found| {

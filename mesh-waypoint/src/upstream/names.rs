@@ -31,7 +31,7 @@ pub(super) type Answer = Option<Arc<[IpAddr]>>;
 
 /// The names that somebody sends to, over all threads.
 pub(crate) struct Names {
-    known: Mutex<Known>,
+    known: Mutex<NameTable>,
     arrived: Notify,
     /// Time from one answer to the next question.
     refresh: Duration,
@@ -39,7 +39,7 @@ pub(crate) struct Names {
 }
 
 #[derive(Default)]
-struct Known {
+struct NameTable {
     names: HashMap<Arc<str>, Weak<Name>>,
     new: Vec<Arc<Name>>,
 }

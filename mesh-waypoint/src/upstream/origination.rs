@@ -59,19 +59,19 @@ struct Material {
     key: Option<Vec<u8>>,
 }
 
-struct Known {
+struct CachedConfig {
     material: Arc<Material>,
     config: Arc<ClientConfig>,
     read: Instant,
 }
 
 /// What asks for TLS, and for which version of HTTP in it.
-type Asked = (Arc<Origination>, Option<Version>);
+type ConfigKey = (Arc<Origination>, Option<Version>);
 
 /// Configurations of TLS by what asks for them, over all threads.
 #[derive(Default)]
 pub(crate) struct Originations {
-    known: Mutex<HashMap<Asked, Known>>,
+    known: Mutex<HashMap<ConfigKey, CachedConfig>>,
 }
 
 impl Originations {
@@ -109,7 +109,7 @@ impl Originations {
         };
         let mut known = self.known.lock_unpoisoned();
         known.retain(|_, known| known.read.elapsed() < FRESH * 10);
-        known.insert(key, Known { material, config: config.clone(), read: Instant::now() });
+        known.insert(key, CachedConfig { material, config: config.clone(), read: Instant::now() });
         Ok(config)
     }
 }

@@ -23,7 +23,7 @@ use crate::listeners::Own;
 pub(super) struct Settled {
     pub(super) speaks: Speaks,
     pub(super) policy: TrafficPolicy,
-    pub(super) endpoints: Result<Vec<Found>, mesh_core::Refusal>,
+    pub(super) endpoints: Result<Vec<FoundEndpoint>, mesh_core::Refusal>,
     /// Whether a request goes to the address that its client asked for.
     pub(super) as_asked: bool,
     /// Whether clients get the endpoints of their own node alone.
@@ -35,7 +35,7 @@ pub(super) struct Settled {
 }
 
 /// An endpoint, and how to reach it.
-pub(super) struct Found {
+pub(super) struct FoundEndpoint {
     pub(super) address: SocketAddr,
     pub(super) workload: Option<Arc<Workload>>,
     pub(super) transport: Transport,
@@ -49,7 +49,7 @@ pub(super) struct Found {
     pub(super) part: u32,
 }
 
-impl Found {
+impl FoundEndpoint {
     pub(super) fn key(&self) -> EndpointKey {
         EndpointKey::new(self.address, self.workload.as_deref(), &self.transport).with(self.origination.clone())
     }
@@ -107,7 +107,7 @@ impl Settled {
         let transport = transport_to(snapshot, None, None, Some(workload));
         let found = |(transport, _)| {
             let (workload, locality) = (Some(workload.clone()), Locality::default());
-            Found { address, workload, transport, origination: None, weight: 1, locality, part: 0 }
+            FoundEndpoint { address, workload, transport, origination: None, weight: 1, locality, part: 0 }
         };
         let endpoints = transport.map(|transport| vec![found(transport)]);
         Some(Self {
@@ -173,9 +173,10 @@ fn divided(
 }
 
 /// Part by part, without those that are of none.
-fn in_parts(found: Vec<Found>, division: &Division) -> Vec<Found> {
+fn in_parts(found: Vec<FoundEndpoint>, division: &Division) -> Vec<FoundEndpoint> {
     let numbered = found.into_iter().zip(&division.part_of);
-    let mut found: Vec<Found> = numbered.filter_map(|(found, part)| Some(Found { part: (*part)?, ..found })).collect();
+    let mut found: Vec<FoundEndpoint> =
+        numbered.filter_map(|(found, part)| Some(FoundEndpoint { part: (*part)?, ..found })).collect();
     found.sort_by_key(|found| found.part);
     found
 }
@@ -186,7 +187,7 @@ fn reached(
     (service, port): (&Arc<Service>, u16),
     endpoints: &[&mesh_core::Endpoint],
     tls: Option<(&Tls, &Arc<PolicyName>)>,
-) -> Result<Vec<Found>, mesh_core::Refusal> {
+) -> Result<Vec<FoundEndpoint>, mesh_core::Refusal> {
     endpoints
         .iter()
         .map(|endpoint| {
@@ -199,7 +200,7 @@ fn reached(
             };
             let weight = endpoint.traits.as_ref().and_then(|traits| traits.weight).unwrap_or(1);
             let (address, locality) = (endpoint.address, endpoint.locality().clone());
-            Ok(Found { address, workload, transport, origination, weight, locality, part: 0 })
+            Ok(FoundEndpoint { address, workload, transport, origination, weight, locality, part: 0 })
         })
         .collect()
 }

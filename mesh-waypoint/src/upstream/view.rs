@@ -6,7 +6,7 @@ use mesh_core::{Locality, Snapshot, Workload, l7::TrafficPolicy, locality::Reaso
 
 use super::{
     ClusterKey, ClusterState, EndpointHealth, Names,
-    settled::{Found, Settled},
+    settled::{FoundEndpoint, Settled},
 };
 use crate::listeners::Own;
 
@@ -41,10 +41,10 @@ impl ClusterView {
     ) -> Option<Self> {
         let settled = Settled::of(key, snapshot, own, &|name| names.answer(name))?;
         let endpoints = settled.endpoints.map(|found| {
-            let view = |found: Found| {
+            let view = |found: FoundEndpoint| {
                 let key = found.key();
                 let health = state.and_then(|state| Some(state.used_endpoint(&key)?.health(state.now())));
-                let Found { address, workload, locality, part, .. } = found;
+                let FoundEndpoint { address, workload, locality, part, .. } = found;
                 EndpointView { address, workload, locality, part, health }
             };
             found.into_iter().map(view).collect()

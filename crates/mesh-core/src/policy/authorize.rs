@@ -211,16 +211,16 @@ pub fn authorize_request(
     request: &RequestFacts<'_>,
     answered: &Answered,
 ) -> Decision {
-    let seen = Seen { facts, request: Some(request), answered };
+    let subject = Subject { facts, request: Some(request), answered };
     let mut customs = policies.iter().filter(|policy| policy.action == Action::Custom && !policy.dry_run);
-    let first = customs.find(|policy| !answered.settles(policy) && matches(policy, seen, &mut Unobserved));
+    let first = customs.find(|policy| !answered.settles(policy) && matches(policy, subject, &mut Unobserved));
     if let Some(policy) = first
         && let Some(provider) = &policy.provider
     {
         let (policy, provider) = (Arc::clone(&policy.name), Arc::clone(provider));
         return Decision::Ask(Question { policy, provider, before: answered.clone() });
     }
-    Decision::Settled(by_policies(policies, seen, &mut Unobserved, |verdict| verdict))
+    Decision::Settled(by_policies(policies, subject, &mut Unobserved, |verdict| verdict))
 }
 
 impl Answered {
@@ -234,8 +234,8 @@ impl Answered {
 /// goes. A rule that asks for something of a request allows nothing, and refuses by what is left of it.
 #[must_use]
 pub fn authorize_connection(policies: &[&Arc<AuthorizationPolicy>], facts: &Facts<'_>) -> Authorization {
-    let seen = Seen { facts, request: None, answered: &NOBODY };
-    by_policies(policies, seen, &mut Unobserved, |verdict| verdict)
+    let subject = Subject { facts, request: None, answered: &NOBODY };
+    by_policies(policies, subject, &mut Unobserved, |verdict| verdict)
 }
 
 /// Nobody is asked about connections.
@@ -243,7 +243,7 @@ const NOBODY: Answered = Answered(Vec::new());
 
 /// What a policy is compared with: a connection, and the request on it where somebody reads that.
 #[derive(Clone, Copy)]
-struct Seen<'a> {
+struct Subject<'a> {
     facts: &'a Facts<'a>,
     request: Option<&'a RequestFacts<'a>>,
     /// Who has been asked about it.
@@ -270,7 +270,7 @@ pub(super) fn show<O: Observer>(
     request: Option<&RequestFacts<'_>>,
     observer: &mut O,
 ) {
-    by_policies(policies, Seen { facts, request, answered: &NOBODY }, observer, |verdict| verdict);
+    by_policies(policies, Subject { facts, request, answered: &NOBODY }, observer, |verdict| verdict);
 }
 
 /// What of a rule did not hold.
@@ -307,22 +307,22 @@ pub(super) fn judge<O: Observer>(
         Some(waypoint) => Err(Denial::PastWaypoint(Arc::clone(waypoint))),
         None => permit,
     };
-    by_policies(&policies, Seen { facts, request: None, answered: &NOBODY }, observer, enter)
+    by_policies(&policies, Subject { facts, request: None, answered: &NOBODY }, observer, enter)
 }
 
 /// Decides by policies; `enter` has a word on the verdict.
 fn by_policies<O: Observer>(
     policies: &[&Arc<AuthorizationPolicy>],
-    seen: Seen<'_>,
+    subject: Subject<'_>,
     observer: &mut O,
     enter: impl FnOnce(Result<Permit, Denial>) -> Result<Permit, Denial>,
 ) -> Authorization {
-    let verdict = enter(decide(policies, false, seen, observer).map(|basis| Permit { basis }));
+    let verdict = enter(decide(policies, false, subject, observer).map(|basis| Permit { basis }));
     let is_shadow = |policy: &&Arc<AuthorizationPolicy>| policy.dry_run && policy.action != Action::Audit;
     let has_shadow = policies.iter().any(is_shadow);
-    let shadow = has_shadow.then(|| Shadow { verdict: decide(policies, true, seen, observer) });
+    let shadow = has_shadow.then(|| Shadow { verdict: decide(policies, true, subject, observer) });
     let audits = policies.iter().filter(|policy| policy.action == Action::Audit);
-    let audited = audits.filter(|policy| matches(policy, seen, observer) && !policy.dry_run);
+    let audited = audits.filter(|policy| matches(policy, subject, observer) && !policy.dry_run);
     Authorization { verdict, shadow, audited: audited.map(|policy| Arc::clone(&policy.name)).collect() }
 }
 
@@ -339,14 +339,14 @@ fn passed_by<'a>(snapshot: &'a Snapshot, workload: &Workload, facts: &Facts<'_>)
 fn decide<O: Observer>(
     policies: &[&Arc<AuthorizationPolicy>],
     dry_run: bool,
-    seen: Seen<'_>,
+    subject: Subject<'_>,
     observer: &mut O,
 ) -> Result<Basis, Denial> {
     let mut decision = None;
     let (mut allows, mut first_allow) = (0, None);
     for action in [Action::Custom, Action::Deny, Action::Allow] {
         let these = policies.iter().filter(|policy| policy.action == action && policy.dry_run == dry_run);
-        let these = these.filter(|policy| !seen.answered.settles(policy));
+        let these = these.filter(|policy| !subject.answered.settles(policy));
         for policy in these {
             if decision.is_some() && !O::EXHAUSTIVE {
                 break;
@@ -355,7 +355,7 @@ fn decide<O: Observer>(
                 allows += 1;
                 first_allow.get_or_insert(&policy.name);
             }
-            if matches(policy, seen, observer) {
+            if matches(policy, subject, observer) {
                 decision.get_or_insert_with(|| outcome(policy));
             }
         }
@@ -376,15 +376,15 @@ fn outcome(policy: &AuthorizationPolicy) -> Result<Basis, Denial> {
     }
 }
 
-fn matches<O: Observer>(policy: &Arc<AuthorizationPolicy>, seen: Seen<'_>, observer: &mut O) -> bool {
+fn matches<O: Observer>(policy: &Arc<AuthorizationPolicy>, subject: Subject<'_>, observer: &mut O) -> bool {
     observer.consider(policy);
-    let Some(request) = seen.request else {
-        return one_rule_matches(policy, seen.facts, None, observer);
+    let Some(request) = subject.request else {
+        return one_rule_matches(policy, subject.facts, None, observer);
     };
     let readings = request.readings();
     let mut each = readings
         .each()
-        .map(|path| one_rule_matches(policy, seen.facts, Some(Reading { facts: request, path }), observer));
+        .map(|path| one_rule_matches(policy, subject.facts, Some(Reading { facts: request, path }), observer));
     let matched = match policy.action {
         Action::Allow => each.all(|matched| matched),
         Action::Custom | Action::Deny | Action::Audit => each.any(|matched| matched),

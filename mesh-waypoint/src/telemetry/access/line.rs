@@ -14,7 +14,7 @@ use mesh_core::{
 };
 
 use super::{
-    Noted,
+    NotedHead,
     ends::Ends,
     json::{self, Moment, Object},
     protocol, text, trace_id,
@@ -38,7 +38,7 @@ pub(in crate::telemetry) fn label_fields(labels: &RequestLabels) -> String {
 /// A request that is over.
 pub(crate) struct Ended<'a> {
     /// Of its head.
-    pub(crate) noted: &'a Noted,
+    pub(crate) noted: &'a NotedHead,
     /// What it came by.
     pub(crate) arrival: &'a Arrival,
     /// The status; 0 where there was no answer.

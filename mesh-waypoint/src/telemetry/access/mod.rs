@@ -81,7 +81,7 @@ pub(crate) fn is_logged(told: &EffectiveTelemetry) -> bool {
 }
 
 /// What a line, or whoever listens to flows, is told of a request's head, kept until then.
-pub(crate) struct Noted {
+pub(crate) struct NotedHead {
     /// There may be a line.
     pub(crate) logs: bool,
     /// The trace that the client says it belongs to, where somebody listens.
@@ -100,7 +100,7 @@ pub(crate) struct Noted {
     headers: Vec<(Arc<str>, HeaderValue)>,
 }
 
-impl Noted {
+impl NotedHead {
     /// Notes it, where there may be a line, labels of metrics ask for it, or somebody listens to flows.
     pub(crate) fn of(told: &EffectiveTelemetry, is_heard: bool, parts: &Parts) -> Option<Box<Self>> {
         let logs = is_logged(told);
