@@ -7,8 +7,8 @@ use http_body_util::Full;
 use serde_json::Value;
 
 use crate::metrics::scrape;
-use crate::server::{Client, serve};
-use crate::world::{CARTS, OUTSIDE, World, run_with};
+use crate::server::{Client, serve, serve_carts};
+use crate::world::{OUTSIDE, World, run_with};
 
 /// Lines of requests and of connections so far.
 fn all_lines(world: &World) -> Vec<Value> {
@@ -63,9 +63,7 @@ spec:
 #[test]
 fn a_request_is_one_line_with_istios_names_and_who_it_was_between() {
     run_with(DENY, async |world| {
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
         let headers = [("user-agent", "say \"hi\""), ("x-forwarded-for", "192.0.2.1"), ("x-request-id", "1-2")];
         assert_eq!(ask(&mut client, "/name?a=b", &headers).await, 200);
@@ -122,9 +120,7 @@ pub(crate) async fn has_the_labels_of_its_metrics(line: &Value, status: &str) {
 #[test]
 fn every_label_of_the_metrics_is_a_field_of_the_line() {
     run_with(DENY, async |world| {
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
         assert_eq!(ask(&mut client, "/admin", &[]).await, 403);
         has_the_labels_of_its_metrics(&line(&world, "/admin").await, "403").await;
@@ -175,9 +171,7 @@ fn telemetry_says_which_requests_are_logged_and_may_change_its_mind() {
     );
     run_with(&only_errors.clone(), async move |world| {
         serve(OUTSIDE, 8080, false).await;
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         let mut client = Client::http1(world.tunnel("10.96.0.2:80").await.expect("tunnel")).await;
         let mut cart = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
         let mut empty = Client::http1(world.tunnel("10.96.0.3:80").await.expect("tunnel")).await;

@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use tokio::task::spawn_local;
 
 use crate::metrics::value;
-use crate::server::{Client, serve};
+use crate::server::{Client, serve_carts};
 use crate::world::{CARTS, World, run_with};
 
 async fn ask(world: &World, method: Method, path: &str, body: &str) -> (u16, Vec<u8>) {
@@ -62,10 +62,7 @@ spec:
 #[test]
 fn status_routes_and_clusters_tell_of_the_requests_that_were_sent() {
     run_with(RULES, async |world: World| {
-        let mut backends = Vec::new();
-        for cart in CARTS {
-            backends.push(serve(cart, 8080, false).await);
-        }
+        let backends = serve_carts().await;
         let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
         for _ in 0..100 {
             assert_eq!(client.get("/").await.status, 200);
@@ -111,10 +108,7 @@ fn status_routes_and_clusters_tell_of_the_requests_that_were_sent() {
 #[test]
 fn who_is_ejected_is_told_and_why() {
     run_with(RULES, async |world: World| {
-        let mut backends = Vec::new();
-        for cart in CARTS {
-            backends.push(serve(cart, 8080, false).await);
-        }
+        let backends = serve_carts().await;
         backends[0].status.set(500);
         let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
         while backends[0].seen.borrow().len() < 3 {
@@ -149,9 +143,7 @@ fn who_is_ejected_is_told_and_why() {
 #[test]
 fn a_rule_counts_on_over_changes_that_are_none_of_its() {
     run_with(RULES, async |world: World| {
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
         for _ in 0..5 {
             assert_eq!((client.get("/").await.status, client.get("/direct").await.status), (200, 418));

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 
-use crate::server::{Answer, Client, serve};
+use crate::server::{Answer, Client, serve, serve_carts};
 use crate::world::{CARTS, OUTSIDE, STRANGER, World, run_with};
 
 const PAUSE: Duration = Duration::from_millis(20);
@@ -119,9 +119,7 @@ fn routes_of_both_apis_act_on_hosts_outside() {
     run_with(&manifests, async |world| {
         world.names.borrow_mut().insert("api.example.com".to_owned(), vec![address(OUTSIDE)]);
         let outside = serve(OUTSIDE, 8080, false).await;
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         let mut client = client(&world, "240.240.0.1:80").await;
         assert_eq!(get(&mut client, "api.example.com", "/v1/items").await.body, OUTSIDE, "after DNS has answered");
         assert_eq!(outside.seen.borrow().last().expect("a request").uri, "/v2/items");

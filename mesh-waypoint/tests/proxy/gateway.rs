@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
 use crate::access_logs::{has_the_labels_of_its_metrics, line};
-use crate::server::serve;
+use crate::server::{serve, serve_carts};
 use crate::world::{CARTS, CLIENT, OUTSIDE, WAYPOINT, World, authorization, run_as};
 
 pub(crate) const GATEWAY: &str = "edge";
@@ -146,9 +146,7 @@ fn hosts_and_paths_lead_to_services_under_the_gateways_identity() {
     let listeners = "{name: http, port: 8000, protocol: HTTP}, {name: other, port: 8001, protocol: HTTP, hostname: '*.example.org'}";
     run_as(GATEWAY, &gateway(listeners), async |world| {
         let outside = serve(OUTSIDE, 8080, false).await;
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         assert_eq!(get("http://any.example:8000/x", &[]).await, ("200".into(), OUTSIDE.into()));
         let at = |host: &str, port: u16, path: &str| format!("http://{host}:{port}{path}");
         let (status, backend) = get(&at("cart.example.com", 8000, "/cart/1"), &[]).await;
@@ -183,9 +181,7 @@ fn hosts_and_paths_lead_to_services_under_the_gateways_identity() {
 #[test]
 fn a_gateways_line_has_the_labels_of_its_metrics() {
     run_as(GATEWAY, &gateway("{name: http, port: 8000, protocol: HTTP}"), async |world| {
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         assert_eq!(get("http://cart.example.com:8000/cart", &[]).await.0, "200");
         let said = line(&world, "/cart").await;
         assert_eq!((&said["reporter"], &said["source_workload"]), (&"source".into(), &"edge-1".into()), "{said}");

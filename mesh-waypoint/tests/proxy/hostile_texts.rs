@@ -9,10 +9,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::collector::{Collector, attribute};
 use crate::issuer::{Issuer, alice};
 use crate::metrics::scrape_text;
-use crate::server::serve;
+use crate::server::serve_carts;
 use crate::tokens::{ask_as, authentication, client, inline};
 use crate::traces::ALL;
-use crate::world::{CARTS, World, run_with, run_with_flags};
+use crate::world::{World, run_with, run_with_flags};
 
 const LABELS: &str = "apiVersion: telemetry.istio.io/v1
 kind: Telemetry
@@ -99,9 +99,7 @@ async fn send(world: &World, request: &str) -> String {
 fn what_a_request_says_is_one_value_of_a_label_of_a_line_and_of_a_span() {
     run_with_flags(ALL, LABELS, async |world: World| {
         let collector = Collector::start().await;
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         // The query has a character of C1 that begins an escape sequence, and one that turns the line around.
         let request = format!(
             "{METHOD} {PATH}?q=\u{9b}31m\u{202e} HTTP/1.1\r\nhost: cart.shop\r\nuser-agent: {FIELD}\r\nx-tenant: {FIELD}\r\n\
@@ -143,10 +141,7 @@ fn a_claim_that_no_field_can_hold_is_shown_to_nobody_and_begins_no_line() {
     let issuer = Issuer::new("one");
     let shown = "    outputClaimToHeaders: [{header: x-user, claim: sub}]";
     run_with(&authentication(&inline(&issuer), shown), async move |world| {
-        let mut carts = Vec::new();
-        for cart in CARTS {
-            carts.push(serve(cart, 8080, false).await);
-        }
+        let carts = serve_carts().await;
         let mut client = client(&world).await;
         for subject in ["alice\r\nx-admin: yes", "a\nb", "\0", "\u{1b}[2J", "\u{9b}31m", "\"},{\"target\":\"access\""] {
             let mut claims = alice();

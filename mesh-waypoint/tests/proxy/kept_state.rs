@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 
-use crate::server::{Client, serve};
+use crate::server::{Client, serve, serve_carts};
 use crate::world::{CARTS, OUTSIDE, World, authorization, run_with};
 
 /// What stays the same through every change.
@@ -116,10 +116,7 @@ async fn watchers(world: &World) -> Vec<Client> {
 #[test]
 fn ejections_connections_bounds_and_buckets_outlive_changes_that_are_not_about_them() {
     run_with(&(KEPT.to_owned() + &unrelated(1)), async |world: World| {
-        let mut carts = Vec::new();
-        for cart in CARTS {
-            carts.push(serve(cart, 8080, false).await);
-        }
+        let carts = serve_carts().await;
         let outside = serve(OUTSIDE, 8080, false).await;
         let mut watchers = watchers(&world).await;
         change(&world, KEPT, 1, &mut watchers).await;
@@ -192,9 +189,7 @@ async fn echoes() {
 fn what_is_under_way_goes_on_through_changes_of_its_own_route_rule_and_policy() {
     const STEPS: u16 = 8;
     run_with(&(KEPT.to_owned() + &unrelated(1)), async |world: World| {
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         serve(OUTSIDE, 8080, false).await;
         echoes().await;
         let mut watchers = watchers(&world).await;

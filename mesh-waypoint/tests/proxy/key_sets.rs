@@ -7,9 +7,9 @@ use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 
 use crate::issuer::{ISSUER, Issuer, alice, publish};
-use crate::server::{Client, serve};
+use crate::server::{Client, serve_carts};
 use crate::tokens::{ask_as, authentication, client};
-use crate::world::{CARTS, OUTSIDE, run_with};
+use crate::world::{OUTSIDE, run_with};
 
 /// Asks with a token until the answer is that, within what the waypoint may take to fetch keys.
 async fn becomes(client: &mut Client, token: &str, status: u16) {
@@ -24,12 +24,6 @@ async fn becomes(client: &mut Client, token: &str, status: u16) {
     }
 }
 
-async fn carts() {
-    for address in CARTS {
-        serve(address, 8080, false).await;
-    }
-}
-
 fn by_url(port: u16) -> String {
     authentication(&format!("jwksUri: http://{OUTSIDE}:{port}/keys"), "")
 }
@@ -38,7 +32,7 @@ fn by_url(port: u16) -> String {
 fn keys_that_change_are_fetched_when_a_token_names_a_new_one() {
     let (one, two, stranger) = (Issuer::new("one"), Issuer::new("two"), Issuer::new("three"));
     run_with("", async move |world| {
-        carts().await;
+        serve_carts().await;
         let publisher = publish(8001, one.keys(), None).await;
         world.configure(&by_url(8001));
         let mut client = client(&world).await;
@@ -65,7 +59,7 @@ fn keys_that_change_are_fetched_when_a_token_names_a_new_one() {
 fn without_keys_no_token_is_believed() {
     let issuer = Issuer::new("one");
     run_with(&by_url(8001), async move |world| {
-        carts().await;
+        serve_carts().await;
         let mut client = client(&world).await;
         let answer = ask_as(&mut client, &issuer.token(&alice())).await;
         assert_eq!((answer.status, &answer.body[..]), (401, &b"Jwks remote fetch is failed"[..]));
@@ -100,7 +94,7 @@ fn keys_come_by_https_from_whom_the_system_trusts_alone() {
     let issuer = Issuer::new("one");
     let manifests = authentication(&format!("jwksUri: https://{OUTSIDE}:8443/keys"), "");
     run_with(&manifests, async move |world| {
-        carts().await;
+        serve_carts().await;
         let (config, root) = tls();
         let (_, other_root) = tls();
         std::fs::write(world.roots(), other_root).expect("roots");
@@ -120,7 +114,7 @@ fn an_issuer_may_say_itself_where_its_keys_are() {
     let name = format!("http://{OUTSIDE}:8002");
     let manifests = authentication("", "").replace(ISSUER, &name);
     run_with(&manifests, async move |world| {
-        carts().await;
+        serve_carts().await;
         publish(8001, issuer.keys(), None).await;
         let configuration = json!({"issuer": name, "jwks_uri": format!("http://{OUTSIDE}:8001/keys")});
         publish(8002, configuration.to_string(), None).await;

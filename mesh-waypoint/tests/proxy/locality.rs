@@ -6,8 +6,8 @@ use std::time::Duration;
 use mesh_admin::{List, WaypointCluster, path};
 
 use crate::admin::get;
-use crate::server::{Backend, Client, serve};
-use crate::world::{CARTS, CLIENT, STRANGER, World, run_with};
+use crate::server::{Backend, Client, serve_carts};
+use crate::world::{CLIENT, STRANGER, World, run_with};
 
 /// The waypoint is near the first cart, less near the second, and far from the third.
 const PLACES: &str = "
@@ -61,14 +61,6 @@ spec:
     )
 }
 
-async fn carts() -> Vec<Rc<Backend>> {
-    let mut backends = Vec::new();
-    for cart in CARTS {
-        backends.push(serve(cart, 8080, false).await);
-    }
-    backends
-}
-
 fn counts(backends: &[Rc<Backend>]) -> Vec<usize> {
     backends.iter().map(|backend| backend.seen.borrow_mut().drain(..).count()).collect()
 }
@@ -86,7 +78,7 @@ async fn client(world: &World) -> Client {
 #[test]
 fn the_next_locality_stands_in_as_endpoints_are_ejected_and_the_first_gets_its_requests_back() {
     run_with(&rule("loadBalancer: {localityLbSetting: {enabled: true}}"), async |world: World| {
-        let carts = carts().await;
+        let carts = serve_carts().await;
         let mut client = client(&world).await;
         requests(&mut client, 30, 200).await;
         assert_eq!(counts(&carts), [30, 0, 0], "the waypoint's own zone");
@@ -121,7 +113,7 @@ fn the_next_locality_stands_in_as_endpoints_are_ejected_and_the_first_gets_its_r
 fn a_change_of_the_setting_or_of_nodes_acts_at_once() {
     let off = rule("loadBalancer: {localityLbSetting: {enabled: false}}");
     run_with(&off, async move |world: World| {
-        let carts = carts().await;
+        let carts = serve_carts().await;
         let mut client = client(&world).await;
         requests(&mut client, 60, 200).await;
         assert!(counts(&carts).iter().all(|count| *count > 3), "all alike");
@@ -153,7 +145,7 @@ fn shares_of_localities_are_kept() {
       localityLbSetting:
         distribute: [{from: 'eu/eu-a/*', to: {'eu/*': 25, 'us/us-a': 75}}]";
     run_with(&rule(setting), async |world: World| {
-        let carts = carts().await;
+        let carts = serve_carts().await;
         let mut client = client(&world).await;
         requests(&mut client, 1_000, 200).await;
         let seen = counts(&carts);
@@ -195,7 +187,7 @@ fn slice(of: &str) -> String {
 fn a_services_own_word_on_where_its_clients_are_led_is_kept() {
     let manifests = format!("{NEAR}{}{}{PLACES}", slice("near"), slice("local"));
     run_with(&manifests, async |world: World| {
-        let carts = carts().await;
+        let carts = serve_carts().await;
         let mut client = Client::http1(world.tunnel("10.96.0.7:80").await.expect("tunnel")).await;
         requests(&mut client, 20, 200).await;
         assert_eq!(counts(&carts), [20, 0, 0], "the waypoint's zone");

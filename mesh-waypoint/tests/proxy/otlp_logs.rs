@@ -23,8 +23,8 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::access_logs::line;
 use crate::metrics::{LABELS, value};
-use crate::server::{Client, serve};
-use crate::world::{CARTS, OUTSIDE, World, run_with};
+use crate::server::{Client, serve_carts};
+use crate::world::{OUTSIDE, World, run_with};
 
 /// What a collector was sent.
 struct Collected {
@@ -141,9 +141,7 @@ spec:
 const BY_GRPC: &str = "envoyOtelAls: {service: collector.shop.svc.cluster.local, port: 4317, logName: requests}";
 
 async fn client(world: &World) -> Client {
-    for cart in CARTS {
-        serve(cart, 8080, false).await;
-    }
+    serve_carts().await;
     Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await
 }
 

@@ -10,8 +10,8 @@ use crate::access_logs::line;
 use crate::bad_requests::status;
 use crate::gateway::{Certificate, GATEWAY, gateway, get};
 use crate::metrics::{bad_input, scrape};
-use crate::server::{Backend, serve};
-use crate::world::{CARTS, CLIENT, OUTSIDE, WAYPOINT, World, run_as};
+use crate::server::{Backend, serve, serve_carts};
+use crate::world::{CLIENT, OUTSIDE, WAYPOINT, World, run_as};
 
 const HTTP: &str = "{name: http, port: 8000, protocol: HTTP}";
 /// Whom the load balancer speaks for.
@@ -229,9 +229,7 @@ spec: {host: cart, trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: 
     let plain = format!("{}{}{hash}", gateway(HTTP), policy(&rules));
     let trusting = format!("{}{}", behind("{numTrustedProxies: 1}", HTTP), hash);
     run_as(GATEWAY, &plain, async move |world| {
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         let ask = async |client: u8| {
             let forged = format!("x-forwarded-for: 192.0.2.{client}");
             get("http://cart.example.com:8000/cart", &["--header", &forged]).await

@@ -9,8 +9,8 @@ use crate::access_logs::line;
 use crate::admin::get;
 use crate::gateway::{self, GATEWAY, gateway};
 use crate::metrics::value;
-use crate::server::{Answer, Client, serve};
-use crate::world::{CARTS, CLIENT, OUTSIDE, OUTSIDE_SERVICE, STRANGER, World, authorization, run_as, run_with};
+use crate::server::{Answer, Client, serve, serve_carts};
+use crate::world::{CLIENT, OUTSIDE, OUTSIDE_SERVICE, STRANGER, World, authorization, run_as, run_with};
 
 /// As Istio's page on local rate limits has it, on the Service of the cart.
 fn envoy_filter(scope: &str, context: &str, max_tokens: u32, enforced: &str) -> String {
@@ -76,9 +76,7 @@ async fn answered(world: &World, target: &str, count: usize, status: u16) -> usi
 fn an_envoy_filter_of_istios_page_limits_over_all_threads() {
     let filter = envoy_filter("workloadSelector: {labels: {app: cart}}", "SIDECAR_INBOUND", 4, ENFORCED);
     run_with(&filter.clone(), async move |world| {
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         assert_eq!(answered(&world, "10.96.0.1:80", 12, 200).await, 4);
         let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
         let answer = ask(&mut client, "GET", "/one-more", &[]).await;

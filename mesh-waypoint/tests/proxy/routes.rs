@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 
-use crate::server::{Client, Frames, Local, read, serve};
+use crate::server::{Client, Frames, Local, read, serve, serve_carts};
 use crate::world::{CARTS, OUTSIDE, World, run_with};
 
 const SUBSETS: &str = "
@@ -39,10 +39,7 @@ fn a_canary_gets_its_share() {
     let rules = "  - route:\n    - {destination: {host: cart, subset: v1}, weight: 90}\n\
                  \x20   - {destination: {host: cart, subset: v2}, weight: 10}";
     run_with(&(SUBSETS.to_owned() + &virtual_service(rules)), async |world| {
-        let mut backends = Vec::new();
-        for cart in CARTS {
-            backends.push(serve(cart, 8080, false).await);
-        }
+        let backends = serve_carts().await;
         let mut client = client(&world).await;
         for _ in 0..1000 {
             assert_eq!(client.get("/").await.status, 200);
@@ -70,10 +67,7 @@ fn requests_are_matched_and_changed_as_written() {
   - match: [{uri: {prefix: /name}}]
     route: [{destination: {host: cart, subset: v1}}]";
     run_with(&(SUBSETS.to_owned() + &virtual_service(rules)), async |world| {
-        let mut backends = Vec::new();
-        for cart in CARTS {
-            backends.push(serve(cart, 8080, false).await);
-        }
+        let backends = serve_carts().await;
         let mut client = client(&world).await;
         let moved = client.get("/moved?a=1").await;
         assert_eq!(
@@ -133,9 +127,7 @@ fn faults_are_injected_where_they_are_asked_for() {
   - fault: {abort: {percentage: {value: 50}, httpStatus: 555}}
     route: [{destination: {host: cart}}]";
     run_with(&virtual_service(rules), async |world| {
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         let mut client = client(&world).await;
         let began = Instant::now();
         let request = Request::get("/").header("host", "cart").header("end-user", "jason").body(Full::default());
@@ -239,9 +231,7 @@ fn a_body_that_says_no_length_is_sent_again_and_copied_while_it_is_short() {
 fn a_request_that_takes_too_long_is_answered_504() {
     let rules = "  - timeout: 0.3s\n    route: [{destination: {host: cart}}]";
     run_with(&virtual_service(rules), async |world| {
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         let answer = client(&world).await.get("/never").await;
         assert_eq!((answer.status, &answer.body[..]), (504, &b"upstream request timeout"[..]));
     });
@@ -262,10 +252,7 @@ spec:
 ";
     let rules = "  - retries: {attempts: 0}\n    route: [{destination: {host: cart}}]";
     run_with(&(rule.to_owned() + &virtual_service(rules)), async |world| {
-        let mut backends = Vec::new();
-        for cart in CARTS {
-            backends.push(serve(cart, 8080, false).await);
-        }
+        let backends = serve_carts().await;
         backends[0].status.set(500);
         let mut client = client(&world).await;
         let mut failed = 0;
@@ -320,9 +307,7 @@ spec:
 #[test]
 fn a_change_of_routes_acts_on_open_connections() {
     run_with("", async |world| {
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         let mut client = client(&world).await;
         assert_eq!(client.get("/").await.status, 200);
         world.configure(&virtual_service("  - directResponse: {status: 418}"));
@@ -344,9 +329,7 @@ fn copies_go_where_they_are_asked_for_and_nobody_waits_for_them() {
     run_with(&virtual_service(rules), async |world| {
         let copied = serve(OUTSIDE, 8080, false).await;
         copied.status.set(500);
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         let mut client = client(&world).await;
         let request = Request::post("/echo").header("host", "cart.shop").body(Full::new(Bytes::from("body")));
         let answer = client.ask(request.expect("valid")).await;

@@ -18,6 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
+use crate::world::CARTS;
+
 /// What a server is asked to do by `x-do`.
 pub(crate) struct Backend {
     /// Heads as they came.
@@ -47,6 +49,15 @@ pub(crate) async fn serve_tls(address: &'static str, port: u16, config: Arc<rust
         Some((stream, http2))
     })
     .await
+}
+
+/// Servers of HTTP/1.1 at the endpoints of `cart`, in their order.
+pub(crate) async fn serve_carts() -> Vec<Rc<Backend>> {
+    let mut carts = Vec::new();
+    for cart in CARTS {
+        carts.push(serve(cart, 8080, false).await);
+    }
+    carts
 }
 
 async fn serve_by<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(

@@ -4,8 +4,8 @@ use http::Request;
 use http_body_util::Full;
 
 use crate::metrics::{scrape, value};
-use crate::server::{Client, serve};
-use crate::world::{CARTS, World, run_with};
+use crate::server::{Client, serve_carts};
+use crate::world::{World, run_with};
 
 fn telemetry(overrides: &str) -> String {
     format!(
@@ -16,9 +16,7 @@ fn telemetry(overrides: &str) -> String {
 }
 
 async fn client(world: &World) -> Client {
-    for cart in CARTS {
-        serve(cart, 8080, false).await;
-    }
+    serve_carts().await;
     Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::gateway::{GATEWAY, gateway, get};
 use crate::issuer::{ISSUER, Issuer, alice, b64, now};
-use crate::server::{Answer, Backend, Client, serve};
+use crate::server::{Answer, Backend, Client, serve, serve_carts};
 use crate::world::{CARTS, OUTSIDE, World, run_as, run_with};
 
 /// A RequestAuthentication of what goes by the waypoint, with further fields of its rule.
@@ -123,9 +123,7 @@ fn policies_judge_by_the_verified_token() {
     );
     let manifests = authentication(&inline(&issuer), "") + &policy("ALLOW", &rule);
     run_with(&manifests, async move |world| {
-        for address in CARTS {
-            serve(address, 8080, false).await;
-        }
+        serve_carts().await;
         let mut client = client(&world).await;
         assert_eq!(ask_as(&mut client, &issuer.token(&alice())).await.status, 200);
         for (name, value) in
@@ -155,10 +153,7 @@ struct Carts(Vec<Rc<Backend>>);
 
 impl Carts {
     async fn serve() -> Self {
-        let mut carts = Vec::new();
-        for address in CARTS {
-            carts.push(serve(address, 8080, false).await);
-        }
+        let carts = serve_carts().await;
         Self(carts)
     }
 
@@ -238,9 +233,7 @@ fn any_of_several_issuers_may_vouch() {
     let (one, two) = (Issuer::new("one"), Issuer::new("two"));
     let second = format!("  - issuer: https://two\n    jwks: '{}'", two.keys());
     run_with(&authentication(&inline(&one), &second), async move |world| {
-        for address in CARTS {
-            serve(address, 8080, false).await;
-        }
+        serve_carts().await;
         let mut client = client(&world).await;
         let of_two = with(alice(), "iss", json!("https://two"));
         assert_eq!(ask_as(&mut client, &one.token(&alice())).await.status, 200);

@@ -6,7 +6,7 @@ use mesh_core::TraceContext;
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
 use crate::collector::{Collector, attribute, events};
-use crate::server::{Client, serve};
+use crate::server::{Client, serve, serve_carts};
 use crate::world::{CARTS, OUTSIDE, run_with_flags};
 
 pub(crate) const ALL: &[&str] = &["--otlp-endpoint", "http://127.0.0.1:4317", "--trace-sampling", "1"];
@@ -45,10 +45,7 @@ async fn ask(client: &mut Client, headers: &[(&str, &str)]) -> u16 {
 fn a_request_goes_on_with_the_trace_of_its_tunnel_or_its_own() {
     run_with_flags(ALL, "", async |world| {
         let collector = Collector::start().await;
-        let mut backends = Vec::new();
-        for cart in CARTS {
-            backends.push(serve(cart, 8080, false).await);
-        }
+        let backends = serve_carts().await;
         world.traceparent.replace(Some(ABOVE.to_owned()));
         let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
         assert_eq!(client.get("/name").await.status, 200);
@@ -77,9 +74,7 @@ fn a_request_goes_on_with_the_trace_of_its_tunnel_or_its_own() {
 fn spans_tell_of_the_request_by_the_conventions() {
     run_with_flags(ALL, "", async |world| {
         let collector = Collector::start().await;
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
         let request = Request::get("/name?secret=1").header("host", "cart.shop:80").header("user-agent", "curl/9");
         assert_eq!(client.ask(request.body(Full::default()).expect("valid")).await.status, 200);
@@ -279,9 +274,7 @@ fn telemetry_says_which_traces_are_recorded_and_what_spans_tell_besides() {
     run_with_flags(NONE_OF_OURS, TELEMETRY, async |world| {
         let collector = Collector::start().await;
         serve(OUTSIDE, 8080, false).await;
-        for cart in CARTS {
-            serve(cart, 8080, false).await;
-        }
+        serve_carts().await;
         let mut cart = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
         assert_eq!(cart.get("/name").await.status, 200);
         let mut client = Client::http1(world.tunnel("10.96.0.2:80").await.expect("tunnel")).await;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use mesh_lab::{Addresses, Daemon, DaemonOptions, Lab, Metrics, Pod, PodSpec, ServiceSpec, wait_until};
 use serde_json::Value;
 
-use crate::{PATIENCE, journal};
+use crate::{PATIENCE, client, echo, journal, server};
 
 /// The nodes of every mesh here.
 pub const NODES: [&str; 2] = ["node-a", "node-b"];
@@ -164,6 +164,26 @@ impl Mesh {
         let name = format!("{}/{}", pod.namespace(), pod.name());
         let lines = journal::lines(self.daemon(&pod.node()?)?);
         Ok(lines.iter().filter(|line| line["message"] == message && line["pod"] == *name).count())
+    }
+
+    /// A client on the first node, and on the second an [`echo`] server for it.
+    pub fn client_and_echo(&self) -> Result<[Pod; 2]> {
+        let server = self.join(echo("server", NODES[1]))?;
+        Ok([self.join(client("client", NODES[0]))?, server])
+    }
+
+    /// A client on the first node, and on the second a [`server`] for it.
+    pub fn client_and_server(&self) -> Result<[Pod; 2]> {
+        let server = self.join(server("server", NODES[1]))?;
+        Ok([self.join(client("client", NODES[0]))?, server])
+    }
+
+    /// Makes these the `extensionProviders` of the mesh configuration: a list in YAML.
+    pub fn provide(&self, providers: &str) -> Result<()> {
+        let indented: String = providers.lines().map(|line| format!("    {line}\n")).collect();
+        let map =
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n";
+        self.lab.apply("mesh-configuration.yaml", &format!("{map}    extensionProviders:\n{indented}"))
     }
 
     /// Waits until every daemon has read whatever was written for it before: a Service without endpoints is found, by name.

@@ -52,17 +52,13 @@ spec:
     outlierDetection: {consecutive5xxErrors: 2, interval: 1s, baseEjectionTime: 1s, maxEjectionPercent: 50}
 ";
 
-/// Who may ask: a token that nobody signed and an authorizer that is not there refuse, as does a policy.
-const POLICIES: &str = "apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: judge
-      envoyExtAuthzHttp: {service: nobody.store.svc.cluster.local, port: 80}
----
-apiVersion: security.istio.io/v1
+/// An authorizer that is not there.
+const PROVIDERS: &str = "- name: judge
+  envoyExtAuthzHttp: {service: nobody.store.svc.cluster.local, port: 80}
+";
+
+/// Who may ask: a token that nobody signed and the authorizer refuse, as does a policy.
+const POLICIES: &str = "apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: asked, namespace: store}
 spec:
@@ -134,6 +130,7 @@ impl Store {
         }
         let client =
             mesh.join(PodSpec::new(STORE, "buyer").on(NODES[0]).service_account("buyer").label("app", "buyer"))?;
+        mesh.provide(PROVIDERS)?;
         for (file, text) in [("rules.yaml", RULES), ("policies.store.yaml", POLICIES), ("edge.yaml", GATEWAY)] {
             mesh.lab.apply(file, text)?;
         }

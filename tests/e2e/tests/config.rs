@@ -53,8 +53,7 @@ fn errors(mesh: &Mesh, node: &str) -> Result<usize> {
 #[test]
 fn a_broken_manifest_is_found_once_and_the_last_good_state_stays_until_it_is_mended() -> Verdict {
     let mesh = Mesh::start()?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let client = mesh.join(client("client", "node-a"))?;
+    let [client, far] = mesh.client_and_echo()?;
     let address = far.ipv4().to_string();
     mesh.lab.apply("handmade.yaml", &manifest(80, &address))?;
     mesh.settle()?;
@@ -86,8 +85,7 @@ fn a_broken_manifest_is_found_once_and_the_last_good_state_stays_until_it_is_men
 #[test]
 fn a_broken_document_does_not_harm_its_neighbours() -> Verdict {
     let mesh = Mesh::start()?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let client = mesh.join(client("client", "node-a"))?;
+    let [client, far] = mesh.client_and_echo()?;
     let address = far.ipv4().to_string();
     let broken = "apiVersion: v1\nkind: Service\nmetadata: {name: broken, namespace: app}\nspec: {clusterIP: not-an-address, ports: [{port: 80}]}\n---\n";
     let unknown = "apiVersion: shop.example/v1\nkind: Till\nmetadata: {name: till, namespace: app}\n---\n";

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
-use mesh_e2e::{Connect, Dialler, Mesh, NODES, PATIENCE, Verdict, client, ctl, ctl_json, echo, port};
+use mesh_e2e::{Connect, Dialler, Mesh, NODES, PATIENCE, Verdict, ctl, ctl_json, port};
 use mesh_lab::{Daemon, Place as _, Pod, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -21,8 +21,7 @@ struct Scene {
 impl Scene {
     fn start() -> Result<Self> {
         let mesh = Mesh::with(&["--keep-listeners"])?;
-        let far = mesh.join(echo("server", "node-b"))?;
-        let pod = mesh.join(client("client", "node-a"))?;
+        let [pod, far] = mesh.client_and_echo()?;
         let to = SocketAddr::new(far.ipv4(), port::ECHO);
         Connect::to(to).answered(&pod)?;
         Ok(Self { mesh, far, pod, to })

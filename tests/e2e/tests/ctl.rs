@@ -111,8 +111,7 @@ fn flows_show_connections_as_they_open_end_and_are_refused() -> Verdict {
 #[test]
 fn flows_for_programs_are_a_line_of_json_each() -> Verdict {
     let mesh = Mesh::start()?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let client = mesh.join(client("client", "node-a"))?;
+    let [client, far] = mesh.client_and_echo()?;
     let argv = ["mesh-ctl", "flows", "-f", "--count", "2", "-o", "json"];
     let mut process = mesh.lab.node("node-a")?.spawn(&argv)?;
     // Without headings nothing tells that it listens, but the daemon's count of requests.
@@ -245,8 +244,7 @@ fn lists_show_workloads_services_and_certificates() -> Verdict {
 #[test]
 fn the_log_level_changes_what_is_logged_while_the_daemon_runs() -> Verdict {
     let mesh = Mesh::start()?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let client = mesh.join(client("client", "node-a"))?;
+    let [client, far] = mesh.client_and_echo()?;
     let to = SocketAddr::new(far.ipv4(), port::ECHO);
     let level = |arguments: &[&str]| ctl(&mesh, "node-a", &[&["log", "level"], arguments].concat());
     assert_eq!(level(&[])?.success()?, "info\n");

@@ -50,8 +50,7 @@ fn flood(pod: &Pod, destination: SocketAddr, count: u32, limit: Duration) -> Res
 #[test]
 fn kernel_drops_are_told_with_their_reasons() -> Verdict {
     let mesh = Mesh::start()?;
-    let pod = mesh.join(client("client", NODE))?;
-    let far = mesh.join(echo("server", "node-b"))?;
+    let [pod, far] = mesh.client_and_echo()?;
     let mut listening = drops(&mesh)?;
     let to = SocketAddr::new(far.ipv4(), port::ECHO);
     flood(&pod, to, 1, PATIENCE)?;
@@ -74,8 +73,7 @@ fn kernel_drops_are_told_with_their_reasons() -> Verdict {
 #[test]
 fn a_flood_of_drops_is_told_in_part_counted_whole_and_costs_the_daemon_little() -> Verdict {
     let mesh = Mesh::start()?;
-    let pod = mesh.join(client("client", NODE))?;
-    let far = mesh.join(echo("server", "node-b"))?;
+    let [pod, far] = mesh.client_and_echo()?;
     let mut listening = drops(&mesh)?;
     let to = SocketAddr::new(far.ipv4(), port::ECHO);
     let cpu = mesh.daemon(NODE)?.cpu_seconds()?;
@@ -103,8 +101,7 @@ fn a_flood_of_drops_is_told_in_part_counted_whole_and_costs_the_daemon_little() 
 #[test]
 fn a_daemon_that_hangs_loses_events_of_drops_and_nothing_waits_for_it() -> Verdict {
     let mut mesh = Mesh::start()?;
-    let pod = mesh.join(client("client", NODE))?;
-    let far = mesh.join(echo("server", "node-b"))?;
+    let [pod, far] = mesh.client_and_echo()?;
     let to = SocketAddr::new(far.ipv4(), port::ECHO);
     let mut daemon = mesh.take_daemon(NODE)?;
     daemon.process().signal(Signal::SIGSTOP)?;

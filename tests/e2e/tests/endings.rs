@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use mesh_e2e::{Connect, Held, Mesh, PATIENCE, client, echo, over_both_tunnels, port, server, traffic, unread};
+use mesh_e2e::{Connect, Held, Mesh, PATIENCE, client, over_both_tunnels, port, server, traffic, unread};
 use mesh_lab::{Addresses, Place, Pod, wait_until};
 
 over_both_tunnels! {
@@ -87,8 +87,7 @@ fn a_server_that_dies_with_unread_bytes_resets_its_client(mesh: &Mesh) -> Result
 }
 
 fn a_connection_ends_with_the_pod_at_its_other_end(mesh: &Mesh) -> Result<()> {
-    let far = mesh.join(echo("server", "node-b"))?;
-    let pod = mesh.join(client("client", "node-a"))?;
+    let [pod, far] = mesh.client_and_echo()?;
     let mut held = Held::open(&pod, SocketAddr::new(far.ipv4(), port::ECHO))?;
     held.says("one")?;
     mesh.restart(&far, Addresses::New)?;

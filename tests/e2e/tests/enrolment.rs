@@ -87,8 +87,7 @@ fn a_pods_own_label_outweighs_its_namespaces() -> Verdict {
 #[test]
 fn a_restarted_pod_is_reached_at_its_old_or_new_address() -> Verdict {
     let mesh = Mesh::start()?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let pod = mesh.join(client("client", "node-a"))?;
+    let [pod, far] = mesh.client_and_echo()?;
     for (times, addresses) in [(1, Addresses::Same), (2, Addresses::New), (3, Addresses::Same)] {
         let mut held = Held::open(&pod, SocketAddr::new(far.ipv4(), port::ECHO))?;
         held.says("to the old one")?;
@@ -179,8 +178,7 @@ fn a_pod_that_does_not_run_is_told_and_stops_no_other_from_joining() -> Verdict 
     // On this node by its manifest, and nowhere by its processes.
     mesh.lab.apply("phantom.yaml", PHANTOM)?;
     mesh.settle()?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let pod = mesh.join(client("client", "node-a"))?;
+    let [pod, far] = mesh.client_and_echo()?;
     Connect::to(SocketAddr::new(far.ipv4(), port::ECHO)).answered(&pod)?;
     let pending = mesh.metrics("node-a")?.sum("mesh_pods", &[("state", "pending")]);
     assert_eq!(pending, 1.0, "a pod that should be in and is not is told");
@@ -221,8 +219,7 @@ fn a_pod_that_listens_at_a_port_of_the_meshs_is_refused_until_it_lets_go() -> Ve
 #[test]
 fn pods_that_leave_and_join_again_and_again_under_load_lose_no_connection() -> Verdict {
     let mesh = Mesh::start()?;
-    let server = mesh.join(echo("server", "node-b"))?;
-    let pod = mesh.join(client("client", "node-a"))?;
+    let [pod, server] = mesh.client_and_echo()?;
     let to = SocketAddr::new(server.ipv4(), port::ECHO);
     Connect::to(to).answered(&pod)?;
     let dialler = Dialler::new(to, "a line");

@@ -36,8 +36,7 @@ struct Scene {
 impl Scene {
     fn start(arguments: &[&str]) -> Result<Self> {
         let mesh = Mesh::with(arguments)?;
-        let far = mesh.join(echo("server", "node-b"))?;
-        let pod = mesh.join(client("client", "node-a"))?;
+        let [pod, far] = mesh.client_and_echo()?;
         let outside = mesh.lab.outside("outside")?;
         Ok(Self { mesh, far, pod, outside })
     }

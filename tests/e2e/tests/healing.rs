@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use mesh_e2e::{Connect, Mesh, PATIENCE, Syn, Verdict, client, echo, inside, port, server};
+use mesh_e2e::{Connect, Mesh, PATIENCE, Syn, Verdict, echo, inside, port};
 use mesh_lab::{Outside, Place, Pod, wait_until};
 
 struct Parts {
@@ -20,8 +20,7 @@ struct Parts {
 impl Parts {
     fn start() -> Result<Self> {
         let mesh = Mesh::start()?;
-        let far = mesh.join(server("server", "node-b"))?;
-        let pod = mesh.join(client("client", "node-a"))?;
+        let [pod, far] = mesh.client_and_server()?;
         let outside = mesh.lab.outside("outside")?;
         Ok(Self { mesh, far, pod, outside })
     }

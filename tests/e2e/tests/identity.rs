@@ -9,9 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use mesh_e2e::{
-    Connect, Held, Mesh, NODES, PATIENCE, Verdict, client, connections, ctl_json, echo, lines, port, traffic,
-};
+use mesh_e2e::{Connect, Held, Mesh, NODES, PATIENCE, Verdict, client, connections, ctl_json, lines, port, traffic};
 use mesh_lab::{Daemon, Place as _, Pod, binary, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -92,8 +90,7 @@ fn uncommon(mesh: &Mesh) -> String {
 #[test]
 fn certificates_of_a_few_seconds_are_renewed_under_traffic_and_no_connection_fails() -> Verdict {
     let mesh = Mesh::with(&["--certificate-lifetime", "6s"])?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let client = mesh.join(client("client", "node-a"))?;
+    let [client, far] = mesh.client_and_echo()?;
     let renewed = |node: &str| -> Result<f64> {
         Ok(mesh.metrics(node)?.sum("mesh_certificate_renewals_total", &[("result", "success")]))
     };
@@ -115,8 +112,7 @@ fn certificates_of_a_few_seconds_are_renewed_under_traffic_and_no_connection_fai
 #[test]
 fn a_root_is_replaced_under_traffic_and_afterwards_the_old_one_is_refused() -> Verdict {
     let mesh = Mesh::with(&["--certificate-lifetime", "8s"])?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let near = mesh.join(client("client", "node-a"))?;
+    let [near, far] = mesh.client_and_echo()?;
     let (ca, old) = (mesh.lab.ca_dir()?, mesh.lab.home().join("old-ca"));
     let mut held = Held::open(&near, at(&far))?;
     under_traffic(&mesh, &near, at(&far), || {
@@ -164,8 +160,7 @@ fn refuses_the_old_root(mesh: &Mesh, far: &Pod, old: &Path) -> Result<()> {
 #[test]
 fn a_revoked_certificates_connections_end_and_its_workload_gets_another() -> Verdict {
     let mesh = Mesh::start()?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let near = mesh.join(client("client", "node-a"))?;
+    let [near, far] = mesh.client_and_echo()?;
     let mut held = Held::open(&near, at(&far))?;
     held.says("hello")?;
     let old = serial(&mesh, "node-a", "client")?;
@@ -189,8 +184,7 @@ fn a_revoked_certificates_connections_end_and_its_workload_gets_another() -> Ver
 #[test]
 fn tunnels_of_a_pod_that_is_gone_end_where_they_arrive_though_its_node_is_silent() -> Verdict {
     let mut mesh = Mesh::start()?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let near = mesh.join(client("client", "node-a"))?;
+    let [near, far] = mesh.client_and_echo()?;
     let bystander = mesh.join(client("bystander", "node-b"))?;
     let mut held = Held::open(&near, at(&far))?;
     held.says("hello")?;

@@ -21,8 +21,7 @@ struct Parts {
 impl Parts {
     fn start() -> Result<Self> {
         let mesh = Mesh::start()?;
-        let far = mesh.join(server("server", "node-b"))?;
-        let client = mesh.join(client("client", "node-a"))?;
+        let [client, far] = mesh.client_and_server()?;
         let outside = mesh.lab.outside("outside")?;
         Ok(Self { mesh, far, client, outside })
     }

@@ -10,16 +10,10 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use serde_json::{Map, Value};
 
 /// The collector, and one whose Service has no endpoint.
-const PROVIDERS: &str = "apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: otel
-      envoyOtelAls: {service: collector.app.svc.cluster.local, port: 4317}
-    - name: away
-      envoyOtelAls: {service: nobody.app.svc.cluster.local, port: 4317}
+const PROVIDERS: &str = "- name: otel
+  envoyOtelAls: {service: collector.app.svc.cluster.local, port: 4317}
+- name: away
+  envoyOtelAls: {service: nobody.app.svc.cluster.local, port: 4317}
 ";
 
 /// What is told of connections in all of the mesh.
@@ -51,7 +45,7 @@ impl Scene {
         let spec = ServiceSpec::new(NAMESPACE, "collector").select("app", "collector");
         mesh.lab.service(spec.port("grpc", 4317, collector.port()))?;
         mesh.lab.service(ServiceSpec::new(NAMESPACE, "nobody").select("app", "nobody").port("grpc", 4317, 4317))?;
-        mesh.lab.apply("providers.yaml", PROVIDERS)?;
+        mesh.provide(PROVIDERS)?;
         mesh.lab.apply("telemetry.yaml", &telemetry(logging))?;
         mesh.settle()?;
         Ok(Self { collector, client, server, service, mesh })

@@ -116,8 +116,7 @@ fn syns(client: &Pod, server: &Pod, source: u16) -> [Syn; 2] {
 #[test]
 fn raw_sockets_let_no_connection_out() -> Verdict {
     let mesh = Mesh::start()?;
-    let far = mesh.join(server("server", "node-b"))?;
-    let enrolled = mesh.join(client("client", "node-a"))?;
+    let [enrolled, far] = mesh.client_and_server()?;
     let apart = mesh.lab.deploy(client("apart", "node-a").label("mesh.dev/join", "disabled"))?;
     let before = mesh.events("node-a", "unattested_syn")?;
     let capture = mesh.lab.capture("node-a")?;
@@ -136,8 +135,7 @@ fn raw_sockets_let_no_connection_out() -> Verdict {
 #[test]
 fn sockets_bound_to_an_interface_let_no_plaintext_out() -> Verdict {
     let mesh = Mesh::start()?;
-    let far = mesh.join(server("server", "node-b"))?;
-    let enrolled = mesh.join(client("client", "node-a"))?;
+    let [enrolled, far] = mesh.client_and_server()?;
     let capture = mesh.lab.capture("node-a")?;
     for ip in far.addresses() {
         let to = SocketAddr::new(ip, port::ECHO);
@@ -154,8 +152,7 @@ fn connections_that_begin_with_their_first_bytes_are_carried() -> Verdict {
     // TCP Fast Open: sendto() in place of connect().
     const MSG_FASTOPEN: i32 = 0x2000_0000;
     let mesh = Mesh::start()?;
-    let far = mesh.join(server("server", "node-b"))?;
-    let enrolled = mesh.join(client("client", "node-a"))?;
+    let [enrolled, far] = mesh.client_and_server()?;
     let capture = mesh.lab.capture("node-a")?;
     for ip in far.addresses() {
         let to = SocketAddr::new(ip, port::ECHO);
@@ -178,8 +175,7 @@ fn connections_that_begin_with_their_first_bytes_are_carried() -> Verdict {
 #[test]
 fn multipath_clients_are_carried_and_not_let_round_the_daemon() -> Verdict {
     let mesh = Mesh::start()?;
-    let far = mesh.join(server("server", "node-b"))?;
-    let enrolled = mesh.join(client("client", "node-a"))?;
+    let [enrolled, far] = mesh.client_and_server()?;
     let capture = mesh.lab.capture("node-a")?;
     for ip in far.addresses() {
         let to = SocketAddr::new(ip, port::ECHO);

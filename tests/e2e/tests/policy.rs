@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use mesh_e2e::{Connect, Held, Mesh, PATIENCE, Verdict, client, port, server};
+use mesh_e2e::{Connect, Held, Mesh, PATIENCE, Verdict, port};
 use mesh_lab::{Outside, Place, Pod, ServiceSpec, wait_until};
 use serde_json::Value;
 
@@ -19,8 +19,7 @@ struct Scene {
 impl Scene {
     fn start() -> Result<Self> {
         let mesh = Mesh::start()?;
-        let server = mesh.join(server("server", "node-b"))?;
-        let client = mesh.join(client("client", "node-a"))?;
+        let [client, server] = mesh.client_and_server()?;
         let other = mesh.join(mesh_e2e::client("other", "node-a"))?;
         let outside = mesh.lab.outside("outside")?;
         mesh.settle()?;

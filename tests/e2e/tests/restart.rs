@@ -56,8 +56,7 @@ fn while_the_clients_daemon_is_away_its_pods_are_refused_and_nothing_leaves() ->
 #[test]
 fn while_the_servers_daemon_is_away_nothing_reaches_its_pods() -> Verdict {
     let mut mesh = Mesh::start()?;
-    let far = mesh.join(server("server", "node-b"))?;
-    let pod = mesh.join(client("client", "node-a"))?;
+    let [pod, far] = mesh.client_and_server()?;
     let apart = mesh.lab.deploy(client("apart", "node-a").label("mesh.dev/join", "disabled"))?;
     let outside = mesh.lab.outside("outside")?;
     all_goes_on(&pod, &far)?;
@@ -104,8 +103,7 @@ fn while_the_servers_daemon_is_away_nothing_reaches_its_pods() -> Verdict {
 #[test]
 fn a_connection_that_is_lost_with_its_daemon_is_reset_and_not_ended() -> Verdict {
     let mut mesh = Mesh::start()?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let pod = mesh.join(client("client", "node-a"))?;
+    let [pod, far] = mesh.client_and_echo()?;
     let outside = mesh.lab.outside("outside")?;
     let mut lost = 0;
     for (node, kill) in [("node-a", true), ("node-b", true), ("node-a", false), ("node-b", false)] {
@@ -140,8 +138,7 @@ fn a_connection_that_is_lost_with_its_daemon_is_reset_and_not_ended() -> Verdict
 #[test]
 fn a_daemon_that_is_asked_to_stop_leaves_its_hooks_in_force() -> Verdict {
     let mut mesh = Mesh::start()?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let pod = mesh.join(client("client", "node-a"))?;
+    let [pod, far] = mesh.client_and_echo()?;
     all_goes_on(&pod, &far)?;
     let stopped = mesh.take_daemon("node-a")?.terminate(PATIENCE)?;
     assert_eq!(stopped.code, Some(0), "{stopped}");
@@ -157,8 +154,7 @@ fn a_daemon_that_is_asked_to_stop_leaves_its_hooks_in_force() -> Verdict {
 #[test]
 fn restarts_leave_one_generation_of_links() -> Verdict {
     let mut mesh = Mesh::start()?;
-    let far = mesh.join(echo("server", "node-b"))?;
-    let pod = mesh.join(client("client", "node-a"))?;
+    let [pod, far] = mesh.client_and_echo()?;
     let first = NODES.map(|node| generations(&mesh.lab, node));
     for round in 0..2 {
         for node in NODES {

@@ -60,16 +60,14 @@ fn streams_between_pods_of_one_node_arrive_exactly(mesh: &Mesh) -> Result<()> {
 #[test]
 fn a_gigabyte_arrives_exactly_each_way() -> Verdict {
     let mesh = Mesh::start()?;
-    let far = mesh.join(server("server", "node-b"))?;
-    let client = mesh.join(client("client", "node-a"))?;
+    let [client, far] = mesh.client_and_server()?;
     let to = SocketAddr::new(far.ipv4(), port::STREAM);
     exchange(&client, to, 1_000_000_000, &[])?;
     Ok(())
 }
 
 fn a_reader_that_stands_still_costs_the_daemons_no_memory_and_others_no_progress(mesh: &Mesh) -> Result<()> {
-    let far = mesh.join(server("server", "node-b"))?;
-    let client = mesh.join(client("client", "node-a"))?;
+    let [client, far] = mesh.client_and_server()?;
     let to = SocketAddr::new(far.ipv4(), port::STREAM);
     exchange(&client, to, 16 * MIB, &[])?;
     let memory = || -> Result<u64> { Ok(mesh.daemon("node-a")?.rss()? + mesh.daemon("node-b")?.rss()?) };
@@ -98,8 +96,7 @@ fn a_reader_that_stands_still_costs_the_daemons_no_memory_and_others_no_progress
 }
 
 fn a_thousand_connections_are_open_at_once(mesh: &Mesh) -> Result<()> {
-    let far = mesh.join(server("server", "node-b"))?;
-    let client = mesh.join(client("client", "node-a"))?;
+    let [client, far] = mesh.client_and_server()?;
     for ip in far.addresses() {
         let said = traffic(&client, "many", SocketAddr::new(ip, port::ECHO), &["--connections", "1000"])?;
         assert!(said["outcomes"]["ok"] == 1000, "{said}");

@@ -141,8 +141,7 @@ fn what_the_hooks_do_is_counted_under_a_closed_set_of_reasons() -> Verdict {
     }
     assert_eq!(metrics.of("mesh_ebpf_events_total", &[]).count(), reasons.len());
 
-    let far = mesh.join(server("server", "node-b"))?;
-    let client = mesh.join(client("client", "node-a"))?;
+    let [client, far] = mesh.client_and_server()?;
     let outside = mesh.lab.outside("outside")?;
     let to = SocketAddr::new(far.ipv4(), port::ECHO);
     for _ in 0..3 {

@@ -30,8 +30,7 @@ fn traced(otlp: Otlp) -> Result<(Mesh, [Collector; 2])> {
 
 fn one_trace_across_both_nodes(otlp: Otlp) -> Verdict {
     let (mesh, [at_client, at_server]) = traced(otlp)?;
-    let server = mesh.join(echo("server", "node-b"))?;
-    let pod = mesh.join(client("client", "node-a"))?;
+    let [pod, server] = mesh.client_and_echo()?;
     Connect::to(SocketAddr::new(server.ipv4(), port::ECHO)).answered(&pod)?;
     let first = |collector: &Collector, name: &str| {
         wait_until(&format!("a span {name}"), PATIENCE, || {
@@ -69,17 +68,13 @@ fn a_connections_set_up_is_one_trace_across_both_nodes_over_http() -> Verdict {
     one_trace_across_both_nodes(Otlp::Http)
 }
 
-/// A collector in a pod of the mesh, and all connections traced there, with a tag.
-const BY_TELEMETRY: &str = "apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: otel
-      opentelemetry: {service: collector.app.svc.cluster.local, port: 4317}
----
-apiVersion: telemetry.istio.io/v1
+/// A collector in a pod of the mesh.
+const PROVIDER: &str = "- name: otel
+  opentelemetry: {service: collector.app.svc.cluster.local, port: 4317}
+";
+
+/// All connections traced there, with a tag.
+const BY_TELEMETRY: &str = "apiVersion: telemetry.istio.io/v1
 kind: Telemetry
 metadata: {name: mesh, namespace: istio-system}
 spec:
@@ -109,6 +104,7 @@ fn telemetries_say_which_nodes_spans_go_where_by_the_pods_at_both_ends() -> Verd
     let collector = Collector::start_in(&pod)?;
     let spec = ServiceSpec::new(NAMESPACE, "collector").select("app", "collector");
     mesh.lab.service(spec.port("grpc", 4317, collector.port()))?;
+    mesh.provide(PROVIDER)?;
     mesh.lab.apply("telemetry.yaml", &[BY_TELEMETRY, QUIET].concat())?;
     mesh.settle()?;
     let to = SocketAddr::new(server.ipv4(), port::ECHO);
@@ -149,8 +145,7 @@ fn telemetries_say_which_nodes_spans_go_where_by_the_pods_at_both_ends() -> Verd
 #[test]
 fn a_refused_connection_is_a_span_with_the_reason() -> Verdict {
     let (mesh, [at_client, _]) = traced(Otlp::Grpc)?;
-    let server = mesh.join(echo("server", "node-b"))?;
-    let pod = mesh.join(client("client", "node-a"))?;
+    let [pod, server] = mesh.client_and_echo()?;
     let answer = Connect::to(SocketAddr::new(server.ipv4(), 9)).run(&pod)?;
     assert!(answer.was_refused(), "{answer:?}");
     let failed = wait_until("a failed span", PATIENCE, || {
@@ -169,8 +164,7 @@ fn a_collector_that_is_away_costs_spans_and_no_connection() -> Verdict {
         mesh.start_daemon_with(node, &["--otlp-endpoint", "http://127.0.0.1:9", "--trace-sampling", "1"])?;
     }
     mesh.label()?;
-    let server = mesh.join(echo("server", "node-b"))?;
-    let pod = mesh.join(client("client", "node-a"))?;
+    let [pod, server] = mesh.client_and_echo()?;
     for _ in 0..3 {
         Connect::to(SocketAddr::new(server.ipv4(), port::ECHO)).answered(&pod)?;
     }
