@@ -31,8 +31,17 @@ pub struct Attested {
     pub asked: SocketAddr,
     /// The connection's name.
     pub id: DirectId,
-    /// The pods, by their network namespaces' cookies: the client's, the server's.
-    pub netns_cookies: (u64, u64),
+    /// The pods.
+    pub netns_cookies: NetnsCookies,
+}
+
+/// Two pods, one of which connects to the other, by their network namespaces' cookies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetnsCookies {
+    /// The client's.
+    pub client: u64,
+    /// The server's.
+    pub server: u64,
 }
 
 /// Names a direct connection: the client's socket may be used for another one later.
@@ -175,7 +184,10 @@ fn attested(key: DirectKey, attestation: Attestation) -> Attested {
         server: address::from_map(key.server),
         asked: address::from_map(attestation.asked),
         id: DirectId { cookie: attestation.cookie, isn: attestation.isn },
-        netns_cookies: (attestation.client_netns_cookie, attestation.server_netns_cookie),
+        netns_cookies: NetnsCookies {
+            client: attestation.client_netns_cookie,
+            server: attestation.server_netns_cookie,
+        },
     }
 }
 

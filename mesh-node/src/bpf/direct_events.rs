@@ -6,7 +6,7 @@ use mesh_abi::{DirectEventKind, direct::END_ORDERLY, map_names};
 
 use super::{
     address,
-    direct::{Attested, DirectId},
+    direct::{Attested, DirectId, NetnsCookies},
     ring::{Ring, RingError},
 };
 
@@ -96,7 +96,7 @@ fn parse(event: &mesh_abi::DirectEvent) -> Option<DirectEvent> {
         server: address::from_map(event.server),
         asked: address::from_map(event.asked),
         id: DirectId { cookie: event.cookie, isn: event.isn },
-        netns_cookies: (event.client_netns_cookie, event.server_netns_cookie),
+        netns_cookies: NetnsCookies { client: event.client_netns_cookie, server: event.server_netns_cookie },
     };
     Some(DirectEvent { connection, at: Duration::from_nanos(event.at_ns), what })
 }

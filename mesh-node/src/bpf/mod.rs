@@ -24,7 +24,7 @@ mod ring;
 mod settings;
 mod syscall;
 
-pub use direct::{Attested, DirectId, DirectMaps, KernelService, Permission, now};
+pub use direct::{Attested, DirectId, DirectMaps, KernelService, NetnsCookies, Permission, now};
 pub use direct_events::{DirectEvent, DirectEvents, SocketEnd, What};
 pub use direct_signals::{DirectSignal, DirectSignals};
 pub use drop_events::{DropEvent, DropEvents};

@@ -181,7 +181,7 @@ impl Live {
         let fresh = Connection {
             ids: [ConnectionId::next(), ConnectionId::next()],
             reports: parties::reports(connection, snapshot, started),
-            client_namespace: connection.netns_cookies.0,
+            client_namespace: connection.netns_cookies.client,
             is_missing: false,
             bytes: Bytes::default(),
             told: Bytes::default(),

@@ -21,7 +21,7 @@ use mesh_netlink::TcpCounters;
 use tokio::time::Instant;
 
 use crate::{
-    bpf::{Attested, DirectEvents, DirectMaps, DirectSignals, MapAccessError, What},
+    bpf::{Attested, DirectEvents, DirectMaps, DirectSignals, MapAccessError, NetnsCookies, What},
     connections::ConnectionView,
     netns::NetNamespace,
     pods::EnrolledPod,
@@ -228,7 +228,7 @@ impl State {
             };
             self.live.cut(&connection, Cut { reason: CutReason::PolicyDenied, detail: denial });
             self.maps.forget(&connection)?;
-            let pod = self.pods.get(&connection.netns_cookies.0);
+            let pod = self.pods.get(&connection.netns_cookies.client);
             if let Some(pod) = pod
                 && let Err(error) = destroy(&pod.netns, &connection)
             {
@@ -275,7 +275,7 @@ impl State {
 
 /// Why policy denies a connection between two pods of this node now; `None`: it does not.
 fn denial(snapshot: &Snapshot, members: &Members, connection: &Attested) -> Option<String> {
-    let (client, server) = connection.netns_cookies;
+    let NetnsCookies { client, server } = connection.netns_cookies;
     let (client, server): (&Workload, &Workload) = (members.get(&client)?, members.get(&server)?);
     let facts = Facts {
         peer: Peer::Kernel(&client.identity),

@@ -12,7 +12,7 @@ use mesh_core::{
     direct::{DirectServer, kernel_candidates, kernel_may_pick, one_for_each_locality},
 };
 
-use crate::bpf::{DirectMaps, KernelService, MapAccessError, Permission};
+use crate::bpf::{DirectMaps, KernelService, MapAccessError, NetnsCookies, Permission};
 
 /// The node's pods that are wholly in the mesh, by their network namespaces' cookies.
 pub(super) type Members = BTreeMap<u64, Arc<Workload>>;
@@ -55,7 +55,7 @@ impl Tables {
     }
 
     /// Whether the kernel connects them.
-    pub(super) fn permit(&self, (client, server): (u64, u64), port: u16) -> bool {
+    pub(super) fn permit(&self, NetnsCookies { client, server }: NetnsCookies, port: u16) -> bool {
         let exact = self.pairs.get(&DirectPair::new(client, server, port.into()));
         let any = || self.pairs.get(&DirectPair::new(client, server, DirectPair::ANY_PORT));
         exact.or_else(any).copied().is_some_and(Permission::is_direct)
@@ -140,7 +140,10 @@ impl Tables {
     pub(super) fn permit_more_than(&self, next: &Self) -> bool {
         self.pairs.keys().chain(next.pairs.keys()).any(|pair| {
             let of = |tables: &Self| match u16::try_from(pair.port) {
-                Ok(port) => tables.permit((pair.client_netns_cookie, pair.server_netns_cookie), port),
+                Ok(port) => {
+                    let (client, server) = (pair.client_netns_cookie, pair.server_netns_cookie);
+                    tables.permit(NetnsCookies { client, server }, port)
+                }
                 Err(_) => false,
             };
             of(self) && !of(next)
@@ -182,6 +185,8 @@ mod tests {
 
     const CLIENT: u64 = 1;
     const SERVER: u64 = 2;
+    const FORTH: NetnsCookies = NetnsCookies { client: CLIENT, server: SERVER };
+    const BACK: NetnsCookies = NetnsCookies { client: SERVER, server: CLIENT };
 
     fn tables(entries: &[(u32, bool)]) -> Tables {
         let of = |is_direct: bool| if is_direct { Permission::Watched } else { Permission::ByDaemon };
@@ -192,10 +197,10 @@ mod tests {
     #[test]
     fn a_port_of_its_own_outweighs_all_others() {
         let some = tables(&[(DirectPair::ANY_PORT, true), (80, false)]);
-        assert!(some.permit((CLIENT, SERVER), 81));
-        assert!(!some.permit((CLIENT, SERVER), 80));
-        assert!(!some.permit((SERVER, CLIENT), 81), "not the other way");
-        assert!(!some.without(SERVER).permit((CLIENT, SERVER), 81));
+        assert!(some.permit(FORTH, 81));
+        assert!(!some.permit(FORTH, 80));
+        assert!(!some.permit(BACK, 81), "not the other way");
+        assert!(!some.without(SERVER).permit(FORTH, 81));
     }
 
     #[test]
