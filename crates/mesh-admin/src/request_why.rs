@@ -299,8 +299,8 @@ fn backends(answer: &RequestAnswer) -> Vec<RequestBackend> {
         servers: share.servers.iter().map(RequestServer::from).collect(),
         path: share.path.clone(),
         host: share.host.as_ref().map(ToString::to_string),
-        status: share.fails.as_ref().map(|(status, _)| *status),
-        fails: share.fails.as_ref().map(|(_, why)| why.clone()),
+        status: share.fails.as_ref().map(|failure| failure.status),
+        fails: share.fails.as_ref().map(|failure| failure.why.clone()),
     };
     answer.shares.iter().map(backend).collect()
 }

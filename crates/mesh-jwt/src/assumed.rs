@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mesh_core::policy::TokenRule;
 use mesh_core::policy::request::Token;
-use mesh_core::why::Tokens;
+use mesh_core::why::{Failure, Tokens};
 
 use crate::claims::{Claims, Moment};
 use crate::compact::Compact;
@@ -34,10 +34,11 @@ impl AssumedClaims {
 }
 
 impl Tokens for AssumedClaims {
-    fn believed(&self, rules: &[&Arc<TokenRule>]) -> Result<Option<Token>, (u16, String)> {
+    fn believed(&self, rules: &[&Arc<TokenRule>]) -> Result<Option<Token>, Failure> {
         let of_rule =
             |rule: &&Arc<TokenRule>| self.claims.check(rule, self.now).map(|()| Some(self.claims.token(rule)));
-        let believed = settled(rules.iter().map(of_rule)).map_err(|error| (error.status(), error.to_string()))?;
+        let believed =
+            settled(rules.iter().map(of_rule)).map_err(|error| Failure::new(error.status(), error.to_string()))?;
         Ok(believed.into_iter().next())
     }
 }
@@ -80,10 +81,10 @@ mod tests {
         assert_eq!(token.principal.as_deref(), Some("a/s"));
         assert_eq!(token.claim(&["groups".into()]), ["g"]);
         assert_eq!(ask(&[]), Ok(None));
-        assert_eq!(ask(&[rule("b", &[])]).unwrap_err().0, 401);
-        assert_eq!(ask(&[rule("b", &[]), rule("a", &["y"])]).unwrap_err().0, 403);
+        assert_eq!(ask(&[rule("b", &[])]).unwrap_err().status, 401);
+        assert_eq!(ask(&[rule("b", &[]), rule("a", &["y"])]).unwrap_err().status, 403);
         let late = AssumedClaims::parse(text, Moment(3_000.0)).unwrap();
-        assert_eq!(late.believed(&[&rule("a", &[])]).unwrap_err(), (401, TokenError::Expired.to_string()));
+        assert_eq!(late.believed(&[&rule("a", &[])]).unwrap_err(), Failure::new(401, TokenError::Expired.to_string()));
         assert_eq!(AssumedClaims::parse("{", now).unwrap_err(), TokenError::PayloadJson);
         assert_eq!(AssumedClaims::parse("token", now).unwrap_err(), TokenError::Form);
     }

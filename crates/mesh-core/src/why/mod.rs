@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 pub use imagined::Imagined;
-pub use onward::{MAX_SERVERS, Onward, Share};
+pub use onward::{Failure, MAX_SERVERS, Onward, Share};
 pub use reference::{Client, ReferenceError, Target, find_client, find_target};
 pub use request::{
     GatewayFound, NoToken, Outcome, Reader, RequestAnswer, RequestQuestion, Tokens, find_gateway, why_request,

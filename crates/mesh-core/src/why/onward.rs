@@ -15,8 +15,23 @@ use crate::snapshot::Snapshot;
 /// Servers of a share that are looked at one by one.
 pub const MAX_SERVERS: usize = 16;
 
-/// Whoever sends on: the Gateway by namespace and name, its identity, and its pod.
-pub(super) type Own<'a> = ((&'a str, &'a str), Option<&'a SpiffeId>, Option<&'a Workload>);
+/// Whoever reads a request and sends it on: a replica of a waypoint or gateway.
+#[derive(Clone, Copy)]
+pub(super) struct Forwarder<'a> {
+    /// Its Gateway, by namespace and name.
+    pub(super) gateway: (&'a str, &'a str),
+    /// Its identity, where one is known.
+    pub(super) identity: Option<&'a SpiffeId>,
+    /// Its pod, where one is known.
+    pub(super) pod: Option<&'a Workload>,
+}
+
+impl<'a> Forwarder<'a> {
+    /// Whose DestinationRules count: the namespace, and the pod's labels.
+    fn sender(self) -> (&'a str, Option<&'a LabelSet>) {
+        (self.gateway.0, self.pod.map(|pod| &pod.labels))
+    }
+}
 
 /// One of those who may get a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +48,25 @@ pub struct Share {
     pub path: Option<String>,
     /// The host that is asked for there, where it is another one.
     pub host: Option<Arc<str>>,
-    /// Why none of them answers: the status, and what is the matter.
-    pub fails: Option<(u16, String)>,
+    /// Why none of them answers, where none does.
+    pub fails: Option<Failure>,
+}
+
+/// What is answered in place of a server or a policy, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The status.
+    pub status: u16,
+    /// What is the matter.
+    pub why: String,
+}
+
+impl Failure {
+    /// With that status, for that reason.
+    #[must_use]
+    pub fn new(status: u16, why: impl Into<String>) -> Self {
+        Self { status, why: why.into() }
+    }
 }
 
 /// A server, as whoever sends on reaches it.
@@ -56,19 +88,24 @@ impl Share {
     }
 
     fn failing(weight: u32, to: String, status: u16, why: impl Into<String>) -> Self {
-        Self { fails: Some((status, why.into())), ..Self::new(weight, to) }
+        Self { fails: Some(Failure::new(status, why)), ..Self::new(weight, to) }
     }
 
     /// Of a rule's backends, for a request to that port.
-    pub(super) fn of_backends(snapshot: &Snapshot, own: Own<'_>, backends: &[Backend], port: u16) -> Vec<Self> {
+    pub(super) fn of_backends(
+        snapshot: &Snapshot,
+        forwarder: Forwarder<'_>,
+        backends: &[Backend],
+        port: u16,
+    ) -> Vec<Self> {
         let share = |backend: &Backend| {
             let (weight, to) = (backend.weight, backend.target.at_port(port));
             match &backend.target {
                 BackendTarget::Unresolved { status, reason } => Self::failing(weight, to, *status, &**reason),
                 BackendTarget::Service { hostname, port: own_port, subset } => {
                     let port = own_port.unwrap_or(port);
-                    match Backing::find(snapshot, sender(own), hostname, (port, subset.as_deref())) {
-                        Some(backing) => Self::new(weight, to).backed(snapshot, own, &backing, subset.as_deref()),
+                    match Backing::find(snapshot, forwarder.sender(), hostname, (port, subset.as_deref())) {
+                        Some(backing) => Self::new(weight, to).backed(snapshot, forwarder, &backing, subset.as_deref()),
                         None => Self::failing(weight, to, 503, "there is no such Service, port or subset"),
                     }
                 }
@@ -78,7 +115,13 @@ impl Share {
     }
 
     /// The same with the servers behind it.
-    fn backed(mut self, snapshot: &Snapshot, own: Own<'_>, backing: &Backing<'_>, subset: Option<&str>) -> Self {
+    fn backed(
+        mut self,
+        snapshot: &Snapshot,
+        forwarder: Forwarder<'_>,
+        backing: &Backing<'_>,
+        subset: Option<&str>,
+    ) -> Self {
         let port = backing.port.port;
         let names = backing
             .service
@@ -98,7 +141,7 @@ impl Share {
             });
             Onward::new(
                 snapshot,
-                own,
+                forwarder,
                 (endpoint.address, endpoint.workload.clone()),
                 transport.map_err(|error| error.to_string()),
             )
@@ -110,19 +153,20 @@ impl Share {
     }
 
     /// Of a port of a Service, without a rule.
-    pub(super) fn of_service(snapshot: &Snapshot, own: Own<'_>, service: &Service, port: u16) -> Self {
+    pub(super) fn of_service(snapshot: &Snapshot, forwarder: Forwarder<'_>, service: &Service, port: u16) -> Self {
         let to = format!("{}:{port}", service.hostname);
-        match Backing::find(snapshot, sender(own), &service.hostname, (port, None)) {
-            Some(backing) => Self::new(1, to).backed(snapshot, own, &backing, None),
+        match Backing::find(snapshot, forwarder.sender(), &service.hostname, (port, None)) {
+            Some(backing) => Self::new(1, to).backed(snapshot, forwarder, &backing, None),
             None => Self::failing(1, to, 503, "there is no such Service or port"),
         }
     }
 
     /// Of a workload's own address.
-    pub(super) fn of_address(snapshot: &Snapshot, own: Own<'_>, address: SocketAddr) -> Self {
+    pub(super) fn of_address(snapshot: &Snapshot, forwarder: Forwarder<'_>, address: SocketAddr) -> Self {
         let workload = snapshot.workload_by_address(address.ip()).cloned();
         let transport = transport_to(snapshot, None, None, workload.as_deref()).map(|(transport, _)| transport);
-        let server = Onward::new(snapshot, own, (address, workload), transport.map_err(|error| error.to_string()));
+        let server =
+            Onward::new(snapshot, forwarder, (address, workload), transport.map_err(|error| error.to_string()));
         let mut share = Self::new(1, address.to_string());
         (share.endpoints, share.servers) = (1, vec![server]);
         share.fails = share.why_nobody(0);
@@ -130,16 +174,16 @@ impl Share {
     }
 
     /// Why nobody answers, where nobody does.
-    fn why_nobody(&self, names: usize) -> Option<(u16, String)> {
+    fn why_nobody(&self, names: usize) -> Option<Failure> {
         if self.endpoints == 0 {
-            return Some((503, "it has no ready endpoint".to_owned()));
+            return Some(Failure::new(503, "it has no ready endpoint"));
         }
         if names > 0 || self.endpoints > self.servers.len() {
             return None;
         }
         let stop = |server: &Onward| server.transport.as_ref().err().or(server.denial.as_ref()).cloned();
         let stops: Option<Vec<_>> = self.servers.iter().map(stop).collect();
-        stops?.into_iter().next().map(|why| (503, why))
+        stops?.into_iter().next().map(|why| Failure::new(503, why))
     }
 
     /// What is asked for there instead.
@@ -152,19 +196,14 @@ impl Share {
     }
 }
 
-/// Whose DestinationRules count: the namespace, and the pod's labels.
-fn sender(own: Own<'_>) -> (&str, Option<&LabelSet>) {
-    (own.0.0, own.2.map(|pod| &pod.labels))
-}
-
 impl Onward {
     fn new(
         snapshot: &Snapshot,
-        own: Own<'_>,
+        forwarder: Forwarder<'_>,
         (endpoint, workload): (SocketAddr, Option<Arc<Workload>>),
         transport: Result<Transport, String>,
     ) -> Self {
-        let (_, identity, pod) = own;
+        let Forwarder { identity, pod, .. } = forwarder;
         let peer = match (&transport, identity) {
             (Ok(Transport::Hbone { .. }), Some(identity)) => Peer::Certificate(identity),
             _ => Peer::Unproven,

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::imagined::Imagined;
-use super::onward::Share;
+use super::onward::{Failure, Forwarder, Share};
 use super::request::{Outcome, Reader, RequestAnswer, RequestQuestion, refused};
 use crate::identity::SpiffeId;
 use crate::l7::cors::Crossing;
 use crate::l7::gateway::{Entered, Listener, NotServed};
 use crate::l7::{Abort, Action, Backend, Found, Percent, Place, RequestView as _, RouteTable};
-use crate::model::{Service, Workload};
+use crate::model::Service;
 use crate::policy::{Facts, Peer, PolicyName, RequestFacts, TokenRule, explain_request};
 use crate::rate_limit::Judging;
 
@@ -20,18 +20,19 @@ pub(super) struct Reading<'a> {
     pub(super) place: Place<'a>,
     /// The Service that is meant, of those that share the address.
     pub(super) meant: Option<&'a Arc<Service>>,
-    /// The client's proven identity, and its address.
-    pub(super) sender: (Option<&'a SpiffeId>, IpAddr),
+    /// The client's identity, where it is proven.
+    pub(super) identity: Option<&'a SpiffeId>,
+    /// The client's address.
+    pub(super) client: IpAddr,
     /// The client for whom it is sent on, by the word of proxies that are believed.
     pub(super) forwarded: IpAddr,
-    /// The reader's Gateway by namespace and name, its identity, and its pod.
-    pub(super) own: ((&'a str, &'a str), Option<&'a SpiffeId>, Option<&'a Workload>),
+    pub(super) own: Forwarder<'a>,
 }
 
 impl Reading<'_> {
     fn facts<'f>(&'f self, server: Option<&'f str>) -> Facts<'f> {
-        let peer = self.sender.0.map_or(Peer::Unproven, Peer::Certificate);
-        let (client, destination) = (self.sender.1, self.place.destination());
+        let peer = self.identity.map_or(Peer::Unproven, Peer::Certificate);
+        let (client, destination) = (self.client, self.place.destination());
         Facts { peer, client, forwarded: Some(self.forwarded), server, destination }
     }
 
@@ -48,7 +49,7 @@ impl Reading<'_> {
         request.headers.retain(|(name, _)| !rules.iter().any(|rule| shown(rule, name)));
         match self.question.tokens.believed(&rules) {
             Ok(token) => request.token = token,
-            Err((status, why)) => {
+            Err(Failure { status, why }) => {
                 answer.outcome = refused(status, why);
                 return false;
             }
@@ -132,7 +133,7 @@ impl Reading<'_> {
             (Place::Service(_, port), Some(meant)) => Place::Service(meant, port),
             (place, _) => place,
         };
-        let limits = place.limits(snapshot, self.own.0, self.own.2);
+        let limits = place.limits(snapshot, self.own.gateway, self.own.pod);
         let mut judging = Judging::default();
         for applied in &limits {
             if judging.next(applied, request, rule.map(|rule| &rule.at)) {

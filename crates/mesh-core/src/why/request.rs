@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::imagined::Imagined;
-use super::onward::Share;
+use super::onward::{Failure, Forwarder, Share};
 use super::reading::Reading;
 use super::{Answer, Client, Path, SameNode, why};
 use crate::identity::SpiffeId;
@@ -23,8 +23,8 @@ pub trait Tokens {
     /// The token that the rules believe; none where the request has none.
     ///
     /// # Errors
-    /// None of the rules believes it: the status that is answered, and why.
-    fn believed(&self, rules: &[&Arc<TokenRule>]) -> Result<Option<Token>, (u16, String)>;
+    /// None of the rules believes it.
+    fn believed(&self, rules: &[&Arc<TokenRule>]) -> Result<Option<Token>, Failure>;
 }
 
 /// A request without a token.
@@ -32,7 +32,7 @@ pub trait Tokens {
 pub struct NoToken;
 
 impl Tokens for NoToken {
-    fn believed(&self, _: &[&Arc<TokenRule>]) -> Result<Option<Token>, (u16, String)> {
+    fn believed(&self, _: &[&Arc<TokenRule>]) -> Result<Option<Token>, Failure> {
         Ok(None)
     }
 }
@@ -211,9 +211,10 @@ pub fn why_request(
         question,
         place,
         meant: meant.as_ref(),
-        sender: (identity.as_ref(), address),
+        identity: identity.as_ref(),
+        client: address,
         forwarded: address,
-        own: ((&waypoint.namespace, &waypoint.name), own.as_ref(), None),
+        own: Forwarder { gateway: (&waypoint.namespace, &waypoint.name), identity: own.as_ref(), pod: None },
     };
     answer.reader = Some(Reader::Waypoint(Arc::clone(&waypoint)));
     let declared = reached.as_ref().and_then(|service| service.port(asked.port(), Protocol::Tcp));
@@ -278,9 +279,10 @@ pub fn why_request_at_gateway(
         question,
         place: Place::Gateway(place),
         meant: None,
-        sender: (None, from),
+        identity: None,
+        client: from,
         forwarded: forwarded.unwrap_or(from),
-        own: ((&name.namespace, &name.name), own, pod.as_deref()),
+        own: Forwarder { gateway: (&name.namespace, &name.name), identity: own, pod: pod.as_deref() },
     };
     let listener = match listener_for(&listeners, &request) {
         Ok(listener) => listener,
