@@ -162,7 +162,7 @@ fn matches(root: &HttpRule, own: &HttpRule) -> Result<Joined, usize> {
     for (place, (leaf, leaf_gateways)) in own.rule.matches.iter().zip(&own.gateways).enumerate() {
         let before = found.0.len();
         for (whole, gateways) in of_root.iter().zip(&root.gateways) {
-            if let Some(both) = both(whole, leaf)
+            if let Ok(both) = both(whole, leaf)
                 && let Some(gateways) = at(gateways, leaf_gateways)
             {
                 found.0.push(both);
@@ -184,18 +184,21 @@ fn at<'a>(root: &'a Vec<String>, own: &'a Vec<String>) -> Option<&'a Vec<String>
     }
 }
 
-/// The delegate's match within the root's; none where it is about other requests.
-fn both(root: &RequestMatch, leaf: &RequestMatch) -> Option<RequestMatch> {
+/// No request is what both the root and the delegate ask for.
+struct Disjoint;
+
+/// The delegate's match within the root's.
+fn both(root: &RequestMatch, leaf: &RequestMatch) -> Result<RequestMatch, Disjoint> {
     let text = |root: &Option<TextMatch>, leaf: &Option<TextMatch>| match (root, leaf) {
         (Some(root), Some(leaf)) => narrower(root, leaf).map(Some),
-        (root, leaf) => Some(leaf.clone().or_else(|| root.clone())),
+        (root, leaf) => Ok(leaf.clone().or_else(|| root.clone())),
     };
     // A field that must not be so: neither the one nor the other.
     let without = root
         .without_headers
         .iter()
         .chain(leaf.without_headers.iter().filter(|field| !root.without_headers.contains(field)));
-    Some(RequestMatch {
+    Ok(RequestMatch {
         path: narrower_path(&root.path, &leaf.path)?,
         method: text(&root.method, &leaf.method)?,
         scheme: text(&root.scheme, &leaf.scheme)?,
@@ -211,32 +214,32 @@ fn both(root: &RequestMatch, leaf: &RequestMatch) -> Option<RequestMatch> {
     })
 }
 
-/// What both say, or one of them does; none where they say different things.
-fn either<T: Clone + PartialEq>(root: Option<&T>, leaf: Option<&T>) -> Option<Option<T>> {
+/// What both say, or one of them does.
+fn either<T: Clone + PartialEq>(root: Option<&T>, leaf: Option<&T>) -> Result<Option<T>, Disjoint> {
     match (root, leaf) {
-        (Some(root), Some(leaf)) if root != leaf => None,
-        (root, leaf) => Some(leaf.or(root).cloned()),
+        (Some(root), Some(leaf)) if root != leaf => Err(Disjoint),
+        (root, leaf) => Ok(leaf.or(root).cloned()),
     }
 }
 
-fn narrower(root: &TextMatch, leaf: &TextMatch) -> Option<TextMatch> {
+fn narrower(root: &TextMatch, leaf: &TextMatch) -> Result<TextMatch, Disjoint> {
     let within = match (root, leaf) {
-        (_, TextMatch::Present) => return Some(root.clone()),
+        (_, TextMatch::Present) => return Ok(root.clone()),
         (TextMatch::Present, _) => true,
         (TextMatch::Exact(root), TextMatch::Exact(leaf)) => root == leaf,
         (TextMatch::Prefix(root), TextMatch::Prefix(leaf) | TextMatch::Exact(leaf)) => leaf.starts_with(&**root),
         // Of patterns nobody can tell; Istio has two of them conflict.
         _ => false,
     };
-    within.then(|| leaf.clone())
+    if within { Ok(leaf.clone()) } else { Err(Disjoint) }
 }
 
-fn narrower_path(root: &PathMatch, leaf: &PathMatch) -> Option<PathMatch> {
+fn narrower_path(root: &PathMatch, leaf: &PathMatch) -> Result<PathMatch, Disjoint> {
     let begins = |path: &str, beginning: &str| {
         path.as_bytes().get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning.as_bytes()))
     };
     let within = match (root, leaf) {
-        (_, PathMatch::Any) => return Some(root.clone()),
+        (_, PathMatch::Any) => return Ok(root.clone()),
         (PathMatch::Any, _) => true,
         (PathMatch::Exact(root), PathMatch::Exact(leaf)) => root == leaf,
         (PathMatch::Prefix(root), PathMatch::Prefix(leaf) | PathMatch::Exact(leaf)) => leaf.starts_with(&**root),
@@ -248,10 +251,10 @@ fn narrower_path(root: &PathMatch, leaf: &PathMatch) -> Option<PathMatch> {
         // Patterns, and one whose case matters beside one whose case does not: as Istio.
         _ => false,
     };
-    within.then(|| leaf.clone())
+    if within { Ok(leaf.clone()) } else { Err(Disjoint) }
 }
 
-fn fields(root: &[FieldMatch], leaf: &[FieldMatch]) -> Option<Vec<FieldMatch>> {
+fn fields(root: &[FieldMatch], leaf: &[FieldMatch]) -> Result<Vec<FieldMatch>, Disjoint> {
     let mut fields = root.to_vec();
     for own in leaf {
         match fields.iter_mut().find(|field| field.name == own.name) {
@@ -259,19 +262,19 @@ fn fields(root: &[FieldMatch], leaf: &[FieldMatch]) -> Option<Vec<FieldMatch>> {
             None => fields.push(own.clone()),
         }
     }
-    Some(fields)
+    Ok(fields)
 }
 
-fn labels(root: Option<&Selector>, leaf: Option<&Selector>) -> Option<Option<Selector>> {
+fn labels(root: Option<&Selector>, leaf: Option<&Selector>) -> Result<Option<Selector>, Disjoint> {
     let (Some(root), Some(leaf)) = (root, leaf) else {
-        return Some(leaf.or(root).cloned());
+        return Ok(leaf.or(root).cloned());
     };
     let pairs = |selector: &Selector| selector.labels().to_vec();
     let mut labels: BTreeMap<Arc<str>, Arc<str>> = pairs(root).into_iter().collect();
     for (key, value) in pairs(leaf) {
         if labels.insert(key, Arc::clone(&value)).is_some_and(|other| other != value) {
-            return None;
+            return Err(Disjoint);
         }
     }
-    Some(Selector::new(labels))
+    Ok(Selector::new(labels))
 }
