@@ -83,7 +83,7 @@ pub(crate) struct Worker {
     /// How many requests may pass.
     pub(crate) limits: PerService<InForce>,
     view: RefCell<View>,
-    listeners: RefCell<(watch::Receiver<Arc<Listeners>>, Arc<Listeners>)>,
+    listeners: RefCell<ListenersView>,
 }
 
 /// The cluster as a thread sees it.
@@ -100,14 +100,20 @@ struct View {
     seen: NumberedSnapshot,
 }
 
+/// The gateway's listeners as this thread has last seen them.
+struct ListenersView {
+    now: watch::Receiver<Arc<Listeners>>,
+    seen: Arc<Listeners>,
+}
+
 impl Worker {
     fn new(shared: Arc<Shared>) -> Self {
         let mut config = shared.config.clone();
         let snapshot = config.borrow_and_update().snapshot.clone();
         let view = RefCell::new(View { config, seen: NumberedSnapshot { snapshot, number: 1 } });
         let pool = Pool::new(shared.limits.clone(), shared.identities.trust());
-        let mut listeners = shared.listeners.subscribe();
-        let known = listeners.borrow_and_update().clone();
+        let mut now = shared.listeners.subscribe();
+        let seen = now.borrow_and_update().clone();
         let (number, counts) = shared.threads.join();
         Self {
             pool,
@@ -125,18 +131,18 @@ impl Worker {
             questions: Cell::new(0),
             shared,
             view,
-            listeners: RefCell::new((listeners, known)),
+            listeners: RefCell::new(ListenersView { now, seen }),
         }
     }
 
     /// The gateway's listeners as they are now.
     pub(crate) fn listeners(&self) -> Arc<Listeners> {
         let mut view = self.listeners.borrow_mut();
-        if view.0.has_changed().unwrap_or(false) {
-            let now = view.0.borrow_and_update().clone();
-            view.1 = now;
+        if view.now.has_changed().unwrap_or(false) {
+            let seen = view.now.borrow_and_update().clone();
+            view.seen = seen;
         }
-        view.1.clone()
+        view.seen.clone()
     }
 
     /// The cluster as it is now.
