@@ -145,8 +145,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Tunnels::DirectOrH2)]
     pub tunnels: Tunnels,
     /// Connections of a pod to one destination that each worker carries over TLS connections of their own; more that are open
-    /// at once share HTTP/2 connections. Takes less CPU and memory with many connections, but a few that are not read can then
-    /// hold up the others of that pod and destination, so there is no bound by default.
+    /// at once share HTTP/2 connections. Takes less CPU and memory with many connections, but where sixteen are not read
+    /// these can then hold up the others of that pod and destination, so there is no bound by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub direct_tunnels: Option<u16>,
     /// Spans of tunnels' set-up.

@@ -64,7 +64,7 @@ pub(crate) struct Worker {
     pub(crate) mirrors: Cell<usize>,
     /// Clients' connections.
     pub(crate) clients: Cell<usize>,
-    /// Octets of responses by HTTP/2 that clients have yet to take.
+    /// Octets of responses by HTTP/2 that clients have yet to take, and what may wait behind them on endpoints' connections.
     pub(crate) owed: Cell<u64>,
     /// Questions to authorizers under way.
     pub(crate) questions: Cell<usize>,

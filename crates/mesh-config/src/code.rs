@@ -168,7 +168,7 @@ codes! {
     ModeNotHonoured = "MESH0307" Warning "mode DISABLE refuses no tunnel"
         "Write PERMISSIVE, or take the workload out of the mesh."
     TlsNotOriginated = "MESH0308" Error "TLS is not originated"
-        "Create a waypoint for the host, and name files in the rule; or let the application speak TLS itself, with mode DISABLE or none."
+        "Create a waypoint for the host, and name files in the rule, or a Secret of the waypoint's namespace; or let the application speak TLS itself, with mode DISABLE or none."
     UnknownHost = "MESH0309" Warning "rule is about a host that is no Service's"
         "Write SERVICE in the rule's own namespace, or SERVICE.NAMESPACE.svc.CLUSTER-DOMAIN."
     StrictestStandsIn = "MESH0310" Error "broken policy, and no good version is known"

@@ -7,7 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Bytes in flight towards us on one HTTP/2 stream. 4 MiB fill 10 Gb/s at 3 ms of round trip.
     pub stream_window: u32,
-    /// Bytes in flight towards us on one HTTP/2 connection: what a peer can make us hold.
+    /// Bytes in flight towards us on one HTTP/2 connection: what a peer can make us hold. What nobody reads of one stream is in
+    /// it, and the other streams have the rest.
     pub connection_window: u32,
     /// Bytes that all HTTP/2 connections share for their windows: beyond it, windows shrink.
     pub window_budget: usize,
@@ -30,7 +31,7 @@ pub struct Limits {
     /// From a CONNECT to its answer, which comes after the application at the far side was connected.
     pub response_timeout: Duration,
     /// Direct tunnels that are open at once to one destination, from each source and thread. More share HTTP/2 connections,
-    /// where one write carries what many of them have to say; but these share a window too, so that some that nobody reads
+    /// where one write carries what many of them have to say; but these share a window too, so that many that nobody reads
     /// can hold the others up.
     pub direct_per_destination: usize,
     /// Direct connections without a tunnel that the pool keeps for one source and destination.
@@ -43,6 +44,8 @@ pub struct Limits {
     pub ping_timeout: Duration,
 }
 
+/// Streams that may be left unread before the others of their connection have to wait for them.
+const UNREAD_STREAMS: u32 = 16;
 /// The least window of a connection, which is also what HTTP/2 begins with (RFC 9113, section 6.9.2).
 const LEAST_WINDOW: u32 = 65_535;
 
@@ -54,7 +57,8 @@ impl Limits {
     pub(crate) fn windows(&self, others: usize) -> (u32, u32) {
         let share = u32::try_from(self.window_budget / (others + 1)).unwrap_or(u32::MAX);
         let connection = share.max(LEAST_WINDOW).min(self.connection_window);
-        (self.stream_window.min(connection), connection)
+        let stream = self.stream_window.min(connection / UNREAD_STREAMS);
+        (stream.max(LEAST_WINDOW), connection)
     }
 }
 
@@ -62,7 +66,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             stream_window: 4 << 20,
-            connection_window: 16 << 20,
+            connection_window: 64 << 20,
             window_budget: 64 << 20,
             max_frame_size: 64 << 10,
             max_send_buffer: 512 << 10,
@@ -89,10 +93,15 @@ mod tests {
     #[test]
     fn windows_are_whole_for_a_few_connections_and_small_for_many() {
         let limits = Limits::default();
-        for (others, connection) in
-            [(0, 16 << 20), (3, 16 << 20), (7, 8 << 20), (1023, 65_536), (100_000, LEAST_WINDOW)]
-        {
-            assert_eq!(limits.windows(others), (limits.stream_window.min(connection), connection), "{others}");
+        for (others, stream, connection) in [
+            (0, 4 << 20, 64 << 20),
+            (3, 1 << 20, 16 << 20),
+            (7, 512 << 10, 8 << 20),
+            (63, 65_536, 1 << 20),
+            (1023, LEAST_WINDOW, 65_536),
+            (100_000, LEAST_WINDOW, LEAST_WINDOW),
+        ] {
+            assert_eq!(limits.windows(others), (stream, connection), "{others}");
         }
         let all: u64 = (0..1000).map(|others| u64::from(limits.windows(others).1)).sum();
         assert!(all < 512 << 20, "a thousand connections may hold {} MiB", all >> 20);

@@ -52,6 +52,48 @@ pub enum ProxyProtocolError {
     Checksum,
 }
 
+/// The two forms of a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Version 1, a line of text.
+    Text,
+    /// Version 2, in octets.
+    Binary,
+}
+
+/// The header of a connection from one address to another; without both, or where they are of different families, it says that
+/// whoever sends it speaks for itself (`LOCAL`, `UNKNOWN`).
+#[must_use]
+pub fn header(form: Form, from: Option<SocketAddr>, to: Option<SocketAddr>) -> Vec<u8> {
+    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let both = from.zip(to).map(|(from, to)| (canonical(from), canonical(to)));
+    let both = both.filter(|(from, to)| from.is_ipv4() == to.is_ipv4());
+    if form == Form::Text {
+        return match both {
+            None => b"PROXY UNKNOWN\r\n".to_vec(),
+            Some((from, to)) => {
+                let family = if from.is_ipv4() { 4 } else { 6 };
+                format!("PROXY TCP{family} {} {} {} {}\r\n", from.ip(), to.ip(), from.port(), to.port()).into_bytes()
+            }
+        };
+    }
+    let (kind, family, addresses) = match both {
+        None => (0x20, 0x00, Vec::new()),
+        Some((from, to)) => {
+            let octets = |address: IpAddr| match address {
+                IpAddr::V4(v4) => v4.octets().to_vec(),
+                IpAddr::V6(v6) => v6.octets().to_vec(),
+            };
+            let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+            let family = if from.is_ipv4() { 0x11 } else { 0x21 };
+            (0x21, family, [octets(from.ip()), octets(to.ip()), ports].concat())
+        }
+    };
+    // 12 or 36 octets, or none.
+    let length = u8::try_from(addresses.len()).unwrap_or_default();
+    [&SIGNATURE[..], &[kind, family, 0, length], &addresses].concat()
+}
+
 /// Reads the header at the beginning of what has come so far.
 ///
 /// # Errors
@@ -199,6 +241,24 @@ mod tests {
     }
 
     const V4: [u8; 12] = [203, 0, 113, 7, 10, 0, 0, 1, 0x30, 0x39, 0, 80];
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        for (from, to, expected) in [
+            (Some(address("203.0.113.7:40123")), Some(address("198.51.100.1:80")), Some(address("203.0.113.7:40123"))),
+            (Some(address("[fd00::7]:1")), Some(address("[fd00::8]:65535")), Some(address("[fd00::7]:1"))),
+            (Some(address("[::ffff:10.0.0.1]:5")), Some(address("10.0.0.2:6")), Some(address("10.0.0.1:5"))),
+            (Some(address("[fd00::7]:1")), Some(address("10.0.0.2:6")), None),
+            (None, Some(address("10.0.0.2:6")), None),
+        ] {
+            for form in [Form::Text, Form::Binary] {
+                let written = super::header(form, from, to);
+                let length = written.len();
+                assert_eq!(parse(&written), Ok(Parsed::Header { source: expected, length }), "{form:?}: {written:?}");
+            }
+        }
+    }
 
     #[test]
     fn lines_of_version_1_are_read_by_the_letter() {

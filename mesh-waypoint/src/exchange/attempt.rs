@@ -2,6 +2,7 @@
 
 use std::{error::Error, rc::Rc, sync::atomic::Ordering, time::Duration};
 
+use http_body::Body as _;
 use hyper::{Request, Response, ext::Protocol};
 use mesh_core::{TraceContext, l7::TrafficPolicy};
 use mesh_http1::HeadError;
@@ -13,10 +14,11 @@ use super::{
     reply::{Flag, Refusal},
 };
 use crate::{
+    inbound::Arrival,
     telemetry::{BadInput, BadInputs, Sender},
     upstream::{
-        AnswerBody, Cluster, ClusterState, Count, Endpoint, Http1Error, Http1Line, Http2Place, Unanswered,
-        UpstreamError, Version, connect_timeout, dial_http1, dial_http2,
+        AnswerBody, Behalf, Cluster, ClusterState, Count, Endpoint, Http1Error, Http1Line, Http2Place, Needs,
+        SharedBody, Unanswered, UpstreamError, Version, connect_timeout, dial_http1, dial_http2,
     },
     worker::Worker,
 };
@@ -30,6 +32,8 @@ pub(super) struct Attempt<'a> {
     pub(super) cluster: &'a Rc<Cluster>,
     pub(super) endpoint: &'a Rc<Endpoint>,
     pub(super) version: Version,
+    /// Whose it is; none of our own.
+    pub(super) arrival: Option<&'a Arrival>,
     /// The span that it is, where it is one.
     pub(super) trace: Option<TraceContext>,
 }
@@ -143,16 +147,15 @@ impl Attempt<'_> {
                     }
                     Err(error) => return Err(Failure::Unsent(error, Box::new(request))),
                 },
-                Version::Http2 => match self.http2(&policy).await {
+                Version::Http2 => match self.http2(&policy, !request.body().is_end_stream()).await {
                     Ok(place) => {
                         let is_other = request.extensions().get::<Protocol>().is_some();
                         if is_other && !place.0.takes_protocols().await {
                             return Err(Failure::Unsent(UpstreamError::NoProtocols, Box::new(request)));
                         }
-                        let mut sender = place.0.sender.clone();
-                        let answered = sender.try_send_request(request).await;
+                        let answered = place.0.send(request).await;
                         let answered = answered.map_err(|mut error| match error.take_message() {
-                            Some(unsent) => Ok(unsent),
+                            Some(unsent) => Ok(unsent.map(SharedBody::into_inner)),
                             None => Err(self.broken(Broken::http2(error.into_error()))),
                         });
                         (Hold::Http2 { _place: place }, answered.map(|response| response.map(AnswerBody::Http2)))
@@ -191,6 +194,11 @@ impl Attempt<'_> {
         Failure::Broken(broken)
     }
 
+    fn behalf(&self) -> Behalf {
+        let client = self.arrival.map(|arrival| arrival.client.address);
+        Behalf { client, local: self.arrival.and_then(Arrival::local), trace: self.trace }
+    }
+
     async fn http1(&self, policy: &Rc<TrafficPolicy>) -> Result<Http1Line, UpstreamError> {
         if let Some(line) = self.endpoint.lines.take_http1(policy) {
             return Ok(line);
@@ -199,7 +207,7 @@ impl Attempt<'_> {
             let mut waits = false;
             loop {
                 if let Some(counted) = self.room(policy, &mut waits) {
-                    return dial_http1(self.worker, self.endpoint, policy, counted, self.trace).await;
+                    return dial_http1(self.worker, self.endpoint, policy, counted, &self.behalf()).await;
                 }
                 let freed = self.cluster.freed.notified();
                 if let Some(line) = self.endpoint.lines.take_http1(policy) {
@@ -212,18 +220,21 @@ impl Attempt<'_> {
         Box::pin(self.within_bounds(policy, waiting)).await
     }
 
-    async fn http2(&self, policy: &Rc<TrafficPolicy>) -> Result<Http2Place, UpstreamError> {
-        if let Some(place) = self.endpoint.lines.take_http2(policy) {
+    async fn http2(&self, policy: &Rc<TrafficPolicy>, has_body: bool) -> Result<Http2Place, UpstreamError> {
+        let most = policy.pool.as_ref().and_then(|pool| pool.max_connections);
+        let may_connect = most.is_none_or(|most| self.cluster.state.connections.load(Ordering::Relaxed) < most);
+        let needs = if has_body && may_connect { Needs::Upload } else { Needs::Any };
+        if let Some(place) = self.endpoint.lines.take_http2(policy, needs) {
             return Ok(place);
         }
         let waiting = async {
             let mut waits = false;
             loop {
                 if let Some(counted) = self.room(policy, &mut waits) {
-                    return dial_http2(self.worker, self.endpoint, policy, counted, self.trace).await;
+                    return dial_http2(self.worker, self.endpoint, policy, (counted, needs), &self.behalf()).await;
                 }
                 let freed = self.cluster.freed.notified();
-                if let Some(place) = self.endpoint.lines.take_http2(policy) {
+                if let Some(place) = self.endpoint.lines.take_http2(policy, Needs::Any) {
                     return Ok(place);
                 }
                 freed.await;

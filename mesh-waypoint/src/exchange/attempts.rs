@@ -157,7 +157,8 @@ impl Attempts<'_> {
             .span()
             .map(|span| span.attempt(before + 1, Upstream::of(endpoint, &self.cluster.key), &mut parts.headers));
         let trace = span.as_ref().map(AttemptSpan::context);
-        let attempt = Attempt { worker, cluster: self.cluster, endpoint, version, trace };
+        let arrival = Some(&*self.head.arrival);
+        let attempt = Attempt { worker, cluster: self.cluster, endpoint, version, arrival, trace };
         let request = Request::from_parts(parts, body.take());
         let mut sending = pin!(attempt.send(request));
         let limits = [self.plan.retry.per_try_timeout, self.plan.timeouts.backend_request];

@@ -57,6 +57,13 @@ pub(super) enum Course {
     Answer(Response<ReplyBody>),
 }
 
+/// What is tried again: as the rule has it, or the mesh configuration; and whether somebody has asked for that.
+fn retry_of(rule: Option<&Rule>, snapshot: &Snapshot) -> (Retry, bool) {
+    let said = rule.and_then(|rule| rule.retry.as_ref()).or(snapshot.l7().defaults().retry.as_ref());
+    let repeats = said.is_some_and(|retry| retry.attempts > 0);
+    (said.cloned().unwrap_or_else(default_retry), repeats)
+}
+
 /// What Istio tries again where nobody has said anything: what the endpoint has certainly not begun to serve.
 fn default_retry() -> Retry {
     let on = RetryOn { connect_failure: true, refused_stream: true, reset_before_request: true, ..RetryOn::default() };
@@ -65,11 +72,11 @@ fn default_retry() -> Retry {
 }
 
 impl Plan {
-    fn of_cluster(cluster: ClusterKey) -> Self {
+    fn of_cluster(cluster: ClusterKey, (retry, repeats): (Retry, bool)) -> Self {
         Self {
             cluster,
-            retry: default_retry(),
-            repeats: false,
+            retry,
+            repeats,
             timeouts: Timeouts::default(),
             session: None,
             rule: None,
@@ -170,7 +177,7 @@ pub(super) async fn course(
     limits::judge(&connection.worker, seen, &head.arrival, &target, head, rule).map_err(Refusal::of_limit)?;
     let Some(found) = found else {
         let cluster = ClusterKey::of_target(&target).ok_or_else(no_route)?;
-        return Ok(Course::Forward(Plan::of_cluster(cluster)));
+        return Ok(Course::Forward(Plan::of_cluster(cluster, retry_of(None, snapshot))));
     };
     let found = found.ok_or_else(no_route)?;
     let (rule, matched) = (Arc::clone(found.rule), found.path().clone());
@@ -187,7 +194,8 @@ pub(super) async fn course(
     injected(&rule, ledger).await?;
     let answer = match &rule.action {
         Action::Forward(backends) => {
-            return forward(&rule, backends, &matched, head, &target, cors, ledger).map(Course::Forward);
+            let retry = retry_of(Some(&rule), snapshot);
+            return forward((&rule, retry), backends, &matched, head, &target, cors, ledger).map(Course::Forward);
         }
         Action::Redirect(redirect) => {
             let location = redirect.location(head, &matched);
@@ -231,7 +239,7 @@ async fn injected(rule: &Rule, ledger: &Rc<Ledger>) -> Result<(), Refusal> {
 }
 
 fn forward(
-    rule: &Arc<Rule>,
+    (rule, (retry, repeats)): (&Arc<Rule>, (Retry, bool)),
     backends: &[Backend],
     matched: &PathMatch,
     head: &mut Head,
@@ -252,16 +260,7 @@ fn forward(
     let own = &chosen.rewrite;
     let authority = own.authority.as_ref().or(rule.rewrite.authority.as_ref());
     edits::rewrite(head, authority.map(|text| &**text), own.path.as_ref().or(rule.rewrite.path.as_ref()), matched)?;
-    Ok(Plan {
-        cluster,
-        repeats: rule.retry.as_ref().is_some_and(|retry| retry.attempts > 0),
-        retry: rule.retry.clone().unwrap_or_else(default_retry),
-        timeouts: rule.timeouts,
-        session,
-        rule: Some(rule.clone()),
-        backend,
-        cors,
-    })
+    Ok(Plan { cluster, retry, repeats, timeouts: rule.timeouts, session, rule: Some(rule.clone()), backend, cors })
 }
 
 /// The pause before the n-th retry, from 1: it doubles up to ten times itself, and is anything below that, so that clients that

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use tokio::task::spawn_local;
 
 use super::pulse::Pulse;
-use crate::worker::Worker;
+use crate::{upstream::STREAM_WINDOW, worker::Worker};
 
 tokio::task_local! {
     /// The stream of HTTP/2 that a task serves.
@@ -22,6 +22,9 @@ tokio::task_local! {
 /// Octets of a body of known length that have to move in the time that a client has: less is no progress. A client that sends
 /// or takes less than four octets a second keeps something busy, and nothing else.
 const LEAST: u64 = 1 << 10;
+
+/// Octets that may wait on an endpoint's connection of HTTP/2 for a client that takes nothing.
+const UNREAD: u64 = STREAM_WINDOW as u64;
 
 /// Tasks that are told when a stream is cut off: others poll again when one more comes.
 const MOST_WAITING: usize = 4;
@@ -127,7 +130,28 @@ pub(crate) struct Flow {
     given: Cell<u64>,
     owed: Cell<u64>,
     taken: Cell<u64>,
+    /// While the client takes nothing.
+    unread: RefCell<Option<Unread>>,
     still: [Still; 3],
+}
+
+/// What waits on an endpoint's connection, counted with what clients have yet to take.
+#[derive(Debug)]
+struct Unread(Weak<Worker>);
+
+impl Unread {
+    fn one(worker: &Rc<Worker>) -> Self {
+        worker.owed.set(worker.owed.get() + UNREAD);
+        Self(Rc::downgrade(worker))
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        if let Some(worker) = self.0.upgrade() {
+            worker.owed.set(worker.owed.get().saturating_sub(UNREAD));
+        }
+    }
 }
 
 impl Flow {
@@ -144,6 +168,7 @@ impl Flow {
             given: Cell::default(),
             owed: Cell::default(),
             taken: Cell::default(),
+            unread: RefCell::default(),
             still: Default::default(),
         }
     }
@@ -194,7 +219,7 @@ impl Flow {
     }
 
     /// One look more, by which it may be cut off: `limits` are those of who is waited for, and of silence, in looks.
-    pub(super) fn look(&self, limits: (u32, u32)) -> Option<Stalled> {
+    pub(super) fn look(&self, worker: &Rc<Worker>, limits: (u32, u32)) -> Option<Stalled> {
         let [request, response, quiet] = &self.still;
         let of_request = if self.is_stream.get() { limits.1 } else { limits.0 };
         let least = if self.is_measured.get() { LEAST } else { 1 };
@@ -204,6 +229,11 @@ impl Flow {
             (response.look(self.owed.get() > 0, self.taken.get(), LEAST) >= limits.0, Stalled::Response),
             (quiet.look(true, moved, 1) >= limits.1, Stalled::Quiet),
         ];
+        if response.looks.get() == 0 {
+            self.unread.take();
+        } else if self.unread.borrow().is_none() {
+            self.unread.replace(Some(Unread::one(worker)));
+        }
         let (_, why) = stalled.into_iter().find(|(is, _)| *is)?;
         self.why.set(Some(why));
         self.cut.cut();

@@ -44,8 +44,9 @@ const MAX_STREAMS: u32 = 256;
 const MAX_RESET: usize = 50;
 /// Bytes that one HTTP/2 stream may have under way to us.
 const STREAM_WINDOW: u32 = 256 << 10;
-/// The same for all streams of a connection.
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// The same for all streams of a connection. 64 of them may leave all of theirs untaken before the others have to wait; who lets
+/// that many wait waits for itself alone.
+const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Bytes of responses that may wait on an HTTP/2 stream.
 const MAX_SEND: usize = 256 << 10;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it may stay silent.

@@ -74,7 +74,14 @@ async fn carry(worker: Rc<Worker>, peer: SocketAddr, request: ConnectRequest) {
     };
     match arrival.declared {
         // Whoever speaks first, and whatever: the destination is there before the client hears that it is connected.
-        Declared::Tcp => tcp::connect_first(&worker, &arrival, request).await,
+        Declared::Tcp if !tcp::asks_for_tls(&worker, &arrival) => {
+            tcp::connect_first(&worker, &arrival, request).await;
+        }
+        Declared::Tcp => {
+            let Ok(tunnel) = request.accept().await else { return };
+            let Some(stream) = stream_of(tunnel) else { return };
+            Box::pin(tcp::carry(&worker, &arrival, stream)).await;
+        }
         Declared::Http | Declared::Unknown => {
             let Ok(tunnel) = request.accept().await else { return };
             let Some(stream) = stream_of(tunnel) else { return };

@@ -243,7 +243,7 @@ impl Watch {
                 continue;
             }
             alive += 1;
-            if let Some(why) = flow.look(limits) {
+            if let Some(why) = flow.look(&self.worker, limits) {
                 self.tell(Lifeless::Stalled(why));
             }
         }

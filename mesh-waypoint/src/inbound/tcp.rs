@@ -1,10 +1,16 @@
 //! What is no HTTP: bytes, passed on as they come.
 
-use std::{cell::Cell, io, rc::Rc, sync::atomic::Ordering, time::Duration};
+use std::{
+    cell::Cell,
+    io,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use ::http::StatusCode;
 use mesh_core::l7::{
-    Backend, BackendTarget, TrafficPolicy, split,
+    Backend, BackendTarget, Begun, ConnectionRule, ConnectionView, TrafficPolicy, split,
     traffic::{Algorithm, HashKey},
 };
 use mesh_transport::hbone::ConnectRequest;
@@ -14,12 +20,13 @@ use tokio::{
 };
 use tokio_util::io::{InspectReader, InspectWriter};
 
-use super::{Arrival, admission, stream_of, tcp_ledger::TcpLedger, watch::Watch};
+use super::{Arrival, Target, admission, stream_of, tcp_ledger::TcpLedger, watch::Watch};
 use crate::{
-    duplex::Duplex,
+    duplex::{Duplex, Prefixed},
+    listeners,
     upstream::{
-        self, Answer, Cluster, ClusterKey, ClusterState, Count, Dial, Endpoint, EndpointState, Stream, UpstreamError,
-        Wish, connect_within,
+        self, Answer, Behalf, Cluster, ClusterKey, ClusterState, Count, Dial, Endpoint, EndpointState, Stream,
+        UpstreamError, Wish, connect_within,
     },
     worker::Worker,
 };
@@ -48,9 +55,63 @@ pub(super) async fn connect_first(worker: &Rc<Worker>, arrival: &Arrival, mut re
     }
 }
 
-/// Carries what a client has begun to say already.
-pub(super) async fn carry(worker: &Rc<Worker>, arrival: &Arrival, stream: impl Duplex) {
-    carry_to(worker, arrival, stream, Ok(ClusterKey::of_target(&arrival.target))).await;
+/// The rules of VirtualServices for such connections, where there are any.
+fn rules(worker: &Worker, arrival: &Arrival) -> Option<Arc<[ConnectionRule]>> {
+    let Target::Service(service, _) = &arrival.target else { return None };
+    let snapshot = worker.snapshot();
+    let clients = arrival.client.workload.as_ref().map(|workload| &*workload.namespace);
+    snapshot.l7().connection_rules(clients, &service.hostname).cloned()
+}
+
+/// What such rules see of a connection.
+fn view<'a>(arrival: &'a Arrival, begun: Begun<'a>) -> ConnectionView<'a> {
+    let address = arrival.local().map(|address| address.ip());
+    ConnectionView { port: arrival.target.port(), address, client: arrival.client.workload.as_deref(), begun }
+}
+
+/// Whether the client's first words have to be known before it is clear where it goes.
+pub(super) fn asks_for_tls(worker: &Worker, arrival: &Arrival) -> bool {
+    let rules = rules(worker, arrival);
+    rules.is_some_and(|rules| rules.iter().any(|rule| rule.asks_for_tls(view(arrival, Begun::Other))))
+}
+
+/// Where a connection goes that begins so: by the first rule that is for it, else to where it was sent.
+fn destination(
+    rules: Option<&[ConnectionRule]>,
+    arrival: &Arrival,
+    begun: Begun<'_>,
+) -> Result<Option<ClusterKey>, UpstreamError> {
+    let view = view(arrival, begun);
+    match rules.and_then(|rules| rules.iter().find(|rule| rule.is_for(view))) {
+        Some(rule) => chosen(&rule.backends, Some(view.port)),
+        None => Ok(ClusterKey::of_target(&arrival.target)),
+    }
+}
+
+/// One of the destinations by weight; one that names no port has the one that was asked for.
+fn chosen(backends: &[Backend], asked: Option<u16>) -> Result<Option<ClusterKey>, UpstreamError> {
+    match split::pick(backends, fastrand::u64(..)).map(|backend| &backend.target) {
+        Some(BackendTarget::Service { hostname, port, subset }) => Ok(port.or(asked).map(|port| ClusterKey::Service {
+            hostname: hostname.clone(),
+            port,
+            subset: subset.clone(),
+        })),
+        Some(BackendTarget::Unresolved { reason, .. }) => Err(UpstreamError::Connect(reason.to_string())),
+        None => Ok(None),
+    }
+}
+
+/// Carries what a client has begun to say already, or will say before its server does.
+pub(super) async fn carry(worker: &Rc<Worker>, arrival: &Arrival, mut stream: impl Duplex) {
+    let rules = rules(worker, arrival);
+    let asks = |rule: &ConnectionRule| rule.asks_for_tls(view(arrival, Begun::Other));
+    let (server, read) = match &rules {
+        Some(rules) if rules.iter().any(asks) => listeners::look(&mut stream).await,
+        _ => Default::default(),
+    };
+    let begun = server.as_ref().map_or(Begun::Other, |server| Begun::Tls(server.as_deref()));
+    let key = destination(rules.as_deref(), arrival, begun);
+    carry_to(worker, arrival, Prefixed::new(read, stream), key).await;
 }
 
 /// The same to one of several destinations, by weight; none where no route leads anywhere.
@@ -61,15 +122,7 @@ pub(crate) async fn carry_by(
     backends: Option<&[Backend]>,
 ) {
     let Some(backends) = backends else { return TcpLedger::open(worker, arrival).unrouted() };
-    let chosen = split::pick(backends, fastrand::u64(..)).map(|backend| &backend.target);
-    let key = match chosen {
-        Some(BackendTarget::Service { hostname, port: Some(port), subset }) => {
-            Ok(Some(ClusterKey::Service { hostname: hostname.clone(), port: *port, subset: subset.clone() }))
-        }
-        Some(BackendTarget::Unresolved { reason, .. }) => Err(UpstreamError::Connect(reason.to_string())),
-        Some(BackendTarget::Service { port: None, .. }) | None => Ok(None),
-    };
-    carry_to(worker, arrival, stream, key).await;
+    carry_to(worker, arrival, stream, chosen(backends, None)).await;
 }
 
 async fn carry_to(
@@ -102,7 +155,8 @@ struct Reached {
 }
 
 async fn connect(worker: &Rc<Worker>, arrival: &Arrival) -> Result<Reached, UpstreamError> {
-    connect_to(worker, arrival, ClusterKey::of_target(&arrival.target).as_ref()).await
+    let key = destination(rules(worker, arrival).as_deref(), arrival, Begun::Other)?;
+    connect_to(worker, arrival, key.as_ref()).await
 }
 
 async fn connect_to(
@@ -121,13 +175,8 @@ async fn connect_to(
         return Err(UpstreamError::Overflow("max connections"));
     };
     let counted = (of_cluster, Count::one(&endpoint.state, |state| &state.active));
-    let dial = Dial {
-        endpoint: &endpoint,
-        policy: &policy,
-        client: Some(arrival.client.address),
-        trace: arrival.trace,
-        version: None,
-    };
+    let behalf = Behalf { client: Some(arrival.client.address), local: arrival.local(), trace: arrival.trace };
+    let dial = Dial { endpoint: &endpoint, policy: &policy, behalf: &behalf, version: None };
     let connected = connect_within(worker, dial).await;
     let answer = if connected.is_ok() { Answer::Well } else { Answer::Gateway };
     cluster.note(worker, &endpoint, answer);

@@ -40,20 +40,31 @@ pub(super) enum NoHello {
 /// # Errors
 /// See [`NoHello`].
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Hello, NoHello> {
-    timeout(PATIENCE, whole(stream)).await.map_err(io::Error::from)?
+    let mut read = BytesMut::with_capacity(2048);
+    let server = timeout(PATIENCE, server(stream, &mut read)).await.map_err(io::Error::from)??;
+    Ok(Hello { server, read: read.freeze() })
 }
 
-async fn whole(stream: &mut (impl AsyncRead + Unpin)) -> Result<Hello, NoHello> {
-    let (mut acceptor, mut read) = (Acceptor::default(), BytesMut::with_capacity(2048));
+/// The same of a client that may speak something else, or wait for its server's first word: the server that it names, where it
+/// speaks TLS, and what was read.
+pub(crate) async fn look(stream: &mut (impl AsyncRead + Unpin)) -> (Option<Option<Arc<str>>>, Bytes) {
+    let mut read = BytesMut::with_capacity(2048);
+    let named = timeout(PATIENCE, server(stream, &mut read)).await;
+    (named.ok().and_then(Result::ok), read.freeze())
+}
+
+/// The server that the client names; what is read is added to `read`.
+async fn server(stream: &mut (impl AsyncRead + Unpin), read: &mut BytesMut) -> Result<Option<Arc<str>>, NoHello> {
+    let mut acceptor = Acceptor::default();
     let mut seen = 0;
     loop {
         if read.len() > MAX_HELLO {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the client's first message is too long").into());
         }
-        if stream.read_buf(&mut read).await? == 0 {
+        if stream.read_buf(read).await? == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        if proxy_protocol::begins_like_one(&read) {
+        if proxy_protocol::begins_like_one(read) {
             return Err(NoHello::Proxied);
         }
         while seen < read.len() {
@@ -62,8 +73,7 @@ async fn whole(stream: &mut (impl AsyncRead + Unpin)) -> Result<Hello, NoHello> 
         match acceptor.accept() {
             Ok(None) => {}
             Ok(Some(accepted)) => {
-                let server = accepted.client_hello().server_name().map(|name| name.to_ascii_lowercase().into());
-                return Ok(Hello { server, read: read.freeze() });
+                return Ok(accepted.client_hello().server_name().map(|name| name.to_ascii_lowercase().into()));
             }
             Err((error, _)) => return Err(io::Error::new(io::ErrorKind::InvalidData, error).into()),
         }

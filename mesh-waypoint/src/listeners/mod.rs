@@ -18,6 +18,7 @@ use mesh_core::{
 };
 
 pub(crate) use self::client_certificate::Shown;
+pub(crate) use self::hello::look;
 pub(crate) use self::serve::serve;
 pub(crate) use self::sockets::follow;
 use self::tls::Ending;

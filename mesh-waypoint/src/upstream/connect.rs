@@ -5,18 +5,25 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use mesh_core::{
     TraceContext, WorkloadUid,
-    l7::{TrafficPolicy, traffic::Keepalive},
+    l7::{
+        TrafficPolicy,
+        traffic::{Keepalive, ProxyProtocol},
+    },
 };
-use mesh_transport::hbone::{ConnectError, PoolKey, Tunnel, TunnelRequest, TunnelStream};
+use mesh_transport::{
+    hbone::{ConnectError, PoolKey, Tunnel, TunnelRequest, TunnelStream},
+    proxy_protocol::{self, Form},
+};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
@@ -49,22 +56,46 @@ pub(crate) struct Dial<'a> {
     pub(crate) endpoint: &'a Endpoint,
     /// How it is connected.
     pub(crate) policy: &'a TrafficPolicy,
-    /// Shown to the endpoint where the connection is this client's alone.
-    pub(crate) client: Option<SocketAddr>,
-    /// The span that it is for.
-    pub(crate) trace: Option<TraceContext>,
-    /// The one version of HTTP that TLS offers, where it is begun here.
+    /// Whose it is.
+    pub(crate) behalf: &'a Behalf,
+    /// The one version of HTTP that TLS offers, where it is begun here. Without one the connection is its client's alone, and the
+    /// client's address is shown.
     pub(crate) version: Option<Version>,
 }
 
-/// Connects an endpoint, and begins TLS where that is asked for.
+/// On whose behalf a connection is made.
+#[derive(Debug)]
+pub(crate) struct Behalf {
+    /// The client.
+    pub(crate) client: Option<SocketAddr>,
+    /// The address that the client has connected to.
+    pub(crate) local: Option<SocketAddr>,
+    /// The span that it is for.
+    pub(crate) trace: Option<TraceContext>,
+}
+
+/// Connects an endpoint, says whose it is where the policy asks for that, and begins TLS where that is asked for.
 async fn connect(worker: &Rc<Worker>, dial: Dial<'_>) -> Result<Stream, UpstreamError> {
-    let Dial { endpoint, version, .. } = dial;
-    let stream = reach(worker, dial).await?;
-    let Some(origination) = endpoint.origination() else { return Ok(stream) };
+    let Dial { endpoint, policy, behalf, version } = dial;
     let address = endpoint.address();
-    let config = worker.shared.originations.config(origination, version).await;
-    let config = config.map_err(|error| failed(address, &error))?;
+    // First: where it cannot be begun, nobody is connected in vain.
+    let begun = match endpoint.origination() {
+        None => None,
+        Some(origination) => {
+            let namespace = &worker.shared.own.gateway.namespace;
+            let held = |name: &Arc<str>| worker.snapshot().l7().origin_secret(namespace, name).cloned();
+            let secret = origination.secret.as_ref().and_then(held);
+            let config = worker.shared.originations.config(origination, version, secret).await;
+            Some((origination, config.map_err(|error| failed(address, &error))?))
+        }
+    };
+    let mut stream = reach(worker, dial).await?;
+    if let Some(version) = policy.proxy_protocol {
+        let form = if version == ProxyProtocol::V1 { Form::Text } else { Form::Binary };
+        let header = proxy_protocol::header(form, behalf.client, behalf.local);
+        stream.write_all(&header).await.map_err(|error| failed(address, &error))?;
+    }
+    let Some((origination, config)) = begun else { return Ok(stream) };
     let name = server_name(origination, address.ip()).map_err(|error| failed(address, &error))?;
     let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| failed(address, &error))?;
     if version == Some(Version::Http2) && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
@@ -75,7 +106,7 @@ async fn connect(worker: &Rc<Worker>, dial: Dial<'_>) -> Result<Stream, Upstream
 
 async fn reach(
     worker: &Rc<Worker>,
-    Dial { endpoint, policy, client, trace, .. }: Dial<'_>,
+    Dial { endpoint, policy, behalf, version }: Dial<'_>,
 ) -> Result<Stream, UpstreamError> {
     let address = endpoint.address();
     let Some(expected) = endpoint.identity() else {
@@ -96,8 +127,9 @@ async fn reach(
         peer,
         expected: expected.clone(),
     };
-    let traceparent = trace.map(|trace| trace.to_string());
-    let request = TunnelRequest { authority: address.into(), forwarded: client, baggage: None, traceparent };
+    let traceparent = behalf.trace.map(|trace| trace.to_string());
+    let forwarded = behalf.client.filter(|_| version.is_none());
+    let request = TunnelRequest { authority: address.into(), forwarded, baggage: None, traceparent };
     let tunnel = worker.pool.connect(key, &tls, request, async || TcpStream::connect(peer).await).await;
     match tunnel.map_err(|error: ConnectError| failed(address, &error))? {
         Tunnel::H2(tunnel) => Ok(Stream::Tunnel(tunnel.into())),

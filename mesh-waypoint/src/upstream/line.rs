@@ -9,18 +9,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::http2;
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    client::conn::{TrySendError, http2},
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_core::{TraceContext, l7::TrafficPolicy};
+use mesh_core::l7::TrafficPolicy;
 use tokio::{sync::Mutex, task::spawn_local, time::timeout};
 
 use super::{
     Endpoint, UpstreamError,
-    connect::{Dial, Stream, connect_within},
+    connect::{Behalf, Dial, Stream, connect_within},
     greeting::{Greeted, Greeting, greeted},
     http1::Http1Line,
     paced::Paced,
     state::{ClusterState, Count},
+    untaken::{SharedBody, Untaken},
 };
 use crate::{exchange::RequestBody, inbound::LocalExecutor, worker::Worker};
 
@@ -29,11 +34,15 @@ const MAX_IDLE: usize = 1024;
 /// How long a connection without a request is kept where nothing is said.
 const IDLE: Duration = Duration::from_secs(300);
 /// Requests that share an HTTP/2 connection before there is another one.
-const STREAMS: usize = 100;
+const STREAMS: u32 = 100;
 /// Bytes of a response's head.
 const MAX_HEAD: usize = 64 << 10;
-/// Bytes that one HTTP/2 stream of an endpoint may have under way to us, and all of a connection.
-const WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
+/// Connections to an endpoint beyond which no further one is made because the endpoint leaves bodies untaken on those that are there.
+const MOST_FOR_UNTAKEN: usize = 8;
+/// Bytes that one HTTP/2 stream of an endpoint may have under way to us.
+pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
+/// The same for all streams of a connection: what clients do not take of their responses is no other's to wait for.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 /// How long an endpoint's settings are waited for.
 const SETTINGS: Duration = Duration::from_secs(5);
 
@@ -54,23 +63,32 @@ pub(crate) struct Lines {
     dialling: Mutex<()>,
 }
 
+/// What a request asks of an HTTP/2 connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Room for it.
+    Any,
+    /// One whose endpoint takes bodies now.
+    Upload,
+}
+
 type Connections = Count<ClusterState>;
 
 /// An HTTP/2 connection; many requests share it.
 pub(crate) struct Http2Line {
-    /// What takes requests.
-    pub(crate) sender: http2::SendRequest<RequestBody>,
+    sender: http2::SendRequest<SharedBody>,
     greeting: Rc<Greeting>,
     /// None once it has ended: what waits in it fails then.
     connection: Rc<RefCell<Option<Http2Connection>>>,
-    active: Cell<usize>,
+    active: Cell<u32>,
+    untaken: Untaken,
     served: Cell<u32>,
     opened: Instant,
     used: Cell<Instant>,
     _counted: Connections,
 }
 
-type Http2Connection = http2::Connection<TokioIo<Greeted<Paced<Stream>>>, RequestBody, LocalExecutor>;
+type Http2Connection = http2::Connection<TokioIo<Greeted<Paced<Stream>>>, SharedBody, LocalExecutor>;
 
 /// A request on an HTTP/2 connection, until it is dropped.
 pub(crate) struct Http2Place(pub(crate) Rc<Http2Line>);
@@ -80,6 +98,11 @@ impl Drop for Http2Place {
         self.0.active.set(self.0.active.get() - 1);
         self.0.used.set(Instant::now());
     }
+}
+
+/// Whether a connection is one client's alone: it begins by saying whose it is.
+const fn is_of_one_client(policy: &TrafficPolicy) -> bool {
+    policy.proxy_protocol.is_some()
 }
 
 /// Whether a connection that was opened then is as old as it may become.
@@ -93,7 +116,7 @@ impl Lines {
     pub(crate) fn take_http1(&self, policy: &TrafficPolicy) -> Option<Http1Line> {
         loop {
             let line = self.idle.borrow_mut().pop()?;
-            if is_aged(line.opened, policy) {
+            if is_aged(line.opened, policy) || is_of_one_client(policy) {
                 line.part();
             } else if line.is_silent() {
                 return Some(line);
@@ -105,7 +128,9 @@ impl Lines {
     pub(crate) fn give_back(&self, mut line: Http1Line, policy: &TrafficPolicy) {
         line.served += 1;
         let most = policy.pool.as_ref().and_then(|pool| pool.max_requests_per_connection);
-        let spent = most.is_some_and(|most| most > 0 && line.served >= most) || is_aged(line.opened, policy);
+        let spent = most.is_some_and(|most| most > 0 && line.served >= most)
+            || is_aged(line.opened, policy)
+            || is_of_one_client(policy);
         let mut idle = self.idle.borrow_mut();
         if !spent && line.is_over() && idle.len() < MAX_IDLE {
             line.used = Instant::now();
@@ -115,17 +140,25 @@ impl Lines {
         }
     }
 
-    /// A place on a connection that has room, if there is one.
-    pub(crate) fn take_http2(&self, policy: &TrafficPolicy) -> Option<Http2Place> {
+    /// A place on a connection that has room, if there is one. Where there may be another connection, one on which bodies wait
+    /// has none for a request with a body.
+    pub(crate) fn take_http2(&self, policy: &TrafficPolicy, needs: Needs) -> Option<Http2Place> {
         let most = policy.pool.as_ref().and_then(|pool| pool.max_requests_per_connection).filter(|most| *most > 0);
         let mut shared = self.shared.borrow_mut();
         // Requests that are on one that goes hold it until they have ended.
         shared.retain(|line| {
-            let spent = most.is_some_and(|most| line.served.get() >= most) || is_aged(line.opened, policy);
+            let spent = most.is_some_and(|most| line.served.get() >= most)
+                || is_aged(line.opened, policy)
+                || is_of_one_client(policy);
             !line.sender.is_closed() && !spent
         });
-        let line = shared.iter().find(|line| line.active.get() < STREAMS)?;
-        Some(line.place())
+        let has_room = |line: &&Rc<Http2Line>| line.active.get() < STREAMS;
+        if needs == Needs::Any {
+            return shared.iter().find(has_room).map(Http2Line::place);
+        }
+        let takes_bodies = shared.iter().find(|line| has_room(line) && line.untaken.is_none());
+        let may_wait = shared.len() >= MOST_FOR_UNTAKEN;
+        takes_bodies.or_else(|| shared.iter().find(has_room).filter(|_| may_wait)).map(Http2Line::place)
     }
 
     /// Closes what nobody has used for long, and what is too old once nobody uses it.
@@ -150,6 +183,15 @@ impl Http2Line {
         connection.as_ref().is_some_and(Http2Connection::is_extended_connect_protocol_enabled)
     }
 
+    /// Sends a request and waits for the head of its answer.
+    pub(crate) async fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<SharedBody>>> {
+        let shared = request.map(|body| SharedBody::new(body, self.untaken.clone()));
+        self.sender.clone().try_send_request(shared).await
+    }
+
     fn place(self: &Rc<Self>) -> Http2Place {
         self.active.set(self.active.get() + 1);
         self.served.set(self.served.get() + 1);
@@ -166,10 +208,9 @@ pub(crate) async fn dial_http1(
     endpoint: &Endpoint,
     policy: &TrafficPolicy,
     counted: Connections,
-    trace: Option<TraceContext>,
+    behalf: &Behalf,
 ) -> Result<Http1Line, UpstreamError> {
-    let stream =
-        connect_within(worker, Dial { endpoint, policy, client: None, trace, version: Some(Version::Http1) }).await?;
+    let stream = connect_within(worker, Dial { endpoint, policy, behalf, version: Some(Version::Http1) }).await?;
     Ok(Http1Line::new(stream, counted))
 }
 
@@ -181,26 +222,25 @@ pub(crate) async fn dial_http2(
     worker: &Rc<Worker>,
     endpoint: &Endpoint,
     policy: &TrafficPolicy,
-    counted: Connections,
-    trace: Option<TraceContext>,
+    (counted, needs): (Connections, Needs),
+    behalf: &Behalf,
 ) -> Result<Http2Place, UpstreamError> {
     let _one = endpoint.lines.dialling.lock().await;
-    if let Some(place) = endpoint.lines.take_http2(policy) {
+    if let Some(place) = endpoint.lines.take_http2(policy, needs) {
         return Ok(place);
     }
-    let stream =
-        connect_within(worker, Dial { endpoint, policy, client: None, trace, version: Some(Version::Http2) }).await?;
+    let stream = connect_within(worker, Dial { endpoint, policy, behalf, version: Some(Version::Http2) }).await?;
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOWS.0)
-        .initial_connection_window_size(WINDOWS.1)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
     let greeting = Rc::<Greeting>::default();
     let stream = greeted(Paced::new(stream), greeting.clone());
-    let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await;
+    let handshake = builder.handshake::<_, SharedBody>(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| UpstreamError::Connect(error.to_string()))?;
     let connection = Rc::new(RefCell::new(Some(connection)));
     let driven = connection.clone();
@@ -215,9 +255,18 @@ pub(crate) async fn dial_http2(
         let over = driven.borrow_mut().take();
         drop(over);
     });
-    let (active, served, opened) = (Cell::new(0), Cell::new(0), Instant::now());
-    let used = Cell::new(opened);
-    let line = Rc::new(Http2Line { sender, greeting, connection, active, served, opened, used, _counted: counted });
+    let opened = Instant::now();
+    let line = Rc::new(Http2Line {
+        sender,
+        greeting,
+        connection,
+        active: Cell::new(0),
+        untaken: Untaken::default(),
+        served: Cell::new(0),
+        opened,
+        used: Cell::new(opened),
+        _counted: counted,
+    });
     endpoint.lines.shared.borrow_mut().push(line.clone());
     Ok(line.place())
 }

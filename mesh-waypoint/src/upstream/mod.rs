@@ -14,18 +14,20 @@ mod paced;
 mod parts;
 mod settled;
 mod state;
+mod untaken;
 mod view;
 
 pub(crate) use self::answer_body::{AnswerBody, AnswerError};
 pub(crate) use self::balance::{Wish, hash_of};
 pub(crate) use self::cluster::{Cluster, ClusterKey, Upstreams};
-pub(crate) use self::connect::{Dial, Stream, connect_timeout, connect_within};
+pub(crate) use self::connect::{Behalf, Dial, Stream, connect_timeout, connect_within};
 pub(crate) use self::endpoint::Endpoint;
 pub(crate) use self::http1::{Http1Error, Http1Line, Unanswered};
-pub(crate) use self::line::{Http2Place, Version, dial_http1, dial_http2};
+pub(crate) use self::line::{Http2Place, Needs, STREAM_WINDOW, Version, dial_http1, dial_http2};
 pub(crate) use self::names::Names;
 pub(crate) use self::origination::Originations;
 pub(crate) use self::state::{Answer, Cause, ClusterState, Count, EndpointHealth, EndpointState, SharedClusters};
+pub(crate) use self::untaken::SharedBody;
 pub(crate) use self::view::{ClusterView, EndpointView};
 
 /// Why no endpoint answers a request.

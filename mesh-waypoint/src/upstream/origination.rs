@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_core::l7::traffic::{Origination, Roots};
+use mesh_core::l7::traffic::{OriginSecret, Origination, Roots};
 use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_transport::signatures_by;
 use rustls::{
@@ -37,6 +37,12 @@ pub(super) enum OriginationError {
     /// A file, or the system's roots.
     #[error("{0}: {1}")]
     File(String, io::Error),
+    /// The Secret that it needs.
+    #[error("the proxy's namespace has no Secret {0} that can be used")]
+    Secret(Arc<str>),
+    /// The Secret has nothing to show.
+    #[error("Secret {0} has no certificate and key, and MUTUAL shows one")]
+    NothingToShow(Arc<str>),
     /// There is nobody to believe.
     #[error("{0} has no certificate of an authority")]
     NoRoots(String),
@@ -62,6 +68,7 @@ struct Material {
 struct CachedConfig {
     material: Arc<Material>,
     config: Arc<ClientConfig>,
+    secret: Option<OriginSecret>,
     read: Instant,
 }
 
@@ -83,17 +90,20 @@ impl Originations {
         &self,
         origination: &Arc<Origination>,
         version: Option<Version>,
+        secret: Option<OriginSecret>,
     ) -> Result<Arc<ClientConfig>, OriginationError> {
         let key = (origination.clone(), version);
         let old = {
             let known = self.known.lock_unpoisoned();
             match known.get(&key) {
-                Some(known) if known.read.elapsed() < FRESH => return Ok(known.config.clone()),
+                Some(known) if known.read.elapsed() < FRESH && known.secret == secret => {
+                    return Ok(known.config.clone());
+                }
                 old => old.map(|old| (old.material.clone(), old.config.clone())),
             }
         };
-        let asked = origination.clone();
-        let read = spawn_blocking(move || read(&asked)).await.map_err(|_| OriginationError::CutOff)?;
+        let (asked, held) = (origination.clone(), secret.clone());
+        let read = spawn_blocking(move || read(&asked, held.as_ref())).await.map_err(|_| OriginationError::CutOff)?;
         let material = read.map(Arc::new);
         let (material, config) = match (material, old) {
             (Ok(material), Some((same, config))) if material == same => (same, config),
@@ -101,15 +111,16 @@ impl Originations {
                 let config = Arc::new(config(origination, &material, version)?);
                 (material, config)
             }
-            (Err(error), Some(last_good)) => {
+            // A Secret says what is to be: one that is gone is not to be used any more.
+            (Err(error), Some(last_good)) if origination.secret.is_none() => {
                 tracing::warn!(%error, "TLS to endpoints goes on by what was read before");
                 last_good
             }
-            (Err(error), None) => return Err(error),
+            (Err(error), _) => return Err(error),
         };
         let mut known = self.known.lock_unpoisoned();
         known.retain(|_, known| known.read.elapsed() < FRESH * 10);
-        known.insert(key, CachedConfig { material, config: config.clone(), read: Instant::now() });
+        known.insert(key, CachedConfig { material, config: config.clone(), secret, read: Instant::now() });
         Ok(config)
     }
 }
@@ -122,9 +133,20 @@ pub(super) fn server_name(origination: &Origination, address: IpAddr) -> Result<
     }
 }
 
-fn read(origination: &Origination) -> Result<Material, OriginationError> {
+fn read(origination: &Origination, secret: Option<&OriginSecret>) -> Result<Material, OriginationError> {
     let mut material = Material::default();
+    if let Some(name) = &origination.secret {
+        let secret = secret.ok_or_else(|| OriginationError::Secret(name.clone()))?;
+        material.roots = secret.roots.iter().map(|root| CertificateDer::from(root.to_vec())).collect();
+        if origination.mutual {
+            let shown = secret.client.as_ref().ok_or_else(|| OriginationError::NothingToShow(name.clone()))?;
+            material.chain = shown.chain.iter().map(|link| CertificateDer::from(link.to_vec())).collect();
+            material.key = Some(shown.key.to_vec());
+        }
+    }
     match &origination.roots {
+        // Those of the Secret are there already.
+        Roots::System if !material.roots.is_empty() => {}
         Roots::System => {
             material.roots = rustls_native_certs::load_native_certs().certs;
             if material.roots.is_empty() {

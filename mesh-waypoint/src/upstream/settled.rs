@@ -72,6 +72,7 @@ impl Settled {
                 let backing = Backing::find(snapshot, sender, hostname, (*port, subset.as_deref()))?;
                 let (service, rule) = (backing.service, backing.rule);
                 let mut policy = rule.map(|rule| rule.traffic.effective(subset.as_deref(), *port)).unwrap_or_default();
+                snapshot.l7().defaults().fill(&mut policy);
                 if let Some(said) = backing.backend_tls {
                     policy.tls = Some(said.tls.clone());
                 }
@@ -110,9 +111,11 @@ impl Settled {
             FoundEndpoint { address, workload, transport, origination: None, weight: 1, locality, part: 0 }
         };
         let endpoints = transport.map(|transport| vec![found(transport)]);
+        let mut policy = TrafficPolicy::default();
+        snapshot.l7().defaults().fill(&mut policy);
         Some(Self {
             speaks: Speaks::default(),
-            policy: TrafficPolicy::default(),
+            policy,
             endpoints,
             as_asked: false,
             node_only: false,

@@ -18,7 +18,7 @@ fn all_lines(world: &World) -> Vec<Value> {
 }
 
 /// Lines of requests so far.
-fn lines(world: &World) -> Vec<Value> {
+pub(crate) fn lines(world: &World) -> Vec<Value> {
     all_lines(world).into_iter().filter(|line| line.get("response_code").is_some()).collect()
 }
 

@@ -78,6 +78,20 @@ impl Pki {
     }
 }
 
+/// A Secret of the waypoint's namespace: authorities, and a certificate with its key.
+fn secret(name: &str, authority: &Pki, shown: Option<&Pki>) -> String {
+    let indented = |text: String| text.trim_end().replace('\n', "\n    ");
+    let shown = shown.map(|pki| pki.sign("waypoint.example.com")).map(|(certificate, key)| {
+        let (certificate, key) = (indented(certificate.pem()), indented(key.serialize_pem()));
+        format!("  tls.crt: |\n    {certificate}\n  tls.key: |\n    {key}\n")
+    });
+    format!(
+        "\n---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: shop}}\nstringData:\n  ca.crt: |\n    {}\n{}",
+        indented(authority.pem()),
+        shown.unwrap_or_default()
+    )
+}
+
 fn manifests(policy: &str) -> String {
     format!(
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: api, namespace: shop}}\nspec:\n\
@@ -135,9 +149,9 @@ fn a_server_is_believed_by_its_authority_and_its_name_and_by_nothing_else() {
         );
         status_becomes(&world, &of_port, 200).await;
         assert_eq!(backend.seen.borrow().last().expect("a request").version, http::Version::HTTP_2, "by ALPN");
-        // With what is not read nothing is sent at all.
+        // With what is not there nothing is sent at all.
         let before = backend.connections.get();
-        status_becomes(&world, "  trafficPolicy: {tls: {mode: SIMPLE, credentialName: secret}}", 503).await;
+        status_becomes(&world, "  trafficPolicy: {tls: {mode: MUTUAL}}", 503).await;
         let answer = get(&world).await;
         assert!(String::from_utf8_lossy(&answer.body).contains("not originated"), "{:?}", answer.body);
         assert_eq!(backend.connections.get(), before);
@@ -162,5 +176,35 @@ fn a_certificate_is_shown_where_that_is_asked_for_and_subsets_have_their_own_say
              spec: {{hosts: [{HOST}], http: [{{route: [{{destination: {{host: {HOST}, subset: safe}}}}]}}]}}"
         );
         status_becomes(&world, &of_subset, 200).await;
+    });
+}
+
+#[test]
+fn a_secret_of_the_proxys_namespace_stands_for_files() {
+    let policy = |mode: &str| {
+        let pool = "connectionPool: {http: {maxRequestsPerConnection: 1}}";
+        format!("  trafficPolicy: {{{pool}, tls: {{mode: {mode}, credentialName: outside}}}}")
+    };
+    run_with(&manifests(&policy("MUTUAL")), async move |world| {
+        let (pki, others) = (Pki::new(), Pki::new());
+        let backend = serve_tls(OUTSIDE, 8443, pki.server(HOST, true)).await;
+        // Without it nothing is begun, and nobody connected.
+        assert_eq!((get(&world).await.status, backend.connections.get()), (503, 0));
+        let whole = secret("outside", &pki, Some(&pki));
+        status_becomes(&world, &(policy("MUTUAL") + &whole), 200).await;
+        for (what, wrong) in [
+            ("it shows nothing", policy("SIMPLE") + &whole),
+            ("there is nothing to show", policy("MUTUAL") + &secret("outside", &pki, None)),
+            ("it believes somebody else", policy("MUTUAL") + &secret("outside", &others, Some(&pki))),
+            ("it shows another's", policy("MUTUAL") + &secret("outside", &pki, Some(&others))),
+        ] {
+            let answer = status_becomes(&world, &wrong, 503).await;
+            assert_eq!(answer.status, 503, "{what}");
+            status_becomes(&world, &(policy("MUTUAL") + &whole), 200).await;
+        }
+        // Authorities may be in a Secret of their own.
+        let apart = secret("outside", &others, Some(&pki)) + &secret("outside-cacert", &pki, None);
+        status_becomes(&world, &policy("MUTUAL"), 503).await;
+        status_becomes(&world, &(policy("MUTUAL") + &apart), 200).await;
     });
 }

@@ -10,7 +10,7 @@ use crate::server::{Client, serve, serve_carts};
 use crate::world::{CARTS, OUTSIDE, run_with_flags};
 
 pub(crate) const ALL: &[&str] = &["--otlp-endpoint", "http://127.0.0.1:4317", "--trace-sampling", "1"];
-const NONE_OF_OURS: &[&str] = &["--otlp-endpoint", "http://127.0.0.1:4317", "--trace-sampling", "0"];
+pub(crate) const NONE_OF_OURS: &[&str] = &["--otlp-endpoint", "http://127.0.0.1:4317", "--trace-sampling", "0"];
 const ABOVE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn of_kind(spans: &[Span], kind: SpanKind) -> Vec<&Span> {

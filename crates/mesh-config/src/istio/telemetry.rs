@@ -120,7 +120,7 @@ struct RawTracing {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct RawTag {
+pub(super) struct RawTag {
     /// A text.
     literal: Option<Literal>,
     /// A variable of the proxy's environment.
@@ -266,7 +266,7 @@ impl RawTracing {
 }
 
 impl RawTag {
-    fn read(self, field: &str) -> Result<Tag, Flaw> {
+    pub(super) fn read(self, field: &str) -> Result<Tag, Flaw> {
         let default = |named: Option<String>| named.map(Into::into);
         match (self.literal, self.environment, self.header) {
             (Some(literal), None, None) => Ok(Tag::Literal(literal.value.into())),

@@ -161,7 +161,7 @@ fn resolved(
         }
     };
     let (sni, names) = (Some(Arc::clone(&policy.hostname)), policy.names.clone());
-    Tls::Originate(Arc::new(Origination { sni, roots, names, client: None }))
+    Tls::Originate(Arc::new(Origination { sni, roots, names, ..Origination::default() }))
 }
 
 fn authorities(objects: &ObjectSet, namespace: &str, name: &str) -> Result<Arc<[Arc<[u8]>]>, String> {

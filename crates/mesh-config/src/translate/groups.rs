@@ -9,8 +9,8 @@ use mesh_core::{Service, Workload};
 use super::changes::Changes;
 use super::finding_set::Owner;
 use super::{
-    Translator, attached_routes, backend_tls, conflicts, gateways, guards, mesh_config, policies, rate_limits, targets,
-    telemetries, virtual_services, waypoints,
+    Translator, attached_routes, backend_tls, conflicts, gateways, guards, mesh_config, origin_secrets, policies,
+    rate_limits, targets, telemetries, virtual_services, waypoints,
 };
 use crate::status::Statuses;
 
@@ -96,12 +96,11 @@ impl Translator {
         let l7 = waypoints::waypoints(by, self.anybody_asks(), workloads, services, &mut findings);
         waypoints::report_missing(objects, (services, workloads), policies, &l7, &mut findings);
         let l7 = guards::guards(l7, policies, services, workloads);
-        let (routes, at_gateways) =
-            virtual_services::routes(objects, &self.options, services, policies, &l7, &mut findings);
+        let said = virtual_services::routes(objects, &self.options, services, policies, &l7, &mut findings);
         let (attached, at_listeners, of_routes) =
-            attached_routes::routes(objects, services, &l7, &routes, &mut findings);
+            attached_routes::routes(objects, services, &l7, &said.routes, &mut findings);
         let by = (&self.options, workloads);
-        let mut gateways = gateways::gateways(objects, by, at_listeners, at_gateways, &mut findings);
+        let mut gateways = gateways::gateways(objects, by, at_listeners, said.at_gateways, &mut findings);
         conflicts::report_weights(objects, &mut findings);
         conflicts::report_listeners(objects, &gateways.all, workloads, &mut findings);
         conflicts::report_shadows(objects, &gateways.all, &mut findings);
@@ -109,6 +108,8 @@ impl Translator {
         let begun = backend_tls::policies(objects, &self.options, (services, &l7), at_gateways, &mut findings);
         let l7 = l7.with_backend_tls(begun.by_host);
         backend_tls::report_rules(objects, &l7, &self.options.cluster_domain, &mut findings);
+        let secrets = origin_secrets::secrets(objects, &self.options, &l7, &mut gateways.named, &mut findings);
+        let l7 = l7.with_origin_secrets(secrets);
         if *self.named != gateways.named {
             self.named = Arc::new(gateways.named);
         }
@@ -118,7 +119,8 @@ impl Translator {
                 self.statuses = Arc::new(statuses);
             }
         }
-        let l7 = l7.with_routes(routes.into_iter().chain(attached).collect()).with_gateways(gateways.all);
+        let l7 = l7.with_routes(said.routes.into_iter().chain(attached).collect()).with_gateways(gateways.all);
+        let l7 = l7.with_connections(said.connections).with_defaults(mesh_config::defaults(objects));
         let l7 = l7.with_topologies(gateways::topologies(objects, &self.topologies, &mut findings));
         let by = (policies, self.snapshot.providers());
         targets::report_idle(objects, by, services, workloads, &l7, &mut findings);

@@ -1,5 +1,6 @@
 //! The mesh configuration to the model.
 
+use mesh_core::l7::traffic::Defaults;
 use mesh_core::{Providers, Snapshot};
 
 use super::policies::report;
@@ -30,6 +31,11 @@ pub(super) fn providers(
         }
     }
     located.object.providers.iter().cloned().collect()
+}
+
+/// What it asks for where nothing nearer does.
+pub(super) fn defaults(objects: &ObjectSet) -> Defaults {
+    objects.mesh_configs.values().next().map(|located| located.object.defaults.clone()).unwrap_or_default()
 }
 
 /// Programs know the trust domain and the root namespace before they read this, by their flags.

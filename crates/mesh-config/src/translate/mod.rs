@@ -18,6 +18,7 @@ mod groups;
 mod guards;
 mod mesh_config;
 mod missing;
+mod origin_secrets;
 mod placement;
 mod pods;
 mod policies;
@@ -201,8 +202,7 @@ impl Translator {
             Kind::MeshConfig => {
                 self.dirty.providers = true;
                 self.dirty.policies = true;
-                // They name its providers.
-                self.dirty.telemetries |= !self.definitions.objects.telemetries.is_empty();
+                self.dirty.telemetries = true;
                 self.dirty.l7 = true;
             }
             Kind::Gateway

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mesh_core::Provider;
+use mesh_core::policy::PolicyName;
 use mesh_core::telemetry::{STANDARD_OUTPUT, Scope, Telemetries, TelemetryPolicy};
 
 use super::policies::{by_age, report};
 use crate::code::Code;
 use crate::config::Options;
 use crate::finding::Finding;
-use crate::istio::Telemetry;
-use crate::object::{Located, ObjectSet};
+use crate::istio::{MeshConfig, Telemetry};
+use crate::object::{Key, Located, ObjectSet};
 
 /// Translates all Telemetries. Of several for a whole namespace the oldest is in force.
 pub(super) fn telemetries(objects: &ObjectSet, options: &Options, findings: &mut Vec<Finding>) -> Telemetries {
@@ -30,8 +31,37 @@ pub(super) fn telemetries(objects: &ObjectSet, options: &Options, findings: &mut
             findings.push(Finding::new(Code::PolicyConflict, (*located.origin).clone(), message));
         }
     }
+    let of_mesh = objects.mesh_configs.iter().next().and_then(|located| of_mesh_config(located, objects, findings));
     let in_force = all.iter().map(|located| without_unknown(&located.object.policy, objects));
-    Telemetries::new(options.root_namespace.as_str().into(), in_force.collect())
+    let in_force: Vec<_> = of_mesh.into_iter().chain(in_force).collect();
+    if in_force.is_empty() {
+        return Telemetries::default();
+    }
+    Telemetries::new(options.root_namespace.as_str().into(), in_force)
+}
+
+/// What the mesh configuration says; none where it says nothing.
+fn of_mesh_config(
+    ((namespace, name), located): (&Key, &Located<MeshConfig>),
+    objects: &ObjectSet,
+    findings: &mut Vec<Finding>,
+) -> Option<Arc<TelemetryPolicy>> {
+    let MeshConfig { logging, tracing, .. } = &*located.object;
+    if logging.is_empty() && tracing.is_empty() {
+        return None;
+    }
+    let logged = logging.iter().flat_map(|logging| &logging.providers).filter(|name| ***name != *STANDARD_OUTPUT);
+    for name in logged.chain(tracing.iter().filter_map(|tracing| tracing.provider.as_ref())) {
+        if !is_collector(objects, name) {
+            let message = format!("extensionProviders has no collector {name:?}: nothing goes there");
+            let finding = Finding::new(Code::ProviderNotFound, (*located.origin).clone(), message);
+            findings.push(finding.at("data.mesh.defaultProviders"));
+        }
+    }
+    let name = PolicyName { namespace: Arc::clone(namespace), name: Arc::clone(name) };
+    let (logging, tracing) = (logging.clone(), tracing.clone());
+    let policy = TelemetryPolicy { name: Arc::new(name), scope: Scope::Mesh, logging, tracing, metrics: Vec::new() };
+    Some(without_unknown(&Arc::new(policy), objects))
 }
 
 /// Whether the mesh configuration has a collector of that name.

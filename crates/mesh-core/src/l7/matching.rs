@@ -4,6 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::RequestView;
+use crate::model::Workload;
 use crate::policy::Selector;
 
 /// How large a compiled regular expression may become; larger ones are refused where they are read.
@@ -281,7 +282,7 @@ impl RequestMatch {
             && self.headers.iter().all(has)
             && !self.without_headers.iter().any(has)
             && self.query.iter().all(asks)
-            && self.client.matches(request)
+            && self.client.holds(request.client())
     }
 }
 
@@ -291,11 +292,12 @@ fn names_host(wanted: &TextMatch, request: &dyn RequestView) -> bool {
 }
 
 impl ClientMatch {
-    fn matches(&self, request: &dyn RequestView) -> bool {
+    /// Whether it is that client; one of which nothing is known is nobody in particular.
+    pub(super) fn holds(&self, client: Option<&Workload>) -> bool {
         if self.namespace.is_none() && self.labels.is_none() {
             return true;
         }
-        let Some(client) = request.client() else {
+        let Some(client) = client else {
             return false;
         };
         self.namespace.as_ref().is_none_or(|namespace| *namespace == client.namespace)

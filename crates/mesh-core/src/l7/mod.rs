@@ -4,6 +4,7 @@
 
 mod backend_tls;
 pub mod backing;
+pub mod connections;
 pub mod cors;
 mod describe;
 pub mod field_value;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 pub use backend_tls::BackendTls;
 pub use backing::Backing;
+pub use connections::{Begun, ConnectionMatch, ConnectionRule, ConnectionView, ServiceConnections};
 pub use field_value::FieldValue;
 pub use gateway::Gateway;
 pub use matching::{ClientMatch, FieldMatch, PathMatch, Regex, RegexError, RequestMatch, TextMatch};
@@ -42,6 +44,7 @@ pub use traffic::{TrafficPolicy, TrafficRule};
 pub use waypoint::{GATEWAY_NAME, Guard, Served, WAYPOINT_PORT, Waypoint};
 
 use self::gateway::Listener;
+use self::traffic::{Defaults, OriginSecret};
 use crate::label_set::LabelSet;
 use crate::model::{Service, Workload, WorkloadUid};
 
@@ -65,24 +68,30 @@ pub struct ServiceRoutes {
 pub struct L7 {
     routes: Vec<ServiceRoutes>,
     by_hostname: HashMap<Arc<str>, Vec<usize>>,
+    connections: HashMap<Arc<str>, Vec<ServiceConnections>>,
     waypoints: Vec<Arc<Waypoint>>,
     service_waypoints: HashMap<Arc<str>, Arc<Waypoint>>,
     workload_waypoints: HashMap<WorkloadUid, Arc<Waypoint>>,
     guards: HashMap<WorkloadUid, Vec<Guard>>,
     gateways: Vec<Arc<Gateway>>,
     topologies: Topologies,
+    defaults: Defaults,
+    origin_secrets: HashMap<(Arc<str>, Arc<str>), OriginSecret>,
     backend_tls: HashMap<Arc<str>, Vec<BackendTls>>,
 }
 
 impl PartialEq for L7 {
     fn eq(&self, other: &Self) -> bool {
         self.routes == other.routes
+            && self.connections == other.connections
             && self.waypoints == other.waypoints
             && self.service_waypoints == other.service_waypoints
             && self.workload_waypoints == other.workload_waypoints
             && self.guards == other.guards
             && self.gateways == other.gateways
             && self.topologies == other.topologies
+            && self.defaults == other.defaults
+            && self.origin_secrets == other.origin_secrets
             && self.backend_tls == other.backend_tls
     }
 }
@@ -98,6 +107,16 @@ impl L7 {
             self.by_hostname.entry(Arc::clone(&routes.hostname)).or_default().push(index);
         }
         self.routes = routes;
+        self
+    }
+
+    /// The rules of connections to Services. Of several for the same host and clients, the first counts.
+    #[must_use]
+    pub fn with_connections(mut self, connections: Vec<ServiceConnections>) -> Self {
+        self.connections.clear();
+        for rules in connections {
+            self.connections.entry(Arc::clone(&rules.hostname)).or_default().push(rules);
+        }
         self
     }
 
@@ -134,6 +153,32 @@ impl L7 {
     pub fn with_topologies(mut self, topologies: Topologies) -> Self {
         self.topologies = topologies;
         self
+    }
+
+    /// What the mesh configuration asks for where nothing nearer does.
+    #[must_use]
+    pub fn with_defaults(mut self, defaults: Defaults) -> Self {
+        self.defaults = defaults;
+        self
+    }
+
+    /// The same.
+    #[must_use]
+    pub const fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// What Secrets have for TLS to endpoints, by namespace and name.
+    #[must_use]
+    pub fn with_origin_secrets(mut self, secrets: HashMap<(Arc<str>, Arc<str>), OriginSecret>) -> Self {
+        self.origin_secrets = secrets;
+        self
+    }
+
+    /// What the Secret of that name has for a proxy of that namespace.
+    #[must_use]
+    pub fn origin_secret(&self, namespace: &str, name: &Arc<str>) -> Option<&OriginSecret> {
+        self.origin_secrets.get(&(namespace.into(), Arc::clone(name)))
     }
 
     /// What BackendTLSPolicies say, by the Services' full host names.
@@ -195,6 +240,14 @@ impl L7 {
         });
         let best = fitting.min_by_key(|routes| (routes.clients.is_none(), routes.port.is_none()));
         best.map(|routes| &routes.table)
+    }
+
+    /// The rules for connections of clients of a namespace to a Service; those for these clients come before those for all.
+    #[must_use]
+    pub fn connection_rules(&self, clients: Option<&str>, hostname: &str) -> Option<&Arc<[ConnectionRule]>> {
+        let is_for = |rules: &&ServiceConnections| rules.clients.as_deref().is_none_or(|own| Some(own) == clients);
+        let fitting = self.connections.get(hostname)?.iter().filter(is_for);
+        fitting.min_by_key(|rules| rules.clients.is_none()).map(|rules| &rules.rules)
     }
 
     /// The rules of a host that is no Service's, for a request of it to a Service of that namespace.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::gateway::Credential;
+use super::resilience::Retry;
 use crate::locality::LocalitySetting;
 use crate::policy::Selector;
 
@@ -81,6 +83,17 @@ pub struct TrafficPolicy {
     pub outlier: Option<OutlierDetection>,
     /// TLS to the endpoints. Of a whole rule only what has to be begun: the rest of its modes, nodes do as well.
     pub tls: Option<Tls>,
+    /// The header of the PROXY protocol that connections to the endpoints begin with.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// Version 1.
+    V1,
+    /// Version 2.
+    V2,
 }
 
 /// What is said of TLS to endpoints.
@@ -107,6 +120,19 @@ pub struct Origination {
     pub names: Vec<Arc<str>>,
     /// The paths of the certificate that is shown, and of its key.
     pub client: Option<(Arc<str>, Arc<str>)>,
+    /// The Secret, of the proxy's own namespace, that stands for the files (`credentialName`).
+    pub secret: Option<Arc<str>>,
+    /// Whether a certificate has to be shown.
+    pub mutual: bool,
+}
+
+/// What a Secret has for TLS to endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginSecret {
+    /// The certificate that may be shown.
+    pub client: Option<Arc<Credential>>,
+    /// The authorities that are believed (DER); the system's where there are none.
+    pub roots: Arc<[Arc<[u8]>]>,
 }
 
 /// Whose word counts for a server's certificate.
@@ -132,6 +158,29 @@ impl TrafficPolicy {
             pool: self.pool.or_else(|| above.pool.clone()),
             outlier: self.outlier.or_else(|| above.outlier.clone()),
             tls: self.tls.or_else(|| above.tls.clone()),
+            proxy_protocol: self.proxy_protocol.or(above.proxy_protocol),
+        }
+    }
+}
+
+/// What the mesh configuration asks for where nothing nearer does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// When requests are tried again of which no rule says it (`defaultHttpRetryPolicy`).
+    pub retry: Option<Retry>,
+    /// Probes of silent connections (`tcpKeepalive`).
+    pub keepalive: Option<Keepalive>,
+    /// How long a connection may take to be made (`connectTimeout`).
+    pub connect_timeout: Option<Duration>,
+}
+
+impl Defaults {
+    /// Adds to a policy what it does not say.
+    pub fn fill(&self, policy: &mut TrafficPolicy) {
+        if self.keepalive.is_some() || self.connect_timeout.is_some() {
+            let pool = policy.pool.get_or_insert_default();
+            pool.keepalive = pool.keepalive.or(self.keepalive);
+            pool.connect_timeout = pool.connect_timeout.or(self.connect_timeout);
         }
     }
 }

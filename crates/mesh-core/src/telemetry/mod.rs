@@ -39,6 +39,8 @@ pub struct TelemetryPolicy {
 /// What a Telemetry is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
+    /// Everything about which no other says anything: what the mesh configuration asks for.
+    Mesh,
     /// All of its namespace; of the root namespace's, all of the mesh.
     Namespace,
     /// Workloads of its namespace.
@@ -149,7 +151,7 @@ impl Telemetries {
         &self.all
     }
 
-    /// What is in force, by the oldest of each level: the mesh's, its class's, its namespace's, its own, the Service's; each says what it
+    /// What is in force, by the oldest of each level: the mesh configuration's, the mesh's, its class's, its namespace's, its own, the Service's; each says what it
     /// says anew. Where nobody says anything there are lines.
     #[must_use]
     pub fn told(&self, teller: &TelemetryScope<'_>) -> EffectiveTelemetry {
@@ -159,11 +161,12 @@ impl Telemetries {
         let broad = |wanted: &str| {
             self.all.iter().find(|policy| policy.scope == Scope::Namespace && *policy.name.namespace == *wanted)
         };
+        let base = self.all.iter().find(|policy| policy.scope == Scope::Mesh);
         let mesh = broad(&self.root_namespace);
         let own = broad(namespace).filter(|_| *namespace != *self.root_namespace);
         let level = |level: Level| self.all.iter().find(|policy| self.level(policy, teller) == Some(level));
         let mut metrics = EffectiveMetrics::default();
-        let levels = [mesh, level(Level::Class), own, level(Level::Gateway), level(Level::Service)];
+        let levels = [base, mesh, level(Level::Class), own, level(Level::Gateway), level(Level::Service)];
         for policy in levels.into_iter().flatten() {
             let of_side = policy.logging.iter().filter(|entry| entry.side.is_none_or(|side| side == teller.side));
             of_side.for_each(|entry| logging.take(entry));
@@ -190,7 +193,7 @@ impl Telemetries {
         let (namespace, name, class) = teller.gateway;
         let from = &*policy.name.namespace;
         match &policy.scope {
-            Scope::Namespace => None,
+            Scope::Mesh | Scope::Namespace => None,
             Scope::Workloads(selector) => {
                 let reaches = from == namespace || from == &*self.root_namespace;
                 (reaches && teller.labels.is_some_and(|labels| selector.selects(labels))).then_some(Level::Gateway)

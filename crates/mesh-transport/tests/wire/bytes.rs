@@ -2,8 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use mesh_transport::{Carriers, End, Limits};
+use mesh_transport::{Carriers, End, Limits, RelayCounters};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::spawn_local;
 
 use crate::world::{World, run};
 
@@ -76,7 +77,7 @@ fn a_reader_that_stops_stops_its_writer_and_then_gets_everything() {
             let mut got = Vec::new();
             // The first byte shows that the flow began; then nothing is read until the writer's node takes no more.
             got.push(connection.server.read_u8().await.expect("first byte"));
-            let stalled = until_still(&connection.counters.sent).await;
+            let stalled = until_still(|| connection.counters.sent.load(Ordering::Relaxed)).await;
             connection.server.read_to_end(&mut got).await.expect("the rest");
             (got, stalled)
         };
@@ -87,12 +88,55 @@ fn a_reader_that_stops_stops_its_writer_and_then_gets_everything() {
     });
 }
 
-/// The counter's value once it has stopped moving.
-async fn until_still(counter: &std::sync::atomic::AtomicU64) -> u64 {
+/// What they leave unread is in the connection's window, which has room for it.
+#[test]
+fn readers_that_stop_hold_up_no_other_tunnel_of_their_connection() {
+    run(async |carriers| {
+        let world = World::new(carriers).await;
+        let mut stopped = Vec::new();
+        for _ in 0..12 {
+            let (client, server) = (world.connect().await, world.connect().await);
+            // One whose server reads nothing, and one whose client does not.
+            for (mut writer, reader, relay, counters) in [
+                (client.client, client.server, client.relay, client.counters),
+                (server.server, server.client, server.relay, server.counters),
+            ] {
+                spawn_local(async move {
+                    let piece = [b's'; 64 << 10];
+                    while writer.write_all(&piece).await.is_ok() {}
+                });
+                stopped.push((reader, relay, counters));
+            }
+        }
+        let passed = |counters: &RelayCounters| {
+            counters.sent.load(Ordering::Relaxed) + counters.received.load(Ordering::Relaxed)
+        };
+        until_still(|| stopped.iter().map(|(_, _, counters)| passed(counters)).sum()).await;
+        assert!(stopped.iter().all(|(_, relay, counters)| !relay.is_finished() && passed(counters) > 0));
+        let connection = world.connect().await;
+        let (sent, mut client, mut server) = (pattern(16 << 20, 7), connection.client, connection.server);
+        let (mut up, mut down) = (Vec::new(), Vec::new());
+        {
+            let (mut client_read, mut client_write) = client.split();
+            let (mut server_read, mut server_write) = server.split();
+            let ((), (), a, b) = tokio::join!(
+                send_in_pieces(&mut client_write, &sent, 8),
+                send_in_pieces(&mut server_write, &sent, 9),
+                client_read.read_to_end(&mut down),
+                server_read.read_to_end(&mut up)
+            );
+            assert!(a.is_ok() && b.is_ok(), "{a:?} {b:?}");
+        }
+        assert!(up == sent && down == sent, "{} octets up, {} down", up.len(), down.len());
+    });
+}
+
+/// What is counted once it has stopped moving.
+async fn until_still(count: impl Fn() -> u64) -> u64 {
     let (mut last, mut same) = (0, 0);
     while same < 20 {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        let now = counter.load(Ordering::Relaxed);
+        let now = count();
         same = if now == last { same + 1 } else { 0 };
         last = now;
     }

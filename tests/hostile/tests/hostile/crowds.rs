@@ -92,7 +92,7 @@ fn requests_that_are_taken_back_hold_no_sockets() -> Result<()> {
 }
 
 /// What waits for an application that does not read is bounded by windows that shrink as connections become many:
-/// each alone may hold 16 MiB.
+/// each alone may hold 64 MiB.
 #[test]
 fn tunnels_to_an_application_that_does_not_read_hold_bounded_memory() -> Result<()> {
     let mut siege = Siege::lay(1)?;

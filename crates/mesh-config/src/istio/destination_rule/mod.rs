@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_core::PolicyName;
-use mesh_core::l7::traffic::Subset;
+use mesh_core::l7::traffic::{ProxyProtocol, Subset};
 use mesh_core::l7::{TrafficPolicy, TrafficRule};
 use mesh_core::policy::{ClientTls, ClientTlsRule, HostPattern, Selector};
 use serde::Deserialize;
 use serde_json::Value;
 
 use self::tls::RawTls;
+pub(super) use self::traffic::RawKeepalive;
 use self::traffic::{RawLoadBalancer, RawOutlier, RawPool, RawTraffic};
 use super::{Age, Flaw, Remark, WorkloadSelector, decode, policy_name, selector};
 use crate::code::Code;
@@ -77,10 +78,25 @@ struct RawPolicy {
     outlier_detection: Option<RawOutlier>,
     /// Read, and not honoured: a finding says so.
     tunnel: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    proxy_protocol: Option<Value>,
+    /// The header of the PROXY protocol that connections begin with.
+    proxy_protocol: Option<RawProxyProtocol>,
     /// Read, and not honoured: a finding says so.
     retry_budget: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct RawProxyProtocol {
+    /// V1 where nothing is said.
+    version: Option<RawProxyVersion>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+enum RawProxyVersion {
+    V1,
+    V2,
 }
 
 #[derive(Debug, Deserialize)]
@@ -176,9 +192,11 @@ struct Settings {
 
 impl RawPolicy {
     fn read(self, field: &str, of_subset: bool, remarks: &mut Vec<Remark>) -> Result<Settings, Flaw> {
-        let ignored =
-            [("tunnel", &self.tunnel), ("proxyProtocol", &self.proxy_protocol), ("retryBudget", &self.retry_budget)];
-        remark_ignored(&ignored, field, remarks);
+        remark_ignored(&[("tunnel", &self.tunnel), ("retryBudget", &self.retry_budget)], field, remarks);
+        let proxy_protocol = self.proxy_protocol.map(|raw| match raw.version {
+            None | Some(RawProxyVersion::V1) => ProxyProtocol::V1,
+            Some(RawProxyVersion::V2) => ProxyProtocol::V2,
+        });
         let tls = self.tls.as_ref().map(|tls| tls.read(&format!("{field}.tls"), remarks));
         let begun = tls::begun(&tls, of_subset);
         let mut ports = BTreeMap::new();
@@ -195,7 +213,8 @@ impl RawPolicy {
                 connection_pool: raw.connection_pool,
                 outlier_detection: raw.outlier_detection,
             };
-            let traffic = TrafficPolicy { tls: begun, ..traffic.read(&field, remarks)? };
+            // Ports have none of their own.
+            let traffic = TrafficPolicy { tls: begun, proxy_protocol, ..traffic.read(&field, remarks)? };
             if ports.insert(port, (tls.map(|(mode, _)| mode), traffic)).is_some() {
                 let message = format!("port {port} is there before");
                 return Err(Flaw::value(format!("{field}.port.number"), message));
@@ -206,7 +225,7 @@ impl RawPolicy {
             connection_pool: self.connection_pool,
             outlier_detection: self.outlier_detection,
         };
-        let traffic = TrafficPolicy { tls: begun, ..traffic.read(field, remarks)? };
+        let traffic = TrafficPolicy { tls: begun, proxy_protocol, ..traffic.read(field, remarks)? };
         // A subset has the rule's outlier detection where it has none of its own.
         if !of_subset && fails_over_never(&traffic) {
             let message = "failover takes outlierDetection, and there is none: all localities are alike";

@@ -24,7 +24,7 @@ pub(super) struct RawTls {
     private_key: Option<String>,
     /// The path of the authorities that are believed; `system`, or nothing, for those of the system.
     ca_certificates: Option<String>,
-    /// Read, and not honoured: a finding says so, and nothing is sent.
+    /// The Secret of the waypoint's or gateway's namespace that stands for the three: tls.crt, tls.key, ca.crt.
     credential_name: Option<String>,
     /// Names of which the server's certificate has one.
     #[serde(default)]
@@ -98,11 +98,17 @@ impl RawTls {
             remarks.push(Remark::new(Code::TlsNotOriginated, format!("{field}.{name}"), message));
             Tls::Impossible
         };
-        if given(&self.credential_name).is_some() {
-            return impossible("credentialName", "Secrets are not read for that: name files, or nothing is sent");
+        let secret = given(&self.credential_name);
+        let files = [&self.client_certificate, &self.private_key, &self.ca_certificates];
+        if secret.is_some() && files.into_iter().any(|text| given(text).is_some()) {
+            return impossible(
+                "credentialName",
+                "it stands for the files, which are named beside it: name one or the other",
+            );
         }
         let client = match (mutual, given(&self.client_certificate), given(&self.private_key)) {
             (false, ..) => None,
+            _ if secret.is_some() => None,
             (true, Some(certificate), Some(key)) => Some((certificate, key)),
             (true, ..) => return impossible("clientCertificate", "MUTUAL needs clientCertificate and privateKey"),
         };
@@ -113,6 +119,6 @@ impl RawTls {
             Some(path) => Roots::File(path),
         };
         let names = self.subject_alt_names.iter().map(|name| name.as_str().into()).collect();
-        Tls::Originate(Arc::new(Origination { sni: given(&self.sni), roots, names, client }))
+        Tls::Originate(Arc::new(Origination { sni: given(&self.sni), roots, names, client, secret, mutual }))
     }
 }

@@ -140,7 +140,7 @@ struct RawTcp {
 #[derive(Debug, Default, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct RawKeepalive {
+pub(in crate::istio) struct RawKeepalive {
     /// Probes without an answer after which a connection is dead; the system's default (9) where nothing, or 0, is given.
     probes: Option<u32>,
     /// How long a connection is silent before the first probe; the system's default (2h) where nothing, or 0s, is given.
@@ -221,7 +221,7 @@ impl RawTraffic {
         let load_balancer = load_balancer.transpose()?;
         let pool = self.connection_pool.map(|raw| raw.read(&format!("{field}.connectionPool"), remarks)).transpose()?;
         let outlier = self.outlier_detection.map(|raw| raw.read(&format!("{field}.outlierDetection"), remarks));
-        Ok(TrafficPolicy { load_balancer, pool, outlier: outlier.transpose()?, tls: None })
+        Ok(TrafficPolicy { load_balancer, pool, outlier: outlier.transpose()?, ..TrafficPolicy::default() })
     }
 }
 
@@ -319,7 +319,7 @@ impl RawPool {
 }
 
 impl RawKeepalive {
-    fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<Keepalive, Flaw> {
+    pub(in crate::istio) fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<Keepalive, Flaw> {
         let mut too_much = |name: &str, most: String| {
             let message = format!("the kernel takes no more than {most}, which is in force");
             remarks.push(Remark::new(Code::FieldNotHonoured, format!("{field}.{name}"), message));

@@ -2,14 +2,17 @@
 //! (istio.io, reference/config/istio.mesh.v1alpha1).
 
 mod authorizer;
+mod defaults;
 mod otel;
 mod provider;
 
 use std::sync::Arc;
 
 use mesh_core::l7::topology::TopologyPart;
+use mesh_core::l7::traffic::Defaults;
 use mesh_core::locality::LocalitySetting;
 use mesh_core::provider::Provider;
+use mesh_core::telemetry::{Logging, Tracing};
 use serde_json::{Map, Value};
 
 use super::locality::RawLocality;
@@ -37,6 +40,12 @@ pub struct MeshConfig {
     pub topology: TopologyPart,
     /// Which localities are preferred where no DestinationRule says so.
     pub locality: LocalitySetting,
+    /// Which requests and connections have lines where no Telemetry says it.
+    pub logging: Vec<Logging>,
+    /// The same of traces.
+    pub tracing: Vec<Tracing>,
+    /// What holds for connections and retries where no rule says it.
+    pub defaults: Defaults,
     /// What is worth a finding.
     pub remarks: Vec<Remark>,
 }
@@ -74,10 +83,15 @@ impl MeshConfig {
                 "localityLbSetting" => self.locality = locality(value, &field)?,
                 "rootNamespace" => self.root_namespace = Some(text(value, &field)?),
                 "defaultConfig" => {
+                    let mut value = value;
+                    if let Some(tracing) = value.as_object_mut().and_then(|fields| fields.remove("tracing")) {
+                        self.tracing(&tracing, &format!("{field}.tracing"))?;
+                    }
                     let read = ProxyConfig::of(value, &field)?;
                     self.topology = read.topology;
                     self.remarks.extend(read.remarks);
                 }
+                _ if value.is_null() || self.default_of(&name, &value, &field)? => {}
                 _ => self.ignore(field),
             }
         }
@@ -129,6 +143,8 @@ fn fields(text: &str) -> Result<Map<String, Value>, Flaw> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use mesh_core::provider::AskedBy;
     use serde_json::json;
 
@@ -157,10 +173,25 @@ mod tests {
 
     #[test]
     fn every_other_field_is_told_of_by_name() {
-        let read = read("accessLogFile: /dev/stdout\nextensionProviders:\n- {name: z, zipkin: {}}\nrootNamespace: r\n");
+        let read = read(
+            "accessLogFile: /var/log/all\naccessLogEncoding: TEXT\naccessLogFormat: '%START_TIME%'\n\
+             enablePrometheusMerge: true\nextensionProviders:\n- {name: z, zipkin: {}}\nrootNamespace: r\n\
+             defaultConfig: {tracing: {sampling: 10, zipkin: {address: a}}}\n\
+             defaultProviders: {metrics: [stackdriver, prometheus], tracing: [a, b]}\n",
+        );
         let read = read.unwrap();
-        let fields: Vec<_> = read.remarks.iter().map(|remark| &*remark.field).collect();
-        assert_eq!(fields, ["data.mesh.accessLogFile", "data.mesh.extensionProviders[0].zipkin"]);
+        let fields: Vec<_> = read.remarks.iter().map(|remark| remark.field.trim_start_matches("data.mesh.")).collect();
+        let expected = [
+            "accessLogEncoding",
+            "accessLogFile",
+            "accessLogFormat",
+            "defaultConfig.tracing.zipkin",
+            "defaultProviders.metrics",
+            "defaultProviders.tracing",
+            "enablePrometheusMerge",
+            "extensionProviders[0].zipkin",
+        ];
+        assert_eq!(BTreeSet::from_iter(fields), BTreeSet::from(expected));
         assert_eq!((read.root_namespace.as_deref(), read.providers.len()), (Some("r"), 0));
         assert_eq!(self::read("").unwrap(), MeshConfig::default());
         assert_eq!(MeshConfig::read(&json!({})).unwrap(), MeshConfig::default());
@@ -198,6 +229,10 @@ mod tests {
             ("extensionProviders: {", "data.mesh"),
             ("a: 1\n---\nb: 1\n", "data.mesh"),
             ("[]", "data.mesh"),
+            ("tcpKeepalive: {time: soon}", "data.mesh.tcpKeepalive.time"),
+            ("defaultHttpRetryPolicy: {attempts: -1}", "data.mesh.defaultHttpRetryPolicy.attempts"),
+            ("defaultConfig: {tracing: {sampling: 101}}", "data.mesh.defaultConfig.tracing.sampling"),
+            ("connectTimeout: soon", "data.mesh.connectTimeout"),
         ];
         for (text, place) in whole {
             let flaw = read(text).unwrap_err();

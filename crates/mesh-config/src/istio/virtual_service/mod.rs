@@ -18,11 +18,11 @@ use self::connection::RawConnection;
 pub use self::connection::{ConnectionMatch, ConnectionRule};
 use self::cors::RawCors;
 use self::matching::RawMatch;
-use self::resilience::{RawFault, RawRetries};
+use self::resilience::RawFault;
+pub(super) use self::resilience::RawRetries;
 use super::destination_rule::exported_to;
 use super::duration::duration;
 use super::{Age, Flaw, Remark, decode, policy_name};
-use crate::code::Code;
 use crate::finding::ObjectName;
 use crate::object::Key;
 
@@ -82,10 +82,10 @@ pub(super) struct Spec {
     /// Rules of requests; the first that matches counts.
     #[serde(default)]
     http: Vec<RawHttp>,
-    /// Rules of connections by the server that the client names (SNI); at gateways.
+    /// Rules of connections by the server that the client names (SNI).
     #[serde(default)]
     tls: Vec<RawConnection>,
-    /// Rules of connections by port; at gateways.
+    /// Rules of connections by where they go and who opens them.
     #[serde(default)]
     tcp: Vec<RawConnection>,
     /// The namespaces whose clients it is for: . for its own, * for all.
@@ -176,20 +176,8 @@ impl VirtualService {
                 connections.push(raw.read(at, list, &gateways, &mut remarks)?);
             }
         }
-        report_connections_in_mesh(&connections, &mut remarks);
         let exported_to = exported_to(spec.export_to, &name.namespace)?;
         Ok(Self { name, hosts: spec.hosts, exported_to, http, connections, age, remarks })
-    }
-}
-
-/// Connections are routed at gateways alone.
-fn report_connections_in_mesh(connections: &[ConnectionRule], remarks: &mut Vec<Remark>) {
-    for rule in connections {
-        if rule.matches.iter().any(|matched| matched.gateways.iter().any(|gateway| gateway == MESH)) {
-            let list = rule.at.name.as_deref().unwrap_or_default();
-            let message = "connections within the mesh are not routed by it; requests are, by http";
-            remarks.push(Remark::new(Code::FieldNotHonoured, format!("spec.{list}[{}]", rule.at.index), message));
-        }
     }
 }
 

@@ -33,7 +33,7 @@ impl RawPercent {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct RawRetries {
+pub(in crate::istio) struct RawRetries {
     /// How often it is tried again; 0 for never.
     attempts: Option<i64>,
     /// How long each attempt may take.
@@ -49,7 +49,7 @@ pub(super) struct RawRetries {
 }
 
 impl RawRetries {
-    pub(super) fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<Retry, Flaw> {
+    pub(in crate::istio) fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<Retry, Flaw> {
         // Istio's default where retries are asked for without a number.
         let attempts = self.attempts.unwrap_or(2);
         if !(0..=MAX_ATTEMPTS).contains(&attempts) {

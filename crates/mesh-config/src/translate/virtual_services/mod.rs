@@ -1,25 +1,37 @@
 //! VirtualServices to the routes of Services, and of Istio's Gateways.
 
+mod connections;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use mesh_core::l7::gateway::ConnectionRoute;
 use mesh_core::l7::traffic::Subset;
-use mesh_core::l7::{Action, BackendTarget, L7, Precedence, RouteTable, Rule, ServiceRoutes};
+use mesh_core::l7::{Action, BackendTarget, L7, Precedence, RouteTable, Rule, ServiceConnections, ServiceRoutes};
 use mesh_core::policy::HostPattern;
 use mesh_core::{LabelSet, Policies, Protocol, Service, Workload};
 
 use super::delegates::{Delegates, WrittenRule};
-use super::gateways::{Routes, VirtualServiceRoutes, pattern};
+use super::gateways::{Routes, VirtualServiceRoutes};
 use super::policies::{by_age, report};
 use super::shadows::shadowed;
 use crate::code::Code;
 use crate::config::Options;
 use crate::finding::Finding;
-use crate::istio::{ConnectionMatch, ConnectionRule, HttpRule, MESH, VirtualService};
+use crate::istio::{HttpRule, MESH, VirtualService};
 use crate::object::{Key, Located, ObjectSet};
 
-/// The routes of Services, and those of gateways, the oldest VirtualService first.
+/// What VirtualServices say, the oldest first.
+#[derive(Default)]
+pub(super) struct Said {
+    /// The routes of Services.
+    pub(super) routes: Vec<ServiceRoutes>,
+    /// The rules of connections to Services.
+    pub(super) connections: Vec<ServiceConnections>,
+    /// The routes of gateways.
+    pub(super) at_gateways: VirtualServiceRoutes,
+}
+
+/// Reads them all.
 pub(super) fn routes(
     objects: &ObjectSet,
     options: &Options,
@@ -27,9 +39,9 @@ pub(super) fn routes(
     policies: &Policies,
     waypoints: &L7,
     findings: &mut Vec<Finding>,
-) -> (Vec<ServiceRoutes>, VirtualServiceRoutes) {
+) -> Said {
     if objects.virtual_services.is_empty() {
-        return Default::default();
+        return Said::default();
     }
     let by_hostname = services.iter().map(|service| (&*service.hostname, &**service)).collect();
     let taken = services.iter().filter(|service| waypoints.waypoint_of(service).is_some());
@@ -42,9 +54,9 @@ pub(super) fn routes(
         waypoints,
         findings,
         taken: HashMap::new(),
-        gateways: VirtualServiceRoutes::default(),
+        taken_connections: HashMap::new(),
+        said: Said::default(),
     };
-    let mut routes = Vec::new();
     let mut delegates = Delegates::of(&objects.virtual_services);
     for located in by_age(&objects.virtual_services, |read| &read.age) {
         report(located, &located.object.remarks, translation.findings);
@@ -53,12 +65,14 @@ pub(super) fn routes(
         }
         let rules = delegates.expand(located, translation.findings);
         translation.at_gateways(located, &rules);
-        translation.virtual_service(located, &rules, &mut routes);
+        translation.in_mesh(located, &rules);
     }
     delegates.report_unused(translation.findings);
-    let gateways = translation.gateways;
-    (routes, gateways)
+    translation.said
 }
+
+/// Whose clients hosts are for.
+type Audience = (Arc<str>, Option<Arc<str>>);
 
 struct Translation<'a> {
     objects: &'a ObjectSet,
@@ -70,25 +84,41 @@ struct Translation<'a> {
     waypoints: &'a L7,
     findings: &'a mut Vec<Finding>,
     /// Who has the routes of a host for a namespace's clients.
-    taken: HashMap<(Arc<str>, Option<Arc<str>>), String>,
-    gateways: VirtualServiceRoutes,
+    taken: HashMap<Audience, String>,
+    /// The same of its connections.
+    taken_connections: HashMap<Audience, String>,
+    said: Said,
 }
 
 impl Translation<'_> {
-    fn virtual_service(
-        &mut self,
-        located: &Located<VirtualService>,
-        written: &[WrittenRule<'_>],
-        routes: &mut Vec<ServiceRoutes>,
-    ) {
+    /// What it says to clients in the mesh.
+    fn in_mesh(&mut self, located: &Located<VirtualService>, written: &[WrittenRule<'_>]) {
         let read = &*located.object;
-        if !read.http.iter().any(|http| http.gateways.iter().flatten().any(|gateway| gateway == MESH)) {
+        let of_requests = read.http.iter().any(|http| http.gateways.iter().flatten().any(|gateway| gateway == MESH));
+        let matches = || read.connections.iter().flat_map(|rule| &rule.matches);
+        let of_connections = matches().any(|matched| matched.gateways.iter().any(|gateway| gateway == MESH));
+        if !of_requests && !of_connections {
             return;
         }
         let hosts = self.hosts(located);
         if hosts.is_empty() {
             return; // What is wrong with its destinations matters to nobody.
         }
+        if of_requests {
+            self.requests_in_mesh(located, written, &hosts);
+        }
+        if of_connections {
+            self.connections_in_mesh(located, &hosts);
+        }
+    }
+
+    fn requests_in_mesh(
+        &mut self,
+        located: &Located<VirtualService>,
+        written: &[WrittenRule<'_>],
+        hosts: &[(Arc<str>, usize)],
+    ) {
+        let read = &*located.object;
         let rules: Vec<(Arc<Rule>, &Located<VirtualService>)> = written
             .iter()
             .filter_map(|written| Some((Arc::new(self.rule(&written.http, MESH, written.by)?), written.by)))
@@ -97,22 +127,14 @@ impl Translation<'_> {
         let rules = rules.into_iter().map(|(rule, _)| rule).collect();
         let table = Arc::new(RouteTable::of_any_host(rules, Precedence::AsWritten));
         for (hostname, index) in hosts {
-            let clients: Vec<Option<Arc<str>>> = match &read.exported_to {
-                None => vec![None],
-                Some(namespaces) => namespaces.iter().cloned().map(Some).collect(),
-            };
-            for clients in clients {
-                let key = (Arc::clone(&hostname), clients.clone());
-                if let Some(older) = self.taken.get(&key) {
-                    let message = format!("VirtualService {older} is older and about {hostname}: it is in force there");
-                    let finding = Finding::new(Code::RouteConflict, (*located.origin).clone(), message);
-                    self.findings.push(finding.at(format!("spec.hosts[{index}]")));
+            for clients in clients_of(read) {
+                let audience = (Arc::clone(hostname), clients.clone());
+                if !take(&mut self.taken, audience, (located, *index), self.findings) {
                     continue;
                 }
-                self.taken.insert(key, read.name.to_string());
-                let service = self.by_hostname.get(&*hostname);
+                let service = self.by_hostname.get(&**hostname);
                 let routes_of = |of_host_in| ServiceRoutes {
-                    hostname: Arc::clone(&hostname),
+                    hostname: Arc::clone(hostname),
                     of_host_in,
                     port: None,
                     clients: clients.clone(),
@@ -120,10 +142,10 @@ impl Translation<'_> {
                 };
                 if service.is_none_or(|service| service.entry.is_some()) {
                     // Requests that name it may come in by any Service of the namespace.
-                    routes.push(routes_of(Some(Arc::clone(&read.name.namespace))));
+                    self.said.routes.push(routes_of(Some(Arc::clone(&read.name.namespace))));
                 }
                 if service.is_some() {
-                    routes.push(routes_of(None));
+                    self.said.routes.push(routes_of(None));
                 }
             }
         }
@@ -155,36 +177,10 @@ impl Translation<'_> {
                 .filter_map(|written| self.rule(&written.http, gateway, written.by))
                 .map(Arc::new)
                 .collect();
-            self.gateways.rules.entry(key.clone()).or_default().push(said_by(located, &hosts, rules));
+            self.said.at_gateways.rules.entry(key.clone()).or_default().push(said_by(located, &hosts, rules));
             let said = read.connections.iter().flat_map(|rule| self.connections(rule, gateway, located)).collect();
-            self.gateways.connections.entry(key).or_default().push(said_by(located, &hosts, said));
+            self.said.at_gateways.connections.entry(key).or_default().push(said_by(located, &hosts, said));
         }
-    }
-
-    /// A rule of connections as a gateway has it: once for each match.
-    fn connections(
-        &mut self,
-        rule: &ConnectionRule,
-        gateway: &str,
-        located: &Located<VirtualService>,
-    ) -> Vec<(Option<u16>, ConnectionRoute)> {
-        let of_gateway = |matched: &&ConnectionMatch| matched.gateways.iter().any(|named| named == gateway);
-        let matches: Vec<_> = rule.matches.iter().filter(of_gateway).collect();
-        if matches.is_empty() {
-            return Vec::new();
-        }
-        let mut backends = rule.backends.clone();
-        let list = rule.at.name.as_deref().unwrap_or_default();
-        for (index, backend) in backends.iter_mut().enumerate() {
-            let field = format!("spec.{list}[{}].route[{index}].destination", rule.at.index);
-            self.resolve(&mut backend.target, located, &field);
-            self.give_port(&mut backend.target, gateway, located, &field);
-        }
-        let route = |matched: &ConnectionMatch| {
-            let hosts = matched.servers.iter().map(|server| pattern(server)).collect();
-            (matched.port, ConnectionRoute { at: rule.at.clone(), hosts, backends: backends.clone() })
-        };
-        matches.into_iter().map(route).collect()
     }
 
     /// A port that is not named is the Service's only one. Of several it is the one that was asked for; at a gateway there is
@@ -352,6 +348,31 @@ impl Translation<'_> {
         }
         *hostname = host;
     }
+}
+
+/// The namespaces whose clients a VirtualService is for; none for all.
+fn clients_of(read: &VirtualService) -> Vec<Option<Arc<str>>> {
+    match &read.exported_to {
+        None => vec![None],
+        Some(namespaces) => namespaces.iter().cloned().map(Some).collect(),
+    }
+}
+
+/// Whether a VirtualService is the first that is about a host for those clients; it has the host from then on.
+fn take(
+    taken: &mut HashMap<Audience, String>,
+    audience: Audience,
+    (located, index): (&Located<VirtualService>, usize),
+    findings: &mut Vec<Finding>,
+) -> bool {
+    if let Some(older) = taken.get(&audience) {
+        let message = format!("VirtualService {older} is older and about {}: it is in force there", audience.0);
+        let finding = Finding::new(Code::RouteConflict, (*located.origin).clone(), message);
+        findings.push(finding.at(format!("spec.hosts[{index}]")));
+        return false;
+    }
+    taken.insert(audience, located.object.name.to_string());
+    true
 }
 
 /// What a VirtualService says of the traffic of a gateway.
