@@ -16,20 +16,27 @@ use crate::{kube, repo, step};
 const SUITE: &str = "tests/kube/conformance";
 /// The cluster that is used, beside a person's own and the tests'.
 const CLUSTER: &str = "8";
+/// An address that the cluster's load balancer gives to who asks for it, far from those that it gives unasked, and one that it has not.
+const ADDRESSES: [(&str, &str); 2] = [("usable", "10.232.8.250"), ("unusable", "192.0.2.1")];
 /// Where the suite's manifests have their images from.
 const REGISTRY: &str = "registry.k8s.io/gateway-api";
 
-/// Runs the suite; `--keep` leaves the cluster up for the next run, and what follows is the suite's own.
+/// Runs the suite; `--keep` leaves the cluster up for the next run, `--debug` runs programs that are built quickly, and what follows is
+/// the suite's own.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     setup::ensure(&[Purpose::Build, Purpose::Lab, Purpose::Kube])?;
-    let (keep, own) = match arguments {
-        ["--keep", own @ ..] => (true, own),
-        own => (false, own),
-    };
+    let (mut keep, mut profile, mut own) = (false, Profile::Release, arguments);
+    while let [flag @ ("--keep" | "--debug"), rest @ ..] = own {
+        match *flag {
+            "--keep" => keep = true,
+            _ => profile = Profile::Dev,
+        }
+        own = rest;
+    }
     kube::programs()?;
-    build::build(Profile::Release)?;
+    build::build(profile)?;
     let suite = suite()?;
-    let mut images = image::build_all(Profile::Release)?;
+    let mut images = image::build_all(profile)?;
     images.extend(echoes()?);
     let down = || step::run("cluster down", &mut kube::cluster(&["--number", CLUSTER, "down"])?);
     let is_up = kubectl(&["version"]).is_ok();
@@ -68,6 +75,7 @@ fn test(suite: &Path, own: &[&str]) -> Result<()> {
     let directory = repo::root().join(SUITE);
     let mut command = Command::new(suite);
     command.arg("-test.v").arg(format!("-conformance-options-file={}", directory.join("options.yaml").display()));
+    command.args(ADDRESSES.map(|(which, address)| format!("-{which}-address={address}")));
     // A report is of the whole.
     if own.is_empty() {
         command.arg(format!("-report-output={}", directory.join("report.yaml").display()));

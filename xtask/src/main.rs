@@ -55,7 +55,7 @@ cargo xtask <command>
   kube load-image FILE...
                          gives images (docker or OCI archives) to its nodes
   go                     builds the programs in Go that tests run: Jaeger, a client of Istio's types (a minute or two, once)
-  conformance [--keep] [options of the suite]
+  conformance [--keep] [--debug] [options of the suite]
                          the Gateway API's own suite; report in tests/kube/conformance
   image [--debug]        images of the programs as archives: target/images/*.tar; --debug: of those that are quick to build
   setup                  install what is missing (Debian 12 and 13; elsewhere: says what to install)

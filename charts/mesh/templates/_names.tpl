@@ -47,7 +47,7 @@ app.kubernetes.io/name: {{ . }}
   resources: [ratelimitpolicies]
   verbs: [get, list, watch]
 - apiGroups: [gateway.networking.k8s.io]
-  resources: [backendtlspolicies, gatewayclasses, gateways, grpcroutes, httproutes, referencegrants, tcproutes, tlsroutes]
+  resources: [backendtlspolicies, gatewayclasses, gateways, grpcroutes, httproutes, listenersets, referencegrants, tcproutes, tlsroutes]
   verbs: [get, list, watch]
 {{- end -}}
 

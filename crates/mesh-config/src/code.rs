@@ -197,8 +197,8 @@ codes! {
         "Join the two in one, or delete one."
     NoWaypoint = "MESH0408" Warning "Service has no waypoint to do that"
         "Create a waypoint, and label the Service or its namespace istio.io/use-waypoint."
-    ParentNotFound = "MESH0409" Error "route attaches itself to nothing that is there"
-        "Correct the parentRef; the route is not in force there."
+    ParentNotFound = "MESH0409" Error "parent is not there"
+        "Correct the parentRef; nothing is in force there until then."
     ReferenceNotGranted = "MESH0410" Error "reference to another namespace is not granted"
         "Create a ReferenceGrant in the other namespace; its share of requests is answered with 500 until then."
     FilterNotHonoured = "MESH0411" Error "filter is not known here"
@@ -229,6 +229,8 @@ codes! {
         "Correct the field; the Gateway's other listeners are open."
     NoRoots = "MESH0422" Error "certificates of authorities cannot be used"
         "Create a ConfigMap, or a Secret, with the authorities' certificates as ca.crt; nobody is let in, or believed, without one."
+    ListenersNotTaken = "MESH0423" Warning "Gateway takes no listeners of the ListenerSet"
+        "Let the Gateway's allowedListeners admit the namespace: a Gateway that does not say so takes nobody's."
 
     // Weights, and gateways that nobody is.
     WeightsNotWhole = "MESH0431" Warning "weights do not add up to 100"

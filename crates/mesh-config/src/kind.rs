@@ -34,6 +34,7 @@ pub(crate) enum Kind {
     RequestAuthentication,
     DestinationRule,
     Gateway,
+    ListenerSet,
     IstioGateway,
     VirtualService,
     HttpRoute,
@@ -83,7 +84,7 @@ fn group_of(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
-const READ: [(&str, &str, Kind); 47] = [
+const READ: [(&str, &str, Kind); 48] = [
     ("v1", "Namespace", Kind::Namespace),
     ("v1", "Node", Kind::Node),
     ("v1", "ServiceAccount", Kind::ServiceAccount),
@@ -116,6 +117,7 @@ const READ: [(&str, &str, Kind); 47] = [
     ("gateway.networking.k8s.io/v1alpha3", "BackendTLSPolicy", Kind::BackendTlsPolicy),
     ("gateway.networking.k8s.io/v1", "Gateway", Kind::Gateway),
     ("gateway.networking.k8s.io/v1beta1", "Gateway", Kind::Gateway),
+    ("gateway.networking.k8s.io/v1", "ListenerSet", Kind::ListenerSet),
     ("networking.istio.io/v1", "Gateway", Kind::IstioGateway),
     ("networking.istio.io/v1beta1", "Gateway", Kind::IstioGateway),
     ("networking.istio.io/v1alpha3", "Gateway", Kind::IstioGateway),
@@ -171,6 +173,7 @@ const NOT_ENFORCED: [Group; 5] = [
         &[
             "GatewayClass",
             "Gateway",
+            "ListenerSet",
             "HTTPRoute",
             "GRPCRoute",
             "TLSRoute",

@@ -38,8 +38,8 @@ pub use credential::{CaBundle, Secret};
 pub use directory::DirectoryError;
 pub use finding::{Finding, ObjectName, Origin};
 pub use gateway_api::{
-    AllowedNamespaces, BackendRef, ConnectionRoute, Gateway, GatewayRef, Listener, ListenerProtocol, Parent,
-    ReferenceGrant, Role, Route, RouteRule, SecretRef,
+    AllowedNamespaces, BackendRef, ConnectionRoute, Gateway, Listener, ListenerProtocol, ListenerSet, ListenersOf,
+    ListenersRef, NamespaceSelector, Parent, ReferenceGrant, Role, Route, RouteRule, SecretRef,
 };
 pub use istio::{
     Age, AuthorizationPolicy, Carries, Clients, ConnectionMatch, ConnectionRule, DestinationRule, HttpRule,
@@ -51,6 +51,8 @@ pub use object::{Key, Located, ObjectSet};
 pub use publishing::put_in_force;
 pub use review::review;
 pub use served::{Served, Source};
-pub use status::{BackendTlsStatus, GatewayStatus, ListenerStatus, ParentStatus, Refusal, RouteStatus, Statuses};
+pub use status::{
+    BackendTlsStatus, GatewayStatus, ListenerSetStatus, ListenerStatus, ParentStatus, Refusal, RouteStatus, Statuses,
+};
 pub use translate::{Change, Changes};
 pub use watch::watch;

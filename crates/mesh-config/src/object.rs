@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::credential::{CaBundle, Secret};
 use crate::finding::{ObjectName, Origin};
-use crate::gateway_api::{BackendTlsPolicy, ConnectionRoute, Gateway, ReferenceGrant, Route};
+use crate::gateway_api::{BackendTlsPolicy, ConnectionRoute, Gateway, ListenerSet, ReferenceGrant, Route};
 use crate::istio::{
     AuthorizationPolicy, DestinationRule, IstioGateway, LimitSource, MeshConfig, PeerAuthentication,
     RequestAuthentication, ServiceEntry, Telemetry, VirtualService, WorkloadEntry,
@@ -102,6 +102,8 @@ pub struct ObjectSet {
     pub destination_rules: BTreeMap<Key, Located<DestinationRule>>,
     /// Gateways of the Gateway API.
     pub gateways: BTreeMap<Key, Located<Gateway>>,
+    /// ListenerSets.
+    pub listener_sets: BTreeMap<Key, Located<ListenerSet>>,
     /// VirtualServices.
     pub virtual_services: BTreeMap<Key, Located<VirtualService>>,
     /// HTTPRoutes.
@@ -150,6 +152,7 @@ pub(crate) enum Object {
     RequestAuthentication(Arc<RequestAuthentication>),
     DestinationRule(Arc<DestinationRule>),
     Gateway(Arc<Gateway>),
+    ListenerSet(Arc<ListenerSet>),
     VirtualService(Arc<VirtualService>),
     HttpRoute(Arc<Route>),
     GrpcRoute(Arc<Route>),
@@ -224,6 +227,7 @@ impl ObjectSet {
                 swap(&mut self.destination_rules, id, key, Some((place, it)), Object::DestinationRule)
             }
             Object::Gateway(it) => swap(&mut self.gateways, id, key, Some((place, it)), Object::Gateway),
+            Object::ListenerSet(it) => swap(&mut self.listener_sets, id, key, Some((place, it)), Object::ListenerSet),
             Object::VirtualService(it) => {
                 swap(&mut self.virtual_services, id, key, Some((place, it)), Object::VirtualService)
             }
@@ -307,6 +311,7 @@ impl ObjectSet {
             }
             Kind::DestinationRule => swap(&mut self.destination_rules, id, key, None, Object::DestinationRule),
             Kind::Gateway => swap(&mut self.gateways, id, key, None, Object::Gateway),
+            Kind::ListenerSet => swap(&mut self.listener_sets, id, key, None, Object::ListenerSet),
             Kind::VirtualService => swap(&mut self.virtual_services, id, key, None, Object::VirtualService),
             Kind::HttpRoute => swap(&mut self.http_routes, id, key, None, Object::HttpRoute),
             Kind::GrpcRoute => swap(&mut self.grpc_routes, id, key, None, Object::GrpcRoute),
@@ -399,6 +404,7 @@ impl Object {
             Self::RequestAuthentication(_) => Kind::RequestAuthentication,
             Self::DestinationRule(_) => Kind::DestinationRule,
             Self::Gateway(_) => Kind::Gateway,
+            Self::ListenerSet(_) => Kind::ListenerSet,
             Self::VirtualService(_) => Kind::VirtualService,
             Self::HttpRoute(_) => Kind::HttpRoute,
             Self::GrpcRoute(_) => Kind::GrpcRoute,

@@ -11,7 +11,9 @@ use serde_json::Value;
 use crate::code::Code;
 use crate::credential::{CaBundle, Secret};
 use crate::finding::{Finding, ObjectName, Origin};
-use crate::gateway_api::{BackendTlsPolicy, Gateway, ReferenceGrant, connection_route, grpc_route, http_route};
+use crate::gateway_api::{
+    BackendTlsPolicy, Gateway, ListenerSet, ReferenceGrant, connection_route, grpc_route, http_route,
+};
 use crate::istio::{
     AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, MeshConfig, PeerAuthentication, RequestAuthentication,
     ServiceEntry, Telemetry, VirtualService, WorkloadEntry, read_envoy_filter, stand_in,
@@ -214,6 +216,7 @@ fn object(kind: Kind, value: &Value, name: &ObjectName) -> Result<Object, Flaw> 
         }
         Kind::DestinationRule => Object::DestinationRule(DestinationRule::read(value.clone(), name)?.into()),
         Kind::Gateway => Object::Gateway(Gateway::read(value.clone(), name)?.into()),
+        Kind::ListenerSet => Object::ListenerSet(ListenerSet::read(value.clone(), name)?.into()),
         Kind::VirtualService => Object::VirtualService(VirtualService::read(value.clone(), name)?.into()),
         Kind::HttpRoute => Object::HttpRoute(http_route::read(value.clone(), name)?.into()),
         Kind::GrpcRoute => Object::GrpcRoute(grpc_route::read(value.clone(), name)?.into()),

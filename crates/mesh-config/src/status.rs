@@ -1,8 +1,9 @@
-//! What translation finds of Gateways, routes and BackendTLSPolicies, in the words of the Gateway API's conditions, for whoever writes their status.
+//! What translation finds of Gateways, ListenerSets, routes and BackendTLSPolicies, in the words of the Gateway API's conditions, for whoever writes their status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::gateway_api::ListenerProtocol;
 use crate::object::Key;
 
 /// What is to be said of the Gateways, routes and BackendTLSPolicies that are read.
@@ -10,6 +11,8 @@ use crate::object::Key;
 pub struct Statuses {
     /// Gateways that let traffic in.
     pub gateways: BTreeMap<Key, GatewayStatus>,
+    /// ListenerSets of such Gateways.
+    pub listener_sets: BTreeMap<Key, ListenerSetStatus>,
     /// Routes, by kind and name.
     pub routes: BTreeMap<(&'static str, Key), RouteStatus>,
     /// BackendTLSPolicies.
@@ -25,6 +28,33 @@ pub struct GatewayStatus {
     pub class: Arc<str>,
     /// Its listeners, in its order.
     pub listeners: Vec<ListenerStatus>,
+    /// Which of its references that are no listener's lead nowhere.
+    pub unresolved: Option<Refusal>,
+}
+
+/// Of a ListenerSet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerSetStatus {
+    /// The generation of the object that was read; none where it has none.
+    pub generation: Option<i64>,
+    /// Its Gateway.
+    pub gateway: Key,
+    /// The Gateway's class.
+    pub class: Arc<str>,
+    /// Why the Gateway takes none of its listeners.
+    pub refused: Option<Refusal>,
+    /// Its listeners, in its order; none where they are not taken.
+    pub listeners: Vec<ListenerStatus>,
+    /// The ports that it has open, each with what a listener of it carries.
+    pub ports: BTreeMap<u16, ListenerProtocol>,
+}
+
+impl ListenerSetStatus {
+    /// Whether the Gateway has opened one of its listeners as it is written.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.refused.is_none() && self.listeners.iter().any(ListenerStatus::is_valid)
+    }
 }
 
 /// Of a listener.
@@ -42,6 +72,14 @@ pub struct ListenerStatus {
     pub conflict: Option<Refusal>,
     /// Which of its references lead nowhere.
     pub unresolved: Option<Refusal>,
+}
+
+impl ListenerStatus {
+    /// Whether it is open as it is written.
+    #[must_use]
+    pub const fn is_valid(&self) -> bool {
+        self.refused.is_none() && self.conflict.is_none() && self.unresolved.is_none()
+    }
 }
 
 /// Of a route.

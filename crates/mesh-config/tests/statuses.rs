@@ -64,3 +64,80 @@ spec:
         assert_eq!(told, unresolved.is_some(), "{:?}", config.findings);
     }
 }
+
+/// A Gateway that takes ListenerSets so, and a set of `team` with these listeners.
+fn with_set(allowed: &str, listeners: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Namespace
+metadata: {{name: team}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: edge, namespace: shop, generation: 3}}
+spec:
+  gatewayClassName: mesh
+  {allowed}
+  listeners: [{{name: http, port: 80, protocol: HTTP, hostname: a.example}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {{name: more, namespace: team, generation: 4}}
+spec: {{parentRef: {{name: edge, namespace: shop}}, listeners: [{listeners}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: of-set, namespace: team}}
+spec: {{parentRefs: [{{kind: ListenerSet, name: more}}]}}
+"
+    )
+}
+
+#[test]
+fn a_listener_set_says_whether_its_gateway_takes_it() {
+    let all = "allowedListeners: {namespaces: {from: All}}";
+    let free = "{name: free, port: 80, protocol: HTTP, hostname: b.example}";
+    let taken = "{name: taken, port: 80, protocol: HTTP, hostname: a.example}";
+    let tcp = "{name: tcp, port: 80, protocol: TCP}";
+    let (same, kind) = (Some("HostnameConflict"), Some("ProtocolConflict"));
+    for (allowed, listeners, refused, conflicts, accepted) in [
+        (all, free.to_owned(), None, vec![None], true),
+        (all, format!("{taken}, {free}"), None, vec![same, None], true),
+        (all, format!("{taken}, {tcp}"), None, vec![same, kind], false),
+        ("", free.to_owned(), Some("NotAllowed"), vec![], false),
+        ("allowedListeners: {namespaces: {}}", free.to_owned(), Some("NotAllowed"), vec![], false),
+        ("allowedListeners: {namespaces: {from: Same}}", free.to_owned(), Some("NotAllowed"), vec![], false),
+    ] {
+        let config = said(&with_set(allowed, &listeners));
+        let status = &config.statuses.listener_sets[&("team".into(), "more".into())];
+        assert_eq!((status.generation, &*status.class), (Some(4), "mesh"));
+        assert_eq!(status.refused.as_ref().map(|refusal| refusal.reason), refused, "{allowed}");
+        let found: Vec<_> =
+            status.listeners.iter().map(|it| it.conflict.as_ref().map(|refusal| refusal.reason)).collect();
+        assert_eq!((found, status.is_accepted()), (conflicts, accepted), "{allowed} {listeners}");
+        let own = &config.statuses.gateways[&("shop".into(), "edge".into())].listeners;
+        assert!(own[0].conflict.is_none() && own[0].attached == 0, "a set's route is not the Gateway's: {own:?}");
+        let route = &config.statuses.routes[&("HTTPRoute", ("team".into(), "of-set".into()))].parents[&0];
+        let expected = refused.map(|_| "NoMatchingParent");
+        assert_eq!(route.refused.as_ref().map(|refusal| refusal.reason), expected, "{allowed}");
+        let told = config.findings.iter().any(|finding| finding.code == mesh_config::Code::ListenersNotTaken);
+        assert_eq!(told, refused.is_some(), "{:?}", config.findings);
+    }
+}
+
+#[test]
+fn a_gateway_says_whether_it_can_show_its_certificate_to_backends() {
+    let one = |more: &str| format!("{{name: cert{more}}}");
+    for (reference, reason) in [
+        (one(""), Some("InvalidClientCertificateRef")),
+        (one(", kind: ConfigMap, group: ''"), Some("InvalidClientCertificateRef")),
+        (one(", namespace: team"), Some("RefNotPermitted")),
+    ] {
+        let tls = format!("tls: {{backend: {{clientCertificateRef: {reference}}}}}");
+        let config = said(&with_set(&tls, "{name: free, port: 81, protocol: HTTP}"));
+        let status = &config.statuses.gateways[&("shop".into(), "edge".into())];
+        assert_eq!(status.unresolved.as_ref().map(|refusal| refusal.reason), reason, "{reference}");
+        let field = Some("spec.tls.backend.clientCertificateRef");
+        assert!(config.findings.iter().any(|finding| finding.field.as_deref() == field), "{:?}", config.findings);
+    }
+}

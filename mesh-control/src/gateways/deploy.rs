@@ -113,21 +113,22 @@ pub(super) async fn follow(gateways: &Arc<Gateways>) {
     tokio::join!(report, tell_of_changes(gateways, again));
 }
 
-/// What all Gateways depend on: classes, the authority's address and roots.
+/// What all Gateways depend on: classes, the authority's address and roots, and the ports that ListenerSets add.
 async fn tell_of_changes(gateways: &Gateways, again: mpsc::Sender<()>) {
     let (mut config, mut classes) = (gateways.config.clone(), gateways.classes.changes());
     let mut trust = gateways.authority.trust();
-    let mut address = gateways.authority_address();
+    let known = || (gateways.authority_address(), gateways.set_ports());
+    let mut before = known();
     loop {
         tokio::select! {
             changed = config.changed() => {
-                let now = gateways.authority_address();
-                if changed.is_err() || now == address {
+                let now = known();
+                if changed.is_err() || now == before {
                     // Nobody tells of changes any more once this program ends.
                     if changed.is_err() { return }
                     continue;
                 }
-                address = now;
+                before = now;
             }
             changed = classes.changed() => if changed.is_err() { return },
             changed = trust.changed() => if changed.is_err() { return },
@@ -150,7 +151,15 @@ async fn reconcile(gateway: Arc<GatewayObject>, gateways: Arc<Gateways>) -> Resu
     let made = async {
         let authority = gateways.authority_address().ok_or(DeployError::NoAuthority)?;
         let roots = tokio::fs::read_to_string(&gateways.settings.roots).await.map_err(DeployError::Roots)?;
-        let plan = Plan { gateway: &gateway, role, settings: &gateways.settings, authority: &authority, roots: &roots };
+        let (namespace, name) = name_of(&gateway);
+        let plan = Plan {
+            gateway: &gateway,
+            role,
+            of_sets: &gateways.set_ports().remove(&(namespace.into(), name.into())).unwrap_or_default(),
+            settings: &gateways.settings,
+            authority: &authority,
+            roots: &roots,
+        };
         for object in plan.objects() {
             apply(&gateways.client, &gateway, &object).await?;
         }

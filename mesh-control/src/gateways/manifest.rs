@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use kube::ResourceExt as _;
+use mesh_config::ListenerProtocol;
 use mesh_core::l7::{GATEWAY_NAME, WAYPOINT_PORT};
 use serde_json::{Value, json};
 
-use super::object::{GatewayObject, Role, Scale, limits, made_name, service_type};
+use super::object::{GatewayObject, RequestedAddress, Role, Scale, limits, made_name, service_type};
 use super::settings::Settings;
 
 /// By which what was made for Gateways is known, and its value for what was made here.
@@ -32,6 +33,8 @@ const LOAD: u32 = 80;
 pub(crate) struct Plan<'a> {
     pub(crate) gateway: &'a GatewayObject,
     pub(crate) role: Role,
+    /// The ports that ListenerSets have open.
+    pub(crate) of_sets: &'a BTreeMap<u16, ListenerProtocol>,
     pub(crate) settings: &'a Settings,
     /// Where certificates are signed and the configuration is told: ADDRESS:PORT.
     pub(crate) authority: &'a str,
@@ -124,11 +127,8 @@ impl Plan<'_> {
         }
         let mut spec = json!({"type": "ClusterIP", "selector": self.selector(), "ports": ports});
         if self.role == Role::Ingress {
-            let addresses = &self.gateway.spec.addresses;
-            let is_ip = |kind: &Option<String>| kind.as_deref().is_none_or(|kind| kind == "IPAddress");
-            let asked = addresses.iter().filter(|asked| is_ip(&asked.kind)).find_map(|asked| asked.value.as_deref());
             spec["type"] = service_type(self.gateway).into();
-            if let Some(address) = asked.filter(|address| !address.is_empty()) {
+            if let Some(address) = self.gateway.spec.addresses.iter().find_map(RequestedAddress::ip) {
                 spec["loadBalancerIP"] = address.into();
             }
         }
@@ -137,12 +137,12 @@ impl Plan<'_> {
 
     /// The ports of the listeners, each once, with a name that is no other's.
     fn listening(&self) -> BTreeMap<u16, String> {
-        let listeners = self.gateway.spec.listeners.iter().filter(|listener| !OWN_PORTS.contains(&listener.port));
-        listeners
-            .map(|listener| (listener.port, format!("{}-{}", listener.protocol.to_ascii_lowercase(), listener.port)))
-            // The first of a port names it.
-            .rev()
-            .collect()
+        let own = self.gateway.spec.listeners.iter().map(|listener| (listener.port, &*listener.protocol));
+        let of_sets = self.of_sets.iter().map(|(port, protocol)| (*port, protocol.as_str()));
+        let all: Vec<_> = own.chain(of_sets).filter(|(port, _)| !OWN_PORTS.contains(port)).collect();
+        // The first of a port names it.
+        let named = all.into_iter().rev();
+        named.map(|(port, protocol)| (port, format!("{}-{port}", protocol.to_ascii_lowercase()))).collect()
     }
 
     fn deployment(&self, scale: Scale) -> Value {

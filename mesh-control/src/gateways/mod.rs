@@ -8,6 +8,7 @@ mod classes;
 pub(crate) mod condition;
 mod controller;
 mod deploy;
+mod listener_sets;
 mod manifest;
 mod object;
 mod routes;
@@ -15,11 +16,12 @@ mod secret_rights;
 mod settings;
 mod status;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kube::Client;
-use mesh_config::Config;
+use mesh_config::{Config, Key, ListenerProtocol};
 use mesh_transport::LocalAuthority;
 use tokio::sync::{mpsc, watch};
 
@@ -65,6 +67,7 @@ impl Gateways {
             secret_rights::follow(self),
             deploy::follow(self),
             status::follow(self),
+            listener_sets::follow(self),
             routes::follow(self),
             backend_tls::follow(self),
         );
@@ -91,6 +94,16 @@ impl Gateways {
                 return;
             }
         }
+    }
+
+    /// The ports that ListenerSets have open at each Gateway.
+    fn set_ports(&self) -> BTreeMap<Key, BTreeMap<u16, ListenerProtocol>> {
+        let mut ports: BTreeMap<Key, BTreeMap<u16, ListenerProtocol>> = BTreeMap::new();
+        for set in self.config.borrow().statuses.listener_sets.values().filter(|set| !set.ports.is_empty()) {
+            let of_gateway = ports.entry(set.gateway.clone()).or_default();
+            of_gateway.extend(set.ports.iter().map(|(port, protocol)| (*port, *protocol)));
+        }
+        ports
     }
 
     /// Where certificates are signed, as a pod without DNS reaches it.

@@ -52,6 +52,18 @@ pub(crate) struct RequestedAddress {
     pub(crate) value: Option<String>,
 }
 
+impl RequestedAddress {
+    /// Whether it is of the type that is understood.
+    pub(crate) fn is_ip(&self) -> bool {
+        self.kind.as_deref().is_none_or(|kind| kind == "IPAddress")
+    }
+
+    /// The address; none where any will do.
+    pub(crate) fn ip(&self) -> Option<&str> {
+        self.value.as_deref().filter(|value| self.is_ip() && !value.is_empty())
+    }
+}
+
 /// One of its listeners.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]

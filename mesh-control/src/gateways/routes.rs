@@ -133,9 +133,12 @@ fn is_ours(gateways: &Gateways, config: &Config, reference: &Value, own: &str) -
     let text = |field: &str| reference[field].as_str();
     match (text("group").unwrap_or(GROUP), text("kind").unwrap_or("Gateway")) {
         ("" | "core", "Service") => true,
-        (GROUP, "Gateway") => {
-            let key = (text("namespace").unwrap_or(own).into(), text("name").unwrap_or_default().into());
-            let class = config.statuses.gateways.get(&key).map(|status| &status.class);
+        (GROUP, kind @ ("Gateway" | "ListenerSet")) => {
+            let key: Key = (text("namespace").unwrap_or(own).into(), text("name").unwrap_or_default().into());
+            let class = match kind {
+                "Gateway" => config.statuses.gateways.get(&key).map(|status| &status.class),
+                _ => config.statuses.listener_sets.get(&key).map(|status| &status.class),
+            };
             class.is_some_and(|class| gateways.classes.role(class).is_some())
         }
         _ => false,

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
-use mesh_config::{Key, ListenerStatus};
+use mesh_config::{Key, ListenerStatus, Refusal};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -17,7 +17,7 @@ use super::Gateways;
 use super::condition::{Condition, written};
 use super::controller;
 use super::deploy::Outcome;
-use super::object::{GatewayObject, Role, gateways as kind, made_name};
+use super::object::{GatewayObject, RequestedAddress, Role, gateways as kind, made_name};
 use crate::kubernetes;
 
 /// Who writes it.
@@ -49,7 +49,7 @@ async fn reconcile(gateway: Arc<GatewayObject>, gateways: Arc<Gateways>) -> Resu
     let done = Ok(Action::await_change());
     let Some(role) = gateways.classes.role(&gateway.spec.gateway_class_name) else { return done };
     let Some(outcome) = gateways.outcomes.of(&gateway) else { return done };
-    let Some(listeners) = found(&gateways, &gateway, role) else { return done };
+    let Some(found) = found(&gateways, &gateway, role) else { return done };
     let namespace = gateway.namespace().unwrap_or_default();
     let made = made_name((&gateway.name_any(), &gateway.spec.gateway_class_name), role);
     let deployments: Api<Deployment> = Api::namespaced(gateways.client.clone(), &namespace);
@@ -60,7 +60,7 @@ async fn reconcile(gateway: Arc<GatewayObject>, gateways: Arc<Gateways>) -> Resu
         addresses: services.get_opt(&made).await?.map(|service| addresses(&service)).unwrap_or_default(),
     };
     let before = gateway.status.clone().unwrap_or_default();
-    let status = status(&gateway, role, &listeners, &run, &before);
+    let status = status(&gateway, role, &found, &run, &before);
     if !differs(&before, &status) {
         return done;
     }
@@ -103,17 +103,32 @@ struct Run {
     addresses: Vec<Value>,
 }
 
-/// What is found of its listeners; none while that version of it is not known yet.
-fn found(gateways: &Gateways, gateway: &GatewayObject, role: Role) -> Option<Vec<ListenerStatus>> {
+/// What translation finds of a Gateway.
+#[derive(Default)]
+struct Found {
+    listeners: Vec<ListenerStatus>,
+    /// Which of its references that are no listener's lead nowhere.
+    unresolved: Option<Refusal>,
+    /// How many ListenerSets it has listeners of.
+    sets: usize,
+}
+
+/// What is found of it; none while that version of it is not known yet.
+fn found(gateways: &Gateways, gateway: &GatewayObject, role: Role) -> Option<Found> {
     match role {
-        Role::Waypoint => Some(
-            gateway.spec.listeners.iter().map(|listener| of_waypoint(&listener.name, &listener.protocol)).collect(),
-        ),
+        Role::Waypoint => {
+            let written = gateway.spec.listeners.iter();
+            let listeners = written.map(|listener| of_waypoint(&listener.name, &listener.protocol)).collect();
+            Some(Found { listeners, ..Found::default() })
+        }
         Role::Ingress => {
             let config = gateways.config.borrow();
             let key: Key = (gateway.namespace().unwrap_or_default().into(), gateway.name_any().into());
             let known = config.statuses.gateways.get(&key)?;
-            (known.generation == gateway.metadata.generation).then(|| known.listeners.clone())
+            let sets = config.statuses.listener_sets.values();
+            let sets = sets.filter(|set| set.gateway == key && set.is_accepted()).count();
+            let (listeners, unresolved) = (known.listeners.clone(), known.unresolved.clone());
+            (known.generation == gateway.metadata.generation).then_some(Found { listeners, unresolved, sets })
         }
     }
 }
@@ -125,46 +140,81 @@ fn of_waypoint(name: &str, protocol: &str) -> ListenerStatus {
         name: name.to_owned(),
         kinds: Vec::new(),
         attached: 0,
-        refused: (protocol != HBONE)
-            .then(|| mesh_config::Refusal { reason: "UnsupportedProtocol", message: message() }),
+        refused: (protocol != HBONE).then(|| Refusal { reason: "UnsupportedProtocol", message: message() }),
         conflict: None,
         unresolved: None,
     }
 }
 
-fn status(gateway: &GatewayObject, role: Role, found: &[ListenerStatus], run: &Run, before: &Value) -> Value {
+fn status(gateway: &GatewayObject, role: Role, found: &Found, run: &Run, before: &Value) -> Value {
     let generation = gateway.metadata.generation;
-    let accepted = match &gateway.spec.infrastructure.parameters_ref {
-        Some(_) => {
-            Condition::fails("Accepted", "InvalidParameters", "infrastructure.parametersRef: there are no parameters")
-        }
-        None => accepted(found),
-    };
-    let conditions = [accepted, programmed(role, run)];
-    let known = |name: &str| {
-        let listeners = before["listeners"].as_array().into_iter().flatten();
-        listeners.clone().find(|known| known["name"] == *name).map_or(&Value::Null, |known| &known["conditions"])
-    };
-    let listeners: Vec<Value> = found
-        .iter()
-        .map(|listener| {
-            let kind = |kind: &&str| json!({"group": "gateway.networking.k8s.io", "kind": kind});
-            json!({
-                "name": listener.name,
-                "supportedKinds": listener.kinds.iter().map(kind).collect::<Vec<_>>(),
-                "attachedRoutes": listener.attached,
-                "conditions": written(&of_listener(listener, &conditions[1]), known(&listener.name), generation),
-            })
-        })
-        .collect();
-    json!({
+    let mut conditions = vec![accepted(gateway, role, &found.listeners), programmed(gateway, role, run)];
+    let listeners = listeners(&found.listeners, &conditions[1], &before["listeners"], generation);
+    if role == Role::Ingress {
+        conditions.push(resolved(found));
+    }
+    let mut status = json!({
         "addresses": run.addresses,
         "conditions": written(&conditions, &before["conditions"], generation),
         "listeners": listeners,
-    })
+    });
+    // Definitions of before ListenerSets do not know the field.
+    if found.sets > 0 || !before["attachedListenerSets"].is_null() {
+        status["attachedListenerSets"] = found.sets.into();
+    }
+    status
 }
 
-fn accepted(listeners: &[ListenerStatus]) -> Condition {
+/// What is said of listeners, of a Gateway or a ListenerSet, where the Gateway is programmed or not.
+pub(super) fn listeners(
+    found: &[ListenerStatus],
+    programmed: &Condition,
+    before: &Value,
+    generation: Option<i64>,
+) -> Vec<Value> {
+    let known = |name: &str| {
+        let mut listeners = before.as_array().into_iter().flatten();
+        listeners.find(|known| known["name"] == *name).map_or(&Value::Null, |known| &known["conditions"])
+    };
+    let kind = |kind: &&str| json!({"group": "gateway.networking.k8s.io", "kind": kind});
+    let of_listener = |listener: &ListenerStatus| {
+        json!({
+            "name": listener.name,
+            "supportedKinds": listener.kinds.iter().map(kind).collect::<Vec<_>>(),
+            "attachedRoutes": listener.attached,
+            "conditions": written(&of_listener(listener, programmed), known(&listener.name), generation),
+        })
+    };
+    found.iter().map(of_listener).collect()
+}
+
+/// Whether all that it refers to is there.
+fn resolved(found: &Found) -> Condition {
+    if let Some(refusal) = &found.unresolved {
+        return Condition::fails("ResolvedRefs", refusal.reason, refusal.message.as_str());
+    }
+    match found.listeners.iter().find_map(|listener| listener.unresolved.as_ref()) {
+        Some(refusal) => Condition::fails("ResolvedRefs", "ListenersNotResolved", refusal.message.as_str()),
+        None => Condition::holds("ResolvedRefs", "ResolvedRefs"),
+    }
+}
+
+fn accepted(gateway: &GatewayObject, role: Role, listeners: &[ListenerStatus]) -> Condition {
+    if gateway.spec.infrastructure.parameters_ref.is_some() {
+        let message = "infrastructure.parametersRef: there are no parameters";
+        return Condition::fails("Accepted", "InvalidParameters", message);
+    }
+    let unsupported = gateway.spec.addresses.iter().find(|asked| role == Role::Ingress && !asked.is_ip());
+    if let Some(asked) = unsupported {
+        let kind = asked.kind.as_deref().unwrap_or_default();
+        let message = format!("addresses are of type IPAddress here, and {kind} is none");
+        return Condition::fails("Accepted", "UnsupportedAddress", message);
+    }
+    by_listeners(listeners)
+}
+
+/// Whether one of the listeners of a Gateway or a ListenerSet is as it should be.
+pub(super) fn by_listeners(listeners: &[ListenerStatus]) -> Condition {
     let wrong = |listener: &&ListenerStatus| listener.refused.is_some() || listener.conflict.is_some();
     let Some(first) = listeners.iter().find(wrong) else { return Condition::holds("Accepted", "Accepted") };
     let why = first.refused.as_ref().or(first.conflict.as_ref()).map(|refusal| refusal.message.clone());
@@ -175,13 +225,20 @@ fn accepted(listeners: &[ListenerStatus]) -> Condition {
     Condition { message, ..Condition::holds("Accepted", "ListenersNotValid") }
 }
 
-fn programmed(role: Role, run: &Run) -> Condition {
+fn programmed(gateway: &GatewayObject, role: Role, run: &Run) -> Condition {
+    let mut asked = gateway.spec.addresses.iter().filter_map(RequestedAddress::ip);
+    let missing = asked.find(|asked| role == Role::Ingress && run.addresses.iter().all(|had| had["value"] != **asked));
     let place = match role {
         Role::Waypoint => "its Service has no address yet",
         Role::Ingress => "its Service has no address yet: who gives out addresses of load balancers?",
     };
     match &run.outcome {
         Outcome::Failed(condition) => condition.clone(),
+        Outcome::Made if let Some(asked) = missing => {
+            let message =
+                format!("its Service did not get {asked}: is it one of the load balancer's, free, and the only one?");
+            Condition::fails("Programmed", "AddressNotUsable", message)
+        }
         Outcome::Made if run.addresses.is_empty() => Condition::fails("Programmed", "AddressNotAssigned", place),
         Outcome::Made if !run.ready => {
             Condition::fails("Programmed", "Pending", "no replica of its Deployment is ready")
@@ -206,7 +263,10 @@ fn of_listener(listener: &ListenerStatus, gateway: &Condition) -> [Condition; 4]
         None => Condition::holds("ResolvedRefs", "ResolvedRefs"),
     };
     let programmed = match [&accepted, &resolved].into_iter().find(|condition| condition.holds != Some(true)) {
-        Some(fault) => Condition::fails("Programmed", "Invalid", fault.message.as_str()),
+        Some(fault) => {
+            let reason = listener.conflict.as_ref().map_or("Invalid", |conflict| conflict.reason);
+            Condition::fails("Programmed", reason, fault.message.as_str())
+        }
         None => gateway.clone(),
     };
     [accepted, conflicted, programmed, resolved]

@@ -11,7 +11,7 @@ use crate::cluster::{Cluster, kind};
 const NAME: &str = "Gateway API";
 const GROUP: &str = ".gateway.networking.k8s.io";
 /// The kinds that are read, each in the version that is asked for first.
-const KINDS: [(&str, &str); 8] = [
+const KINDS: [(&str, &str); 9] = [
     ("gatewayclasses", "v1"),
     ("gateways", "v1"),
     ("httproutes", "v1"),
@@ -20,6 +20,7 @@ const KINDS: [(&str, &str); 8] = [
     ("backendtlspolicies", "v1"),
     ("tlsroutes", "v1"),
     ("tcproutes", "v1"),
+    ("listenersets", "v1"),
 ];
 /// Without these there is neither waypoint nor gateway.
 const NEEDED: usize = 3;

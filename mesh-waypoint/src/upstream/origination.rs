@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_core::l7::traffic::{OriginSecret, Origination, Roots};
+use mesh_core::l7::gateway::Credential;
+use mesh_core::l7::traffic::{ClientCertificate, OriginSecret, Origination, Roots};
 use mesh_core::lock::UnpoisonedMutex as _;
 use mesh_transport::signatures_by;
 use rustls::{
@@ -125,6 +126,14 @@ impl Originations {
     }
 }
 
+impl Material {
+    /// Shows what a Secret has.
+    fn show(&mut self, held: &Credential) {
+        self.chain = held.chain.iter().map(|link| CertificateDer::from(link.to_vec())).collect();
+        self.key = Some(held.key.to_vec());
+    }
+}
+
 /// The name of the server in the handshake; its address where it has none.
 pub(super) fn server_name(origination: &Origination, address: IpAddr) -> Result<ServerName<'static>, OriginationError> {
     match &origination.sni {
@@ -140,8 +149,7 @@ fn read(origination: &Origination, secret: Option<&OriginSecret>) -> Result<Mate
         material.roots = secret.roots.iter().map(|root| CertificateDer::from(root.to_vec())).collect();
         if origination.mutual {
             let shown = secret.client.as_ref().ok_or_else(|| OriginationError::NothingToShow(name.clone()))?;
-            material.chain = shown.chain.iter().map(|link| CertificateDer::from(link.to_vec())).collect();
-            material.key = Some(shown.key.to_vec());
+            material.show(shown);
         }
     }
     match &origination.roots {
@@ -162,10 +170,14 @@ fn read(origination: &Origination, secret: Option<&OriginSecret>) -> Result<Mate
         Roots::Held(held) => material.roots = held.iter().map(|root| CertificateDer::from(root.to_vec())).collect(),
         Roots::Anybody => {}
     }
-    if let Some((certificate, key)) = &origination.client {
-        material.chain = certificates(certificate)?;
-        let read = PrivateKeyDer::from_pem_slice(&file(key)?).map_err(|error| bad_pem(key, &error))?;
-        material.key = Some(read.secret_der().to_vec());
+    match &origination.client {
+        Some(ClientCertificate::Files { certificate, key }) => {
+            material.chain = certificates(certificate)?;
+            let read = PrivateKeyDer::from_pem_slice(&file(key)?).map_err(|error| bad_pem(key, &error))?;
+            material.key = Some(read.secret_der().to_vec());
+        }
+        Some(ClientCertificate::Held(held)) => material.show(held),
+        None => {}
     }
     Ok(material)
 }

@@ -9,7 +9,7 @@ use mesh_core::{
     Locality, NamedEndpoint, PlaintextReason, Resolution, Service, Snapshot, Speaks, Transport, Workload,
     l7::{
         BackendTls, Backing, TrafficPolicy,
-        traffic::{Origination, Tls},
+        traffic::{ClientCertificate, Origination, Tls},
     },
     locality::{Division, Preference, Reason, Standpoint, divide},
     policy::{ClientTls, PolicyName},
@@ -74,7 +74,7 @@ impl Settled {
                 let mut policy = rule.map(|rule| rule.traffic.effective(subset.as_deref(), *port)).unwrap_or_default();
                 snapshot.l7().defaults().fill(&mut policy);
                 if let Some(said) = backing.backend_tls {
-                    policy.tls = Some(said.tls.clone());
+                    policy.tls = Some(shown(&said.tls, snapshot, own));
                 }
                 let mut all = backing.port.endpoints.clone();
                 for named in named_at(service, *port) {
@@ -225,6 +225,18 @@ fn by_rule(
             let mode = ClientTls::Mutual;
             Err(mesh_core::Refusal::TlsNotOriginated { service: of(), rule: name(), mode })
         }
+    }
+}
+
+/// With the certificate that the own Gateway has for backends.
+fn shown(tls: &Tls, snapshot: &Snapshot, own: &Own) -> Tls {
+    let held = snapshot.l7().shown_by(&own.gateway.namespace, &own.gateway.name);
+    match (tls, held) {
+        (Tls::Originate(asked), Some(held)) => {
+            let client = Some(ClientCertificate::Held(held.clone()));
+            Tls::Originate(Arc::new(Origination { client, ..Origination::clone(asked) }))
+        }
+        _ => tls.clone(),
     }
 }
 

@@ -118,3 +118,32 @@ fn a_gateway_begins_tls_to_the_service_of_a_route() {
         assert_eq!(seen.last().expect("a request").headers["host"], "a.example:8000", "the host is the client's");
     });
 }
+
+#[test]
+fn a_gateway_shows_servers_the_certificate_that_it_has_for_them() {
+    run_as(GATEWAY, "", async |world| {
+        let pki = Pki::new();
+        let _backend = serve_tls(OUTSIDE, 8080, pki.server(HOST, true)).await;
+        let listeners = gateway("{name: http, port: 8000, protocol: HTTP}");
+        let showing = |secret: &str| {
+            let class = "gatewayClassName: mesh, ";
+            let tls = format!("tls: {{backend: {{clientCertificateRef: {{name: {secret}}}}}}}, ");
+            listeners.replace(class, &format!("{class}{tls}"))
+        };
+        let rest = format!("{}{}", config_map(&pki), policy("one", "http", &of_host(HOST)));
+        // Neighbours are answered otherwise: what stays as it was would not be told from what was taken up.
+        for (gateway, secret, status) in [
+            (showing("own"), pki.secret("own"), "200"),
+            (listeners.clone(), pki.secret("own"), "503"),
+            (showing("renewed"), pki.secret("renewed"), "200"),
+            (showing("absent"), String::new(), "503"),
+            (showing("own"), pki.secret("own"), "200"),
+            (showing("own"), Pki::new().secret("own"), "503"),
+        ] {
+            world.configure(&format!("{gateway}{rest}{secret}"));
+            while get("http://a.example:8000/", &[]).await.0 != status {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+}

@@ -67,6 +67,18 @@ impl Pki {
         Arc::new(config)
     }
 
+    /// A client's certificate with its key, as a Secret of that name.
+    pub(crate) fn secret(&self, name: &str) -> String {
+        let (certificate, key) = self.sign("gateway.example.com");
+        let indent = |text: String| text.trim_end().replace('\n', "\n    ");
+        format!(
+            "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: {name}, namespace: shop}}\nstringData:\n  \
+             tls.crt: |\n    {}\n  tls.key: |\n    {}\n---\n",
+            indent(certificate.pem()),
+            indent(key.serialize_pem())
+        )
+    }
+
     /// Writes the authority's certificate and a client's with its key.
     fn write(&self, at: &Path) {
         let (certificate, key) = self.sign("waypoint.example.com");

@@ -7,7 +7,7 @@ use mesh_core::l7::topology::TopologyPart;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::listener::{AllowedNamespaces, Listener, ListenerProtocol, RawListener};
+use super::listener::{AllowedNamespaces, Listener, RawAllowedListeners, RawListener};
 use super::tls::{GatewayTls, RawGatewayTls};
 use crate::code::Code;
 use crate::finding::ObjectName;
@@ -50,9 +50,20 @@ pub enum Role {
         allowed: AllowedNamespaces,
     },
     /// Lets traffic in from outside.
-    Ingress(Vec<Listener>),
+    Ingress(Ingress),
     /// Another program's.
     Foreign,
+}
+
+/// What a Gateway that lets traffic in asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ingress {
+    /// Where it listens.
+    pub listeners: Vec<Listener>,
+    /// The namespaces whose ListenerSets may add listeners.
+    pub sets: AllowedNamespaces,
+    /// The certificates that clients show, and backends are shown.
+    pub tls: GatewayTls,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,7 +73,7 @@ struct Spec {
     listeners: Vec<RawListener>,
     addresses: Option<Value>,
     infrastructure: Option<Value>,
-    allowed_listeners: Option<Value>,
+    allowed_listeners: Option<RawAllowedListeners>,
     tls: Option<RawGatewayTls>,
 }
 
@@ -142,22 +153,15 @@ impl Spec {
     }
 
     fn ingress(self, namespace: &str, remarks: &mut Vec<Remark>) -> Result<Role, Flaw> {
-        if self.allowed_listeners.is_some() {
-            remarks.push(Remark::new(Code::FieldNotHonoured, "spec.allowedListeners", "it is not honoured"));
-        }
-        let tls = self.tls.map_or_else(|| Ok(GatewayTls::default()), |tls| tls.read(namespace, remarks))?;
+        let sets = self.allowed_listeners.map_or(Ok(AllowedNamespaces::Nobody), RawAllowedListeners::read)?;
+        let tls = self.tls.map_or_else(|| Ok(GatewayTls::default()), |tls| tls.read(namespace))?;
         if self.listeners.len() > MAX_LISTENERS {
             let message = format!("{} listeners are more than {MAX_LISTENERS}", self.listeners.len());
             return Err(Flaw::value("spec.listeners", message));
         }
-        let mut listeners = Vec::with_capacity(self.listeners.len());
-        for (index, raw) in self.listeners.into_iter().enumerate() {
-            let mut listener = raw.read(&format!("spec.listeners[{index}]"), namespace, remarks);
-            if listener.protocol == ListenerProtocol::Https {
-                listener.clients = tls.of_port(listener.port).cloned();
-            }
-            listeners.push(listener);
-        }
-        Ok(Role::Ingress(listeners))
+        let read =
+            |(index, raw): (usize, RawListener)| raw.read(&format!("spec.listeners[{index}]"), namespace, remarks);
+        let listeners = self.listeners.into_iter().enumerate().map(read).collect();
+        Ok(Role::Ingress(Ingress { listeners, sets, tls }))
     }
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use mesh_core::policy::Selector;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::tls::ClientValidation;
+use super::namespace_selector::{NamespaceSelector, RawSelector};
 use crate::code::Code;
 use crate::istio::{Flaw, Remark};
 use crate::status::Refusal;
@@ -29,8 +28,6 @@ pub struct Listener {
     pub passthrough: bool,
     /// The certificates that it shows.
     pub certificates: Vec<SecretRef>,
-    /// Which certificates its clients show; none where they are not asked.
-    pub clients: Option<ClientValidation>,
     /// The namespaces whose routes may attach themselves.
     pub allowed: AllowedNamespaces,
     /// The kinds of routes that may.
@@ -57,6 +54,18 @@ pub enum ListenerProtocol {
 }
 
 impl ListenerProtocol {
+    /// As the API calls it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Https => "HTTPS",
+            Self::Tls => "TLS",
+            Self::Tcp => "TCP",
+            Self::Unsupported => "unsupported",
+        }
+    }
+
     /// The routes that fit.
     pub const fn kinds(self, passthrough: bool) -> &'static [&'static str] {
         match self {
@@ -81,15 +90,15 @@ pub struct SecretRef {
     pub impossible: Option<String>,
 }
 
-/// Namespaces that may attach something to a Gateway (`allowedRoutes.namespaces`).
+/// Namespaces that may attach something to a Gateway (`allowedRoutes.namespaces`, `allowedListeners.namespaces`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedNamespaces {
     /// The Gateway's own.
     Same,
     /// All.
     All,
-    /// Those with the labels; none stands for any labels.
-    Selected(Option<Selector>),
+    /// Those with labels such as these.
+    Selected(NamespaceSelector),
     /// None.
     Nobody,
 }
@@ -123,7 +132,7 @@ enum RawMode {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawSecretRef {
+pub(super) struct RawSecretRef {
     group: Option<String>,
     kind: Option<String>,
     namespace: Option<String>,
@@ -135,6 +144,13 @@ struct RawSecretRef {
 struct RawAllowedRoutes {
     namespaces: Option<RawNamespaces>,
     kinds: Option<Vec<RawRouteKind>>,
+}
+
+/// Whose ListenerSets a Gateway opens (`AllowedListeners`).
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAllowedListeners {
+    namespaces: Option<RawNamespaces>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -157,13 +173,6 @@ enum RawFrom {
     Same,
     Selector,
     None,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawSelector {
-    match_labels: Option<BTreeMap<String, String>>,
-    match_expressions: Option<Value>,
 }
 
 impl RawListener {
@@ -219,7 +228,6 @@ impl RawListener {
             hostname: self.hostname.filter(|hostname| !hostname.is_empty()).map(|name| name.to_ascii_lowercase()),
             passthrough,
             certificates,
-            clients: None,
             allowed: allowed.unwrap_or(AllowedNamespaces::Same),
             kinds,
             refused: refused.into_iter().next(),
@@ -267,13 +275,23 @@ impl RawTls {
 }
 
 impl RawSecretRef {
-    fn read(self, namespace: &str) -> SecretRef {
+    pub(super) fn read(self, namespace: &str) -> SecretRef {
         let (group, kind) = (self.group.unwrap_or_default(), self.kind.unwrap_or_else(|| "Secret".to_owned()));
         let is_secret = group.is_empty() && kind == "Secret";
         SecretRef {
             namespace: self.namespace.unwrap_or_else(|| namespace.to_owned()),
             name: self.name,
             impossible: (!is_secret).then(|| format!("{kind} of {group:?} is no Secret")),
+        }
+    }
+}
+
+impl RawAllowedListeners {
+    /// Nobody's where nothing is said.
+    pub(super) fn read(self) -> Result<AllowedNamespaces, Flaw> {
+        match self.namespaces {
+            None | Some(RawNamespaces { from: None, .. }) => Ok(AllowedNamespaces::Nobody),
+            Some(namespaces) => namespaces.read("spec.allowedListeners.namespaces"),
         }
     }
 }
@@ -287,12 +305,8 @@ impl RawNamespaces {
             (RawFrom::Selector, None) => {
                 Err(Flaw::value(format!("{field}.selector"), "from: Selector needs a selector"))
             }
-            (RawFrom::Selector, Some(selector)) if selector.match_expressions.is_some() => {
-                let message = "expressions are not read here; write matchLabels";
-                Err(Flaw::value(format!("{field}.selector.matchExpressions"), message))
-            }
             (RawFrom::Selector, Some(selector)) => {
-                Ok(AllowedNamespaces::Selected(Selector::new(selector.match_labels.unwrap_or_default())))
+                Ok(AllowedNamespaces::Selected(selector.read(&format!("{field}.selector"))?))
             }
         }
     }

@@ -42,15 +42,37 @@ pub enum Parent {
         /// The port by name (`sectionName`).
         port_name: Option<String>,
     },
-    /// A Gateway.
-    Gateway(GatewayRef),
+    /// Listeners of a Gateway.
+    Listeners(ListenersRef),
     /// Something else, which is not read.
     Other(String),
 }
 
-/// A Gateway, or some of its listeners.
+/// What has listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListenersOf {
+    /// A Gateway. Those of its sets are not meant with it.
+    Gateway,
+    /// A ListenerSet.
+    ListenerSet,
+}
+
+impl ListenersOf {
+    /// The kind's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "Gateway",
+            Self::ListenerSet => "ListenerSet",
+        }
+    }
+}
+
+/// All listeners of an object, or some.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GatewayRef {
+pub struct ListenersRef {
+    /// What the object is.
+    pub of: ListenersOf,
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -74,8 +96,9 @@ impl RawParentRef {
             ("networking.istio.io", "ServiceEntry") => {
                 Parent::ServiceEntry { namespace, name, port: self.port, port_name: self.section_name }
             }
-            ("gateway.networking.k8s.io", "Gateway") => {
-                Parent::Gateway(GatewayRef { namespace, name, listener: self.section_name, port: self.port })
+            ("gateway.networking.k8s.io", "Gateway" | "ListenerSet") => {
+                let of = if kind == "Gateway" { ListenersOf::Gateway } else { ListenersOf::ListenerSet };
+                Parent::Listeners(ListenersRef { of, namespace, name, listener: self.section_name, port: self.port })
             }
             _ => Parent::Other(format!("{kind} of {group:?}")),
         }

@@ -211,7 +211,7 @@ fn hostnames(written: Option<Vec<String>>) -> Result<Vec<String>, Flaw> {
 
 /// What is said of hosts to a route that is attached to Services alone.
 fn hostnames_mean_nothing(parents: &[Parent], hostnames: &[String]) -> Option<Remark> {
-    let to_gateways = parents.iter().any(|parent| matches!(parent, Parent::Gateway(_)));
+    let to_gateways = parents.iter().any(|parent| matches!(parent, Parent::Listeners(_)));
     (!hostnames.is_empty() && !to_gateways).then(|| {
         let message = "a Service's requests are told by its address, whatever host they name";
         Remark::new(Code::FieldNotHonoured, "spec.hostnames", message)

@@ -1,12 +1,10 @@
-//! A Gateway's TLS beyond its listeners' certificates (`spec.tls`): which certificates its clients show.
+//! A Gateway's TLS beyond its listeners' certificates (`spec.tls`): which certificates its clients show, and which it shows itself.
 
 use serde::Deserialize;
 
-use serde_json::Value;
-
-use crate::code::Code;
+use super::listener::{RawSecretRef, SecretRef};
 use crate::config::NamedKind;
-use crate::istio::{Flaw, Remark};
+use crate::istio::Flaw;
 
 /// References of one validation; the API itself allows 16.
 const MAX_REFERENCES: usize = 16;
@@ -38,8 +36,14 @@ pub struct RootsRef {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawGatewayTls {
-    backend: Option<Value>,
+    backend: Option<RawBackend>,
     frontend: Option<RawFrontend>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawBackend {
+    client_certificate_ref: Option<RawSecretRef>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,28 +92,27 @@ pub(super) struct RawRootsRef {
     namespace: Option<String>,
 }
 
-/// What a Gateway asks for beyond its listeners.
-#[derive(Debug, Default)]
-pub(super) struct GatewayTls {
+/// What a Gateway says of certificates beyond those of its listeners.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GatewayTls {
     default: Option<ClientValidation>,
     per_port: Vec<(u16, Option<ClientValidation>)>,
+    /// The certificate that backends are shown (`spec.tls.backend`).
+    pub(crate) shown: Option<SecretRef>,
 }
 
 impl GatewayTls {
     /// Which certificates the clients of a port show; none where they are not asked.
-    pub(super) fn of_port(&self, port: u16) -> Option<&ClientValidation> {
+    pub(crate) fn of_port(&self, port: u16) -> Option<&ClientValidation> {
         let own = self.per_port.iter().find(|(known, _)| *known == port);
         own.map_or(self.default.as_ref(), |(_, validation)| validation.as_ref())
     }
 }
 
 impl RawGatewayTls {
-    pub(super) fn read(self, namespace: &str, remarks: &mut Vec<Remark>) -> Result<GatewayTls, Flaw> {
-        let mut read = GatewayTls::default();
-        if self.backend.is_some() {
-            let message = "no certificate is shown to backends by this; a DestinationRule of mode MUTUAL shows one";
-            remarks.push(Remark::new(Code::FieldNotHonoured, "spec.tls.backend", message));
-        }
+    pub(super) fn read(self, namespace: &str) -> Result<GatewayTls, Flaw> {
+        let shown = self.backend.and_then(|backend| backend.client_certificate_ref);
+        let mut read = GatewayTls { shown: shown.map(|reference| reference.read(namespace)), ..GatewayTls::default() };
         let Some(frontend) = self.frontend else { return Ok(read) };
         let validation = |raw: RawFrontendTls, field: String| {
             raw.validation.map(|validation| validation.read(field, namespace)).transpose()

@@ -173,7 +173,7 @@ impl<'a> Translation<'a> {
     ) -> Vec<Attachment> {
         let mut found = Vec::new();
         for (index, parent) in parents.iter().enumerate() {
-            let Parent::Gateway(reference) = parent else { continue };
+            let Parent::Listeners(reference) = parent else { continue };
             match attach(self.objects, reference, (kind, &name.namespace), hostnames) {
                 Ok(None) => {}
                 Ok(Some(attachments)) => {
@@ -212,7 +212,7 @@ impl<'a> Translation<'a> {
         let route = &*located.object;
         let at_gateways = self.attachments(located, &route.parents, (route.at.kind, &route.name), &route.hostnames);
         if at_gateways.is_empty() {
-            let none = route.parents.iter().all(|parent| !matches!(parent, Parent::Gateway(_)));
+            let none = route.parents.iter().all(|parent| !matches!(parent, Parent::Listeners(_)));
             if none {
                 let message = "connections are routed at Gateways alone".to_owned();
                 self.report(Code::ParentNotFound, located, "spec.parentRefs".to_owned(), message);
@@ -276,7 +276,7 @@ impl<'a> Translation<'a> {
                 hosts.sort_by_key(|service| &service.hostname);
                 (hosts, "ServiceEntry", namespace, name, port, port_name)
             }
-            Parent::Gateway(_) => return Ok(None),
+            Parent::Listeners(_) => return Ok(None),
             Parent::Other(other) => return Err(format!("{other} is nothing to attach a route to")),
         };
         match found.is_empty() {

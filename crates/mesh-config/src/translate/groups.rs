@@ -114,7 +114,12 @@ impl Translator {
             self.named = Arc::new(gateways.named);
         }
         if self.options.statuses {
-            let statuses = Statuses { gateways: gateways.statuses, routes: of_routes, backend_tls: begun.statuses };
+            let statuses = Statuses {
+                gateways: gateways.statuses,
+                listener_sets: gateways.of_sets,
+                routes: of_routes,
+                backend_tls: begun.statuses,
+            };
             if *self.statuses != statuses {
                 self.statuses = Arc::new(statuses);
             }

@@ -206,6 +206,7 @@ impl Translator {
                 self.dirty.l7 = true;
             }
             Kind::Gateway
+            | Kind::ListenerSet
             | Kind::IstioGateway
             | Kind::VirtualService
             | Kind::HttpRoute

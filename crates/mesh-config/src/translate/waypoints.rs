@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mesh_core::l7::{GATEWAY_NAME, L7, Served, Waypoint};
 use mesh_core::labels::{Labels, Lookup, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE};
 use mesh_core::policy::{ClientTlsRule, HostPattern};
-use mesh_core::{LabelSet, Policies, Service, SpiffeId, Workload};
+use mesh_core::{Policies, Service, SpiffeId, Workload};
 
 use crate::code::Code;
 use crate::config::Options;
@@ -256,11 +256,8 @@ pub(super) fn admits(allowed: &AllowedNamespaces, own: &str, namespace: &str, la
         return *allowed != AllowedNamespaces::Nobody;
     }
     match allowed {
-        AllowedNamespaces::All | AllowedNamespaces::Selected(None) => true,
+        AllowedNamespaces::All => true,
         AllowedNamespaces::Same | AllowedNamespaces::Nobody => false,
-        AllowedNamespaces::Selected(Some(selector)) => {
-            let labels = labels.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()));
-            selector.selects(&labels.collect::<LabelSet>())
-        }
+        AllowedNamespaces::Selected(selector) => selector.selects(labels),
     }
 }

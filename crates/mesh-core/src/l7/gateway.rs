@@ -20,6 +20,8 @@ pub struct Gateway {
     pub pods: GatewayPods,
     /// Where it listens, in the order of the object.
     pub listeners: Vec<Arc<Listener>>,
+    /// What it shows to backends to which a BackendTLSPolicy has TLS begun (`spec.tls.backend`).
+    pub shown: Option<Arc<Credential>>,
 }
 
 /// Which pods are a gateway.
@@ -84,7 +86,7 @@ pub enum ClientCertificates {
 }
 
 /// A certificate and its key, as a Secret has them.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credential {
     /// The Secret, as `namespace/name`.
     pub name: Arc<str>,

@@ -43,7 +43,7 @@ pub use topology::{Topologies, Topology};
 pub use traffic::{TrafficPolicy, TrafficRule};
 pub use waypoint::{GATEWAY_NAME, Guard, Served, WAYPOINT_PORT, Waypoint};
 
-use self::gateway::Listener;
+use self::gateway::{Credential, GatewayPods, Listener};
 use self::traffic::{Defaults, OriginSecret};
 use crate::label_set::LabelSet;
 use crate::model::{Service, Workload, WorkloadUid};
@@ -204,6 +204,15 @@ impl L7 {
     #[must_use]
     pub fn gateways(&self) -> &[Arc<Gateway>] {
         &self.gateways
+    }
+
+    /// What the Gateway API's Gateway of that name shows to backends to which a BackendTLSPolicy has TLS begun.
+    #[must_use]
+    pub fn shown_by(&self, namespace: &str, name: &str) -> Option<&Arc<Credential>> {
+        let own = self.gateways.iter().find(|gateway| {
+            gateway.pods == GatewayPods::Own && *gateway.namespace == *namespace && *gateway.name == *name
+        });
+        own?.shown.as_ref()
     }
 
     /// The listeners, by port, of the pod of these labels that runs for the Gateway of that name.

@@ -118,12 +118,26 @@ pub struct Origination {
     pub roots: Roots,
     /// Of these names, hosts or URIs, the certificate has one; where there are none, the server's.
     pub names: Vec<Arc<str>>,
-    /// The paths of the certificate that is shown, and of its key.
-    pub client: Option<(Arc<str>, Arc<str>)>,
+    /// The certificate that is shown.
+    pub client: Option<ClientCertificate>,
     /// The Secret, of the proxy's own namespace, that stands for the files (`credentialName`).
     pub secret: Option<Arc<str>>,
     /// Whether a certificate has to be shown.
     pub mutual: bool,
+}
+
+/// A certificate that is shown to a server, and its key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ClientCertificate {
+    /// In files (PEM), by their paths.
+    Files {
+        /// The chain.
+        certificate: Arc<str>,
+        /// The key.
+        key: Arc<str>,
+    },
+    /// In a Secret.
+    Held(Arc<Credential>),
 }
 
 /// What a Secret has for TLS to endpoints.

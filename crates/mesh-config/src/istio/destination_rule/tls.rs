@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh_core::l7::traffic::{Origination, Roots, Tls};
+use mesh_core::l7::traffic::{ClientCertificate, Origination, Roots, Tls};
 use mesh_core::policy::ClientTls;
 use serde::Deserialize;
 use serde_json::Value;
@@ -109,7 +109,7 @@ impl RawTls {
         let client = match (mutual, given(&self.client_certificate), given(&self.private_key)) {
             (false, ..) => None,
             _ if secret.is_some() => None,
-            (true, Some(certificate), Some(key)) => Some((certificate, key)),
+            (true, Some(certificate), Some(key)) => Some(ClientCertificate::Files { certificate, key }),
             (true, ..) => return impossible("clientCertificate", "MUTUAL needs clientCertificate and privateKey"),
         };
         let roots = match given(&self.ca_certificates) {

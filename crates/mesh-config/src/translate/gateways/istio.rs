@@ -99,7 +99,7 @@ pub(super) fn gateway(
     };
     let listeners = servers.iter().map(listener).collect();
     let (namespace, name) = key;
-    Gateway { namespace, name, pods: GatewayPods::Selected(selector.clone()), listeners }
+    Gateway { namespace, name, pods: GatewayPods::Selected(selector.clone()), listeners, shown: None }
 }
 
 /// Whether the pod may be one of the Gateway's. Without a selector it is for all gateways, which their label tells from other pods.

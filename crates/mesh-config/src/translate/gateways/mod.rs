@@ -1,10 +1,13 @@
 //! Gateways of both APIs to listeners, with what attached itself to them.
 
+mod attach;
 mod clients;
 mod credentials;
 mod hosts;
 mod istio;
 mod kubernetes;
+mod listener_sets;
+mod opening;
 mod topologies;
 
 use std::cell::RefCell;
@@ -16,35 +19,48 @@ use mesh_core::l7::gateway::ConnectionRoute;
 use mesh_core::l7::{Gateway, HostRules, Precedence, RouteTable, Rule};
 use mesh_core::policy::HostPattern;
 
+pub(super) use self::attach::{Attachment, NotAttached, attach};
 use self::credentials::Keychain;
 pub(super) use self::hosts::pattern;
 pub(super) use self::istio::{Routes, VirtualServiceRoutes};
-pub(super) use self::kubernetes::{Attachment, NotAttached, attach};
 pub(super) use self::topologies::topologies;
 use super::policies::{by_age, report};
 use crate::config::{NamedObjects, Options};
 use crate::finding::Finding;
+use crate::gateway_api::ListenersOf;
 use crate::object::{Key, ObjectSet};
-use crate::status::GatewayStatus;
+use crate::status::{GatewayStatus, ListenerSetStatus};
 
 /// Rules for some hosts.
 type HostedRules = (Vec<HostPattern>, Vec<Arc<Rule>>);
 
-/// What attached itself to listeners of Gateways of the Gateway API: by the Gateway, and the listener's place in it.
+/// A listener of the Gateway API, by where it is written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ListenerPlace {
+    /// The kind of the object.
+    pub(super) of: ListenersOf,
+    /// The object.
+    pub(super) key: Key,
+    /// Its place in the object's list.
+    pub(super) index: usize,
+}
+
+/// What attached itself to listeners of the Gateway API.
 #[derive(Debug, Default)]
 pub(super) struct ListenerRoutes {
     /// Rules, the oldest route's first, each with the hosts that the route and the listener have in common.
-    pub(super) rules: BTreeMap<(Key, usize), Vec<HostedRules>>,
+    pub(super) rules: BTreeMap<ListenerPlace, Vec<HostedRules>>,
     /// Routes of connections, likewise.
-    pub(super) connections: BTreeMap<(Key, usize), Vec<ConnectionRoute>>,
+    pub(super) connections: BTreeMap<ListenerPlace, Vec<ConnectionRoute>>,
     /// How many routes that is.
-    pub(super) counts: BTreeMap<(Key, usize), usize>,
+    pub(super) counts: BTreeMap<ListenerPlace, usize>,
 }
 
 /// What Gateways are, and what is said of them.
 pub(super) struct Gateways {
     pub(super) all: Vec<Arc<Gateway>>,
     pub(super) statuses: BTreeMap<Key, GatewayStatus>,
+    pub(super) of_sets: BTreeMap<Key, ListenerSetStatus>,
     pub(super) named: NamedObjects,
 }
 
@@ -58,13 +74,16 @@ pub(super) fn gateways(
 ) -> Gateways {
     let (mut all, mut statuses) = (Vec::new(), BTreeMap::new());
     let named = RefCell::default();
+    let (sets, mut of_sets) = listener_sets::admitted(objects, findings);
     for located in by_age(&objects.gateways, |gateway| &gateway.age) {
         let name = &located.object.name;
         let key = (Arc::clone(&name.namespace), Arc::clone(&name.name));
+        let own_sets = sets.get(&key).map_or(&[][..], Vec::as_slice);
         let keychain = Keychain::new(objects, key, &options.credentials, &named);
-        let gateway = kubernetes::gateway(located, objects, &keychain, &mut attached, findings);
-        if let Some((gateway, status)) = gateway {
+        let found = kubernetes::gateway((located, own_sets), objects, &keychain, &mut attached, findings);
+        if let Some((gateway, status, own_statuses)) = found {
             statuses.insert((Arc::clone(&gateway.namespace), Arc::clone(&gateway.name)), status);
+            of_sets.extend(own_statuses);
             all.push(Arc::new(gateway));
         }
     }
@@ -73,7 +92,7 @@ pub(super) fn gateways(
         let by = (options, workloads);
         all.push(Arc::new(istio::gateway(located, objects, by, &named, &mut of_virtual_services, findings)));
     }
-    Gateways { all, statuses, named: named.into_inner() }
+    Gateways { all, statuses, of_sets, named: named.into_inner() }
 }
 
 /// A table of rules that are for some hosts each. Rules for one host are joined, in the order given.
