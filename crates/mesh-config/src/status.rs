@@ -30,6 +30,8 @@ pub struct GatewayStatus {
     pub listeners: Vec<ListenerStatus>,
     /// Which of its references that are no listener's lead nowhere.
     pub unresolved: Option<Refusal>,
+    /// Whether clients whose certificates nobody vouches for are let in by some port.
+    pub lets_others_in: bool,
 }
 
 /// Of a ListenerSet.

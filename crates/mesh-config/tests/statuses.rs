@@ -141,3 +141,17 @@ fn a_gateway_says_whether_it_can_show_its_certificate_to_backends() {
         assert!(config.findings.iter().any(|finding| finding.field.as_deref() == field), "{:?}", config.findings);
     }
 }
+
+#[test]
+fn a_gateway_says_that_it_lets_in_whom_nobody_vouches_for() {
+    let roots = "validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: roots}]";
+    for (default, of_port, expected) in
+        [("", "", false), ("", ", mode: AllowInsecureFallback", true), (", mode: AllowInsecureFallback", "", true)]
+    {
+        let tls = format!(
+            "tls: {{frontend: {{default: {{{roots}{default}}}}}, perPort: [{{port: 8443, tls: {{{roots}{of_port}}}}}}}]}}}}"
+        );
+        let config = said(&with_set(&tls, "{name: free, port: 81, protocol: HTTP}"));
+        assert_eq!(config.statuses.gateways[&("shop".into(), "edge".into())].lets_others_in, expected, "{tls}");
+    }
+}

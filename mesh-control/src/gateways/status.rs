@@ -111,6 +111,8 @@ struct Found {
     unresolved: Option<Refusal>,
     /// How many ListenerSets it has listeners of.
     sets: usize,
+    /// Whether clients whose certificates nobody vouches for are let in.
+    lets_others_in: bool,
 }
 
 /// What is found of it; none while that version of it is not known yet.
@@ -127,8 +129,12 @@ fn found(gateways: &Gateways, gateway: &GatewayObject, role: Role) -> Option<Fou
             let known = config.statuses.gateways.get(&key)?;
             let sets = config.statuses.listener_sets.values();
             let sets = sets.filter(|set| set.gateway == key && set.is_accepted()).count();
-            let (listeners, unresolved) = (known.listeners.clone(), known.unresolved.clone());
-            (known.generation == gateway.metadata.generation).then_some(Found { listeners, unresolved, sets })
+            (known.generation == gateway.metadata.generation).then(|| Found {
+                listeners: known.listeners.clone(),
+                unresolved: known.unresolved.clone(),
+                sets,
+                lets_others_in: known.lets_others_in,
+            })
         }
     }
 }
@@ -152,6 +158,11 @@ fn status(gateway: &GatewayObject, role: Role, found: &Found, run: &Run, before:
     let listeners = listeners(&found.listeners, &conditions[1], &before["listeners"], generation);
     if role == Role::Ingress {
         conditions.push(resolved(found));
+    }
+    if found.lets_others_in {
+        let message = "some clients need no certificate that is vouched for: mode AllowInsecureFallback".to_owned();
+        let insecure = Condition::holds("InsecureFrontendValidationMode", "ConfigurationChanged");
+        conditions.push(Condition { message, ..insecure });
     }
     let mut status = json!({
         "addresses": run.addresses,

@@ -1,4 +1,6 @@
-//! Gateways: mesh-control runs a waypoint for each, routes act on what is sent by it, and all of it goes with the Gateway.
+//! Gateways: mesh-control runs a proxy for each, routes act on what is sent by it, and all of it goes with the Gateway.
+
+use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_kube_cluster::Cluster;
@@ -82,4 +84,68 @@ fn how_far_it_is_is_told(cluster: &Cluster) -> Result<()> {
         ensure!(metrics.lines().any(|told| told == line), "no {line} in {metrics}");
     }
     Ok(())
+}
+
+/// An ingress Gateway at port 8080, whose namespace's ListenerSets add listeners, and such a set with a port of its own.
+const WITH_SET: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: listener-sets}
+spec:
+  gatewayClassName: mesh
+  allowedListeners: {namespaces: {from: Same}}
+  listeners: [{name: http, port: 8080, protocol: HTTP}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: more, namespace: listener-sets}
+spec: {parentRef: {name: edge}, listeners: [{name: http, port: 8081, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: cart, namespace: listener-sets}
+spec:
+  parentRefs: [{kind: ListenerSet, name: more}]
+  rules: [{backendRefs: [{name: cart, port: 80}]}]
+";
+
+#[test]
+fn a_gateway_opens_a_listener_sets_port_and_says_so_until_it_may_not() -> Result<()> {
+    let cluster = Cluster::of_tests()?;
+    let kubectl = cluster.kubectl();
+    install_gateway_api(&cluster)?;
+    let mesh = Mesh::installed(&cluster, &["control.replicas=2"])?;
+    let apps = Apps::new(&kubectl, "listener-sets")?;
+    apps.deploy_http("cart", "node-b")?;
+    apps.deploy("client", "node-a")?;
+    kubectl.apply(WITH_SET)?;
+    let in_namespace = |words: &[&str]| kubectl.run(&[&["-n", "listener-sets"], words].concat());
+    for condition in ["Accepted", "Programmed"] {
+        let wait = ["wait", &format!("--for=condition={condition}"), "--timeout=60s", "listenerset/more"];
+        in_namespace(&wait).with_context(|| mesh.logs())?;
+    }
+    let status = |object: &[&str]| {
+        Ok::<_, anyhow::Error>(kubectl.get(&[&["-n", "listener-sets"], object].concat())?["status"].clone())
+    };
+    let set = status(&["listenerset", "more"])?;
+    ensure!(set["listeners"][0]["attachedRoutes"] == 1, "{set}");
+    ensure!(status(&["gateway", "edge"])?["attachedListenerSets"] == 1);
+    let route = status(&["httproute", "cart"])?;
+    ensure!(route["parents"][0]["conditions"][0]["reason"] == "Accepted", "{route}");
+    let at = SocketAddr::new(apps.service("edge-mesh")?.ip(), 8081);
+    wait_until("the set's listener to lead to cart", PATIENCE, || {
+        Ok(apps.get("client", at, "/")?.contains("x-served-by: cart\r\n").then_some(()))
+    })
+    .with_context(|| mesh.logs())?;
+    // Uninvited, it is closed, and its port is no port of the Service any more.
+    in_namespace(&["patch", "gateway", "edge", "--type=merge", "--patch", r#"{"spec":{"allowedListeners":null}}"#])?;
+    let refused = ["wait", "--for=condition=Accepted=False", "--timeout=60s", "listenerset/more"];
+    in_namespace(&refused).with_context(|| mesh.logs())?;
+    let set = status(&["listenerset", "more"])?;
+    ensure!(set["conditions"][0]["reason"] == "NotAllowed", "{set}");
+    wait_until("the Service to lose the port", PATIENCE, || {
+        let service = kubectl.get(&["-n", "listener-sets", "service", "edge-mesh"])?;
+        let ports = service["spec"]["ports"].as_array().context("no ports")?;
+        Ok(ports.iter().all(|port| port["port"] != 8081).then_some(()))
+    })
+    .with_context(|| mesh.logs())
 }

@@ -102,6 +102,12 @@ pub struct GatewayTls {
 }
 
 impl GatewayTls {
+    /// Whether some port lets in clients whose certificates nobody vouches for.
+    pub(crate) fn lets_others_in(&self) -> bool {
+        let of_ports = self.per_port.iter().filter_map(|(_, validation)| validation.as_ref());
+        self.default.iter().chain(of_ports).any(|validation| validation.lets_others_in)
+    }
+
     /// Which certificates the clients of a port show; none where they are not asked.
     pub(crate) fn of_port(&self, port: u16) -> Option<&ClientValidation> {
         let own = self.per_port.iter().find(|(known, _)| *known == port);

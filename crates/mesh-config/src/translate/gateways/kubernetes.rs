@@ -66,7 +66,13 @@ pub(super) fn gateway(
         let finding = Finding::new(Code::NoCertificate, (*located.origin).clone(), refusal.message.clone());
         findings.push(finding.at("spec.tls.backend.clientCertificateRef"));
     }
-    let status = GatewayStatus { generation: *generation, class: Arc::clone(class), listeners: of_own, unresolved };
+    let status = GatewayStatus {
+        generation: *generation,
+        class: Arc::clone(class),
+        listeners: of_own,
+        unresolved,
+        lets_others_in: tls.lets_others_in(),
+    };
     let (namespace, name) = key;
     Some((Gateway { namespace, name, pods: GatewayPods::Own, listeners, shown }, status, of_sets))
 }
