@@ -54,8 +54,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 /// Installs the API's definitions, the mesh and the waypoint.
 fn prepare(images: &[PathBuf]) -> Result<()> {
     step::run("images loaded", kube::cluster(&["--number", CLUSTER, "load-image"])?.args(images))?;
-    let definitions = kube::directory()?.join("gateway-api").display().to_string();
-    kubectl(&["apply", "--server-side", "-f", &definitions])?;
+    // Retries of routes are in the experimental channel alone.
+    let definitions = module("conformance", "sigs.k8s.io/gateway-api")?.join("config/crd/experimental");
+    kubectl(&["apply", "--server-side", "-k", &definitions.display().to_string()])?;
     let chart = repo::root().join("charts/mesh");
     let mut helm = program("helm")?;
     helm.args(["upgrade", "--install", "mesh"]).arg(chart);

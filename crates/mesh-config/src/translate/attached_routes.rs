@@ -70,6 +70,23 @@ type RouteStatuses = BTreeMap<(&'static str, Key), RouteStatus>;
 /// A Service's host name, and the namespace whose clients alone are meant.
 type Subject = (Arc<str>, Option<Arc<str>>);
 
+/// A route that refers to something.
+struct Referrer<'a> {
+    kind: &'a str,
+    name: &'a PolicyName,
+    parents: &'a [Parent],
+}
+
+impl Referrer<'_> {
+    /// Whether the route is for what the mesh sends to that Service, and for nothing else: its clients reach it anyway, so that
+    /// nobody has to grant a consumer's route the way there (GEP-1426).
+    fn is_attached_to(&self, namespace: &str, name: &str) -> bool {
+        let (mut all, mut services) = (self.parents.iter(), self.parents.iter());
+        !all.any(|parent| matches!(parent, Parent::Listeners(_)))
+            && services.any(|parent| matches!(parent, Parent::Service { namespace: at, name: own, .. } if at == namespace && own == name))
+    }
+}
+
 /// The rules of a Service, oldest first, with the place of each.
 #[derive(Default)]
 struct Attached {
@@ -219,10 +236,11 @@ impl<'a> Translation<'a> {
             }
             return;
         }
+        let referrer = Referrer { kind: route.at.kind, name: &route.name, parents: &route.parents };
         let mut backends = Vec::with_capacity(route.backends.len());
         for (index, (reference, backend)) in route.backends.iter().enumerate() {
             let field = format!("spec.rules[0].backendRefs[{index}]");
-            let target = self.resolve(reference, located, (route.at.kind, &route.name), &field);
+            let target = self.resolve(reference, located, &referrer, &field);
             backends.push(Backend { target, ..backend.clone() });
         }
         for Attachment { listener, hosts } in at_gateways {
@@ -329,21 +347,18 @@ impl<'a> Translation<'a> {
     }
 
     fn rule(&mut self, written: &RouteRule, located: &Located<Route>) -> Rule {
+        let Route { kind, name, parents, .. } = &*located.object;
+        let referrer = Referrer { kind, name, parents };
         let mut rule = written.rule.clone();
         let place = format!("spec.rules[{}]", rule.at.index);
         if let Action::Forward(backends) = &mut rule.action {
             for (index, (backend, reference)) in backends.iter_mut().zip(&written.backends).enumerate() {
-                backend.target = self.resolve(
-                    reference,
-                    located,
-                    (located.object.kind, &located.object.name),
-                    &format!("{place}.backendRefs[{index}]"),
-                );
+                let field = format!("{place}.backendRefs[{index}]");
+                backend.target = self.resolve(reference, located, &referrer, &field);
             }
         }
         for (reference, percent) in &written.mirrors {
-            let owner = (located.object.kind, &*located.object.name);
-            let target = self.resolve(reference, located, owner, &format!("{place}.filters"));
+            let target = self.resolve(reference, located, &referrer, &format!("{place}.filters"));
             rule.mirrors.push(Mirror { target, percent: *percent });
         }
         rule
@@ -354,15 +369,19 @@ impl<'a> Translation<'a> {
         &mut self,
         reference: &BackendRef,
         located: &Located<T>,
-        (kind, own): (&str, &PolicyName),
+        referrer: &Referrer<'_>,
         field: &str,
     ) -> BackendTarget {
+        let Referrer { kind, name: own, .. } = referrer;
         let BackendRef { namespace, name, is_host, port, impossible } = reference;
         let not_found = |why| (Code::BackendNotFound, "BackendNotFound", why);
         let found = match impossible {
             Some(why) => Err((Code::BackendNotFound, "InvalidKind", why.clone())),
             None if *is_host => self.host(name, *port, &own.namespace).map_err(not_found),
-            None if *own.namespace != **namespace && !self.granted((kind, &own.namespace), namespace, name) => {
+            None if *own.namespace != **namespace
+                && !referrer.is_attached_to(namespace, name)
+                && !self.granted((kind, &own.namespace), namespace, name) =>
+            {
                 let message = format!("no ReferenceGrant of {namespace} lets {kind} of {} send to it", own.namespace);
                 Err((Code::ReferenceNotGranted, "RefNotPermitted", message))
             }

@@ -14,6 +14,9 @@ use crate::status::{ListenerSetStatus, Refusal};
 /// Sets of one Gateway, each of up to 64 listeners.
 const MAX_SETS: usize = 64;
 
+/// The sets that each Gateway takes.
+pub(super) type SetsByGateway<'a> = BTreeMap<Key, Vec<&'a Located<ListenerSet>>>;
+
 /// Whether a Gateway takes a set's listeners.
 pub(super) enum Admission {
     /// It does.
@@ -53,7 +56,7 @@ pub(super) fn admission(objects: &ObjectSet, set: &ListenerSet) -> Admission {
 pub(super) fn admitted<'a>(
     objects: &'a ObjectSet,
     findings: &mut Vec<Finding>,
-) -> (BTreeMap<Key, Vec<&'a Located<ListenerSet>>>, BTreeMap<Key, ListenerSetStatus>) {
+) -> (SetsByGateway<'a>, BTreeMap<Key, ListenerSetStatus>) {
     let mut admitted: BTreeMap<Key, Vec<_>> = BTreeMap::new();
     let mut refused = BTreeMap::new();
     for located in by_age(&objects.listener_sets, |set| &set.age) {
