@@ -202,62 +202,58 @@ impl ObjectSet {
     /// Puts an object in force. Gives what was in its place.
     pub(crate) fn put(&mut self, entry: Entry) -> Option<Entry> {
         let Entry { id, origin, object, kept, stands_in: _, source } = entry;
-        let (key, place) = (id.key.clone(), (origin, kept, source));
+        let (key, at) = (id.key.clone(), (origin, kept, source));
         match object {
-            Object::Namespace(it) => swap(&mut self.namespaces, id, key.1, Some((place, it)), Object::Namespace),
-            Object::Node(it) => swap(&mut self.nodes, id, key.1, Some((place, it)), Object::Node),
+            Object::Namespace(it) => swap(&mut self.namespaces, id, key.1, Some((at, it)), Object::Namespace),
+            Object::Node(it) => swap(&mut self.nodes, id, key.1, Some((at, it)), Object::Node),
             Object::ServiceAccount(it) => {
-                swap(&mut self.service_accounts, id, key, Some((place, it)), Object::ServiceAccount)
+                swap(&mut self.service_accounts, id, key, Some((at, it)), Object::ServiceAccount)
             }
-            Object::Pod(it) => swap(&mut self.pods, id, key, Some((place, it)), Object::Pod),
-            Object::Service(it) => swap(&mut self.services, id, key, Some((place, it)), Object::Service),
+            Object::Pod(it) => swap(&mut self.pods, id, key, Some((at, it)), Object::Pod),
+            Object::Service(it) => swap(&mut self.services, id, key, Some((at, it)), Object::Service),
             Object::EndpointSlice(it) => {
-                swap(&mut self.endpoint_slices, id, key, Some((place, it)), Object::EndpointSlice)
+                swap(&mut self.endpoint_slices, id, key, Some((at, it)), Object::EndpointSlice)
             }
             Object::AuthorizationPolicy(it) => {
-                swap(&mut self.authorization_policies, id, key, Some((place, it)), Object::AuthorizationPolicy)
+                swap(&mut self.authorization_policies, id, key, Some((at, it)), Object::AuthorizationPolicy)
             }
             Object::PeerAuthentication(it) => {
-                swap(&mut self.peer_authentications, id, key, Some((place, it)), Object::PeerAuthentication)
+                swap(&mut self.peer_authentications, id, key, Some((at, it)), Object::PeerAuthentication)
             }
             Object::RequestAuthentication(it) => {
-                swap(&mut self.request_authentications, id, key, Some((place, it)), Object::RequestAuthentication)
+                swap(&mut self.request_authentications, id, key, Some((at, it)), Object::RequestAuthentication)
             }
             Object::DestinationRule(it) => {
-                swap(&mut self.destination_rules, id, key, Some((place, it)), Object::DestinationRule)
+                swap(&mut self.destination_rules, id, key, Some((at, it)), Object::DestinationRule)
             }
-            Object::Gateway(it) => swap(&mut self.gateways, id, key, Some((place, it)), Object::Gateway),
-            Object::ListenerSet(it) => swap(&mut self.listener_sets, id, key, Some((place, it)), Object::ListenerSet),
+            Object::Gateway(it) => swap(&mut self.gateways, id, key, Some((at, it)), Object::Gateway),
+            Object::ListenerSet(it) => swap(&mut self.listener_sets, id, key, Some((at, it)), Object::ListenerSet),
             Object::VirtualService(it) => {
-                swap(&mut self.virtual_services, id, key, Some((place, it)), Object::VirtualService)
+                swap(&mut self.virtual_services, id, key, Some((at, it)), Object::VirtualService)
             }
-            Object::HttpRoute(it) => swap(&mut self.http_routes, id, key, Some((place, it)), Object::HttpRoute),
-            Object::GrpcRoute(it) => swap(&mut self.grpc_routes, id, key, Some((place, it)), Object::GrpcRoute),
+            Object::HttpRoute(it) => swap(&mut self.http_routes, id, key, Some((at, it)), Object::HttpRoute),
+            Object::GrpcRoute(it) => swap(&mut self.grpc_routes, id, key, Some((at, it)), Object::GrpcRoute),
             Object::ReferenceGrant(it) => {
-                swap(&mut self.reference_grants, id, key, Some((place, it)), Object::ReferenceGrant)
+                swap(&mut self.reference_grants, id, key, Some((at, it)), Object::ReferenceGrant)
             }
             Object::BackendTlsPolicy(it) => {
-                swap(&mut self.backend_tls_policies, id, key, Some((place, it)), Object::BackendTlsPolicy)
+                swap(&mut self.backend_tls_policies, id, key, Some((at, it)), Object::BackendTlsPolicy)
             }
-            Object::IstioGateway(it) => {
-                swap(&mut self.istio_gateways, id, key, Some((place, it)), Object::IstioGateway)
-            }
-            Object::TlsRoute(it) => swap(&mut self.tls_routes, id, key, Some((place, it)), Object::TlsRoute),
-            Object::TcpRoute(it) => swap(&mut self.tcp_routes, id, key, Some((place, it)), Object::TcpRoute),
-            Object::ServiceEntry(it) => {
-                swap(&mut self.service_entries, id, key, Some((place, it)), Object::ServiceEntry)
-            }
+            Object::IstioGateway(it) => swap(&mut self.istio_gateways, id, key, Some((at, it)), Object::IstioGateway),
+            Object::TlsRoute(it) => swap(&mut self.tls_routes, id, key, Some((at, it)), Object::TlsRoute),
+            Object::TcpRoute(it) => swap(&mut self.tcp_routes, id, key, Some((at, it)), Object::TcpRoute),
+            Object::ServiceEntry(it) => swap(&mut self.service_entries, id, key, Some((at, it)), Object::ServiceEntry),
             Object::WorkloadEntry(it) => {
-                swap(&mut self.workload_entries, id, key, Some((place, it)), Object::WorkloadEntry)
+                swap(&mut self.workload_entries, id, key, Some((at, it)), Object::WorkloadEntry)
             }
-            Object::Secret(it) => swap(&mut self.secrets, id, key, Some((place, it)), Object::Secret),
-            Object::CaBundle(it) => swap(&mut self.ca_bundles, id, key, Some((place, it)), Object::CaBundle),
-            Object::Telemetry(it) => swap(&mut self.telemetries, id, key, Some((place, it)), Object::Telemetry),
+            Object::Secret(it) => swap(&mut self.secrets, id, key, Some((at, it)), Object::Secret),
+            Object::CaBundle(it) => swap(&mut self.ca_bundles, id, key, Some((at, it)), Object::CaBundle),
+            Object::Telemetry(it) => swap(&mut self.telemetries, id, key, Some((at, it)), Object::Telemetry),
             Object::RateLimitPolicy(it) => {
-                swap(&mut self.rate_limit_policies, id, key, Some((place, it)), Object::RateLimitPolicy)
+                swap(&mut self.rate_limit_policies, id, key, Some((at, it)), Object::RateLimitPolicy)
             }
-            Object::EnvoyFilter(it) => swap(&mut self.envoy_filters, id, key, Some((place, it)), Object::EnvoyFilter),
-            Object::MeshConfig(it) => swap(&mut self.mesh_configs, id, key, Some((place, it)), Object::MeshConfig),
+            Object::EnvoyFilter(it) => swap(&mut self.envoy_filters, id, key, Some((at, it)), Object::EnvoyFilter),
+            Object::MeshConfig(it) => swap(&mut self.mesh_configs, id, key, Some((at, it)), Object::MeshConfig),
         }
     }
 
