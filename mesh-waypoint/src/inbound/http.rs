@@ -44,9 +44,12 @@ const MAX_STREAMS: u32 = 256;
 const MAX_RESET: usize = 50;
 /// Bytes that one HTTP/2 stream may have under way to us.
 const STREAM_WINDOW: u32 = 256 << 10;
-/// The same for all streams of a connection. 64 of them may leave all of theirs untaken before the others have to wait; who lets
-/// that many wait waits for itself alone.
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// The same for all streams of a connection, at most and at least. With the most, 64 of them may leave all of theirs untaken
+/// before the others have to wait; who lets that many wait waits for itself alone.
+const CONNECTION_WINDOWS: (u32, u32) = (1 << 20, 16 << 20);
+/// What the connections of one thread share of that: the more there are, the less a further one gets, so that many clients whose
+/// bodies nobody takes cannot have us hold more than few of them.
+const WINDOWS_TOGETHER: u32 = 32 << 20;
 /// Bytes of responses that may wait on an HTTP/2 stream.
 const MAX_SEND: usize = 256 << 10;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it may stay silent.
@@ -219,7 +222,7 @@ pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Pr
         .max_header_list_size(head)
         .max_pending_accept_reset_streams(MAX_RESET)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window(connection.worker.clients.get()))
         .max_send_buf_size(MAX_SEND)
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
@@ -291,5 +294,32 @@ where
         spawn_local(async move {
             future.await;
         });
+    }
+}
+
+/// The window of a connection that makes it so many on its thread.
+fn connection_window(clients: usize) -> u32 {
+    let clients = u32::try_from(clients.max(1)).unwrap_or(u32::MAX);
+    let (least, most) = CONNECTION_WINDOWS;
+    (WINDOWS_TOGETHER / clients).clamp(least, most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_connections_there_are_the_less_a_further_one_may_have_under_way() {
+        for (clients, window) in [
+            (0, 16 << 20),
+            (1, 16 << 20),
+            (2, 16 << 20),
+            (8, 4 << 20),
+            (32, 1 << 20),
+            (16_384, 1 << 20),
+            (usize::MAX, 1 << 20),
+        ] {
+            assert_eq!(connection_window(clients), window, "{clients}");
+        }
     }
 }
