@@ -35,7 +35,8 @@ struct Edge {
     policy: Option<String>,
     source: String,
     destination: String,
-    leg: bool,
+    /// Who both ends are, as far as that is known.
+    principals: [Option<String>; 2],
     requests: Requests,
     recent: Recent,
     ask: Option<Ask>,
@@ -188,9 +189,13 @@ impl Graph {
         self.edges.retain(|_, edge| edge.is_alive(now));
         let mut asked: BTreeMap<&str, Sum> = BTreeMap::new();
         let mut edges = Vec::with_capacity(self.edges.len());
+        // A waypoint may tell of itself later than nodes of its connections.
+        let waypoints = self.proxies.values().filter(|proxy| proxy.gateway.is_none());
+        let waypoints: BTreeSet<&str> = waypoints.map(|proxy| &*proxy.identity).collect();
         for ((from, to), edge) in &mut self.edges {
             let sum = edge.requests.sum(now);
-            edges.push(edge.view(from, to, &sum, now));
+            let leg = edge.principals.iter().flatten().any(|principal| waypoints.contains(&**principal));
+            edges.push(edge.view((from, to), leg, &sum, now));
             asked.entry(to).or_default().merge(&sum);
         }
         for node in self.nodes.values_mut() {
@@ -227,13 +232,7 @@ impl Graph {
         }
         self.nodes.entry(from.id.clone()).or_insert(from);
         self.nodes.entry(to.id.clone()).or_insert(to);
-        let of_waypoint = |party: &Party| {
-            let mut waypoints = self.proxies.values().filter(|proxy| proxy.gateway.is_none());
-            party.principal.as_ref().is_some_and(|principal| waypoints.any(|proxy| proxy.identity == *principal))
-        };
-        let leg = of_waypoint(&talk.source) || of_waypoint(&talk.destination);
         let edge = self.edges.entry(pair).or_default();
-        edge.leg = leg;
         edge.remember(talk);
         Some(edge)
     }
@@ -252,6 +251,7 @@ impl Edge {
         if talk.service.is_some() {
             self.service.clone_from(&talk.service);
         }
+        self.principals = [&talk.source, &talk.destination].map(|party| party.principal.clone());
         self.source = match (&talk.source.namespace, &talk.source.pod, talk.source.address) {
             (Some(namespace), Some(pod), _) => format!("{namespace}/{pod}"),
             (_, _, Some(address)) => address.ip().to_string(),
@@ -283,7 +283,7 @@ impl Edge {
         self.told.iter().any(|told| !told.open.is_empty() || told.last.is_some_and(|last| last + FORGET > now))
     }
 
-    fn view(&self, from: &str, to: &str, requests: &Sum, now: u64) -> EdgeView {
+    fn view(&self, (from, to): (&str, &str), leg: bool, requests: &Sum, now: u64) -> EdgeView {
         let told = self.told();
         let window = WINDOW as f64;
         let (opened, errors) = (told.sum(now, |second| second.opened), told.sum(now, |second| second.errors));
@@ -294,7 +294,7 @@ impl Edge {
             service: self.service.clone(),
             service_name: self.service.as_deref().map(|host| short(host).to_owned()),
             way: self.way,
-            leg: self.leg,
+            leg,
             requests: requests.view(),
             rate: opened / window,
             bytes: told.sum(now, |second| second.bytes) / window,
@@ -421,14 +421,15 @@ mod tests {
     #[test]
     fn a_waypoints_requests_are_an_edge_of_their_own_and_its_connections_are_legs() {
         let mut graph = Graph::default();
+        let mut leg = talk("source", "a", "proxy");
+        leg.destination.principal = Some("spiffe://mesh/proxy".into());
+        graph.flow(0, &flow("opened", 1, leg, None), 1);
+        assert!(!graph.view(1).edges[0].leg, "nobody knows of the waypoint");
         graph.proxy(7, proxy(None));
         for _ in 0..9 {
             graph.flow(7, &request("waypoint", "b", 200, "-"), 1);
         }
         graph.flow(7, &request("waypoint", "b", 503, "UH"), 1);
-        let mut leg = talk("source", "a", "proxy");
-        leg.destination.principal = Some("spiffe://mesh/proxy".into());
-        graph.flow(0, &flow("opened", 1, leg, None), 1);
         let view = graph.view(1);
         let [edge, leg] = &view.edges[..] else { panic!("two edges: {view:?}") };
         let requests = edge.requests.expect("there were requests");
