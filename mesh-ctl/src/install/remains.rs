@@ -1,7 +1,7 @@
 //! What is left of the mesh where its release is gone: what mesh-control made, and the taint of nodes.
 
 use kube::ResourceExt;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::definitions;
@@ -45,11 +45,9 @@ enum What {
         namespace: Option<String>,
         name: String,
     },
-    /// The taint of a node: the others that it has, and by which version of it.
+    /// The taint of a node.
     Taint {
         node: String,
-        others: Vec<Value>,
-        version: Option<String>,
     },
 }
 
@@ -62,11 +60,10 @@ impl Remnant {
     }
 
     fn taint(node: &DynamicObject) -> Option<Self> {
-        let taints = node.data.pointer("/spec/taints")?.as_array()?;
-        let others: Vec<Value> = taints.iter().filter(|taint| taint["key"] != TAINT).cloned().collect();
-        let (has, name) = (others.len() < taints.len(), node.name_any());
-        let shown = format!("taint {TAINT} of node {name}");
-        has.then(|| Self { what: What::Taint { node: name, others, version: node.resource_version() }, name: shown })
+        other_taints(node)?;
+        let node = node.name_any();
+        let name = format!("taint {TAINT} of node {node}");
+        Some(Self { what: What::Taint { node }, name })
     }
 
     /// Takes it away; where it is gone already, nothing.
@@ -82,13 +79,32 @@ impl Remnant {
                 };
                 cluster.within(&self.name, gone).await
             }
-            What::Taint { node, others, version } => {
-                // The list is one value: what others wrote meanwhile must not be lost.
-                let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"taints": others}});
-                let api = cluster.objects(&kind("", "v1", "Node"), None);
-                let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));
-                cluster.within(&self.name, api.patch(node, &parameters, &patch)).await.map(drop)
+            What::Taint { node } => {
+                let nodes = cluster.objects(&kind("", "v1", "Node"), None);
+                cluster.within(&self.name, untaint(&nodes, node)).await
             }
+        }
+    }
+}
+
+/// The taints that a node has beside the mesh's; none where it does not have that one.
+fn other_taints(node: &DynamicObject) -> Option<Vec<Value>> {
+    let taints = node.data.pointer("/spec/taints")?.as_array()?;
+    let others: Vec<Value> = taints.iter().filter(|taint| taint["key"] != TAINT).cloned().collect();
+    (others.len() < taints.len()).then_some(others)
+}
+
+/// Takes the mesh's taint off a node, by the version of it that is there; whoever else writes to it meanwhile has gone on, so that
+/// it is tried again.
+async fn untaint(nodes: &Api<DynamicObject>, name: &str) -> Result<(), kube::Error> {
+    loop {
+        let Some(node) = nodes.get_opt(name).await? else { return Ok(()) };
+        let Some(others) = other_taints(&node) else { return Ok(()) };
+        // The list is one value: what others wrote meanwhile must not be lost.
+        let patch = json!({"metadata": {"resourceVersion": node.resource_version()}, "spec": {"taints": others}});
+        match nodes.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            done => return done.map(drop),
         }
     }
 }
