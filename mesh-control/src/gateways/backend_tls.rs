@@ -2,7 +2,6 @@
 //! authorities that they name are there.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, GroupVersionKind, Patch, PatchParams};
@@ -10,39 +9,24 @@ use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
 use mesh_config::{BackendTlsStatus, Config, Key, Refusal};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::Gateways;
 use super::condition::{Condition, written};
 use super::object::CONTROLLER;
-use super::routes;
-use crate::kubernetes;
+use super::{controller, routes};
 
 const GROUP: &str = "gateway.networking.k8s.io";
 const KIND: &str = "BackendTLSPolicy";
 /// Gateways that a status tells of, all controllers' together: the API's own limit.
 const MAX_ANCESTORS: usize = 16;
-/// Pause before what failed is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 type PolicyObject = kube::api::Object<Value, Value>;
 
 /// Follows the policies, and what is found of them, until dropped.
 pub(super) async fn follow(gateways: &Arc<Gateways>) {
     let api: Api<PolicyObject> = Api::all_with(gateways.client.clone(), &resource());
-    let (again, all) = mpsc::channel(1);
-    let later = |_: Arc<PolicyObject>, _: &kube::Error, _: Arc<Gateways>| Action::requeue(TRY_AGAIN);
-    let controller = Controller::new_with(api, watcher::Config::default(), resource())
-        .reconcile_all_on(ReceiverStream::new(all))
-        .run(reconcile, later, Arc::clone(gateways));
-    let report = kubernetes::report(
-        controller,
-        |policy, error| tracing::debug!(%policy, %error, "status of a BackendTLSPolicy not written; it is tried again"),
-        // A kind that the cluster does not know is waited for.
-        |error| tracing::debug!(%error, "BackendTLSPolicies are not followed; it is tried again"),
-    );
-    tokio::join!(report, gateways.tell_of_statuses(again));
+    let controller = Controller::new_with(api, watcher::Config::default(), resource());
+    controller::statuses(gateways, (KIND, controller), reconcile, Arc::clone(gateways)).await;
 }
 
 fn resource() -> ApiResource {

@@ -1,7 +1,6 @@
 //! How ListenerSets are: whether their Gateways take them, and each of their listeners.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, GroupVersionKind, Patch, PatchParams};
@@ -10,21 +9,16 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use mesh_config::{Config, Key, ListenerSetStatus};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::Gateways;
 use super::condition::{Condition, written};
 use super::object::{GatewayObject, gateways as gateway_kind};
-use super::{routes, status};
-use crate::kubernetes;
+use super::{controller, routes, status};
 
 const GROUP: &str = "gateway.networking.k8s.io";
 const KIND: &str = "ListenerSet";
 /// Who writes it.
 const MANAGER: &str = "mesh-control-status";
-/// Pause before what failed is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 type SetObject = kube::api::Object<Value, Value>;
 
@@ -32,20 +26,14 @@ type SetObject = kube::api::Object<Value, Value>;
 pub(super) async fn follow(gateways: &Arc<Gateways>) {
     let api: Api<SetObject> = Api::all_with(gateways.client.clone(), &resource());
     let parents: Api<GatewayObject> = Api::all_with(gateways.client.clone(), &gateway_kind());
-    let (again, all) = mpsc::channel(1);
-    let later = |_: Arc<SetObject>, _: &kube::Error, _: Arc<Gateways>| Action::requeue(TRY_AGAIN);
     let known = Arc::clone(gateways);
-    let controller = Controller::new_with(api, watcher::Config::default(), resource())
-        .watches_with(parents, gateway_kind(), watcher::Config::default(), move |gateway| sets_of(&known, &gateway))
-        .reconcile_all_on(ReceiverStream::new(all))
-        .run(reconcile, later, Arc::clone(gateways));
-    let report = kubernetes::report(
-        controller,
-        |set, error| tracing::debug!(%set, %error, "status of a ListenerSet not written; it is tried again"),
-        // A kind that the cluster does not know is waited for.
-        |error| tracing::debug!(%error, "ListenerSets are not followed; it is tried again"),
+    let controller = Controller::new_with(api, watcher::Config::default(), resource()).watches_with(
+        parents,
+        gateway_kind(),
+        watcher::Config::default(),
+        move |gateway| sets_of(&known, &gateway),
     );
-    tokio::join!(report, gateways.tell_of_statuses(again));
+    controller::statuses(gateways, (KIND, controller), reconcile, Arc::clone(gateways)).await;
 }
 
 fn resource() -> ApiResource {

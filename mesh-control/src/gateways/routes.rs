@@ -1,7 +1,6 @@
 //! How routes are: at each parent that is ours whether the route is accepted there, and whether what it refers to is there.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, GroupVersionKind, Patch, PatchParams};
@@ -10,19 +9,15 @@ use kube::runtime::{Controller, watcher};
 use mesh_config::{Config, Key, RouteStatus, Severity};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::Gateways;
 use super::condition::{Condition, written};
+use super::controller;
 use super::object::CONTROLLER;
-use crate::kubernetes;
 
 const GROUP: &str = "gateway.networking.k8s.io";
 /// The kinds, with the version by which they are written.
 const KINDS: [(&str, &str); 4] = [("HTTPRoute", "v1"), ("GRPCRoute", "v1"), ("TLSRoute", "v1"), ("TCPRoute", "v1")];
-/// Pause before what failed is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 type RouteObject = kube::api::Object<RouteSpec, Value>;
 
@@ -49,19 +44,9 @@ struct Kind {
 async fn of_kind(gateways: &Arc<Gateways>, (name, version): (&'static str, &str)) {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, version, name));
     let api: Api<RouteObject> = Api::all_with(gateways.client.clone(), &resource);
-    let (again, all) = mpsc::channel(1);
     let kind = Arc::new(Kind { gateways: Arc::clone(gateways), name, resource: resource.clone() });
-    let later = |_: Arc<RouteObject>, _: &kube::Error, _: Arc<Kind>| Action::requeue(TRY_AGAIN);
-    let controller = Controller::new_with(api, watcher::Config::default(), resource)
-        .reconcile_all_on(ReceiverStream::new(all))
-        .run(reconcile, later, kind);
-    let report = kubernetes::report(
-        controller,
-        |route, error| tracing::debug!(%route, %error, "status of a route not written; it is tried again"),
-        // A kind that the cluster does not know is waited for.
-        |error| tracing::debug!(kind = name, %error, "routes are not followed; it is tried again"),
-    );
-    tokio::join!(report, gateways.tell_of_statuses(again));
+    let controller = Controller::new_with(api, watcher::Config::default(), resource);
+    controller::statuses(gateways, (name, controller), reconcile, kind).await;
 }
 
 async fn reconcile(route: Arc<RouteObject>, kind: Arc<Kind>) -> Result<Action, kube::Error> {
