@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::istio::{Flaw, decode};
+use crate::object::ObjectSet;
 
 /// A ReferenceGrant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,17 +44,21 @@ impl ReferenceGrant {
         Ok(Self { from: spec.from, to: spec.to })
     }
 
-    /// Whether a route of that kind and namespace may send requests to a Service of the grant's namespace.
-    pub(crate) fn allows(&self, kind: &str, namespace: &str, service: &str) -> bool {
-        self.allows_kind((kind, namespace), ("Service", service))
-    }
-
     /// Whether an object of a kind and namespace may refer to one of the core's of that kind and name in the grant's namespace.
-    pub(crate) fn allows_kind(&self, (kind, namespace): (&str, &str), (of_kind, named): (&str, &str)) -> bool {
+    fn allows(&self, (kind, namespace): (&str, &str), (of_kind, named): (&str, &str)) -> bool {
         let from =
             |from: &From| from.group == "gateway.networking.k8s.io" && from.kind == kind && from.namespace == namespace;
         let to =
             |to: &To| to.group.is_empty() && to.kind == of_kind && to.name.as_ref().is_none_or(|name| name == named);
         self.from.iter().any(from) && self.to.iter().any(to)
+    }
+}
+
+impl ObjectSet {
+    /// Whether an object of a kind and namespace may refer to one of the core's of that kind and name in the namespace `at`: in its
+    /// own to all, in another one to what is granted there.
+    pub(crate) fn may_refer(&self, (kind, namespace): (&str, &str), at: &str, to: (&str, &str)) -> bool {
+        let mut granted = self.reference_grants.iter().filter(|((place, _), _)| **place == *at);
+        at == namespace || granted.any(|(_, grant)| grant.object.allows((kind, namespace), to))
     }
 }

@@ -378,9 +378,8 @@ impl<'a> Translation<'a> {
         let found = match impossible {
             Some(why) => Err((Code::BackendNotFound, "InvalidKind", why.clone())),
             None if *is_host => self.host(name, *port, &own.namespace).map_err(not_found),
-            None if *own.namespace != **namespace
-                && !referrer.is_attached_to(namespace, name)
-                && !self.granted((kind, &own.namespace), namespace, name) =>
+            None if !referrer.is_attached_to(namespace, name)
+                && !self.objects.may_refer((kind, &own.namespace), namespace, ("Service", name)) =>
             {
                 let message = format!("no ReferenceGrant of {namespace} lets {kind} of {} send to it", own.namespace);
                 Err((Code::ReferenceNotGranted, "RefNotPermitted", message))
@@ -418,11 +417,6 @@ impl<'a> Translation<'a> {
         declared
             .then_some((service, port))
             .ok_or_else(|| format!("Service {namespace}/{name} declares no TCP port {port}"))
-    }
-
-    fn granted(&self, (kind, own): (&str, &str), namespace: &str, service: &str) -> bool {
-        let in_namespace = self.objects.reference_grants.iter().filter(|((place, _), _)| **place == *namespace);
-        in_namespace.into_iter().any(|(_, grant)| grant.object.allows(kind, own, service))
     }
 
     /// Says of which requests an older route, or an earlier rule, is in force (HTTPRouteRule, `matches`).

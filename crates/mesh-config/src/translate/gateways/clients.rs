@@ -71,11 +71,7 @@ fn resolve(
         let message = format!("{written} {at}/{name}: roots are read of ConfigMaps and Secrets");
         return Err(Refusal::new("InvalidCACertificateKind", message));
     };
-    let granted = at == namespace
-        || objects.reference_grants.iter().any(|((place, _), grant)| {
-            **place == **at && grant.object.allows_kind(("Gateway", namespace), (kind.as_str(), name))
-        });
-    if !granted {
+    if !objects.may_refer(("Gateway", namespace), at, (kind.as_str(), name)) {
         let message = format!("no ReferenceGrant of {at} lets Gateways of {namespace} use {} {name}", kind.as_str());
         return Err(Refusal::new("RefNotPermitted", message));
     }

@@ -114,14 +114,10 @@ impl Opening<'_> {
         SecretRef { namespace: at, name, impossible }: &SecretRef,
         (of, namespace): (ListenersOf, &str),
     ) -> Result<Arc<Credential>, Refusal> {
-        let granted = **at == *namespace
-            || self.objects.reference_grants.iter().any(|((place, _), grant)| {
-                **place == **at && grant.object.allows_kind((of.as_str(), namespace), ("Secret", name))
-            });
+        let kind = of.as_str();
         match impossible {
             Some(why) => Err(Refusal::new(INVALID, why.as_str())),
-            None if !granted => {
-                let kind = of.as_str();
+            None if !self.objects.may_refer((kind, namespace), at, ("Secret", name)) => {
                 let message = format!("no ReferenceGrant of {at} lets {kind}s of {namespace} use Secret {name}");
                 Err(Refusal::new("RefNotPermitted", message))
             }
