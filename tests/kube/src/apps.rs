@@ -1,7 +1,8 @@
 //! Pods that talk to each other, and what they saw.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -232,6 +233,35 @@ impl Apps {
         // It ends with another code where it does not end well, which is an answer as well.
         let output = self.kubectl.command(&words).output().context("starting kubectl")?;
         Answer::read(&output).with_context(|| format!("{pod} -> {to}"))
+    }
+
+    /// Connects from a pod a hundred times a second, one connection after the other, until `work` is done; how many ended how.
+    ///
+    /// # Errors
+    /// When the pod cannot run it, and what `work` says.
+    pub fn connect_during<T>(
+        &self,
+        pod: &str,
+        to: SocketAddr,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<(BTreeMap<String, u64>, T)> {
+        let to = to.to_string();
+        let exec = ["-n", self.namespace.as_str(), "exec", "-i", pod, "--"];
+        let words = [&exec[..], &client(&to), &["--every", "10"]].concat();
+        let mut dialling = self.kubectl.command(&words);
+        let mut dialling = dialling
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("starting kubectl")?;
+        let done = work();
+        drop(dialling.stdin.take());
+        let output = dialling.wait_with_output().context("waiting for kubectl")?;
+        let done = done?;
+        let error = || format!("{pod} -> {to}: {}", String::from_utf8_lossy(&output.stderr));
+        let said: Value = serde_json::from_slice(&output.stdout).with_context(error)?;
+        Ok((serde_json::from_value(said["ended"].clone()).with_context(error)?, done))
     }
 
     /// Waits until connections from a pod end in `outcome`.

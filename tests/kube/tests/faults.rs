@@ -1,9 +1,5 @@
 //! The mesh when parts of the cluster fail: what is in force stays, and what changed meanwhile comes into force after.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-
 use anyhow::{Context as _, Result, ensure};
 use mesh_kube_cluster::Cluster;
 use mesh_kube_cluster::apps::{self, Answer, Apps};
@@ -139,11 +135,11 @@ fn new_daemons_take_their_nodes_over_and_nothing_is_refused_or_let_through_meanw
     // Again and again: a daemon that has handed over must not be started again beside the next one, and take the node back.
     for (level, generation) in [("debug", 2), ("info", 3), ("debug", 4)] {
         let before = NODES.map(|node| mesh.daemon(node));
-        let (meshed, plain) =
-            dialled_meanwhile((&shop, service), (&outside, server), || mesh.install(&[&format!("node.log={level}")]))?;
-        ensure!(meshed.len() > 10, "too few to show anything: {meshed:?}");
-        ensure!(meshed.iter().all(|outcome| outcome == "ok"), "{meshed:?}\n{}", mesh.logs());
-        ensure!(!plain.iter().any(|outcome| outcome == "ok"), "plaintext passed under STRICT: {plain:?}");
+        let replace = || mesh.install(&[&format!("node.log={level}")]);
+        let plaintext = || outside.connect_during("stranger", server, replace);
+        let (meshed, (plain, ())) = shop.connect_during("client", service, plaintext)?;
+        ensure!(meshed.contains_key("ok") && meshed.len() == 1, "{meshed:?}\n{}", mesh.logs());
+        ensure!(!plain.is_empty() && !plain.contains_key("ok"), "plaintext passed under STRICT: {plain:?}");
         for (node, before) in NODES.into_iter().zip(before) {
             ensure!(mesh.daemon(node)? != before?, "the daemon of {node} was not replaced");
             let status = mesh.ctl(node, &["status"])?;
@@ -153,27 +149,4 @@ fn new_daemons_take_their_nodes_over_and_nothing_is_refused_or_let_through_meanw
     }
     mesh.wait_enrolled("node-b", 1)?;
     shop.ends("client", service, "ok").with_context(|| mesh.logs())
-}
-
-/// What came of the connections of a meshed client, and of a stranger, while something was done.
-fn dialled_meanwhile(
-    (shop, service): (&Apps, SocketAddr),
-    (outside, server): (&Apps, SocketAddr),
-    work: impl FnOnce() -> Result<()>,
-) -> Result<(Vec<String>, Vec<String>)> {
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let dialling = scope.spawn(|| {
-            let (mut meshed, mut plain) = (Vec::new(), Vec::new());
-            while !is_over.load(Ordering::Relaxed) {
-                meshed.push(shop.connect("client", service)?.outcome);
-                plain.push(outside.connect("stranger", server)?.outcome);
-            }
-            anyhow::Ok((meshed, plain))
-        });
-        let done = work();
-        is_over.store(true, Ordering::Relaxed);
-        let dialled = dialling.join().expect("no panic")?;
-        done.map(|()| dialled)
-    })
 }

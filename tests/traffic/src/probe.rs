@@ -1,13 +1,14 @@
 //! `connect` and `udp`: what one exchange shows.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::client::Target;
 use crate::outcome::{self, Failure, Outcome};
@@ -27,11 +28,46 @@ pub(crate) struct Connect {
     /// Read to the end of what the peer says, and not to that of a line
     #[arg(long, conflicts_with = "no_read")]
     whole: bool,
+    /// Milliseconds between connections, one after the other, until the input ends; the report says how many ended how
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    every: Option<u64>,
 }
 
 impl Connect {
-    /// The outcome is that of connect() if it failed, else that of the read.
+    /// What came of one connection, or of all of them.
     pub(crate) async fn run(self) -> (Outcome, Value) {
+        match self.every {
+            None => self.once().await,
+            Some(milliseconds) => self.again(Duration::from_millis(milliseconds)).await,
+        }
+    }
+
+    /// Connects until the input ends; the outcome is the first one that is not ok.
+    async fn again(&self, pause: Duration) -> (Outcome, Value) {
+        let mut pace = interval(pause);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut ended, mut overall) = (BTreeMap::<Outcome, u64>::new(), Outcome::Ok);
+        let mut input = tokio::io::stdin();
+        let mut octet = [0];
+        loop {
+            tokio::select! {
+                read = input.read(&mut octet) => match read {
+                    Ok(1..) => continue,
+                    Ok(0) | Err(_) => break,
+                },
+                _ = pace.tick() => {}
+            }
+            let (outcome, _) = self.once().await;
+            *ended.entry(outcome).or_default() += 1;
+            if overall == Outcome::Ok {
+                overall = outcome;
+            }
+        }
+        (overall, json!({"operation": "connect", "outcome": overall, "ended": ended}))
+    }
+
+    /// The outcome is that of connect() if it failed, else that of the read.
+    async fn once(&self) -> (Outcome, Value) {
         let start = Instant::now();
         let limit = self.target.limit();
         let connected = timeout(limit, self.target.dial().connect())
