@@ -19,6 +19,7 @@ mod record;
 pub mod reject;
 pub mod relay;
 mod session;
+pub mod sidecar;
 mod signatures;
 mod socket;
 pub mod source;
@@ -32,6 +33,7 @@ pub use identities::{AuthorityStatus, CertificateStatus, Identities, IdentityFet
 pub use limits::Limits;
 pub use reject::RejectReason;
 pub use relay::{End, Far, Outcome, RelayCounters, relay};
+pub use session::TlsStream;
 pub use source::{CertificateSource, SignError};
 pub use tls::{Carriers, TlsError, TlsIdentity};
 pub use trust::{Fingerprint, PeerVerifier, Role, TrustBundle, TrustFeed};

@@ -19,6 +19,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::certificate::WorkloadCertificate;
 use crate::direct;
+use crate::sidecar::Content;
 use crate::trust::PeerVerifier;
 use crate::verify::{ExpectedServer, TrustDomainClients};
 
@@ -43,6 +44,25 @@ impl Carriers {
         }
     }
 }
+
+/// What a client configuration is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Offer {
+    /// Tunnels.
+    Tunnels(Carriers),
+    /// A sidecar, with this in TLS.
+    Sidecar(Content),
+}
+
+impl Offer {
+    fn alpn(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Tunnels(carriers) => carriers.alpn(),
+            Self::Sidecar(content) => content.alpn(),
+        }
+    }
+}
+
 /// How many destinations' client configurations an identity keeps.
 const MAX_CLIENT_CONFIGS: usize = 1024;
 
@@ -97,7 +117,7 @@ pub struct TlsIdentity {
     trust_domain: TrustDomain,
     peers: Arc<PeerVerifier>,
     certified: Arc<CertifiedKey>,
-    clients: Mutex<HashMap<(SpiffeId, Carriers), Arc<ClientConfig>>>,
+    clients: Mutex<HashMap<(SpiffeId, Offer), Arc<ClientConfig>>>,
 }
 
 impl fmt::Debug for TlsIdentity {
@@ -187,12 +207,25 @@ impl TlsIdentity {
         expected: &SpiffeId,
         carriers: Carriers,
     ) -> Result<Arc<ClientConfig>, TlsError> {
-        let key = (expected.clone(), carriers);
+        self.client_for(expected, Offer::Tunnels(carriers))
+    }
+
+    /// What a connection to the sidecar of `expected` uses.
+    pub(crate) fn client_to_sidecar(
+        &self,
+        expected: &SpiffeId,
+        content: Content,
+    ) -> Result<Arc<ClientConfig>, TlsError> {
+        self.client_for(expected, Offer::Sidecar(content))
+    }
+
+    fn client_for(&self, expected: &SpiffeId, offer: Offer) -> Result<Arc<ClientConfig>, TlsError> {
+        let key = (expected.clone(), offer);
         let mut clients = self.clients.lock_unpoisoned();
         if let Some(config) = clients.get(&key) {
             return Ok(config.clone());
         }
-        let config = Arc::new(self.client_config(expected, carriers)?);
+        let config = Arc::new(self.client_config(expected, offer)?);
         if clients.len() >= MAX_CLIENT_CONFIGS {
             clients.clear();
         }
@@ -200,7 +233,7 @@ impl TlsIdentity {
         Ok(config)
     }
 
-    fn client_config(&self, expected: &SpiffeId, carriers: Carriers) -> Result<ClientConfig, TlsError> {
+    fn client_config(&self, expected: &SpiffeId, offer: Offer) -> Result<ClientConfig, TlsError> {
         let verifier = ExpectedServer::new(self.peers.clone(), expected.clone());
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
@@ -208,7 +241,7 @@ impl TlsIdentity {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(self.certified.clone())));
-        config.alpn_protocols = carriers.alpn();
+        config.alpn_protocols = offer.alpn();
         config.enable_secret_extraction = true;
         config.enable_sni = false;
         config.resumption = Resumption::disabled();

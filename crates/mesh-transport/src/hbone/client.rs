@@ -15,13 +15,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::buffer::Chunk;
-use crate::direct::{self, Closing, TunnelEnd, TunnelError};
-use crate::hbone::connect_error::{ConnectError, HANDSHAKE};
+use crate::direct::{self, Closing, TunnelEnd};
+use crate::hbone::connect_error::ConnectError;
 use crate::hbone::keepalive::{until_idle, until_silent};
 use crate::hbone::request::TunnelRequest;
 use crate::hbone::tunnel::{H2Tunnel, Place, Places, Tunnel};
 use crate::limits::Limits;
-use crate::session::{HandshakeError, PeerChain, Session, TlsStream};
+use crate::session::{PeerChain, Session, TlsStream};
 use crate::tls::{ALPN_H2, Carriers, TlsIdentity};
 
 /// Where a connection goes and how.
@@ -61,11 +61,8 @@ pub(super) async fn establish(
     stream: TcpStream,
 ) -> Result<Established, ConnectError> {
     let limit = limits.handshake_timeout;
-    timeout(limit, shake_hands(target, offered, limits, stream)).await.map_err(|_| ConnectError::TimedOut {
-        what: HANDSHAKE,
-        peer: target.peer,
-        limit,
-    })?
+    let shaken = timeout(limit, shake_hands(target, offered, limits, stream)).await;
+    shaken.map_err(|_| ConnectError::handshake_timeout(target.peer, limit))?
 }
 
 async fn shake_hands(
@@ -76,7 +73,8 @@ async fn shake_hands(
 ) -> Result<Established, ConnectError> {
     let peer = target.peer;
     let config = target.tls.client_offering(target.expected, offered).map_err(Arc::new)?;
-    let session = Session::connect(stream, config, peer).await.map_err(|e| handshake_error(target, e))?;
+    let session = Session::connect(stream, config, peer).await;
+    let session = session.map_err(|error| ConnectError::of_handshake((peer, target.expected), error))?;
     match session.alpn.as_deref() {
         Some(direct::ALPN) => Ok(Established::Direct(session)),
         Some(ALPN_H2) => {
@@ -196,18 +194,6 @@ impl Link {
 /// 8.7), or the connection is gone, which for a CONNECT without an answer means that no application byte went out.
 fn is_unprocessed(error: &h2::Error) -> bool {
     error.is_io() || error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM)
-}
-
-fn handshake_error(target: &Target<'_>, error: HandshakeError) -> ConnectError {
-    let (peer, expected) = (target.peer, target.expected.clone());
-    match error {
-        HandshakeError::Io(error) => ConnectError::Dial { peer, source: Arc::new(error) },
-        HandshakeError::Tls(error) => ConnectError::Tls { peer, expected, source: Arc::new(error) },
-        HandshakeError::Record(error) => {
-            let source = TunnelError::from(error);
-            ConnectError::Broken { peer, source: Arc::new(source.into()) }
-        }
-    }
 }
 
 /// Drives a connection until it ends by itself, is cut, falls silent, or has been idle long enough.

@@ -10,13 +10,14 @@ use mesh_core::SpiffeId;
 
 use crate::direct::TunnelError;
 use crate::reject::RejectReason;
+use crate::session::HandshakeError;
 use crate::tls::TlsError;
 
 /// Why there is no tunnel. Cheap to clone: everyone who waited for one dial gets its error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectError {
-    /// The peer's tunnel port cannot be reached. A later try may succeed.
-    #[error("cannot connect to the tunnel port {peer}: {source}")]
+    /// The peer cannot be reached. A later try may succeed.
+    #[error("cannot connect to {peer}: {source}")]
     Dial {
         /// Where the mesh listens at the far side.
         peer: SocketAddr,
@@ -69,6 +70,20 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// What a failed handshake with `peer`, who should be `expected`, means.
+    pub(crate) fn of_handshake((peer, expected): (SocketAddr, &SpiffeId), error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Io(error) => Self::Dial { peer, source: Arc::new(error) },
+            HandshakeError::Tls(error) => Self::Tls { peer, expected: expected.clone(), source: Arc::new(error) },
+            HandshakeError::Record(error) => Self::Broken { peer, source: Arc::new(TunnelError::from(error).into()) },
+        }
+    }
+
+    /// The handshake with `peer` took too long.
+    pub(crate) const fn handshake_timeout(peer: SocketAddr, limit: Duration) -> Self {
+        Self::TimedOut { what: HANDSHAKE, peer, limit }
+    }
+
     /// The status of a refusal.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
@@ -106,7 +121,7 @@ impl ConnectError {
 }
 
 /// What a [`ConnectError::TimedOut`] waited for.
-pub(super) const HANDSHAKE: &str = "the handshake with";
+const HANDSHAKE: &str = "the handshake with";
 
 /// What broke a connection that was open.
 #[derive(Debug, thiserror::Error)]

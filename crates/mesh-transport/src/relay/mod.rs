@@ -5,6 +5,7 @@
 
 mod direct;
 mod h2;
+mod sidecar;
 mod tcp;
 
 use std::cell::Cell;
@@ -17,6 +18,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::hbone::Tunnel;
+use crate::sidecar::SidecarTls;
 
 /// Bytes carried so far; may be read while the relay runs.
 #[derive(Debug, Default)]
@@ -61,6 +63,8 @@ impl Passing<'_> {
 pub enum Far {
     /// A tunnel through the mesh.
     Tunnel(Tunnel),
+    /// Mutual TLS with a sidecar.
+    Sidecar(SidecarTls),
     /// A plain connection.
     Plain(TcpStream),
 }
@@ -68,6 +72,12 @@ pub enum Far {
 impl From<Tunnel> for Far {
     fn from(tunnel: Tunnel) -> Self {
         Self::Tunnel(tunnel)
+    }
+}
+
+impl From<SidecarTls> for Far {
+    fn from(sidecar: SidecarTls) -> Self {
+        Self::Sidecar(sidecar)
     }
 }
 
@@ -128,6 +138,7 @@ pub async fn relay_watched(
     // Boxed, so that a connection costs what its own kind needs.
     let end = match far.into() {
         Far::Plain(far) => Box::pin(tcp::relay(&app, &far, passing)).await,
+        Far::Sidecar(far) => Box::pin(sidecar::relay(&app, far, passing)).await,
         Far::Tunnel(Tunnel::Direct(far)) => Box::pin(direct::relay(&app, far, passing)).await,
         Far::Tunnel(Tunnel::H2(far)) => Box::pin(h2::relay(&app, far, passing)).await,
     };

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 
 pub(crate) use self::input::Input;
 pub(crate) use self::peer::PeerChain;
-pub(crate) use self::stream::TlsStream;
+pub use self::stream::TlsStream;
 use crate::record::{Keys, RecordError};
 
 /// How often a silent peer is asked whether it is there; three times without an answer, and it is not.

@@ -1,4 +1,4 @@
-//! The session as a byte stream, for HTTP/2.
+//! The session as a byte stream, for HTTP.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use crate::socket::{finish, write_now};
 const SLOT: usize = MAX_CONTENT + OVERHEAD;
 
 /// TLS over TCP, as bytes.
-pub(crate) struct TlsStream {
+pub struct TlsStream {
     socket: TcpStream,
     keys: Keys,
     input: Input,
@@ -59,6 +59,12 @@ fn broken(error: RecordError) -> io::Error {
 }
 
 impl TlsStream {
+    /// Makes a reset the end of the stream.
+    pub fn reset(&self) {
+        // Where that fails, the peer reads an end without close_notify, which is none.
+        let _ = self.socket.set_zero_linger();
+    }
+
     /// Copies opened bytes out. False when there are none.
     fn take_plain(&mut self, into: &mut ReadBuf<'_>) -> bool {
         let Some(plain) = &mut self.plain else { return false };
