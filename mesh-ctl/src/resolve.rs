@@ -75,6 +75,7 @@ impl From<Result<Destination, Refusal>> for Answer {
         let (transport, reason, identity) = match destination.transport {
             Transport::Hbone { identity } => ("hbone", None, Some(identity.to_string())),
             Transport::Waypoint { identity, .. } => ("waypoint", None, Some(identity.to_string())),
+            Transport::Sidecar { identity } => ("sidecar", None, Some(identity.to_string())),
             Transport::Plaintext(reason) => ("plaintext", Some(describe(reason)), None),
         };
         Self {

@@ -337,7 +337,7 @@ impl From<&Applied> for RequestLimit {
 impl From<&Onward> for RequestServer {
     fn from(server: &Onward) -> Self {
         let by = match &server.transport {
-            Ok(Transport::Hbone { .. }) => Some("mtls"),
+            Ok(Transport::Hbone { .. } | Transport::Sidecar { .. }) => Some("mtls"),
             Ok(Transport::Plaintext(_)) => Some("plaintext"),
             Ok(Transport::Waypoint { .. }) | Err(_) => None,
         };

@@ -265,6 +265,7 @@ fn path(path: &Path) -> (&'static str, String) {
         Path::Waypoint(waypoint, identity) => {
             ("waypoint", format!("mTLS to exactly {identity}, a replica of waypoint {waypoint}"))
         }
+        Path::Sidecar(identity) => ("sidecar", format!("mTLS with the destination's sidecar, as exactly {identity}")),
         Path::Direct => {
             ("direct", "both are on one node, whose kernel connects them and attests the source".to_owned())
         }

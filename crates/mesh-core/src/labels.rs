@@ -36,6 +36,9 @@ pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 /// The waypoint's namespace, where that is another.
 pub const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
 
+/// The label by which the injection of Istio's sidecars says what they take at a Pod's ports: `istio` for mutual TLS.
+pub const TLS_MODE: &str = "security.istio.io/tlsMode";
+
 /// What an object's labels ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {

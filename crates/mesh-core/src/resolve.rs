@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::entry::Resolution;
 use crate::identity::SpiffeId;
 use crate::l7::{WAYPOINT_PORT, Waypoint};
+use crate::labels::TLS_MODE;
 use crate::locality::{Candidates, candidates};
 use crate::model::{Endpoint, Protocol, Service, Workload};
-use crate::policy::{ClientTls, ClientTlsRule, PolicyName};
+use crate::policy::{ClientTls, ClientTlsRule, Mode, PolicyName, effective_mode};
 use crate::snapshot::{Snapshot, canonical};
 
 /// Where a TCP connection goes, and how.
@@ -42,6 +43,11 @@ pub enum Transport {
         identity: SpiffeId,
         /// What it is asked for: an address and port of the Service, or the workload's own.
         asked: SocketAddr,
+    },
+    /// Over mTLS at the endpoint itself, as a sidecar of Istio's takes it there; it must prove exactly this identity.
+    Sidecar {
+        /// The only identity that the destination may have.
+        identity: SpiffeId,
     },
     /// As it is.
     Plaintext(PlaintextReason),
@@ -164,7 +170,7 @@ pub fn resolve(
         if let Some(waypoint) = between(client, of_workload().or_else(of_service)) {
             return by_waypoint(snapshot, client, waypoint, named.map(|(service, _)| service), dst, random);
         }
-        let (transport, rule) = transport_to(snapshot, client, named, workload.as_deref())?;
+        let (transport, rule) = transport_to(snapshot, client, named, (dst.port(), workload.as_deref()))?;
         return Ok(Destination { endpoint: dst, service: None, workload, transport, rule });
     };
     let Some(port) = service.port(dst.port(), Protocol::Tcp) else {
@@ -181,7 +187,8 @@ pub fn resolve(
         let picked = candidates(snapshot, client, service, port, dst.is_ipv6()).pick(random);
         picked.ok_or_else(|| without_endpoints(service, of_family(&port.endpoints, dst.is_ipv6())))?
     };
-    let (transport, rule) = transport_to(snapshot, client, Some((service, port.port)), endpoint.workload.as_deref())?;
+    let at = (endpoint.address.port(), endpoint.workload.as_deref());
+    let (transport, rule) = transport_to(snapshot, client, Some((service, port.port)), at)?;
     Ok(Destination {
         endpoint: endpoint.address,
         service: Some(Arc::clone(service)),
@@ -275,7 +282,7 @@ pub fn forbids_plaintext(
     rule.tls(port).filter(|tls| *tls != ClientTls::Disable).map(|tls| (Arc::clone(&rule.name), tls))
 }
 
-/// How to reach a workload that was asked for as a port of a Service, and the DestinationRule that is about it.
+/// How to reach a port of a workload that was asked for as a port of a Service, and the DestinationRule that is about it.
 ///
 /// # Errors
 /// When a DestinationRule asks for what cannot be done.
@@ -283,11 +290,14 @@ pub fn transport_to(
     snapshot: &Snapshot,
     client: Option<&Workload>,
     named: Option<(&Arc<Service>, u16)>,
-    workload: Option<&Workload>,
+    (own_port, workload): (u16, Option<&Workload>),
 ) -> Result<(Transport, Option<Arc<ClientTlsRule>>), Refusal> {
     let automatic = match workload {
         None => Transport::Plaintext(PlaintextReason::DestinationUnknown),
         Some(workload) if workload.is_enrolled() => Transport::Hbone { identity: workload.identity.clone() },
+        Some(workload) if sidecar_takes(snapshot, workload, own_port) => {
+            Transport::Sidecar { identity: workload.identity.clone() }
+        }
         Some(_) => Transport::Plaintext(PlaintextReason::DestinationNotEnrolled),
     };
     let client = client.map(|client| (&*client.namespace, &client.labels));
@@ -301,15 +311,23 @@ pub fn transport_to(
     let (service, name) = (Arc::clone(service), Arc::clone(&rule.name));
     let transport = match (tls, automatic) {
         (None, automatic) => automatic,
-        (Some(ClientTls::IstioMutual), hbone @ Transport::Hbone { .. }) => hbone,
+        (Some(ClientTls::IstioMutual), mutual @ (Transport::Hbone { .. } | Transport::Sidecar { .. })) => mutual,
         (Some(ClientTls::IstioMutual), Transport::Plaintext(_)) => {
             return Err(Refusal::MutualTlsImpossible { service, rule: name });
         }
-        (Some(ClientTls::Disable), Transport::Hbone { .. }) => Transport::Plaintext(PlaintextReason::DisabledByRule),
+        (Some(ClientTls::Disable), Transport::Hbone { .. } | Transport::Sidecar { .. }) => {
+            Transport::Plaintext(PlaintextReason::DisabledByRule)
+        }
         (Some(ClientTls::Disable), plaintext @ Transport::Plaintext(_)) => plaintext,
         (Some(mode), _) => return Err(Refusal::TlsNotOriginated { service, rule: name, mode }),
     };
     Ok((transport, Some(Arc::clone(rule))))
+}
+
+/// Whether a sidecar of Istio's takes mutual TLS at this port: its injection says so by a label, and no PeerAuthentication
+/// turns it off, as Istio's own control plane decides it (automatic mTLS).
+fn sidecar_takes(snapshot: &Snapshot, workload: &Workload, port: u16) -> bool {
+    workload.labels.get(TLS_MODE) == Some("istio") && effective_mode(snapshot, workload, port).mode != Mode::Disable
 }
 
 /// The endpoints of one family; [`Snapshot::put_service`] has put IPv4 before IPv6.

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_core::l7::Backing;
-use mesh_core::policy::{ClientTls, ClientTlsRule, HostPattern, ROOT_NAMESPACE, Selector};
+use mesh_core::labels::TLS_MODE;
+use mesh_core::policy::{ClientTls, ClientTlsRule, HostPattern, Mode, PeerAuthentication, ROOT_NAMESPACE, Selector};
 use mesh_core::{
     Endpoint, Enrolment, LabelSet, OutsideReason, PlaintextReason, Policies, PolicyName, Protocol, Refusal, Service,
     ServicePort, Snapshot, Transport, Workload, forbids_plaintext, resolve,
@@ -42,10 +43,19 @@ fn rule(namespace: &str, name: &str, tls: Option<ClientTls>) -> ClientTlsRule {
     }
 }
 
-/// `shop/cart`: behind port 80 a pod of the mesh, behind port 81 one that is not, behind port 82 an address alone.
+/// `shop/cart`: behind port 80 a pod of the mesh, behind port 81 one that is not, behind port 82 an address alone, behind port 83
+/// a pod with a sidecar of Istio's.
 fn shop(rules: Vec<ClientTlsRule>) -> Snapshot {
+    shop_with(rules, Vec::new())
+}
+
+fn shop_with(rules: Vec<ClientTlsRule>, peers: Vec<Arc<PeerAuthentication>>) -> Snapshot {
     let cart = pod("shop", "cart", Enrolment::Enrolled, "10.0.0.1");
     let legacy = pod("shop", "legacy", Enrolment::Outside(OutsideReason::NotLabelled), "10.0.0.2");
+    let sidecar = pod("shop", "sidecar", Enrolment::Outside(OutsideReason::NotLabelled), "10.0.0.5");
+    let sidecar = Arc::new(workload::altered(Workload::clone(&sidecar), |template| {
+        template.labels = LabelSet::from_iter([("app", "sidecar"), (TLS_MODE, "istio")]);
+    }));
     let port = |port, address, workload: Option<&Arc<Workload>>| ServicePort {
         name: None,
         port,
@@ -62,18 +72,24 @@ fn shop(rules: Vec<ClientTlsRule>) -> Snapshot {
             port(80, "10.0.0.1:8080", Some(&cart)),
             port(81, "10.0.0.2:8080", Some(&legacy)),
             port(82, "203.0.113.9:443", None),
+            port(83, "10.0.0.5:8080", Some(&sidecar)),
         ],
         ..Default::default()
     };
     let rules = rules.into_iter().map(Arc::new).collect();
-    let policies = Policies::build(ROOT_NAMESPACE.into(), Vec::new(), Vec::new(), rules);
-    Snapshot::build([cart, legacy], [service]).with_policies(policies)
+    let policies = Policies::build(ROOT_NAMESPACE.into(), Vec::new(), peers, rules);
+    Snapshot::build([cart, legacy, sidecar], [service]).with_policies(policies)
 }
 
 /// How `client` reaches an address, in a few words.
 fn way(rules: Vec<ClientTlsRule>, client: Option<&Workload>, asked: &str) -> &'static str {
-    match resolve(&shop(rules), client, socket(asked), 0).map(|destination| destination.transport) {
+    way_in(&shop(rules), client, asked)
+}
+
+fn way_in(snapshot: &Snapshot, client: Option<&Workload>, asked: &str) -> &'static str {
+    match resolve(snapshot, client, socket(asked), 0).map(|destination| destination.transport) {
         Ok(Transport::Hbone { .. }) => "mtls",
+        Ok(Transport::Sidecar { .. }) => "sidecar",
         Ok(Transport::Plaintext(PlaintextReason::DisabledByRule)) => "disabled",
         Ok(Transport::Plaintext(_)) => "plaintext",
         Err(Refusal::MutualTlsImpossible { .. }) => "impossible",
@@ -100,19 +116,46 @@ fn teller() -> Arc<Workload> {
 #[test]
 fn a_mode_is_kept_to_or_the_connection_is_refused() {
     use ClientTls::{Disable, IstioMutual, Mutual, Simple, Unreadable};
-    // Towards a pod of the mesh, one that is not, and an address.
+    // Towards a pod of the mesh, one that is not, an address, and a pod with a sidecar.
     for (mode, expected) in [
-        (None, ["mtls", "plaintext", "plaintext"]),
-        (Some(IstioMutual), ["mtls", "impossible", "impossible"]),
-        (Some(Disable), ["disabled", "plaintext", "plaintext"]),
-        (Some(Simple), ["not originated"; 3]),
-        (Some(Mutual), ["not originated"; 3]),
-        (Some(Unreadable), ["not originated"; 3]),
+        (None, ["mtls", "plaintext", "plaintext", "sidecar"]),
+        (Some(IstioMutual), ["mtls", "impossible", "impossible", "sidecar"]),
+        (Some(Disable), ["disabled", "plaintext", "plaintext", "disabled"]),
+        (Some(Simple), ["not originated"; 4]),
+        (Some(Mutual), ["not originated"; 4]),
+        (Some(Unreadable), ["not originated"; 4]),
     ] {
-        let asked = ["10.96.0.1:80", "10.96.0.1:81", "10.96.0.1:82"];
+        let asked = ["10.96.0.1:80", "10.96.0.1:81", "10.96.0.1:82", "10.96.0.1:83"];
         let ways = asked.map(|asked| way(vec![rule("shop", "cart", mode)], Some(&web()), asked));
         assert_eq!(ways, expected, "{mode:?}");
     }
+}
+
+#[test]
+fn a_sidecar_is_spoken_to_by_its_mtls_unless_a_peer_authentication_turns_that_off() {
+    let peer = |mode, ports: &[(u16, Mode)]| {
+        Arc::new(PeerAuthentication {
+            name: Arc::new(PolicyName { namespace: "shop".into(), name: "sidecar".into() }),
+            selector: Selector::new([("app", "sidecar")]),
+            mode,
+            ports: ports.iter().map(|(port, mode)| (*port, Some(*mode))).collect(),
+        })
+    };
+    for (peers, expected) in [
+        (vec![], "sidecar"),
+        (vec![peer(Some(Mode::Strict), &[])], "sidecar"),
+        (vec![peer(Some(Mode::Disable), &[])], "plaintext"),
+        // The port is the pod's own.
+        (vec![peer(Some(Mode::Strict), &[(8080, Mode::Disable)])], "plaintext"),
+        (vec![peer(Some(Mode::Strict), &[(83, Mode::Disable)])], "sidecar"),
+    ] {
+        let ways = ["10.96.0.1:83", "10.0.0.5:8080"]
+            .map(|asked| way_in(&shop_with(vec![], peers.clone()), Some(&web()), asked));
+        assert_eq!(ways, [expected; 2], "{peers:?}");
+    }
+    let destination = resolve(&shop(vec![]), Some(&web()), socket("10.96.0.1:83"), 0).unwrap();
+    let Transport::Sidecar { identity } = destination.transport else { panic!("{:?}", destination.transport) };
+    assert_eq!(identity.to_string(), "spiffe://cluster.local/ns/shop/sa/sidecar");
 }
 
 #[test]

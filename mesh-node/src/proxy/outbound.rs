@@ -8,6 +8,7 @@ use mesh_transport::{
     TlsIdentity,
     hbone::{ConnectError, PoolKey, TunnelRequest},
     relay::Far,
+    sidecar::{Content, SidecarTls},
 };
 use tokio::{net::TcpStream, time::Instant};
 
@@ -132,6 +133,10 @@ async fn attempt(
         Transport::Plaintext(_) => {
             return plaintext(pod, destination.endpoint).await.map_err(TunnelFailure::Final);
         }
+        Transport::Sidecar { identity } => {
+            (report.security, report.destination.principal) = (Security::MutualTls, Some(identity.clone()));
+            return sidecar(worker, pod, destination.endpoint, identity).await.map_err(TunnelFailure::Final);
+        }
         Transport::Hbone { identity } => (identity, destination.endpoint),
         Transport::Waypoint { identity, asked, .. } => (identity, *asked),
     };
@@ -199,10 +204,35 @@ async fn plaintext(pod: &EnrolledPod, endpoint: SocketAddr) -> Result<Far, Failu
     }
 }
 
+/// Connects a pod that is not part of the mesh and has a sidecar of Istio's, by mTLS with that.
+async fn sidecar(
+    worker: &Worker,
+    pod: &EnrolledPod,
+    endpoint: SocketAddr,
+    expected: &SpiffeId,
+) -> Result<Far, Failure> {
+    let tls = certificate(worker, &pod.identity).await?;
+    let unreachable = |error: DialError| Failure { reason: Refused::Unreachable, error: error.to_string() };
+    let stream = sockets::dial(&pod.netns, endpoint).await.map_err(unreachable)?;
+    let limits = &worker.shared.limits;
+    match SidecarTls::connect(stream, &tls, (endpoint, expected), Content::Bytes, limits).await {
+        Ok(sidecar) => Ok(sidecar.into()),
+        Err(error) => Err(classify(worker, &error).into()),
+    }
+}
+
 enum TunnelFailure {
     /// The destination's daemon is not there, or not yet, or was replaced.
     NotYet(Failure),
     Final(Failure),
+}
+
+impl From<TunnelFailure> for Failure {
+    fn from(failure: TunnelFailure) -> Self {
+        match failure {
+            TunnelFailure::NotYet(failure) | TunnelFailure::Final(failure) => failure,
+        }
+    }
 }
 
 async fn tunnel(

@@ -18,8 +18,10 @@ use mesh_core::{
     },
 };
 use mesh_transport::{
+    TlsStream as SessionStream,
     hbone::{ConnectError, PoolKey, Tunnel, TunnelRequest, TunnelStream},
     proxy_protocol::{self, Form},
+    sidecar::{Content, SidecarTls},
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -29,7 +31,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Endpoint, UpstreamError, Version, origination::server_name};
+use super::{Endpoint, UpstreamError, Version, endpoint::MutualTls, origination::server_name};
 use crate::worker::Worker;
 
 /// How long a connection may take where nothing is said; Istio's default.
@@ -44,6 +46,8 @@ pub(crate) fn connect_timeout(policy: &TrafficPolicy) -> Duration {
 pub(crate) enum Stream {
     /// Through a tunnel.
     Tunnel(TunnelStream),
+    /// With the endpoint's sidecar.
+    Sidecar(Box<SessionStream>),
     /// As it is.
     Plain(TcpStream),
     /// With TLS that was begun here, in one of the others.
@@ -108,18 +112,20 @@ async fn reach(
     worker: &Rc<Worker>,
     Dial { endpoint, policy, behalf, version }: Dial<'_>,
 ) -> Result<Stream, UpstreamError> {
-    let address = endpoint.address();
-    let Some(expected) = endpoint.identity() else {
-        let stream = TcpStream::connect(address).await.map_err(|error| failed(address, &error))?;
-        // Failing costs latency, and nothing else.
-        let _ = stream.set_nodelay(true);
-        if let Some(keepalive) = policy.pool.as_ref().and_then(|pool| pool.keepalive) {
-            keep_alive(&stream, keepalive);
+    let (address, shared) = (endpoint.address(), &worker.shared);
+    let own = async || shared.identities.fetch(&shared.identity).await.map_err(|error| failed(address, &error));
+    let expected = match endpoint.mutual() {
+        None => return plain(address, policy).await.map(Stream::Plain),
+        Some(MutualTls::Sidecar(expected)) => {
+            let tls = own().await?;
+            let stream = plain(address, policy).await?;
+            let sidecar = SidecarTls::connect(stream, &tls, (address, expected), content(version), &shared.limits);
+            let sidecar = sidecar.await.map_err(|error| failed(address, &error))?;
+            return Ok(Stream::Sidecar(Box::new(sidecar.into())));
         }
-        return Ok(Stream::Plain(stream));
+        Some(MutualTls::Tunnel(expected)) => expected,
     };
-    let shared = &worker.shared;
-    let tls = shared.identities.fetch(&shared.identity).await.map_err(|error| failed(address, &error))?;
+    let tls = own().await?;
     let peer = SocketAddr::new(address.ip(), worker.shared.tunnel_port);
     let key = PoolKey {
         source: WorkloadUid::from("waypoint"),
@@ -135,6 +141,25 @@ async fn reach(
         Tunnel::H2(tunnel) => Ok(Stream::Tunnel(tunnel.into())),
         // The waypoint offers HTTP/2 alone.
         Tunnel::Direct(_) => Err(UpstreamError::Connect(format!("{address} offers no HTTP/2"))),
+    }
+}
+
+async fn plain(address: SocketAddr, policy: &TrafficPolicy) -> Result<TcpStream, UpstreamError> {
+    let stream = TcpStream::connect(address).await.map_err(|error| failed(address, &error))?;
+    // Failing costs latency, and nothing else.
+    let _ = stream.set_nodelay(true);
+    if let Some(keepalive) = policy.pool.as_ref().and_then(|pool| pool.keepalive) {
+        keep_alive(&stream, keepalive);
+    }
+    Ok(stream)
+}
+
+/// What a sidecar is told of what comes.
+const fn content(version: Option<Version>) -> Content {
+    match version {
+        None => Content::Bytes,
+        Some(Version::Http1) => Content::Http1,
+        Some(Version::Http2) => Content::Http2,
     }
 }
 
@@ -174,6 +199,7 @@ impl Stream {
         match self {
             // What fails here makes an end less exact.
             Self::Plain(stream) => drop(stream.set_zero_linger()),
+            Self::Sidecar(stream) => stream.reset(),
             Self::Tls(stream) => stream.get_ref().0.reset(),
             Self::Tunnel(_) => {}
         }
@@ -184,6 +210,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tunnel(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Sidecar(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
         }
@@ -194,6 +221,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tunnel(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Sidecar(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
@@ -202,6 +230,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Sidecar(stream) => Pin::new(stream).poll_flush(cx),
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
@@ -210,6 +239,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Sidecar(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }

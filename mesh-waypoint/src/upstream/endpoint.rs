@@ -19,17 +19,18 @@ use super::{
 pub(crate) struct EndpointKey {
     address: SocketAddr,
     workload: Option<WorkloadUid>,
-    identity: Option<SpiffeId>,
+    mutual: Option<MutualTls>,
     origination: Option<Arc<Origination>>,
 }
 
 impl EndpointKey {
     pub(super) fn new(address: SocketAddr, workload: Option<&Workload>, transport: &Transport) -> Self {
-        let identity = match transport {
-            Transport::Hbone { identity } => Some(identity.clone()),
-            _ => None,
+        let mutual = match transport {
+            Transport::Hbone { identity } => Some(MutualTls::Tunnel(identity.clone())),
+            Transport::Sidecar { identity } => Some(MutualTls::Sidecar(identity.clone())),
+            Transport::Waypoint { .. } | Transport::Plaintext(_) => None,
         };
-        Self { address, workload: workload.map(|workload| workload.uid.clone()), identity, origination: None }
+        Self { address, workload: workload.map(|workload| workload.uid.clone()), mutual, origination: None }
     }
 
     /// The same with TLS that is begun to it.
@@ -40,8 +41,17 @@ impl EndpointKey {
     /// An endpoint of which nothing but the address is known.
     #[cfg(test)]
     pub(super) fn plain(address: SocketAddr) -> Self {
-        Self { address, workload: None, identity: None, origination: None }
+        Self { address, workload: None, mutual: None, origination: None }
     }
+}
+
+/// The mesh's mTLS with an endpoint, and who has to be there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum MutualTls {
+    /// By a tunnel to its node.
+    Tunnel(SpiffeId),
+    /// With its own sidecar.
+    Sidecar(SpiffeId),
 }
 
 /// One endpoint of a cluster.
@@ -76,9 +86,17 @@ impl Endpoint {
         self.workload.as_ref().is_some_and(|workload| workload.node == *node)
     }
 
-    /// Who has to be there, where it is reached by a tunnel.
+    /// Who has to be there, where it is reached by the mesh's mTLS.
     pub(crate) const fn identity(&self) -> Option<&SpiffeId> {
-        self.key.identity.as_ref()
+        match &self.key.mutual {
+            Some(MutualTls::Tunnel(identity) | MutualTls::Sidecar(identity)) => Some(identity),
+            None => None,
+        }
+    }
+
+    /// The mesh's mTLS with it.
+    pub(super) const fn mutual(&self) -> Option<&MutualTls> {
+        self.key.mutual.as_ref()
     }
 
     /// The TLS that is begun to it.

@@ -105,7 +105,7 @@ impl Settled {
     /// Of a workload's own address.
     fn of_address(snapshot: &Snapshot, address: SocketAddr) -> Option<Self> {
         let workload = snapshot.workload_by_address(address.ip())?;
-        let transport = transport_to(snapshot, None, None, Some(workload));
+        let transport = transport_to(snapshot, None, None, (address.port(), Some(workload)));
         let found = |(transport, _)| {
             let (workload, locality) = (Some(workload.clone()), Locality::default());
             FoundEndpoint { address, workload, transport, origination: None, weight: 1, locality, part: 0 }
@@ -196,7 +196,8 @@ fn reached(
         .map(|endpoint| {
             let workload = endpoint.workload.clone();
             let named = tls.is_none().then_some((service, port));
-            let (automatic, _) = transport_to(snapshot, None, named, workload.as_deref())?;
+            let at = (endpoint.address.port(), workload.as_deref());
+            let (automatic, _) = transport_to(snapshot, None, named, at)?;
             let (transport, origination) = match tls {
                 None => (automatic, None),
                 Some((tls, rule)) => by_rule(tls, rule, automatic, service)?,
@@ -218,8 +219,13 @@ fn by_rule(
     let (of, name) = (|| service.clone(), || rule.clone());
     match (tls, automatic) {
         (Tls::Disable, _) => Ok((Transport::Plaintext(PlaintextReason::DisabledByRule), None)),
-        (Tls::IstioMutual, hbone @ Transport::Hbone { .. }) => Ok((hbone, None)),
+        (Tls::IstioMutual, mutual @ (Transport::Hbone { .. } | Transport::Sidecar { .. })) => Ok((mutual, None)),
         (Tls::IstioMutual, _) => Err(mesh_core::Refusal::MutualTlsImpossible { service: of(), rule: name() }),
+        // That TLS is with the application, and in no other.
+        (Tls::Originate(asked), Transport::Sidecar { .. }) => {
+            let plain = Transport::Plaintext(PlaintextReason::DestinationNotEnrolled);
+            Ok((plain, Some(completed(asked, service))))
+        }
         (Tls::Originate(asked), automatic) => Ok((automatic, Some(completed(asked, service)))),
         (Tls::Impossible, _) => {
             let mode = ClientTls::Mutual;

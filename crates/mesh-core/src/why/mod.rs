@@ -82,6 +82,8 @@ pub enum Path {
     Tunnel(SpiffeId),
     /// Through a tunnel of mTLS to a waypoint's replica of this identity, which decides how it goes on.
     Waypoint(Arc<Waypoint>, SpiffeId),
+    /// By mTLS to exactly this identity, with the destination's own sidecar.
+    Sidecar(SpiffeId),
     /// As plaintext.
     Plaintext(PlaintextCause),
     /// Not: the client's node refuses it.
@@ -233,6 +235,7 @@ impl Question<'_> {
                     Transport::Hbone { .. } if self.is_direct(workload, endpoint) => Path::Direct,
                     Transport::Hbone { identity } => Path::Tunnel(identity),
                     Transport::Waypoint { waypoint, identity, .. } => Path::Waypoint(waypoint, identity),
+                    Transport::Sidecar { identity } => Path::Sidecar(identity),
                     Transport::Plaintext(reason) => Path::Plaintext(PlaintextCause::Destination(reason)),
                 };
                 (path, destination.rule)

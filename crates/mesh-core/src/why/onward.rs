@@ -134,7 +134,8 @@ impl Share {
         let tls = traffic.and_then(|policy| policy.tls);
         let named = tls.is_none().then_some((backing.service, port));
         let onward = |endpoint: &&crate::model::Endpoint| {
-            let transport = transport_to(snapshot, None, named, endpoint.workload.as_deref());
+            let at = (endpoint.address.port(), endpoint.workload.as_deref());
+            let transport = transport_to(snapshot, None, named, at);
             let transport = transport.map(|(transport, _)| match &tls {
                 Some(traffic::Tls::Disable) => Transport::Plaintext(PlaintextReason::DisabledByRule),
                 _ => transport,
@@ -164,7 +165,8 @@ impl Share {
     /// Of a workload's own address.
     pub(super) fn of_address(snapshot: &Snapshot, forwarder: Forwarder<'_>, address: SocketAddr) -> Self {
         let workload = snapshot.workload_by_address(address.ip()).cloned();
-        let transport = transport_to(snapshot, None, None, workload.as_deref()).map(|(transport, _)| transport);
+        let at = (address.port(), workload.as_deref());
+        let transport = transport_to(snapshot, None, None, at).map(|(transport, _)| transport);
         let server =
             Onward::new(snapshot, forwarder, (address, workload), transport.map_err(|error| error.to_string()));
         let mut share = Self::new(1, address.to_string());
