@@ -6,5 +6,6 @@ mod bad_direct;
 mod bytes;
 mod endings;
 mod pooling;
+mod sidecars;
 mod trust;
 mod world;
