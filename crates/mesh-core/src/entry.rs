@@ -10,8 +10,6 @@ use crate::locality::{Hints, Locality};
 pub struct Entry {
     /// The ServiceEntry's name; the Service is named as the host.
     pub object: Arc<str>,
-    /// Whether it is part of the mesh (`MESH_INTERNAL`).
-    pub internal: bool,
     /// How endpoints are found.
     pub resolution: Resolution,
     /// Endpoints that DNS has the addresses of.

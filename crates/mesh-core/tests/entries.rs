@@ -29,7 +29,6 @@ fn entry(host: &str, vips: &[&str], resolution: Resolution, endpoints: &[&str]) 
         placement: Default::default(),
         entry: Some(Arc::new(Entry {
             object: "entry".into(),
-            internal: false,
             resolution,
             names: Vec::new(),
             exported_to: None,

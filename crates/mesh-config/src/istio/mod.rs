@@ -43,7 +43,7 @@ pub(crate) use policy_target::TargetRef;
 pub(crate) use proxy_config::ANNOTATION as PROXY_CONFIG;
 pub use proxy_config::ProxyConfig;
 pub use request_authentication::RequestAuthentication;
-pub use service_entry::{EndpointAddress, EntryEndpoint, EntryPort, ServiceEntry, WorkloadEntry};
+pub use service_entry::{EndpointAddress, EntryEndpoint, EntryPort, Location, ServiceEntry, WorkloadEntry};
 pub(crate) use stand_in::{stand_in, stand_in_of_text};
 pub(crate) use telemetry::SAMPLING as LOG_SAMPLING;
 pub use telemetry::Telemetry;

@@ -14,7 +14,7 @@ use super::finding_set::Owner;
 use super::policies::report;
 use crate::code::Code;
 use crate::finding::Finding;
-use crate::istio::{EndpointAddress, EntryEndpoint, EntryPort, ServiceEntry};
+use crate::istio::{EndpointAddress, EntryEndpoint, EntryPort, Location, ServiceEntry};
 use crate::object::{Key, Located, ObjectSet};
 
 impl Translator {
@@ -87,6 +87,23 @@ enum Found<'a> {
     Pod(&'a Arc<Workload>),
 }
 
+impl Found<'_> {
+    /// An address that is known, and whose it is.
+    fn address(&self) -> Option<(IpAddr, Option<&Arc<Workload>>)> {
+        match self {
+            Self::Listed(EntryEndpoint { address: EndpointAddress::Ip(address), .. }, workload) => {
+                Some((*address, workload.as_ref()))
+            }
+            Self::Listed(..) => None,
+            Self::Pod(pod) => Some((*pod.addresses.first()?, Some(pod))),
+        }
+    }
+
+    const fn is_name(&self) -> bool {
+        matches!(self, Self::Listed(EntryEndpoint { address: EndpointAddress::Name(_), .. }, _))
+    }
+}
+
 impl<'a> Translation<'a> {
     fn entry(&mut self, located: &'a Located<ServiceEntry>) {
         let entry = &*located.object;
@@ -104,6 +121,7 @@ impl<'a> Translation<'a> {
             let message = "no Pod and no WorkloadEntry is selected";
             self.tell(Code::NoEndpoints, located, "spec.workloadSelector", message.to_owned());
         }
+        self.compare_location(located, &found);
         let reached = !vips.is_empty() || entry.resolution == Resolution::Static;
         if !reached {
             let message = format!("nobody can tell its connections from others: {} has no addresses", entry.name);
@@ -180,6 +198,35 @@ impl<'a> Translation<'a> {
         Found::Listed(endpoint, workload)
     }
 
+    /// Says where endpoints are not what `location` says: in the mesh is what has the address of a Pod that is.
+    fn compare_location(&mut self, located: &Located<ServiceEntry>, found: &[Found<'_>]) {
+        let entry = &*located.object;
+        let Some(location) = entry.location else { return };
+        let as_asked = entry.addresses.iter().filter(|_| entry.resolution == Resolution::None);
+        let as_asked = as_asked.map(|address| (*address, self.snapshot.workload_by_address(*address)));
+        let known = found.iter().filter_map(Found::address).chain(as_asked);
+        let is_inside = |at: Option<&Arc<Workload>>| at.is_some_and(|at| at.is_enrolled());
+        let others: Vec<_> = known.filter(|(_, at)| is_inside(*at) != (location == Location::Internal)).collect();
+        let by_name = entry.resolution.is_dns() && (found.is_empty() || found.iter().any(Found::is_name));
+        let message = match (location, &*others) {
+            (Location::Internal, [(address, _), more @ ..]) => {
+                let who = match more.len() {
+                    0 => format!("{address} is no Pod"),
+                    more => format!("{address} and {more} more are no Pods"),
+                };
+                format!("{who} in the mesh: without a proven identity, and without the mesh's mTLS")
+            }
+            (Location::Internal, []) if by_name => {
+                "an address that DNS gives is in the mesh only where a Pod in the mesh has it".to_owned()
+            }
+            (Location::External, [(address, Some(pod)), ..]) => {
+                format!("{address} is Pod {}/{}'s, which is in the mesh and reached so", pod.namespace, pod.name)
+            }
+            _ => return,
+        };
+        self.tell(Code::FieldNotHonoured, located, "spec.location", message);
+    }
+
     fn report_not_selected(&mut self) {
         for (key, located) in &self.objects.workload_entries {
             report(located, &located.object.remarks, &mut self.findings);
@@ -236,7 +283,6 @@ fn service(
         ports,
         entry: Some(Arc::new(Entry {
             object: Arc::clone(&entry.name.name),
-            internal: entry.internal,
             resolution: entry.resolution,
             names,
             exported_to: entry.exported_to.clone(),

@@ -36,8 +36,8 @@ pub struct ServiceEntry {
     pub addresses: Vec<IpAddr>,
     /// Its ports.
     pub ports: Vec<EntryPort>,
-    /// Whether it is part of the mesh.
-    pub internal: bool,
+    /// Where it is said to be; none where nothing is said.
+    pub location: Option<Location>,
     /// How endpoints are found.
     pub resolution: Resolution,
     /// The endpoints that are listed.
@@ -50,6 +50,15 @@ pub struct ServiceEntry {
     pub subject_alt_names: Vec<Arc<str>>,
     /// What is worth a finding.
     pub remarks: Vec<Remark>,
+}
+
+/// Where a ServiceEntry says that its hosts are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Location {
+    /// Outside the mesh.
+    External,
+    /// In the mesh.
+    Internal,
 }
 
 /// A port of a ServiceEntry.
@@ -80,9 +89,9 @@ pub(super) struct Spec {
     /// The ports.
     #[serde(default)]
     ports: Vec<RawPort>,
-    /// MESH_EXTERNAL or MESH_INTERNAL.
-    #[serde(default)]
-    location: RawLocation,
+    /// MESH_EXTERNAL or MESH_INTERNAL. Read, and not honoured: who has an endpoint's address decides, and a finding says so
+    /// where that is not what is written.
+    location: Option<RawLocation>,
     /// NONE, STATIC, DNS or DNS_ROUND_ROBIN.
     #[serde(default)]
     resolution: RawResolution,
@@ -114,10 +123,9 @@ struct RawPort {
     target_port: Option<u16>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum RawLocation {
-    #[default]
     #[serde(rename = "MESH_EXTERNAL")]
     External,
     #[serde(rename = "MESH_INTERNAL")]
@@ -181,7 +189,7 @@ impl ServiceEntry {
             hosts,
             addresses: addresses(&spec.addresses, &mut remarks),
             ports,
-            internal: spec.location == RawLocation::Internal,
+            location: spec.location.map(RawLocation::read),
             resolution,
             endpoints,
             selector,
@@ -199,6 +207,15 @@ fn remark_ports(ports: &[EntryPort], endpoints: &[EntryEndpoint], remarks: &mut 
         for name in endpoint.ports.keys().filter(|name| !ports.iter().any(|port| *port.name == ***name)) {
             let field = format!("spec.endpoints[{index}].ports[{name:?}]");
             remarks.push(Remark::new(Code::WithoutEffect, field, "the ServiceEntry has no port of that name"));
+        }
+    }
+}
+
+impl RawLocation {
+    const fn read(self) -> Location {
+        match self {
+            Self::External => Location::External,
+            Self::Internal => Location::Internal,
         }
     }
 }
