@@ -1,5 +1,6 @@
 //! `mesh-ctl status --generation`: which generation of the configuration mesh-control serves, and where it is in force.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -42,36 +43,47 @@ struct Replica {
     error: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Answer {
     replicas: Vec<Replica>,
+    /// Nodes of the cluster with a daemon that no replica tells anything.
+    untold: Vec<String>,
 }
 
 /// Asks every replica: at these addresses, of which a name stands for all that it has; else the pods of the cluster that a
 /// kubeconfig names.
 pub(crate) async fn run(control: &[String], cluster: &ClusterArguments, format: Format) -> anyhow::Result<Outcome> {
     let is_by_kubeconfig = cluster.is_asked_for() || !Path::new(DEFAULT_SOCKET).exists() && cluster.is_there();
-    let replicas = match control {
+    let answer = match control {
         [] if is_by_kubeconfig => ask_pods(cluster).await?,
-        [] => ask(&[USUAL.to_owned()]).await?,
-        control => ask(control).await?,
+        [] => Answer { replicas: ask(&[USUAL.to_owned()]).await?, ..Answer::default() },
+        control => Answer { replicas: ask(control).await?, ..Answer::default() },
     };
-    let answer = Answer { replicas };
     match format {
-        Format::Table => print(&for_people(&answer.replicas))?,
+        Format::Table => print(&answer.for_people())?,
         format => print_value(&answer, format)?,
     }
-    Ok(if is_everywhere(&answer.replicas) { Outcome::Good } else { Outcome::Bad })
+    Ok(if answer.is_everywhere() { Outcome::Good } else { Outcome::Bad })
 }
 
-/// By the API server's port-forward.
-async fn ask_pods(cluster: &ClusterArguments) -> anyhow::Result<Vec<Replica>> {
+/// By the API server's port-forward; it also knows which nodes there are.
+async fn ask_pods(cluster: &ClusterArguments) -> anyhow::Result<Answer> {
     let cluster = cluster.connect().await?;
     let targets = cluster.control(CONTROL_PORT).await?;
     let place = &cluster.mesh_namespace;
     ensure!(!targets.is_empty(), "no mesh-control runs in namespace {place}: name its namespace with --mesh-namespace");
     let said = fleet::ask(targets, |replica| async move { replica.get(DISTRIBUTION, &[]).await }).await;
-    answered(said.into_iter().map(|Said { name, answer }| Replica::read(name, answer)).collect())
+    let replicas = answered(said.into_iter().map(|Said { name, answer }| Replica::read(name, answer)).collect())?;
+    let daemons = cluster.daemons(None).await?;
+    let untold = untold(&replicas, daemons.into_iter().map(|daemon| daemon.name));
+    Ok(Answer { replicas, untold })
+}
+
+/// The nodes that are no replica's subscribers.
+fn untold(replicas: &[Replica], nodes: impl IntoIterator<Item = String>) -> Vec<String> {
+    let callers = replicas.iter().flat_map(|replica| &replica.distribution.subscribers).map(|it| it.caller.as_str());
+    let told: HashSet<&str> = callers.filter_map(|caller| caller.strip_prefix("node ")).collect();
+    nodes.into_iter().filter(|node| !told.contains(node.as_str())).collect()
 }
 
 async fn ask(control: &[String]) -> anyhow::Result<Vec<Replica>> {
@@ -127,6 +139,21 @@ async fn distribution(address: SocketAddr) -> anyhow::Result<Distribution> {
 /// What is the same at replicas that serve the same.
 fn digest(version: &str) -> &str {
     version.split_once('-').map_or(version, |(_, digest)| digest)
+}
+
+impl Answer {
+    fn is_everywhere(&self) -> bool {
+        self.untold.is_empty() && is_everywhere(&self.replicas)
+    }
+
+    fn for_people(&self) -> String {
+        let mut text = for_people(&self.replicas);
+        if !self.untold.is_empty() {
+            let rows: Vec<_> = self.untold.iter().map(|node| vec![format!("node {node}")]).collect();
+            text += &format!("\n{}", table(&["TOLD BY NOBODY"], &rows));
+        }
+        text
+    }
 }
 
 fn is_everywhere(replicas: &[Replica]) -> bool {
@@ -211,6 +238,15 @@ mod tests {
         for (replicas, everywhere) in cases {
             assert_eq!(is_everywhere(&replicas), everywhere, "{replicas:?}");
         }
+    }
+
+    #[test]
+    fn a_node_that_no_replica_tells_is_named_and_it_is_not_everywhere() {
+        let replicas = vec![replica("17-ab", vec![]), replica("3-ab", vec![node("17-ab", None)])];
+        let untold = untold(&replicas, ["a", "b"].map(str::to_owned));
+        assert_eq!(untold, ["b"]);
+        let answer = Answer { replicas, untold };
+        assert!(!answer.is_everywhere() && answer.for_people().contains("node b"), "{}", answer.for_people());
     }
 
     #[test]

@@ -95,6 +95,7 @@ fn every_replica_says_who_has_its_generation(ctl: &Ctl) -> Result<()> {
     let mut callers: Vec<&str> = callers.filter_map(|subscriber| subscriber["caller"].as_str()).collect();
     callers.sort_unstable();
     ensure!(replicas.len() == 1 && callers == ["node node-a", "node node-b"], "{told}");
+    ensure!(told["untold"].as_array().is_some_and(Vec::is_empty), "{told}");
     let said = ctl.run(&["status", "--generation", "--mesh-namespace", "elsewhere"])?;
     ensure!(said.code == 2 && said.err.contains("--mesh-namespace"), "{said:?}");
     Ok(())
