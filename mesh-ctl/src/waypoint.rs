@@ -36,7 +36,7 @@ pub(crate) enum Waypoint {
     /// Where it sends requests: endpoints, who of them is ejected and why, bounds and their use.
     #[command(visible_alias = "cluster")]
     Clusters(ListArguments),
-    /// Shows requests as they end, from now on.
+    /// Shows requests as they end, and connections that it does not look into as they open and close, from now on.
     #[command(visible_alias = "flow")]
     Flows(Flows),
     /// Shows what it logs, or changes that until its next start.

@@ -72,6 +72,11 @@ pub(super) struct Graph {
 impl Graph {
     /// A daemon or proxy tells of a flow. `now` is in seconds.
     pub(super) fn flow(&mut self, daemon: usize, flow: &Flow, now: u64) {
+        let gateway = self.proxies.get(&daemon).and_then(|proxy| proxy.gateway.as_ref());
+        if flow.talk.reporter == "gateway" && gateway.is_none() {
+            // It has not said yet which one it is.
+            return;
+        }
         if let Some(request) = &flow.request {
             return self.request(daemon, flow, request, now);
         }
@@ -103,10 +108,6 @@ impl Graph {
     /// Each request is told of once, by a waypoint or else a node; at a gateway's door, by the gateway.
     fn request(&mut self, daemon: usize, flow: &Flow, request: &RequestFlow, now: u64) {
         let gateway = self.proxies.get(&daemon).and_then(|proxy| proxy.gateway.clone());
-        if flow.talk.reporter == "gateway" && gateway.is_none() {
-            // It has not said yet which one it is.
-            return;
-        }
         let verdict = flow.verdict();
         let Some(edge) = self.edge(daemon, &flow.talk) else { return };
         edge.requests.add(request, verdict, now);

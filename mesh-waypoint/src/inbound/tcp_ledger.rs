@@ -24,6 +24,8 @@ use crate::{
 pub(super) struct TcpLedger<'a> {
     worker: &'a Rc<Worker>,
     arrival: &'a Arrival,
+    /// Its number among flows.
+    id: u64,
     at: SystemTime,
     began: Instant,
     reached: Option<Reached>,
@@ -55,6 +57,7 @@ impl<'a> TcpLedger<'a> {
         Self {
             worker,
             arrival,
+            id: worker.shared.telemetry.flows.number(),
             at: SystemTime::now(),
             began: Instant::now(),
             reached: None,
@@ -71,6 +74,8 @@ impl<'a> TcpLedger<'a> {
         let parties = self.parties(&listeners, Some((cluster, endpoint)), Flag::None);
         let series = self.worker.shared.telemetry.connection_series(&parties);
         series.opened.inc();
+        let flows = &self.worker.shared.telemetry.flows;
+        flows.tell_of(|| telemetry::opened(self.id, self.arrival, endpoint));
         self.reached = Some(Reached { cluster: cluster.clone(), endpoint: endpoint.clone(), series });
     }
 
@@ -135,6 +140,7 @@ impl<'a> TcpLedger<'a> {
             end: outcome.end,
             error: outcome.error.as_deref(),
         };
+        worker.shared.telemetry.flows.tell_of(|| ended.flow(self.id));
         telemetry::tell(worker, (&told, telemetry::is_logged(&told)), &ended, self.arrival.trace, |line| {
             ended.write(&worker.shared.telemetry.connection_fields(parties), line);
         });

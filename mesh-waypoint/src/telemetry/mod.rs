@@ -22,7 +22,9 @@ use prometheus::{TextEncoder, proto::MetricFamily};
 use self::{crowding::Crowding, flows::Flows, routes::RouteMetrics};
 use crate::counts::RuleBook;
 
-pub(crate) use self::access::{Ended, EndedConnection, Ends, Moment, NotedHead, is_logged, protocol, tell, told};
+pub(crate) use self::access::{
+    Ended, EndedConnection, Ends, Moment, NotedHead, is_logged, opened, protocol, tell, told,
+};
 pub(crate) use self::bad_input::{BadInput, BadInputs, Sender, is_malformed};
 pub(crate) use self::cache::SeriesCache;
 pub(crate) use self::exports::Exports;

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mesh_e2e::{Connect, Mesh, NAMESPACE, PATIENCE, Verdict, Waypoint, client, connections, port, server};
+use anyhow::Context as _;
+use mesh_e2e::{Connect, Held, Mesh, NAMESPACE, PATIENCE, Verdict, Waypoint, client, connections, port, server};
 use mesh_lab::{Place as _, Pod, Service, ServiceSpec, wait_until};
 
 /// A mesh with a server on node b, behind a Service at port 80, and a client on node a.
@@ -42,6 +43,29 @@ fn a_services_traffic_goes_by_its_waypoint_each_way_over_mtls() -> Verdict {
     let into = line("source_principal", waypoint.identity())?;
     assert_eq!(into["destination_pod"], "app/server", "{into}");
     assert_eq!(into["security"], "mutual_tls", "{into}");
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_a_waypoint_does_not_look_into_is_told_of_as_it_opens_and_closes() -> Verdict {
+    let mesh = Mesh::start()?;
+    let (_, service, client) = served(&mesh, "node-b")?;
+    let waypoint = Waypoint::declare_in(&mesh, NAMESPACE, "waypoint")?;
+    let replica = waypoint.replica(&mesh, "waypoint-1", "node-b")?;
+    waypoint.serve_namespace(&mesh)?;
+    mesh.settle()?;
+    let socket = mesh.lab.waypoint_socket(NAMESPACE, replica.name());
+    let socket = socket.to_str().context("a path of text")?;
+    let mut flows = mesh.lab.node("node-b")?.spawn(&["mesh-ctl", "waypoint", "flows", "--socket", socket, "-f"])?;
+    flows.wait_for_line("TIME (UTC)", PATIENCE)?;
+    let mut held = Held::open(&client, service.at(80))?;
+    // While it lives.
+    let opened = flows.wait_for_line("opened", PATIENCE)?;
+    assert!(opened.contains("mutual_tls  app/client:") && opened.contains("-> app/server:7001"), "{opened}");
+    held.says("1234567")?;
+    held.close()?;
+    let closed = flows.wait_for_line(" closed ", PATIENCE)?;
+    assert!(closed.contains("(server.app.svc.cluster.local): 10, 10; closed"), "{closed}");
     Ok(())
 }
 

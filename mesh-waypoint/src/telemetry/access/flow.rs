@@ -1,21 +1,21 @@
-//! A request that is over, as those hear of it who listen to flows.
+//! A request that is over, and a connection that nobody looks into, as those hear of them who listen to flows.
 
-use std::{sync::Arc, time::UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mesh_admin::{Flow, Party, RequestFlow, Talk};
 use mesh_core::{SpiffeId, Workload};
 
-use super::{Ended, trace_id};
-use crate::inbound::Target;
+use super::{Ended, EndedConnection, trace_id};
+use crate::{
+    inbound::{Arrival, Target},
+    upstream::Endpoint,
+};
 
 impl Ended<'_> {
     /// As a flow; `id` tells it from others of this process.
     pub(crate) fn flow(&self, id: u64) -> Flow {
-        let (client, noted) = (&self.arrival.client, self.noted);
-        let at_gateway = matches!(self.arrival.target, Target::Gateway(_));
-        let began = noted.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let noted = self.noted;
         let context = self.trace.or(noted.trace);
-        let endpoint = self.endpoint;
         let request = RequestFlow {
             protocol: if self.grpc.is_some() { "grpc" } else { "http" }.to_owned(),
             status: self.status,
@@ -29,22 +29,11 @@ impl Ended<'_> {
             trace_id: context.map(|context| trace_id(context).to_string()),
         };
         let talk = Talk {
-            reporter: if at_gateway { "gateway" } else { "waypoint" }.to_owned(),
-            source: party(Some(client.address), client.workload.as_deref(), client.identity.as_ref()),
-            destination: party(
-                endpoint.map(|endpoint| endpoint.address()),
-                endpoint.and_then(|endpoint| endpoint.workload.as_deref()),
-                endpoint.and_then(|endpoint| endpoint.identity()),
-            ),
-            service: self.arrival.target.service().map(|service: &Arc<_>| service.hostname.to_string()),
-            original_destination: None,
-            security: if at_gateway { "none" } else { "mutual_tls" }.to_owned(),
             policy: self.policy.map(str::to_owned),
-            bytes_from_client: self.sent,
-            bytes_to_client: self.received,
+            ..talk(self.arrival, self.endpoint, (self.sent, self.received))
         };
         Flow {
-            at_milliseconds: u64::try_from((began + self.duration).as_millis()).unwrap_or(u64::MAX),
+            at_milliseconds: milliseconds(noted.at + self.duration),
             event: "request".to_owned(),
             id,
             talk,
@@ -67,6 +56,64 @@ impl Ended<'_> {
             }
         })
     }
+}
+
+impl EndedConnection<'_> {
+    /// As the flow of the connection of this number.
+    pub(crate) fn flow(&self, id: u64) -> Flow {
+        let event = match self.end {
+            event @ ("refused" | "cut") => event,
+            _ => "closed",
+        };
+        Flow {
+            at_milliseconds: milliseconds(self.at + self.duration),
+            event: event.to_owned(),
+            id,
+            talk: talk(self.arrival, self.endpoint, (self.sent, self.received)),
+            end: Some(self.end.to_owned()),
+            detail: self.error.map(str::to_owned),
+            request: None,
+        }
+    }
+}
+
+/// A connection of this number that nobody looks into is carried to an endpoint from now on.
+pub(crate) fn opened(id: u64, arrival: &Arrival, endpoint: &Endpoint) -> Flow {
+    Flow {
+        at_milliseconds: milliseconds(SystemTime::now()),
+        event: "opened".to_owned(),
+        id,
+        talk: talk(arrival, Some(endpoint), (0, 0)),
+        end: None,
+        detail: None,
+        request: None,
+    }
+}
+
+/// Who talks to whom by an arrival, and how many bytes the client and the server have sent.
+fn talk(arrival: &Arrival, endpoint: Option<&Endpoint>, (sent, received): (u64, u64)) -> Talk {
+    let (client, at_gateway) = (&arrival.client, matches!(arrival.target, Target::Gateway(_)));
+    Talk {
+        reporter: if at_gateway { "gateway" } else { "waypoint" }.to_owned(),
+        source: party(Some(client.address), client.workload.as_deref(), client.identity.as_ref()),
+        destination: party(
+            endpoint.map(Endpoint::address),
+            endpoint.and_then(|endpoint| endpoint.workload.as_deref()),
+            endpoint.and_then(Endpoint::identity),
+        ),
+        service: arrival.target.service().map(|service| service.hostname.to_string()),
+        original_destination: None,
+        security: if at_gateway { "none" } else { "mutual_tls" }.to_owned(),
+        policy: None,
+        bytes_from_client: sent,
+        bytes_to_client: received,
+    }
+}
+
+/// Since 1970.
+fn milliseconds(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An authority without its port.

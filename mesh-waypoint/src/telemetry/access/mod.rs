@@ -23,6 +23,7 @@ use mesh_core::{
 pub(crate) use self::connection::EndedConnection;
 pub(super) use self::connection::connection_fields;
 pub(crate) use self::ends::Ends;
+pub(crate) use self::flow::opened;
 pub(crate) use self::json::Moment;
 pub(crate) use self::line::Ended;
 pub(super) use self::line::label_fields;
