@@ -1,7 +1,12 @@
-//! Mutual TLS with a sidecar of Istio's: at the port of its own application, with the application's bytes as they are.
+//! Mutual TLS with a sidecar of Istio's: at the port of an application, its own or ours, with the application's bytes as they are.
 //!
 //! A sidecar takes what offers one of Istio's own names in ALPN for TLS that is meant for it, and any other for its
-//! application's. It answers with a name of its own choice, or with none.
+//! application's; so do we. It answers with a name of its own choice, or with none. It offers `istio-http/1.0`, `istio-http/1.1`
+//! or `istio-h2` where it reads HTTP, `istio-peer-exchange` for a preamble in which both ends tell of themselves, and `istio` in
+//! any case.
+
+mod accepted;
+mod opening;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,6 +20,9 @@ use crate::hbone::ConnectError;
 use crate::limits::Limits;
 use crate::session::{Session, TlsStream};
 use crate::tls::TlsIdentity;
+
+pub use accepted::Sidecar;
+pub use opening::{Opening, anew, opening};
 
 /// What the bytes within TLS are, which a sidecar is told by ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,7 +48,7 @@ impl Content {
     }
 }
 
-/// A connection to a sidecar that has proven who it is.
+/// A connection with a sidecar that has proven who it is.
 pub struct SidecarTls {
     pub(crate) session: Box<Session>,
 }
@@ -58,6 +66,12 @@ impl From<SidecarTls> for TlsStream {
 }
 
 impl SidecarTls {
+    /// Ends it with a reset.
+    pub fn reset(self) {
+        // Where that fails, the peer reads an end without close_notify, which is none.
+        let _ = self.session.socket.set_zero_linger();
+    }
+
     /// Shakes hands over a connection to `peer`, which has to be `expected`, within the limits' time.
     ///
     /// # Errors

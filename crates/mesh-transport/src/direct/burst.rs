@@ -12,10 +12,6 @@ use crate::buffer::{Buffer, Sizing};
 use crate::record::{HEADER, Keys, MAX_CONTENT, OVERHEAD, RecordError};
 use crate::socket::{read_vectored_now, write_now};
 
-/// Bytes before the application's in a record: TLS's header and the frame's type.
-const PREFIX: usize = HEADER + 1;
-/// The application's bytes in a full record.
-const PAYLOAD: usize = MAX_CONTENT - 1;
 /// A full record.
 const SLOT: usize = MAX_CONTENT + OVERHEAD;
 /// Records in the largest buffer.
@@ -25,46 +21,77 @@ const MAX_SLOTS: usize = 16;
 pub(crate) struct Burst {
     buffer: Buffer,
     slots: usize,
+    /// What each record begins with.
+    frame: Option<Frame>,
 }
 
 impl Burst {
+    /// Of frames of DATA.
     pub(crate) fn new(sizing: &Sizing) -> Self {
+        Self::of(Some(Frame::Data), sizing)
+    }
+
+    /// Of records that have the application's bytes alone.
+    pub(crate) fn bare(sizing: &Sizing) -> Self {
+        Self::of(None, sizing)
+    }
+
+    fn of(frame: Option<Frame>, sizing: &Sizing) -> Self {
         let buffer = sizing.buffer();
         let slots = (buffer.len() / SLOT).min(MAX_SLOTS);
-        Self { buffer, slots }
+        Self { buffer, slots, frame }
+    }
+
+    /// Bytes of a record's content before the application's.
+    fn framing(&self) -> usize {
+        usize::from(self.frame.is_some())
+    }
+
+    /// The application's bytes in a full record.
+    fn payload(&self) -> usize {
+        MAX_CONTENT - self.framing()
+    }
+
+    /// Where they stand in it.
+    fn place(&self) -> Range<usize> {
+        HEADER + self.framing()..HEADER + MAX_CONTENT
     }
 
     /// The application's bytes that it takes.
     pub(crate) fn capacity(&self) -> usize {
-        self.slots * PAYLOAD
+        self.slots * self.payload()
     }
 
     /// Reads what `socket` has, each record's bytes to their place.
     pub(crate) fn read(&mut self, socket: &TcpStream) -> io::Result<Option<usize>> {
+        let place = self.place();
         let mut slots = self.buffer.chunks_exact_mut(SLOT).take(self.slots);
         let mut slices: [IoSliceMut<'_>; MAX_SLOTS] = array::from_fn(|_| {
-            let place = slots.next().map(|slot| &mut slot[PREFIX..PREFIX + PAYLOAD]);
-            IoSliceMut::new(place.unwrap_or(&mut []))
+            let room = slots.next().map(|slot| &mut slot[place.clone()]);
+            IoSliceMut::new(room.unwrap_or(&mut []))
         });
         read_vectored_now(socket, &mut slices[..self.slots])
     }
 
     /// The first `count` bytes that were read, by records.
     pub(crate) fn parts(&self, count: usize) -> impl Iterator<Item = &[u8]> {
-        let slots = self.buffer.chunks_exact(SLOT).take(count.div_ceil(PAYLOAD)).enumerate();
-        slots.map(move |(index, slot)| &slot[PREFIX..PREFIX + PAYLOAD.min(count - index * PAYLOAD)])
+        let (payload, place) = (self.payload(), self.place());
+        let slots = self.buffer.chunks_exact(SLOT).take(count.div_ceil(payload)).enumerate();
+        slots.map(move |(index, slot)| &slot[place.clone()][..payload.min(count - index * payload)])
     }
 
-    /// Seals the first `count` bytes that were read, as DATA. Returns the bytes for the wire.
+    /// Seals the first `count` bytes that were read. Returns the bytes for the wire.
     pub(crate) fn seal(&mut self, count: usize, keys: &mut Keys) -> Result<&[u8], RecordError> {
         let mut rest = count;
         let mut end = 0;
         while rest > 0 {
-            let payload = rest.min(PAYLOAD);
-            let record = end..end + payload + 1 + OVERHEAD;
+            let payload = rest.min(self.payload());
+            let record = end..end + self.framing() + payload + OVERHEAD;
             end = record.end;
             let record = self.buffer.get_mut(record).ok_or(RecordError::Length(count))?;
-            record[HEADER] = Frame::Data as u8;
+            if let Some(frame) = self.frame {
+                record[HEADER] = frame as u8;
+            }
             keys.seal(record)?;
             rest -= payload;
         }

@@ -26,6 +26,7 @@ use crate::hbone::tunnel::Places;
 use crate::limits::Limits;
 use crate::reject::RejectReason;
 use crate::session::{HandshakeError, PeerChain, Session, TlsStream};
+use crate::sidecar::{self, Opening, Sidecar, SidecarTls};
 use crate::tls::{ALPN_H2, TlsIdentity};
 use crate::trust::{TrustFeed, until_untrusted};
 use crate::verify::{VerifyError, identity_of};
@@ -110,6 +111,31 @@ impl Server {
         Self { names: true, ..self }
     }
 
+    /// Waits for the first bytes of a client that may not go on unless it proves who it is, as long as a handshake may take:
+    /// whether it is a sidecar that has begun to.
+    pub async fn awaits_sidecar(&self, stream: &TcpStream) -> bool {
+        let stranger = self.handshakes.arrive();
+        let opening = timeout(stranger.patience(&self.limits), sidecar::opening(stream)).await;
+        opening == Ok(Opening::Sidecar)
+    }
+
+    /// Shakes hands with a sidecar that has connected to an application's own port, within the bounds of all handshakes.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub async fn accept_sidecar(
+        &self,
+        stream: TcpStream,
+        tls: &TlsIdentity,
+    ) -> Result<(Sidecar, SidecarTls), ServeError> {
+        let stranger = self.handshakes.arrive();
+        let identified = self.in_turn(stream, |stream| identify(stream, tls.server_for_sidecars()));
+        let (identity, chain, session) =
+            timeout(stranger.patience(&self.limits), identified).await.map_err(|_| ServeError::HandshakeTimeout)??;
+        let (judge, trust) = (tls.peers().clone(), self.trust.clone());
+        Ok((Sidecar { identity, chain, judge, trust }, SidecarTls { session }))
+    }
+
     /// Serves one accepted connection until it ends.
     ///
     /// Each CONNECT goes to `handler`, whose future is spawned on this thread. Any other request, or a CONNECT to a target that is not
@@ -133,9 +159,8 @@ impl Server {
     {
         let stranger = self.handshakes.arrive();
         let limit = stranger.patience(&self.limits);
-        let (peer, chain, accepted) = timeout(limit, self.shake_hands(stream, tls.server.clone()))
-            .await
-            .map_err(|_| ServeError::HandshakeTimeout)??;
+        let shaken = self.in_turn(stream, |stream| self.authenticate(stream, tls.server.clone()));
+        let (peer, chain, accepted) = timeout(limit, shaken).await.map_err(|_| ServeError::HandshakeTimeout)??;
         drop(stranger);
         let closing = Rc::new(Closing::default());
         let (identity, why) = (peer.clone(), closing.clone());
@@ -179,21 +204,21 @@ impl Server {
         self.names || authority.address().is_some()
     }
 
-    async fn shake_hands(&self, stream: TcpStream, tls: Arc<ServerConfig>) -> Result<Shaken, ServeError> {
+    /// Shakes hands in one of the places for that.
+    async fn in_turn<T>(
+        &self,
+        stream: TcpStream,
+        shake_hands: impl AsyncFnOnce(TcpStream) -> Result<T, ServeError>,
+    ) -> Result<T, ServeError> {
         // A connection that says nothing takes no place among the handshakes, and no memory.
         stream.peek(&mut [0]).await.map_err(ServeError::HandshakeAborted)?;
         let peer = stream.peer_addr().map_err(ServeError::HandshakeAborted)?.ip();
         // Boxed, so that idle and established connections hold no handshake's memory.
-        Box::pin(self.handshakes.pass(peer, self.authenticate(stream, tls)))
-            .await
-            .ok_or(ServeError::HandshakeTimeout)?
+        Box::pin(self.handshakes.pass(peer, shake_hands(stream))).await.ok_or(ServeError::HandshakeTimeout)?
     }
 
     async fn authenticate(&self, stream: TcpStream, tls: Arc<ServerConfig>) -> Result<Shaken, ServeError> {
-        let session = Session::accept(stream, tls).await?;
-        let chain = session.peer.clone();
-        let chain = chain.ok_or(ServeError::Tls(rustls::Error::NoCertificatesPresented))?;
-        let peer = identity_of(chain.leaf())?;
+        let (peer, chain, session) = identify(stream, tls).await?;
         match session.alpn.as_deref() {
             Some(direct::ALPN) => return Ok((peer, chain, Accepted::Direct(session))),
             Some(ALPN_H2) => {}
@@ -213,6 +238,17 @@ impl Server {
             .map_err(ServeError::Http2)?;
         Ok((peer, chain, Accepted::H2(Box::new(connection), open)))
     }
+}
+
+/// Shakes hands: who the peer is, what proved it, and the connection.
+async fn identify(
+    stream: TcpStream,
+    tls: Arc<ServerConfig>,
+) -> Result<(SpiffeId, Arc<PeerChain>, Box<Session>), ServeError> {
+    let session = Session::accept(stream, tls).await?;
+    let chain = session.peer.clone();
+    let chain = chain.ok_or(ServeError::Tls(rustls::Error::NoCertificatesPresented))?;
+    Ok((identity_of(chain.leaf())?, chain, session))
 }
 
 impl From<HandshakeError> for ServeError {

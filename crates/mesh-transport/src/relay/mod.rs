@@ -5,6 +5,7 @@
 
 mod direct;
 mod h2;
+mod records;
 mod sidecar;
 mod tcp;
 

@@ -1,111 +1,87 @@
-//! Between a socket and a sidecar's mutual TLS: a record for what was read at once, close_notify for an end of stream.
+//! Between a socket and a sidecar's mutual TLS, which has nothing but the application's bytes in it: close_notify for an end of
+//! stream, without which a stream was cut.
 
-use std::cell::{Cell, RefCell};
-use std::future::{pending, poll_fn};
-use std::sync::atomic::Ordering;
+use std::cell::Cell;
+use std::future::pending;
 
 use tokio::net::TcpStream;
 
-use super::{Broken, End, Finished, Passing, both};
-use crate::buffer::Sizing;
-use crate::record::{HEADER, Keys, MAX_CONTENT, OVERHEAD, Opened, RecordError};
+use super::records::{Received, Wire, receive_all, send_all};
+use super::{Broken, End, Finished, Passing, both, conclude, prepare};
+use crate::direct::{Burst, Parts};
+use crate::record::{Keys, Opened, RecordError};
 use crate::session::{Input, Session};
 use crate::sidecar::SidecarTls;
-use crate::socket::{broken, finish, poll_readable, read_now, write_all};
+use crate::socket::{broken, finish};
 
 pub(super) async fn relay(app: &TcpStream, far: SidecarTls, passing: Passing<'_>) -> End {
     let mut session = far.session;
+    prepare(&session.socket);
+    let Session { socket, keys, input, .. } = &mut *session;
+    let socket = &*socket;
+    let wire = Wire { socket, keys, within_record: Cell::default() };
     let finished = Finished::default();
-    let end = {
-        let Session { socket, keys, input, .. } = &mut *session;
-        let (socket, keys) = (&*socket, &*keys);
-        let up = async {
-            if let Err(broken) = send_all(app, (socket, keys), passing).await {
-                return broken;
-            }
-            finished.up.set(true);
-            pending().await
-        };
-        let down = down(app, (socket, keys), input, passing, &finished.down);
-        let watch = async {
-            tokio::select! {
-                () = broken(app) => Broken::App,
-                () = broken(socket) => Broken::Far,
-            }
-        };
-        both(&finished, up, down, watch).await
+    let up = up(app, &wire, passing, &finished.up);
+    let down = down(app, &wire, input, passing, &finished.down);
+    let watch = async {
+        tokio::select! {
+            () = broken(app) => Broken::App,
+            () = broken(socket) => Broken::Far,
+        }
     };
-    if end != End::Closed {
-        // Where that fails, the peer reads an end without close_notify, which is none.
-        let _ = session.socket.set_zero_linger();
+    let end = both(&finished, up, down, watch).await;
+    if end == End::Closed {
+        conclude(socket);
     }
     end
 }
 
-/// The application's bytes to the sidecar.
-async fn send_all(
-    app: &TcpStream,
-    (socket, keys): (&TcpStream, &RefCell<Keys>),
-    passing: Passing<'_>,
-) -> Result<(), Broken> {
-    let far = |_: RecordError| Broken::Far;
-    loop {
-        poll_fn(|cx| poll_readable(app, cx)).await.map_err(|_| Broken::App)?;
-        // The smallest: a record is not longer.
-        let mut buffer = Sizing::default().buffer();
-        let got = match read_now(app, &mut buffer[HEADER..HEADER + MAX_CONTENT]).map_err(|_| Broken::App)? {
-            None => continue,
-            Some(0) => break,
-            Some(got) => got,
-        };
-        passing.show_sent(&buffer[HEADER..HEADER + got]);
-        let update = keys.borrow_mut().key_update().map_err(far)?;
-        if let Some(update) = update {
-            write_all(socket, &update).await.map_err(|_| Broken::Far)?;
-        }
-        let record = &mut buffer[..got + OVERHEAD];
-        keys.borrow_mut().seal(record).map_err(far)?;
-        write_all(socket, record).await.map_err(|_| Broken::Far)?;
-        passing.counters.sent.fetch_add(got as u64, Ordering::Relaxed);
+/// The application's bytes into TLS. Resolves only to what broke.
+async fn up(app: &TcpStream, wire: &Wire<'_>, passing: Passing<'_>, finished: &Cell<bool>) -> Broken {
+    let sent = async {
+        send_all(app, wire, passing, Burst::bare).await?;
+        wire.update_keys().await?;
+        let goodbye = wire.keys.borrow_mut().close_notify().map_err(|_| Broken::Far)?;
+        wire.write(&goodbye).await?;
+        finish(wire.socket).map_err(|_| Broken::Far)
+    };
+    if let Err(broken) = sent.await {
+        return broken;
     }
-    let last = keys.borrow_mut().close_notify().map_err(far)?;
-    write_all(socket, &last).await.map_err(|_| Broken::Far)?;
-    finish(socket).map_err(|_| Broken::Far)
+    finished.set(true);
+    pending().await
 }
 
-/// The sidecar's bytes to the application. Resolves only to what broke.
+/// What comes by TLS to the application. Resolves only to what broke.
 async fn down(
     app: &TcpStream,
-    (socket, keys): (&TcpStream, &RefCell<Keys>),
+    wire: &Wire<'_>,
     input: &mut Input,
     passing: Passing<'_>,
     finished: &Cell<bool>,
 ) -> Broken {
-    loop {
-        let opened = keys.borrow_mut().open(input.bytes());
-        match opened {
-            Ok(Opened::Handled { length }) => input.consume(length),
-            Ok(Opened::Data { content, length }) => {
-                let bytes = &input.bytes()[content];
-                passing.show_received(bytes);
-                if write_all(app, bytes).await.is_err() {
-                    return Broken::App;
-                }
-                passing.counters.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                input.consume(length);
-            }
-            Ok(Opened::Closed) => break,
-            Ok(Opened::Incomplete) => match input.fill(socket).await {
-                Ok(1..) => {}
-                // Without close_notify somebody may have cut the stream short.
-                Ok(0) | Err(_) => return Broken::Far,
-            },
-            Err(_) => return Broken::Far,
-        }
+    if let Err(broken) = receive_all(app, wire, input, passing, open_all).await {
+        return broken;
     }
     if finish(app).is_err() {
         return Broken::App;
     }
     finished.set(true);
     pending().await
+}
+
+fn open_all(keys: &mut Keys, bytes: &mut [u8]) -> Result<Received, RecordError> {
+    let (mut parts, mut used) = (Parts::default(), 0);
+    while parts.has_room() {
+        match keys.open(&mut bytes[used..])? {
+            Opened::Incomplete => break,
+            Opened::Handled { length } => used += length,
+            Opened::Closed => return Ok(Received { parts, used, ended: true }),
+            Opened::Data { content, length } => {
+                parts.push(used + content.start..used + content.end);
+                used += length;
+            }
+        }
+    }
+    Ok(Received { parts, used, ended: false })
 }

@@ -7,5 +7,6 @@ mod bytes;
 mod endings;
 mod pooling;
 mod sidecars;
+mod sidecars_in;
 mod trust;
 mod world;
