@@ -10,7 +10,7 @@ use crate::samples::Samples;
 use crate::sampling::hooks;
 use crate::sampling::idle::{self, Awake};
 use crate::stage::{Settings, Stage};
-use crate::subjects::{Subject, envoy_package};
+use crate::subjects::Subject;
 use crate::{figures, result, table};
 
 /// Above this share of a core, others' work on the machine is worth a warning.
@@ -23,7 +23,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (cases, subjects, out) = (args.cases(), args.subjects(), args.out()?);
     let counting = hooks::counting();
     mesh_lab::on_interrupt(move || counting.iter().for_each(|value| hooks::set_counting(value)))?;
-    let envoy = subjects.iter().any(|subject| subject.is_envoy()).then(|| envoy_package::install(&out)).transpose()?;
+    let install = || mesh_lab::envoy(&out.join("envoy")).context("leave it out by: --subject raw --subject mesh");
+    let envoy = subjects.iter().any(|subject| subject.is_envoy()).then(install).transpose()?;
     let awake = args.awake.then(Awake::ask).transpose()?;
     let start = Instant::now();
     let settings = Settings {

@@ -100,6 +100,13 @@ const NEEDS: &[Need] = &[
     program("nghttp", "nghttp2-client", Purpose::Lab, "an HTTP/2 client"),
     program("prometheus", "prometheus", Purpose::Lab, "scrapes the daemons; its promtool tests the rules"),
     program("chromium", "chromium", Purpose::Lab, "shows the dashboard's page"),
+    file(
+        "Python's virtual environments",
+        "/usr/share/doc/python3-venv",
+        "python3-venv",
+        Purpose::Lab,
+        "install Envoy from PyPI, as a sidecar of Istio's",
+    ),
     program("h2load", "nghttp2-client", Purpose::Bench, "HTTP load"),
     program("iperf3", "iperf3", Purpose::Bench, "TCP throughput"),
     program("wrk", "wrk", Purpose::Bench, "HTTP load"),

