@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use mesh_core::{
     Snapshot, Workload, forbids_plaintext,
-    policy::{Denial, Permit, authorize},
+    policy::{Authorization, Denial, Permit, authorize},
 };
 
 use crate::{
@@ -47,6 +47,13 @@ pub(super) fn judge(
     snapshot: &Snapshot,
     report: &mut Report,
 ) -> Result<Permit, Rejection> {
+    let authorization = examine(pod, snapshot, report)?;
+    worker.shared.telemetry.judged(report, &authorization);
+    authorization.verdict.map_err(|denial| rejection(&denial))
+}
+
+/// The same, with nothing told of it yet: it may turn out that somebody else connects.
+pub(super) fn examine(pod: &EnrolledPod, snapshot: &Snapshot, report: &mut Report) -> Result<Authorization, Rejection> {
     let Some(target) = report.destination.address else {
         return Err((Refused::BadTarget, "it is not known where the connection goes".to_owned()));
     };
@@ -59,9 +66,8 @@ pub(super) fn judge(
         return Err((Refused::WorkloadUnknown, error));
     };
     let authorization = authorize(snapshot, workload, &facts);
-    worker.shared.telemetry.judged(report, &authorization);
     report.decider = Decider::of(&authorization.verdict);
-    authorization.verdict.map_err(|denial| (refused(&denial), denial.to_string()))
+    Ok(authorization)
 }
 
 /// Judges the thread's connections again, by the snapshot in force, and cuts those that are denied now.
@@ -101,11 +107,13 @@ pub(super) fn forbidden(snapshot: &Snapshot, report: &Report) -> Option<Cut> {
     Some(Cut { reason: CutReason::RuleNotMet, detail })
 }
 
-fn refused(denial: &Denial) -> Refused {
-    match denial {
+/// What comes of a denial.
+pub(super) fn rejection(denial: &Denial) -> Rejection {
+    let refused = match denial {
         Denial::PlaintextUnderStrict(_) => Refused::PlaintextUnderStrict,
         Denial::PastWaypoint(_) | Denial::Custom(_) | Denial::DeniedBy(_) | Denial::NoAllowMatches { .. } => {
             Refused::PolicyDenied
         }
-    }
+    };
+    (refused, denial.to_string())
 }

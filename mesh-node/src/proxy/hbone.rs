@@ -149,7 +149,7 @@ fn client(peer: SocketAddr, forwarded: Option<SocketAddr>) -> SocketAddr {
 }
 
 /// The client's workload for telemetry: by its address, if that workload has the identity that was proven.
-fn workload_of(snapshot: &Snapshot, peer: SocketAddr, proven: &SpiffeId) -> Option<Arc<Workload>> {
+pub(super) fn workload_of(snapshot: &Snapshot, peer: SocketAddr, proven: &SpiffeId) -> Option<Arc<Workload>> {
     let workload = snapshot.workload_by_address(peer.ip())?;
     (workload.identity == *proven).then(|| workload.clone())
 }

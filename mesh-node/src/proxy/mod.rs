@@ -1,10 +1,12 @@
-//! Carries connections: out of pods, into pods over HBONE, and into pods as plaintext.
+//! Carries connections: out of pods, into pods over HBONE, and into pods at their applications' own ports, as plaintext or by
+//! the mutual TLS of Istio's sidecars.
 
 mod admission;
 mod baggage;
 mod hbone;
 mod outbound;
 mod plaintext;
+mod sidecar;
 mod source_gone;
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
@@ -20,7 +22,7 @@ use crate::{pods::EnrolledPod, workers::Worker};
 pub enum Kind {
     /// An application's connection that the connect hook redirected.
     Outbound,
-    /// A new plaintext flow that TC steered.
+    /// A new flow to an application's own port, which TC steered.
     Plaintext,
     /// A tunnel from another node agent.
     Hbone,

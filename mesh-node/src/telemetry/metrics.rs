@@ -85,7 +85,7 @@ impl Metrics {
             )?,
             rejected: ours(
                 "mesh_tunnels_rejected_total",
-                "Tunnels and tunnel requests that were turned away, by why",
+                "Tunnels, tunnel requests and connections of Istio's sidecars that were turned away, by why",
                 &["reason"],
             )?,
             decisions: Decisions::new(ours(

@@ -40,7 +40,7 @@ impl Reporter {
 /// How the connection is protected between the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
-    /// HBONE over mTLS.
+    /// mTLS: a tunnel, or a sidecar of Istio's.
     MutualTls,
     /// Nothing between two pods of one node; the kernel attests who they are, and nothing is encrypted.
     KernelAttested,

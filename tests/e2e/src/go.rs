@@ -9,11 +9,16 @@ use serde_json::Value;
 
 use crate::Remote;
 
-/// The path of a program.
-pub(crate) fn program(name: &str, version: &str) -> Result<String> {
+/// Where the project keeps what it has built or installed for tests.
+pub(crate) fn cache() -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
-    let program = cache.context("HOME is not set")?.join("mesh").join(name).join(version).join(name);
+    Ok(cache.context("HOME is not set")?.join("mesh"))
+}
+
+/// The path of a program.
+pub(crate) fn program(name: &str, version: &str) -> Result<String> {
+    let program = cache()?.join(name).join(version).join(name);
     ensure!(program.exists(), "{} is missing: `cargo xtask go` builds it", program.display());
     Ok(program.display().to_string())
 }

@@ -21,6 +21,7 @@ mod queues;
 mod remote;
 mod server;
 mod shop;
+mod sidecar;
 mod store;
 mod verdict;
 
@@ -46,6 +47,7 @@ pub use queues::unread;
 pub use remote::{Remote, start_control};
 pub use server::{client, echo, port, server};
 pub use shop::Shop;
+pub use sidecar::{Offer, Sidecar};
 pub use store::{STORE, Store};
 pub use verdict::{Failure, Verdict};
 

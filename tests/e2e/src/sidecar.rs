@@ -1,0 +1,140 @@
+//! A pod outside the mesh with a sidecar of Istio's: Envoy, with the transport that Istio gives it for ISTIO_MUTUAL.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+use mesh_core::SpiffeId;
+use mesh_lab::{Place as _, Pod, PodSpec, Process, envoy};
+use mesh_transport::CertificateAuthority;
+use serde_json::{Value, json};
+
+use crate::{Mesh, PATIENCE, go};
+
+/// Where it takes its application's connections for the first port; the others follow.
+const FIRST_ENTRANCE: u16 = 9101;
+const TYPES: &str = "type.googleapis.com/envoy.extensions";
+const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// What a sidecar shows and offers.
+#[derive(Clone, Debug)]
+pub struct Offer<'a> {
+    /// Who it says that it is.
+    pub identity: &'a str,
+    /// The directory of the authority that has signed its certificate.
+    pub signed_by: &'a Path,
+    /// Its protocols, in ALPN.
+    pub protocols: &'a [&'a str],
+}
+
+impl Offer<'_> {
+    /// What Istio's sidecars offer for connections in which they read nothing.
+    pub const TCP: [&'static str; 2] = ["istio-peer-exchange", "istio"];
+}
+
+/// The pod and its Envoy, which ends when dropped.
+pub struct Sidecar {
+    _envoy: Process,
+    /// The pod, in which applications dial the [`Self::entrance`]s.
+    pub pod: Pod,
+}
+
+impl Sidecar {
+    /// Deploys a pod on the first node and starts its Envoy, which carries to these ports of `server`, whose identity it expects.
+    pub fn start(mesh: &Mesh, name: &str, offer: &Offer<'_>, server: &Pod, ports: &[u16]) -> Result<Self> {
+        mesh.lab.namespace("legacy")?;
+        let spec = PodSpec::new("legacy", name).on("node-a").service_account(name);
+        let pod = mesh.lab.deploy(spec.label("security.istio.io/tlsMode", "istio"))?;
+        let home = mesh.lab.home().join(name);
+        fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
+        write_certificates(&home, &mesh.lab.ca_dir()?, offer)?;
+        let expected = format!("spiffe://cluster.local/ns/{}/sa/{}", server.namespace(), server.name());
+        let context = tls_context(&home, &expected, offer.protocols);
+        let parts = ports.iter().zip(FIRST_ENTRANCE..).map(|(&port, entrance)| {
+            let to = SocketAddr::new(server.ipv4(), port);
+            (listener(entrance), cluster(entrance, to, &context))
+        });
+        let (listeners, clusters): (Vec<_>, Vec<_>) = parts.unzip();
+        let config = home.join("envoy.json");
+        let text = json!({"static_resources": {"listeners": listeners, "clusters": clusters}}).to_string();
+        fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
+        let program = envoy(&go::cache()?.join("envoy"))?.display().to_string();
+        let config = config.display().to_string();
+        let argv = [&*program, "-c", &config, "--concurrency", "1", "--disable-hot-restart"];
+        let mut process = pod.spawn(&argv)?;
+        process.wait_for_line("starting workers", PATIENCE)?;
+        Ok(Self { _envoy: process, pod })
+    }
+
+    /// Where an application beside it dials for the port that was given at this place.
+    pub fn entrance(place: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), FIRST_ENTRANCE + place)
+    }
+}
+
+/// A chain and a key for the sidecar, and the root of whom it trusts.
+fn write_certificates(home: &Path, trusted: &Path, offer: &Offer<'_>) -> Result<()> {
+    let now = SystemTime::now();
+    let certificates = |list: &[_]| {
+        let list: Vec<_> = list.iter().map(|one: &Vec<u8>| pem::Pem::new("CERTIFICATE", one.clone())).collect();
+        pem::encode_many(&list)
+    };
+    let roots = CertificateAuthority::load(trusted, now).context("the mesh's CA")?;
+    let roots: Vec<_> = roots.roots().iter().map(|root| root.to_vec()).collect();
+    write_secret(&home.join("roots.pem"), &certificates(&roots))?;
+    let authority = CertificateAuthority::load(offer.signed_by, now).context("the sidecar's CA")?;
+    let issued = authority.issue(&SpiffeId::parse(offer.identity)?, LIFETIME, now)?;
+    let chain: Vec<_> = issued.chain.iter().map(|link| link.to_vec()).collect();
+    write_secret(&home.join("chain.pem"), &certificates(&chain))?;
+    let key = pem::Pem::new("PRIVATE KEY", issued.key.secret_pkcs8_der());
+    write_secret(&home.join("key.pem"), &pem::encode(&key))
+}
+
+fn write_secret(path: &Path, text: &str) -> Result<()> {
+    let open = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let write = |mut file: fs::File| std::io::Write::write_all(&mut file, text.as_bytes());
+    open.and_then(write).with_context(|| format!("writing {}", path.display()))
+}
+
+/// TLS as Istio configures it for ISTIO_MUTUAL: its own certificate, the server's identity as a URI, TLS 1.3 where it can be had.
+fn tls_context(home: &Path, expected: &str, protocols: &[&str]) -> Value {
+    let file = |name: &str| json!({"filename": home.join(name)});
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": {
+        "@type": format!("{TYPES}.transport_sockets.tls.v3.UpstreamTlsContext"),
+        "sni": "outbound_.7001_._.server.app.svc.cluster.local",
+        "common_tls_context": {
+            "alpn_protocols": protocols,
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+            "tls_certificates": [{"certificate_chain": file("chain.pem"), "private_key": file("key.pem")}],
+            "validation_context": {
+                "trusted_ca": file("roots.pem"),
+                "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": expected}}],
+            },
+        },
+    }})
+}
+
+fn listener(entrance: u16) -> Value {
+    let name = entrance.to_string();
+    let proxy = json!({"name": "envoy.filters.network.tcp_proxy", "typed_config": {
+        "@type": format!("{TYPES}.filters.network.tcp_proxy.v3.TcpProxy"), "stat_prefix": name, "cluster": name,
+    }});
+    let address = socket_address(Sidecar::entrance(entrance - FIRST_ENTRANCE));
+    json!({"name": name, "address": address, "filter_chains": [{"filters": [proxy]}]})
+}
+
+fn cluster(entrance: u16, to: SocketAddr, context: &Value) -> Value {
+    let name = entrance.to_string();
+    let endpoint = json!({"endpoint": {"address": socket_address(to)}});
+    json!({
+        "name": name, "type": "STATIC", "connect_timeout": "10s", "transport_socket": context,
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    })
+}
+
+fn socket_address(address: SocketAddr) -> Value {
+    json!({"socket_address": {"address": address.ip(), "port_value": address.port()}})
+}
