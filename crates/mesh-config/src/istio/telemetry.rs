@@ -148,6 +148,12 @@ struct Named {
 }
 
 impl Telemetry {
+    /// Whether it names what it is for, by `targetRefs`.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        matches!(self.policy.scope, Scope::Targets(_))
+    }
+
     pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<Spec>(value)?;
         let age = Age::of(&resource.metadata);

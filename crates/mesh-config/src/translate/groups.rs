@@ -150,6 +150,7 @@ impl Translator {
     fn names_anybody(&self) -> bool {
         let objects = &self.definitions.objects;
         let attached = || objects.authorization_policies.values().any(|located| !located.object.targets.is_empty());
+        let told_of = || objects.telemetries.values().any(|located| located.object.is_attached());
         !objects.destination_rules.is_empty()
             || !objects.backend_tls_policies.is_empty()
             || !objects.gateways.is_empty()
@@ -165,6 +166,7 @@ impl Translator {
             || !objects.envoy_filters.is_empty()
             || self.anybody_asks()
             || attached()
+            || told_of()
     }
 
     /// Whether Pods and Services that changed are the application layer's business: routes name ports and subsets, guards are

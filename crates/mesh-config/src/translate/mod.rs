@@ -194,7 +194,7 @@ impl Translator {
                 self.dirty.entries = true;
                 self.dirty.l7 = true;
             }
-            Kind::Telemetry => self.dirty.telemetries = true,
+            Kind::Telemetry => self.take_telemetry(before, now),
             Kind::RateLimitPolicy | Kind::EnvoyFilter => {
                 self.dirty.rate_limits = true;
                 self.dirty.l7 = true;
@@ -218,6 +218,12 @@ impl Translator {
             | Kind::Secret
             | Kind::CaBundle => self.dirty.l7 = true,
         }
+    }
+
+    /// What a Telemetry is attached to is looked at with all of the application layer.
+    fn take_telemetry(&mut self, before: Option<&Entry>, now: Option<&Entry>) {
+        self.dirty.telemetries = true;
+        self.dirty.l7 |= [before, now].into_iter().flatten().any(is_attached_telemetry);
     }
 
     fn count_asking(&mut self, before: Option<&Entry>, now: Option<&Entry>) {
@@ -343,6 +349,11 @@ impl Translator {
         self.settle_groups(&mut changes);
         changes
     }
+}
+
+/// Whether it is a Telemetry for what it names.
+fn is_attached_telemetry(entry: &Entry) -> bool {
+    matches!(&entry.object, Object::Telemetry(telemetry) if telemetry.is_attached())
 }
 
 /// Whether it is a Pod that says what stands before it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mesh_core::l7::gateway::GatewayPods;
 use mesh_core::l7::{GATEWAY_NAME, L7};
 use mesh_core::policy::{AuthorizationPolicy, PolicyTarget, RequestAuthentication};
+use mesh_core::telemetry::Scope;
 use mesh_core::{Policies, Providers, Service, Workload};
 
 use super::selected::Selected;
@@ -46,6 +47,12 @@ pub(super) fn report_idle(
         if targets.is_empty() && !workloads.iter().any(|workload| attachable.reads_tokens(policy, workload)) {
             let message = "it selects no gateway's pod, and nobody else reads tokens for a selector";
             findings.push(Finding::new(Code::TokensNotRead, (*located.origin).clone(), message).at("spec.selector"));
+        }
+    }
+    for located in objects.telemetries.values() {
+        let policy = &located.object.policy;
+        if let Scope::Targets(targets) = &policy.scope {
+            attachable.report(&policy.name.namespace, targets, &located.origin, findings);
         }
     }
     let selected = Selected { objects, attachable: &attachable, workloads };

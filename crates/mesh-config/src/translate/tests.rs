@@ -24,7 +24,14 @@ fn document() -> impl Strategy<Value = String> {
     let account = (0..2u8, 0..2u8).prop_map(|(namespace, name)| {
         format!("{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: a{name}, namespace: n{namespace}}}}}")
     });
-    prop_oneof![1 => namespace, 1 => node, 1 => account, 6 => pod(), 3 => service(), 3 => slice(), 2 => policy(), 1 => rules(), 2 => entry()]
+    let telemetry = (0..2u8, 0..2u8, prop::option::of(0..3u8)).prop_map(|(namespace, name, target)| {
+        let target = target.map_or_else(String::new, |target| format!("targetRef: {{kind: Service, name: s{target}}}"));
+        format!(
+            "{{apiVersion: telemetry.istio.io/v1, kind: Telemetry, metadata: {{name: t{name}, namespace: n{namespace}}}, \
+             spec: {{{target}}}}}"
+        )
+    });
+    prop_oneof![1 => namespace, 1 => node, 1 => account, 6 => pod(), 3 => service(), 3 => slice(), 2 => policy(), 1 => rules(), 2 => entry(), 1 => telemetry]
 }
 
 fn pod() -> impl Strategy<Value = String> {
