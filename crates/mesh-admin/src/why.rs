@@ -278,6 +278,11 @@ fn path(path: &Path) -> (&'static str, String) {
 fn plaintext(cause: PlaintextCause) -> String {
     match cause {
         PlaintextCause::ClientUnknown => "no workload is known at the source's address".to_owned(),
+        PlaintextCause::ClientHasSidecar => {
+            "the source is not part of the mesh and has a sidecar of Istio's: if that begins mutual TLS (ISTIO_MUTUAL), the \
+             identity that it proves is judged instead"
+                .to_owned()
+        }
         PlaintextCause::ClientOutside(reason) => format!("the source is not part of the mesh: {reason}"),
         PlaintextCause::Destination(PlaintextReason::DestinationUnknown) => {
             "no workload is known at the destination's address".to_owned()

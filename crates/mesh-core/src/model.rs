@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use crate::entry::{EndpointTraits, Entry, Resolution};
 use crate::identity::SpiffeId;
 use crate::label_set::LabelSet;
+use crate::labels::TLS_MODE;
 use crate::locality::{Locality, Placement};
 use crate::unwatched::Unwatched;
 
@@ -106,6 +107,12 @@ impl Workload {
     #[must_use]
     pub fn is_enrolled(&self) -> bool {
         self.enrolment == Enrolment::Enrolled
+    }
+
+    /// Whether it is outside the mesh and has a sidecar of Istio's: its injection says so by a label.
+    #[must_use]
+    pub fn has_sidecar(&self) -> bool {
+        !self.is_enrolled() && self.labels.get(TLS_MODE) == Some("istio")
     }
 
     /// Whether its addresses are its node's, shared with others.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::entry::Resolution;
 use crate::identity::SpiffeId;
 use crate::l7::{WAYPOINT_PORT, Waypoint};
-use crate::labels::TLS_MODE;
 use crate::locality::{Candidates, candidates};
 use crate::model::{Endpoint, Protocol, Service, Workload};
 use crate::policy::{ClientTls, ClientTlsRule, Mode, PolicyName, effective_mode};
@@ -324,10 +323,10 @@ pub fn transport_to(
     Ok((transport, Some(Arc::clone(rule))))
 }
 
-/// Whether a sidecar of Istio's takes mutual TLS at this port: its injection says so by a label, and no PeerAuthentication
-/// turns it off, as Istio's own control plane decides it (automatic mTLS).
+/// Whether a sidecar of Istio's takes mutual TLS at this port: no PeerAuthentication turns it off, as Istio's own control plane
+/// decides it (automatic mTLS).
 fn sidecar_takes(snapshot: &Snapshot, workload: &Workload, port: u16) -> bool {
-    workload.labels.get(TLS_MODE) == Some("istio") && effective_mode(snapshot, workload, port).mode != Mode::Disable
+    workload.has_sidecar() && effective_mode(snapshot, workload, port).mode != Mode::Disable
 }
 
 /// The endpoints of one family; [`Snapshot::put_service`] has put IPv4 before IPv6.

@@ -6,11 +6,12 @@ mod workload;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use mesh_core::labels::TLS_MODE;
 use mesh_core::policy::{Action, AuthorizationPolicy, Facts, Pattern, Patterns, Peer, Rule, Term, Test, authorize};
 use mesh_core::why::{Client, Path, PlaintextCause, SameNode, Way, find_client, find_target, why};
 use mesh_core::{
-    Endpoint, Enrolment, OutsideReason, PlaintextReason, Policies, PolicyName, Protocol, Service, ServicePort,
-    Snapshot, SpiffeId, TrustDomain, Workload, resolve,
+    Endpoint, Enrolment, LabelSet, OutsideReason, PlaintextReason, Policies, PolicyName, Protocol, Service,
+    ServicePort, Snapshot, SpiffeId, TrustDomain, Workload, resolve,
 };
 
 fn socket(text: &str) -> SocketAddr {
@@ -34,6 +35,9 @@ fn cluster() -> Snapshot {
         pod("shop", "client", 1, Enrolment::Enrolled, &["10.0.0.3", "fd00::3"]),
         pod("bank", "cart", 9, Enrolment::Enrolled, &["10.0.0.9", "fd00::9"]),
         pod("bank", "teller", 1, OUTSIDE, &["10.0.0.10"]),
+        Arc::new(workload::altered(Workload::clone(&pod("bank", "sidecar", 1, OUTSIDE, &["10.0.0.11"])), |template| {
+            template.labels = LabelSet::from_iter([(TLS_MODE, "istio")]);
+        })),
     ];
     let endpoints =
         carts.iter().map(|cart| Endpoint::new(SocketAddr::new(cart.addresses[0], 8080), Some(Arc::clone(cart))));
@@ -140,7 +144,7 @@ fn a_name_that_means_nothing_or_too_much_is_told_with_what_to_say_instead() {
 
 /// Every client and address that matters here.
 fn questions(cluster: &Snapshot) -> Vec<(Client, SocketAddr)> {
-    let clients = ["client-1", "cart-1", "cart-2", "cart-9", "teller-1", "192.0.2.1"];
+    let clients = ["client-1", "cart-1", "cart-2", "cart-9", "teller-1", "sidecar-1", "192.0.2.1"];
     let asked = [
         "10.96.0.1:80",
         "10.96.0.1:81",
@@ -205,6 +209,8 @@ fn paths_have_their_reasons() {
     assert_eq!(ways("client-1", "10.96.0.1:80"), [Path::Tunnel(cart), Path::Plaintext(outside)]);
     let cause = PlaintextCause::ClientOutside(OutsideReason::NotLabelled);
     assert_eq!(ways("teller-1", "10.96.0.1:80"), [Path::Plaintext(cause), Path::Plaintext(cause)]);
+    let cause = PlaintextCause::ClientHasSidecar;
+    assert_eq!(ways("sidecar-1", "10.96.0.1:80"), [Path::Plaintext(cause), Path::Plaintext(cause)]);
     assert_eq!(ways("192.0.2.1", "10.0.0.1:8080"), [Path::Plaintext(PlaintextCause::ClientUnknown)]);
     assert_eq!(ways("cart-1", "10.0.0.1:8080"), [Path::WithinPod]);
     let unknown = PlaintextCause::Destination(PlaintextReason::DestinationUnknown);

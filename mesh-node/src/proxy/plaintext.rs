@@ -9,7 +9,6 @@ use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use mesh_core::{
     Workload,
-    labels::TLS_MODE,
     policy::{Authorization, Permit},
 };
 use mesh_transport::sidecar::{Opening, anew, opening};
@@ -164,9 +163,7 @@ async fn first_word(outside: &TcpStream, application: &TcpStream, client: Option
         _ = application.readable() => {}
         () = sleep(SILENCE) => return None,
     }
-    let has_sidecar =
-        client.is_some_and(|client| !client.is_enrolled() && client.labels.get(TLS_MODE) == Some("istio"));
-    if has_sidecar { timeout(GREETING_HELD, opening).await.ok() } else { None }
+    if client.is_some_and(Workload::has_sidecar) { timeout(GREETING_HELD, opening).await.ok() } else { None }
 }
 
 /// A dual-stack listener shows IPv4 clients in mapped form.

@@ -24,6 +24,11 @@ pub mod port {
 
 /// A pod that serves at every port of [`port`], under a service account of its own name.
 pub fn server(name: &str, node: &str) -> PodSpec {
+    serving(client(name, node).label("app", name))
+}
+
+/// The pod, with a server at every port of [`port`].
+pub(crate) fn serving(spec: PodSpec) -> PodSpec {
     let roles = [
         ("udp-echo", "[::]", port::UDP_ECHO),
         ("stream", "[::]", port::STREAM),
@@ -35,7 +40,7 @@ pub fn server(name: &str, node: &str) -> PodSpec {
     let script = format!("{} exec mesh-traffic echo --listen [::]:{}", background.join(" "), port::ECHO);
     let listening = ["stream", "report-peer", "report-peer-v4", "refuse", "echo"];
     let ports = [port::STREAM, port::REPORT_PEER, port::REPORT_PEER_V4, port::REFUSE, port::ECHO];
-    let spec = client(name, node).label("app", name).command(["sh", "-c", &script]);
+    let spec = spec.command(["sh", "-c", &script]);
     listening.into_iter().zip(ports).fold(spec, |spec, (name, port)| spec.port(name, port))
 }
 

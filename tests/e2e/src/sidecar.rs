@@ -3,21 +3,25 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use mesh_core::SpiffeId;
+use mesh_core::labels::TLS_MODE;
 use mesh_lab::{Place as _, Pod, PodSpec, Process, envoy};
 use mesh_transport::CertificateAuthority;
 use serde_json::{Value, json};
 
-use crate::{Mesh, PATIENCE, go};
+use crate::{Mesh, PATIENCE, go, server::serving};
 
 /// Where it takes its application's connections for the first port; the others follow.
 const FIRST_ENTRANCE: u16 = 9101;
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// What says that TLS is meant for the sidecar and not for its application.
+const ISTIO: [&str; 5] = ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
 
 /// What a sidecar shows and offers.
 #[derive(Clone, Debug)]
@@ -33,31 +37,46 @@ pub struct Offer<'a> {
 impl Offer<'_> {
     /// What Istio's sidecars offer for connections in which they read nothing.
     pub const TCP: [&'static str; 2] = ["istio-peer-exchange", "istio"];
+    /// What they choose from where connections come in.
+    pub const SERVED: [&'static str; 3] = ["istio-peer-exchange", "h2", "http/1.1"];
 }
 
 /// The pod and its Envoy, which ends when dropped.
 pub struct Sidecar {
     _envoy: Process,
-    /// The pod, in which applications dial the [`Self::entrance`]s.
+    /// The pod; where its sidecar carries to others, applications in it dial the [`Self::entrance`]s.
     pub pod: Pod,
 }
 
 impl Sidecar {
     /// Deploys a pod on the first node and starts its Envoy, which carries to these ports of `server`, whose identity it expects.
     pub fn start(mesh: &Mesh, name: &str, offer: &Offer<'_>, server: &Pod, ports: &[u16]) -> Result<Self> {
-        mesh.lab.namespace("legacy")?;
-        let spec = PodSpec::new("legacy", name).on("node-a").service_account(name);
-        let pod = mesh.lab.deploy(spec.label("security.istio.io/tlsMode", "istio"))?;
-        let home = mesh.lab.home().join(name);
-        fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
-        write_certificates(&home, &mesh.lab.ca_dir()?, offer)?;
+        let pod = mesh.lab.deploy(spec(name, "node-a"))?;
         let expected = format!("spiffe://cluster.local/ns/{}/sa/{}", server.namespace(), server.name());
-        let context = tls_context(&home, &expected, offer.protocols);
+        let home = home(mesh, name, offer)?;
+        let context = tls_to(&home, &expected, offer.protocols);
         let parts = ports.iter().zip(FIRST_ENTRANCE..).map(|(&port, entrance)| {
             let to = SocketAddr::new(server.ipv4(), port);
-            (listener(entrance), cluster(entrance, to, &context))
+            (listener(Self::entrance(entrance - FIRST_ENTRANCE), None), cluster(entrance, to, Some(&context)))
         });
-        let (listeners, clusters): (Vec<_>, Vec<_>) = parts.unzip();
+        Self::run(pod, &home, parts.unzip())
+    }
+
+    /// Deploys a pod on the second node that serves as [`crate::server`] does, and starts its Envoy, which takes Istio's mutual TLS
+    /// at the first of each pair of ports, of whoever is `admitted` alone, and carries that to the second.
+    pub fn serve(mesh: &Mesh, name: &str, offer: &Offer<'_>, admitted: &str, ports: &[(u16, u16)]) -> Result<Self> {
+        let pod = mesh.lab.deploy(serving(spec(name, "node-b").label("app", name)))?;
+        let home = home(mesh, name, offer)?;
+        let context = tls_from(&home, admitted, offer.protocols);
+        let parts = ports.iter().map(|&(own, application)| {
+            let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), application);
+            let at = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), own);
+            (listener(at, Some(&context)), cluster(own, to, None))
+        });
+        Self::run(pod, &home, parts.unzip())
+    }
+
+    fn run(pod: Pod, home: &Path, (listeners, clusters): (Vec<Value>, Vec<Value>)) -> Result<Self> {
         let config = home.join("envoy.json");
         let text = json!({"static_resources": {"listeners": listeners, "clusters": clusters}}).to_string();
         fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
@@ -73,6 +92,19 @@ impl Sidecar {
     pub fn entrance(place: u16) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), FIRST_ENTRANCE + place)
     }
+}
+
+/// A pod as Istio's injection labels it.
+fn spec(name: &str, node: &str) -> PodSpec {
+    PodSpec::new("legacy", name).on(node).service_account(name).label(TLS_MODE, "istio")
+}
+
+/// A directory with the sidecar's certificates.
+fn home(mesh: &Mesh, name: &str, offer: &Offer<'_>) -> Result<PathBuf> {
+    let home = mesh.lab.home().join(name);
+    fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
+    write_certificates(&home, &mesh.lab.ca_dir()?, offer)?;
+    Ok(home)
 }
 
 /// A chain and a key for the sidecar, and the root of whom it trusts.
@@ -100,37 +132,63 @@ fn write_secret(path: &Path, text: &str) -> Result<()> {
 }
 
 /// TLS as Istio configures it for ISTIO_MUTUAL: its own certificate, the server's identity as a URI, TLS 1.3 where it can be had.
-fn tls_context(home: &Path, expected: &str, protocols: &[&str]) -> Value {
-    let file = |name: &str| json!({"filename": home.join(name)});
+fn tls_to(home: &Path, expected: &str, protocols: &[&str]) -> Value {
     json!({"name": "envoy.transport_sockets.tls", "typed_config": {
         "@type": format!("{TYPES}.transport_sockets.tls.v3.UpstreamTlsContext"),
         "sni": "outbound_.7001_._.server.app.svc.cluster.local",
-        "common_tls_context": {
-            "alpn_protocols": protocols,
-            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
-            "tls_certificates": [{"certificate_chain": file("chain.pem"), "private_key": file("key.pem")}],
-            "validation_context": {
-                "trusted_ca": file("roots.pem"),
-                "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": expected}}],
-            },
-        },
+        "common_tls_context": common(home, expected, protocols),
     }})
 }
 
-fn listener(entrance: u16) -> Value {
-    let name = entrance.to_string();
+/// TLS as Istio configures it where mutual TLS comes in.
+fn tls_from(home: &Path, admitted: &str, protocols: &[&str]) -> Value {
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": {
+        "@type": format!("{TYPES}.transport_sockets.tls.v3.DownstreamTlsContext"),
+        "require_client_certificate": true,
+        "common_tls_context": common(home, admitted, protocols),
+    }})
+}
+
+fn common(home: &Path, other: &str, protocols: &[&str]) -> Value {
+    let file = |name: &str| json!({"filename": home.join(name)});
+    json!({
+        "alpn_protocols": protocols,
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_certificates": [{"certificate_chain": file("chain.pem"), "private_key": file("key.pem")}],
+        "validation_context": {
+            "trusted_ca": file("roots.pem"),
+            "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": other}}],
+        },
+    })
+}
+
+/// Takes connections; with `tls`, those alone that offer Istio's names.
+fn listener(at: SocketAddr, tls: Option<&Value>) -> Value {
+    let name = at.port().to_string();
     let proxy = json!({"name": "envoy.filters.network.tcp_proxy", "typed_config": {
         "@type": format!("{TYPES}.filters.network.tcp_proxy.v3.TcpProxy"), "stat_prefix": name, "cluster": name,
     }});
-    let address = socket_address(Sidecar::entrance(entrance - FIRST_ENTRANCE));
-    json!({"name": name, "address": address, "filter_chains": [{"filters": [proxy]}]})
+    let (chain, filters) = match tls {
+        None => (json!({"filters": [proxy]}), json!([])),
+        Some(tls) => (
+            json!({
+                "filters": [proxy],
+                "transport_socket": tls,
+                "filter_chain_match": {"transport_protocol": "tls", "application_protocols": ISTIO},
+            }),
+            json!([{"name": "envoy.filters.listener.tls_inspector", "typed_config": {
+                "@type": format!("{TYPES}.filters.listener.tls_inspector.v3.TlsInspector"),
+            }}]),
+        ),
+    };
+    json!({"name": name, "address": socket_address(at), "filter_chains": [chain], "listener_filters": filters})
 }
 
-fn cluster(entrance: u16, to: SocketAddr, context: &Value) -> Value {
-    let name = entrance.to_string();
+fn cluster(port: u16, to: SocketAddr, tls: Option<&Value>) -> Value {
+    let name = port.to_string();
     let endpoint = json!({"endpoint": {"address": socket_address(to)}});
     json!({
-        "name": name, "type": "STATIC", "connect_timeout": "10s", "transport_socket": context,
+        "name": name, "type": "STATIC", "connect_timeout": "10s", "transport_socket": tls,
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     })
 }

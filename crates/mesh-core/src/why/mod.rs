@@ -99,6 +99,8 @@ pub enum PlaintextCause {
     ClientUnknown,
     /// The client is not part of the mesh.
     ClientOutside(OutsideReason),
+    /// The client is not part of the mesh, and has a sidecar of Istio's, which may begin mutual TLS.
+    ClientHasSidecar,
     /// The client's node says so.
     Destination(PlaintextReason),
 }
@@ -222,6 +224,9 @@ impl Question<'_> {
             Some(workload) => workload,
             None => return (Path::Plaintext(PlaintextCause::ClientUnknown), None),
         };
+        if workload.has_sidecar() {
+            return (Path::Plaintext(PlaintextCause::ClientHasSidecar), None);
+        }
         if let Enrolment::Outside(reason) = workload.enrolment {
             return (Path::Plaintext(PlaintextCause::ClientOutside(reason)), None);
         }
