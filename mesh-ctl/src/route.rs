@@ -1,5 +1,6 @@
 //! `mesh-ctl route`, and `why` of a request: who reads a request, what each of them decides, and who gets it. Nothing is sent.
 
+pub(crate) mod replicas;
 pub(crate) mod tell;
 
 use std::path::PathBuf;
@@ -110,7 +111,11 @@ impl Route {
             (None, Some(path)) => {
                 Answering::Manifests(path, &self.reading, SameNode::Direct).answer(&question, cluster).await?
             }
-            (None, None) => Answering::Daemons(&self.reach).answer(&question, cluster).await?,
+            (None, None) => {
+                let mut answer = Answering::Daemons(&self.reach).answer(&question, cluster).await?;
+                replicas::complete(&mut answer, &question, (&self.reach, &[]), cluster).await;
+                answer
+            }
         };
         tell(&answer, self.output)
     }
@@ -139,7 +144,7 @@ impl Answering<'_> {
                 let claims = claims.context("--claims")?;
                 let tokens: &dyn Tokens = claims.as_ref().map_or(&NoToken, |claims| claims);
                 let snapshot = load(path, &reading.options())?.snapshot;
-                RequestWhy::answer(&snapshot, question, *same_node, tokens).map_err(|error| anyhow!(error))
+                RequestWhy::answer(&snapshot, question, *same_node, tokens, None).map_err(|error| anyhow!(error))
             }
             Self::Daemons(reach) => match gateway_of(question, reach, cluster).await? {
                 Some(asking) => ask_any(asking, question).await,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use mesh_admin::{Considered, NodeView, Peer, RequestQuestion, RequestWhy, Way, Why, path};
 use mesh_config::load;
@@ -15,7 +15,7 @@ use crate::fleet::Target;
 use crate::manifests::Reading;
 use crate::output::{Format, age, one_line, print, print_value};
 use crate::reach::{Asking, Reach};
-use crate::route::{self, Answering, Head};
+use crate::route::{self, Answering, Head, replicas};
 
 /// Ways that are shown one by one to people.
 const MAX_SHOWN: usize = 8;
@@ -36,6 +36,10 @@ pub(crate) struct Question {
     namespace: Option<String>,
     #[command(flatten)]
     head: Head,
+    /// The admin socket of a waypoint of this machine that may read a request: it says which endpoints it has ejected; may be given several
+    /// times. Without it, /run/mesh/waypoint.sock if it is there. On a cluster, the waypoint that reads it is asked.
+    #[arg(long, value_name = "SOCKET", conflicts_with = "config")]
+    waypoint: Vec<PathBuf>,
     #[command(flatten)]
     reach: Reach,
     /// Answers by a directory of manifests in place of a daemon.
@@ -77,23 +81,33 @@ impl Question {
     /// `why`: everything.
     pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
         if self.destination.contains("://") {
-            return route::tell(&self.ask_request(cluster).await?, self.output);
+            let question = self.request()?;
+            let mut answer = self.ask_request(&question, cluster).await?;
+            if self.config.is_none() {
+                let whom = (&self.reach, &*self.waypoint);
+                replicas::complete(&mut answer, &question, whom, cluster).await;
+            }
+            return route::tell(&answer, self.output);
         }
+        ensure!(self.waypoint.is_empty(), "--waypoint is asked of requests alone: write http://{}", self.destination);
         let answer = self.ask(path::WHY, cluster).await?;
         self.tell(&answer, for_people)
     }
 
-    async fn ask_request(&self, cluster: &ClusterArguments) -> anyhow::Result<RequestWhy> {
-        let question = RequestQuestion {
+    fn request(&self) -> anyhow::Result<RequestQuestion> {
+        Ok(RequestQuestion {
             source: Some(self.source.clone()),
             namespace: self.namespace.clone(),
             ..self.head.question(&self.destination)?
-        };
+        })
+    }
+
+    async fn ask_request(&self, question: &RequestQuestion, cluster: &ClusterArguments) -> anyhow::Result<RequestWhy> {
         let answering = match &self.config {
             Some(path) => Answering::Manifests(path, &self.reading, self.same_node.into()),
             None => Answering::Daemons(&self.reach),
         };
-        answering.answer(&question, cluster).await
+        answering.answer(question, cluster).await
     }
 
     async fn ask(&self, path: &str, cluster: &ClusterArguments) -> anyhow::Result<Why> {
@@ -178,7 +192,7 @@ impl Authz {
     pub(crate) async fn run(&self, cluster: &ClusterArguments) -> anyhow::Result<Outcome> {
         let Self::Check(question) = self;
         if question.destination.contains("://") {
-            let answer = question.ask_request(cluster).await?;
+            let answer = question.ask_request(&question.request()?, cluster).await?;
             return question.tell_policy_of(&answer);
         }
         let answer = question.ask(path::AUTHZ, cluster).await?;

@@ -52,9 +52,82 @@ spec:
     - {destination: {host: cart, subset: v2}, weight: 10}
 "#;
 
+/// Pods of the Service, and replicas of the waypoint, in two regions.
+const PLACES: &str = r#"
+---
+apiVersion: v1
+kind: Node
+metadata: {name: a, labels: {topology.kubernetes.io/region: eu, topology.kubernetes.io/zone: eu-a}}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: b, labels: {topology.kubernetes.io/region: us, topology.kubernetes.io/zone: us-b}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: cart-1, namespace: shop, uid: u1, labels: {app: cart, mesh.dev/join: enabled}}
+spec: {nodeName: a, containers: []}
+status: {podIP: 10.1.0.1, phase: Running, conditions: [{type: Ready, status: "True"}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: cart-2, namespace: shop, uid: u2, labels: {app: cart, mesh.dev/join: enabled}}
+spec: {nodeName: b, containers: []}
+status: {podIP: 10.1.0.2, phase: Running, conditions: [{type: Ready, status: "True"}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: shop, uid: u3, labels: {mesh.dev/join: enabled}}
+spec: {nodeName: a, containers: []}
+status: {podIP: 10.1.0.3, phase: Running, conditions: [{type: Ready, status: "True"}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: bare-1, namespace: shop, labels: {kubernetes.io/service-name: far}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [10.1.0.1]}, {addresses: [10.1.0.2]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: far, namespace: shop}
+spec: {clusterIP: 10.96.0.3, ports: [{port: 80}], trafficDistribution: PreferSameZone}
+"#;
+
+/// A replica of the waypoint on a node, and the Service that leads to the replicas.
+fn replica(number: u8, node: &str) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: waypoint-{number}, namespace: shop, uid: w{number}, labels: {{gateway.networking.k8s.io/gateway-name: waypoint, mesh.dev/join: enabled}}}}
+spec: {{nodeName: {node}, containers: []}}
+status: {{podIP: 10.1.1.{number}, phase: Running, conditions: [{{type: Ready, status: \"True\"}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: waypoint-{number}, namespace: shop, labels: {{kubernetes.io/service-name: waypoint}}}}
+addressType: IPv4
+ports: [{{port: 15008}}]
+endpoints: [{{addresses: [10.1.1.{number}]}}]
+"
+    )
+}
+
+const WAYPOINT: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: waypoint, namespace: shop}
+spec: {clusterIP: 10.96.0.9, ports: [{port: 15008}]}
+";
+
 fn route(arguments: &[&str]) -> Output {
+    route_by(MANIFESTS, arguments)
+}
+
+fn route_by(manifests: &str, arguments: &[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("input.yaml"), MANIFESTS).unwrap();
+    fs::write(dir.path().join("input.yaml"), manifests).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-ctl"));
     command.arg("route").args(arguments).arg("--config").arg(dir.path()).output().unwrap()
 }
@@ -123,4 +196,50 @@ fn what_is_no_request_to_a_service_is_refused_with_the_remedy() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains(remedy), "{remedy} in {said}");
     }
+}
+
+#[test]
+fn servers_are_told_apart_by_where_they_are_seen_from_a_replica() {
+    let one = [MANIFESTS, PLACES, WAYPOINT, &replica(1, "b")].concat();
+    let told = text(&route_by(&one, &["http://far.shop/"]));
+    let expected = "\
+to         100.0000 %  far.shop.svc.cluster.local:80
+             chosen by trafficDistribution: PreferSameZone, seen from shop/waypoint-1 in us/us-b
+             shop/cart-2 (10.1.0.2:8080) by mtls, in us/us-b, first
+             shop/cart-1 (10.1.0.1:8080) by mtls, in eu/eu-a, priority 1, stands in for those before it
+";
+    assert!(told.ends_with(expected), "{told}");
+    // Replicas see it from where each of them is, and none is asked: nobody says that nothing is ejected.
+    let two = [&one, &*replica(2, "a")].concat();
+    let told = text(&route_by(&two, &["http://far.shop/"]));
+    let seen = "seen from shop/waypoint-1 in us/us-b; another replica sees it otherwise, from where it is\n";
+    assert!(told.contains(seen) && !told.contains("eject"), "{told}");
+    // Without pods of the waypoint nobody knows from where.
+    let told = text(&route_by(&[MANIFESTS, PLACES].concat(), &["http://far.shop/"]));
+    assert!(!told.contains("chosen by"), "{told}");
+}
+
+#[test]
+fn what_localities_leave_out_is_said() {
+    let rule = "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: far, namespace: shop}
+spec:
+  host: far
+  trafficPolicy: {loadBalancer: {localityLbSetting: {distribute: [{from: us/*, to: {us: 100}}]}}}
+";
+    let manifests = [MANIFESTS, PLACES, WAYPOINT, &replica(1, "b"), rule].concat();
+    let output = route_by(&manifests, &["-o", "json", "http://far.shop/"]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let backend = &answer["backends"][0];
+    assert_eq!((&backend["endpoints"], &backend["preferred"]["others"]), (&1.into(), &1.into()), "{answer:#}");
+    assert_eq!(backend["servers"][0]["share"], 100, "{answer:#}");
+    assert_eq!(backend["servers"][1]["leftOut"], true, "{answer:#}");
+    let near =
+        manifests.replace("trafficDistribution: PreferSameZone", "internalTrafficPolicy: Local").replace(rule, "");
+    let told = text(&route_by(&near, &["--from", "shop/client", "http://far.shop/"]));
+    assert!(told.contains("chosen by internalTrafficPolicy: Local, seen from shop/client in eu/eu-a\n"), "{told}");
+    assert!(told.contains("shop/cart-1 (10.1.0.1:8080) by mtls, in eu/eu-a\n"), "{told}");
+    assert!(told.contains("shop/cart-2 (10.1.0.2:8080) by mtls, in us/us-b, left out, for where it is\n"), "{told}");
 }

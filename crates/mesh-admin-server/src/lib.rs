@@ -30,7 +30,7 @@ pub use log_control::{LogControl, LogFilterError};
 pub use log_output::{ACCESS, LogLine, LogOutput};
 pub use loopback::serve_loopback;
 pub use query::{Query, bad_query, method_not_allowed, unknown_path};
-pub use request::request;
+pub use request::{Asked, request};
 pub use server::{Api, Routed, serve};
 pub use socket::{AdminSocket, AdminSocketError};
 pub use summary::{certificate, certificates, config, seconds_until};

@@ -36,7 +36,9 @@ pub use policy::{Policy, PolicyRef};
 pub use precheck::{Found, Precheck, Requirement};
 pub use refusal::Refusal;
 pub use request_question::RequestQuestion;
-pub use request_why::{RequestBackend, RequestLimit, RequestPolicy, RequestServer, RequestWhy};
+pub use request_why::{
+    Ejected, MAX_EJECTED, RequestBackend, RequestLimit, RequestPolicy, RequestPreferred, RequestServer, RequestWhy,
+};
 pub use service::{Endpoint, MAX_ENDPOINTS, Port, Service};
 pub use status::{
     CertificateError, Certificates, Config, ControlState, DataPath, Draining, EnrolmentEvent, Expiry, Handover, Hook,

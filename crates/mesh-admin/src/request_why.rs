@@ -1,15 +1,16 @@
 //! What becomes of a request that nobody sends, and why.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use mesh_core::l7::path::PathError;
 use mesh_core::policy::RequestExplanation;
 use mesh_core::rate_limit::Applied;
 use mesh_core::why::{
-    self, Onward, Outcome, Reader, RequestAnswer, SameNode, Tokens, find_client, find_gateway, find_target,
+    self, Onward, Outcome, Rank, Reader, RequestAnswer, SameNode, Tokens, find_client, find_gateway, find_target,
     why_request, why_request_at_gateway,
 };
-use mesh_core::{Snapshot, Transport};
+use mesh_core::{Locality, Snapshot, Transport, Workload};
 use serde::{Deserialize, Serialize};
 
 use crate::why::{describe, names};
@@ -70,6 +71,9 @@ pub struct RequestWhy {
     /// What happens besides: retries, timeouts, faults, copies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub with: Vec<String>,
+    /// The replicas of the waypoint or gateway that said who is ejected: with them it is known, and otherwise not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<String>,
     /// What else is worth knowing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -116,11 +120,17 @@ pub struct RequestBackend {
     pub percent: f64,
     /// Where.
     pub to: String,
-    /// How many servers there are.
+    /// How many servers may get it.
     pub endpoints: usize,
+    /// Why they are not all alike, by where they are; none where they are, or nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred: Option<RequestPreferred>,
     /// Each of them, of which [`why::MAX_SERVERS`] at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<RequestServer>,
+    /// Endpoints that get none for now, of which [`MAX_EJECTED`] of each replica that was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ejected: Vec<Ejected>,
     /// The path that is asked for there, where it is another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -138,6 +148,40 @@ pub struct RequestBackend {
 // Shares are made of whole weights: never a NaN.
 impl Eq for RequestBackend {}
 
+/// Why servers are not all alike.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestPreferred {
+    /// What asks for it, such as `trafficDistribution: PreferSameZone`.
+    pub by: String,
+    /// The pod from where it is seen, as NAMESPACE/NAME: a replica, or the client where its own node counts.
+    pub seen_from: String,
+    /// Where that is, as `region/zone/subzone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<String>,
+    /// How many replicas see it otherwise, from where they are.
+    pub otherwise: usize,
+    /// How many other endpoints are ready, and get nothing.
+    pub others: usize,
+}
+
+/// An endpoint that a replica has ejected.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ejected {
+    /// Its address.
+    pub endpoint: String,
+    /// Its pod, as NAMESPACE/NAME.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The replica, of those that were asked.
+    pub at: String,
+    /// Why.
+    pub why: String,
+    /// Seconds until it gets requests again, rounded up.
+    pub returns_in_seconds: u64,
+}
+
 /// A server that may get a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -147,6 +191,18 @@ pub struct RequestServer {
     /// Its pod, as NAMESPACE/NAME.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// Where it is, as `region/zone/subzone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<String>,
+    /// Which it is among those that stand in for each other: 0 for the first, which get all that they can carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// The share of those that are where it is, in relation to the others', where localities have shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<u32>,
+    /// Whether it gets nothing, for where it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_out: bool,
     /// `mtls` or `plaintext`; none where it is not reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -155,8 +211,11 @@ pub struct RequestServer {
     pub stop: Option<String>,
 }
 
+/// Endpoints of a backend that are told as ejected, by each replica.
+pub const MAX_EJECTED: usize = 64;
+
 impl RequestWhy {
-    /// Answers by a snapshot of the cluster.
+    /// Answers by a snapshot of the cluster; `reader` is the waypoint's or gateway's pod that is asked itself.
     ///
     /// # Errors
     /// A sentence about what in the question names nothing, or has no form.
@@ -165,13 +224,14 @@ impl RequestWhy {
         question: &RequestQuestion,
         same_node: SameNode,
         tokens: &dyn Tokens,
+        reader: Option<&Arc<Workload>>,
     ) -> Result<Self, String> {
         let url = question.parsed()?;
         let request = match question.request(url)? {
             Ok(request) => request,
             Err(error) => return Ok(Self::unreadable(question, error)),
         };
-        let asked = why::RequestQuestion { snapshot, tokens };
+        let asked = why::RequestQuestion { snapshot, tokens, reader };
         let host = request.host.clone();
         let read = format!("{} {host}{}", request.method, request.path);
         let (answer, port) = if let Some(gateway) = &question.gateway {
@@ -254,6 +314,7 @@ impl RequestWhy {
             path: path.filter(|path| backends.iter().all(|backend| backend.path.as_ref() == Some(path))),
             backends,
             with: answer.rule.as_ref().map_or_else(Vec::new, |rule| rule.beside(port)),
+            asked: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -296,6 +357,8 @@ fn backends(answer: &RequestAnswer) -> Vec<RequestBackend> {
         percent: if total > 0.0 { f64::from(share.weight) * 100.0 / total } else { 0.0 },
         to: share.to.clone(),
         endpoints: share.endpoints,
+        preferred: share.preferred.as_ref().map(RequestPreferred::from),
+        ejected: Vec::new(),
         servers: share.servers.iter().map(RequestServer::from).collect(),
         path: share.path.clone(),
         host: share.host.as_ref().map(ToString::to_string),
@@ -334,6 +397,23 @@ impl From<&Applied> for RequestLimit {
     }
 }
 
+impl From<&why::Preferred> for RequestPreferred {
+    fn from(preferred: &why::Preferred) -> Self {
+        let from = &preferred.from;
+        Self {
+            by: preferred.reason.to_string(),
+            seen_from: format!("{}/{}", from.namespace, from.name),
+            locality: known(&from.locality),
+            otherwise: preferred.otherwise,
+            others: preferred.others,
+        }
+    }
+}
+
+fn known(locality: &Locality) -> Option<String> {
+    Some(locality).filter(|locality| !locality.is_unknown()).map(ToString::to_string)
+}
+
 impl From<&Onward> for RequestServer {
     fn from(server: &Onward) -> Self {
         let by = match &server.transport {
@@ -345,6 +425,16 @@ impl From<&Onward> for RequestServer {
         Self {
             endpoint: server.endpoint.to_string(),
             pod: pod.map(|workload| format!("{}/{}", workload.namespace, workload.name)),
+            locality: known(&server.locality),
+            priority: match server.rank {
+                Some(Rank::Priority(priority)) => Some(priority),
+                _ => None,
+            },
+            share: match server.rank {
+                Some(Rank::Share(share)) => Some(share),
+                _ => None,
+            },
+            left_out: server.rank == Some(Rank::Never),
             by: by.map(str::to_owned),
             stop: server.transport.as_ref().err().or(server.denial.as_ref()).cloned(),
         }

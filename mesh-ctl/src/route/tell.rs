@@ -1,10 +1,11 @@
 //! What becomes of a request, for people.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use mesh_admin::{RequestBackend, RequestPolicy, RequestServer, RequestWhy, Why};
+use mesh_admin::{Ejected, RequestBackend, RequestPolicy, RequestPreferred, RequestServer, RequestWhy, Why};
 
-use crate::output::one_line;
+use crate::output::{age, one_line};
 use crate::why::tell_policy;
 
 /// Servers of a backend that are shown one by one.
@@ -44,6 +45,16 @@ pub(crate) fn for_people(answer: &RequestWhy) -> String {
     for backend in &answer.backends {
         tell_backend(&mut text, name, backend, answer.path.is_none());
         name = "";
+    }
+    if !answer.asked.is_empty() {
+        let out: BTreeSet<&str> =
+            answer.backends.iter().flat_map(|backend| &backend.ejected).map(|it| &*it.endpoint).collect();
+        let out = match out.len() {
+            0 => "no endpoint is ejected".to_owned(),
+            1 => "one endpoint is ejected".to_owned(),
+            many => format!("{many} endpoints are ejected"),
+        };
+        line(&mut text, "asked", &format!("{}: {out}", answer.asked.join(", ")));
     }
     answer.path.iter().for_each(|path| line(&mut text, "as", path));
     let mut name = "with";
@@ -98,20 +109,54 @@ fn tell_backend(text: &mut String, name: &str, backend: &RequestBackend, own_pat
     if let (Some(status), Some(why), false) = (backend.status, &backend.fails, backend.to.starts_with("nobody")) {
         line(text, "", &format!("  answered with {status}: {why}"));
     }
+    backend.preferred.iter().for_each(|preferred| line(text, "", &format!("  {}", of_preferred(preferred))));
     let Some(shown) = backend.servers.get(..MAX_SHOWN.min(backend.servers.len())) else { return };
-    shown.iter().for_each(|server| line(text, "", &format!("  {}", of_server(server))));
-    if backend.endpoints > shown.len() && !shown.is_empty() {
-        line(text, "", &format!("  and {} more", backend.endpoints - shown.len()));
+    shown.iter().for_each(|server| line(text, "", &format!("  {}", of_server(server, backend))));
+    let others = backend.preferred.as_ref().map_or(0, |preferred| preferred.others);
+    let more = (backend.endpoints + others).saturating_sub(shown.len());
+    if more > 0 && !shown.is_empty() {
+        line(text, "", &format!("  and {more} more"));
+    }
+    let is_shown = |ejected: &&Ejected| shown.iter().any(|server| server.endpoint == ejected.endpoint);
+    for ejected in backend.ejected.iter().filter(|ejected| !is_shown(ejected)).take(MAX_SHOWN) {
+        let pod = ejected.pod.as_ref().map_or_else(String::new, |pod| format!("{pod} "));
+        line(text, "", &format!("  of these {pod}({}) is {}", ejected.endpoint, of_ejected(ejected)));
     }
 }
 
-fn of_server(server: &RequestServer) -> String {
+/// Why servers are not all alike, and to whom.
+fn of_preferred(preferred: &RequestPreferred) -> String {
+    let at = preferred.locality.as_ref().map_or_else(String::new, |locality| format!(" in {locality}"));
+    let otherwise = match preferred.otherwise {
+        0 => String::new(),
+        1 => "; another replica sees it otherwise, from where it is".to_owned(),
+        many => format!("; {many} other replicas see it otherwise, from where they are"),
+    };
+    format!("chosen by {}, seen from {}{at}{otherwise}", preferred.by, preferred.seen_from)
+}
+
+fn of_server(server: &RequestServer, of: &RequestBackend) -> String {
     let pod = server.pod.as_ref().map_or_else(String::new, |pod| format!("{pod} "));
-    match (&server.by, &server.stop) {
+    let reached = match (&server.by, &server.stop) {
         (_, Some(stop)) => format!("{pod}({}) refuses: {stop}", server.endpoint),
         (Some(by), None) => format!("{pod}({}) by {by}", server.endpoint),
         (None, None) => format!("{pod}({})", server.endpoint),
-    }
+    };
+    let is_told = of.preferred.is_some();
+    let at = server.locality.as_ref().filter(|_| is_told).map(|locality| format!("in {locality}"));
+    let rank = match (server.left_out, server.priority, server.share) {
+        (true, ..) => Some("left out, for where it is".to_owned()),
+        (_, Some(0), _) => Some("first".to_owned()),
+        (_, Some(priority), _) => Some(format!("priority {priority}, stands in for those before it")),
+        (_, None, Some(share)) => Some(format!("share {share} of its locality")),
+        (_, None, None) => None,
+    };
+    let ejected = of.ejected.iter().filter(|ejected| ejected.endpoint == server.endpoint).map(of_ejected);
+    std::iter::once(reached).chain(at).chain(rank).chain(ejected).collect::<Vec<_>>().join(", ")
+}
+
+fn of_ejected(ejected: &Ejected) -> String {
+    format!("ejected at {}: {}; back in {}", ejected.at, ejected.why, age(ejected.returns_in_seconds))
 }
 
 fn line(text: &mut String, name: &str, value: &str) {

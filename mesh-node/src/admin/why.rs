@@ -54,7 +54,7 @@ impl Admin {
 
     /// Answers what becomes of a request, by the configuration.
     pub(super) fn request(&self, query: &Query) -> Answer {
-        request(query, &self.shared.snapshot(), self.same_node())
+        request(query, &self.shared.snapshot(), self.same_node(), None)
     }
 
     fn same_node(&self) -> SameNode {

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use mesh_admin::{Bound, ClusterEndpoint, ClusterPool, List, Selection, WaypointCluster};
@@ -106,12 +107,22 @@ fn endpoint(view: &EndpointView, of: &ClusterView) -> ClusterEndpoint {
         active: health.map_or(0, |health| health.active),
         errors_in_a_row: health.map_or(0, |health| health.errors_in_a_row),
         ejections: health.map_or(0, |health| health.ejections),
-        ejected_for: health.and_then(|health| health.cause).map(|cause| match cause {
-            Cause::Errors => "too many 5xx in a row".to_owned(),
-            Cause::GatewayErrors => "too many 502, 503, 504 or failed connections in a row".to_owned(),
-        }),
-        returns_in_seconds: out_for.map(|left| u64::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)),
+        ejected_for: health.and_then(|health| health.cause).map(|cause| cause_in_words(cause).to_owned()),
+        returns_in_seconds: out_for.map(seconds),
     }
+}
+
+/// Why an endpoint is left out.
+pub(super) const fn cause_in_words(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Errors => "too many 5xx in a row",
+        Cause::GatewayErrors => "too many 502, 503, 504 or failed connections in a row",
+    }
+}
+
+/// In seconds, rounded up.
+pub(super) fn seconds(left: Duration) -> u64 {
+    u64::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
 fn pool(bounds: Option<&ConnectionPool>, state: Option<&ClusterState>) -> ClusterPool {

@@ -4,6 +4,7 @@
 
 mod clusters;
 mod in_force;
+mod request;
 mod routes;
 mod status;
 
@@ -16,7 +17,6 @@ use mesh_admin_server::{
     Api, LogControl, Query, Routed, bad_query, flows, json, log_filter, method_not_allowed, set_log_filter, traffic,
     unknown_path,
 };
-use mesh_core::why::SameNode;
 use tokio::net::UnixListener;
 
 pub(crate) use self::in_force::all_rules;
@@ -67,10 +67,7 @@ impl Api for Admin {
             path::WAYPOINT_STATUS if get => json(&self.status()),
             path::WAYPOINT_ROUTES if get => query.select(|selection| json(&self.routes(selection))),
             path::WAYPOINT_CLUSTERS if get => query.select(|selection| json(&self.clusters(selection))),
-            path::REQUEST if get => {
-                let config = self.shared.config.borrow().clone();
-                mesh_admin_server::request(&query, &config.snapshot, SameNode::Direct)
-            }
+            path::REQUEST if get => self.request(&query),
             path::TRAFFIC if get => json(&traffic(&self.shared.telemetry.gather())),
             path::FLOWS if get => match FlowSelection::from_query(query.pairs()) {
                 Ok(selection) => {

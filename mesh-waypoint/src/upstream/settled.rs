@@ -11,7 +11,7 @@ use mesh_core::{
         BackendTls, Backing, TrafficPolicy,
         traffic::{ClientCertificate, Origination, Tls},
     },
-    locality::{Division, Preference, Reason, Standpoint, divide},
+    locality::{Division, Reason},
     policy::{ClientTls, PolicyName},
     transport_to,
 };
@@ -83,7 +83,8 @@ impl Settled {
                 let name = backing.backend_tls.map(|said| &said.name).or(rule.map(|rule| &rule.name));
                 let tls = policy.tls.as_ref().zip(name);
                 let chosen: Vec<_> = backing.reached(&all).collect();
-                let division = divided(snapshot, service, &policy, own, &chosen);
+                let from_here = own.workload(snapshot);
+                let division = from_here.and_then(|from| backing.divide(snapshot, Some(&policy), from, &chosen));
                 let (shares, reason) = division.as_ref().map(|it| (it.shares.clone(), it.reason)).unzip();
                 let endpoints = match backing.backend_tls.filter(|said| said.tls == Tls::Impossible) {
                     Some(BackendTls { name, .. }) => {
@@ -158,21 +159,6 @@ fn by_name(
         traits: Some(named.traits.clone()),
     };
     of_family.map(endpoint).collect()
-}
-
-/// Endpoints by where they are, seen from this pod. Those of a client's own node alone are found request by request.
-fn divided(
-    snapshot: &Snapshot,
-    service: &Service,
-    policy: &TrafficPolicy,
-    own: &Own,
-    endpoints: &[&mesh_core::Endpoint],
-) -> Option<Division> {
-    let preference = Preference::of(service, Some(policy), snapshot.policies().locality());
-    if preference == Preference::None || service.placement.node_only {
-        return None;
-    }
-    divide(endpoints, false, preference, Standpoint::of(own.workload(snapshot)?))
 }
 
 /// Part by part, without those that are of none.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use mesh_admin::{List, WaypointCluster, path};
+use mesh_admin::{List, RequestWhy, WaypointCluster, path};
 
 use crate::admin::get;
 use crate::server::{Backend, Client, serve_carts};
@@ -96,6 +96,18 @@ fn the_next_locality_stands_in_as_endpoints_are_ejected_and_the_first_gets_its_r
         let told: Vec<_> = cart.endpoints.iter().map(|it| (it.locality.as_deref(), it.priority, &*it.health)).collect();
         let expected = [("eu/eu-a", 0, "ejected"), ("eu/eu-b", 1, "ejected"), ("us/us-a", 2, "healthy")];
         assert_eq!(told, expected.map(|(locality, priority, health)| (Some(locality), Some(priority), health)));
+        let why: RequestWhy = get(&world, &format!("{}?url=http://cart.shop/", path::REQUEST)).await;
+        assert_eq!(why.asked, ["shop/waypoint-1"], "{why:?}");
+        let backend = &why.backends[0];
+        let seen = backend.preferred.as_ref().map(|it| (&*it.by, &*it.seen_from, it.locality.as_deref()));
+        assert_eq!(seen, Some(("localityLbSetting.failover", "shop/waypoint-1", Some("eu/eu-a"))), "{why:?}");
+        let ranks: Vec<_> = backend.servers.iter().map(|it| (it.pod.as_deref(), it.priority)).collect();
+        let expected = [("shop/cart-1", 0), ("shop/cart-2", 1), ("shop/cart-3", 2)];
+        assert_eq!(ranks, expected.map(|(pod, priority)| (Some(pod), Some(priority))));
+        let ejected: Vec<_> = backend.ejected.iter().map(|it| (it.pod.as_deref(), &*it.at, &*it.why)).collect();
+        let (at, cause) = ("shop/waypoint-1", "too many 5xx in a row");
+        assert_eq!(ejected, ["shop/cart-1", "shop/cart-2"].map(|pod| (Some(pod), at, cause)), "{why:?}");
+        assert!(backend.ejected.iter().all(|it| (1..=2).contains(&it.returns_in_seconds)), "{why:?}");
         for cart in &carts[..2] {
             cart.status.set(200);
         }

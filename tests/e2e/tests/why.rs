@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
-use mesh_e2e::{Connect, Held, Mesh, PATIENCE, Verdict, client, ctl, ctl_json, echo, keys, port};
+use mesh_e2e::{Connect, Held, Mesh, NAMESPACE, PATIENCE, Verdict, Waypoint, client, ctl, ctl_json, echo, keys, port};
 use mesh_lab::{Place, Pod, PodSpec, ServiceSpec, wait_until};
 use serde_json::{Value, json};
 
@@ -227,5 +227,74 @@ fn people_and_programs_get_an_answer_that_they_can_use() -> Verdict {
         elsewhere["node"]["notes"][0],
         "the source runs on node-a: ask there for its certificate and its enrolment"
     );
+    Ok(())
+}
+
+/// Near servers come first, and a server is left out after two errors in a row.
+const NEAR_FIRST: &str = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: cart, namespace: app}
+spec:
+  host: cart
+  trafficPolicy:
+    outlierDetection: {consecutive5xxErrors: 2, interval: 1s, baseEjectionTime: 300s, maxEjectionPercent: 100}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: cart, namespace: app}
+spec: {hosts: [cart], http: [{route: [{destination: {host: cart}}], retries: {attempts: 0}}]}
+";
+
+/// Sends a request to the Service `cart`; the status, and who answered.
+fn buy(from: &Pod) -> Result<String> {
+    let format = "%{http_code} %header{x-served-by}";
+    let url = "http://cart.app.svc.cluster.local/";
+    let argv = ["curl", "--silent", "--max-time", "30", "--output", "/dev/null", "--write-out", format, url];
+    Ok(from.exec_within(PATIENCE, &argv)?.stdout.trim().to_owned())
+}
+
+#[test]
+fn behind_a_waypoint_it_says_which_server_is_first_and_which_is_ejected() -> Verdict {
+    let mesh = Mesh::start()?;
+    mesh.lab.place_node("node-a", "eu", "eu-a")?;
+    mesh.lab.place_node("node-b", "eu", "eu-b")?;
+    for (name, node, answers) in [("near", "node-a", &["--status", "500"][..]), ("far", "node-b", &[])] {
+        let spec = PodSpec::new(NAMESPACE, name).on(node).label("app", "cart").port("http", 8080);
+        let serve = ["mesh-traffic", "http", "--listen", "[::]:8080", "--name", name];
+        mesh.join(spec.command([&serve, answers].concat()))?;
+    }
+    let client = mesh.join(client("client", "node-a"))?;
+    mesh.lab.service(ServiceSpec::new(NAMESPACE, "cart").select("app", "cart").port("http", 80, 8080))?;
+    mesh.lab.apply("near-first.yaml", NEAR_FIRST)?;
+    let waypoint = Waypoint::declare_in(&mesh, NAMESPACE, "waypoint")?;
+    waypoint.serve_namespace(&mesh)?;
+    waypoint.replica(&mesh, "waypoint-1", "node-a")?;
+    mesh.settle()?;
+    let socket = waypoint.admin_socket(&mesh, "waypoint-1").display().to_string();
+    let question = ["why", "app/client", "http://cart.app/"];
+    let asked = |more: &[&str]| Ok::<_, anyhow::Error>(ctl(&mesh, "node-a", &[&question, more].concat())?.stdout);
+    let by_replica = || asked(&["--waypoint", &socket]);
+    let preferred = "chosen by localityLbSetting.failover, seen from app/waypoint-1 in eu/eu-a";
+    let before = by_replica()?;
+    for line in [preferred, "in eu/eu-a, first\n", "in eu/eu-b, priority 1", "app/waypoint-1: no endpoint is ejected\n"]
+    {
+        assert!(before.contains(line), "{line} in {before}");
+    }
+    assert_eq!([buy(&client)?, buy(&client)?], ["500 near", "500 near"]);
+    assert_eq!(buy(&client)?, "200 far");
+    let after = by_replica()?;
+    let ejected = "in eu/eu-a, first, ejected at app/waypoint-1: too many 5xx in a row; back in ";
+    for line in [ejected, "app/waypoint-1: one endpoint is ejected\n"] {
+        assert!(after.contains(line), "{line} in {after}");
+    }
+    let told = ctl_json(&mesh, "node-a", &[&question[..], &["--waypoint", &socket]].concat(), 0)?;
+    let ejected = &told["backends"][0]["ejected"];
+    assert_eq!((&ejected[0]["pod"], &ejected[1]), (&json!("app/near"), &Value::Null), "{told}");
+    // A node's daemon, and manifests, know of no ejections, and say of none that there are none.
+    let manifests = mesh.lab.config_dir().display().to_string();
+    for said in [asked(&[])?, asked(&["--config", &manifests])?] {
+        assert!(said.contains(preferred) && !said.contains("eject"), "{said}");
+    }
     Ok(())
 }

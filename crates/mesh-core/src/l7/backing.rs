@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::BackendTls;
+use super::{BackendTls, TrafficPolicy};
 use crate::label_set::LabelSet;
-use crate::model::{Endpoint, Protocol, Service, ServicePort};
+use crate::locality::{Division, Preference, Standpoint, divide};
+use crate::model::{Endpoint, Protocol, Service, ServicePort, Workload};
 use crate::policy::{ClientTlsRule, Selector};
 use crate::snapshot::Snapshot;
 
@@ -46,6 +47,23 @@ impl<'a> Backing<'a> {
         let about = policies.filter(|policy| policy.port.is_none_or(|about| about == port.port));
         let backend_tls = about.min_by_key(|policy| policy.port.is_none());
         Some(Self { service, port, rule, backend_tls, labels })
+    }
+
+    /// How such endpoints are told apart by where they are, for who sends from there under this policy; none where all are alike. Those of a
+    /// client's own node alone are found request by request.
+    #[must_use]
+    pub fn divide(
+        &self,
+        snapshot: &Snapshot,
+        policy: Option<&TrafficPolicy>,
+        from: &Workload,
+        endpoints: &[&Endpoint],
+    ) -> Option<Division> {
+        let preference = Preference::of(self.service, policy, snapshot.policies().locality());
+        if preference == Preference::None || self.service.placement.node_only {
+            return None;
+        }
+        divide(endpoints, false, preference, Standpoint::of(from))
     }
 
     /// Of these endpoints of the port those that are sent to: the subset's, of one family. Where both families are there, they

@@ -3,6 +3,7 @@
 
 mod imagined;
 mod onward;
+mod ranks;
 mod reading;
 mod reference;
 mod request;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub use imagined::Imagined;
 pub use onward::{Failure, MAX_SERVERS, Onward, Share};
+pub use ranks::{Preferred, Rank};
 pub use reference::{Client, ReferenceError, Target, find_client, find_target};
 pub use request::{
     GatewayFound, NoToken, Outcome, Reader, RequestAnswer, RequestQuestion, Tokens, find_gateway, why_request,

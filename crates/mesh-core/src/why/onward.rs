@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::imagined::Imagined;
+use super::ranks::{Preferred, Rank, Ranks};
 use crate::identity::SpiffeId;
 use crate::l7::{Backend, BackendTarget, Backing, PathMatch, RequestView as _, Rule, traffic};
 use crate::label_set::LabelSet;
-use crate::model::{Service, Workload};
+use crate::locality::Locality;
+use crate::model::{Endpoint, Service, Workload};
 use crate::policy::{Facts, Peer, explain};
 use crate::resolve::{PlaintextReason, Transport, transport_to};
 use crate::snapshot::Snapshot;
@@ -22,14 +24,21 @@ pub(super) struct Forwarder<'a> {
     pub(super) gateway: (&'a str, &'a str),
     /// Its identity, where one is known.
     pub(super) identity: Option<&'a SpiffeId>,
-    /// Its pod, where one is known.
-    pub(super) pod: Option<&'a Workload>,
+    /// Its pods, as far as they are known; any of them may have the request.
+    pub(super) replicas: &'a [Arc<Workload>],
+    /// Whose node counts where a Service serves its clients' nodes alone.
+    pub(super) nearby: Option<&'a Arc<Workload>>,
 }
 
 impl<'a> Forwarder<'a> {
+    /// One of its pods, where one is known.
+    pub(super) fn pod(self) -> Option<&'a Workload> {
+        self.replicas.first().map(|pod| &**pod)
+    }
+
     /// Whose DestinationRules count: the namespace, and the pod's labels.
     fn sender(self) -> (&'a str, Option<&'a LabelSet>) {
-        (self.gateway.0, self.pod.map(|pod| &pod.labels))
+        (self.gateway.0, self.pod().map(|pod| &pod.labels))
     }
 }
 
@@ -40,10 +49,12 @@ pub struct Share {
     pub weight: u32,
     /// Where: `host:port`, perhaps with a subset, or an address.
     pub to: String,
-    /// How many servers there are; names that DNS has are one each.
+    /// How many servers may get it; names that DNS has are one each.
     pub endpoints: usize,
-    /// Each of the first [`MAX_SERVERS`].
+    /// Each of the first [`MAX_SERVERS`], with those that get nothing at the end.
     pub servers: Vec<Onward>,
+    /// Why they are not all alike; none where they are, or nobody knows.
+    pub preferred: Option<Preferred>,
     /// The path that is asked for there, where it is another one.
     pub path: Option<String>,
     /// The host that is asked for there, where it is another one.
@@ -76,6 +87,10 @@ pub struct Onward {
     pub endpoint: SocketAddr,
     /// Its workload, where known.
     pub workload: Option<Arc<Workload>>,
+    /// Where it is; what is not known is empty.
+    pub locality: Locality,
+    /// What it is among the others; none where all are alike.
+    pub rank: Option<Rank>,
     /// How it is reached, or why not.
     pub transport: Result<Transport, String>,
     /// Why its node refuses who sends on.
@@ -84,7 +99,7 @@ pub struct Onward {
 
 impl Share {
     fn new(weight: u32, to: String) -> Self {
-        Self { weight, to, endpoints: 0, servers: Vec::new(), path: None, host: None, fails: None }
+        Self { weight, to, endpoints: 0, servers: Vec::new(), preferred: None, path: None, host: None, fails: None }
     }
 
     fn failing(weight: u32, to: String, status: u16, why: impl Into<String>) -> Self {
@@ -128,26 +143,29 @@ impl Share {
             .entry
             .as_ref()
             .map_or(0, |entry| entry.names.iter().filter(|named| named.of_port == port).count());
-        let reached: Vec<_> = backing.reached(&backing.port.endpoints).collect();
-        self.endpoints = reached.len() + names;
+        let reached: Vec<&Endpoint> = backing.reached(&backing.port.endpoints).collect();
         let traffic = backing.rule.map(|rule| rule.traffic.effective(subset, port));
-        let tls = traffic.and_then(|policy| policy.tls);
+        // Where a name's addresses are, whoever asks DNS sees.
+        let told_apart = || Ranks::of(snapshot, forwarder, backing, traffic.as_ref(), &reached);
+        let ranks = if names == 0 { told_apart() } else { None };
+        self.endpoints = reached.len() + names - ranks.as_ref().map_or(0, |ranks| ranks.preferred.others);
+        let tls = traffic.as_ref().and_then(|policy| policy.tls.as_ref());
         let named = tls.is_none().then_some((backing.service, port));
-        let onward = |endpoint: &&crate::model::Endpoint| {
+        let onward = |(endpoint, rank): (&Endpoint, Option<Rank>)| {
             let at = (endpoint.address.port(), endpoint.workload.as_deref());
             let transport = transport_to(snapshot, None, named, at);
-            let transport = transport.map(|(transport, _)| match &tls {
+            let transport = transport.map(|(transport, _)| match tls {
                 Some(traffic::Tls::Disable) => Transport::Plaintext(PlaintextReason::DisabledByRule),
                 _ => transport,
             });
-            Onward::new(
-                snapshot,
-                forwarder,
-                (endpoint.address, endpoint.workload.clone()),
-                transport.map_err(|error| error.to_string()),
-            )
+            let transport = transport.map_err(|error| error.to_string());
+            let server = Onward::new(snapshot, forwarder, (endpoint.address, endpoint.workload.clone()), transport);
+            Onward { locality: endpoint.locality().clone(), rank, ..server }
         };
-        self.servers = reached.iter().take(MAX_SERVERS).map(onward).collect();
+        let in_order = ranks.as_ref().map(|ranks| ranks.in_order(&reached));
+        let in_order = in_order.unwrap_or_else(|| reached.iter().map(|endpoint| (*endpoint, None)).collect());
+        self.servers = in_order.into_iter().take(MAX_SERVERS).map(onward).collect();
+        self.preferred = ranks.map(|ranks| ranks.preferred);
         // Manifests without a single pod are not the cluster's: its pods are none of their business.
         self.fails = snapshot.workloads().next().and_then(|_| self.why_nobody(names));
         self
@@ -177,14 +195,17 @@ impl Share {
 
     /// Why nobody answers, where nobody does.
     fn why_nobody(&self, names: usize) -> Option<Failure> {
-        if self.endpoints == 0 {
-            return Some(Failure::new(503, "it has no ready endpoint"));
-        }
-        if names > 0 || self.endpoints > self.servers.len() {
-            return None;
+        match &self.preferred {
+            Some(Preferred { reason, .. }) if self.endpoints == 0 => {
+                return Some(Failure::new(503, format!("{reason} leaves out all its endpoints")));
+            }
+            None if self.endpoints == 0 => return Some(Failure::new(503, "it has no ready endpoint")),
+            _ if names > 0 || self.endpoints > self.servers.len() => return None,
+            _ => {}
         }
         let stop = |server: &Onward| server.transport.as_ref().err().or(server.denial.as_ref()).cloned();
-        let stops: Option<Vec<_>> = self.servers.iter().map(stop).collect();
+        let takers = self.servers.iter().filter(|server| server.rank != Some(Rank::Never));
+        let stops: Option<Vec<_>> = takers.map(stop).collect();
         stops?.into_iter().next().map(|why| Failure::new(503, why))
     }
 
@@ -205,7 +226,7 @@ impl Onward {
         (endpoint, workload): (SocketAddr, Option<Arc<Workload>>),
         transport: Result<Transport, String>,
     ) -> Self {
-        let Forwarder { identity, pod, .. } = forwarder;
+        let (identity, pod) = (forwarder.identity, forwarder.pod());
         let peer = match (&transport, identity) {
             (Ok(Transport::Hbone { .. }), Some(identity)) => Peer::Certificate(identity),
             _ => Peer::Unproven,
@@ -216,6 +237,7 @@ impl Onward {
         // Without an identity nobody knows what would be said of it.
         let judge = workload.as_deref().filter(|workload| workload.is_enrolled() && identity.is_some());
         let denial = judge.and_then(|workload| explain(snapshot, workload, &facts).authorization.verdict.err());
-        Self { endpoint, workload, transport, denial: denial.map(|denial| denial.to_string()) }
+        let denial = denial.map(|denial| denial.to_string());
+        Self { endpoint, workload, locality: Locality::default(), rank: None, transport, denial }
     }
 }

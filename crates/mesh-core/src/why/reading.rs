@@ -133,7 +133,7 @@ impl Reading<'_> {
             (Place::Service(_, port), Some(meant)) => Place::Service(meant, port),
             (place, _) => place,
         };
-        let limits = place.limits(snapshot, self.own.gateway, self.own.pod);
+        let limits = place.limits(snapshot, self.own.gateway, self.own.pod());
         let mut judging = Judging::default();
         for applied in &limits {
             if judging.next(applied, request, rule.map(|rule| &rule.at)) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::imagined::Imagined;
 use super::onward::{Failure, Forwarder, Share};
 use super::reading::Reading;
-use super::{Answer, Client, Path, SameNode, why};
+use super::{Answer, Client, MAX_WAYS, Path, SameNode, why};
 use crate::identity::SpiffeId;
 use crate::l7::gateway::{Listener, PortListeners, Serves, Tls};
 use crate::l7::{GATEWAY_NAME, GatewayPlace, Place, RequestView as _, Rule, Waypoint, routes_for, service_meant};
@@ -15,7 +15,7 @@ use crate::model::{Protocol, Service, Speaks, Workload};
 use crate::policy::request::Token;
 use crate::policy::{PolicyName, RequestExplanation, TokenRule};
 use crate::rate_limit::Applied;
-use crate::resolve::service_at;
+use crate::resolve::{service_at, waypoint_replicas};
 use crate::snapshot::Snapshot;
 
 /// What is said of the token that a request carries, by the rules that are asked about it.
@@ -100,6 +100,8 @@ pub struct RequestQuestion<'a> {
     pub snapshot: &'a Snapshot,
     /// What is said of the request's token.
     pub tokens: &'a dyn Tokens,
+    /// The pod of a waypoint or gateway that is asked itself; none for others, who know as much of all its pods.
+    pub reader: Option<&'a Arc<Workload>>,
 }
 
 /// A gateway, as somebody names it.
@@ -136,6 +138,16 @@ pub fn find_gateway(snapshot: &Snapshot, namespace: &str, name: &str) -> Option<
         named?;
         Some(GatewayFound { name: PolicyName { namespace: namespace.into(), name: name.into() }, pod: None })
     })
+}
+
+impl GatewayFound {
+    /// Whether this is a pod of it.
+    fn runs_as(&self, pod: &Arc<Workload>) -> bool {
+        self.pod.as_ref().is_some_and(|known| {
+            let name = |pod: &Workload| pod.labels.get(GATEWAY_NAME).unwrap_or(&pod.workload_name).to_owned();
+            known.namespace == pod.namespace && name(known) == name(pod)
+        })
+    }
 }
 
 impl RequestAnswer {
@@ -203,18 +215,21 @@ pub fn why_request(
     };
     let Some((waypoint, own)) = hop else { return answer };
     request.port = asked.port();
-    request.client = client.as_ref().and_then(|client| client.workload.clone());
+    let sender = client.as_ref().and_then(|client| client.workload.as_ref());
+    request.client = sender.cloned();
     let meant = reached.as_ref().map(|reached| service_meant(snapshot, reached, request.host()).clone());
-    let identity = request.client.as_ref().map(|workload| workload.identity.clone());
+    let identity = sender.map(|workload| &workload.identity);
     let address = client.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.address_towards(asked));
+    let replicas = replicas(question, &waypoint, asked.is_ipv6());
+    let gateway = (&*waypoint.namespace, &*waypoint.name);
     let reading = Reading {
         question,
         place,
         meant: meant.as_ref(),
-        identity: identity.as_ref(),
+        identity,
         client: address,
         forwarded: address,
-        own: Forwarder { gateway: (&waypoint.namespace, &waypoint.name), identity: own.as_ref(), pod: None },
+        own: Forwarder { gateway, identity: own.as_ref(), replicas: &replicas, nearby: sender },
     };
     answer.reader = Some(Reader::Waypoint(Arc::clone(&waypoint)));
     let declared = reached.as_ref().and_then(|service| service.port(asked.port(), Protocol::Tcp));
@@ -225,11 +240,20 @@ pub fn why_request(
     if !reading.admit(&mut answer, &mut request) {
         return answer;
     }
-    let clients = identity.as_ref().map(SpiffeId::namespace);
+    let clients = identity.map(SpiffeId::namespace);
     let routes = |service: &Arc<Service>| routes_for(snapshot, clients, (service, asked.port()), request.host());
     reading.route(&mut answer, &request, meant.as_ref().and_then(routes).map(|table| &**table));
     answer.service.clone_from(&meant);
     answer
+}
+
+/// The replicas of a waypoint that may have the request.
+fn replicas(question: RequestQuestion<'_>, waypoint: &Waypoint, ipv6: bool) -> Vec<Arc<Workload>> {
+    if let Some(itself) = question.reader.filter(|reader| waypoint.runs_as(reader)) {
+        return vec![Arc::clone(itself)];
+    }
+    let each = waypoint_replicas(question.snapshot, None, waypoint, ipv6).each();
+    each.into_iter().take(MAX_WAYS).filter_map(|(replica, _)| replica.workload.clone()).collect()
 }
 
 /// The Service that is reached at an address, or whose endpoint it is where no pod is there.
@@ -260,6 +284,8 @@ pub fn why_request_at_gateway(
     let snapshot = question.snapshot;
     request.port = port;
     let (GatewayFound { name, pod }, mut answer) = (gateway, RequestAnswer::new(Outcome::Forwarded));
+    let itself = question.reader.filter(|reader| gateway.runs_as(reader)).cloned();
+    let pod = itself.or_else(|| pod.clone());
     let labels = pod.as_ref().map(|pod| &pod.labels);
     let mut by_port = snapshot.l7().listeners_of(&name.namespace, &name.name, labels);
     answer.reader = Some(Reader::Gateway(name.clone(), None));
@@ -282,7 +308,12 @@ pub fn why_request_at_gateway(
         identity: None,
         client: from,
         forwarded: forwarded.unwrap_or(from),
-        own: Forwarder { gateway: (&name.namespace, &name.name), identity: own, pod: pod.as_deref() },
+        own: Forwarder {
+            gateway: (&name.namespace, &name.name),
+            identity: own,
+            replicas: pod.as_slice(),
+            nearby: pod.as_ref(),
+        },
     };
     let listener = match listener_for(&listeners, &request) {
         Ok(listener) => listener,
