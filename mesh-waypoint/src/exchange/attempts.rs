@@ -236,7 +236,7 @@ impl Attempts<'_> {
     /// A cookie for a client that has none, by which its requests stay with one endpoint.
     pub(super) fn new_cookie(cluster: &Cluster, head: &mut Head) -> Option<HeaderValue> {
         let policy = cluster.policy();
-        let Some(Algorithm::ConsistentHash(HashKey::Cookie { name, path, ttl: Some(ttl) })) =
+        let Some(Algorithm::ConsistentHash(HashKey::Cookie { name, path, ttl: Some(ttl), attributes })) =
             policy.load_balancer.as_ref().map(|balancer| &balancer.algorithm)
         else {
             return None;
@@ -249,6 +249,6 @@ impl Attempts<'_> {
         head.parts.headers.append(http::header::COOKIE, pair);
         let path = path.as_deref().map_or_else(String::new, |path| format!("; Path={path}"));
         let age = if *ttl > Duration::ZERO { format!("; Max-Age={}", ttl.as_secs()) } else { String::new() };
-        HeaderValue::try_from(format!("{name}={value}{path}{age}; HttpOnly")).ok()
+        HeaderValue::try_from(format!("{name}={value}{path}{age}; HttpOnly{attributes}")).ok()
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Held {
     known: Option<(SocketAddr, u64)>,
     /// Seconds since 1970.
     now: u64,
+    /// Whether its client came by https.
+    secure: bool,
 }
 
 impl Held {
@@ -39,7 +41,8 @@ impl Held {
             Some((backends.iter().position(is_it)?, (address.parse().ok()?, token.times.0)))
         });
         let (backend, known) = found.unzip();
-        Some((Self { rule: rule.clone(), known, now }, backend))
+        let secure = head.scheme() == "https";
+        Some((Self { rule: rule.clone(), known, now, secure }, backend))
     }
 
     /// The endpoint that it is with.
@@ -65,7 +68,9 @@ impl Held {
                     .filter(|_| permanent)
                     .map(|limit| (began + limit.as_secs()).saturating_sub(self.now));
                 let age = left.map_or_else(String::new, |left| format!("; Max-Age={left}"));
-                (Some(SET_COOKIE), format!("{}={text}; Path=/{age}; HttpOnly", session.name))
+                // With `Strict`, who follows another site's link would begin a new session.
+                let secure = if self.secure { "; Secure" } else { "" };
+                (Some(SET_COOKIE), format!("{}={text}; Path=/{age}; HttpOnly; SameSite=Lax{secure}", session.name))
             }
         };
         if let (Some(name), Ok(value)) = (name, HeaderValue::try_from(value)) {

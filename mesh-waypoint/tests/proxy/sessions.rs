@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use http::Request;
 use http_body_util::Full;
 
+use crate::gateway::{Certificate, GATEWAY, gateway, get};
 use crate::server::{Answer, Client, serve};
-use crate::world::{CARTS, OUTSIDE, World, run_with};
+use crate::world::{CARTS, OUTSIDE, World, run_as, run_with};
 
 /// A route of what is sent to `cart`: half of it goes to `outside`.
 fn route(persistence: &str) -> String {
@@ -90,7 +91,7 @@ fn a_cookie_leads_to_the_endpoint_that_gave_it() {
             let first = ask(&world, None).await;
             let (pair, attributes) = cookie(&first);
             assert!(pair.starts_with("sid="), "{pair}");
-            assert_eq!(attributes, "Path=/; Max-Age=3600; HttpOnly");
+            assert_eq!(attributes, "Path=/; Max-Age=3600; HttpOnly; SameSite=Lax");
             let expected = backend(&first);
             for _ in 0..8 {
                 let again = ask(&world, Some(("cookie", &format!("other=1; {pair}")))).await;
@@ -139,6 +140,51 @@ fn a_field_leads_there_too_and_a_session_moves_when_its_endpoint_is_gone() {
         let (expected, held) = (backend(&moved), token(&moved));
         for _ in 0..8 {
             assert_eq!(backend(&ask(&world, Some(("x-session", &held))).await), expected);
+        }
+    });
+}
+
+#[test]
+fn a_cookie_of_a_hash_has_the_attributes_that_the_rule_gives_it() {
+    let attributes = "[{name: SameSite, value: None}, {name: Secure}, {name: Partitioned, value: ''}]";
+    let rule = format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: cart, namespace: shop}}\n\
+         spec: {{host: cart, trafficPolicy: {{loadBalancer: {{consistentHash: {{\
+         httpCookie: {{name: user, path: /, ttl: 60s, attributes: {attributes}}}}}}}}}}}\n"
+    );
+    run_with(&rule, async |world| {
+        servers().await;
+        let first = ask(&world, None).await;
+        let (pair, attributes) = cookie(&first);
+        assert!(pair.starts_with("user="), "{pair}");
+        assert_eq!(attributes, "Path=/; Max-Age=60; HttpOnly; SameSite=None; Secure; Partitioned");
+        for _ in 0..8 {
+            let again = ask(&world, Some(("cookie", &pair))).await;
+            assert_eq!(backend(&again), backend(&first));
+            assert!(!again.headers.contains_key("set-cookie"), "it knows already");
+        }
+    });
+}
+
+#[test]
+fn a_session_that_began_by_https_is_told_by_https_alone() {
+    run_as(GATEWAY, "", async |world| {
+        serve(OUTSIDE, 8080, false).await;
+        let certificate = Certificate::new(&world, "cert", &["a.example.com"]);
+        let listeners = "{name: http, port: 8000, protocol: HTTP}, \
+                         {name: https, port: 4430, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}";
+        let backend = "backendRefs: [{name: outside, port: 80}]";
+        let with_session = format!("{backend}, sessionPersistence: {{sessionName: sid}}");
+        let gateway = gateway(listeners).replace(backend, &with_session);
+        world.configure(&format!("{gateway}{}", certificate.secret("cert")));
+        let asked = ["--cacert", certificate.roots(), "--write-out", "%{stderr}%{http_code} %header{set-cookie}"];
+        for (url, attributes) in [
+            ("http://a.example.com:8000/", "; Path=/; HttpOnly; SameSite=Lax"),
+            ("https://a.example.com:4430/", "; Path=/; HttpOnly; SameSite=Lax; Secure"),
+        ] {
+            let (status, cookie) = get(url, &asked).await;
+            assert_eq!(status, "200", "{url}: {cookie}");
+            assert!(cookie.starts_with("sid=") && cookie.ends_with(attributes), "{url}: {cookie}");
         }
     });
 }

@@ -239,6 +239,8 @@ pub enum HashKey {
         path: Option<Arc<str>>,
         /// Its life; zero for the browser's session.
         ttl: Option<Duration>,
+        /// Its further attributes, each with `; ` before it.
+        attributes: Arc<str>,
     },
     /// The client's address.
     SourceAddress,

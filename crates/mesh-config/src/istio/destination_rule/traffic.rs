@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::duration::duration;
 use super::super::locality::RawLocality;
-use super::super::{Flaw, Remark};
+use super::super::{Flaw, Remark, check_header_field};
 use super::remark_ignored;
 use crate::code::Code;
 
@@ -96,6 +96,19 @@ struct RawCookie {
     path: Option<String>,
     /// How long it lives; 0s for the session.
     ttl: Option<String>,
+    /// Further attributes, such as `SameSite` and `Secure`.
+    #[serde(default)]
+    attributes: Vec<RawAttribute>,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct RawAttribute {
+    /// Its name.
+    name: String,
+    /// Its value; none for one that has only a name.
+    value: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -263,10 +276,7 @@ impl RawHash {
             return Err(Flaw::value(field, "ringHash and maglev exclude each other"));
         }
         let cookie = match self.http_cookie {
-            Some(cookie) => {
-                let ttl = cookie.ttl.map(|ttl| duration(&ttl, format!("{field}.httpCookie.ttl"))).transpose()?;
-                Some(HashKey::Cookie { name: cookie.name.into(), path: cookie.path.map(Into::into), ttl })
-            }
+            Some(cookie) => Some(cookie.read(&format!("{field}.httpCookie"))?),
             None => None,
         };
         let keys = [
@@ -281,6 +291,25 @@ impl RawHash {
             (None, _) => Err(Flaw::value(field, "it does not say what to hash")),
             (Some(_), Some(_)) => Err(Flaw::value(field, "what to hash is given more than once")),
         }
+    }
+}
+
+impl RawCookie {
+    fn read(self, field: &str) -> Result<HashKey, Flaw> {
+        let ttl = self.ttl.map(|ttl| duration(&ttl, format!("{field}.ttl"))).transpose()?;
+        let mut attributes = String::new();
+        for (index, RawAttribute { name, value }) in self.attributes.into_iter().enumerate() {
+            let field = format!("{field}.attributes[{index}]");
+            // An attribute's name is a token too (RFC 6265, section 4.1.1), and a semicolon would begin another one.
+            check_header_field(&name, value.as_deref().unwrap_or_default(), &field)?;
+            if value.as_ref().is_some_and(|value| !value.is_ascii() || value.contains(';')) {
+                return Err(Flaw::value(format!("{field}.value"), "it is one value of ASCII, without a semicolon"));
+            }
+            attributes.extend(["; ", &name]);
+            attributes.extend(value.iter().filter(|value| !value.is_empty()).flat_map(|value| ["=", value]));
+        }
+        let (name, path) = (self.name.into(), self.path.map(Into::into));
+        Ok(HashKey::Cookie { name, path, ttl, attributes: attributes.into() })
     }
 }
 
