@@ -47,7 +47,7 @@ pub use queues::unread;
 pub use remote::{Remote, start_control};
 pub use server::{client, echo, port, server};
 pub use shop::Shop;
-pub use sidecar::{Offer, Sidecar};
+pub use sidecar::{Offer, Served, Sidecar, Taken};
 pub use store::{STORE, Store};
 pub use verdict::{Failure, Verdict};
 

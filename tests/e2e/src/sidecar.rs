@@ -20,8 +20,22 @@ const FIRST_ENTRANCE: u16 = 9101;
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// What says that TLS is meant for the sidecar and not for its application.
-const ISTIO: [&str; 5] = ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
+/// What says that TLS is meant for the sidecar and not for its application, where it reads nothing of what comes.
+const ISTIO: [&str; 2] = ["istio", "istio-peer-exchange"];
+/// The same where it reads HTTP.
+const ISTIO_HTTP: [&str; 3] = ["istio-http/1.0", "istio-http/1.1", "istio-h2"];
+
+/// What a sidecar takes at a port.
+#[derive(Clone, Copy, Debug)]
+pub enum Taken {
+    /// Bytes.
+    Tcp,
+    /// HTTP/1.1 and HTTP/2, which it reads.
+    Http,
+}
+
+/// A port of a sidecar's, what it takes there, and the application's port.
+pub type Served = (u16, Taken, u16);
 
 /// What a sidecar shows and offers.
 #[derive(Clone, Debug)]
@@ -63,15 +77,15 @@ impl Sidecar {
     }
 
     /// Deploys a pod on the second node that serves as [`crate::server`] does, and starts its Envoy, which takes Istio's mutual TLS
-    /// at the first of each pair of ports, of whoever is `admitted` alone, and carries that to the second.
-    pub fn serve(mesh: &Mesh, name: &str, offer: &Offer<'_>, admitted: &str, ports: &[(u16, u16)]) -> Result<Self> {
+    /// at these ports, of whoever is `admitted` alone, and carries that to the application's.
+    pub fn serve(mesh: &Mesh, name: &str, offer: &Offer<'_>, admitted: &str, ports: &[Served]) -> Result<Self> {
         let pod = mesh.lab.deploy(serving(spec(name, "node-b").label("app", name)))?;
         let home = home(mesh, name, offer)?;
         let context = tls_from(&home, admitted, offer.protocols);
-        let parts = ports.iter().map(|&(own, application)| {
+        let parts = ports.iter().map(|&(own, taken, application)| {
             let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), application);
             let at = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), own);
-            (listener(at, Some(&context)), cluster(own, to, None))
+            (listener(at, Some((&context, taken))), cluster(own, to, None))
         });
         Self::run(pod, &home, parts.unzip())
     }
@@ -162,26 +176,51 @@ fn common(home: &Path, other: &str, protocols: &[&str]) -> Value {
     })
 }
 
-/// Takes connections; with `tls`, those alone that offer Istio's names.
-fn listener(at: SocketAddr, tls: Option<&Value>) -> Value {
+/// Takes connections; with TLS, those alone that offer Istio's names for what is taken.
+fn listener(at: SocketAddr, tls: Option<(&Value, Taken)>) -> Value {
     let name = at.port().to_string();
-    let proxy = json!({"name": "envoy.filters.network.tcp_proxy", "typed_config": {
-        "@type": format!("{TYPES}.filters.network.tcp_proxy.v3.TcpProxy"), "stat_prefix": name, "cluster": name,
-    }});
+    let bytes = || {
+        json!({"name": "envoy.filters.network.tcp_proxy", "typed_config": {
+            "@type": format!("{TYPES}.filters.network.tcp_proxy.v3.TcpProxy"), "stat_prefix": name, "cluster": name,
+        }})
+    };
     let (chain, filters) = match tls {
-        None => (json!({"filters": [proxy]}), json!([])),
-        Some(tls) => (
-            json!({
-                "filters": [proxy],
-                "transport_socket": tls,
-                "filter_chain_match": {"transport_protocol": "tls", "application_protocols": ISTIO},
-            }),
-            json!([{"name": "envoy.filters.listener.tls_inspector", "typed_config": {
-                "@type": format!("{TYPES}.filters.listener.tls_inspector.v3.TlsInspector"),
-            }}]),
-        ),
+        None => (json!({"filters": [bytes()]}), json!([])),
+        Some((tls, taken)) => {
+            let (filter, names) = match taken {
+                Taken::Tcp => (bytes(), &ISTIO[..]),
+                Taken::Http => (http(&name), &ISTIO_HTTP[..]),
+            };
+            (
+                json!({
+                    "filters": [filter],
+                    "transport_socket": tls,
+                    "filter_chain_match": {"transport_protocol": "tls", "application_protocols": names},
+                }),
+                json!([{"name": "envoy.filters.listener.tls_inspector", "typed_config": {
+                    "@type": format!("{TYPES}.filters.listener.tls_inspector.v3.TlsInspector"),
+                }}]),
+            )
+        }
     };
     json!({"name": name, "address": socket_address(at), "filter_chains": [chain], "listener_filters": filters})
+}
+
+/// Reads HTTP, and says in a field of the request by which version it came.
+fn http(cluster: &str) -> Value {
+    let router = format!("{TYPES}.filters.http.router.v3.Router");
+    json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": {
+        "@type": format!("{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": cluster,
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": router}}],
+        "route_config": {
+            "request_headers_to_add": [{"header": {"key": "x-came-by", "value": "%PROTOCOL%"}}],
+            "virtual_hosts": [{
+                "name": cluster, "domains": ["*"],
+                "routes": [{"match": {"prefix": "/"}, "route": {"cluster": cluster}}],
+            }],
+        },
+    }})
 }
 
 fn cluster(port: u16, to: SocketAddr, tls: Option<&Value>) -> Value {

@@ -3,13 +3,19 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use mesh_e2e::{Connect, Mesh, Offer, PATIENCE, Sidecar, Verdict, Waypoint, client, ctl_json, port, traffic};
+use mesh_e2e::{
+    Connect, Mesh, Offer, PATIENCE, Served, Sidecar, Taken, Verdict, Waypoint, client, ctl_json, port, traffic,
+};
 use mesh_lab::{Place as _, ServiceSpec, wait_until};
 
 const LEGACY: &str = "spiffe://cluster.local/ns/legacy/sa/legacy";
-/// Where the sidecar takes connections, and where its application does.
-const PORTS: [(u16, u16); 4] = [(9201, port::ECHO), (9202, port::REPORT_PEER), (9203, port::STREAM), (9204, HTTP)];
 const HTTP: u16 = 7080;
+const PORTS: [Served; 4] = [
+    (9201, Taken::Tcp, port::ECHO),
+    (9202, Taken::Tcp, port::REPORT_PEER),
+    (9203, Taken::Tcp, port::STREAM),
+    (9204, Taken::Http, HTTP),
+];
 
 /// A pod with a sidecar that admits this principal alone.
 fn admitting(mesh: &Mesh, admitted: &str) -> Result<Sidecar> {
@@ -90,20 +96,21 @@ fn a_waypoint_speaks_to_a_sidecar_by_its_mutual_tls() -> Verdict {
     let listen = format!("127.0.0.1:{HTTP}");
     let mut http = legacy.pod.spawn(&["mesh-traffic", "http", "--name", "legacy", "--listen", &listen])?;
     http.wait_for_line("listening", PATIENCE)?;
-    let spec =
-        ServiceSpec::new("legacy", "legacy").select("app", "legacy").port("http", 80, 9204).port("tcp", 81, 9201);
+    let spec = ServiceSpec::new("legacy", "legacy").select("app", "legacy");
+    let spec = spec.port("http", 80, 9204).port("tcp", 81, 9201);
     let service = mesh.lab.service(spec)?;
     let waypoint = Waypoint::declare_in(&mesh, "legacy", "waypoint")?;
     waypoint.replica(&mesh, "waypoint-1", "node-b")?;
     waypoint.serve_namespace(&mesh)?;
     mesh.settle()?;
-    let url = format!("http://{}/", service.at(80));
-    let curl = ["curl", "-sSi", "-m", "20", "--fail", &url];
-    let answer = wait_until("the sidecar's application to answer", PATIENCE, || {
-        let output = client.exec(&curl)?;
-        Ok(output.success().ok().map(str::to_owned))
-    })?;
-    assert!(answer.contains("x-served-by: legacy"), "{answer}");
+    let url = format!("http://{}/echo", service.at(80));
+    for (by, version) in [("--http1.1", "HTTP/1.1"), ("--http2-prior-knowledge", "HTTP/2")] {
+        let curl = ["curl", "-sS", "-m", "20", "--fail", by, &url];
+        let seen = wait_until("the sidecar's application to answer", PATIENCE, || {
+            Ok(client.exec(&curl)?.success().ok().map(str::to_owned))
+        })?;
+        assert!(seen.contains(&format!("x-came-by: {version}")), "{seen}");
+    }
     Connect::to(service.at(81)).answered(&client)?;
     // Past the waypoint the sidecar knows the client for nobody whom it admits.
     let past = Connect::to(SocketAddr::new(legacy.pod.ipv4(), 9201)).run(&client)?;
