@@ -102,7 +102,7 @@ const NEEDS: &[Need] = &[
     program("chromium", "chromium", Purpose::Lab, "shows the dashboard's page"),
     file(
         "Python's virtual environments",
-        "/usr/share/doc/python3-venv",
+        "/usr/share/python-wheels",
         "python3-venv",
         Purpose::Lab,
         "install Envoy from PyPI, as a sidecar of Istio's",
