@@ -205,7 +205,7 @@ impl<'a> Translation<'a> {
         let as_asked = entry.addresses.iter().filter(|_| entry.resolution == Resolution::None);
         let as_asked = as_asked.map(|address| (*address, self.snapshot.workload_by_address(*address)));
         let known = found.iter().filter_map(Found::address).chain(as_asked);
-        let is_inside = |at: Option<&Arc<Workload>>| at.is_some_and(|at| at.is_enrolled());
+        let is_inside = |at: Option<&Arc<Workload>>| at.is_some_and(|at| at.is_enrolled() || at.has_sidecar());
         let others: Vec<_> = known.filter(|(_, at)| is_inside(*at) != (location == Location::Internal)).collect();
         let by_name = entry.resolution.is_dns() && (found.is_empty() || found.iter().any(Found::is_name));
         let message = match (location, &*others) {
@@ -220,7 +220,11 @@ impl<'a> Translation<'a> {
                 "an address that DNS gives is in the mesh only where a Pod in the mesh has it".to_owned()
             }
             (Location::External, [(address, Some(pod)), ..]) => {
-                format!("{address} is Pod {}/{}'s, which is in the mesh and reached so", pod.namespace, pod.name)
+                let how = match pod.has_sidecar() {
+                    true => "has a sidecar of Istio's and is reached by its mutual TLS",
+                    false => "is in the mesh and reached so",
+                };
+                format!("{address} is Pod {}/{}'s, which {how}", pod.namespace, pod.name)
             }
             _ => return,
         };
