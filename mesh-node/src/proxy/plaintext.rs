@@ -135,7 +135,7 @@ async fn identify(
     let permit = match &authorization.verdict {
         Ok(permit) => permit,
         Err(denial) => {
-            if worker.shared.hbone.awaits_sidecar(outside).await {
+            if begins_as_sidecar(worker, report.source.workload.as_deref(), outside).await {
                 return Ok(Identified::Sidecar(None));
             }
             worker.shared.telemetry.judged(report, &authorization);
@@ -151,6 +151,12 @@ async fn identify(
     worker.shared.telemetry.judged(report, &authorization);
     let permit = authorization.verdict.map_err(|denial| admission::rejection(&denial))?;
     Ok(Identified::Plaintext { permit, application, is_undecided: opening.is_none() })
+}
+
+/// Whether a client whose plaintext is refused begins a sidecar's mutual TLS instead. A pod that has no sidecar is not waited for.
+async fn begins_as_sidecar(worker: &Worker, client: Option<&Workload>, outside: &TcpStream) -> bool {
+    client.is_none_or(Workload::has_sidecar)
+        && timeout(SILENCE, worker.shared.hbone.awaits_sidecar(outside)).await.unwrap_or(false)
 }
 
 /// What the client begins with. None where the application speaks first, or nobody.
