@@ -118,6 +118,8 @@ pub struct TlsIdentity {
     peers: Arc<PeerVerifier>,
     certified: Arc<CertifiedKey>,
     clients: Mutex<HashMap<(SpiffeId, Offer), Arc<ClientConfig>>>,
+    /// Made when the first sidecar connects.
+    pub(crate) server_for_sidecars: OnceLock<Arc<ServerConfig>>,
 }
 
 impl fmt::Debug for TlsIdentity {
@@ -157,6 +159,7 @@ impl TlsIdentity {
             peers,
             certified,
             clients: Mutex::default(),
+            server_for_sidecars: OnceLock::new(),
         })
     }
 
@@ -178,6 +181,7 @@ impl TlsIdentity {
             peers,
             certified: self.certified.clone(),
             clients: Mutex::default(),
+            server_for_sidecars: OnceLock::new(),
         })
     }
 

@@ -155,8 +155,7 @@ async fn identify(
 
 /// Whether a client whose plaintext is refused begins a sidecar's mutual TLS instead. A pod that has no sidecar is not waited for.
 async fn begins_as_sidecar(worker: &Worker, client: Option<&Workload>, outside: &TcpStream) -> bool {
-    client.is_none_or(Workload::has_sidecar)
-        && timeout(SILENCE, worker.shared.hbone.awaits_sidecar(outside)).await.unwrap_or(false)
+    client.is_none_or(Workload::has_sidecar) && worker.shared.hbone.awaits_sidecar(outside, SILENCE).await
 }
 
 /// What the client begins with. None where the application speaks first, or nobody.

@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
@@ -111,11 +112,12 @@ impl Server {
         Self { names: true, ..self }
     }
 
-    /// Waits for the first bytes of a client that may not go on unless it proves who it is, as long as a handshake may take:
-    /// whether it is a sidecar that has begun to.
-    pub async fn awaits_sidecar(&self, stream: &TcpStream) -> bool {
+    /// Waits for the first bytes of a client that may not go on unless it proves who it is, for `most` and no longer than a
+    /// handshake may take: whether it is a sidecar that has begun to.
+    pub async fn awaits_sidecar(&self, stream: &TcpStream, most: Duration) -> bool {
         let stranger = self.handshakes.arrive();
-        let opening = timeout(stranger.patience(&self.limits), sidecar::opening(stream)).await;
+        let limit = stranger.patience(&self.limits).min(most);
+        let opening = timeout(limit, sidecar::opening(stream)).await;
         opening == Ok(Opening::Sidecar)
     }
 

@@ -6,7 +6,7 @@ use std::future::pending;
 use tokio::net::TcpStream;
 
 use super::records::{Received, Wire, receive_all, send_all};
-use super::{Broken, End, Finished, Passing, both};
+use super::{Broken, End, Finished, Passing, both, until_broken};
 use crate::direct::{Burst, DirectTunnel, Frame, Parts, reset, split};
 use crate::record::{HEADER, Keys, OVERHEAD, Opened, RecordError};
 use crate::session::{Input, Session};
@@ -19,7 +19,7 @@ pub(super) async fn relay(app: &TcpStream, far: DirectTunnel, passing: Passing<'
         let Session { socket, keys, input, .. } = &mut *session;
         let (socket, keys) = (&*socket, &*keys);
         let wire = Wire { socket, keys, within_record: Cell::default() };
-        let up = up(app, &wire, passing, &finished.up);
+        let up = until_broken(up(app, &wire, passing), &finished.up);
         let down = down(app, &wire, input, passing, &finished);
         let watch = async {
             tokio::select! {
@@ -50,17 +50,10 @@ async fn write_fin(wire: &Wire<'_>) -> Result<(), Broken> {
     wire.write(&record).await
 }
 
-/// The application's bytes into the tunnel. Resolves only to what broke.
-async fn up(app: &TcpStream, wire: &Wire<'_>, passing: Passing<'_>, finished: &Cell<bool>) -> Broken {
-    let sent = async {
-        send_all(app, wire, passing, Burst::new).await?;
-        write_fin(wire).await
-    };
-    if let Err(broken) = sent.await {
-        return broken;
-    }
-    finished.set(true);
-    pending().await
+/// The application's bytes into the tunnel.
+async fn up(app: &TcpStream, wire: &Wire<'_>, passing: Passing<'_>) -> Result<(), Broken> {
+    send_all(app, wire, passing, Burst::new).await?;
+    write_fin(wire).await
 }
 
 /// The tunnel's bytes to the application, then a watch for a RESET. Resolves only to what broke.

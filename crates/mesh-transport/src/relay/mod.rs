@@ -10,7 +10,7 @@ mod sidecar;
 mod tcp;
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -183,6 +183,15 @@ impl From<Broken> for End {
 struct Finished {
     up: Cell<bool>,
     down: Cell<bool>,
+}
+
+/// One direction: marks that its end of stream was carried, and resolves only to what broke.
+async fn until_broken(carried: impl Future<Output = Result<(), Broken>>, finished: &Cell<bool>) -> Broken {
+    if let Err(broken) = carried.await {
+        return broken;
+    }
+    finished.set(true);
+    pending().await
 }
 
 /// Polls both directions and a watch for errors in one task, until both have finished or something broke.

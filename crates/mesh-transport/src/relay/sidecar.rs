@@ -2,12 +2,11 @@
 //! stream, without which a stream was cut.
 
 use std::cell::Cell;
-use std::future::pending;
 
 use tokio::net::TcpStream;
 
 use super::records::{Received, Wire, receive_all, send_all};
-use super::{Broken, End, Finished, Passing, both, conclude, prepare};
+use super::{Broken, End, Finished, Passing, both, conclude, prepare, until_broken};
 use crate::direct::{Burst, Parts};
 use crate::record::{Keys, Opened, RecordError};
 use crate::session::{Input, Session};
@@ -21,8 +20,8 @@ pub(super) async fn relay(app: &TcpStream, far: SidecarTls, passing: Passing<'_>
     let socket = &*socket;
     let wire = Wire { socket, keys, within_record: Cell::default() };
     let finished = Finished::default();
-    let up = up(app, &wire, passing, &finished.up);
-    let down = down(app, &wire, input, passing, &finished.down);
+    let up = until_broken(up(app, &wire, passing), &finished.up);
+    let down = until_broken(down(app, &wire, input, passing), &finished.down);
     let watch = async {
         tokio::select! {
             () = broken(app) => Broken::App,
@@ -36,38 +35,19 @@ pub(super) async fn relay(app: &TcpStream, far: SidecarTls, passing: Passing<'_>
     end
 }
 
-/// The application's bytes into TLS. Resolves only to what broke.
-async fn up(app: &TcpStream, wire: &Wire<'_>, passing: Passing<'_>, finished: &Cell<bool>) -> Broken {
-    let sent = async {
-        send_all(app, wire, passing, Burst::bare).await?;
-        wire.update_keys().await?;
-        let goodbye = wire.keys.borrow_mut().close_notify().map_err(|_| Broken::Far)?;
-        wire.write(&goodbye).await?;
-        finish(wire.socket).map_err(|_| Broken::Far)
-    };
-    if let Err(broken) = sent.await {
-        return broken;
-    }
-    finished.set(true);
-    pending().await
+/// The application's bytes into TLS.
+async fn up(app: &TcpStream, wire: &Wire<'_>, passing: Passing<'_>) -> Result<(), Broken> {
+    send_all(app, wire, passing, Burst::bare).await?;
+    wire.update_keys().await?;
+    let goodbye = wire.keys.borrow_mut().close_notify().map_err(|_| Broken::Far)?;
+    wire.write(&goodbye).await?;
+    finish(wire.socket).map_err(|_| Broken::Far)
 }
 
-/// What comes by TLS to the application. Resolves only to what broke.
-async fn down(
-    app: &TcpStream,
-    wire: &Wire<'_>,
-    input: &mut Input,
-    passing: Passing<'_>,
-    finished: &Cell<bool>,
-) -> Broken {
-    if let Err(broken) = receive_all(app, wire, input, passing, open_all).await {
-        return broken;
-    }
-    if finish(app).is_err() {
-        return Broken::App;
-    }
-    finished.set(true);
-    pending().await
+/// What comes by TLS to the application.
+async fn down(app: &TcpStream, wire: &Wire<'_>, input: &mut Input, passing: Passing<'_>) -> Result<(), Broken> {
+    receive_all(app, wire, input, passing, open_all).await?;
+    finish(app).map_err(|_| Broken::App)
 }
 
 fn open_all(keys: &mut Keys, bytes: &mut [u8]) -> Result<Received, RecordError> {
