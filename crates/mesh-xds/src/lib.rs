@@ -22,6 +22,7 @@ mod state;
 mod subscribers;
 mod subscription;
 mod table;
+mod versions;
 
 pub use args::ControlArgs;
 pub use client::{Beside, Following, Progress, Standing, apply, follow};

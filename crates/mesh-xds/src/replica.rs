@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status};
 use crate::table::Version;
+use crate::versions::Versions;
 
 /// Resources that are kept; who serves more is not believed.
 const MAX_RESOURCES: usize = 2_000_000;
@@ -36,7 +37,7 @@ pub enum Update<'a> {
 pub struct Replica {
     type_url: &'static str,
     node: Node,
-    versions: HashMap<Box<str>, u64>,
+    versions: Versions,
     /// Resources of which a newer version was not taken, and why.
     rejected: BTreeMap<Box<str>, String>,
     complete: Option<Version>,
@@ -46,14 +47,14 @@ impl Replica {
     /// Of nothing yet.
     #[must_use]
     pub fn new(type_url: &'static str, node: Node) -> Self {
-        Self { type_url, node, versions: HashMap::new(), rejected: BTreeMap::new(), complete: None }
+        Self { type_url, node, versions: Versions::default(), rejected: BTreeMap::new(), complete: None }
     }
 
     /// The first request of a stream, which says what is there from earlier ones, whoever served them.
     pub fn first_request(&mut self) -> DeltaDiscoveryRequest {
         // What was rejected is told again, unless it is gone: that is not told.
         self.rejected.clear();
-        let versions = self.versions.iter().map(|(name, version)| (name.to_string(), format!("{version:016x}")));
+        let versions = self.versions.iter().map(|(name, version)| (name, format!("{version:016x}")));
         DeltaDiscoveryRequest {
             node: Some(self.node.clone()),
             type_url: self.type_url.to_owned(),
@@ -96,8 +97,10 @@ impl Replica {
         apply: &mut impl FnMut(Update<'_>) -> Result<(), String>,
         wrong: &mut Vec<String>,
     ) {
+        let mut changes = BTreeMap::new();
         for name in &response.removed_resources {
-            if self.versions.remove(name.as_str()).is_some() | self.rejected.remove(name.as_str()).is_some() {
+            if self.versions.contain(name) | self.rejected.remove(name.as_str()).is_some() {
+                changes.insert(name.as_str(), None);
                 // What is gone cannot be of a wrong form.
                 let _ = apply(Update::Remove { name });
             }
@@ -106,7 +109,7 @@ impl Replica {
             let name = resource.name.as_str();
             let taken = match (u64::from_str_radix(&resource.version, 16), &resource.resource) {
                 (Ok(_), Some(any)) if any.type_url != self.type_url => Err(format!("it is of type {:?}", any.type_url)),
-                (Ok(_), Some(_)) if self.versions.len() >= MAX_RESOURCES => {
+                (Ok(_), Some(_)) if self.versions.len() + changes.len() >= MAX_RESOURCES => {
                     Err(format!("more than {MAX_RESOURCES} resources"))
                 }
                 (Ok(version), Some(any)) => apply(Update::Put { name, message: &any.value }).map(|()| version),
@@ -115,7 +118,7 @@ impl Replica {
             };
             match taken {
                 Ok(version) => {
-                    self.versions.insert(name.into(), version);
+                    changes.insert(name, Some(version));
                     self.rejected.remove(name);
                 }
                 Err(error) => {
@@ -126,6 +129,7 @@ impl Replica {
                 }
             }
         }
+        self.versions.change(changes);
     }
 
     /// The newest state of which everything has been told; some of it may have been rejected.
@@ -138,11 +142,5 @@ impl Replica {
     #[must_use]
     pub const fn rejected(&self) -> &BTreeMap<Box<str>, String> {
         &self.rejected
-    }
-
-    /// Versions by name.
-    #[must_use]
-    pub const fn versions(&self) -> &HashMap<Box<str>, u64> {
-        &self.versions
     }
 }
