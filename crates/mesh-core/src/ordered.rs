@@ -1,4 +1,5 @@
-//! An ordered collection that is cheap to copy and to change: a change copies one chunk, and copies share all others.
+//! An ordered collection that is cheap to copy and to change: a copy shares all, and a change copies one chunk and the list of
+//! them.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -16,19 +17,21 @@ pub trait Named {
 #[derive(Debug)]
 pub struct Ordered<T> {
     /// None is empty.
-    chunks: Vec<Arc<Vec<Arc<T>>>>,
+    chunks: Arc<Vec<Chunk<T>>>,
     len: usize,
 }
 
+type Chunk<T> = Arc<Vec<Arc<T>>>;
+
 impl<T> Clone for Ordered<T> {
     fn clone(&self) -> Self {
-        Self { chunks: self.chunks.clone(), len: self.len }
+        Self { chunks: Arc::clone(&self.chunks), len: self.len }
     }
 }
 
 impl<T> Default for Ordered<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), len: 0 }
+        Self { chunks: Arc::default(), len: 0 }
     }
 }
 
@@ -44,8 +47,9 @@ impl<T: Named> Ordered<T> {
     /// Puts an element in, in the place of one with its name.
     pub fn insert(&mut self, element: Arc<T>) {
         let at = self.chunk_of(element.key());
-        let Some(chunk) = self.chunks.get_mut(at) else {
-            self.chunks.push(Arc::new(vec![element]));
+        let chunks = Arc::make_mut(&mut self.chunks);
+        let Some(chunk) = chunks.get_mut(at) else {
+            chunks.push(Arc::new(vec![element]));
             self.len = 1;
             return;
         };
@@ -60,7 +64,7 @@ impl<T: Named> Ordered<T> {
                     let split = if index + 1 == chunk.len() { CHUNK } else { CHUNK / 2 };
                     let rest = chunk.split_off(split);
                     chunk.shrink_to_fit();
-                    self.chunks.insert(at + 1, Arc::new(rest));
+                    chunks.insert(at + 1, Arc::new(rest));
                 }
             }
         }
@@ -69,11 +73,12 @@ impl<T: Named> Ordered<T> {
     /// Takes the element of that name out.
     pub fn remove(&mut self, key: (&str, &str)) -> Option<Arc<T>> {
         let at = self.chunk_of(key);
-        let chunk = self.chunks.get_mut(at)?;
-        let index = chunk.binary_search_by(|element| element.key().cmp(&key)).ok()?;
-        let removed = Arc::make_mut(chunk).remove(index);
+        let index = self.chunks.get(at)?.binary_search_by(|element| element.key().cmp(&key)).ok()?;
+        let chunks = Arc::make_mut(&mut self.chunks);
+        let chunk = Arc::make_mut(&mut chunks[at]);
+        let removed = chunk.remove(index);
         if chunk.is_empty() {
-            self.chunks.remove(at);
+            chunks.remove(at);
         }
         self.len -= 1;
         Some(removed)
@@ -88,12 +93,15 @@ impl<T: Named> Ordered<T> {
     /// What differs from `before`, of the names behind `after`, in order. What both share is passed over a chunk at a time.
     #[must_use]
     pub fn differences<'a>(&'a self, before: &'a Self, after: Option<(&str, &str)>) -> Differences<'a, T> {
+        if Arc::ptr_eq(&self.chunks, &before.chunks) {
+            return Differences { before: Cursor::at_the_end(), now: Cursor::at_the_end() };
+        }
         Differences { before: Cursor::behind(before, after), now: Cursor::behind(self, after) }
     }
 
     /// The chunk that has, or would have, an element of that name.
     fn chunk_of(&self, key: (&str, &str)) -> usize {
-        let begins_after = |chunk: &Arc<Vec<Arc<T>>>| match chunk.first() {
+        let begins_after = |chunk: &Chunk<T>| match chunk.first() {
             Some(first) => first.key().cmp(&key) == Ordering::Greater,
             None => false,
         };
@@ -103,7 +111,7 @@ impl<T: Named> Ordered<T> {
 
 /// Elements in order.
 pub struct Iter<'a, T> {
-    chunks: std::slice::Iter<'a, Arc<Vec<Arc<T>>>>,
+    chunks: std::slice::Iter<'a, Chunk<T>>,
     chunk: std::slice::Iter<'a, Arc<T>>,
     left: usize,
 }
@@ -177,15 +185,19 @@ impl<'a, T: Named + PartialEq> Iterator for Differences<'a, T> {
 /// A place in a collection.
 #[derive(Debug)]
 struct Cursor<'a, T> {
-    chunks: &'a [Arc<Vec<Arc<T>>>],
+    chunks: &'a [Chunk<T>],
     index: usize,
 }
 
 impl<'a, T: Named> Cursor<'a, T> {
+    const fn at_the_end() -> Self {
+        Self { chunks: &[], index: 0 }
+    }
+
     fn behind(all: &'a Ordered<T>, after: Option<(&str, &str)>) -> Self {
         let Some(key) = after else { return Self { chunks: &all.chunks, index: 0 } };
         let chunks = all.chunks.get(all.chunk_of(key)..).unwrap_or_default();
-        let passed = |chunk: &Arc<Vec<Arc<T>>>| chunk.partition_point(|element| element.key() <= key);
+        let passed = |chunk: &Chunk<T>| chunk.partition_point(|element| element.key() <= key);
         let mut cursor = Self { chunks, index: chunks.first().map_or(0, passed) };
         cursor.settle();
         cursor

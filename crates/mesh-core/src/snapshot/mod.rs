@@ -20,7 +20,7 @@ use sharded::Sharded;
 
 /// A view of the cluster. Every lookup by an address, a uid or a node is a hash lookup.
 ///
-/// A copy costs some microseconds and shares everything with what it is of; so the next moment's snapshot is a copy with the
+/// A copy costs next to nothing and shares everything with what it is of; so the next moment's snapshot is a copy with the
 /// changes made to it, whatever the cluster's size.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -257,9 +257,11 @@ impl Snapshot {
                 self.by_address.replace(address);
             }
         }
-        let mut on = self.by_node.get(&workload.node).cloned().unwrap_or_else(|| OnNode::new(&workload.node));
-        on.workloads.insert(Arc::clone(&workload));
-        self.by_node.replace(on);
+        self.by_node.change(&workload.node, |on| {
+            let mut on = on.unwrap_or_else(|| OnNode::new(&workload.node));
+            on.workloads.insert(Arc::clone(&workload));
+            Some(on)
+        });
         self.workloads.insert(workload);
     }
 
@@ -274,14 +276,11 @@ impl Snapshot {
                 self.by_address.remove(address);
             }
         }
-        if let Some(mut on) = self.by_node.get(&workload.node).cloned() {
+        self.by_node.change(&workload.node, |on| {
+            let mut on = on?;
             on.workloads.remove((namespace, name));
-            if on.workloads.iter().len() == 0 {
-                self.by_node.remove(&workload.node);
-            } else {
-                self.by_node.replace(on);
-            }
-        }
+            (on.workloads.iter().len() > 0).then_some(on)
+        });
         Some(workload)
     }
 
@@ -303,9 +302,11 @@ impl Snapshot {
             self.by_host.replace(ByHost(Arc::clone(&service)));
         }
         for (address, port) in headless_ports(&service) {
-            let mut known = self.headless.get(&address).cloned().unwrap_or_else(|| HeadlessEndpoints::new(address));
-            known.add(port);
-            self.headless.replace(known);
+            self.headless.change(&address, |known| {
+                let mut known = known.unwrap_or_else(|| HeadlessEndpoints::new(address));
+                known.add(port);
+                Some(known)
+            });
         }
         self.services.insert(service);
     }
@@ -322,13 +323,11 @@ impl Snapshot {
             self.by_host.remove(&*service.hostname);
         }
         for (address, _) in headless_ports(&service) {
-            let Some(mut known) = self.headless.get(&address).cloned() else { continue };
-            known.remove_service(&service);
-            if known.ports.is_empty() {
-                self.headless.remove(&address);
-            } else {
-                self.headless.replace(known);
-            }
+            self.headless.change(&address, |known| {
+                let mut known = known?;
+                known.remove_service(&service);
+                (!known.ports.is_empty()).then_some(known)
+            });
         }
         Some(service)
     }

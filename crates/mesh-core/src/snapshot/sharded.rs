@@ -1,4 +1,4 @@
-//! A hash set that is cheap to copy and to change: a change copies one shard, and copies share all others.
+//! A hash set that is cheap to copy and to change: a copy shares all, and a change copies one shard and the list of them.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -12,12 +12,12 @@ const SHARDS: usize = 512;
 #[derive(Debug, Clone)]
 pub(super) struct Sharded<T> {
     /// None before the first element is put in.
-    shards: Vec<Arc<HashSet<T>>>,
+    shards: Arc<Vec<Arc<HashSet<T>>>>,
 }
 
 impl<T> Default for Sharded<T> {
     fn default() -> Self {
-        Self { shards: Vec::new() }
+        Self { shards: Arc::default() }
     }
 }
 
@@ -31,12 +31,19 @@ impl<T: Eq + Hash + Clone> Sharded<T> {
 
     /// Puts an element in, in the place of one that is equal to it.
     pub(super) fn replace(&mut self, element: T) {
-        if self.shards.is_empty() {
-            self.shards = vec![Arc::default(); SHARDS];
+        if let Some(shard) = self.shard_mut(&element) {
+            shard.replace(element);
         }
-        let index = shard_of(&element);
-        if let Some(shard) = self.shards.get_mut(index) {
-            Arc::make_mut(shard).replace(element);
+    }
+
+    /// Puts what `change` makes of an element, or of none, in its place.
+    pub(super) fn change<K: Eq + Hash + ?Sized>(&mut self, key: &K, change: impl FnOnce(Option<T>) -> Option<T>)
+    where
+        T: Borrow<K>,
+    {
+        if let Some(shard) = self.shard_mut(key) {
+            let changed = change(shard.take(key));
+            shard.extend(changed);
         }
     }
 
@@ -44,12 +51,20 @@ impl<T: Eq + Hash + Clone> Sharded<T> {
     where
         T: Borrow<K>,
     {
-        let index = shard_of(key);
-        if let Some(shard) = self.shards.get_mut(index)
-            && shard.contains(key)
+        if self.get(key).is_some()
+            && let Some(shard) = self.shard_mut(key)
         {
-            Arc::make_mut(shard).remove(key);
+            shard.remove(key);
         }
+    }
+
+    /// The shard to which a key belongs, as one of this copy's own.
+    fn shard_mut<K: Hash + ?Sized>(&mut self, key: &K) -> Option<&mut HashSet<T>> {
+        let shards = Arc::make_mut(&mut self.shards);
+        if shards.is_empty() {
+            *shards = vec![Arc::default(); SHARDS];
+        }
+        shards.get_mut(shard_of(key)).map(Arc::make_mut)
     }
 }
 
