@@ -75,7 +75,10 @@ impl LiveObjects {
     fn is_held(&self, name: &ObjectName, contents: &Contents) -> bool {
         let [entry] = &contents.entries[..] else { return false };
         let is_as_told = contents.findings.is_empty() && entry.stands_in.is_none();
-        is_as_told && Arc::ptr_eq(&entry.origin, &self.place) && entry.id.kind.is_numerous() && entry.name() == *name
+        let is_it = |kind: Kind| entry.id == name.id(kind);
+        is_as_told
+            && Arc::ptr_eq(&entry.origin, &self.place)
+            && Kind::numerous(&name.group, &name.kind).is_some_and(is_it)
     }
 
     /// Takes an object as another program serves it: what is in force of it, and after that what it refused, which is refused

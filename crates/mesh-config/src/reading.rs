@@ -191,8 +191,7 @@ fn typed(kind: Kind, value: Value, mut name: ObjectName, place: &Arc<Origin>, li
 
 impl ObjectName {
     pub(crate) fn id(&self, kind: Kind) -> ObjectId {
-        let namespace = self.namespace.as_deref().unwrap_or_default();
-        ObjectId { kind, key: (texts::text(namespace), texts::text(&self.name)) }
+        ObjectId { kind, key: (self.namespace.clone().unwrap_or_default(), Arc::clone(&self.name)) }
     }
 }
 

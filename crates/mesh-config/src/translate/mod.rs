@@ -278,10 +278,20 @@ impl Translator {
             labels.map_or(Wish::Silent, labels::wish)
         });
         self.dirty.namespaces |= self.snapshot.set_namespace_wish(name, wish);
-        self.dirty.pods.extend(pods_in(objects, name).map(|(key, _)| key.clone()));
+        if self.has_settled_pods() {
+            self.dirty.pods.extend(pods_in(objects, name).map(|(key, _)| key.clone()));
+        }
+    }
+
+    /// Whether there are Pods that need not be looked at for their own sake: before the first configuration all are.
+    const fn has_settled_pods(&self) -> bool {
+        self.current.is_some()
     }
 
     fn take_node(&mut self, name: &Arc<str>) {
+        if !self.has_settled_pods() {
+            return;
+        }
         let objects = &self.definitions.objects;
         // With the first Node, and without the last, all Pods' nodes are looked at otherwise.
         let all = objects.nodes.len() <= 1;
@@ -290,6 +300,9 @@ impl Translator {
     }
 
     fn take_account(&mut self, key: &Key) {
+        if !self.has_settled_pods() {
+            return;
+        }
         let of_namespace = pods_in(&self.definitions.objects, &key.0);
         let concerned = of_namespace.filter(|(_, pod)| pod.object.account == key.1);
         self.dirty.pods.extend(concerned.map(|(key, _)| key.clone()));
