@@ -12,7 +12,7 @@ use kube::runtime::watcher::{Config as What, Event};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use mesh_config::Config;
-use mesh_core::Snapshot;
+use mesh_core::{Snapshot, Workload, WorkloadUid};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
@@ -99,7 +99,8 @@ impl Redirection {
         let mut all_written = true;
         for (uid, seen) in pods {
             let workload = snapshot.workload(&seen.namespace, &seen.name);
-            let wanted = workload.is_some_and(|workload| workload.uid.as_str() == uid && workload.is_enrolled());
+            let is_it = |workload: &Workload| workload.uid == WorkloadUid::new(uid);
+            let wanted = workload.is_some_and(|workload| is_it(workload) && workload.is_enrolled());
             let Some(correction) = correction(wanted, seen) else { continue };
             // Of this pod, and not of one that has its name now.
             let patch = json!({"metadata": {"uid": uid, "annotations": {KEY: correction.value()}}});

@@ -48,7 +48,7 @@ async fn follow(mut happened: mpsc::Receiver<EnrolmentEvent>, events: &Events, n
 fn about<'a>(pod: &str, of_node: impl IntoIterator<Item = &'a Arc<Workload>>) -> Option<About<'a>> {
     let (namespace, name) = pod.split_once('/')?;
     let pod = of_node.into_iter().find(|pod| *pod.namespace == *namespace && *pod.name == *name)?;
-    Some(About::Pod { namespace: &pod.namespace, name: &pod.name, uid: pod.uid.as_str() })
+    Some(About::Pod { namespace: &pod.namespace, name: &pod.name, uid: pod.uid.to_string() })
 }
 
 /// What is worth an Event, in words.

@@ -6,6 +6,7 @@
 
 pub mod direct;
 pub mod entry;
+mod few;
 pub mod identity;
 pub mod l7;
 mod label_set;
@@ -25,14 +26,15 @@ pub mod telemetry;
 pub mod trace_context;
 mod unwatched;
 pub mod why;
+mod workload_uid;
 
 pub use entry::{EndpointTraits, Entry, NamedEndpoint, Resolution};
+pub use few::Few;
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub use label_set::LabelSet;
 pub use locality::{Locality, Placement};
 pub use model::{
     Endpoint, Enrolment, NodeName, OutsideReason, Protocol, Service, ServicePort, Speaks, Template, Workload,
-    WorkloadUid,
 };
 pub use policy::{Policies, PolicyName};
 pub use provider::{Provider, Providers};
@@ -40,3 +42,4 @@ pub use resolve::{Destination, PlaintextReason, Refusal, Transport, forbids_plai
 pub use snapshot::Snapshot;
 pub use trace_context::{TraceContext, TraceParentError};
 pub use unwatched::{NO_REQUEST_METRICS, Unwatched};
+pub use workload_uid::WorkloadUid;

@@ -6,46 +6,37 @@ use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
 use crate::entry::{EndpointTraits, Entry, Resolution};
+use crate::few::Few;
 use crate::identity::SpiffeId;
 use crate::label_set::LabelSet;
 use crate::labels::TLS_MODE;
 use crate::locality::{Locality, Placement};
 use crate::unwatched::Unwatched;
-
-/// A Pod's `metadata.uid`. Unlike a name or an address, it is never used again.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkloadUid(Arc<str>);
+use crate::workload_uid::WorkloadUid;
 
 /// A Node's `metadata.name`, as Pods give it in `spec.nodeName`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeName(Arc<str>);
 
-macro_rules! text_newtype {
-    ($name:ident) => {
-        impl $name {
-            /// The text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl<T: Into<Arc<str>>> From<T> for $name {
-            fn from(text: T) -> Self {
-                Self(text.into())
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
+impl NodeName {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
-text_newtype!(WorkloadUid);
-text_newtype!(NodeName);
+impl<T: Into<Arc<str>>> From<T> for NodeName {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// A Pod, as the mesh sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,12 +50,15 @@ pub struct Workload {
     /// Where that is; what is not known is empty.
     pub locality: Arc<Locality>,
     /// Its addresses, of both families; the node's own for a Pod on the host's network.
-    pub addresses: Box<[IpAddr]>,
+    pub addresses: Few<IpAddr>,
     /// Whether it is ready to serve.
     pub ready: bool,
     /// What others of its controller have in common with it; its fields are read as if they were the workload's own.
     pub template: Arc<Template>,
 }
+
+/// There are as many as Pods: what they take decides what a node needs for a large cluster.
+const _: () = assert!(size_of::<Workload>() <= 104);
 
 /// What the Pods of one controller have in common, as a rule: of a hundred replicas it is held once. A Pod that differs in
 /// any of it has one of its own.

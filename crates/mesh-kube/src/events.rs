@@ -13,7 +13,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 const NOTE: usize = 1_024;
 
 /// What an Event is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum About<'a> {
     /// A pod.
     Pod {
@@ -22,7 +22,7 @@ pub enum About<'a> {
         /// Its name.
         name: &'a str,
         /// Its uid, by which `kubectl describe` tells it from an earlier pod of its name.
-        uid: &'a str,
+        uid: String,
     },
     /// A node, by its name.
     Node(&'a str),
@@ -33,14 +33,14 @@ impl From<About<'_>> for ObjectReference {
         let (kind, namespace, name, uid) = match about {
             About::Pod { namespace, name, uid } => ("Pod", Some(namespace), name, uid),
             // As kubelet writes them.
-            About::Node(name) => ("Node", None, name, name),
+            About::Node(name) => ("Node", None, name, name.to_owned()),
         };
         Self {
             api_version: Some("v1".to_owned()),
             kind: Some(kind.to_owned()),
             namespace: namespace.map(str::to_owned),
             name: Some(name.to_owned()),
-            uid: Some(uid.to_owned()),
+            uid: Some(uid),
             ..Self::default()
         }
     }

@@ -11,6 +11,8 @@ use std::{
     path::Path,
 };
 
+use mesh_core::WorkloadUid;
+
 /// A process in a pod's own network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SandboxProcess {
@@ -22,8 +24,8 @@ pub(super) struct SandboxProcess {
 
 /// The sandboxes of the wanted pods (by uid) that run now: of each the oldest process, which is the
 /// one that holds the namespaces. Processes in the namespace `host` are left out.
-pub(super) fn find(proc: &Path, wanted: &HashSet<&str>, host: u64) -> HashMap<String, SandboxProcess> {
-    let mut found: HashMap<String, SandboxProcess> = HashMap::new();
+pub(super) fn find(proc: &Path, wanted: &HashSet<&WorkloadUid>, host: u64) -> HashMap<WorkloadUid, SandboxProcess> {
+    let mut found: HashMap<WorkloadUid, SandboxProcess> = HashMap::new();
     if wanted.is_empty() {
         return found;
     }
@@ -32,7 +34,7 @@ pub(super) fn find(proc: &Path, wanted: &HashSet<&str>, host: u64) -> HashMap<St
         let Ok(cgroups) = fs::read_to_string(proc.join(format!("{pid}/cgroup"))) else {
             continue;
         };
-        let Some(uid) = pod_uid(&cgroups).filter(|uid| wanted.contains(uid.as_str())) else {
+        let Some(uid) = pod_uid(&cgroups).filter(|uid| wanted.contains(uid)) else {
             continue;
         };
         let Some(netns_inode) = netns_inode(proc, pid).filter(|inode| *inode != host) else {
@@ -52,8 +54,8 @@ pub(super) fn find(proc: &Path, wanted: &HashSet<&str>, host: u64) -> HashMap<St
 }
 
 /// A process of each network namespace but `host`, of a pod's where there is one, with that pod's uid.
-pub(super) fn namespaces(proc: &Path, host: u64) -> Vec<(SandboxProcess, Option<String>)> {
-    let mut found: HashMap<u64, (SandboxProcess, Option<String>)> = HashMap::new();
+pub(super) fn namespaces(proc: &Path, host: u64) -> Vec<(SandboxProcess, Option<WorkloadUid>)> {
+    let mut found: HashMap<u64, (SandboxProcess, Option<WorkloadUid>)> = HashMap::new();
     for pid in pids(proc) {
         let Some(netns_inode) = netns_inode(proc, pid).filter(|inode| *inode != host) else {
             continue;
@@ -68,7 +70,7 @@ pub(super) fn namespaces(proc: &Path, host: u64) -> Vec<(SandboxProcess, Option<
 }
 
 /// A process of each network namespace that has one, by its pid, with the uid of the pod if it is a pod's.
-pub fn each_namespace(proc: &Path) -> Vec<(u32, Option<String>)> {
+pub fn each_namespace(proc: &Path) -> Vec<(u32, Option<WorkloadUid>)> {
     // No namespace has this inode.
     namespaces(proc, 0).into_iter().map(|(process, uid)| (process.pid, uid)).collect()
 }
@@ -86,13 +88,13 @@ fn pids(proc: &Path) -> Vec<u32> {
 }
 
 /// The uid of the pod to which a process belongs, from the text of its /proc/PID/cgroup.
-fn pod_uid(cgroups: &str) -> Option<String> {
+fn pod_uid(cgroups: &str) -> Option<WorkloadUid> {
     cgroups.lines().find_map(|line| {
         let path = line.splitn(3, ':').nth(2)?;
         let mut below_kubepods = false;
         for part in path.split('/') {
             if below_kubepods && let Some(uid) = uid_in(part) {
-                return Some(uid);
+                return Some(uid.into());
             }
             below_kubepods |= part.starts_with("kubepods");
         }
@@ -130,7 +132,7 @@ mod tests {
             format!("12:cpu,cpuacct:/kubepods/burstable/pod{UID}/c1\n0::/\n"),
         ];
         for case in cases {
-            assert_eq!(pod_uid(&case).as_deref(), Some(UID), "{case}");
+            assert_eq!(pod_uid(&case), Some(WorkloadUid::new(UID)), "{case}");
         }
     }
 
@@ -157,10 +159,11 @@ mod tests {
         fs::write(pid.join("cgroup"), format!("0::/kubepods/pod{UID}/c1\n")).expect("written");
         fs::write(pid.join("ns/net"), "").expect("written");
         let inode = netns_inode(proc.path(), 41).expect("there");
-        let wanted = HashSet::from([UID]);
+        let (uid, other) = (WorkloadUid::new(UID), WorkloadUid::new("other"));
+        let wanted = HashSet::from([&uid]);
         let found = find(proc.path(), &wanted, 0);
-        assert_eq!(found.get(UID).map(|process| process.pid), Some(41));
+        assert_eq!(found.get(&uid).map(|process| process.pid), Some(41));
         assert!(find(proc.path(), &wanted, inode).is_empty());
-        assert!(find(proc.path(), &HashSet::from(["other"]), 0).is_empty());
+        assert!(find(proc.path(), &HashSet::from([&other]), 0).is_empty());
     }
 }

@@ -251,11 +251,10 @@ impl Enrolment {
 
     /// Joins those that are not in and have a sandbox.
     pub(super) fn join_missing(&mut self, desired: &BTreeMap<WorkloadUid, Arc<Workload>>) {
-        let missing: HashSet<&str> =
-            desired.keys().filter(|uid| !self.joined.contains_key(*uid)).map(WorkloadUid::as_str).collect();
+        let missing: HashSet<&WorkloadUid> = desired.keys().filter(|uid| !self.joined.contains_key(*uid)).collect();
         let found = discovery::find(&self.settings.proc, &missing, self.settings.host_netns);
         for workload in desired.values() {
-            let Some(sandbox) = found.get(workload.uid.as_str()) else {
+            let Some(sandbox) = found.get(&workload.uid) else {
                 continue;
             };
             match self.join(workload, *sandbox) {
@@ -465,7 +464,7 @@ impl Enrolment {
             let path = self.settings.proc.join(format!("{}/ns/net", process.pid));
             // One that is gone meanwhile needs no detaching.
             let Ok(netns) = NetNamespace::open(&path) else { continue };
-            let wanted = uid.is_some_and(|uid| desired.contains_key(&WorkloadUid::from(uid.as_str())));
+            let wanted = uid.is_some_and(|uid| desired.contains_key(&uid));
             // A pod that is to be joined and could not be yet stays refused.
             if strangers.remove(&netns.cookie()) && !wanted {
                 self.forget(netns.cookie(), Some(&netns));

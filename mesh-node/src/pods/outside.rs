@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh_core::Workload;
+use mesh_core::{Workload, WorkloadUid};
 
 use super::discovery;
 use crate::{netns::NetNamespace, sock_diag::PodSocketsError};
@@ -36,10 +36,10 @@ impl Sandboxes {
     /// share.
     #[must_use]
     pub fn clients(&self, pods: &[Arc<Workload>]) -> Vec<OutsideClients> {
-        let wanted: HashSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
+        let wanted: HashSet<&WorkloadUid> = pods.iter().map(|pod| &pod.uid).collect();
         let sandboxes = discovery::find(&self.proc, &wanted, self.host_netns);
         let of_pod = |pod: &Arc<Workload>| {
-            let sandbox = sandboxes.get(pod.uid.as_str())?;
+            let sandbox = sandboxes.get(&pod.uid)?;
             match clients(&self.proc.join(format!("{}/ns/net", sandbox.pid)), pod) {
                 Ok(by_port) => Some(OutsideClients { workload: Arc::clone(pod), by_port }),
                 Err(error) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh_admin_server::LogOutput;
 use mesh_core::telemetry::EffectiveTelemetry;
-use mesh_core::{Enrolment, LabelSet, SpiffeId, Template, TrustDomain, Unwatched, Workload};
+use mesh_core::{Enrolment, Few, LabelSet, SpiffeId, Template, TrustDomain, Unwatched, Workload};
 use mesh_metrics::CONNECTION_LABELS;
 use mesh_otlp::{Line, Record as _};
 
@@ -34,7 +34,7 @@ fn workload() -> Arc<Workload> {
         name,
         node: "node-a".to_owned().into(),
         locality: Arc::default(),
-        addresses: Box::default(),
+        addresses: Few::default(),
         ready: true,
         template: Arc::new(template),
     })

@@ -32,13 +32,18 @@ pub struct SliceEndpoint {
     pub address: Address,
     /// The name of the Pod that it is said to be, of the slice's namespace.
     pub pod: Option<Arc<str>>,
-    /// The index of the endpoint, and that of the address in it.
-    pub at: (u32, u32),
+    /// The index of the endpoint.
+    pub index: u32,
+    /// That of the address in it.
+    pub position: u16,
     /// Whether it is ready; unknown counts as ready, as the API says.
     pub ready: bool,
     /// Whom it is meant for, where that is said.
     pub traits: Option<Arc<EndpointTraits>>,
 }
+
+/// There are about as many as Pods.
+const _: () = assert!(size_of::<SliceEndpoint>() <= 56);
 
 /// A port of all endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,10 +109,12 @@ fn addresses(
         target.kind.as_deref() == Some("Pod") && target.namespace.as_deref().is_none_or(|other| other == namespace)
     });
     let pod = target.and_then(|target| target.name.as_deref()).map(texts::text);
-    (0u32..).zip(&endpoint.addresses).map(move |(position, text)| SliceEndpoint {
+    // The API takes 100.
+    (0..u16::MAX).zip(&endpoint.addresses).map(move |(position, text)| SliceEndpoint {
         address: Address::read(text),
         pod: pod.clone(),
-        at: (index, position),
+        index,
+        position,
         ready,
         traits: traits.clone(),
     })

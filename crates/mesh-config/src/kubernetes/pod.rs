@@ -4,9 +4,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod as KubePod, PodStatus};
-use mesh_core::LabelSet;
 use mesh_core::l7::topology::TopologyPart;
 use mesh_core::labels::{self, Labels};
+use mesh_core::{Few, LabelSet, WorkloadUid};
 
 use super::Address;
 use crate::istio::{PROXY_CONFIG, ProxyConfig};
@@ -17,11 +17,11 @@ use crate::texts;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
     /// `metadata.uid`, as it is written.
-    pub uid: Arc<str>,
+    pub uid: WorkloadUid,
     /// The node that runs it; empty for none.
     pub node: Arc<str>,
     /// Its addresses.
-    pub addresses: Box<[Address]>,
+    pub addresses: Few<Address>,
     /// Whether these are `status.podIPs`, and not `status.podIP`.
     pub lists_addresses: bool,
     /// Whether it is on the host's network.
@@ -33,6 +33,9 @@ pub struct Pod {
     /// What it has of its template, which other Pods share; read as if it were its own.
     pub template: Arc<PodTemplate>,
 }
+
+/// As many of them are held as there are Pods.
+const _: () = assert!(size_of::<Pod>() <= 80);
 
 /// What a controller gives all of its Pods.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -76,7 +79,7 @@ impl Pod {
             proxy_config: proxy_config(pod).map(Box::new),
         });
         Self {
-            uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
+            uid: WorkloadUid::new(pod.metadata.uid.as_deref().unwrap_or_default()),
             node: texts::text(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()),
             addresses: given.into_iter().map(Address::read).collect(),
             lists_addresses,

@@ -133,7 +133,7 @@ fn ready_addresses(
             Ok(_) => {}
             Err(message) => {
                 let finding = Finding::new(Code::BadEndpointAddress, origin_of(slice), message);
-                let (index, position) = endpoint.at;
+                let (index, position) = (endpoint.index, endpoint.position);
                 findings.push(finding.at(format!("endpoints[{index}].addresses[{position}]")));
             }
         }

@@ -218,17 +218,17 @@ impl Translator {
 }
 
 fn uid(pod: &Pod, said: &mut Said<'_>) -> Option<WorkloadUid> {
-    let text = &*pod.uid;
+    let text = pod.uid.to_string();
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     if text.is_empty() || text.len() > 64 || !text.bytes().all(allowed) {
-        let message = match text {
+        let message = match &*text {
             "" => "the Pod is left out".to_owned(),
-            _ => format!("{text:?} is no uid; the Pod is left out"),
+            text => format!("{text:?} is no uid; the Pod is left out"),
         };
         said.add(Code::PodWithoutUid, "metadata.uid", message);
         return None;
     }
-    Some(WorkloadUid::from(Arc::clone(&pod.uid)))
+    Some(pod.uid.clone())
 }
 
 fn key_of(workload: &Workload) -> Key {

@@ -46,7 +46,8 @@ pub use waypoint::{GATEWAY_NAME, Guard, Served, WAYPOINT_PORT, Waypoint};
 use self::gateway::{Credential, GatewayPods, Listener};
 use self::traffic::{Defaults, OriginSecret};
 use crate::label_set::LabelSet;
-use crate::model::{Service, Workload, WorkloadUid};
+use crate::model::{Service, Workload};
+use crate::workload_uid::WorkloadUid;
 
 /// The rules of one Service, for some of its ports and clients.
 #[derive(Debug, Clone, PartialEq, Eq)]

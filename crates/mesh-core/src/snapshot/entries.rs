@@ -5,8 +5,9 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{NodeName, Service, Workload, WorkloadUid};
+use crate::model::{NodeName, Service, Workload};
 use crate::ordered::Ordered;
+use crate::workload_uid::WorkloadUid;
 
 /// Equality and hash by what the type borrows as.
 macro_rules! found_by {

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use crate::l7::L7;
 use crate::labels::Wish;
-use crate::model::{NodeName, Protocol, Service, Workload, WorkloadUid};
+use crate::model::{NodeName, Protocol, Service, Workload};
 use crate::ordered::{Difference, Named, Ordered};
 use crate::policy::Policies;
 use crate::provider::Providers;
 use crate::rate_limit::RateLimits;
 use crate::telemetry::Telemetries;
+use crate::workload_uid::WorkloadUid;
 use entries::{ByAddress, ByHost, ByUid, ByVip, HeadlessEndpoints, HeadlessPort, OnNode};
 use sharded::Sharded;
 
