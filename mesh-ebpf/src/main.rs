@@ -1,5 +1,5 @@
 //! The kernel side of the data path. One hook a file; what they share is in `maps`, `sockets`, `listener`,
-//! `outbound`, `direct`, `probe`, `attestation`, `signals` and `packet`. No policy is here: a pod is enrolled or it is not, and
+//! `outbound`, `direct`, `probe`, `attestation`, `signals`, `frames` and `packet`. No policy is here: a pod is enrolled or it is not, and
 //! the daemon has said of two pods that the kernel may connect them or it has not.
 #![no_std]
 #![no_main]
@@ -10,6 +10,7 @@ mod connect6;
 mod direct;
 mod direct_events;
 mod drops;
+mod frames;
 mod getpeername4;
 mod getpeername6;
 mod getsockname4;

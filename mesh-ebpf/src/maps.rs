@@ -7,9 +7,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_abi::{
-    Attestation, Budget, Counter, DirectEvent, DirectKey, DirectPair, DropEvent, FlowKey, OriginalDestination,
-    PodRecord, ProbePort, ServiceRecord, Setting, Signal, SignalHead, SockAddress, SocketRecord, direct::MAX_PAIRS,
-    service::MAX_SERVICES, signal::RING_OCTETS,
+    Attestation, Budget, Counter, DirectEvent, DirectKey, DirectPair, DropEvent, FlowKey, FramePosition,
+    OriginalDestination, PodRecord, ProbePort, ServiceRecord, Setting, Signal, SignalHead, SockAddress, SocketRecord,
+    direct::MAX_PAIRS, service::MAX_SERVICES, signal::RING_OCTETS,
 };
 
 /// More pods than any node runs (kubelet's default limit is 110).
@@ -83,6 +83,9 @@ pub static SIGNAL: PerCpuArray<Signal, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static SIGNAL_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static POSITIONS: SkStorage<FramePosition> = SkStorage::new();
 
 #[btf_map]
 pub static SETTINGS: Array<u64, { Setting::COUNT as usize }> = Array::new();

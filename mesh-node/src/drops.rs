@@ -75,6 +75,7 @@ const fn sentence(reason: Counter) -> &'static str {
         | Counter::LostDropEvent
         | Counter::UntoldDrop
         | Counter::LostSignal
-        | Counter::UntoldSignal => "nothing was dropped: the kernel's programs and the daemon differ",
+        | Counter::UntoldSignal
+        | Counter::ForsakenFrames => "nothing was dropped: the kernel's programs and the daemon differ",
     }
 }

@@ -45,11 +45,14 @@ pub enum Counter {
     LostSignal = 18,
     /// Segment of a direct connection not shown: there were too many in a short time.
     UntoldSignal = 19,
+    /// End of a direct connection whose HTTP/2 is not followed any more: too many frames in one segment, too long a header
+    /// block, or a segment that was not shown.
+    ForsakenFrames = 20,
 }
 
 impl Counter {
     /// Every counter, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::OutboundRedirected,
         Self::InboundSteered,
         Self::UdpPassed,
@@ -70,6 +73,7 @@ impl Counter {
         Self::UntoldDrop,
         Self::LostSignal,
         Self::UntoldSignal,
+        Self::ForsakenFrames,
     ];
 
     /// Number of counters: the size of the map.
@@ -81,9 +85,12 @@ impl Counter {
         match self {
             Self::OutboundRedirected | Self::InboundSteered => "redirect",
             Self::UdpPassed | Self::DirectConnected | Self::DirectAdmitted | Self::ProbeAdmitted => "pass",
-            Self::LostDirectEvent | Self::LostDropEvent | Self::UntoldDrop | Self::LostSignal | Self::UntoldSignal => {
-                "lost"
-            }
+            Self::LostDirectEvent
+            | Self::LostDropEvent
+            | Self::UntoldDrop
+            | Self::LostSignal
+            | Self::UntoldSignal
+            | Self::ForsakenFrames => "lost",
             Self::DroppedReservedPort
             | Self::DroppedNoRecord
             | Self::DroppedUnattestedSyn
@@ -120,6 +127,7 @@ impl Counter {
             Self::UntoldDrop => "drop_event_limit",
             Self::LostSignal => "direct_signal",
             Self::UntoldSignal => "direct_signal_limit",
+            Self::ForsakenFrames => "direct_frames",
         }
     }
 }

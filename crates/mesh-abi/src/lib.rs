@@ -10,6 +10,7 @@ pub mod counter;
 pub mod direct;
 pub mod drop;
 pub mod flow;
+pub mod frame;
 pub mod pod;
 pub mod ports;
 pub mod probe;
@@ -24,6 +25,7 @@ pub use counter::Counter;
 pub use direct::{Attestation, DirectEvent, DirectEventKind, DirectKey, DirectPair};
 pub use drop::DropEvent;
 pub use flow::{FlowKey, OriginalDestination};
+pub use frame::FramePosition;
 pub use pod::PodRecord;
 pub use probe::ProbePort;
 pub use service::{ServiceEndpoint, ServiceRecord};
@@ -34,7 +36,7 @@ pub use socket::{SocketKind, SocketRecord};
 
 /// Version of every layout in this crate. It is part of the directory name under which maps are
 /// pinned, so that a daemon never reads a map written in another layout.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Names of the maps, as the eBPF object declares them and as they are pinned.
 pub mod map_names {
@@ -74,10 +76,12 @@ pub mod map_names {
     pub const SIGNAL: &str = "SIGNAL";
     /// Per-CPU [`crate::Budget`] of [`SIGNALS`].
     pub const SIGNAL_BUDGET: &str = "SIGNAL_BUDGET";
+    /// Of sockets that speak HTTP/2 and are watched, where they are in it ([`crate::FramePosition`]), in socket storage.
+    pub const POSITIONS: &str = "POSITIONS";
     /// Numbers that the daemon sets, indexed by [`crate::Setting`].
     pub const SETTINGS: &str = "SETTINGS";
     /// Every map, in the order in which they are described above.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 19] = [
         PODS,
         SOCKETS,
         OUTBOUND_FLOWS,
@@ -95,6 +99,7 @@ pub mod map_names {
         SIGNALS,
         SIGNAL,
         SIGNAL_BUDGET,
+        POSITIONS,
         SETTINGS,
     ];
 }

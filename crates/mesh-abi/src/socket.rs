@@ -26,8 +26,12 @@ pub enum SocketKind {
 pub const UNWATCHED: u32 = 0;
 /// What the socket sends is to be shown, if its first octet is one of HTTP's; it has sent nothing yet.
 pub const SILENT: u32 = 1;
-/// What the socket sends is shown.
+/// What the socket sends is shown, the beginning of each segment.
 pub const WATCHED: u32 = 2;
+/// What the socket sends is HTTP/2, and is shown but for the bodies.
+pub const FRAMED: u32 = 3;
+/// What the socket sends is HTTP/2 that is not followed any more, which the daemon is still to be told.
+pub const FORSAKEN: u32 = 4;
 
 /// One socket's record.
 #[repr(C)]
@@ -53,7 +57,8 @@ pub struct SocketRecord {
     pub server_netns_cookie: u64,
     /// Initial sequence number of a direct client's SYN.
     pub isn: u32,
-    /// Whether what a direct connection's socket sends is shown: [`UNWATCHED`], [`SILENT`] or [`WATCHED`].
+    /// Whether what a direct connection's socket sends is shown: [`UNWATCHED`], [`SILENT`], [`WATCHED`], [`FRAMED`] or
+    /// [`FORSAKEN`].
     pub watched: u32,
 }
 

@@ -104,6 +104,31 @@ impl Observer {
         }
     }
 
+    /// Shows bytes of HTTP/2 that pass, in order of each direction: `length` of them, of which `shown` are all but the payloads of
+    /// frames that have no part in a header block (RFC 9113, section 4.3).
+    pub fn show_frames(
+        &mut self,
+        sender: Sender,
+        (shown, length): (&[u8], usize),
+        at: Duration,
+        done: &mut impl FnMut(Exchange),
+    ) {
+        if let State::Undecided(recognition) = &mut self.0
+            && (sender == Sender::Client || recognition::begins_http2_of_server(shown))
+        {
+            let held = recognition.take();
+            self.0 = State::Http2(Box::default());
+            self.show(Sender::Client, &held, at, done);
+        }
+        let followed = match &mut self.0 {
+            State::Http2(http2) => http2.show_frames(sender, (shown, length), at, done),
+            State::Http1(_) | State::Undecided(_) | State::Blind => Err(Lost),
+        };
+        if followed.is_err() {
+            self.0 = State::Blind;
+        }
+    }
+
     /// Shows the end of bytes that passed unseen, `count` of them, right after what was shown last of that direction. What cannot be
     /// followed over them is left out; HTTP/1 is followed again from a request on that begins what is shown next.
     pub fn pass_over(
@@ -118,8 +143,8 @@ impl Observer {
                 http1.pass_over(sender, (count, tail), at, done).unwrap_or_else(|Lost| http1.lose_track());
                 Ok(())
             }
-            State::Http2(http2) => http2.pass_over(sender, count, at, done),
-            State::Undecided(_) | State::Blind => Err(Lost),
+            // The next frame may have begun in them.
+            State::Http2(_) | State::Undecided(_) | State::Blind => Err(Lost),
         };
         if followed.is_err() {
             self.0 = State::Blind;
@@ -147,8 +172,12 @@ impl Observer {
 
     fn recognise(&mut self, sender: Sender, bytes: &[u8], at: Duration, done: &mut impl FnMut(Exchange)) {
         let State::Undecided(recognition) = &mut self.0 else { return };
-        // Whoever waits for the server to speak first speaks no HTTP.
-        let found = if sender == Sender::Client { recognition.show(bytes) } else { Some(recognition::Kind::Other) };
+        let found = match sender {
+            Sender::Client => recognition.show(bytes),
+            // Servers of HTTP/2 need not wait for their clients; whoever else speaks first speaks no HTTP.
+            Sender::Server if recognition::begins_http2_of_server(bytes) => Some(recognition::Kind::Http2),
+            Sender::Server => Some(recognition::Kind::Other),
+        };
         let Some(kind) = found else { return };
         let held = recognition.take();
         self.0 = match kind {
@@ -156,7 +185,7 @@ impl Observer {
             recognition::Kind::Http2 => State::Http2(Box::default()),
             recognition::Kind::Other => State::Blind,
         };
-        self.show(sender, &held, at, done);
+        self.show(Sender::Client, &held, at, done);
         self.show(sender, bytes, at, done);
     }
 }

@@ -47,6 +47,11 @@ pub(crate) fn begins_http1(bytes: &[u8]) -> bool {
     kind(bytes) == Some(Kind::Http1)
 }
 
+/// Whether bytes begin as a server of HTTP/2 does: with the header of a SETTINGS frame (RFC 9113, sections 3.4 and 6.5).
+pub(crate) fn begins_http2_of_server(bytes: &[u8]) -> bool {
+    matches!(bytes, [0, _, _, 4, 0, 0, 0, 0, 0, ..])
+}
+
 fn kind(first: &[u8]) -> Option<Kind> {
     let compared = first.len().min(PREFACE.len());
     if first[..compared] == PREFACE[..compared] && compared > 0 {

@@ -2,7 +2,10 @@
 
 use std::{io, path::Path, time::Duration};
 
-use mesh_abi::{SignalHead, map_names, signal::BY_CLIENT};
+use mesh_abi::{
+    SignalHead, map_names,
+    signal::{BEGINNING, BY_CLIENT, FRAMES},
+};
 use mesh_signals::Sender;
 
 use super::{
@@ -23,10 +26,24 @@ pub struct DirectSignal<'a> {
     pub sequence: u32,
     /// Octets of payload that it has.
     pub length: u32,
-    /// The beginning of its payload.
-    pub shown: &'a [u8],
-    /// The last octets of the payload, where not all of it is shown.
-    pub tail: &'a [u8],
+    /// What is shown of its payload.
+    pub shown: Shown<'a>,
+}
+
+/// What the kernel shows of a segment's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown<'a> {
+    /// Its beginning, and its last octets, where that is not all of it.
+    Ends {
+        /// The beginning.
+        first: &'a [u8],
+        /// The last octets.
+        last: &'a [u8],
+    },
+    /// HTTP/2 but for the payloads of frames that have no part in a header block; of what was not sent before.
+    Frames(&'a [u8]),
+    /// Nothing, nor of any later segment of its sender.
+    NoMore,
 }
 
 /// The segments that the kernel shows. A ring buffer has one reader: there may be one of these.
@@ -67,7 +84,10 @@ fn signal<'a>(head: &'a SignalHead, shown: &'a [u8]) -> DirectSignal<'a> {
         sender: if head.sender == BY_CLIENT { Sender::Client } else { Sender::Server },
         sequence: head.sequence,
         length: head.length,
-        shown,
-        tail: &head.tail,
+        shown: match head.form {
+            BEGINNING => Shown::Ends { first: shown, last: &head.tail },
+            FRAMES => Shown::Frames(shown),
+            _ => Shown::NoMore,
+        },
     }
 }

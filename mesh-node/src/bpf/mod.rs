@@ -26,7 +26,7 @@ mod syscall;
 
 pub use direct::{Attested, DirectId, DirectMaps, KernelService, NetnsCookies, Permission, now};
 pub use direct_events::{DirectEvent, DirectEvents, SocketEnd, What};
-pub use direct_signals::{DirectSignal, DirectSignals};
+pub use direct_signals::{DirectSignal, DirectSignals, Shown};
 pub use drop_events::{DropEvent, DropEvents};
 pub use existing::ExistingMap;
 pub use flows::FlowTable;

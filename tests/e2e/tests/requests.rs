@@ -11,18 +11,23 @@ const HTTP2: u16 = 8081;
 
 /// Octets of what `/large` answers.
 const LARGE: usize = 3000;
+/// Octets of what `/huge` answers, and of what is sent to `/taken`.
+const HUGE: usize = 1_000_003;
 
-/// A pod with nginx: HTTP/1.1 at one port, HTTP/2 without TLS at another; all but `/` and `/large` is missing there.
+/// A pod with nginx: HTTP/1.1 at one port, HTTP/2 without TLS at another; all but `/`, `/large`, `/huge` and `/taken`
+/// is missing there.
 fn nginx(mesh: &Mesh, name: &str, node: &str) -> anyhow::Result<PodSpec> {
     let home = mesh.lab.home().join(name);
     fs::create_dir_all(&home)?;
+    fs::write(home.join("huge"), vec![b'x'; HUGE])?;
     let home = home.display();
     let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|path| format!("{path}_temp_path {home}/{path};"))
         .concat();
     let large = "x".repeat(LARGE);
     let answers = format!(
-        "location = / {{ return 200 0123456789; }} location = /large {{ return 200 {large}; }} location / {{ return 404 missing; }}"
+        "location = / {{ return 200 0123456789; }} location = /large {{ return 200 {large}; }} \
+         location = /huge {{ root {home}; }} location = /taken {{ return 204; }} location / {{ return 404 missing; }}"
     );
     let config = format!(
         "user root; daemon off; pid {home}/pid; error_log stderr error; events {{}}\n\
@@ -124,6 +129,106 @@ fn an_upload_between_two_pods_of_one_node_is_shown_in_part_and_later_requests_ar
     asker.exec(&["sh", "-c", &upload])?;
     get(&asker, &server, HTTP1, &["/"; 20])?;
     counted(&mesh, "node-a", &[("response_code", "200")], 20.0)?;
+    Ok(())
+}
+
+/// Asks for these by HTTP/2, so many times in turn, on one connection with several under way; `more` is h2load's.
+fn ask_on_one_connection(from: &Pod, count: usize, more: &[&str], urls: &[String]) -> anyhow::Result<()> {
+    let count = count.to_string();
+    let mut argv = vec!["h2load", "-c", "1", "-t", "1", "-m", "8", "-n", &count];
+    argv.extend(more);
+    argv.extend(urls.iter().map(String::as_str));
+    let output = from.exec_within(PATIENCE, &argv)?;
+    let done = format!("{count} done");
+    anyhow::ensure!(output.success()?.contains(&done), "{argv:?}: {output}");
+    Ok(())
+}
+
+#[test]
+fn long_bodies_on_one_connection_of_http2_between_two_pods_of_one_node_hide_no_request() -> Verdict {
+    let mesh = Mesh::start()?;
+    let server = mesh.join(nginx(&mesh, "web", "node-a")?)?;
+    let asker = mesh.join(client("client", "node-a"))?;
+    mesh.settle()?;
+    let urls = ["/huge", "/missing", "/", "/large"].map(|path| format!("http://{}:{HTTP2}{path}", server.ipv4()));
+    ask_on_one_connection(&asker, 80, &[], &urls)?;
+    counted(&mesh, "node-a", &[("response_code", "404")], 20.0)?;
+    let metrics = counted(&mesh, "node-a", &[("response_code", "200")], 60.0)?;
+    assert_eq!(metrics.sum("istio_requests_total", &[]), 80.0, "each of them once");
+    let octets = 20 * (HUGE + LARGE + 10);
+    assert_eq!(metrics.sum("istio_response_bytes_sum", &[("response_code", "200")]), octets as f64);
+
+    let body = file(&mesh, "body", vec![0; HUGE])?;
+    let urls = ["/taken", "/missing"].map(|path| format!("http://{}:{HTTP2}{path}", server.ipv4()));
+    ask_on_one_connection(&asker, 40, &["-d", &body], &urls)?;
+    counted(&mesh, "node-a", &[("response_code", "404")], 40.0)?;
+    let metrics = counted(&mesh, "node-a", &[("response_code", "204")], 20.0)?;
+    assert_eq!(metrics.sum("istio_requests_total", &[]), 120.0, "each of them once");
+    let lost = ["direct_signal", "direct_signal_limit", "direct_frames"].map(|reason| mesh.events("node-a", reason));
+    assert!(lost.iter().all(|lost| matches!(lost, Ok(0))), "{lost:?}");
+    Ok(())
+}
+
+#[test]
+fn kernel_long_messages_of_grpc_between_two_pods_of_one_node_hide_no_call() -> Verdict {
+    let mesh = Mesh::start()?;
+    let command = ["mesh-shop", "payment", "--listen", &format!("0.0.0.0:{HTTP2}")];
+    let server = mesh.join(client("payment", "node-a").label("app", "payment").command(command).port("grpc", HTTP2))?;
+    let asker = mesh.join(client("client", "node-a"))?;
+    mesh.settle()?;
+    // What the server sends back is as long as what it is sent: the marker is in both.
+    let marker = "m".repeat(300_000);
+    let charges = [("good", "order-1"), ("bad", "")];
+    let url = format!("http://{}:{HTTP2}/shop.v1.Payment/Charge", server.ipv4());
+    for (name, order) in charges {
+        let file = file(&mesh, name, message(&[(1, order), (3, "4111"), (4, &marker)]))?;
+        let more = ["-d", &file, "-H", "content-type: application/grpc", "-H", "te: trailers"];
+        ask_on_one_connection(&asker, 40, &more, std::slice::from_ref(&url))?;
+    }
+    let grpc = ("request_protocol", "grpc");
+    counted(&mesh, "node-a", &[grpc, ("grpc_response_status", "0")], 40.0)?;
+    let metrics = counted(&mesh, "node-a", &[grpc, ("grpc_response_status", "3")], 40.0)?;
+    assert_eq!(metrics.sum("istio_requests_total", &[BY_NODE]), 80.0, "each of them once");
+    assert!(metrics.sum("istio_request_bytes_sum", &[BY_NODE]) >= (80 * marker.len()) as f64);
+    assert!(metrics.sum("istio_response_bytes_sum", &[BY_NODE]) >= (40 * marker.len()) as f64);
+    assert_eq!(mesh.events("node-a", "direct_frames")?, 0);
+    Ok(())
+}
+
+/// A file in the mesh's home: its path.
+fn file(mesh: &Mesh, name: &str, content: Vec<u8>) -> anyhow::Result<String> {
+    let file = mesh.lab.home().join(name);
+    fs::write(&file, content)?;
+    Ok(file.display().to_string())
+}
+
+/// One message of gRPC with these fields of texts, by their numbers.
+fn message(fields: &[(u8, &str)]) -> Vec<u8> {
+    let mut message = Vec::new();
+    for (number, text) in fields {
+        message.push(number << 3 | 2);
+        let mut length = text.len();
+        while length > 127 {
+            message.push((length & 127) as u8 | 128);
+            length >>= 7;
+        }
+        message.push(length as u8);
+        message.extend(text.as_bytes());
+    }
+    [&[0], &(message.len() as u32).to_be_bytes()[..], &message].concat()
+}
+
+#[test]
+fn long_bodies_on_one_connection_of_http1_between_two_pods_of_one_node_hide_no_request() -> Verdict {
+    let mesh = Mesh::start()?;
+    let server = mesh.join(nginx(&mesh, "web", "node-a")?)?;
+    let asker = mesh.join(client("client", "node-a"))?;
+    mesh.settle()?;
+    get(&asker, &server, HTTP1, &["/huge", "/missing"].repeat(10))?;
+    counted(&mesh, "node-a", &[("response_code", "404")], 10.0)?;
+    let metrics = counted(&mesh, "node-a", &[("response_code", "200")], 10.0)?;
+    assert_eq!(metrics.sum("istio_requests_total", &[]), 20.0, "each of them once");
+    assert_eq!(metrics.sum("istio_response_bytes_sum", &[("response_code", "200")]), (10 * HUGE) as f64);
     Ok(())
 }
 

@@ -41,7 +41,7 @@ const MODULES: &[&str] = &[
 /// Programs of this machine that tests call. (The shell too: busybox's runs its own applets before what is in PATH.)
 const TOOLS: &[&str] = &[
     "sh", "bash", "env", "timeout", "sleep", "cat", "dd", "mkdir", "mount", "umount", "ip", "tc", "ss", "nft",
-    "tcpdump", "nsenter", "unshare", "setpriv", "sysctl", "curl", "openssl", "socat", "nghttp", "ping",
+    "tcpdump", "nsenter", "unshare", "setpriv", "sysctl", "curl", "openssl", "socat", "nghttp", "h2load", "ping",
 ];
 
 /// Prints the result where `super::boot` reads it; the kernel halts when it ends.

@@ -98,6 +98,7 @@ const NEEDS: &[Need] = &[
     program("socat", "socat", Purpose::Lab, "an unmodified TCP client and server"),
     program("ping", "iputils-ping", Purpose::Lab, "checks the lab's routes"),
     program("nghttp", "nghttp2-client", Purpose::Lab, "an HTTP/2 client"),
+    program("h2load", "nghttp2-client", Purpose::Lab, "an HTTP/2 client that asks often on one connection"),
     program("prometheus", "prometheus", Purpose::Lab, "scrapes the daemons; its promtool tests the rules"),
     program("chromium", "chromium", Purpose::Lab, "shows the dashboard's page"),
     file(
@@ -107,7 +108,6 @@ const NEEDS: &[Need] = &[
         Purpose::Lab,
         "install Envoy from PyPI, as a sidecar of Istio's",
     ),
-    program("h2load", "nghttp2-client", Purpose::Bench, "HTTP load"),
     program("iperf3", "iperf3", Purpose::Bench, "TCP throughput"),
     program("wrk", "wrk", Purpose::Bench, "HTTP load"),
     program("nginx", "nginx-light", Purpose::Bench, "an HTTP server that costs little"),

@@ -41,11 +41,65 @@ struct Frame {
     rest: usize,
 }
 
+/// Bytes of one direction that pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Passing<'a> {
+    /// Those that are shown.
+    shown: &'a [u8],
+    /// How many more there are: the payloads of frames that have no part in a header block. None where all are shown.
+    unseen: Option<usize>,
+}
+
+impl<'a> Passing<'a> {
+    /// Bytes that are all shown.
+    pub(super) const fn all(shown: &'a [u8]) -> Self {
+        Self { shown, unseen: None }
+    }
+
+    /// So many bytes, of which only the frames' headers and the header blocks are shown.
+    pub(super) fn without_bodies(shown: &'a [u8], length: usize) -> Result<Self, Lost> {
+        Ok(Self { shown, unseen: Some(length.checked_sub(shown.len()).ok_or(Lost)?) })
+    }
+
+    /// Whether all of them have passed.
+    pub(super) fn is_over(&self) -> bool {
+        self.shown.is_empty() && self.unseen.is_none_or(|unseen| unseen == 0)
+    }
+
+    fn take(&mut self, most: usize) -> &'a [u8] {
+        let (taken, rest) = self.shown.split_at(most.min(self.shown.len()));
+        self.shown = rest;
+        taken
+    }
+
+    /// Takes what there is of a frame's payload: how many octets, and those of a header block.
+    fn payload(&mut self, frame: &Frame) -> (usize, &'a [u8]) {
+        match &mut self.unseen {
+            Some(unseen) if !frame.is_of_block() => {
+                let passing = frame.rest.min(*unseen);
+                *unseen -= passing;
+                (passing, &[])
+            }
+            _ => {
+                let taken = self.take(frame.rest);
+                (taken.len(), if frame.is_of_block() { taken } else { &[] })
+            }
+        }
+    }
+}
+
+impl Frame {
+    /// Whether its payload is a part of a header block.
+    const fn is_of_block(&self) -> bool {
+        matches!(self.kind, HEADERS | PUSH_PROMISE | CONTINUATION)
+    }
+}
+
 /// The frames of one direction.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// The preface of a client, while it passes.
-    skip: usize,
+    /// What is still to come of the preface of a client.
+    preface: &'static [u8],
     header: Vec<u8>,
     frame: Option<Frame>,
     block: Vec<u8>,
@@ -56,9 +110,9 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Those of a client, which begin with a preface of that length.
-    pub(super) fn after(preface: usize) -> Self {
-        Self { skip: preface, ..Self::default() }
+    /// Those that begin with this preface.
+    pub(super) fn after(preface: &'static [u8]) -> Self {
+        Self { preface, ..Self::default() }
     }
 
     /// The block that was found complete.
@@ -73,10 +127,9 @@ impl Frames {
     }
 
     /// The next thing in `bytes`, which lose what it is made of; none when they are used up.
-    pub(super) fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Found>, Lost> {
-        let skipped = self.skip.min(bytes.len());
-        self.skip -= skipped;
-        *bytes = &bytes[skipped..];
+    pub(super) fn next(&mut self, bytes: &mut Passing<'_>) -> Result<Option<Found>, Lost> {
+        let preface = bytes.take(self.preface.len());
+        self.preface = self.preface.strip_prefix(preface).ok_or(Lost)?;
         loop {
             let Some(frame) = self.frame else {
                 if !self.begin(bytes) {
@@ -84,18 +137,14 @@ impl Frames {
                 }
                 continue;
             };
-            let passing = frame.rest.min(bytes.len());
+            let (passing, block) = bytes.payload(&frame);
             if passing == 0 && frame.rest > 0 {
                 return Ok(None);
             }
-            let (payload, rest) = bytes.split_at(passing);
-            *bytes = rest;
-            if matches!(frame.kind, HEADERS | PUSH_PROMISE | CONTINUATION) {
-                if self.block.len() + payload.len() > MAX_BLOCK {
-                    return Err(Lost);
-                }
-                self.block.extend_from_slice(payload);
+            if self.block.len() + block.len() > MAX_BLOCK {
+                return Err(Lost);
             }
+            self.block.extend_from_slice(block);
             let whole = passing == frame.rest;
             self.frame = (!whole).then_some(Frame { rest: frame.rest - passing, ..frame });
             if let Some(found) = self.found(frame, passing, whole)? {
@@ -104,24 +153,9 @@ impl Frames {
         }
     }
 
-    /// Passes over `count` bytes of a frame's payload that are not shown. A header block's would be missed.
-    pub(super) fn pass_over(&mut self, count: u64) -> Result<Option<Found>, Lost> {
-        let frame = self.frame.ok_or(Lost)?;
-        let passed = usize::try_from(count).map_err(|_| Lost)?;
-        if passed > frame.rest || matches!(frame.kind, HEADERS | PUSH_PROMISE | CONTINUATION) {
-            return Err(Lost);
-        }
-        let whole = passed == frame.rest;
-        self.frame = (!whole).then_some(Frame { rest: frame.rest - passed, ..frame });
-        self.found(frame, passed, whole)
-    }
-
     /// Reads a frame's header; false while it is not complete.
-    fn begin(&mut self, bytes: &mut &[u8]) -> bool {
-        let missing = HEADER - self.header.len();
-        let (more, rest) = bytes.split_at(missing.min(bytes.len()));
-        *bytes = rest;
-        self.header.extend_from_slice(more);
+    fn begin(&mut self, bytes: &mut Passing<'_>) -> bool {
+        self.header.extend_from_slice(bytes.take(HEADER - self.header.len()));
         let [a, b, c, kind, flags, stream @ ..] = &self.header[..] else { return false };
         let Ok(stream) = <[u8; 4]>::try_from(stream) else { return false };
         let rest = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);

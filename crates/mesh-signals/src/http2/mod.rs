@@ -8,7 +8,7 @@ mod table;
 use std::{collections::HashMap, time::Duration};
 
 use self::{
-    frames::{Found, Frames},
+    frames::{Found, Frames, Passing},
     hpack::{Decoder, Facts},
 };
 use crate::{Exchange, Lost, Protocol, Sender, recognition::PREFACE};
@@ -42,7 +42,7 @@ impl Default for Http2 {
     fn default() -> Self {
         let direction = |frames| Direction { frames, decoder: Decoder::default() };
         Self {
-            client: direction(Frames::after(PREFACE.len())),
+            client: direction(Frames::after(PREFACE)),
             server: direction(Frames::default()),
             streams: HashMap::new(),
         }
@@ -53,28 +53,36 @@ impl Http2 {
     pub(crate) fn show(
         &mut self,
         sender: Sender,
-        mut bytes: &[u8],
+        bytes: &[u8],
+        at: Duration,
+        done: &mut impl FnMut(Exchange),
+    ) -> Result<(), Lost> {
+        self.pass(sender, Passing::all(bytes), at, done)
+    }
+
+    /// Shows the frames' headers and the header blocks of so many bytes.
+    pub(crate) fn show_frames(
+        &mut self,
+        sender: Sender,
+        (shown, length): (&[u8], usize),
+        at: Duration,
+        done: &mut impl FnMut(Exchange),
+    ) -> Result<(), Lost> {
+        self.pass(sender, Passing::without_bodies(shown, length)?, at, done)
+    }
+
+    fn pass(
+        &mut self,
+        sender: Sender,
+        mut bytes: Passing<'_>,
         at: Duration,
         done: &mut impl FnMut(Exchange),
     ) -> Result<(), Lost> {
         while let Some(found) = self.direction(sender).frames.next(&mut bytes)? {
             self.found(sender, found, at, done)?;
         }
-        Ok(())
-    }
-
-    /// Passes over bytes of a frame that are not shown.
-    pub(crate) fn pass_over(
-        &mut self,
-        sender: Sender,
-        count: u64,
-        at: Duration,
-        done: &mut impl FnMut(Exchange),
-    ) -> Result<(), Lost> {
-        if let Some(found) = self.direction(sender).frames.pass_over(count)? {
-            self.found(sender, found, at, done)?;
-        }
-        self.show(sender, &[], at, done)
+        // What is left is of no frame: more, or less, was left out than bodies.
+        if bytes.is_over() { Ok(()) } else { Err(Lost) }
     }
 
     fn direction(&mut self, sender: Sender) -> &mut Direction {
