@@ -48,6 +48,8 @@ struct Answer {
     replicas: Vec<Replica>,
     /// Nodes of the cluster with a daemon that no replica tells anything.
     untold: Vec<String>,
+    /// No daemon runs in the cluster.
+    without_nodes: bool,
 }
 
 /// Asks every replica: at these addresses, of which a name stands for all that it has; else the pods of the cluster that a
@@ -74,9 +76,10 @@ async fn ask_pods(cluster: &ClusterArguments) -> anyhow::Result<Answer> {
     ensure!(!targets.is_empty(), "no mesh-control runs in namespace {place}: name its namespace with --mesh-namespace");
     let said = fleet::ask(targets, |replica| async move { replica.get(DISTRIBUTION, &[]).await }).await;
     let replicas = answered(said.into_iter().map(|Said { name, answer }| Replica::read(name, answer)).collect())?;
-    let daemons = cluster.daemons(None).await?;
+    let daemons = cluster.daemons_if_any().await?;
+    let without_nodes = daemons.is_empty();
     let untold = untold(&replicas, daemons.into_iter().map(|daemon| daemon.name));
-    Ok(Answer { replicas, untold })
+    Ok(Answer { replicas, untold, without_nodes })
 }
 
 /// The nodes that are no replica's subscribers.
@@ -143,7 +146,7 @@ fn digest(version: &str) -> &str {
 
 impl Answer {
     fn is_everywhere(&self) -> bool {
-        self.untold.is_empty() && is_everywhere(&self.replicas)
+        self.untold.is_empty() && !self.without_nodes && is_everywhere(&self.replicas)
     }
 
     fn for_people(&self) -> String {
@@ -151,6 +154,9 @@ impl Answer {
         if !self.untold.is_empty() {
             let rows: Vec<_> = self.untold.iter().map(|node| vec![format!("node {node}")]).collect();
             text += &format!("\n{}", table(&["TOLD BY NOBODY"], &rows));
+        }
+        if self.without_nodes {
+            text += "\nNo mesh-node runs: nothing is in force at any node. `mesh-ctl install` installs the mesh.\n";
         }
         text
     }
@@ -245,8 +251,15 @@ mod tests {
         let replicas = vec![replica("17-ab", vec![]), replica("3-ab", vec![node("17-ab", None)])];
         let untold = untold(&replicas, ["a", "b"].map(str::to_owned));
         assert_eq!(untold, ["b"]);
-        let answer = Answer { replicas, untold };
+        let answer = Answer { replicas, untold, ..Answer::default() };
         assert!(!answer.is_everywhere() && answer.for_people().contains("node b"), "{}", answer.for_people());
+    }
+
+    #[test]
+    fn without_any_daemon_it_is_nowhere_and_what_is_served_is_shown() {
+        let answer = Answer { replicas: vec![replica("17-ab", vec![])], without_nodes: true, ..Answer::default() };
+        let text = answer.for_people();
+        assert!(!answer.is_everywhere() && text.contains("No mesh-node runs") && text.contains("17"), "{text}");
     }
 
     #[test]

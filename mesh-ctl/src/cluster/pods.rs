@@ -99,15 +99,14 @@ impl PodName {
 impl Cluster {
     /// The daemons of all nodes, or of one.
     pub(crate) async fn daemons(&self, node: Option<&str>) -> anyhow::Result<Vec<Target>> {
-        let pods = self.pods(&self.mesh_namespace, DAEMONS).await?;
-        if pods.is_empty() {
+        let mut daemons = self.daemons_if_any().await?;
+        if daemons.is_empty() {
             bail!(
                 "no mesh-node runs in namespace {}: install the mesh (`mesh-ctl install`), or name its namespace with \
                  --mesh-namespace",
                 self.mesh_namespace
             );
         }
-        let mut daemons = self.by_node(pods);
         let Some(node) = node else { return Ok(daemons) };
         match daemons.iter().position(|daemon| daemon.name == node) {
             Some(at) => Ok(vec![daemons.swap_remove(at)]),
@@ -116,6 +115,11 @@ impl Cluster {
                 bail!("--node {node}: no mesh-node runs there; it runs on {}", nodes.join(", "))
             }
         }
+    }
+
+    /// The daemons of all nodes, of which there may be none.
+    pub(crate) async fn daemons_if_any(&self) -> anyhow::Result<Vec<Target>> {
+        Ok(self.by_node(self.pods(&self.mesh_namespace, DAEMONS).await?))
     }
 
     /// The daemon of each node, by its name.
