@@ -64,6 +64,19 @@ pub(crate) enum Inner {
         #[arg(long)]
         count: usize,
     },
+    /// Asks again and again and says how long the longest answer took
+    #[command(hide = true)]
+    Asking {
+        /// A server of HTTP/1.1
+        #[arg(long)]
+        to: SocketAddr,
+        /// Ends after so many milliseconds
+        #[arg(long, conflicts_with = "until", required_unless_present = "until")]
+        millis: Option<u64>,
+        /// Ends by the first answer with this version
+        #[arg(long)]
+        until: Option<u32>,
+    },
     /// Follows a cluster as it is told of, in a process of its own
     #[command(hide = true, name = snapshot::COMMAND)]
     Told {

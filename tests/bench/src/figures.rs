@@ -2,7 +2,7 @@
 
 use crate::samples::Samples;
 use crate::statistics::Spread;
-use crate::subjects::Subject::{Envoy, Mesh, Raw};
+use crate::subjects::Subject::{Envoy, Mesh, Raw, Waypoint};
 
 /// Which side of its target a figure has to be on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,13 @@ pub(crate) fn all(samples: &Samples) -> Vec<Figure> {
         figure("HTTP p50, 1 connection, of Envoy's", Bound::AtMost, 0.5, "x", to_envoy("http-1/p50")),
         figure("requests/s, 32 connections, of Envoy's", Bound::AtLeast, 2.0, "x", to_envoy("http-32/requests")),
         figure("requests/s, 32 connections, of raw's", Bound::AtLeast, 0.35, "x", to_raw("http-32/requests")),
+        figure(
+            "HTTP p50, by a waypoint, of the mesh's without",
+            Bound::AtMost,
+            1.3,
+            "x",
+            samples.ratio("http-1/p50", Waypoint, Mesh),
+        ),
         figure("daemon idle, resident", Bound::AtMost, 15.0, "MB", samples.spread("memory/idle", Mesh)),
         figure("daemon, a proxied connection", Bound::AtMost, 20_000.0, "bytes", connection),
         figure("connect(), added by the hooks", Bound::AtMost, 5.0, "us", added),

@@ -71,11 +71,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// All repeats of all cases with all subjects, the subjects innermost.
 fn measure(mut stage: Stage, args: &Args, cases: &[Case], subjects: &[Subject]) -> Result<Samples> {
     let mut samples = Samples::default();
-    let all = args.repeats as usize * cases.len() * subjects.len();
+    let of_case = |case: &Case| subjects.iter().filter(|subject| case.is_for(**subject)).count();
+    let all = args.repeats as usize * cases.iter().map(of_case).sum::<usize>();
     let mut done = 0;
     for repeat in 0..args.repeats {
         for &case in cases {
-            for &subject in subjects {
+            for &subject in subjects.iter().filter(|subject| case.is_for(**subject)) {
                 let what = || format!("{} {}, repeat {}", case.name(), subject.name(), repeat + 1);
                 let readings = measure_once(&mut stage, case, subject, args.seconds).with_context(what)?;
                 done += 1;

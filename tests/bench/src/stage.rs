@@ -7,12 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use mesh_lab::{Lab, Outside, Place, Pod, PodSpec, Process, wait_until};
+use mesh_lab::{Lab, Outside, Place, Pod, PodSpec, Process, Service, ServiceSpec, wait_until};
 
 use crate::sampling::cpu::CpuMeter;
 use crate::subjects::Subject;
 use crate::subjects::envoy::{Envoys, Protocol};
-use crate::subjects::mesh::Daemons;
+use crate::subjects::mesh::{self, Daemons};
 
 /// How long anything may take that is awaited by its event.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -20,7 +20,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const UNLINKING: Duration = Duration::from_millis(300);
 /// The node of the client's pod, and that of the server's.
 pub(crate) const CLIENT_NODE: &str = "node-a";
-const SERVER_NODE: &str = "node-b";
+pub(crate) const SERVER_NODE: &str = "node-b";
 /// The pods' namespace and its service accounts.
 pub(crate) const NAMESPACE: &str = "bench";
 /// The option with TCP's congestion control; every network namespace has its own.
@@ -83,9 +83,13 @@ pub(crate) struct Stage {
     daemons: Option<Daemons>,
     enrolled: bool,
     envoys: Option<Envoys>,
+    /// Runs from when it is first measured.
+    waypoint: Option<Pod>,
     _servers: Vec<Process>,
     pub(crate) client: Pod,
     pub(crate) server: Pod,
+    /// What a waypoint is asked by: [`App::Http`] alone.
+    service: Service,
     /// A machine outside the mesh, with [`App::Refuse`].
     pub(crate) outside: Outside,
     pub(crate) lab: Lab,
@@ -98,11 +102,13 @@ impl Stage {
         let client = lab.deploy(PodSpec::new(NAMESPACE, "client").on(CLIENT_NODE).service_account("client"))?;
         let config = lab.home().join("nginx.conf");
         let home = lab.home().display().to_string();
-        fs::write(&config, nginx_config(&home, settings.workers)).context("writing nginx's configuration")?;
+        fs::write(&config, nginx_config(&home, settings.workers, "")).context("writing nginx's configuration")?;
         let nginx = ["nginx", "-p", &home, "-c", &config.display().to_string()];
         let server_node = settings.nodes().last().copied().unwrap_or(SERVER_NODE);
         let spec = PodSpec::new(NAMESPACE, "server").on(server_node).service_account("server");
         let server = lab.deploy(spec.port("http", App::Http.port()).command(nginx))?;
+        let port = App::Http.port();
+        let service = lab.service(ServiceSpec::new(NAMESPACE, "server").pods(&["server"]).port("http", port, port))?;
         for pod in [&client, &server] {
             // Thousands of connections a second must not run out of ports.
             let mut options =
@@ -119,9 +125,11 @@ impl Stage {
             daemons: None,
             enrolled: false,
             envoys: None,
+            waypoint: None,
             _servers: servers,
             client,
             server,
+            service,
             outside,
             lab,
         })
@@ -135,6 +143,14 @@ impl Stage {
                 self.add_hooks(subject, self.settings.nodes())?;
                 self.join_mesh()
             }
+            Subject::Waypoint => {
+                self.enter(Subject::Mesh)?;
+                if self.waypoint.is_none() {
+                    self.waypoint = Some(mesh::start_waypoint(&self.lab, &self.settings)?);
+                    self.wait_until_by_waypoint()?;
+                }
+                Ok(())
+            }
             Subject::Envoy => self.start_envoys(Protocol::Tcp),
             Subject::EnvoyHbone => self.start_envoys(Protocol::Hbone),
         }
@@ -144,7 +160,7 @@ impl Stage {
     pub(crate) fn enter_anew(&mut self, subject: Subject) -> Result<()> {
         match subject {
             Subject::Raw => {}
-            Subject::Mesh | Subject::MeshH2 => self.remove_hooks()?,
+            Subject::Mesh | Subject::MeshH2 | Subject::Waypoint => self.remove_hooks()?,
             Subject::Envoy | Subject::EnvoyHbone => self.envoys = None,
         }
         self.enter(subject)
@@ -201,6 +217,16 @@ impl Stage {
         })
     }
 
+    /// Until a request of the client has come to the waypoint.
+    fn wait_until_by_waypoint(&self) -> Result<()> {
+        let waypoint = self.waypoint.as_ref().context("no waypoint runs")?;
+        let url = format!("http://{}/by-waypoint", self.target(Subject::Waypoint, App::Http));
+        wait_until("a request to come to the waypoint", PATIENCE, || {
+            self.client.exec(&["curl", "--silent", "--output", "/dev/null", "--max-time", "2", &url])?;
+            Ok(waypoint.log().contains("/by-waypoint").then_some(()))
+        })
+    }
+
     fn start_envoys(&mut self, protocol: Protocol) -> Result<()> {
         self.leave_mesh()?;
         if self.envoys.as_ref().is_some_and(|envoys| envoys.protocol() == protocol) {
@@ -215,17 +241,23 @@ impl Stage {
     pub(crate) fn target(&self, subject: Subject, app: App) -> SocketAddr {
         match subject {
             Subject::Raw | Subject::Mesh | Subject::MeshH2 => (self.server.ipv4(), app.port()).into(),
+            Subject::Waypoint => self.service.at(app.port()),
             Subject::Envoy | Subject::EnvoyHbone => (Ipv4Addr::LOCALHOST, Envoys::entrance(app)).into(),
         }
     }
 
     /// The processes of `subject`'s proxies: the client's, then the server's.
-    pub(crate) fn proxies(&self, subject: Subject) -> Vec<u32> {
-        match subject {
+    pub(crate) fn proxies(&self, subject: Subject) -> Result<Vec<u32>> {
+        let daemons = || self.daemons.as_ref().map(Daemons::processes).unwrap_or_default();
+        Ok(match subject {
             Subject::Raw => Vec::new(),
-            Subject::Mesh | Subject::MeshH2 => self.daemons.as_ref().map(Daemons::processes).unwrap_or_default(),
+            Subject::Mesh | Subject::MeshH2 => daemons(),
+            Subject::Waypoint => {
+                let waypoint = self.waypoint.as_ref().map(Pod::main_process).transpose()?;
+                daemons().into_iter().chain(waypoint).collect()
+            }
             Subject::Envoy | Subject::EnvoyHbone => self.envoys.as_ref().map(Envoys::processes).unwrap_or_default(),
-        }
+        })
     }
 
     /// TCP's congestion control in the pods.
@@ -235,7 +267,7 @@ impl Stage {
 
     /// Begins to measure processor time.
     pub(crate) fn meter(&self, subject: Subject) -> Result<CpuMeter> {
-        CpuMeter::start(&self.lab.id(), self.proxies(subject))
+        CpuMeter::start(&self.lab.id(), self.proxies(subject)?)
     }
 
     /// Ends everything and says what could not be removed.
@@ -263,8 +295,8 @@ fn start_servers(client: &Pod, server: &Pod, outside: &Outside) -> Result<Vec<Pr
     Ok(servers)
 }
 
-/// A web server that answers from memory, with a worker for each of the proxy's, so that it is no bottleneck.
-pub(crate) fn nginx_config(home: &str, workers: u32) -> String {
+/// A web server that answers from memory, with a worker for each of the proxy's, so that it is no bottleneck; and more servers.
+pub(crate) fn nginx_config(home: &str, workers: u32, more: &str) -> String {
     let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("    {name}_temp_path {home}/nginx-{name};\n"))
         .concat();
@@ -273,6 +305,6 @@ pub(crate) fn nginx_config(home: &str, workers: u32) -> String {
         "user root;\nworker_processes {workers};\ndaemon off;\npid {home}/nginx.pid;\nerror_log stderr error;\n\
          events {{ worker_connections 16384; }}\n\
          http {{\n{paths}    access_log off;\n    keepalive_requests 1000000000;\n    keepalive_timeout 300s;\n    \
-         server {{\n        listen 0.0.0.0:{port} reuseport backlog=4096;\n        location / {{ return 200 {body}; }}\n    }}\n}}\n"
+         server {{\n        listen 0.0.0.0:{port} reuseport backlog=4096;\n        location / {{ return 200 {body}; }}\n    }}\n{more}}}\n"
     )
 }

@@ -95,6 +95,11 @@ impl Pod {
         listening.with_context(|| format!("the pod's log: {}", self.log()))
     }
 
+    /// The process of the pod's command, as the machine numbers it.
+    pub fn main_process(&self) -> Result<u32> {
+        self.with(|pod| pod.main.as_ref().map(Process::id).context("the pod has no command that runs"))
+    }
+
     /// Marks the pod ready or not, in its manifest, in EndpointSlices and in the nodes' rules.
     pub fn set_ready(&self, ready: bool) -> Result<()> {
         self.change(|pod| pod.ready = ready)

@@ -44,13 +44,13 @@ pub(super) fn measure(stage: &mut Stage, subject: Subject) -> Result<Vec<Reading
             Ok(readings)
         }
         // The hooks are the same whatever the tunnels are made of, and Envoy has none.
-        Subject::MeshH2 | Subject::Envoy | Subject::EnvoyHbone => Ok(Vec::new()),
+        Subject::MeshH2 | Subject::Waypoint | Subject::Envoy | Subject::EnvoyHbone => Ok(Vec::new()),
     }
 }
 
 /// The time of one daemon's programs for a connection: connect() itself, and what comes after it at each of its sockets.
 fn programs(stage: &Stage, subject: Subject, to: SocketAddr) -> Result<Option<Reading>> {
-    let (Some(_counting), Some(daemon)) = (Counting::start(), stage.proxies(subject).first().copied()) else {
+    let (Some(_counting), Some(daemon)) = (Counting::start(), stage.proxies(subject)?.first().copied()) else {
         return Ok(None);
     };
     let before = hooks::run_time(daemon)?;

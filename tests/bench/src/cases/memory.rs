@@ -13,11 +13,11 @@ use crate::subjects::Subject;
 const CONNECTIONS: u32 = 1000;
 
 pub(super) fn measure(stage: &mut Stage, subject: Subject) -> Result<Vec<Reading>> {
-    if stage.settings.envoy.is_none() && subject.is_envoy() || subject == Subject::Raw {
+    if stage.settings.envoy.is_none() && subject.is_envoy() || matches!(subject, Subject::Raw | Subject::Waypoint) {
         return Ok(Vec::new());
     }
     stage.enter_anew(subject)?;
-    let [client, server] = stage.proxies(subject)[..] else { anyhow::bail!("{} has no two proxies", subject.name()) };
+    let [client, server] = stage.proxies(subject)?[..] else { anyhow::bail!("{} has no two proxies", subject.name()) };
     let idle = [Memory::of(client)?, Memory::of(server)?];
     let (target, connections) = (stage.target(subject, App::Echo).to_string(), CONNECTIONS.to_string());
     let many = ["mesh-traffic", "many", "--to", &target, "--connections", &connections, "--hold"];

@@ -55,6 +55,16 @@ impl Case {
         }
     }
 
+    /// Whether it is requests, which are all that a waypoint is asked.
+    const fn is_http(self) -> bool {
+        matches!(self, Self::Http1 | Self::Http32 | Self::HttpNew)
+    }
+
+    /// Whether it says anything of the subject.
+    pub(crate) fn is_for(self, subject: Subject) -> bool {
+        subject != Subject::Waypoint || self.is_http()
+    }
+
     /// Measures it once. Empty where the case has no meaning for the subject.
     pub(crate) fn measure(self, stage: &mut Stage, subject: Subject, seconds: u32) -> Result<Vec<Reading>> {
         match self {

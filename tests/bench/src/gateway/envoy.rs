@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::stage::{ENVOYS, MANY, ONE, ROUTES, SERVER};
+use super::stage::{ENVOYS, GRPC, GRPC_SERVER, MANY, ONE, ROUTES, SERVER};
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 /// Connections and requests that Envoy allows; its own default is 1024.
@@ -15,15 +15,28 @@ pub(super) fn render(server: IpAddr, log: &str) -> String {
     let all = json!({"match": {"prefix": "/"}, "route": {"cluster": "server"}});
     let many = (0..ROUTES)
         .map(|number| json!({"match": {"path": format!("/route/{number}")}, "route": {"cluster": "server"}}));
-    let listeners =
-        [listener(ONE + ENVOYS, vec![all.clone()], log), listener(MANY + ENVOYS, many.chain([all]).collect(), log)];
-    let endpoint = json!({"endpoint": {"address": {"socket_address": {"address": server, "port_value": SERVER}}}});
+    let calls = json!({"match": {"prefix": "/"}, "route": {"cluster": "grpc"}});
+    let listeners = [
+        listener(ONE + ENVOYS, vec![all.clone()], log),
+        listener(MANY + ENVOYS, many.chain([all]).collect(), log),
+        listener(GRPC + ENVOYS, vec![calls], log),
+    ];
+    let mut grpc = cluster("grpc", server, GRPC_SERVER);
+    grpc["typed_extension_protocol_options"] = json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": format!("{TYPES}.upstreams.http.v3.HttpProtocolOptions"),
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }});
+    let clusters = [cluster("server", server, SERVER), grpc];
+    json!({"static_resources": {"listeners": listeners, "clusters": clusters}}).to_string()
+}
+
+fn cluster(name: &str, server: IpAddr, port: u16) -> Value {
+    let endpoint = json!({"endpoint": {"address": {"socket_address": {"address": server, "port_value": port}}}});
     let thresholds = json!([{"max_connections": NO_LIMIT, "max_pending_requests": NO_LIMIT, "max_requests": NO_LIMIT}]);
-    let cluster = json!({
-        "name": "server", "type": "STATIC", "connect_timeout": "10s", "circuit_breakers": {"thresholds": thresholds},
-        "load_assignment": {"cluster_name": "server", "endpoints": [{"lb_endpoints": [endpoint]}]},
-    });
-    json!({"static_resources": {"listeners": listeners, "clusters": [cluster]}}).to_string()
+    json!({
+        "name": name, "type": "STATIC", "connect_timeout": "10s", "circuit_breakers": {"thresholds": thresholds},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    })
 }
 
 fn listener(port: u16, routes: Vec<Value>, log: &str) -> Value {

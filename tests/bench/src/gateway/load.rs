@@ -1,21 +1,31 @@
-//! GETs by wrk over HTTP/1.1 and by h2load over HTTP/2, from the client's pod.
+//! GETs by wrk over HTTP/1.1, and by h2load over HTTP/2 GETs and gRPC's calls, from the client's pod.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mesh_lab::Place as _;
 
-use super::stage::Stage;
+use super::stage::{Front, Stage};
 use crate::cases::http::{SCRIPT, summary};
 
 /// Requests under way on one HTTP/2 connection.
 const STREAMS: &str = "10";
 
+/// A unary call, which nobody looks at: a message of five octets behind its prefix.
+pub(super) const CALL: &[u8] = b"\0\0\0\0\x05hello";
+
 /// How requests are sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     connections: u32,
-    http2: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Http1,
+    Http2,
+    Grpc,
 }
 
 /// What came of it.
@@ -29,23 +39,37 @@ pub(super) struct Done {
 
 impl Load {
     pub(super) const fn http1(connections: u32) -> Self {
-        Self { connections, http2: false }
+        Self { connections, kind: Kind::Http1 }
     }
 
     pub(super) const fn http2(connections: u32) -> Self {
-        Self { connections, http2: true }
+        Self { connections, kind: Kind::Http2 }
     }
 
-    pub(super) const fn is_http2(self) -> bool {
-        self.http2
+    /// Unary calls.
+    pub(super) const fn grpc(connections: u32) -> Self {
+        Self { connections, kind: Kind::Grpc }
+    }
+
+    /// Whether the server can be asked so with nothing between.
+    pub(super) fn reaches_server(self, front: Front) -> bool {
+        match self.kind {
+            Kind::Http1 => front == Front::OneRoute,
+            Kind::Http2 => false,
+            Kind::Grpc => true,
+        }
     }
 
     pub(super) fn run(self, stage: &Stage, url: &str, seconds: u32) -> Result<Done> {
         let (connections, limit) = (self.connections.to_string(), Duration::from_secs(u64::from(seconds) + 30));
-        if self.http2 {
-            let duration = seconds.to_string();
-            let argv =
-                ["taskset", "-c", "1", "h2load", "-t", "1", "-c", &connections, "-m", STREAMS, "-D", &duration, url];
+        if self.kind != Kind::Http1 {
+            let (duration, call) = (seconds.to_string(), stage.call().display().to_string());
+            let mut argv =
+                vec!["taskset", "-c", "1", "h2load", "-t", "1", "-c", &connections, "-m", STREAMS, "-D", &duration];
+            if self.kind == Kind::Grpc {
+                argv.extend(["-d", &call, "-H", "content-type: application/grpc", "-H", "te: trailers"]);
+            }
+            argv.push(url);
             let output = stage.pod.exec_within(limit, &argv)?;
             return of_h2load(output.success()?, f64::from(seconds)).with_context(|| format!("h2load said: {output}"));
         }

@@ -3,6 +3,7 @@
 //!
 //! Load and server have the other core. Both proxies have the same routes and write a line for each request.
 
+mod changes;
 mod envoy;
 mod load;
 mod stage;
@@ -12,6 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use mesh_lab::Place as _;
 
+pub(crate) use self::changes::asking;
 use self::load::Load;
 use self::stage::{Front, Stage};
 use crate::args::GatewayArgs;
@@ -34,10 +36,11 @@ struct Case {
     front: Front,
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 5] = [
     Case { name: "h1-32", load: Load::http1(32), front: Front::OneRoute },
     Case { name: "h1-2048", load: Load::http1(2_048), front: Front::OneRoute },
     Case { name: "h2-32", load: Load::http2(32), front: Front::OneRoute },
+    Case { name: "grpc-32", load: Load::grpc(32), front: Front::Grpc },
     Case { name: "routes-1000", load: Load::http1(32), front: Front::ManyRoutes },
 ];
 
@@ -65,8 +68,8 @@ fn measure(stage: &Stage, args: &GatewayArgs) -> Result<Samples> {
     for repeat in 0..args.repeats {
         for case in &CASES {
             for subject in SUBJECTS {
-                if subject == Raw && matches!((case.load.is_http2(), case.front), (true, _) | (_, Front::ManyRoutes)) {
-                    continue; // The server alone has neither.
+                if subject == Raw && !case.load.reaches_server(case.front) {
+                    continue;
                 }
                 let what = || format!("{} {}, repeat {}", case.name, subject.name(), repeat + 1);
                 let readings = once(stage, subject, case, args.seconds).with_context(what)?;
@@ -76,6 +79,9 @@ fn measure(stage: &Stage, args: &GatewayArgs) -> Result<Samples> {
                 samples.add(case.name, subject, repeat, readings);
             }
         }
+    }
+    for repeat in 0..args.repeats {
+        samples.add("changes", Mesh, repeat, changes::measure(stage)?);
     }
     let process = stage.proxy(Mesh).context("a proxy")?;
     let after = Memory::of(process)?.resident / 1e6;
@@ -112,13 +118,18 @@ fn figures(samples: &Samples) -> Vec<Figure> {
     let to_envoy = |name| samples.ratio(name, Mesh, Envoy);
     let figure = |what, bound, target, unit, value| Figure { what, bound, target, unit, value };
     let routes = samples.paired(("h1-32/requests", Mesh), ("routes-1000/requests", Mesh), |one, many| one / many);
+    let pause =
+        samples.paired(("changes/longest", Mesh), ("changes/longest-at-rest", Mesh), |with, without| with - without);
     vec![
         figure("requests/s, 32 connections, of Envoy's", Bound::AtLeast, 2.5, "x", to_envoy("h1-32/requests")),
         figure("requests/s, 2,048 connections, of Envoy's", Bound::AtLeast, 2.5, "x", to_envoy("h1-2048/requests")),
         figure("requests/s, HTTP/2, of Envoy's", Bound::AtLeast, 2.5, "x", to_envoy("h2-32/requests")),
+        figure("calls/s, gRPC, of Envoy's", Bound::AtLeast, 2.5, "x", to_envoy("grpc-32/requests")),
         figure("p99, 32 connections, of Envoy's", Bound::AtMost, 0.6, "x", to_envoy("h1-32/p99")),
         figure("p99, 2,048 connections, of Envoy's", Bound::AtMost, 0.6, "x", to_envoy("h1-2048/p99")),
         figure("resident, 1,000 connections", Bound::AtMost, 25.0, "MB", samples.spread("memory/resident", Mesh)),
         figure("one route over 1,000 routes", Bound::AtMost, 1.2, "x", routes),
+        figure("10,000 routes, in force after", Bound::AtMost, 200.0, "ms", samples.spread("changes/all", Mesh)),
+        figure("a request meanwhile, more than the longest", Bound::AtMost, 5.0, "ms", pause),
     ]
 }

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use mesh_lab::{Daemon, DaemonOptions, Lab, wait_until};
+use mesh_lab::{Daemon, DaemonOptions, Lab, Pod, Waypoint, wait_until};
 
 use super::Subject;
-use crate::stage::{NAMESPACE, PATIENCE, Settings};
+use crate::stage::{NAMESPACE, PATIENCE, SERVER_NODE, Settings};
 
 const LABEL: &str = "mesh.dev/join";
 /// How long a daemon may take to end; connections are over by then.
@@ -87,6 +87,14 @@ impl Daemons {
         }
         Ok(())
     }
+}
+
+/// Starts a waypoint for the namespace's Services.
+pub(crate) fn start_waypoint(lab: &Lab, settings: &Settings) -> Result<Pod> {
+    let waypoint = Waypoint::declare_in(lab, NAMESPACE, "waypoint")?;
+    let replica = waypoint.replica_with(lab, "waypoint", SERVER_NODE, &["--workers", &settings.workers.to_string()])?;
+    waypoint.serve_namespace(lab)?;
+    Ok(replica)
 }
 
 /// Removes everything below a directory of a BPF file system.

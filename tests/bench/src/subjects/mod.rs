@@ -18,6 +18,8 @@ pub(crate) enum Subject {
     Mesh,
     /// The same with HTTP/2 tunnels alone, as ztunnel has them; not measured unless asked for.
     MeshH2,
+    /// The mesh, with a waypoint between that has nothing to do: no route, no policy.
+    Waypoint,
     /// Envoy beside each pod: TCP over mTLS, a TLS connection for each connection.
     Envoy,
     /// The same with HTTP/2 CONNECT inside, as the mesh's own wire format has it; not measured unless asked for.
@@ -25,9 +27,10 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    pub(crate) const ALL: [Self; 5] = [Self::Raw, Self::Mesh, Self::MeshH2, Self::Envoy, Self::EnvoyHbone];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Raw, Self::Mesh, Self::MeshH2, Self::Waypoint, Self::Envoy, Self::EnvoyHbone];
     /// What is measured unless something else is asked for.
-    pub(crate) const USUAL: [Self; 3] = [Self::Raw, Self::Mesh, Self::Envoy];
+    pub(crate) const USUAL: [Self; 4] = [Self::Raw, Self::Mesh, Self::Waypoint, Self::Envoy];
 
     /// As people and results name it.
     pub(crate) const fn name(self) -> &'static str {
@@ -35,6 +38,7 @@ impl Subject {
             Self::Raw => "raw",
             Self::Mesh => "mesh",
             Self::MeshH2 => "mesh-h2",
+            Self::Waypoint => "waypoint",
             Self::Envoy => "envoy",
             Self::EnvoyHbone => "envoy-hbone",
         }
@@ -42,7 +46,7 @@ impl Subject {
 
     /// Whether our daemons carry the connections.
     pub(crate) const fn is_mesh(self) -> bool {
-        matches!(self, Self::Mesh | Self::MeshH2)
+        matches!(self, Self::Mesh | Self::MeshH2 | Self::Waypoint)
     }
 
     /// Whether it needs Envoy's program.
