@@ -12,6 +12,8 @@ mod counts;
 mod duplex;
 mod endpoints;
 mod exchange;
+mod freed_elsewhere;
+mod gather;
 mod inbound;
 mod limits;
 mod listeners;

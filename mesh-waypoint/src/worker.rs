@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     authn::Memory,
     counts::{RuleTally, ThreadCounts},
+    freed_elsewhere::FreedElsewhere,
     inbound,
     limits::InForce,
     listeners::{self, Listeners},
@@ -89,7 +90,7 @@ pub(crate) struct Worker {
 /// The cluster as a thread sees it.
 #[derive(Clone)]
 pub(crate) struct NumberedSnapshot {
-    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) snapshot: FreedElsewhere<Snapshot>,
     /// No other state of the cluster has had it on this thread.
     pub(crate) number: u64,
 }
@@ -109,7 +110,7 @@ struct ListenersView {
 impl Worker {
     fn new(shared: Arc<Shared>) -> Self {
         let mut config = shared.config.clone();
-        let snapshot = config.borrow_and_update().snapshot.clone();
+        let snapshot = FreedElsewhere::new(config.borrow_and_update().snapshot.clone());
         let view = RefCell::new(View { config, seen: NumberedSnapshot { snapshot, number: 1 } });
         let pool = Pool::new(shared.limits.clone(), shared.identities.trust());
         let mut now = shared.listeners.subscribe();
@@ -146,7 +147,7 @@ impl Worker {
     }
 
     /// The cluster as it is now.
-    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+    pub(crate) fn snapshot(&self) -> FreedElsewhere<Snapshot> {
         self.numbered_snapshot().snapshot
     }
 
@@ -155,7 +156,7 @@ impl Worker {
         let mut view = self.view.borrow_mut();
         // A number is compared; the lock is taken for changes alone. What is no longer followed does not change.
         if view.config.has_changed().unwrap_or(false) {
-            let snapshot = view.config.borrow_and_update().snapshot.clone();
+            let snapshot = FreedElsewhere::new(view.config.borrow_and_update().snapshot.clone());
             view.seen = NumberedSnapshot { snapshot, number: view.seen.number + 1 };
         }
         view.seen.clone()

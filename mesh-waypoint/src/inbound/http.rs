@@ -26,12 +26,12 @@ use tokio::{
 use super::{
     Arrival,
     flow::{Flow, StreamExecutor},
-    gather::gathered,
     pulse::{ClientGuard, Pulse, PulsedStream, Verdict, Watch},
 };
 use crate::{
     duplex::{Duplex, Prefixed},
     exchange::{self, Other},
+    gather::gathered,
     telemetry::{self, BadInput, RequestSpan, Sender},
     worker::Worker,
 };

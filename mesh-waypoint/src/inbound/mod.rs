@@ -3,7 +3,6 @@
 pub(crate) mod admission;
 mod arrival;
 mod flow;
-mod gather;
 mod http;
 mod pulse;
 mod sniff;

@@ -27,7 +27,12 @@ use super::{
     state::{ClusterState, Count},
     untaken::{SharedBody, Untaken},
 };
-use crate::{exchange::RequestBody, inbound::LocalExecutor, worker::Worker};
+use crate::{
+    exchange::RequestBody,
+    gather::{Gathered, gathered},
+    inbound::LocalExecutor,
+    worker::Worker,
+};
 
 /// Connections without a request that are kept for one endpoint.
 const MAX_IDLE: usize = 1024;
@@ -88,7 +93,7 @@ pub(crate) struct Http2Line {
     _counted: Connections,
 }
 
-type Http2Connection = http2::Connection<TokioIo<Greeted<Paced<Stream>>>, SharedBody, LocalExecutor>;
+type Http2Connection = http2::Connection<TokioIo<Greeted<Paced<Gathered<Stream>>>>, SharedBody, LocalExecutor>;
 
 /// A request on an HTTP/2 connection, until it is dropped.
 pub(crate) struct Http2Place(pub(crate) Rc<Http2Line>);
@@ -239,6 +244,8 @@ pub(crate) async fn dial_http2(
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
     let greeting = Rc::<Greeting>::default();
+    let (stream, sending) = gathered(stream);
+    spawn_local(sending.run());
     let stream = greeted(Paced::new(stream), greeting.clone());
     let handshake = builder.handshake::<_, SharedBody>(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| UpstreamError::Connect(error.to_string()))?;

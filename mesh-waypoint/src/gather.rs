@@ -1,10 +1,11 @@
-//! What a client's HTTP/2 connection writes, gathered until its thread has nothing else to do.
+//! What an HTTP/2 connection writes, gathered until its thread has nothing else to do.
 //!
 //! h2 writes each frame of data of 1 KiB or more by itself, and flushes whenever one stream has something to say. Of what several
 //! streams say at once a write each is most of what a request costs; here it is one for all of them, and one record of TLS.
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     io,
     pin::{Pin, pin},
     rc::Rc,
@@ -26,10 +27,10 @@ use tokio::{
 const GATHERED: usize = 16 << 10;
 
 /// A stream that is told a flush is done as long as little is gathered. [`Sending`] does it in its stead.
-pub(super) struct Gathered<S>(Rc<RefCell<Gather<S>>>);
+pub(crate) struct Gathered<S>(Rc<RefCell<Gather<S>>>);
 
-/// What is gathered, on its way to the client.
-pub(super) struct Sending<S> {
+/// What is gathered, on its way to the other end.
+pub(crate) struct Sending<S> {
     gather: Rc<RefCell<Gather<S>>>,
     turn: Arc<Turn>,
 }
@@ -40,8 +41,14 @@ struct Gather<S> {
     waiting: Vec<u8>,
     /// How many of those were written.
     written: usize,
-    /// The client has not taken all that was sent.
+    /// The other end has not taken all that was sent.
     is_blocked: bool,
+    /// Who waits until it has.
+    writer: Option<Waker>,
+    /// Who is to be told when something is gathered, where it is another task than who writes.
+    sender: Option<Waker>,
+    /// Why nothing can be sent any more, for who writes next.
+    failed: Option<io::Error>,
 }
 
 /// The moment at which a thread has nothing else to do.
@@ -52,25 +59,51 @@ struct Turn {
     connection: Mutex<Option<Waker>>,
 }
 
-/// A stream of which small writes are gathered, and what sends them: poll it whenever whoever writes has nothing more to write.
-pub(super) fn gathered<S>(stream: S) -> (Gathered<S>, Sending<S>) {
-    let gather = Gather { stream, waiting: Vec::new(), written: 0, is_blocked: false };
+/// A stream of which small writes are gathered, and what sends them: poll it whenever whoever writes has nothing more to write, or
+/// let it [run](Sending::run).
+pub(crate) fn gathered<S>(stream: S) -> (Gathered<S>, Sending<S>) {
+    let gather =
+        Gather { stream, waiting: Vec::new(), written: 0, is_blocked: false, writer: None, sender: None, failed: None };
     let gather = Rc::new(RefCell::new(gather));
     (Gathered(gather.clone()), Sending { gather, turn: Arc::default() })
 }
 
 impl<S: AsyncWrite + Unpin> Sending<S> {
     /// Sends what is gathered, once the other tasks of this thread have had their turn. Ready only if that fails.
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let mut gather = self.gather.borrow_mut();
-        // What the client does not take is tried again whenever it takes something.
+        // What the other end does not take is tried again whenever it takes something.
         if !gather.is_blocked && (gather.waiting.is_empty() || !self.turn.comes(cx)) {
             return Poll::Pending;
         }
         match gather.poll_send(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(error),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) => {
+                gather.writer.take().into_iter().for_each(Waker::wake);
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// The same for a stream that other tasks write to, as long as they have it. They hear of what fails by their next write.
+    pub(crate) async fn run(self) {
+        poll_fn(|cx| {
+            if Rc::strong_count(&self.gather) == 1 {
+                // What was written last is sent if it can be; nobody is left who would wait for it.
+                let _ = self.gather.borrow_mut().poll_send(cx);
+                return Poll::Ready(());
+            }
+            self.gather.borrow_mut().sender = Some(cx.waker().clone());
+            self.poll(cx).map(|error| self.gather.borrow_mut().fail(error))
+        })
+        .await;
+    }
+}
+
+impl<S> Drop for Gathered<S> {
+    fn drop(&mut self) {
+        self.0.borrow_mut().sender.take().into_iter().for_each(Waker::wake);
     }
 }
 
@@ -115,6 +148,9 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         if self.waiting.len() + bytes.len() > GATHERED && !self.waiting.is_empty() {
             ready!(self.poll_send(cx))?;
         }
@@ -125,7 +161,21 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
             self.waiting.reserve_exact(GATHERED);
         }
         self.waiting.extend_from_slice(bytes);
+        self.sender.take().into_iter().for_each(Waker::wake);
         Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        self.failed = Some(error);
+        self.writer.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Notes whom the other end lets wait.
+    fn noted<T>(&mut self, result: Poll<T>, cx: &Context<'_>) -> Poll<T> {
+        if result.is_pending() {
+            self.writer = Some(cx.waker().clone());
+        }
+        result
     }
 }
 
@@ -137,7 +187,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().poll_write(cx, bytes)
+        let gather = &mut *self.0.borrow_mut();
+        let written = gather.poll_write(cx, bytes);
+        gather.noted(written, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -150,18 +202,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let gather = &mut *self.0.borrow_mut();
-        ready!(gather.poll_send(cx))?;
+        let sent = gather.poll_send(cx);
+        ready!(gather.noted(sent, cx))?;
         Pin::new(&mut gather.stream).poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, future::poll_fn};
+    use std::cell::Cell;
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
         join, select,
+        task::{LocalSet, spawn_local},
     };
 
     use super::*;
@@ -230,6 +284,43 @@ mod tests {
         let mut came = Vec::new();
         let (_, read) = join!(send, client.read_to_end(&mut came));
         assert!(read.is_ok() && came == sent);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_another_task_writes_is_sent_and_what_fails_is_told() {
+        LocalSet::new()
+            .run_until(async {
+                for room in [7, 1 << 10, 1 << 20] {
+                    let (ours, mut client) = duplex(room);
+                    let (mut gathered, sending) = gathered(ours);
+                    let sending = spawn_local(sending.run());
+                    let sent: Vec<u8> = (0..50_000_u32).flat_map(u32::to_be_bytes).collect();
+                    let write = async {
+                        for part in sent.chunks(1_500) {
+                            gathered.write_all(part).await.unwrap();
+                            gathered.flush().await.unwrap();
+                        }
+                    };
+                    let mut came = vec![0; sent.len()];
+                    let (_, read) = join!(write, client.read_exact(&mut came));
+                    assert!(read.is_ok() && came == sent);
+                    gathered.write_all(b"the end").await.unwrap();
+                    drop(gathered);
+                    sending.await.unwrap();
+                    let mut end = Vec::new();
+                    client.read_to_end(&mut end).await.unwrap();
+                    assert_eq!(end, b"the end");
+                }
+                let (ours, client) = duplex(16);
+                let (mut gathered, sending) = gathered(ours);
+                let sending = spawn_local(sending.run());
+                drop(client);
+                gathered.write_all(b"anybody there").await.unwrap();
+                sending.await.unwrap();
+                let error = gathered.write_all(b"anybody").await.unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+            })
+            .await;
     }
 
     #[tokio::test]
