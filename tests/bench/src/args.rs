@@ -80,9 +80,9 @@ pub(crate) enum Inner {
     /// Follows a cluster as it is told of, in a process of its own
     #[command(hide = true, name = snapshot::COMMAND)]
     Told {
-        /// A line for each object: its path and its JSON
+        /// Each response after its length
         #[arg(long)]
-        objects: PathBuf,
+        responses: PathBuf,
         /// Pods that are changed
         #[arg(long)]
         changes: u32,

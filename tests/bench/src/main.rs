@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     match args.inner {
         Some(args::Inner::Connecting { to, count }) => cases::connecting(to, count),
         Some(args::Inner::Asking { to, millis, until }) => gateway::asking(to, millis, until),
-        Some(args::Inner::Told { objects, changes }) => snapshot::follow(&objects, changes),
+        Some(args::Inner::Told { responses, changes }) => snapshot::follow(&responses, changes),
         Some(args::Inner::Snapshot(cluster)) => snapshot::run(&cluster),
         Some(args::Inner::Distribution(nodes)) => distribution::run(&nodes),
         Some(args::Inner::Gateway(gateway)) => gateway::run(&gateway, &args::results()?),

@@ -1,13 +1,16 @@
-//! The same cluster as mesh-control tells a node of it: objects one by one, in a process that has nothing else.
+//! The same cluster as mesh-control tells a node of it: response by response, in a process that has nothing else.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
+use std::io::{BufReader, BufWriter, Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use mesh_config::{LiveObjects, ObjectName, Options, watch};
+use mesh_xds::proto::{DeltaDiscoveryResponse, Node, Object};
+use mesh_xds::{OBJECT_TYPE, Publication, Replica, Session, Update, apply};
+use prost::Message as _;
 
 use super::{mebibytes, millis, resident};
 
@@ -19,14 +22,20 @@ pub(super) async fn measure(directory: &Path, changes: u32) -> Result<()> {
     let options = Options { served: true, ..Options::default() };
     let config = watch(directory.to_owned(), options).await?.borrow().clone();
     let file = tempfile::NamedTempFile::new().context("making a file for what is told")?;
-    let mut lines = BufWriter::new(&file);
-    for served in config.served.iter() {
-        writeln!(lines, "{}\t{}", served.path(), served.source.object).context("writing what is told")?;
+    let mut told = BufWriter::new(&file);
+    let state = Publication::default().next(&config).context("a first state")?;
+    let (mut replica, mut session) = (Replica::new(OBJECT_TYPE, Node::default()), Session::default());
+    session.take(&replica.first_request(), &state)?;
+    while let Some(response) = session.next(&state) {
+        let octets = response.encode_to_vec();
+        told.write_all(&u32::try_from(octets.len())?.to_be_bytes()).context("writing what is told")?;
+        told.write_all(&octets).context("writing what is told")?;
+        session.take(&replica.take(&response, |_| Ok(())), &state)?;
     }
-    lines.flush().context("writing what is told")?;
+    told.flush().context("writing what is told")?;
     let program = std::env::current_exe().context("finding this program's own path")?;
     let mut command = Command::new(program);
-    command.arg(COMMAND).arg("--objects").arg(file.path()).args(["--changes", &changes.to_string()]);
+    command.arg(COMMAND).arg("--responses").arg(file.path()).args(["--changes", &changes.to_string()]);
     ensure!(
         command.status().context("starting the process that is told")?.success(),
         "the process that is told failed"
@@ -34,23 +43,28 @@ pub(super) async fn measure(directory: &Path, changes: u32) -> Result<()> {
     Ok(())
 }
 
-/// Takes the objects, and changes a Pod's address again and again.
-pub(crate) fn follow(objects: &Path, changes: u32) -> Result<()> {
+/// Takes the responses, and changes a Pod's address again and again.
+pub(crate) fn follow(responses: &Path, changes: u32) -> Result<()> {
     let before = resident()?;
-    let mut live = LiveObjects::new(Options::default());
+    let (mut live, mut replica) = (LiveObjects::new(Options::default()), Replica::new(OBJECT_TYPE, Node::default()));
     let start = Instant::now();
     let (mut pods, mut count) = (Vec::new(), 0);
-    for line in BufReader::new(File::open(objects).context("opening what is told")?).lines() {
-        let line = line.context("reading what is told")?;
-        let (path, object) = line.split_once('\t').context("a line without an object")?;
-        live.take(&named(path)?, object, None)?;
-        count += 1;
-        if path.starts_with("/Pod/") && pods.len() < changes as usize {
-            pods.push((path.to_owned(), object.to_owned()));
-        }
+    let mut told = BufReader::new(File::open(responses).context("opening what is told")?);
+    while let Some(response) = next(&mut told)? {
+        let answer = replica.take(&response, |update| {
+            count += 1;
+            if let Update::Put { name, message } = update
+                && name.starts_with("/Pod/")
+                && pods.len() < changes as usize
+            {
+                pods.push((name.to_owned(), Object::decode(message).map_err(|error| error.to_string())?.object));
+            }
+            apply(&mut live, update)
+        });
+        ensure!(answer.error_detail.is_none(), "what is told is not taken: {answer:?}");
     }
     let config = live.publish();
-    println!("told one by one: {count} objects, {} workloads", config.snapshot.workloads().len());
+    println!("told by responses: {count} objects, {} workloads", config.snapshot.workloads().len());
     println!("in force after         {:>9.1} s", start.elapsed().as_secs_f64());
     println!("resident, in addition  {:>9.1} MiB", mebibytes(resident()? - before));
     let mut times = Vec::new();
@@ -70,9 +84,21 @@ pub(crate) fn follow(objects: &Path, changes: u32) -> Result<()> {
         println!("a pod's change         {:>9.2} ms until in force, at most {:.2}", millis(*median), millis(*longest));
     }
     println!("resident after changes {:>9.1} MiB", mebibytes(resident()? - before));
-    let size = fs::metadata(objects).context("what is told")?.len();
-    println!("told in                {:>9.1} MiB of JSON", size as f64 / f64::from(1 << 20));
+    let size = fs::metadata(responses).context("what is told")?.len();
+    println!("told in                {:>9.1} MiB", size as f64 / f64::from(1 << 20));
     Ok(())
+}
+
+/// The next response; none at the end.
+fn next(told: &mut BufReader<File>) -> Result<Option<DeltaDiscoveryResponse>> {
+    let mut length = [0; 4];
+    if told.read(&mut length[..1]).context("reading what is told")? == 0 {
+        return Ok(None);
+    }
+    told.read_exact(&mut length[1..]).context("reading what is told")?;
+    let mut octets = vec![0; usize::try_from(u32::from_be_bytes(length))?];
+    told.read_exact(&mut octets).context("reading what is told")?;
+    Ok(Some(DeltaDiscoveryResponse::decode(&octets[..]).context("reading what is told")?))
 }
 
 fn named(path: &str) -> Result<ObjectName> {
