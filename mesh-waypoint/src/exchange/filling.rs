@@ -1,18 +1,18 @@
 //! What is filled into header fields, where a rule has operators in their values.
 
-use std::{borrow::Cow, fmt::Write as _, net::SocketAddr, time::UNIX_EPOCH};
+use std::borrow::Cow;
 
 use http::{HeaderMap, StatusCode};
 use mesh_core::l7::{
     RequestView as _,
-    field_value::{AddressPart, Operator, TimeForm},
+    field_value::{AddressPart, Operator},
 };
 
 use super::{
     head::{Head, joined},
     ledger::Ledger,
 };
-use crate::telemetry::{Moment, protocol};
+use crate::telemetry::{protocol, put_address, put_of_arrival, put_start};
 
 /// What a header is about.
 pub(super) struct About<'a> {
@@ -27,22 +27,19 @@ pub(super) struct About<'a> {
 impl About<'_> {
     /// Writes what an operator stands for; nothing where there is nothing.
     pub(super) fn fill(&self, operator: &Operator, text: &mut String) {
-        let (head, ledger, arrival) = (self.head, self.ledger, &self.head.arrival);
+        let (head, ledger) = (self.head, self.ledger);
         match operator {
-            Operator::ClientAddress(part) => address(Some(arrival.client.address), *part, text),
-            Operator::PeerAddress(part) => address(Some(arrival.client.peer), *part, text),
-            Operator::LocalAddress(part) => address(arrival.local(), *part, text),
-            Operator::ClientUris => text.push_str(arrival.client.uris().unwrap_or_default()),
-            Operator::ServerName => text.push_str(arrival.target.server_name().unwrap_or_default()),
             Operator::Protocol => text.push_str(protocol(head.parts.version)),
-            Operator::Hostname => text.push_str(ledger.hostname()),
-            Operator::Start(form) => self.start(*form, text),
+            Operator::Start(form) => put_start(ledger.began_at(), *form, text),
             Operator::RequestField(field) => field.value(|name| self.request_field(name), text),
             Operator::ResponseField(field) => {
                 field.value(|name| self.response.and_then(|(_, headers)| joined(headers, name)), text);
             }
             Operator::Status => text.push_str(self.response.as_ref().map_or("", |(status, _)| status.as_str())),
-            Operator::Endpoint => address(ledger.answered_by(), AddressPart::Whole, text),
+            Operator::Endpoint => put_address(ledger.answered_by(), AddressPart::Whole, text),
+            operator => {
+                put_of_arrival(operator, &head.arrival, ledger.hostname(), text);
+            }
         }
     }
 
@@ -56,25 +53,4 @@ impl About<'_> {
             name => head.header(name),
         }
     }
-
-    fn start(&self, form: TimeForm, text: &mut String) {
-        let began = self.ledger.began_at();
-        let since = began.duration_since(UNIX_EPOCH).unwrap_or_default();
-        // A text takes all that is written.
-        let _ = match form {
-            TimeForm::Rfc3339 => write!(text, "{}", Moment(began)),
-            TimeForm::Seconds => write!(text, "{}", since.as_secs()),
-            TimeForm::Milliseconds => write!(text, "{}.{:03}", since.as_secs(), since.subsec_millis()),
-        };
-    }
-}
-
-fn address(address: Option<SocketAddr>, part: AddressPart, text: &mut String) {
-    let Some(address) = address else { return };
-    // A text takes all that is written.
-    let _ = match part {
-        AddressPart::Whole => write!(text, "{address}"),
-        AddressPart::Address => write!(text, "{}", address.ip()),
-        AddressPart::Port => write!(text, "{}", address.port()),
-    };
 }

@@ -194,8 +194,12 @@ impl Ledger {
     }
 
     /// What the client is answered.
-    pub(super) fn note_status(&self, status: u16) {
+    pub(super) fn note_answer(&self, status: u16, headers: &HeaderMap) {
         self.status.set(status);
+        self.note_grpc(headers);
+        if let Some(noted) = &self.noted {
+            noted.note_answer(&self.told, headers);
+        }
     }
 
     /// Where it is sent on to.

@@ -82,8 +82,7 @@ pub(crate) async fn serve(connection: Rc<Connection>, request: Request<Incoming>
     if is_http1 && connection.is_parting() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    ledger.note_status(response.status().as_u16());
-    ledger.note_grpc(response.headers());
+    ledger.note_answer(response.status().as_u16(), response.headers());
     response
 }
 

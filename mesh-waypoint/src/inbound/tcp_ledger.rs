@@ -137,6 +137,7 @@ impl<'a> TcpLedger<'a> {
             sent: self.sent.get(),
             received: self.received.get(),
             duration: self.began.elapsed(),
+            flags: parties.flags,
             end: outcome.end,
             error: outcome.error.as_deref(),
         };

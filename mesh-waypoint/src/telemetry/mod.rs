@@ -23,7 +23,8 @@ use self::{crowding::Crowding, flows::Flows, routes::RouteMetrics};
 use crate::counts::RuleBook;
 
 pub(crate) use self::access::{
-    Ended, EndedConnection, Ends, Moment, NotedHead, is_logged, opened, protocol, tell, told,
+    Ended, EndedConnection, Ends, NotedHead, is_logged, opened, protocol, put_address, put_of_arrival, put_start, tell,
+    told,
 };
 pub(crate) use self::bad_input::{BadInput, BadInputs, Sender, is_malformed};
 pub(crate) use self::cache::SeriesCache;

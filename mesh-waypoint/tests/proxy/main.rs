@@ -25,6 +25,7 @@ mod issuer;
 mod jaeger;
 mod kept_state;
 mod key_sets;
+mod line_formats;
 mod listener_sets;
 mod locality;
 mod mesh_defaults;

@@ -9,7 +9,7 @@ use crate::traces::NONE_OF_OURS;
 use crate::world::{CARTS, OUTSIDE, World, run_with, run_with_flags};
 
 /// The mesh configuration.
-fn mesh(fields: &str) -> String {
+pub(crate) fn mesh(fields: &str) -> String {
     format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |\n    \
          {}\n---\n",

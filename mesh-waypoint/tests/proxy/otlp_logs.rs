@@ -146,6 +146,20 @@ async fn client(world: &World) -> Client {
 }
 
 #[test]
+fn a_collector_has_the_fields_whatever_the_format_of_standard_output() {
+    let provider = format!("{BY_GRPC}\n    accessLogFormat: 'said %REQ(:PATH)%'");
+    run_with(&manifests(&provider, "  - providers: [{name: envoy}, {name: otel}]"), async |world: World| {
+        let collected = Collected::by_grpc().await;
+        assert_eq!(client(&world).await.get("/a").await.status, 200);
+        let records = collected.records(1).await;
+        for (key, expected) in [("path", "/a"), ("response_code", "200")] {
+            assert_eq!(attribute(&records[0], key).as_deref(), Some(expected), "{key}: {records:?}");
+        }
+        world.logged("said /a").await;
+    });
+}
+
+#[test]
 fn lines_go_to_the_collector_by_grpc_beside_standard_output() {
     run_with(&manifests(BY_GRPC, "  - providers: [{name: envoy}, {name: otel}]"), async |world: World| {
         let collected = Collected::by_grpc().await;

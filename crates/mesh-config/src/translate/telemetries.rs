@@ -34,10 +34,11 @@ pub(super) fn telemetries(objects: &ObjectSet, options: &Options, findings: &mut
     let of_mesh = objects.mesh_configs.iter().next().and_then(|located| of_mesh_config(located, objects, findings));
     let in_force = all.iter().map(|located| without_unknown(&located.object.policy, objects));
     let in_force: Vec<_> = of_mesh.into_iter().chain(in_force).collect();
-    if in_force.is_empty() {
+    let line_format = objects.mesh_configs.values().next().and_then(|located| located.object.line_format.clone());
+    if in_force.is_empty() && line_format.is_none() {
         return Telemetries::default();
     }
-    Telemetries::new(options.root_namespace.as_str().into(), in_force)
+    Telemetries::new(options.root_namespace.as_str().into(), in_force).with_line_format(line_format)
 }
 
 /// What the mesh configuration says; none where it says nothing.

@@ -204,40 +204,76 @@ fn field_name(name: &str, of: Message) -> Option<Box<str>> {
 
 /// The operator that begins after a per cent sign, and what follows the one that ends it.
 fn operator(text: &str, of: Message) -> Result<(Operator, &str), FieldValueError> {
-    let named = text.find(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_');
-    let (name, rest) = text.split_at_checked(named.unwrap_or(text.len())).unwrap_or((text, ""));
-    if name.is_empty() {
-        return Err(FieldValueError::NoOperator);
-    }
-    // Arguments end at the bracket: a form of time has per cent signs in it.
-    let (arguments, rest) = match rest.strip_prefix('(').map(|rest| rest.split_once(')')) {
-        Some(Some((arguments, rest))) => (Some(arguments), rest),
-        Some(None) => return Err(FieldValueError::Malformed(text.to_owned())),
-        None => (None, rest),
-    };
-    let Some((length, rest)) = rest.split_once('%') else { return Err(FieldValueError::NoOperator) };
-    let written = text.strip_suffix(rest).and_then(|text| text.strip_suffix('%')).unwrap_or(text);
-    let malformed = || FieldValueError::Malformed(written.to_owned());
-    let most = match length {
-        "" => None,
-        length => Some(length.strip_prefix(':').and_then(|digits| digits.parse::<usize>().ok()).ok_or_else(malformed)?),
-    };
-    let operator = match (name, arguments) {
-        ("REQ", Some(arguments)) => {
-            Operator::RequestField(NamedField::parse(arguments, most, Message::Request).ok_or_else(malformed)?)
-        }
-        ("RESP", Some(arguments)) => {
-            Operator::ResponseField(NamedField::parse(arguments, most, Message::Response).ok_or_else(malformed)?)
-        }
-        ("START_TIME", Some(form)) if most.is_none() => Operator::Start(time_form(form).ok_or_else(malformed)?),
-        (name, None) if most.is_none() => plain(name).ok_or_else(|| FieldValueError::Unknown(written.to_owned()))?,
-        _ => return Err(FieldValueError::Unknown(written.to_owned())),
-    };
+    let (written, rest) = WrittenOperator::read(text)?;
+    let operator = Operator::of(&written)?;
     let is_of_responses = matches!(operator, Operator::ResponseField(_) | Operator::Status | Operator::Endpoint);
     if is_of_responses && of == Message::Request {
-        return Err(FieldValueError::OfResponses(written.to_owned()));
+        return Err(FieldValueError::OfResponses(written.text.to_owned()));
     }
     Ok((operator, rest))
+}
+
+/// An operator as it is written: `%NAME(ARGUMENTS):MOST%`.
+pub(crate) struct WrittenOperator<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) arguments: Option<&'a str>,
+    pub(crate) most: Option<usize>,
+    /// All of it, without its per cent signs.
+    pub(crate) text: &'a str,
+}
+
+impl<'a> WrittenOperator<'a> {
+    /// The one that begins after a per cent sign, and what follows the one that ends it.
+    ///
+    /// # Errors
+    /// It has no name or no end, or more than a length follows its arguments.
+    pub(crate) fn read(text: &'a str) -> Result<(Self, &'a str), FieldValueError> {
+        let named = text.find(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_');
+        let (name, rest) = text.split_at_checked(named.unwrap_or(text.len())).unwrap_or((text, ""));
+        if name.is_empty() {
+            return Err(FieldValueError::NoOperator);
+        }
+        // Arguments end at the bracket: a form of time has per cent signs in it.
+        let (arguments, rest) = match rest.strip_prefix('(').map(|rest| rest.split_once(')')) {
+            Some(Some((arguments, rest))) => (Some(arguments), rest),
+            Some(None) => return Err(FieldValueError::Malformed(text.to_owned())),
+            None => (None, rest),
+        };
+        let Some((length, rest)) = rest.split_once('%') else { return Err(FieldValueError::NoOperator) };
+        let written = text.strip_suffix(rest).and_then(|text| text.strip_suffix('%')).unwrap_or(text);
+        let malformed = || FieldValueError::Malformed(written.to_owned());
+        let most = match length {
+            "" => None,
+            length => {
+                Some(length.strip_prefix(':').and_then(|digits| digits.parse::<usize>().ok()).ok_or_else(malformed)?)
+            }
+        };
+        Ok((Self { name, arguments, most, text: written }, rest))
+    }
+
+    pub(crate) fn malformed(&self) -> FieldValueError {
+        FieldValueError::Malformed(self.text.to_owned())
+    }
+}
+
+impl Operator {
+    /// What an operator of any message means.
+    ///
+    /// # Errors
+    /// Nobody knows it, or its arguments are none for it.
+    pub(crate) fn of(written: &WrittenOperator<'_>) -> Result<Self, FieldValueError> {
+        let unknown = || FieldValueError::Unknown(written.text.to_owned());
+        let field = |arguments, of| NamedField::parse(arguments, written.most, of).ok_or_else(|| written.malformed());
+        match (written.name, written.arguments) {
+            ("REQ", Some(arguments)) => field(arguments, Message::Request).map(Self::RequestField),
+            ("RESP", Some(arguments)) => field(arguments, Message::Response).map(Self::ResponseField),
+            ("START_TIME", Some(form)) if written.most.is_none() => {
+                time_form(form).map(Self::Start).ok_or_else(|| written.malformed())
+            }
+            (name, None) if written.most.is_none() => plain(name).ok_or_else(unknown),
+            _ => Err(unknown()),
+        }
+    }
 }
 
 fn time_form(written: &str) -> Option<TimeForm> {

@@ -3,6 +3,7 @@
 mod choice;
 pub mod expression;
 pub mod filter;
+pub mod line_format;
 pub mod metrics;
 pub mod value;
 mod value_expression;
@@ -17,6 +18,7 @@ use crate::policy::{PolicyName, PolicyTarget, Selector};
 pub use choice::Choice;
 pub use expression::{ExpressionError, parse};
 pub use filter::Filter;
+pub use line_format::LineFormat;
 pub use metrics::{EffectiveMetrics, Metric, MetricChange, MetricChanges, MetricOverride, TagChange};
 pub use value::Value;
 pub use value_expression::parse_value;
@@ -106,6 +108,7 @@ pub enum Tag {
 pub struct Telemetries {
     root_namespace: Arc<str>,
     all: Vec<Arc<TelemetryPolicy>>,
+    line_format: Option<Arc<LineFormat>>,
 }
 
 /// Who tells, and of what.
@@ -134,15 +137,25 @@ pub struct EffectiveTelemetry {
     pub tracing: Tracing,
     /// What of the standard metrics is not as by default; none where all is.
     pub metrics: Option<EffectiveMetrics>,
-    /// The request headers that tags, labels of metrics and the filter ask for.
+    /// How lines at standard output are written where they are of requests; none as usual.
+    pub line_format: Option<Arc<LineFormat>>,
+    /// The request headers that tags, labels of metrics, the filter and the lines' format ask for.
     pub headers: Vec<Arc<str>>,
+    /// The response headers that the lines' format asks for.
+    pub response_headers: Vec<Arc<str>>,
 }
 
 impl Telemetries {
     /// Of these, the oldest first.
     #[must_use]
     pub fn new(root_namespace: Arc<str>, all: Vec<Arc<TelemetryPolicy>>) -> Self {
-        Self { root_namespace, all }
+        Self { root_namespace, all, line_format: None }
+    }
+
+    /// The same, with lines at standard output written so.
+    #[must_use]
+    pub fn with_line_format(self, line_format: Option<Arc<LineFormat>>) -> Self {
+        Self { line_format, ..self }
     }
 
     /// All of them.
@@ -183,8 +196,14 @@ impl Telemetries {
         told.headers.extend(told.tracing.tags.iter().flat_map(BTreeMap::values).filter_map(Tag::header));
         metrics.headers(&mut told.headers);
         told.metrics = Some(metrics).filter(EffectiveMetrics::changes_something);
-        told.headers.sort_unstable();
-        told.headers.dedup();
+        told.line_format = self.line_format.clone().filter(|_| told.logs);
+        if let Some(format) = &told.line_format {
+            format.headers(&mut told.headers, &mut told.response_headers);
+        }
+        for headers in [&mut told.headers, &mut told.response_headers] {
+            headers.sort_unstable();
+            headers.dedup();
+        }
         told
     }
 

@@ -5,14 +5,19 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh_core::telemetry::{
-    filter::{Attributes, Number, Text},
-    value::{Peer, PeerAttribute},
+use mesh_core::{
+    l7::field_value::Operator,
+    telemetry::{
+        filter::{Attributes, Number, Text},
+        line_format::LineValue,
+        value::{Peer, PeerAttribute},
+    },
 };
 use mesh_metrics::{CONNECTION_LABELS, ConnectionLabels};
 
 use super::{
     ends::Ends,
+    format::{self, Values},
     json::{self, Moment, Object},
     line::milliseconds,
     trace_id,
@@ -43,6 +48,8 @@ pub(crate) struct EndedConnection<'a> {
     pub(crate) received: u64,
     /// How long it lived.
     pub(crate) duration: Duration,
+    /// The response flags.
+    pub(crate) flags: &'static str,
     /// How it ended: `closed` is as it should.
     pub(crate) end: &'static str,
     /// What went wrong.
@@ -77,6 +84,34 @@ impl EndedConnection<'_> {
             line.shown("trace_id", Some(trace_id(trace)));
         }
         line.end();
+    }
+}
+
+impl Values for EndedConnection<'_> {
+    fn put(&self, value: &LineValue, hostname: &str, into: &mut String) {
+        match value {
+            LineValue::Operator(Operator::Endpoint) => {
+                self.endpoint.into_iter().for_each(|endpoint| format::put(endpoint.address(), into));
+            }
+            LineValue::Operator(Operator::Start(form)) => format::put_start(self.at, *form, into),
+            LineValue::Operator(Operator::Status) => into.push('0'),
+            LineValue::Operator(operator) => {
+                format::put_of_arrival(operator, self.arrival, hostname, into);
+            }
+            LineValue::Start(parts) => format::moment(self.at, parts, into),
+            LineValue::Flags => into.push_str(self.flags),
+            LineValue::Termination => into.push_str(self.error.unwrap_or_default()),
+            LineValue::Received => format::put(self.sent, into),
+            LineValue::Sent => format::put(self.received, into),
+            LineValue::Duration => format::put(milliseconds(self.duration), into),
+            LineValue::Cluster => self.cluster.into_iter().for_each(|cluster| format::put(cluster, into)),
+            LineValue::Trace => self.arrival.trace.into_iter().for_each(|trace| format::put(trace_id(trace), into)),
+            LineValue::Details
+            | LineValue::AnsweredAfter
+            | LineValue::Route
+            | LineValue::GrpcStatus
+            | LineValue::Nothing => {}
+        }
     }
 }
 

@@ -90,7 +90,7 @@ impl fmt::Write for Escaped<'_> {
 
 /// Most texts have nothing to escape: what lies between is taken as a whole. Beside what JSON wants escaped, that is what terminals
 /// take for commands: DEL, and the controls of C1, which are an octet 0xc2 and one below 0xa0.
-fn escape(text: &str, into: &mut String) {
+pub(super) fn escape(text: &str, into: &mut String) {
     let mut rest = text;
     while let Some((at, length, value)) = first_special(rest.as_bytes()) {
         // It begins and ends at a character's border.
@@ -121,7 +121,7 @@ fn first_special(octets: &[u8]) -> Option<(usize, usize, u8)> {
 }
 
 /// A moment as Envoy writes it: RFC 3339 with milliseconds, in UTC.
-pub(crate) struct Moment(pub(crate) SystemTime);
+pub(super) struct Moment(pub(super) SystemTime);
 
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

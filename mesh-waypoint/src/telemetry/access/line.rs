@@ -5,10 +5,11 @@ use std::{borrow::Cow, time::Duration};
 use http::HeaderValue;
 use mesh_core::{
     TraceContext,
-    l7::Rule,
+    l7::{Rule, field_value::Operator},
     telemetry::{
         self,
         filter::{Number, Text},
+        line_format::LineValue,
         value::{Peer, PeerAttribute},
     },
 };
@@ -16,6 +17,8 @@ use mesh_core::{
 use super::{
     NotedHead,
     ends::Ends,
+    field,
+    format::{self, Values},
     json::{self, Moment, Object},
     protocol, text, trace_id,
 };
@@ -141,6 +144,49 @@ impl Ended<'_> {
     }
 }
 
+impl Values for Ended<'_> {
+    fn put(&self, value: &LineValue, hostname: &str, into: &mut String) {
+        let noted = self.noted;
+        match value {
+            LineValue::Operator(operator) => self.put_operator(operator, hostname, into),
+            LineValue::Start(parts) => format::moment(noted.at, parts, into),
+            LineValue::Flags => into.push_str(self.flags),
+            LineValue::Details => into.push_str(self.details),
+            LineValue::Received => format::put(self.sent, into),
+            LineValue::Sent => format::put(self.received, into),
+            LineValue::Duration => format::put(milliseconds(self.duration), into),
+            LineValue::AnsweredAfter => {
+                self.answered_after.into_iter().for_each(|time| format::put(milliseconds(time), into));
+            }
+            LineValue::Cluster => self.cluster.into_iter().for_each(|cluster| format::put(cluster, into)),
+            LineValue::Route => self.rule.into_iter().for_each(|rule| format::put(&rule.at, into)),
+            LineValue::GrpcStatus => self.grpc.into_iter().for_each(|status| format::put(status, into)),
+            LineValue::Trace => self.trace.into_iter().for_each(|trace| format::put(trace_id(trace), into)),
+            LineValue::Termination | LineValue::Nothing => {}
+        }
+    }
+}
+
+impl Ended<'_> {
+    fn put_operator(&self, operator: &Operator, hostname: &str, into: &mut String) {
+        let noted = self.noted;
+        match operator {
+            Operator::Protocol => into.push_str(protocol(noted.version)),
+            Operator::Start(form) => format::put_start(noted.at, *form, into),
+            Operator::RequestField(field) => {
+                field.value(|name| noted.request_field(name, self.arrival.target.scheme()), into);
+            }
+            Operator::ResponseField(field) => field.value(|name| noted.response_field(name), into),
+            // As Envoy has it where there was no answer.
+            Operator::Status => format::put(self.status, into),
+            Operator::Endpoint => self.endpoint.into_iter().for_each(|endpoint| format::put(endpoint.address(), into)),
+            operator => {
+                format::put_of_arrival(operator, self.arrival, hostname, into);
+            }
+        }
+    }
+}
+
 impl telemetry::filter::Attributes for Ended<'_> {
     fn number(&self, what: Number) -> Option<i64> {
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -166,10 +212,7 @@ impl telemetry::filter::Attributes for Ended<'_> {
             Text::Protocol => Cow::Borrowed(protocol(noted.version)),
             Text::UserAgent => Cow::Borrowed(text(noted.user_agent.as_ref())?),
             Text::RequestId => Cow::Borrowed(text(self.request_id)?),
-            Text::Header(name) => {
-                let (_, value) = noted.headers.iter().find(|(known, _)| known == name)?;
-                Cow::Borrowed(text(Some(value))?)
-            }
+            Text::Header(name) => Cow::Borrowed(field(&noted.headers, name)?),
             Text::SourceAddress | Text::UpstreamAddress | Text::PeerIdentity | Text::ServerName => {
                 self.ends().text(what)?
             }

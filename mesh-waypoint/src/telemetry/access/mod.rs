@@ -3,13 +3,14 @@
 mod connection;
 mod ends;
 mod flow;
+mod format;
 mod json;
 mod line;
 
-use std::{borrow::Cow, fmt, rc::Rc, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, cell::OnceCell, fmt, rc::Rc, sync::Arc, time::SystemTime};
 
 use http::{
-    HeaderValue, Method, Version,
+    HeaderMap, HeaderValue, Method, Version,
     header::{HOST, USER_AGENT},
     request::Parts,
     uri::Authority,
@@ -24,7 +25,7 @@ pub(crate) use self::connection::EndedConnection;
 pub(super) use self::connection::connection_fields;
 pub(crate) use self::ends::Ends;
 pub(crate) use self::flow::opened;
-pub(crate) use self::json::Moment;
+pub(crate) use self::format::{put_address, put_of_arrival, put_start};
 pub(crate) use self::line::Ended;
 pub(super) use self::line::label_fields;
 use crate::{
@@ -54,7 +55,7 @@ pub(crate) fn told(worker: &Worker, arrival: &Arrival) -> Rc<EffectiveTelemetry>
 pub(crate) fn tell(
     worker: &Worker,
     (told, logs): (&EffectiveTelemetry, bool),
-    ended: &impl filter::Attributes,
+    ended: &(impl filter::Attributes + format::Values),
     trace: Option<TraceContext>,
     write: impl FnOnce(&mut String),
 ) {
@@ -67,8 +68,16 @@ pub(crate) fn tell(
     }
     let mut line = worker.line.borrow_mut();
     line.clear();
+    if let Some(format) = told.line_format.as_ref().filter(|_| at_output) {
+        format::write(format, ended, &worker.shared.own.hostname, &mut line);
+        worker.shared.log.gather(&line);
+        if elsewhere.peek().is_none() {
+            return;
+        }
+        line.clear();
+    }
     write(&mut line);
-    if at_output {
+    if at_output && told.line_format.is_none() {
         worker.shared.log.gather(&line);
     }
     for (provider, _) in elsewhere {
@@ -97,8 +106,10 @@ pub(crate) struct NotedHead {
     host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     forwarded_for: Option<HeaderValue>,
-    /// Those that the filter asks for.
+    /// Those that the filter, or the line's format, asks for.
     headers: Vec<(Arc<str>, HeaderValue)>,
+    /// Those of the answer that the line's format asks for.
+    answered: OnceCell<Vec<(Arc<str>, HeaderValue)>>,
 }
 
 impl NotedHead {
@@ -109,7 +120,6 @@ impl NotedHead {
             return None;
         }
         let trace = parts.headers.get("traceparent").filter(|_| is_heard);
-        let header = |name: &Arc<str>| Some((name.clone(), parts.headers.get(&**name)?.clone()));
         Some(Box::new(Self {
             logs,
             trace: text(trace).and_then(|trace| trace.parse().ok()),
@@ -122,8 +132,33 @@ impl NotedHead {
             host: parts.headers.get(HOST).cloned(),
             user_agent: parts.headers.get(USER_AGENT).cloned(),
             forwarded_for: parts.headers.get("x-forwarded-for").cloned(),
-            headers: told.headers.iter().filter_map(header).collect(),
+            headers: asked(&told.headers, &parts.headers),
+            answered: OnceCell::new(),
         }))
+    }
+
+    /// Notes of an answer what a line is to tell of it.
+    pub(crate) fn note_answer(&self, told: &EffectiveTelemetry, headers: &HeaderMap) {
+        if !told.response_headers.is_empty() {
+            // There is one answer.
+            let _ = self.answered.set(asked(&told.response_headers, headers));
+        }
+    }
+
+    /// A field of the request, or what HTTP/2 has in its place.
+    fn request_field(&self, name: &str, scheme: &'static str) -> Option<Cow<'_, str>> {
+        match name {
+            ":authority" | "host" => Some(self.authority()?.into()),
+            ":method" => Some(self.method.as_str().into()),
+            ":path" => Some(self.target()),
+            ":scheme" => Some(scheme.into()),
+            name => field(&self.headers, name).map(Cow::Borrowed),
+        }
+    }
+
+    /// A field of the answer.
+    fn response_field(&self, name: &str) -> Option<&str> {
+        field(self.answered.get()?, name)
     }
 
     /// Path and query.
@@ -137,6 +172,16 @@ impl NotedHead {
     fn authority(&self) -> Option<&str> {
         self.authority.as_ref().map(Authority::as_str).or_else(|| text(self.host.as_ref()))
     }
+}
+
+/// Those of these fields that are there.
+fn asked(names: &[Arc<str>], headers: &HeaderMap) -> Vec<(Arc<str>, HeaderValue)> {
+    names.iter().filter_map(|name| Some((name.clone(), headers.get(&**name)?.clone()))).collect()
+}
+
+fn field<'a>(fields: &'a [(Arc<str>, HeaderValue)], name: &str) -> Option<&'a str> {
+    let (_, value) = fields.iter().find(|(known, _)| **known == *name)?;
+    text(Some(value))
 }
 
 /// A version of HTTP, as Envoy writes it.

@@ -46,10 +46,6 @@ impl MeshConfig {
     pub(super) fn default_of(&mut self, name: &str, value: &Value, field: &str) -> Result<bool, Flaw> {
         match name {
             "accessLogFile" => self.file(&text(value.clone(), field)?, field),
-            "accessLogEncoding" if value == "JSON" => {}
-            "accessLogEncoding" => self.remark(field, "lines are JSON"),
-            "accessLogFormat" if value == "" => {}
-            "accessLogFormat" => self.remark(field, "lines have the fields that metrics have as labels, and their own"),
             "enableTracing" => {
                 let disabled = (value == &Value::Bool(false)).then_some(true);
                 self.tracing.push(Tracing { disabled, ..Tracing::default() });
@@ -116,7 +112,7 @@ impl MeshConfig {
         }
     }
 
-    fn remark(&mut self, field: &str, message: &str) {
+    pub(super) fn remark(&mut self, field: &str, message: &str) {
         self.remarks.push(Remark::new(Code::FieldNotHonoured, field, message));
     }
 }

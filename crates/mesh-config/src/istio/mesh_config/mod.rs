@@ -3,6 +3,7 @@
 
 mod authorizer;
 mod defaults;
+mod lines;
 mod otel;
 mod provider;
 
@@ -12,7 +13,7 @@ use mesh_core::l7::topology::TopologyPart;
 use mesh_core::l7::traffic::Defaults;
 use mesh_core::locality::LocalitySetting;
 use mesh_core::provider::Provider;
-use mesh_core::telemetry::{Logging, Tracing};
+use mesh_core::telemetry::{LineFormat, Logging, Tracing};
 use serde_json::{Map, Value};
 
 use super::locality::RawLocality;
@@ -42,6 +43,8 @@ pub struct MeshConfig {
     pub locality: LocalitySetting,
     /// Which requests and connections have lines where no Telemetry says it.
     pub logging: Vec<Logging>,
+    /// How lines at standard output are written; none as usual.
+    pub line_format: Option<Arc<LineFormat>>,
     /// The same of traces.
     pub tracing: Vec<Tracing>,
     /// What holds for connections and retries where no rule says it.
@@ -73,7 +76,8 @@ impl MeshConfig {
         Ok(read)
     }
 
-    fn fields(&mut self, fields: Map<String, Value>) -> Result<(), Flaw> {
+    fn fields(&mut self, mut fields: Map<String, Value>) -> Result<(), Flaw> {
+        self.lines(&mut fields)?;
         for (name, value) in fields {
             let field = format!("{FIELD}.{name}");
             match name.as_str() {
@@ -174,7 +178,7 @@ mod tests {
     #[test]
     fn every_other_field_is_told_of_by_name() {
         let read = read(
-            "accessLogFile: /var/log/all\naccessLogEncoding: TEXT\naccessLogFormat: '%START_TIME%'\n\
+            "accessLogFile: /var/log/all\naccessLogFormat: '%START_TIME% %FILTER_STATE(a)%'\n\
              enablePrometheusMerge: true\nextensionProviders:\n- {name: z, zipkin: {}}\nrootNamespace: r\n\
              defaultConfig: {tracing: {sampling: 10, zipkin: {address: a}}}\n\
              defaultProviders: {metrics: [stackdriver, prometheus], tracing: [a, b]}\n",
@@ -182,7 +186,6 @@ mod tests {
         let read = read.unwrap();
         let fields: Vec<_> = read.remarks.iter().map(|remark| remark.field.trim_start_matches("data.mesh.")).collect();
         let expected = [
-            "accessLogEncoding",
             "accessLogFile",
             "accessLogFormat",
             "defaultConfig.tracing.zipkin",
