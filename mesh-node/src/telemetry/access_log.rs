@@ -84,7 +84,7 @@ impl Ended<'_> {
         let random = fastrand::u64(..);
         let admits = |choice: &Choice| choice.admits(self, random);
         let is_logged = tracing::enabled!(target: ACCESS, tracing::Level::INFO)
-            && told.is_none_or(|told| told.logs && admits(&told.choice));
+            && told.is_none_or(|told| told.outputs.iter().any(|output| admits(&output.choice)));
         let providers: Vec<_> =
             told.iter().flat_map(|told| &told.log_to).filter(|(_, choice)| admits(choice)).collect();
         if !is_logged && providers.is_empty() {

@@ -74,3 +74,20 @@ fn a_format_of_json_keeps_types_and_a_connection_has_what_it_can() {
         assert!(said["why"].as_str().is_some_and(|why| why.starts_with("upstream connection failure")), "{said}");
     });
 }
+
+#[test]
+fn a_provider_has_lines_in_its_own_format_beside_the_usual_ones() {
+    let mine = "extensionProviders:\n- name: mine\n  envoyFileAccessLog: {path: /dev/stdout, logFormat: {labels: {said: '%REQ(:PATH)%'}}}";
+    let both = "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: mesh, namespace: istio-system}\nspec:\n  \
+                accessLogging:\n  - providers: [{name: envoy}]\n  - providers: [{name: mine}]\n    \
+                filter: {expression: \"request.url_path != '/quiet'\"}\n";
+    run_with(&(mesh(mine) + both), async |world| {
+        serve_carts().await;
+        ask(&world, "/quiet").await;
+        ask(&world, "/loud").await;
+        assert_eq!(line(&world, "{\"said\"").await, "{\"said\":\"/loud\"}");
+        for path in ["/quiet", "/loud"] {
+            crate::access_logs::line(&world, path).await;
+        }
+    });
+}

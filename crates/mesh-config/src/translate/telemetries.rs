@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh_core::Provider;
 use mesh_core::policy::PolicyName;
-use mesh_core::telemetry::{STANDARD_OUTPUT, Scope, Telemetries, TelemetryPolicy};
+use mesh_core::telemetry::{Outputs, STANDARD_OUTPUT, Scope, Telemetries, TelemetryPolicy};
 
 use super::policies::{by_age, report};
 use crate::code::Code;
@@ -34,11 +34,11 @@ pub(super) fn telemetries(objects: &ObjectSet, options: &Options, findings: &mut
     let of_mesh = objects.mesh_configs.iter().next().and_then(|located| of_mesh_config(located, objects, findings));
     let in_force = all.iter().map(|located| without_unknown(&located.object.policy, objects));
     let in_force: Vec<_> = of_mesh.into_iter().chain(in_force).collect();
-    let line_format = objects.mesh_configs.values().next().and_then(|located| located.object.line_format.clone());
-    if in_force.is_empty() && line_format.is_none() {
+    let outputs = outputs(objects).cloned().unwrap_or_default();
+    if in_force.is_empty() && outputs.is_empty() {
         return Telemetries::default();
     }
-    Telemetries::new(options.root_namespace.as_str().into(), in_force).with_line_format(line_format)
+    Telemetries::new(options.root_namespace.as_str().into(), in_force).with_outputs(outputs)
 }
 
 /// What the mesh configuration says; none where it says nothing.
@@ -51,7 +51,7 @@ fn of_mesh_config(
     if logging.is_empty() && tracing.is_empty() {
         return None;
     }
-    let logged = logging.iter().flat_map(|logging| &logging.providers).filter(|name| ***name != *STANDARD_OUTPUT);
+    let logged = logging.iter().flat_map(|logging| &logging.providers).filter(|name| !is_output(objects, name));
     for name in logged.chain(tracing.iter().filter_map(|tracing| tracing.provider.as_ref())) {
         if !is_collector(objects, name) {
             let message = format!("extensionProviders has no collector {name:?}: nothing goes there");
@@ -71,9 +71,19 @@ fn is_collector(objects: &ObjectSet, name: &str) -> bool {
     providers.any(|(known, provider)| **known == *name && matches!(provider, Provider::Collector(_)))
 }
 
+/// The providers of logs that are standard output.
+fn outputs(objects: &ObjectSet) -> Option<&Outputs> {
+    objects.mesh_configs.values().next().map(|located| &located.object.outputs)
+}
+
+/// Whether lines for a provider of that name go to standard output.
+fn is_output(objects: &ObjectSet, name: &str) -> bool {
+    name == STANDARD_OUTPUT || outputs(objects).is_some_and(|outputs| outputs.contains_key(name))
+}
+
 /// Without providers that are not there: an entry about nobody else says nothing, so that lines go on as they went.
 fn without_unknown(policy: &Arc<TelemetryPolicy>, objects: &ObjectSet) -> Arc<TelemetryPolicy> {
-    let is_known = |name: &Arc<str>| **name == *STANDARD_OUTPUT || is_collector(objects, name);
+    let is_known = |name: &Arc<str>| is_output(objects, name) || is_collector(objects, name);
     if policy.logging.iter().flat_map(|logging| &logging.providers).all(is_known) {
         return Arc::clone(policy);
     }
@@ -96,7 +106,7 @@ fn report_unknown(located: &Located<Telemetry>, objects: &ObjectSet, findings: &
     };
     let policy = &located.object.policy;
     for (index, logging) in policy.logging.iter().enumerate() {
-        for name in logging.providers.iter().filter(|name| ***name != *STANDARD_OUTPUT) {
+        for name in logging.providers.iter().filter(|name| !is_output(objects, name)) {
             report(name, format!("spec.accessLogging[{index}].providers"), "no line goes there");
         }
     }

@@ -108,8 +108,11 @@ pub enum Tag {
 pub struct Telemetries {
     root_namespace: Arc<str>,
     all: Vec<Arc<TelemetryPolicy>>,
-    line_format: Option<Arc<LineFormat>>,
+    outputs: Outputs,
 }
+
+/// The providers of logs that are standard output, by name, and how lines are written there; [`STANDARD_OUTPUT`] is one in any case.
+pub type Outputs = BTreeMap<Arc<str>, Option<Arc<LineFormat>>>;
 
 /// Who tells, and of what.
 #[derive(Debug, Clone, Copy)]
@@ -127,35 +130,40 @@ pub struct TelemetryScope<'a> {
 /// What is in force for requests of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EffectiveTelemetry {
-    /// Whether there are lines at standard output.
-    pub logs: bool,
-    /// Which requests they are about.
-    pub choice: Choice,
+    /// The lines at standard output; empty where there are none.
+    pub outputs: Vec<Output>,
     /// Who else gets lines, by providers' names, and about which requests.
     pub log_to: Vec<(Arc<str>, Choice)>,
     /// How they are traced.
     pub tracing: Tracing,
     /// What of the standard metrics is not as by default; none where all is.
     pub metrics: Option<EffectiveMetrics>,
-    /// How lines at standard output are written where they are of requests; none as usual.
-    pub line_format: Option<Arc<LineFormat>>,
-    /// The request headers that tags, labels of metrics, the filter and the lines' format ask for.
+    /// The request headers that tags, labels of metrics, filters and formats of lines ask for.
     pub headers: Vec<Arc<str>>,
-    /// The response headers that the lines' format asks for.
+    /// The response headers that formats of lines ask for.
     pub response_headers: Vec<Arc<str>>,
+}
+
+/// Lines at standard output.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Which requests and connections they are about.
+    pub choice: Choice,
+    /// How they are written; none as usual.
+    pub format: Option<Arc<LineFormat>>,
 }
 
 impl Telemetries {
     /// Of these, the oldest first.
     #[must_use]
     pub fn new(root_namespace: Arc<str>, all: Vec<Arc<TelemetryPolicy>>) -> Self {
-        Self { root_namespace, all, line_format: None }
+        Self { root_namespace, all, outputs: Outputs::new() }
     }
 
-    /// The same, with lines at standard output written so.
+    /// The same, where these providers are standard output.
     #[must_use]
-    pub fn with_line_format(self, line_format: Option<Arc<LineFormat>>) -> Self {
-        Self { line_format, ..self }
+    pub fn with_outputs(self, outputs: Outputs) -> Self {
+        Self { outputs, ..self }
     }
 
     /// All of them.
@@ -189,15 +197,15 @@ impl Telemetries {
             let of_side = policy.metrics.iter().filter(|entry| entry.side.is_none_or(|side| side == teller.side));
             of_side.for_each(|entry| metrics.take(entry));
         }
-        logging.tell(&mut told);
-        let choices = std::iter::once(&told.choice).chain(told.log_to.iter().map(|(_, choice)| choice));
+        logging.tell(&self.outputs, &mut told);
+        let of_outputs = told.outputs.iter().map(|output| &output.choice);
+        let choices = of_outputs.chain(told.log_to.iter().map(|(_, choice)| choice));
         let filters = choices.filter_map(|choice| choice.filter.as_ref());
         filters.for_each(|filter| filter.headers(&mut told.headers));
         told.headers.extend(told.tracing.tags.iter().flat_map(BTreeMap::values).filter_map(Tag::header));
         metrics.headers(&mut told.headers);
         told.metrics = Some(metrics).filter(EffectiveMetrics::changes_something);
-        told.line_format = self.line_format.clone().filter(|_| told.logs);
-        if let Some(format) = &told.line_format {
+        for format in told.outputs.iter().filter_map(|output| output.format.as_ref()) {
             format.headers(&mut told.headers, &mut told.response_headers);
         }
         for headers in [&mut told.headers, &mut told.response_headers] {
@@ -263,13 +271,15 @@ impl Loggings {
     }
 
     /// Where nobody says anything there are lines at standard output.
-    fn tell(self, told: &mut EffectiveTelemetry) {
-        told.logs = self.0.is_empty();
+    fn tell(mut self, outputs: &Outputs, told: &mut EffectiveTelemetry) {
+        if self.0.is_empty() {
+            self.0.insert(STANDARD_OUTPUT.into(), Some(Choice::default()));
+        }
         for (name, choice) in self.0.into_iter().filter_map(|(name, said)| Some((name, said?))) {
-            if *name == *STANDARD_OUTPUT {
-                (told.logs, told.choice) = (true, choice);
-            } else {
-                told.log_to.push((name, choice));
+            match outputs.get(&name) {
+                Some(format) => told.outputs.push(Output { choice, format: format.clone() }),
+                None if *name == *STANDARD_OUTPUT => told.outputs.push(Output { choice, format: None }),
+                None => told.log_to.push((name, choice)),
             }
         }
     }

@@ -61,23 +61,24 @@ pub(crate) fn tell(
 ) {
     let random = fastrand::u64(..);
     let admits = |choice: &Choice| choice.admits(ended, random);
-    let at_output = logs && admits(&told.choice);
+    let mut line = worker.line.borrow_mut();
+    let mut at_output = false;
+    for output in told.outputs.iter().filter(|output| logs && admits(&output.choice)) {
+        let Some(format) = &output.format else {
+            at_output = true;
+            continue;
+        };
+        line.clear();
+        format::write(format, ended, &worker.shared.own.hostname, &mut line);
+        worker.shared.log.gather(&line);
+    }
     let mut elsewhere = told.log_to.iter().filter(|(_, choice)| admits(choice)).peekable();
     if !at_output && elsewhere.peek().is_none() {
         return;
     }
-    let mut line = worker.line.borrow_mut();
     line.clear();
-    if let Some(format) = told.line_format.as_ref().filter(|_| at_output) {
-        format::write(format, ended, &worker.shared.own.hostname, &mut line);
-        worker.shared.log.gather(&line);
-        if elsewhere.peek().is_none() {
-            return;
-        }
-        line.clear();
-    }
     write(&mut line);
-    if at_output && told.line_format.is_none() {
+    if at_output {
         worker.shared.log.gather(&line);
     }
     for (provider, _) in elsewhere {
@@ -87,7 +88,7 @@ pub(crate) fn tell(
 
 /// Whether standard output is to have lines of what ends.
 pub(crate) fn is_logged(told: &EffectiveTelemetry) -> bool {
-    told.logs && tracing::enabled!(target: "access", tracing::Level::INFO)
+    !told.outputs.is_empty() && tracing::enabled!(target: "access", tracing::Level::INFO)
 }
 
 /// What a line, or whoever listens to flows, is told of a request's head, kept until then.
@@ -106,9 +107,9 @@ pub(crate) struct NotedHead {
     host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     forwarded_for: Option<HeaderValue>,
-    /// Those that the filter, or the line's format, asks for.
+    /// Those that filters, or formats of lines, ask for.
     headers: Vec<(Arc<str>, HeaderValue)>,
-    /// Those of the answer that the line's format asks for.
+    /// Those of the answer that formats of lines ask for.
     answered: OnceCell<Vec<(Arc<str>, HeaderValue)>>,
 }
 

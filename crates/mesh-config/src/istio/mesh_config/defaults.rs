@@ -17,7 +17,7 @@ use crate::code::Code;
 use crate::istio::Remark;
 
 /// The standard output, as a file.
-const STDOUT: &str = "/dev/stdout";
+pub(super) const STDOUT: &str = "/dev/stdout";
 /// The provider of metrics that is there in any case.
 const PROMETHEUS: &str = "prometheus";
 

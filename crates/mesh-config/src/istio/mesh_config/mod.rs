@@ -13,7 +13,7 @@ use mesh_core::l7::topology::TopologyPart;
 use mesh_core::l7::traffic::Defaults;
 use mesh_core::locality::LocalitySetting;
 use mesh_core::provider::Provider;
-use mesh_core::telemetry::{LineFormat, Logging, Tracing};
+use mesh_core::telemetry::{Logging, Outputs, Tracing};
 use serde_json::{Map, Value};
 
 use super::locality::RawLocality;
@@ -43,8 +43,8 @@ pub struct MeshConfig {
     pub locality: LocalitySetting,
     /// Which requests and connections have lines where no Telemetry says it.
     pub logging: Vec<Logging>,
-    /// How lines at standard output are written; none as usual.
-    pub line_format: Option<Arc<LineFormat>>,
+    /// The providers of logs that are standard output, and how lines are written there.
+    pub outputs: Outputs,
     /// The same of traces.
     pub tracing: Vec<Tracing>,
     /// What holds for connections and retries where no rule says it.
@@ -81,7 +81,7 @@ impl MeshConfig {
         for (name, value) in fields {
             let field = format!("{FIELD}.{name}");
             match name.as_str() {
-                "extensionProviders" => self.providers = provider::providers(value, &field, &mut self.remarks)?,
+                "extensionProviders" => self.providers(value, &field)?,
                 "trustDomain" => self.trust_domain = Some(text(value, &field)?),
                 "localityLbSetting" if value.is_null() => {}
                 "localityLbSetting" => self.locality = locality(value, &field)?,

@@ -1,41 +1,52 @@
 //! `extensionProviders`: a name and one of several kinds. A kind that comes to be honoured gets its arm here, its variant in
 //! [`Provider`], and a file beside this one that reads its fields.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use mesh_core::provider::{Provider, ProviderAddress};
+use mesh_core::telemetry::LineFormat;
 use serde_json::{Map, Value};
 
 use super::super::{Flaw, Remark};
-use super::{authorizer, otel};
+use super::{MeshConfig, authorizer, lines, otel};
 use crate::code::Code;
 
-/// Reads the list.
-pub(super) fn providers(
-    value: Value,
-    field: &str,
-    remarks: &mut Vec<Remark>,
-) -> Result<Vec<(Arc<str>, Provider)>, Flaw> {
-    let Value::Array(list) = value else { return Err(Flaw::value(field, "it is no list")) };
-    let mut providers: Vec<(Arc<str>, Provider)> = Vec::new();
-    for (index, entry) in list.into_iter().enumerate() {
-        let field = format!("{field}[{index}]");
-        let Value::Object(entry) = entry else { return Err(Flaw::value(field, "it is no mapping")) };
-        let Some((name, provider)) = provider(entry, &field, remarks)? else { continue };
-        if providers.iter().any(|(other, _)| **other == *name) {
-            return Err(Flaw::value(format!("{field}.name"), format!("an earlier provider is named {name:?} too")));
-        }
-        providers.push((name.into(), provider));
-    }
-    Ok(providers)
+/// What an entry is.
+enum Entry {
+    Provider(Provider),
+    /// Standard output, and how lines are written there.
+    Output(Option<Arc<LineFormat>>),
 }
 
-/// One provider; none where its kind is not honoured.
+impl MeshConfig {
+    /// Reads the list.
+    pub(super) fn providers(&mut self, value: Value, field: &str) -> Result<(), Flaw> {
+        let Value::Array(list) = value else { return Err(Flaw::value(field, "it is no list")) };
+        let mut names = HashSet::new();
+        for (index, entry) in list.into_iter().enumerate() {
+            let field = format!("{field}[{index}]");
+            let Value::Object(entry) = entry else { return Err(Flaw::value(field, "it is no mapping")) };
+            let Some((name, entry)) = provider(entry, &field, &mut self.remarks)? else { continue };
+            let name = Arc::<str>::from(name);
+            if !names.insert(name.clone()) {
+                return Err(Flaw::value(format!("{field}.name"), format!("an earlier provider is named {name:?} too")));
+            }
+            match entry {
+                Entry::Provider(provider) => self.providers.push((name, provider)),
+                Entry::Output(format) => drop(self.outputs.insert(name, format)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One entry; none where its kind is not honoured.
 fn provider(
     mut entry: Map<String, Value>,
     field: &str,
     remarks: &mut Vec<Remark>,
-) -> Result<Option<(String, Provider)>, Flaw> {
+) -> Result<Option<(String, Entry)>, Flaw> {
     let Some(Value::String(name)) = entry.remove("name").filter(|name| name.as_str() != Some("")) else {
         return Err(Flaw::value(format!("{field}.name"), "a provider has a name"));
     };
@@ -53,13 +64,16 @@ fn provider(
         "envoyExtAuthzHttp" => Provider::Authorizer(Arc::new(authorizer::by_http(value, &field)?)),
         "envoyExtAuthzGrpc" => Provider::Authorizer(Arc::new(authorizer::by_grpc(value, &field)?)),
         "envoyOtelAls" | "opentelemetry" => Provider::Collector(Arc::new(otel::collector(value, &field, remarks)?)),
+        "envoyFileAccessLog" => {
+            return Ok(lines::output(value, &field, remarks)?.map(|format| (name, Entry::Output(format))));
+        }
         _ => {
             let message = format!("provider {name:?} is of a kind that nothing asks");
             remarks.push(Remark::new(Code::FieldNotHonoured, field, message));
             return Ok(None);
         }
     };
-    Ok(Some((name, provider)))
+    Ok(Some((name, Entry::Provider(provider))))
 }
 
 /// Where a provider is: `HOST` or `NAMESPACE/HOST`, and a port.
