@@ -38,6 +38,8 @@ pub enum LineField {
     Parts(Vec<LinePart>),
     /// An object.
     Object(Vec<(Box<str>, Self)>),
+    /// A list.
+    List(Vec<Self>),
     /// JSON that is as it is.
     Literal(Box<str>),
 }
@@ -129,6 +131,7 @@ impl LineField {
         match self {
             Self::Parts(parts) => look(parts),
             Self::Object(fields) => fields.iter().for_each(|(_, field)| field.each(look)),
+            Self::List(all) => all.iter().for_each(|field| field.each(look)),
             Self::Literal(_) => {}
         }
     }

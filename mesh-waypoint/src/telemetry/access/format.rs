@@ -67,16 +67,30 @@ impl<V: Values> Line<'_, V> {
             self.into.push('"');
             escape(name, self.into);
             self.into.push_str("\":");
-            match field {
-                LineField::Literal(json) => self.into.push_str(json),
-                LineField::Object(fields) => self.object(fields),
-                LineField::Parts(parts) => self.field(parts),
-            }
+            self.field(field);
         }
         self.into.push('}');
     }
 
-    fn field(&mut self, parts: &[LinePart]) {
+    fn field(&mut self, field: &LineField) {
+        match field {
+            LineField::Literal(json) => self.into.push_str(json),
+            LineField::Object(fields) => self.object(fields),
+            LineField::Parts(parts) => self.parts(parts),
+            LineField::List(all) => {
+                self.into.push('[');
+                for (index, field) in all.iter().enumerate() {
+                    if index > 0 {
+                        self.into.push(',');
+                    }
+                    self.field(field);
+                }
+                self.into.push(']');
+            }
+        }
+    }
+
+    fn parts(&mut self, parts: &[LinePart]) {
         if let [LinePart::Value(value)] = parts {
             self.take(value);
             if self.value.is_empty() {
@@ -231,13 +245,14 @@ mod tests {
             ("took".into(), parts("%DURATION%ms, %UPSTREAM_LOCAL_ADDRESS%")),
             ("none".into(), parts("%UPSTREAM_LOCAL_ADDRESS%")),
             ("empty".into(), parts("")),
+            ("all".into(), LineField::List(vec![parts("%DURATION%"), parts("%HOSTNAME%!")])),
             ("in".into(), LineField::Object(vec![("one".into(), LineField::Literal("1".into()))])),
         ];
         let line = written(&LineFormat::Json(fields), "x\"\n");
         assert!(line.ends_with("}\n") && line.matches('\n').count() == 1, "{line}");
         let read: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         let expected = serde_json::json!({
-            "a\"b": "x\"\n", "ms": 7, "took": "7ms, -", "none": null, "empty": "", "in": {"one": 1},
+            "a\"b": "x\"\n", "ms": 7, "took": "7ms, -", "none": null, "empty": "", "all": [7, "host!"], "in": {"one": 1},
         });
         assert_eq!(read, expected);
     }

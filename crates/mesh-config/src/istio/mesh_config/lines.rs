@@ -13,7 +13,7 @@ use super::defaults::STDOUT;
 use super::{FIELD, MeshConfig, text};
 use crate::code::Code;
 
-/// Objects in objects, beyond which a format is none.
+/// Objects and lists within each other in a format, beyond which it is none.
 const MAX_DEPTH: usize = 8;
 
 impl MeshConfig {
@@ -100,17 +100,24 @@ fn object(
     unknown: &mut Unknown,
     depth: usize,
 ) -> Result<Vec<(Box<str>, LineField)>, Flaw> {
-    let Some(depth) = depth.checked_sub(1) else { return Err(Flaw::value(at, "it is nested too deep")) };
     let read = |(name, value): (String, Value)| {
-        let at = format!("{at}.{name}");
-        let read = match value {
-            Value::String(text) => LineField::parts(&text, unknown).map_err(flaw(&at))?,
-            Value::Object(fields) => LineField::Object(object(fields, &at, unknown, depth)?),
-            other => LineField::Literal(other.to_string().into()),
-        };
+        let read = field(value, &format!("{at}.{name}"), unknown, depth)?;
         Ok((name.into(), read))
     };
     fields.into_iter().map(read).collect()
+}
+
+fn field(value: Value, at: &str, unknown: &mut Unknown, depth: usize) -> Result<LineField, Flaw> {
+    let deeper = || depth.checked_sub(1).ok_or_else(|| Flaw::value(at, "it is nested too deep"));
+    Ok(match value {
+        Value::String(text) => LineField::parts(&text, unknown).map_err(flaw(at))?,
+        Value::Object(fields) => LineField::Object(object(fields, at, unknown, deeper()?)?),
+        Value::Array(list) => {
+            let depth = deeper()?;
+            LineField::List(list.into_iter().map(|value| field(value, at, unknown, depth)).collect::<Result<_, _>>()?)
+        }
+        other => LineField::Literal(other.to_string().into()),
+    })
 }
 
 #[cfg(test)]
@@ -138,9 +145,11 @@ mod tests {
         let text = |text: &str| LineFormat::text(text, &mut Unknown::new()).unwrap();
         assert_eq!(format("accessLogEncoding: TEXT"), Some(text(ISTIOS_TEXT)));
         assert_eq!(format("accessLogFormat: '%DURATION%'"), Some(text("%DURATION%")));
-        let fields = "accessLogEncoding: JSON\naccessLogFormat: '{\"a\": \"%DURATION%\", \"o\": {\"one\": 1}}'";
+        let fields =
+            "accessLogEncoding: JSON\naccessLogFormat: '{\"a\": \"%DURATION%\", \"o\": {\"one\": 1}, \"p\": [\"%%\"]}'";
         let Some(LineFormat::Json(fields)) = format(fields) else { panic!("it is JSON") };
         let LineField::Object(inner) = &fields[1].1 else { panic!("{fields:?}") };
+        assert_eq!(fields[2].1, LineField::List(vec![LineField::parts("%%", &mut Unknown::new()).unwrap()]));
         assert_eq!((&*fields[0].0, &inner[0]), ("a", &("one".into(), LineField::Literal("1".into()))));
     }
 
@@ -167,13 +176,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_told_by_its_field() {
-        let deep = format!("accessLogEncoding: JSON\naccessLogFormat: '{}1{}'", "{\"a\":".repeat(9), "}".repeat(9));
+        let deep = format!("accessLogEncoding: JSON\naccessLogFormat: '{}1{}'", "{\"a\":".repeat(10), "}".repeat(10));
         for (mesh, place) in [
             ("accessLogEncoding: XML", "data.mesh.accessLogEncoding"),
             ("accessLogFormat: '50%'", "data.mesh.accessLogFormat"),
             ("accessLogEncoding: JSON\naccessLogFormat: '%DURATION%'", "data.mesh.accessLogFormat"),
             ("accessLogEncoding: JSON\naccessLogFormat: '{\"a\": \"%REQ(%\"}'", "data.mesh.accessLogFormat.a"),
-            (&deep, "data.mesh.accessLogFormat.a.a.a.a.a.a.a.a"),
+            (&deep, "data.mesh.accessLogFormat.a.a.a.a.a.a.a.a.a"),
         ] {
             assert_eq!(read(mesh).unwrap_err().field, place, "{mesh}");
         }
