@@ -116,6 +116,9 @@ pub enum FieldValueError {
     /// There are too many.
     #[error("it has more than {MAX_OPERATORS} operators")]
     TooMany,
+    /// There are too many of them, and of texts between them.
+    #[error("it has more than {0} operators and texts between them")]
+    TooManyParts(usize),
 }
 
 impl FieldValue {
@@ -124,34 +127,18 @@ impl FieldValue {
     /// # Errors
     /// It has an operator that cannot be filled in.
     pub fn parse(text: &str, of: Message) -> Result<Self, FieldValueError> {
-        let mut parts = Vec::new();
-        let (mut literal, mut rest, mut operators) = (String::new(), text, 0);
-        while let Some((before, after)) = rest.split_once('%') {
-            literal.push_str(before);
-            if let Some(after) = after.strip_prefix('%') {
-                literal.push('%');
-                rest = after;
-                continue;
-            }
-            let (operator, after) = operator(after, of)?;
+        let mut operators = 0;
+        let read = |written: &WrittenOperator<'_>, _| {
+            let operator = operator(written, of)?;
             operators += 1;
-            if operators > MAX_OPERATORS {
-                return Err(FieldValueError::TooMany);
-            }
-            if !literal.is_empty() {
-                parts.push(Part::Text(std::mem::take(&mut literal).into()));
-            }
-            parts.push(Part::Operator(operator));
-            rest = after;
-        }
-        literal.push_str(rest);
-        if parts.is_empty() {
-            return Ok(Self::Text(literal.into()));
-        }
-        if !literal.is_empty() {
-            parts.push(Part::Text(literal.into()));
-        }
-        Ok(Self::Filled(parts.into()))
+            if operators > MAX_OPERATORS { Err(FieldValueError::TooMany) } else { Ok(Part::Operator(operator)) }
+        };
+        let mut parts = parts(text, Part::Text, read)?;
+        Ok(match &mut parts[..] {
+            [] => Self::Text("".into()),
+            [Part::Text(text)] => Self::Text(std::mem::take(text).into()),
+            _ => Self::Filled(parts.into()),
+        })
     }
 
     /// The text, with what `fill` writes for each operator; empty where it would be too large.
@@ -202,15 +189,44 @@ fn field_name(name: &str, of: Message) -> Option<Box<str>> {
     (is_token(&lower) || is_pseudo).then(|| lower.into())
 }
 
-/// The operator that begins after a per cent sign, and what follows the one that ends it.
-fn operator(text: &str, of: Message) -> Result<(Operator, &str), FieldValueError> {
-    let (written, rest) = WrittenOperator::read(text)?;
-    let operator = Operator::of(&written)?;
+/// Reads text in which operators may be: what `literal` makes of the texts between them, and `operator` of each of them, which is told
+/// how many parts are before it.
+pub(crate) fn parts<P>(
+    text: &str,
+    literal: fn(Box<str>) -> P,
+    mut operator: impl FnMut(&WrittenOperator<'_>, usize) -> Result<P, FieldValueError>,
+) -> Result<Vec<P>, FieldValueError> {
+    let mut parts = Vec::new();
+    let (mut between, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once('%') {
+        between.push_str(before);
+        if let Some(after) = after.strip_prefix('%') {
+            between.push('%');
+            rest = after;
+            continue;
+        }
+        let (written, after) = WrittenOperator::read(after)?;
+        if !between.is_empty() {
+            parts.push(literal(std::mem::take(&mut between).into()));
+        }
+        parts.push(operator(&written, parts.len())?);
+        rest = after;
+    }
+    between.push_str(rest);
+    if !between.is_empty() {
+        parts.push(literal(between.into()));
+    }
+    Ok(parts)
+}
+
+/// What an operator means in a header of that message.
+fn operator(written: &WrittenOperator<'_>, of: Message) -> Result<Operator, FieldValueError> {
+    let operator = Operator::of(written)?;
     let is_of_responses = matches!(operator, Operator::ResponseField(_) | Operator::Status | Operator::Endpoint);
     if is_of_responses && of == Message::Request {
         return Err(FieldValueError::OfResponses(written.text.to_owned()));
     }
-    Ok((operator, rest))
+    Ok(operator)
 }
 
 /// An operator as it is written: `%NAME(ARGUMENTS):MOST%`.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::l7::field_value::{FieldValueError, NamedField, Operator, WrittenOperator};
+use crate::l7::field_value::{self, FieldValueError, NamedField, Operator, WrittenOperator};
 
 mod time;
 
@@ -185,30 +185,10 @@ impl LineValue {
 }
 
 fn parts(text: &str, unknown: &mut Unknown) -> Result<Vec<LinePart>, FieldValueError> {
-    let mut parts = Vec::new();
-    let (mut literal, mut rest) = (String::new(), text);
-    while let Some((before, after)) = rest.split_once('%') {
-        literal.push_str(before);
-        if let Some(after) = after.strip_prefix('%') {
-            literal.push('%');
-            rest = after;
-            continue;
-        }
-        let (written, after) = WrittenOperator::read(after)?;
-        if !literal.is_empty() {
-            parts.push(LinePart::Text(std::mem::take(&mut literal).into()));
-        }
-        parts.push(LinePart::Value(LineValue::of(&written, unknown)?));
-        if parts.len() > MAX_PARTS {
-            return Err(FieldValueError::TooMany);
-        }
-        rest = after;
-    }
-    literal.push_str(rest);
-    if !literal.is_empty() {
-        parts.push(LinePart::Text(literal.into()));
-    }
-    Ok(parts)
+    field_value::parts(text, LinePart::Text, |written, before| {
+        let value = LineValue::of(written, unknown)?;
+        if before >= MAX_PARTS { Err(FieldValueError::TooManyParts(MAX_PARTS)) } else { Ok(LinePart::Value(value)) }
+    })
 }
 
 #[cfg(test)]
