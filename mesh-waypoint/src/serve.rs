@@ -18,7 +18,7 @@ use mesh_ca::Authority;
 use mesh_config::{Config, Options};
 use mesh_core::{SpiffeId, TrustDomain};
 use mesh_otlp::{Exporter, Source, SpanArgs};
-use mesh_transport::{Carriers, Identities, IdentitySettings, Limits, hbone::Server};
+use mesh_transport::{Identities, IdentitySettings, Limits, hbone::Server};
 use mesh_xds::Progress;
 use tokio::{
     net::TcpListener,
@@ -43,6 +43,8 @@ use crate::{
 
 /// Connections served at once, tunnels and a gateway's; others are closed at once, so that their clients try another replica.
 const MAX_CONNECTIONS: usize = 16_384;
+/// Of these, how many may be a client's connection each: there stays room for connections that many clients' share.
+const MAX_DIRECT: usize = MAX_CONNECTIONS / 2;
 /// Connections that are taken yet when a door is closed; more than wait at any.
 const MOST_WAITING: usize = 4096;
 /// Pause after accept() failed for lack of memory or descriptors.
@@ -202,7 +204,7 @@ async fn share(
     let known_by = (&args.certificate, &authority.source().trust());
     let (config, control) = args.source.watch(known_by, args.pod.as_ref().unwrap_or(&args.name), options).await?;
     let identities = hold(&identity, trust_domain, args.certificate.certificate_lifetime, authority);
-    let limits = Limits::default();
+    let limits = Limits { direct_connections: MAX_DIRECT, ..Limits::default() };
     let rules = RuleBook::default();
     let telemetry = Arc::new(Telemetry::new(args.cluster, &rules)?);
     telemetry.register_log(&log)?;
@@ -243,7 +245,7 @@ async fn share(
 
 /// Has the process's one identity certified, now and whenever its certificate nears its end.
 fn hold(identity: &SpiffeId, trust_domain: TrustDomain, lifetime: Duration, authority: &Authority) -> Identities {
-    let settings = IdentitySettings { lifetime, carriers: Carriers::H2, ..IdentitySettings::new(trust_domain) };
+    let settings = IdentitySettings { lifetime, ..IdentitySettings::new(trust_domain) };
     let identities = Identities::new(authority.source(), settings);
     identities.hold(&HashSet::from([identity.clone()]));
     identities

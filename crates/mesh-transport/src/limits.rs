@@ -34,6 +34,9 @@ pub struct Limits {
     /// where one write carries what many of them have to say; but these share a window too, so that many that nobody reads
     /// can hold the others up.
     pub direct_per_destination: usize,
+    /// Connections for direct tunnels that a server has at once, on all threads. Who comes then is offered HTTP/2, on
+    /// whose connections many tunnels are one.
+    pub direct_connections: usize,
     /// Direct connections without a tunnel that the pool keeps for one source and destination.
     pub idle_per_destination: usize,
     /// How long a connection without tunnels stays.
@@ -78,6 +81,7 @@ impl Default for Limits {
             handshakes_per_address: 64,
             response_timeout: Duration::from_secs(30),
             direct_per_destination: usize::MAX,
+            direct_connections: usize::MAX,
             idle_per_destination: 64,
             idle_timeout: Duration::from_secs(90),
             ping_interval: Duration::from_secs(30),

@@ -120,6 +120,8 @@ pub struct TlsIdentity {
     clients: Mutex<HashMap<(SpiffeId, Offer), Arc<ClientConfig>>>,
     /// Made when the first sidecar connects.
     pub(crate) server_for_sidecars: OnceLock<Arc<ServerConfig>>,
+    /// Made when there are as many direct tunnels as may be.
+    server_for_sharing: OnceLock<Arc<ServerConfig>>,
 }
 
 impl fmt::Debug for TlsIdentity {
@@ -160,6 +162,7 @@ impl TlsIdentity {
             certified,
             clients: Mutex::default(),
             server_for_sidecars: OnceLock::new(),
+            server_for_sharing: OnceLock::new(),
         })
     }
 
@@ -182,7 +185,18 @@ impl TlsIdentity {
             certified: self.certified.clone(),
             clients: Mutex::default(),
             server_for_sidecars: OnceLock::new(),
+            server_for_sharing: OnceLock::new(),
         })
+    }
+
+    /// What the listener uses where no more tunnels may have a connection to themselves.
+    pub(crate) fn server_for_sharing(&self) -> Arc<ServerConfig> {
+        let made = self.server_for_sharing.get_or_init(|| {
+            let mut config = ServerConfig::clone(&self.server);
+            config.alpn_protocols = Carriers::H2.alpn();
+            Arc::new(config)
+        });
+        made.clone()
     }
 
     /// Who judges peers.

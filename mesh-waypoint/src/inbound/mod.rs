@@ -14,7 +14,7 @@ use std::{net::SocketAddr, rc::Rc};
 
 use ::http::StatusCode;
 use mesh_core::SpiffeId;
-use mesh_transport::hbone::{ConnectRequest, ServeError, Tunnel, TunnelEnd, TunnelStream};
+use mesh_transport::hbone::{ConnectRequest, ServeError, TunnelEnd, TunnelStream};
 use tokio::net::TcpStream;
 
 pub(crate) use self::arrival::{Arrival, Client, Entrance, Target};
@@ -78,13 +78,11 @@ async fn carry(worker: Rc<Worker>, peer: SocketAddr, request: ConnectRequest) {
         }
         Declared::Tcp => {
             let Ok(tunnel) = request.accept().await else { return };
-            let Some(stream) = stream_of(tunnel) else { return };
-            Box::pin(tcp::carry(&worker, &arrival, stream)).await;
+            Box::pin(tcp::carry(&worker, &arrival, TunnelStream::from(tunnel))).await;
         }
         Declared::Http | Declared::Unknown => {
             let Ok(tunnel) = request.accept().await else { return };
-            let Some(stream) = stream_of(tunnel) else { return };
-            speak(worker, arrival, stream).await;
+            speak(worker, arrival, TunnelStream::from(tunnel)).await;
         }
     }
 }
@@ -104,13 +102,5 @@ pub(crate) async fn speak(worker: Rc<Worker>, arrival: Arrival, mut stream: impl
         Sniffed::Proxied => http::refuse_proxied(&worker, &arrival, stream).await,
         Sniffed::NoHttp2 => http::refuse_http2(&worker, stream).await,
         Sniffed::Other => Box::pin(tcp::carry(&worker, &arrival, stream)).await,
-    }
-}
-
-/// The tunnel's bytes. The server offers HTTP/2 alone, and no other kind of tunnel comes of that.
-fn stream_of(tunnel: Tunnel) -> Option<TunnelStream> {
-    match tunnel {
-        Tunnel::H2(tunnel) => Some(tunnel.into()),
-        Tunnel::Direct(_) => None,
     }
 }

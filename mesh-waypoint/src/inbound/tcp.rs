@@ -13,14 +13,14 @@ use mesh_core::l7::{
     Backend, BackendTarget, Begun, ConnectionRule, ConnectionView, TrafficPolicy, split,
     traffic::{Algorithm, HashKey},
 };
-use mesh_transport::hbone::ConnectRequest;
+use mesh_transport::hbone::{ConnectRequest, TunnelStream};
 use tokio::{
     io::copy_bidirectional,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::io::{InspectReader, InspectWriter};
 
-use super::{Arrival, Target, admission, stream_of, tcp_ledger::TcpLedger, watch::Watch};
+use super::{Arrival, Target, admission, tcp_ledger::TcpLedger, watch::Watch};
 use crate::{
     duplex::{Duplex, Prefixed},
     listeners,
@@ -42,10 +42,8 @@ pub(super) async fn connect_first(worker: &Rc<Worker>, arrival: &Arrival, mut re
         Ok(reached) => {
             ledger.reached(&reached.cluster, &reached.endpoint);
             let Ok(tunnel) = request.accept().await else { return };
-            if let Some(stream) = stream_of(tunnel) {
-                let watch = Watch::begin(worker, arrival, reached.cluster.clone(), reached.endpoint.clone());
-                relay(&ledger, watch.of(stream), reached).await;
-            }
+            let watch = Watch::begin(worker, arrival, reached.cluster.clone(), reached.endpoint.clone());
+            relay(&ledger, watch.of(TunnelStream::from(tunnel)), reached).await;
         }
         Err(error) => {
             ledger.refused(&error);

@@ -19,7 +19,7 @@ use mesh_core::{
 };
 use mesh_transport::{
     TlsStream as SessionStream,
-    hbone::{ConnectError, PoolKey, Tunnel, TunnelRequest, TunnelStream},
+    hbone::{ConnectError, PoolKey, TunnelRequest, TunnelStream},
     proxy_protocol::{self, Form},
     sidecar::{Content, SidecarTls},
 };
@@ -137,11 +137,8 @@ async fn reach(
     let forwarded = behalf.client.filter(|_| version.is_none());
     let request = TunnelRequest { authority: address.into(), forwarded, baggage: None, traceparent };
     let tunnel = worker.pool.connect(key, &tls, request, async || TcpStream::connect(peer).await).await;
-    match tunnel.map_err(|error: ConnectError| failed(address, &error))? {
-        Tunnel::H2(tunnel) => Ok(Stream::Tunnel(tunnel.into())),
-        // The waypoint offers HTTP/2 alone.
-        Tunnel::Direct(_) => Err(UpstreamError::Connect(format!("{address} offers no HTTP/2"))),
-    }
+    let tunnel = tunnel.map_err(|error: ConnectError| failed(address, &error))?;
+    Ok(Stream::Tunnel(tunnel.into()))
 }
 
 async fn plain(address: SocketAddr, policy: &TrafficPolicy) -> Result<TcpStream, UpstreamError> {

@@ -162,8 +162,8 @@ fn a_server_is_believed_by_its_authority_and_its_name_and_by_nothing_else() {
         status_becomes(&world, &of_port, 200).await;
         assert_eq!(backend.seen.borrow().last().expect("a request").version, http::Version::HTTP_2, "by ALPN");
         // With what is not there nothing is sent at all.
-        let before = backend.connections.get();
         status_becomes(&world, "  trafficPolicy: {tls: {mode: MUTUAL}}", 503).await;
+        let before = backend.connections.get();
         let answer = get(&world).await;
         assert!(String::from_utf8_lossy(&answer.body).contains("not originated"), "{:?}", answer.body);
         assert_eq!(backend.connections.get(), before);

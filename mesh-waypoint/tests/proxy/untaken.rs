@@ -14,9 +14,10 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use crate::server::{Client, serve};
-use crate::world::{CARTS, World, run};
+use crate::world::{CARTS, World, run_by_hbone};
 
-/// One endpoint, at which every request of this thread's clients shares a connection.
+/// One endpoint, at which every request of a thread's clients shares a connection; clients of one HBONE connection are of one
+/// thread.
 const POD: &str = "10.1.0.11:9595";
 /// More streams than what they leave unread had room for in a connection's window of 1 MiB.
 const STALLED: usize = 24;
@@ -48,7 +49,7 @@ async fn client(world: &World) -> Client {
 
 #[test]
 fn clients_that_take_nothing_hold_up_no_other_client_of_their_endpoint() {
-    run(async |world| {
+    run_by_hbone(async |world| {
         let backend = serve(CARTS[0], 9595, true).await;
         let mut held = Vec::new();
         for _ in 0..STALLED {
@@ -116,7 +117,7 @@ impl Reader {
 /// With gRPC's windows, one upload that is not read is all that a connection has room for.
 #[test]
 fn a_body_that_an_endpoint_does_not_take_holds_up_no_other_request() {
-    run(async |world| {
+    run_by_hbone(async |world| {
         let reader = Reader::serve(LEAST).await;
         let mut first = client(&world).await;
         let stuck = Request::post("/never").header("host", "cart.shop").body(Full::new(vec![b'n'; 1 << 20].into()));
@@ -145,7 +146,7 @@ fn a_body_that_an_endpoint_does_not_take_holds_up_no_other_request() {
 /// The same to us: uploads of one client, of which the endpoint takes nothing.
 #[test]
 fn uploads_that_nobody_takes_hold_up_no_other_stream_of_their_client() {
-    run(async |world| {
+    run_by_hbone(async |world| {
         let reader = Reader::serve(64 << 20).await;
         let mut client = client(&world).await;
         let Client::Http2(sender) = &client else { unreachable!("HTTP/2 was asked for") };

@@ -12,9 +12,7 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use hyper_util::rt::TokioIo;
 use mesh_core::{SpiffeId, TrustDomain, WorkloadUid};
-use mesh_transport::hbone::{
-    Authority, ConnectRequest, Pool, PoolKey, Server, Tunnel, TunnelEnd, TunnelRequest, TunnelStream,
-};
+use mesh_transport::hbone::{Authority, ConnectRequest, Pool, PoolKey, Server, TunnelEnd, TunnelRequest, TunnelStream};
 use mesh_transport::{
     Carriers, CertificateAuthority, Identities, IdentitySettings, Limits, LocalAuthority, RelayCounters, relay,
 };
@@ -86,6 +84,11 @@ pub(crate) fn run_with_flags(
     run_program("waypoint", flags, manifests, test);
 }
 
+/// The same where nodes are not ours, and speak HBONE alone: a pod's tunnels to a waypoint share a connection.
+pub(crate) fn run_by_hbone(test: impl AsyncFnOnce(World) + Send + 'static) {
+    run_between(Carriers::H2, "waypoint", &[], "", test);
+}
+
 /// The same for a replica of another Gateway than the waypoint.
 pub(crate) fn run_as(gateway: &'static str, manifests: &str, test: impl AsyncFnOnce(World) + Send + 'static) {
     run_program(gateway, &[], manifests, test);
@@ -93,6 +96,17 @@ pub(crate) fn run_as(gateway: &'static str, manifests: &str, test: impl AsyncFnO
 
 /// The same for a replica of that Gateway, with further flags.
 pub(crate) fn run_program(
+    gateway: &'static str,
+    flags: &'static [&'static str],
+    manifests: &str,
+    test: impl AsyncFnOnce(World) + Send + 'static,
+) {
+    run_between(Carriers::default(), gateway, flags, manifests, test);
+}
+
+/// The same between nodes that have such tunnels.
+fn run_between(
+    carriers: Carriers,
     gateway: &'static str,
     flags: &'static [&'static str],
     manifests: &str,
@@ -111,7 +125,7 @@ pub(crate) fn run_program(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         LocalSet::new().block_on(&runtime, async {
             let steps = async {
-                let world = World::start(gateway, flags, &manifests).await;
+                let world = World::start(carriers, gateway, flags, &manifests).await;
                 test(world).await;
                 drop(resolver);
             };
@@ -134,7 +148,7 @@ fn identity(account: &str) -> SpiffeId {
 }
 
 impl World {
-    async fn start(gateway: &str, flags: &[&str], manifests: &str) -> Self {
+    async fn start(carriers: Carriers, gateway: &str, flags: &[&str], manifests: &str) -> Self {
         let dir = tempfile::tempdir().expect("directory");
         let (config, ca) = (dir.path().join("config"), dir.path().join("ca"));
         std::fs::create_dir_all(&config).expect("directory");
@@ -143,7 +157,7 @@ impl World {
         std::fs::write(config.join("more.yaml"), manifests).expect("manifests");
         let authority = CertificateAuthority::generate(&TrustDomain::default(), SystemTime::now()).expect("authority");
         authority.write(&ca, true).expect("authority's files");
-        let settings = IdentitySettings { carriers: Carriers::H2, ..IdentitySettings::new(TrustDomain::default()) };
+        let settings = IdentitySettings { carriers, ..IdentitySettings::new(TrustDomain::default()) };
         let authority = Arc::new(LocalAuthority::fixed(authority).expect("authority"));
         let identities = Rc::new(Identities::new(authority, settings));
         let pool = Pool::new(Limits::default(), identities.trust());
@@ -272,11 +286,8 @@ impl World {
             socket.bind(SocketAddr::new(pod, 0))?;
             socket.connect(peer).await
         };
-        match self.pool.connect(key, &tls, request, dial).await {
-            Ok(Tunnel::H2(tunnel)) => Ok(tunnel.into()),
-            Ok(Tunnel::Direct(_)) => panic!("a direct tunnel, which nobody offered"),
-            Err(error) => Err(error.status()),
-        }
+        let tunnel = self.pool.connect(key, &tls, request, dial).await;
+        tunnel.map(TunnelStream::from).map_err(|error| error.status())
     }
 
     /// A directory for the test's own files.

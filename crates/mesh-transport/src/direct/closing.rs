@@ -1,8 +1,9 @@
 //! A way to end tunnels from outside of the task that carries them.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Waker;
 
 use tokio::sync::Notify;
 
@@ -25,12 +26,30 @@ pub(crate) struct Closing {
     closed: Cell<bool>,
     reason: OnceCell<TunnelEnd>,
     notify: Notify,
+    /// Who polls a stream, by [`Side`].
+    wakers: RefCell<[Option<Waker>; 2]>,
+}
+
+/// A direction of a stream, each of which one task polls at a time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Side {
+    Read,
+    Write,
 }
 
 impl Closing {
     pub(crate) fn close(&self) {
         self.closed.set(true);
         self.notify.notify_waiters();
+        self.wakers.take().into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Has whoever polls that side of a stream woken by the end, in place of who did before.
+    pub(crate) fn wake(&self, side: Side, waker: &Waker) {
+        let slot = &mut self.wakers.borrow_mut()[side as usize];
+        if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *slot = Some(waker.clone());
+        }
     }
 
     /// Closes, and says why.

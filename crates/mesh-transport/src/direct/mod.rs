@@ -1,6 +1,6 @@
 //! `mesh-tunnel/1`: a TLS connection that carries one application connection at a time, without HTTP/2.
 //!
-//! Chosen by ALPN between two nodes of this mesh. Each TLS record's content begins with one byte that says what it is:
+//! Chosen by ALPN between nodes and waypoints of this mesh. Each TLS record's content begins with one byte that says what it is:
 //!
 //! ```text
 //! 1 REQUEST   client: the target on the first line, then `name: value` lines (forwarded, baggage, traceparent)
@@ -18,10 +18,12 @@ mod closing;
 mod frame;
 mod request;
 mod server;
+mod stream;
 mod tunnel;
 
 pub use closing::{Fate, TunnelEnd};
 pub use frame::TunnelError;
+pub use stream::DirectStream;
 pub use tunnel::DirectTunnel;
 
 pub(crate) use burst::{Burst, Parts};

@@ -22,7 +22,7 @@ pub(crate) use lane::Berth;
 pub use pool::{Pool, PoolKey};
 pub use request::{ConnectRequest, TunnelRequest};
 pub use server::{ServeError, Server};
-pub use stream::TunnelStream;
+pub use stream::{H2Stream, TunnelStream};
 pub(crate) use tunnel::Place;
 pub use tunnel::{H2Tunnel, Tunnel};
 

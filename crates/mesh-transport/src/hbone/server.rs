@@ -88,6 +88,8 @@ pub struct Server {
     handshakes: Gate,
     /// HTTP/2 connections that are open, on all threads.
     connections: Arc<AtomicUsize>,
+    /// Connections for direct tunnels that are, likewise.
+    direct: Arc<AtomicUsize>,
     trust: TrustFeed,
     /// Whether Services may be asked for by name.
     names: bool,
@@ -101,6 +103,7 @@ impl Server {
             handshakes: Gate::new(&limits),
             limits: Arc::new(limits),
             connections: Arc::default(),
+            direct: Arc::default(),
             trust,
             names: false,
         }
@@ -161,7 +164,9 @@ impl Server {
     {
         let stranger = self.handshakes.arrive();
         let limit = stranger.patience(&self.limits);
-        let shaken = self.in_turn(stream, |stream| self.authenticate(stream, tls.server.clone()));
+        let is_crowded = self.direct.load(Ordering::Relaxed) >= self.limits.direct_connections;
+        let config = if is_crowded { tls.server_for_sharing() } else { tls.server.clone() };
+        let shaken = self.in_turn(stream, |stream| self.authenticate(stream, config));
         let (peer, chain, accepted) = timeout(limit, shaken).await.map_err(|_| ServeError::HandshakeTimeout)??;
         drop(stranger);
         let closing = Rc::new(Closing::default());
@@ -175,7 +180,7 @@ impl Server {
         // Boxed, so that a connection costs what its own kind needs.
         let served = async {
             match accepted {
-                Accepted::Direct(session) => {
+                Accepted::Direct(session, _open) => {
                     Box::pin(direct::serve(session, peer, drain, self, closing, handler, on_reject)).await
                 }
                 Accepted::H2(connection, _open) => {
@@ -222,7 +227,9 @@ impl Server {
     async fn authenticate(&self, stream: TcpStream, tls: Arc<ServerConfig>) -> Result<Shaken, ServeError> {
         let (peer, chain, session) = identify(stream, tls).await?;
         match session.alpn.as_deref() {
-            Some(direct::ALPN) => return Ok((peer, chain, Accepted::Direct(session))),
+            Some(direct::ALPN) => {
+                return Ok((peer, chain, Accepted::Direct(session, Open::one_more(&self.direct))));
+            }
             Some(ALPN_H2) => {}
             _ => return Err(ServeError::Alpn),
         }
@@ -268,11 +275,11 @@ type Shaken = (SpiffeId, Arc<PeerChain>, Accepted);
 
 /// An authenticated connection, by what it carries.
 enum Accepted {
-    Direct(Box<Session>),
+    Direct(Box<Session>, Open),
     H2(Box<H2Connection>, Open),
 }
 
-/// An HTTP/2 connection in the count of those that are open.
+/// A connection in the count of those of its kind that are open.
 struct Open {
     count: Arc<AtomicUsize>,
     /// How many there were before.

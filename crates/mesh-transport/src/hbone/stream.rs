@@ -1,6 +1,6 @@
 //! A tunnel as a byte stream, for who speaks a protocol over it instead of relaying it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -8,8 +8,9 @@ use bytes::{Buf, Bytes};
 use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::tunnel::H2Tunnel;
+use super::tunnel::{H2Tunnel, Tunnel};
 use crate::buffer::Chunk;
+use crate::direct::DirectStream;
 
 /// Bytes of a write that go into one chunk.
 const MAX_CHUNK: usize = 64 << 10;
@@ -17,7 +18,75 @@ const MAX_CHUNK: usize = 64 << 10;
 /// A tunnel's bytes. The end of reading is the far side's FIN; a reset is an error, and dropping the stream before both
 /// directions have ended resets it.
 #[derive(Debug)]
-pub struct TunnelStream {
+pub enum TunnelStream {
+    /// Of a tunnel that has its connection to itself.
+    Direct(DirectStream),
+    /// Of a stream of HTTP/2.
+    H2(H2Stream),
+}
+
+impl From<Tunnel> for TunnelStream {
+    fn from(tunnel: Tunnel) -> Self {
+        match tunnel {
+            Tunnel::Direct(tunnel) => Self::Direct(tunnel.into()),
+            Tunnel::H2(tunnel) => Self::H2(tunnel.into()),
+        }
+    }
+}
+
+impl AsyncRead for TunnelStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Direct(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::H2(stream) => Pin::new(stream).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for TunnelStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Direct(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::H2(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Direct(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::H2(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Direct(stream) => stream.is_write_vectored(),
+            Self::H2(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Direct(stream) => Pin::new(stream).poll_flush(cx),
+            Self::H2(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Direct(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::H2(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// The bytes of a tunnel that is a stream of HTTP/2.
+#[derive(Debug)]
+pub struct H2Stream {
     tunnel: H2Tunnel,
     /// What came and has not been read.
     input: Bytes,
@@ -25,13 +94,13 @@ pub struct TunnelStream {
     write_closed: bool,
 }
 
-impl From<H2Tunnel> for TunnelStream {
+impl From<H2Tunnel> for H2Stream {
     fn from(tunnel: H2Tunnel) -> Self {
         Self { tunnel, input: Bytes::new(), read_closed: false, write_closed: false }
     }
 }
 
-impl AsyncRead for TunnelStream {
+impl AsyncRead for H2Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         while this.input.is_empty() && !this.read_closed {
@@ -52,7 +121,7 @@ impl AsyncRead for TunnelStream {
     }
 }
 
-impl AsyncWrite for TunnelStream {
+impl AsyncWrite for H2Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
@@ -87,7 +156,7 @@ impl AsyncWrite for TunnelStream {
     }
 }
 
-impl Drop for TunnelStream {
+impl Drop for H2Stream {
     fn drop(&mut self) {
         // Whoever sent its last byte wants no more either: what still comes has nobody to read it.
         if !self.write_closed {

@@ -1,5 +1,6 @@
 //! An authenticated TLS connection whose records we protect ourselves.
 
+mod byte_stream;
 mod handshake;
 mod input;
 mod peer;
@@ -18,6 +19,7 @@ use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+pub(crate) use self::byte_stream::{ByteStream, Came};
 pub(crate) use self::input::Input;
 pub(crate) use self::peer::PeerChain;
 pub use self::stream::TlsStream;

@@ -8,5 +8,6 @@ mod endings;
 mod pooling;
 mod sidecars;
 mod sidecars_in;
+mod streams;
 mod trust;
 mod world;

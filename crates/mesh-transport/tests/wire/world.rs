@@ -11,11 +11,13 @@ use http::StatusCode;
 use mesh_core::{SpiffeId, TrustDomain, WorkloadUid};
 use mesh_transport::hbone::{
     Authority, ConnectError, ConnectRequest, Pool, PoolKey, ServeError, Server, Tunnel, TunnelEnd, TunnelRequest,
+    TunnelStream,
 };
 use mesh_transport::{
     Carriers, CertificateAuthority, Identities, IdentitySettings, Limits, LocalAuthority, Outcome, RejectReason,
     RelayCounters, TlsIdentity, relay,
 };
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -61,6 +63,8 @@ pub(crate) fn identities_of(authority: Arc<LocalAuthority>, carriers: Carriers) 
 pub(crate) enum Policy {
     Connect,
     Refuse(StatusCode),
+    /// Takes part itself, as a waypoint does: sends what comes back.
+    Echo,
 }
 
 /// Everything the two nodes share.
@@ -261,8 +265,10 @@ impl ServerNode {
             baggage: request.baggage.clone(),
             traceparent: request.traceparent.clone(),
         });
-        if let Policy::Refuse(status) = self.policy.get() {
-            return request.refuse(status).await;
+        match self.policy.get() {
+            Policy::Connect => {}
+            Policy::Refuse(status) => return request.refuse(status).await,
+            Policy::Echo => return echo(request).await,
         }
         match TcpStream::connect(request.authority.address().expect("an address")).await {
             Ok(app) => {
@@ -293,6 +299,15 @@ impl ServerNode {
             }
             changed.await;
         }
+    }
+}
+
+/// Sends what comes back, and ends when that does.
+async fn echo(request: ConnectRequest) {
+    let Ok(tunnel) = request.accept().await else { return };
+    let (mut from, mut to) = tokio::io::split(TunnelStream::from(tunnel));
+    if tokio::io::copy(&mut from, &mut to).await.is_ok() {
+        let _ = to.shutdown().await;
     }
 }
 
