@@ -69,9 +69,13 @@ impl DirectSignals {
     /// Takes what is there now, `most` of it.
     pub fn drain(&mut self, most: usize, mut take: impl FnMut(&DirectSignal<'_>)) {
         for _ in 0..most {
-            let Some(record) = self.0.record() else { return };
-            if let Some((head, shown)) = ring::split::<SignalHead>(&record) {
-                take(&signal(&head, shown));
+            let taken = self.0.take(|record| {
+                if let Some((head, shown)) = ring::split::<SignalHead>(record) {
+                    take(&signal(&head, shown));
+                }
+            });
+            if taken.is_none() {
+                return;
             }
         }
     }

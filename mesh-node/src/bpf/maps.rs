@@ -44,6 +44,16 @@ where
     })
 }
 
+/// Opens a pinned ring buffer by its name; gives the octets of records that it has room for, too.
+pub(super) fn open_ring(maps: &Path, name: &'static str) -> Result<(MapData, u32), MapAccessError> {
+    let map = MapData::from_pin(maps.join(name));
+    map.and_then(|map| map.info().map(|info| (map, info.max_entries()))).map_err(|source| MapAccessError::Open {
+        name,
+        dir: maps.display().to_string(),
+        source,
+    })
+}
+
 /// The enrolled pods, as the kernel sees them.
 pub(super) struct PodMap(HashMap<MapData, u64, PodRecord>);
 

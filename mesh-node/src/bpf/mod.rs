@@ -21,6 +21,7 @@ mod precheck;
 mod probe_ports;
 mod repair;
 mod ring;
+mod ring_buffer;
 mod settings;
 mod syscall;
 

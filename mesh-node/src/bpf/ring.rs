@@ -1,11 +1,13 @@
 //! A ring buffer that the kernel fills: it has one reader.
 
-use std::{io, path::Path};
+use std::{io, os::fd::AsFd as _, path::Path};
 
-use aya::maps::{Map, MapData, RingBuf, ring_buf::RingBufItem};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::maps::{MapAccessError, open};
+use super::{
+    maps::{MapAccessError, open_ring},
+    ring_buffer::RingBuffer,
+};
 
 /// The ring buffer could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +15,14 @@ pub enum RingError {
     /// It could not be opened.
     #[error(transparent)]
     Map(#[from] MapAccessError),
+    /// It could not be mapped.
+    #[error("cannot map the kernel's events in {name}: {source}")]
+    Memory {
+        /// The map's name.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// It could not be watched.
     #[error("cannot watch the kernel's events in {name}: {source}")]
     Watch {
@@ -24,12 +34,14 @@ pub enum RingError {
 }
 
 /// The reader.
-pub(super) struct Ring(AsyncFd<RingBuf<MapData>>);
+pub(super) struct Ring(AsyncFd<RingBuffer>);
 
 impl Ring {
     /// Opens the pinned ring buffer in `maps`; in a runtime.
     pub(super) fn open(maps: &Path, name: &'static str) -> Result<Self, RingError> {
-        let ring: RingBuf<MapData> = open(maps, name, Map::RingBuf)?;
+        let (map, size) = open_ring(maps, name)?;
+        let mapped = map.fd().as_fd().try_clone_to_owned().and_then(|map| RingBuffer::map(map, size));
+        let ring = mapped.map_err(|source| RingError::Memory { name, source })?;
         // SAFETY: the ring owns its descriptor and keeps the same one for as long as it lives.
         let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
         registered.map(Self).map_err(|error| RingError::Watch { name, source: error.into_parts().1 })
@@ -44,16 +56,16 @@ impl Ring {
     /// The next record that is whole, if there is one now.
     pub(super) fn next<T: aya::Pod>(&mut self) -> Option<T> {
         loop {
-            let record = self.record()?;
-            if record.len() == size_of::<T>() {
-                return split(&record).map(|(value, _)| value);
+            let whole = |record: &[u8]| split(record).filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value);
+            if let Some(value) = self.take(whole)? {
+                return Some(value);
             }
         }
     }
 
-    /// The next record's octets, if there is one now.
-    pub(super) fn record(&mut self) -> Option<RingBufItem<'_>> {
-        self.0.get_mut().next()
+    /// Has the next record's octets read, if there is one now.
+    pub(super) fn take<T>(&mut self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.0.get_mut().take(read)
     }
 }
 
