@@ -20,7 +20,26 @@ pub(crate) struct Document<'a> {
     pub(crate) line: usize,
     /// Its text, as far as it can be told apart.
     pub(crate) text: &'a str,
-    pub(crate) value: Result<Value, Broken>,
+    body: Body,
+}
+
+/// What of a document is known before it is asked for its value.
+#[derive(Debug)]
+enum Body {
+    /// In JSON, documents are told apart by reading them.
+    Read(Result<Value, Broken>),
+    Yaml,
+}
+
+impl Document<'_> {
+    /// What it says.
+    pub(crate) fn value(self, limits: &Limits) -> Result<Value, Broken> {
+        match self.body {
+            Body::Read(value) => value,
+            Body::Yaml => serde_saphyr::from_str_with_options(self.text, yaml_options(self.text, limits))
+                .map_err(|error| broken_yaml(&error, self.line)),
+        }
+    }
 }
 
 /// Why a document cannot be read.
@@ -32,24 +51,22 @@ pub(crate) struct Broken {
 }
 
 /// The documents of a file. Those that hold nothing but comments are left out.
-pub(crate) fn documents<'a>(
-    text: &'a str,
-    format: Format,
-    limits: &'a Limits,
-) -> Box<dyn Iterator<Item = Document<'a>> + 'a> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+pub(crate) fn documents(text: &str, format: Format) -> Box<dyn Iterator<Item = Document<'_>> + '_> {
+    let text = without_mark(text);
     match format {
-        Format::Yaml => Box::new(yaml(text, limits)),
+        Format::Yaml => Box::new(yaml(text)),
         Format::Json => Box::new(json(text)),
     }
 }
 
-fn yaml<'a>(text: &'a str, limits: &'a Limits) -> impl Iterator<Item = Document<'a>> {
-    split(text).into_iter().enumerate().map(|(index, chunk)| {
-        let value = serde_saphyr::from_str_with_options(chunk.text, yaml_options(chunk.text, limits))
-            .map_err(|error| broken_yaml(&error, chunk.line));
-        Document { index: index + 1, line: chunk.line, text: chunk.text, value }
-    })
+/// A text without the mark that tells the order of octets.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+fn yaml(text: &str) -> impl Iterator<Item = Document<'_>> {
+    let document = |(index, Chunk { line, text })| Document { index: index + 1, line, text, body: Body::Yaml };
+    split(text).into_iter().enumerate().map(document)
 }
 
 /// YAML 1.2 booleans, so that a label `no` is text; duplicate keys and alias bombs are errors.
@@ -139,11 +156,17 @@ fn json(text: &str) -> impl Iterator<Item = Document<'_>> {
         let value = stream.next()?;
         done = value.is_err();
         index += 1;
-        let skipped = text[start..].len() - text[start..].trim_start().len();
-        let line = 1 + text[..start + skipped].matches('\n').count();
+        let line = first_line(text, start);
         let end = if done { text.len() } else { stream.byte_offset() };
-        Some(Document { index, line, text: &text[start..end], value: value.map_err(|error| broken_json(&error)) })
+        let body = Body::Read(value.map_err(|error| broken_json(&error)));
+        Some(Document { index, line, text: &text[start..end], body })
     })
+}
+
+/// The line of the first word after a place, counted from 1.
+pub(crate) fn first_line(text: &str, start: usize) -> usize {
+    let skipped = text[start..].len() - text[start..].trim_start().len();
+    1 + text[..start + skipped].matches('\n').count()
 }
 
 fn broken_json(error: &serde_json::Error) -> Broken {
@@ -184,8 +207,8 @@ mod tests {
     fn a_byte_order_mark_is_no_content() {
         let limits = Limits::default();
         for format in [Format::Yaml, Format::Json] {
-            let mut documents = documents("\u{feff}{\"a\": 1}", format, &limits);
-            let value = documents.next().unwrap().value;
+            let mut documents = documents("\u{feff}{\"a\": 1}", format);
+            let value = documents.next().unwrap().value(&limits);
             assert_eq!(value, Ok(serde_json::json!({"a": 1})), "{format:?}");
         }
     }
@@ -193,9 +216,9 @@ mod tests {
     #[test]
     fn labels_stay_text_and_null_is_nothing() {
         let limits = Limits::default();
-        let mut documents = documents("{no: no, y: y, off: off, none: ~, on: true}", Format::Yaml, &limits);
+        let mut documents = documents("{no: no, y: y, off: off, none: ~, on: true}", Format::Yaml);
         let expected = serde_json::json!({"no": "no", "y": "y", "off": "off", "none": null, "on": true});
-        assert_eq!(documents.next().unwrap().value, Ok(expected));
+        assert_eq!(documents.next().unwrap().value(&limits), Ok(expected));
     }
 
     #[test]
@@ -203,7 +226,7 @@ mod tests {
         let limits = Limits::default();
         for format in [Format::Yaml, Format::Json] {
             let text = "[".repeat(200_000);
-            let value = documents(&text, format, &limits).next().unwrap().value;
+            let value = documents(&text, format).next().unwrap().value(&limits);
             assert!(value.is_err(), "{format:?}");
         }
     }
@@ -213,17 +236,19 @@ mod tests {
         fn no_text_makes_reading_panic(text in any::<String>(), json in any::<bool>()) {
             let limits = Limits::default();
             let format = if json { Format::Json } else { Format::Yaml };
-            for document in documents(&text, format, &limits) {
+            for document in documents(&text, format) {
                 prop_assert!(document.line >= 1);
+                drop(document.value(&limits));
             }
         }
 
         #[test]
         fn yaml_like_text_does_not_either(text in "([-a:{}\\[\\]\"'|>&*#!%?,\\. \n\t]|---\n){0,60}") {
             let limits = Limits::default();
-            for document in documents(&text, Format::Yaml, &limits) {
+            for document in documents(&text, Format::Yaml) {
                 let start = text.lines().nth(document.line - 1).unwrap();
                 prop_assert!(document.text.starts_with(start), "{:?} at {}", document.text, document.line);
+                drop(document.value(&limits));
             }
         }
 
@@ -232,7 +257,7 @@ mod tests {
             let good = "---\na: 1\n";
             let text = format!("{}---\na: {{\n{}", good.repeat(before), good.repeat(after));
             let limits = Limits::default();
-            let values: Vec<bool> = documents(&text, Format::Yaml, &limits).map(|d| d.value.is_ok()).collect();
+            let values: Vec<bool> = documents(&text, Format::Yaml).map(|d| d.value(&limits).is_ok()).collect();
             let expected: Vec<bool> = (0..=before + after).map(|index| index != before).collect();
             prop_assert_eq!(values, expected);
         }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::code::Code;
-use crate::document::{Document, Format, documents};
+use crate::document::{Document, Format, documents, first_line, without_mark};
 use crate::finding::{Finding, ObjectName, Origin};
 use crate::istio::stand_in_of_text;
+use crate::known_texts::{Known, Texts, digest_of};
 use crate::limits::Limits;
+use crate::list_text::ListText;
 use crate::object::{Entry, ObjectId};
-use crate::reading::{Broken, Reading, read, read_directly};
+use crate::reading::{Broken, ListHeader, Reading, read, read_directly};
 use crate::served::{Source, told_by_name};
 
 /// What a file says: its objects in force and what is wrong with it.
@@ -20,6 +22,8 @@ use crate::served::{Source, told_by_name};
 pub(crate) struct Contents {
     pub(crate) entries: Vec<Entry>,
     pub(crate) findings: Vec<Finding>,
+    /// The texts that were read to one entry each and to nothing else, where there are several.
+    pub(crate) texts: Texts,
 }
 
 /// A file as read, before the last good version is looked at.
@@ -41,14 +45,9 @@ impl Contents {
     ///
     /// Where there is no good version of a broken policy, the strictest that it can have meant is in force.
     pub(crate) fn update(previous: &Self, file: &Arc<Path>, text: &str, format: Format, limits: &Limits) -> Self {
-        let mut parsed = Parsed::default();
-        for document in documents(text, format, limits) {
-            if parsed.contents.entries.len() + parsed.broken.len() >= limits.documents {
-                parsed.stop_at_limit(file, limits);
-                break;
-            }
-            parsed.add_document(file, document, limits);
-        }
+        let known = previous.texts.of(&previous.entries);
+        let list = (format == Format::Json).then(|| Parsed::of_list(&known, file, text, limits)).flatten();
+        let mut parsed = list.unwrap_or_else(|| Parsed::of_documents(&known, file, text, format, limits));
         parsed.keep_last_good(previous);
         parsed.contents
     }
@@ -63,7 +62,7 @@ impl Contents {
 
     /// Takes the text of one object of that name, where nothing is wrong with it and it can be read at once.
     pub(crate) fn of_text(name: &ObjectName, text: &str, source: &Arc<Origin>) -> Option<Self> {
-        Some(Self { entries: vec![read_directly(name, text, source)?], findings: Vec::new() })
+        Some(Self { entries: vec![read_directly(name, text, source)?], ..Self::default() })
     }
 
     /// The file cannot be read: everything that it said stays in force.
@@ -76,14 +75,77 @@ impl Contents {
 }
 
 impl Parsed {
-    fn add_document(&mut self, file: &Arc<Path>, document: Document<'_>, limits: &Limits) {
-        let mut origin = Origin::file(Arc::clone(file));
-        origin.document = Some(document.index);
-        origin.line = Some(document.line);
-        match document.value {
+    fn of_documents(known: &Known<'_>, file: &Arc<Path>, text: &str, format: Format, limits: &Limits) -> Self {
+        let mut parsed = Self::default();
+        for document in documents(text, format) {
+            if parsed.contents.entries.len() + parsed.broken.len() >= limits.documents {
+                parsed.stop_at_limit(file, limits);
+                break;
+            }
+            let origin =
+                Origin { document: Some(document.index), line: Some(document.line), ..Origin::file(Arc::clone(file)) };
+            let digest = digest_of(document.text);
+            if !parsed.take_known(known, digest, &origin) {
+                let before = parsed.counts();
+                parsed.add_document(document, origin, limits);
+                parsed.note_text(digest, before, None);
+            }
+        }
+        parsed
+    }
+
+    /// Reads a file that is one list in JSON item by item, and of them those alone that are not known. None where it is anything
+    /// else, of too many items, or no JSON in one of them: reading it as a whole tells.
+    fn of_list(known: &Known<'_>, file: &Arc<Path>, text: &str, limits: &Limits) -> Option<Self> {
+        let text = without_mark(text);
+        let list = ListText::of(text)?;
+        let header = ListHeader::of_list(&list.header)?;
+        let place = Origin { document: Some(1), line: Some(first_line(text, 0)), ..Origin::file(Arc::clone(file)) };
+        let mut parsed = Self::default();
+        for (index, item) in list.items.into_iter().enumerate() {
+            if parsed.contents.entries.len() >= limits.documents {
+                return None;
+            }
+            let origin = Origin { item: Some(index), ..place.clone() };
+            let digest = digest_of((&header, item));
+            if !parsed.take_known(known, digest, &origin) {
+                let mut value = serde_json::from_str(item).ok()?;
+                header.complete(&mut value);
+                let before = parsed.counts();
+                parsed.add_value(value, &Arc::new(origin), limits);
+                parsed.note_text(digest, before, Some(index));
+            }
+        }
+        Some(parsed)
+    }
+
+    /// Takes what a text was read to before, if that is known.
+    fn take_known(&mut self, known: &Known<'_>, digest: u64, origin: &Origin) -> bool {
+        let Some(entry) = known.entry(digest, origin) else { return false };
+        self.contents.texts.note(digest, self.contents.entries.len());
+        self.contents.entries.push(entry);
+        true
+    }
+
+    /// How much there is of everything.
+    fn counts(&self) -> [usize; 3] {
+        [self.contents.entries.len(), self.contents.findings.len(), self.stand_ins.len()]
+    }
+
+    /// Notes what a text was read to, if that is one entry and nothing else.
+    fn note_text(&mut self, digest: u64, [entries, findings, stand_ins]: [usize; 3], item: Option<usize>) {
+        let is_one = self.counts() == [entries + 1, findings, stand_ins];
+        if is_one && self.contents.entries.last().is_some_and(|entry| entry.origin.item == item) {
+            self.contents.texts.note(digest, entries);
+        }
+    }
+
+    fn add_document(&mut self, document: Document<'_>, mut origin: Origin, limits: &Limits) {
+        let text = document.text;
+        match document.value(limits) {
             Ok(value) => self.add_value(value, &Arc::new(origin), limits),
             Err(broken) => {
-                origin.object = name_in_text(document.text);
+                origin.object = name_in_text(text);
                 if let Some((line, column)) = broken.place {
                     (origin.line, origin.column) = (Some(line), Some(column));
                 }
@@ -174,6 +236,7 @@ impl Parsed {
         self.add_stand_ins();
         // As many as objects are held for long, most of them alone.
         self.contents.entries.shrink_to_fit();
+        self.contents.texts.pack();
     }
 
     fn add_stand_ins(&mut self) {
@@ -228,7 +291,78 @@ fn name_in_text(text: &str) -> Option<ObjectName> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::object::Object;
+
+    /// Good and broken ones, some of one name, and a list.
+    const OBJECTS: [&str; 9] = [
+        r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}"#,
+        r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "labels": {"x": "y"}}}"#,
+        r#"{"apiVersion": "v1", "metadata": {"name": "of-the-lists-kind"}}"#,
+        r#"{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "b", "namespace": "a"}}"#,
+        r#"{"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "c"}, "spec": {"action": "DENY"}}"#,
+        r#"{"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "c"}, "spec": {"action": "PERHAPS"}}"#,
+        r#"{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "d"}}]}"#,
+        r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "\ud800"}}"#,
+        r#"{"apiVersion": "v1", "kind": "Node", "metadata": [}"#,
+    ];
+
+    fn written(objects: &[usize], form: u8) -> (String, Format) {
+        let all: Vec<&str> = objects.iter().map(|object| OBJECTS[*object]).collect();
+        match form {
+            0 => (all.join("\n---\n"), Format::Yaml),
+            1 => (all.join("\n"), Format::Json),
+            _ => (
+                format!(r#" {{"items": [{}], "kind": "NamespaceList", "apiVersion": "v1"}}"#, all.join(", ")),
+                Format::Json,
+            ),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_known_of_texts_is_what_they_would_be_read_to(
+            steps in prop::collection::vec((prop::collection::vec(0..OBJECTS.len(), 0..6), 0..3u8), 1..6),
+            documents in 1..8usize,
+        ) {
+            let (file, limits) = (Path::new("file").into(), Limits { documents, served: true, ..Limits::default() });
+            let mut contents = Contents::default();
+            for (objects, form) in steps {
+                let (text, format) = written(&objects, form);
+                let of_nothing_known = Contents { texts: Texts::default(), ..contents.clone() };
+                let mut whole = Parsed::of_documents(&Texts::default().of(&[]), &file, &text, format, &limits);
+                whole.keep_last_good(&of_nothing_known);
+                let anew = Contents::update(&of_nothing_known, &file, &text, format, &limits);
+                contents = Contents::update(&contents, &file, &text, format, &limits);
+                for other in [anew, whole.contents] {
+                    prop_assert_eq!(&contents.entries, &other.entries);
+                    prop_assert_eq!(&contents.findings, &other.findings);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_did_not_change_is_not_read_again() {
+        let (file, limits) = (Path::new("file").into(), Limits::default());
+        for form in 0..3 {
+            let update = |previous: &Contents, objects: &[usize]| {
+                let (text, format) = written(objects, form);
+                Contents::update(previous, &file, &text, format, &limits)
+            };
+            let before = update(&Contents::default(), &[0, 4]);
+            let after = update(&before, &[3, 1, 4]);
+            let policy = |contents: &Contents| match contents.entries.last().map(|entry| &entry.object) {
+                Some(Object::AuthorizationPolicy(policy)) => Arc::clone(policy),
+                other => panic!("{other:?}"),
+            };
+            assert!(Arc::ptr_eq(&policy(&before), &policy(&after)), "form {form}");
+            let origin = &after.entries[2].origin;
+            assert_eq!((origin.document, origin.item), if form == 2 { (Some(1), Some(2)) } else { (Some(3), None) });
+        }
+    }
 
     #[test]
     fn a_broken_document_is_named_by_its_margin_and_metadata() {

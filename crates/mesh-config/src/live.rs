@@ -53,7 +53,7 @@ impl LiveObjects {
         }
         let kind = Kind::numerous(&name.group, &name.kind);
         let entry = kind.and_then(|kind| self.translator.numerous_at(&name.id(kind), &self.place));
-        Cow::Owned(Contents { entries: entry.into_iter().collect(), findings: Vec::new() })
+        Cow::Owned(Contents { entries: entry.into_iter().collect(), ..Contents::default() })
     }
 
     fn put(&mut self, name: ObjectName, contents: Contents) {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node as KubeNode, Pod as KubePod, Secret as KubeSecret, Service as KubeService};
 use k8s_openapi::api::discovery::v1::EndpointSlice as KubeSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::code::Code;
@@ -16,7 +15,7 @@ use crate::gateway_api::{
 };
 use crate::istio::{
     AuthorizationPolicy, DestinationRule, Flaw, IstioGateway, MeshConfig, PeerAuthentication, RequestAuthentication,
-    ServiceEntry, Telemetry, VirtualService, WorkloadEntry, read_envoy_filter, stand_in,
+    ServiceEntry, Telemetry, VirtualService, WorkloadEntry, deserialized, read_envoy_filter, stand_in,
 };
 use crate::kind::{Kind, Treatment, treatment};
 use crate::kubernetes::{EndpointSlice, Node, Pod, Service, trimmed};
@@ -139,14 +138,7 @@ fn no_header(value: &Value, origin: Origin) -> Reading {
 }
 
 fn list(mut value: Value, origin: Origin) -> Reading {
-    let header = |value: &Value, field: &str| {
-        let text = value.get(field).and_then(Value::as_str)?;
-        Some(text.strip_suffix("List").unwrap_or(text).to_owned())
-    };
-    let defaults = [
-        ("apiVersion", header(&value, "apiVersion")),
-        ("kind", header(&value, "kind").filter(|kind| !kind.is_empty())),
-    ];
+    let header = ListHeader::of(&value);
     let mut items = match value.get_mut("items").map(Value::take) {
         Some(Value::Array(items)) => items,
         None | Some(Value::Null) => Vec::new(),
@@ -155,14 +147,42 @@ fn list(mut value: Value, origin: Origin) -> Reading {
             return Reading::broken(finding);
         }
     };
-    for item in items.iter_mut().filter_map(Value::as_object_mut) {
-        for (field, text) in &defaults {
-            if let Some(text) = text {
-                item.entry(*field).or_insert_with(|| text.clone().into());
+    items.iter_mut().for_each(|item| header.complete(item));
+    Reading::List(items)
+}
+
+/// What a list says of items that do not say it themselves.
+#[derive(Debug, Hash)]
+pub(crate) struct ListHeader {
+    api_version: Option<String>,
+    kind: Option<String>,
+}
+
+impl ListHeader {
+    /// That of a value, if it is a list.
+    pub(crate) fn of_list(value: &Value) -> Option<Self> {
+        let text = |field| value.get(field).and_then(Value::as_str);
+        let is_list = treatment(text("apiVersion")?, text("kind")?) == Treatment::List;
+        is_list.then(|| Self::of(value))
+    }
+
+    fn of(value: &Value) -> Self {
+        let said = |field| {
+            let text = value.get(field).and_then(Value::as_str)?;
+            Some(text.strip_suffix("List").unwrap_or(text).to_owned())
+        };
+        Self { api_version: said("apiVersion"), kind: said("kind").filter(|kind| !kind.is_empty()) }
+    }
+
+    /// Adds to an item what it does not say.
+    pub(crate) fn complete(&self, item: &mut Value) {
+        let Some(item) = item.as_object_mut() else { return };
+        for (field, said) in [("apiVersion", &self.api_version), ("kind", &self.kind)] {
+            if let Some(text) = said {
+                item.entry(field).or_insert_with(|| text.clone().into());
             }
         }
     }
-    Reading::List(items)
 }
 
 fn typed(kind: Kind, value: Value, mut name: ObjectName, place: &Arc<Origin>, limits: &Limits) -> Reading {
@@ -197,40 +217,36 @@ impl ObjectName {
 
 fn object(kind: Kind, value: &Value, name: &ObjectName) -> Result<Object, Flaw> {
     Ok(match kind {
-        Kind::Namespace => Object::Namespace(trimmed::namespace(decode(value)?).into()),
-        Kind::Node => Object::Node(Node::of(&decode::<KubeNode>(value)?).into()),
-        Kind::ServiceAccount => Object::ServiceAccount(decode::<Presence>(value)?.into()),
-        Kind::Pod => Object::Pod(Pod::of(&decode::<KubePod>(value)?, &name.name).into()),
-        Kind::Service => Object::Service(Service::of(&decode::<KubeService>(value)?).into()),
+        Kind::Namespace => Object::Namespace(trimmed::namespace(deserialized(value)?).into()),
+        Kind::Node => Object::Node(Node::of(&deserialized::<KubeNode>(value)?).into()),
+        Kind::ServiceAccount => Object::ServiceAccount(deserialized::<Presence>(value)?.into()),
+        Kind::Pod => Object::Pod(Pod::of(&deserialized::<KubePod>(value)?, &name.name).into()),
+        Kind::Service => Object::Service(Service::of(&deserialized::<KubeService>(value)?).into()),
         Kind::EndpointSlice => {
             let namespace = name.namespace.as_deref().unwrap_or_default();
-            Object::EndpointSlice(EndpointSlice::of(&decode::<KubeSlice>(value)?, namespace).into())
+            Object::EndpointSlice(EndpointSlice::of(&deserialized::<KubeSlice>(value)?, namespace).into())
         }
-        Kind::AuthorizationPolicy => {
-            Object::AuthorizationPolicy(AuthorizationPolicy::read(value.clone(), name)?.into())
-        }
-        Kind::PeerAuthentication => Object::PeerAuthentication(PeerAuthentication::read(value.clone(), name)?.into()),
-        Kind::RequestAuthentication => {
-            Object::RequestAuthentication(RequestAuthentication::read(value.clone(), name)?.into())
-        }
-        Kind::DestinationRule => Object::DestinationRule(DestinationRule::read(value.clone(), name)?.into()),
-        Kind::Gateway => Object::Gateway(Gateway::read(value.clone(), name)?.into()),
-        Kind::ListenerSet => Object::ListenerSet(ListenerSet::read(value.clone(), name)?.into()),
-        Kind::VirtualService => Object::VirtualService(VirtualService::read(value.clone(), name)?.into()),
-        Kind::HttpRoute => Object::HttpRoute(http_route::read(value.clone(), name)?.into()),
-        Kind::GrpcRoute => Object::GrpcRoute(grpc_route::read(value.clone(), name)?.into()),
-        Kind::ReferenceGrant => Object::ReferenceGrant(ReferenceGrant::read(value.clone())?.into()),
-        Kind::BackendTlsPolicy => Object::BackendTlsPolicy(BackendTlsPolicy::read(value.clone(), name)?.into()),
-        Kind::IstioGateway => Object::IstioGateway(IstioGateway::read(value.clone(), name)?.into()),
-        Kind::TlsRoute => Object::TlsRoute(connection_route::read("TLSRoute", value.clone(), name)?.into()),
-        Kind::TcpRoute => Object::TcpRoute(connection_route::read("TCPRoute", value.clone(), name)?.into()),
-        Kind::ServiceEntry => Object::ServiceEntry(ServiceEntry::read(value.clone(), name)?.into()),
-        Kind::WorkloadEntry => Object::WorkloadEntry(WorkloadEntry::read(value.clone())?.into()),
+        Kind::AuthorizationPolicy => Object::AuthorizationPolicy(AuthorizationPolicy::read(value, name)?.into()),
+        Kind::PeerAuthentication => Object::PeerAuthentication(PeerAuthentication::read(value, name)?.into()),
+        Kind::RequestAuthentication => Object::RequestAuthentication(RequestAuthentication::read(value, name)?.into()),
+        Kind::DestinationRule => Object::DestinationRule(DestinationRule::read(value, name)?.into()),
+        Kind::Gateway => Object::Gateway(Gateway::read(value, name)?.into()),
+        Kind::ListenerSet => Object::ListenerSet(ListenerSet::read(value, name)?.into()),
+        Kind::VirtualService => Object::VirtualService(VirtualService::read(value, name)?.into()),
+        Kind::HttpRoute => Object::HttpRoute(http_route::read(value, name)?.into()),
+        Kind::GrpcRoute => Object::GrpcRoute(grpc_route::read(value, name)?.into()),
+        Kind::ReferenceGrant => Object::ReferenceGrant(ReferenceGrant::read(value)?.into()),
+        Kind::BackendTlsPolicy => Object::BackendTlsPolicy(BackendTlsPolicy::read(value, name)?.into()),
+        Kind::IstioGateway => Object::IstioGateway(IstioGateway::read(value, name)?.into()),
+        Kind::TlsRoute => Object::TlsRoute(connection_route::read("TLSRoute", value, name)?.into()),
+        Kind::TcpRoute => Object::TcpRoute(connection_route::read("TCPRoute", value, name)?.into()),
+        Kind::ServiceEntry => Object::ServiceEntry(ServiceEntry::read(value, name)?.into()),
+        Kind::WorkloadEntry => Object::WorkloadEntry(WorkloadEntry::read(value)?.into()),
         Kind::Secret => Object::Secret(secret(value, name)?.into()),
         Kind::CaBundle => Object::CaBundle(CaBundle::of(value).into()),
-        Kind::Telemetry => Object::Telemetry(Telemetry::read(value.clone(), name)?.into()),
-        Kind::RateLimitPolicy => Object::RateLimitPolicy(read_rate_limit_policy(value.clone(), name)?.into()),
-        Kind::EnvoyFilter => Object::EnvoyFilter(read_envoy_filter(value.clone(), name)?.into()),
+        Kind::Telemetry => Object::Telemetry(Telemetry::read(value, name)?.into()),
+        Kind::RateLimitPolicy => Object::RateLimitPolicy(read_rate_limit_policy(value, name)?.into()),
+        Kind::EnvoyFilter => Object::EnvoyFilter(read_envoy_filter(value, name)?.into()),
         Kind::MeshConfig => Object::MeshConfig(MeshConfig::read(value)?.into()),
     })
 }
@@ -240,20 +256,9 @@ fn stand_in_for(kind: Kind, value: &Value, name: &ObjectName, origin: &Origin) -
     Some(Entry::in_place_of(name, origin, object, effect))
 }
 
-/// Nearly all can be read; where something is wrong in one that cannot is looked for after that, which takes longer.
-fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, Flaw> {
-    T::deserialize(value).or_else(|_| serde_path_to_error::deserialize(value)).map_err(
-        |error: serde_path_to_error::Error<serde_json::Error>| Flaw {
-            code: Code::WrongField,
-            field: error.path().to_string(),
-            message: error.inner().to_string(),
-        },
-    )
-}
-
 /// What an error would quote of a Secret is nobody's to read.
 fn secret(value: &Value, name: &ObjectName) -> Result<Secret, Flaw> {
-    let read = decode::<KubeSecret>(value);
+    let read = deserialized::<KubeSecret>(value);
     let read = read.map_err(|flaw| Flaw { message: "it is not of the form that the API has".to_owned(), ..flaw })?;
     Ok(Secret::of(read, name))
 }

@@ -111,7 +111,7 @@ enum NameKind {
 }
 
 impl BackendTlsPolicy {
-    pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+    pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<Spec>(value)?;
         let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
         let Some(Spec { target_refs, validation, options }) = resource.spec else {

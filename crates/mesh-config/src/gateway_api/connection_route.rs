@@ -45,7 +45,7 @@ struct ConnectionRouteRule {
 impl RawRule for ConnectionRouteRule {}
 
 /// Reads an object of that kind, which is one of the two.
-pub(crate) fn read(kind: &'static str, value: Value, name: &ObjectName) -> Result<ConnectionRoute, Flaw> {
+pub(crate) fn read(kind: &'static str, value: &Value, name: &ObjectName) -> Result<ConnectionRoute, Flaw> {
     let Unread { name, parents, hostnames, rules, age, generation, mut remarks } =
         Unread::<ConnectionRouteRule>::of(value, name)?;
     if !hostnames.is_empty() && kind == "TCPRoute" {

@@ -78,10 +78,10 @@ struct Spec {
 }
 
 impl Gateway {
-    pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+    pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<Self, Flaw> {
         let label = value.pointer("/metadata/labels/istio.io~1waypoint-for").and_then(Value::as_str);
         let waypoint_for = label.map(str::to_owned);
-        let ProxyConfig { topology, mut remarks } = proxy_config(&value)?;
+        let ProxyConfig { topology, mut remarks } = proxy_config(value)?;
         let resource = decode::<Spec>(value)?;
         let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
         let Some(spec) = resource.spec else {

@@ -50,7 +50,7 @@ enum RawKind {
     RegularExpression,
 }
 
-pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
+pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<Route, Flaw> {
     Unread::<GrpcRouteRule>::of(value, name)?.read(KIND, GrpcRouteRule::parts)
 }
 

@@ -110,7 +110,7 @@ impl RawRule for HttpRouteRule {
     }
 }
 
-pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Route, Flaw> {
+pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<Route, Flaw> {
     Unread::<HttpRouteRule>::of(value, name)?.read(KIND, HttpRouteRule::parts)
 }
 

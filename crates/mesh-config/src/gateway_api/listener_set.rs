@@ -48,7 +48,7 @@ struct RawParent {
 }
 
 impl ListenerSet {
-    pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+    pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<Spec>(value)?;
         let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
         let Some(Spec { parent_ref, listeners: written }) = resource.spec else {

@@ -37,7 +37,7 @@ struct To {
 }
 
 impl ReferenceGrant {
-    pub(crate) fn read(value: Value) -> Result<Self, Flaw> {
+    pub(crate) fn read(value: &Value) -> Result<Self, Flaw> {
         let Some(spec) = decode::<Spec>(value)?.spec else {
             return Err(Flaw::value("spec.from", "it grants nobody anything"));
         };

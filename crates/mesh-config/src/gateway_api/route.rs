@@ -82,7 +82,7 @@ pub(super) struct Unread<R> {
 }
 
 impl<R: RawRule> Unread<R> {
-    pub(super) fn of(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+    pub(super) fn of(value: &Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<RawSpec<R>>(value)?;
         let (age, generation) = (Age::of(&resource.metadata), resource.metadata.generation);
         let name = policy_name(name);

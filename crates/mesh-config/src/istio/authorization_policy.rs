@@ -67,7 +67,7 @@ struct Provider {
 }
 
 impl AuthorizationPolicy {
-    pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+    pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<Spec>(value)?;
         let age = Age::of(&resource.metadata);
         let annotations = resource.metadata.annotations.unwrap_or_default();

@@ -153,12 +153,19 @@ fn selector(given: Option<WorkloadSelector>, field: &str) -> Result<Option<Selec
     given.map_or(Ok(None), |selector| selector.selector(field))
 }
 
-pub(crate) fn decode<S: DeserializeOwned>(value: Value) -> Result<Resource<S>, Flaw> {
-    serde_path_to_error::deserialize(value).map_err(|error| Flaw {
-        code: Code::WrongField,
-        field: error.path().to_string(),
-        message: error.inner().to_string(),
-    })
+pub(crate) fn decode<S: DeserializeOwned>(value: &Value) -> Result<Resource<S>, Flaw> {
+    deserialized(value)
+}
+
+/// Nearly all can be read; where something is wrong in one that cannot is looked for after that, which takes longer.
+pub(crate) fn deserialized<T: DeserializeOwned>(value: &Value) -> Result<T, Flaw> {
+    T::deserialize(value).or_else(|_| serde_path_to_error::deserialize(value)).map_err(
+        |error: serde_path_to_error::Error<serde_json::Error>| Flaw {
+            code: Code::WrongField,
+            field: error.path().to_string(),
+            message: error.inner().to_string(),
+        },
+    )
 }
 
 pub(crate) fn policy_name(name: &ObjectName) -> std::sync::Arc<mesh_core::PolicyName> {

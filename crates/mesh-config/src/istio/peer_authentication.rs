@@ -71,7 +71,7 @@ impl MutualTls {
 }
 
 impl PeerAuthentication {
-    pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+    pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<Spec>(value)?;
         let spec = resource.spec.unwrap_or_default();
         let mut remarks = Vec::new();

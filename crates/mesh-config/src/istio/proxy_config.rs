@@ -27,9 +27,9 @@ impl ProxyConfig {
     /// Reads an annotation's text. `field` is where it stands.
     pub(crate) fn of_text(text: &str, field: &str) -> Result<Self, Flaw> {
         let limits = Limits::default();
-        let mut all = documents(text, Format::Yaml, &limits);
+        let mut all = documents(text, Format::Yaml);
         let Some(first) = all.next() else { return Ok(Self::default()) };
-        let value = first.value.map_err(|broken| Flaw {
+        let value = first.value(&limits).map_err(|broken| Flaw {
             code: Code::Syntax,
             field: field.to_owned(),
             message: broken.message,

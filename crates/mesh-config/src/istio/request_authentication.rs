@@ -40,7 +40,7 @@ pub(super) struct Spec {
 }
 
 impl RequestAuthentication {
-    pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+    pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<Spec>(value)?;
         let age = Age::of(&resource.metadata);
         let spec = resource.spec.unwrap_or_default();

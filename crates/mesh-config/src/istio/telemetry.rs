@@ -154,7 +154,7 @@ impl Telemetry {
         matches!(self.policy.scope, Scope::Targets(_))
     }
 
-    pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+    pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<Spec>(value)?;
         let age = Age::of(&resource.metadata);
         let mut spec = resource.spec.unwrap_or_default();

@@ -92,7 +92,7 @@ struct RawResponse {
     headers: Option<BTreeMap<String, String>>,
 }
 
-pub(crate) fn read(value: Value, name: &ObjectName) -> Result<LimitSource, Flaw> {
+pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<LimitSource, Flaw> {
     let resource = decode::<Spec>(value)?;
     let age = Age::of(&resource.metadata);
     let name = policy_name(name);

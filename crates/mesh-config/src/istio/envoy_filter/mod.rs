@@ -75,7 +75,7 @@ enum ApplyTo {
     Filter,
 }
 
-pub(crate) fn read(value: Value, name: &ObjectName) -> Result<LimitSource, Flaw> {
+pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<LimitSource, Flaw> {
     let resource = decode::<Spec>(value)?;
     let age = Age::of(&resource.metadata);
     let spec = resource.spec.unwrap_or_default();

@@ -126,9 +126,9 @@ fn text(value: Value, field: &str) -> Result<String, Flaw> {
 /// The text's one document.
 fn fields(text: &str) -> Result<Map<String, Value>, Flaw> {
     let limits = Limits::default();
-    let mut all = documents(text, Format::Yaml, &limits);
+    let mut all = documents(text, Format::Yaml);
     let Some(first) = all.next() else { return Ok(Map::new()) };
-    let value = first.value.map_err(|broken| {
+    let value = first.value(&limits).map_err(|broken| {
         let message = match broken.place {
             Some((line, column)) => format!("at line {line}, column {column} of the text: {}", broken.message),
             None => broken.message,

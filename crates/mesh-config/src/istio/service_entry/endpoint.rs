@@ -102,7 +102,7 @@ impl RawEndpoint {
 }
 
 impl WorkloadEntry {
-    pub(crate) fn read(value: Value) -> Result<Self, Flaw> {
+    pub(crate) fn read(value: &Value) -> Result<Self, Flaw> {
         let resource = decode::<RawEndpoint>(value)?;
         let Some(mut spec) = resource.spec else {
             return Err(Flaw::value("spec.address", "the WorkloadEntry has no address"));

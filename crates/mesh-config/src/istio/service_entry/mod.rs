@@ -156,7 +156,7 @@ struct RawSelector {
 }
 
 impl ServiceEntry {
-    pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+    pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<Spec>(value)?;
         let labels = resource.metadata.labels.unwrap_or_default();
         let Some(spec) = resource.spec else {

@@ -145,7 +145,7 @@ struct RawDelegate {
 }
 
 impl VirtualService {
-    pub(crate) fn read(value: Value, name: &ObjectName) -> Result<Self, Flaw> {
+    pub(crate) fn read(value: &Value, name: &ObjectName) -> Result<Self, Flaw> {
         let resource = decode::<Spec>(value)?;
         let age = Age::of(&resource.metadata);
         let Some(spec) = resource.spec else {
