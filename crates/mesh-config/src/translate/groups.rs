@@ -28,7 +28,11 @@ impl Translator {
         if std::mem::take(&mut self.dirty.rate_limits) {
             changes.rate_limits = self.settle_rate_limits();
         }
-        let l7 = std::mem::take(&mut self.dirty.l7) || policies || self.concerns_l7(changes);
+        let l7 = std::mem::take(&mut self.dirty.l7) || policies;
+        if l7 || changes.services.iter().any(attached_routes::is_seen) {
+            self.known_routes.clear();
+        }
+        let l7 = std::mem::take(&mut self.dirty.routes) || l7 || self.concerns_l7(changes);
         if !policies && !l7 {
             return;
         }
@@ -92,15 +96,22 @@ impl Translator {
     fn settle_l7(&mut self, services: &[Arc<Service>], workloads: &[Arc<Workload>]) -> bool {
         let mut findings = Vec::new();
         let (objects, policies) = (&self.definitions.objects, self.snapshot.policies());
+        let before = self.snapshot.l7();
         let by = (objects, &self.options);
         let l7 = waypoints::waypoints(by, self.anybody_asks(), workloads, services, &mut findings);
         waypoints::report_missing(objects, (services, workloads), policies, &l7, &mut findings);
         let l7 = guards::guards(l7, policies, services, workloads);
         let said = virtual_services::routes(objects, &self.options, services, policies, &l7, &mut findings);
-        let (attached, at_listeners, of_routes) =
-            attached_routes::routes(objects, services, &l7, &said.routes, &mut findings);
+        let (attached, at_listeners, of_routes) = attached_routes::routes(
+            (objects, &mut self.known_routes),
+            services,
+            (&l7, before),
+            &said.routes,
+            &mut findings,
+        );
         let by = (&self.options, workloads);
-        let mut gateways = gateways::gateways(objects, by, at_listeners, said.at_gateways, &mut findings);
+        let attached_there = (at_listeners, said.at_gateways);
+        let mut gateways = gateways::gateways(objects, by, attached_there, before.gateways(), &mut findings);
         conflicts::report_weights(objects, &mut findings);
         conflicts::report_listeners(objects, &gateways.all, workloads, &mut findings);
         conflicts::report_shadows(objects, &gateways.all, &mut findings);

@@ -51,6 +51,7 @@ use crate::last_good::Contents;
 use crate::object::{Entry, Key, Located, Object, ObjectId, ObjectSet};
 use crate::served::Served;
 use crate::status::Statuses;
+use attached_routes::KnownRoutes;
 use changes::Before;
 pub use changes::{Change, Changes};
 use claims::Claims;
@@ -80,6 +81,7 @@ pub(crate) struct Translator {
     /// Pods that say what stands before them.
     topologies: BTreeSet<Key>,
     before: Before,
+    known_routes: KnownRoutes,
     statuses: Arc<Statuses>,
     named: Arc<NamedObjects>,
     served: Ordered<Served>,
@@ -95,7 +97,10 @@ struct Dirty {
     /// What namespaces ask for their pods.
     namespaces: bool,
     policies: bool,
+    /// All of the application layer.
     l7: bool,
+    /// Of the application layer nothing but routes of requests of the Gateway API.
+    routes: bool,
     providers: bool,
     /// Hosts of ServiceEntries.
     entries: bool,
@@ -205,12 +210,11 @@ impl Translator {
                 self.dirty.telemetries = true;
                 self.dirty.l7 = true;
             }
+            Kind::HttpRoute | Kind::GrpcRoute => self.dirty.routes = true,
             Kind::Gateway
             | Kind::ListenerSet
             | Kind::IstioGateway
             | Kind::VirtualService
-            | Kind::HttpRoute
-            | Kind::GrpcRoute
             | Kind::TlsRoute
             | Kind::TcpRoute
             | Kind::ReferenceGrant

@@ -20,13 +20,11 @@ impl<'a> Matches<'a> {
         matched: &'a RequestMatch,
         rule: &'a RuleRef,
     ) -> Option<&'a RuleRef> {
-        let matched = plain(matched);
-        let of_all_ports = self.taken.get(&(None, matched.clone()));
-        let holder = of_all_ports.or_else(|| self.taken.get(&(port, matched.clone()))).copied();
-        if holder.is_none() {
-            self.taken.insert((port, matched), rule);
-        }
-        holder.filter(|holder| *holder != rule)
+        let mut place = (None, plain(matched));
+        let of_all_ports = port.and_then(|_| self.taken.get(&place)).copied();
+        place.0 = port;
+        let holder = of_all_ports.unwrap_or_else(|| self.taken.entry(place).or_insert(rule));
+        (holder != rule).then_some(holder)
     }
 }
 

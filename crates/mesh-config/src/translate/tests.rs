@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use mesh_core::l7::RouteTable;
+use mesh_core::l7::gateway::{Listener, Serves};
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 use crate::document::Format;
@@ -31,7 +34,7 @@ fn document() -> impl Strategy<Value = String> {
              spec: {{{target}}}}}"
         )
     });
-    prop_oneof![1 => namespace, 1 => node, 1 => account, 6 => pod(), 3 => service(), 3 => slice(), 2 => policy(), 1 => rules(), 2 => entry(), 1 => telemetry]
+    prop_oneof![1 => namespace, 1 => node, 1 => account, 6 => pod(), 3 => service(), 3 => slice(), 2 => policy(), 1 => rules(), 3 => route(), 1 => around_routes(), 2 => entry(), 1 => telemetry]
 }
 
 fn pod() -> impl Strategy<Value = String> {
@@ -143,6 +146,58 @@ fn rules() -> impl Strategy<Value = String> {
     })
 }
 
+/// Routes of the Gateway API: to Services and to listeners, with matches and hosts in common.
+fn route() -> impl Strategy<Value = String> {
+    let names = (0..2u8, 0..3u8, prop::sample::select(vec!["HTTPRoute", "HTTPRoute", "GRPCRoute"]));
+    let parents = (prop::option::of(0..3u8), prop::option::of((0..2u8, any::<bool>())));
+    let rules = prop::collection::vec((0..3u8, 0..3u8, 0..2u8, 80..82u16), 1..3);
+    (names, parents, prop::option::of(0..2u8), rules).prop_map(|((namespace, name, kind), (service, gateway), host, rules)| {
+        let service = service.map(|of| format!("{{kind: Service, group: '', name: s{of}}}"));
+        let gateway = gateway.map(|(of, named)| {
+            format!("{{name: g{of}, namespace: n0{}}}", if named { ", sectionName: some" } else { "" })
+        });
+        let parents: Vec<String> = service.into_iter().chain(gateway).collect();
+        let host = host.map_or_else(String::new, |host| format!("hostnames: [h{host}.example.com], "));
+        let rules: Vec<String> = rules
+            .iter()
+            .map(|(path, to, of, port)| {
+                let matched = match (path, kind) {
+                    (0, _) => String::new(),
+                    (path, "HTTPRoute") => format!("matches: [{{path: {{value: /{path}}}}}], "),
+                    (path, _) => format!("matches: [{{method: {{service: s{path}}}}}], "),
+                };
+                format!("{{{matched}backendRefs: [{{name: s{to}, namespace: n{of}, port: {port}}}]}}")
+            })
+            .collect();
+        format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: {kind}, metadata: {{name: r{name}, namespace: n{namespace}}}, \
+             spec: {{parentRefs: [{}], {host}rules: [{}]}}}}",
+            parents.join(", "),
+            rules.join(", ")
+        )
+    })
+}
+
+/// What routes are attached to, and what lets them refer to others.
+fn around_routes() -> impl Strategy<Value = String> {
+    (0..2u8, any::<bool>(), any::<bool>()).prop_map(|(name, is_grant, is_open)| {
+        if is_grant {
+            let from = if is_open { "GRPCRoute" } else { "HTTPRoute" };
+            return format!(
+                "{{apiVersion: gateway.networking.k8s.io/v1, kind: ReferenceGrant, metadata: {{name: r, namespace: n{name}}}, spec: {{from: \
+                 [{{group: gateway.networking.k8s.io, kind: {from}, namespace: n{}}}], to: [{{group: '', kind: Service}}]}}}}",
+                1 - name
+            );
+        }
+        let from = if is_open { "All" } else { "Same" };
+        format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {{name: g{name}, namespace: n0}}, \
+             spec: {{gatewayClassName: mesh, listeners: [{{name: all, port: 80, protocol: HTTP, allowedRoutes: {{namespaces: \
+             {{from: {from}}}}}}}, {{name: some, port: 80, protocol: HTTP, hostname: h0.example.com}}]}}}}"
+        )
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 400 } else { 4000 }))]
 
@@ -150,7 +205,7 @@ proptest! {
     fn steps_mean_what_their_result_means(
         steps in prop::collection::vec((0..4usize, prop::collection::vec(document(), 0..8), any::<bool>()), 1..12)
     ) {
-        let options = Options { served: true, ..Options::default() };
+        let options = Options { served: true, statuses: true, ..Options::default() };
         let limits = Limits::of(&options);
         let mut translator = Translator::new(options.clone());
         let mut files: BTreeMap<PathBuf, Contents> = BTreeMap::new();
@@ -172,6 +227,7 @@ proptest! {
             let expected = afresh.publish();
             prop_assert_eq!(&config.findings, &expected.findings);
             prop_assert_eq!(&config.snapshot, &expected.snapshot);
+            prop_assert_eq!(&config.statuses, &expected.statuses);
             let both = config.served.differences(&expected.served, None).next();
             prop_assert!(both.is_none(), "{both:?}");
             prop_assert_eq!(&read_of_what_is_served(&config).snapshot, &config.snapshot);
@@ -216,4 +272,43 @@ fn tells_what_changed(before: Option<&Config>, now: &Config) -> Result<(), TestC
     prop_assert_eq!(now.changes.providers, before.snapshot.providers() != now.snapshot.providers());
     prop_assert_eq!(now.changes.l7, before.snapshot.l7() != now.snapshot.l7());
     Ok(())
+}
+
+/// The tables of the listeners of a cluster's one Gateway.
+fn tables(config: &Config) -> Vec<Arc<RouteTable>> {
+    let listeners = config.snapshot.l7().gateways().iter().flat_map(|gateway| &gateway.listeners);
+    let table = |listener: &Arc<Listener>| match &listener.serves {
+        Serves::Requests { table, .. } => Arc::clone(table),
+        other => panic!("{other:?}"),
+    };
+    listeners.map(table).collect()
+}
+
+#[test]
+fn a_routes_change_leaves_other_routes_and_other_listeners_tables_as_they_are() {
+    let mut live = LiveObjects::new(Options::default());
+    let mut apply = |kind: &str, name: &str, spec: serde_json::Value| {
+        let version = "gateway.networking.k8s.io/v1";
+        let metadata = json!({"name": name, "namespace": "shop"});
+        let (group, namespace) = ("gateway.networking.k8s.io".into(), Some("shop".into()));
+        let object = ObjectName { group, kind: kind.into(), namespace, name: name.into() };
+        live.apply(object, json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}));
+        live.publish()
+    };
+    let route = |listener: &str, path: &str| {
+        let matched = json!([{"path": {"type": "Exact", "value": path}}]);
+        let to = json!([{"name": "cart", "port": 80}]);
+        json!({"parentRefs": [{"name": "g", "sectionName": listener}], "rules": [{"matches": matched, "backendRefs": to}]})
+    };
+    let listener = |name: &str, port: u16| json!({"name": name, "port": port, "protocol": "HTTP"});
+    let listeners = json!([listener("a", 80), listener("b", 81)]);
+    apply("Gateway", "g", json!({"gatewayClassName": "mesh", "listeners": listeners}));
+    apply("HTTPRoute", "apart", route("a", "/apart"));
+    apply("HTTPRoute", "beside", route("b", "/beside"));
+    let before = tables(&apply("HTTPRoute", "changing", route("b", "/before")));
+    let after = tables(&apply("HTTPRoute", "changing", route("b", "/after")));
+    assert!(Arc::ptr_eq(&before[0], &after[0]));
+    let rule = |table: &RouteTable, index: usize| Arc::clone(&table.hosts()[0].rules[index]);
+    assert!(Arc::ptr_eq(&rule(&before[1], 0), &rule(&after[1], 0)));
+    assert_ne!(rule(&before[1], 1), rule(&after[1], 1));
 }

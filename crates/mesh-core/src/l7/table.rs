@@ -31,11 +31,19 @@ pub struct HostRules {
     pub precedence: Precedence,
 }
 
+impl HostRules {
+    /// Rules for whatever host a request names.
+    #[must_use]
+    pub fn of_any(rules: Vec<Arc<Rule>>, precedence: Precedence) -> Self {
+        Self { hosts: vec![HostPattern::Suffix("".into())], rules, precedence }
+    }
+}
+
 /// Rules by host. The most specific host decides alone: what none of its rules matches is not looked up elsewhere.
 #[derive(Debug, Clone, Default)]
 pub struct RouteTable {
     hosts: Vec<HostRules>,
-    lists: Vec<RuleList>,
+    lists: Vec<Arc<RuleList>>,
     index: HostIndex,
 }
 
@@ -68,7 +76,28 @@ impl RouteTable {
     /// Compiles rules. Where two are for one host, the first has it.
     #[must_use]
     pub fn build(hosts: Vec<HostRules>) -> Self {
-        let lists = hosts.iter().map(RuleList::build).collect();
+        let lists = hosts.iter().map(|host| Arc::new(RuleList::build(host))).collect();
+        Self::of_lists(hosts, lists)
+    }
+
+    /// The same, with what `before` has compiled of the same rules: that table itself if all of them are.
+    #[must_use]
+    pub fn renewed(hosts: Vec<HostRules>, before: Option<&Arc<Self>>) -> Arc<Self> {
+        let Some(before) = before else { return Arc::new(Self::build(hosts)) };
+        if before.hosts == hosts {
+            return Arc::clone(before);
+        }
+        let compiled = before.hosts.iter().zip(&before.lists).map(|(host, list)| (&*host.hosts, (host, list)));
+        let compiled: HashMap<_, _> = compiled.collect();
+        let list = |host: &HostRules| match compiled.get(&*host.hosts) {
+            Some((known, list)) if *known == host => Arc::clone(list),
+            _ => Arc::new(RuleList::build(host)),
+        };
+        let lists = hosts.iter().map(list).collect();
+        Arc::new(Self::of_lists(hosts, lists))
+    }
+
+    fn of_lists(hosts: Vec<HostRules>, lists: Vec<Arc<RuleList>>) -> Self {
         let index = HostIndex::build(hosts.iter().map(|rules| &*rules.hosts));
         Self { hosts, lists, index }
     }
@@ -76,7 +105,7 @@ impl RouteTable {
     /// Rules for whatever host a request names: those of one Service.
     #[must_use]
     pub fn of_any_host(rules: Vec<Arc<Rule>>, precedence: Precedence) -> Self {
-        Self::build(vec![HostRules { hosts: vec![HostPattern::Suffix("".into())], rules, precedence }])
+        Self::build(vec![HostRules::of_any(rules, precedence)])
     }
 
     /// What it was built of.
@@ -149,7 +178,7 @@ impl RuleList {
         };
         let mut entries: Vec<Entry> = host.rules.iter().flat_map(of_rule).collect();
         if host.precedence == Precedence::MostSpecific {
-            entries.sort_by_key(Entry::specificity);
+            entries.sort_by_cached_key(Entry::specificity);
         }
         let mut list = Self::default();
         for (place, entry) in entries.iter().enumerate() {

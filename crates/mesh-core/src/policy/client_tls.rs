@@ -87,7 +87,7 @@ impl ClientTlsRule {
 }
 
 /// Hosts: one, or all that end alike.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     /// A full host name.
     Exact(Arc<str>),

@@ -9,9 +9,9 @@ use mesh_core::l7::gateway::{ClientCertificates, ConnectionRoute, GatewayPods, L
 use mesh_core::l7::{GATEWAY_NAME, Gateway, Precedence, Rule};
 use mesh_core::policy::{HostPattern, Selector};
 
+use super::Tables;
 use super::credentials::Keychain;
 use super::hosts::{common, pattern, patterns};
-use super::table;
 use crate::code::Code;
 use crate::config::{NamedObjects, Options};
 use crate::finding::{Finding, Origin};
@@ -50,7 +50,7 @@ pub(super) fn gateway(
     objects: &ObjectSet,
     (options, workloads): (&Options, &[Arc<Workload>]),
     named: &RefCell<NamedObjects>,
-    routes: &mut VirtualServiceRoutes,
+    (routes, tables): (&mut VirtualServiceRoutes, &Tables<'_>),
     findings: &mut Vec<Finding>,
 ) -> Gateway {
     let IstioGateway { name, selector, servers, .. } = &*located.object;
@@ -76,7 +76,8 @@ pub(super) fn gateway(
                 let of_server = rules
                     .iter()
                     .filter_map(|routes| Some((common_of(server, &name.namespace, routes)?, routes.said.clone())));
-                Serves::Requests { table: table(of_server.collect(), Precedence::AsWritten), to_https: server.to_https }
+                let table = tables.table((&full_name, &server.name), of_server.collect(), Precedence::AsWritten);
+                Serves::Requests { table, to_https: server.to_https }
             }
             Carries::Tcp => Serves::Connections(
                 connections

@@ -9,7 +9,7 @@ use mesh_core::l7::gateway::{Credential, GatewayPods};
 use super::credentials::Keychain;
 use super::listener_sets;
 use super::opening::{INVALID, Opening};
-use super::{ListenerPlace, ListenerRoutes};
+use super::{ListenerPlace, ListenerRoutes, Tables};
 use crate::code::Code;
 use crate::finding::Finding;
 use crate::gateway_api::{self, Ingress, ListenerProtocol, ListenerSet, ListenersOf, Role};
@@ -25,7 +25,7 @@ pub(super) fn gateway(
     (located, sets): (&Located<gateway_api::Gateway>, &[&Located<ListenerSet>]),
     objects: &ObjectSet,
     keychain: &Keychain<'_>,
-    attached: &mut ListenerRoutes,
+    (attached, tables): (&mut ListenerRoutes, &Tables<'_>),
     findings: &mut Vec<Finding>,
 ) -> Option<(Gateway, GatewayStatus, BTreeMap<Key, ListenerSetStatus>)> {
     let gateway_api::Gateway { name, class, role, generation, .. } = &*located.object;
@@ -39,6 +39,7 @@ pub(super) fn gateway(
         origin: &located.origin,
         tls,
         attached,
+        tables,
         findings,
         listeners: Vec::new(),
         of_clients: Vec::new(),

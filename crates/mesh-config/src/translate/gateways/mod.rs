@@ -11,11 +11,12 @@ mod opening;
 mod topologies;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use mesh_core::Workload;
-use mesh_core::l7::gateway::ConnectionRoute;
+use mesh_core::l7::gateway::{ConnectionRoute, Listener, Serves};
 use mesh_core::l7::{Gateway, HostRules, Precedence, RouteTable, Rule};
 use mesh_core::policy::HostPattern;
 
@@ -64,15 +65,17 @@ pub(super) struct Gateways {
     pub(super) named: NamedObjects,
 }
 
-/// All gateways: those of the Gateway API, and then Istio's, each the oldest first.
+/// All gateways: those of the Gateway API, and then Istio's, each the oldest first. Tables are those from `before` where they are
+/// the same.
 pub(super) fn gateways(
     objects: &ObjectSet,
     (options, workloads): (&Options, &[Arc<Workload>]),
-    mut attached: ListenerRoutes,
-    mut of_virtual_services: VirtualServiceRoutes,
+    (mut attached, mut of_virtual_services): (ListenerRoutes, VirtualServiceRoutes),
+    before: &[Arc<Gateway>],
     findings: &mut Vec<Finding>,
 ) -> Gateways {
     let (mut all, mut statuses) = (Vec::new(), BTreeMap::new());
+    let tables = Tables::of(before);
     let named = RefCell::default();
     let (sets, mut of_sets) = listener_sets::admitted(objects, findings);
     for located in by_age(&objects.gateways, |gateway| &gateway.age) {
@@ -80,7 +83,7 @@ pub(super) fn gateways(
         let key = (Arc::clone(&name.namespace), Arc::clone(&name.name));
         let own_sets = sets.get(&key).map_or(&[][..], Vec::as_slice);
         let keychain = Keychain::new(objects, key, &options.credentials, &named);
-        let found = kubernetes::gateway((located, own_sets), objects, &keychain, &mut attached, findings);
+        let found = kubernetes::gateway((located, own_sets), objects, &keychain, (&mut attached, &tables), findings);
         if let Some((gateway, status, own_statuses)) = found {
             statuses.insert((Arc::clone(&gateway.namespace), Arc::clone(&gateway.name)), status);
             of_sets.extend(own_statuses);
@@ -90,21 +93,45 @@ pub(super) fn gateways(
     for located in by_age(&objects.istio_gateways, |gateway| &gateway.age) {
         report(located, &located.object.remarks, findings);
         let by = (options, workloads);
-        all.push(Arc::new(istio::gateway(located, objects, by, &named, &mut of_virtual_services, findings)));
+        all.push(Arc::new(istio::gateway(located, objects, by, &named, (&mut of_virtual_services, &tables), findings)));
     }
     Gateways { all, statuses, of_sets, named: named.into_inner() }
 }
 
-/// A table of rules that are for some hosts each. Rules for one host are joined, in the order given.
-fn table(rules: Vec<HostedRules>, precedence: Precedence) -> Arc<RouteTable> {
-    let mut by_host: Vec<HostRules> = Vec::new();
-    for (hosts, rules) in rules {
-        for host in hosts {
-            match by_host.iter_mut().find(|known| known.hosts[0] == host) {
-                Some(known) => known.rules.extend(rules.iter().cloned()),
-                None => by_host.push(HostRules { hosts: vec![host], rules: rules.clone(), precedence }),
+/// The tables of before, by the Gateway and the listener's name.
+pub(super) struct Tables<'a>(HashMap<(&'a str, &'a str), &'a Arc<RouteTable>>);
+
+impl<'a> Tables<'a> {
+    fn of(before: &'a [Arc<Gateway>]) -> Self {
+        let listeners = before.iter().flat_map(|gateway| &gateway.listeners);
+        let table = |listener: &'a Arc<Listener>| match &listener.serves {
+            Serves::Requests { table, .. } => Some(((&*listener.gateway, &*listener.name), table)),
+            Serves::Connections(_) => None,
+        };
+        Self(listeners.filter_map(table).collect())
+    }
+
+    /// A listener's table, of rules that are for some hosts each. Rules for one host are joined, in the order given.
+    fn table(
+        &self,
+        (gateway, listener): (&str, &str),
+        rules: Vec<HostedRules>,
+        precedence: Precedence,
+    ) -> Arc<RouteTable> {
+        let mut by_host: Vec<HostRules> = Vec::new();
+        let mut places: HashMap<HostPattern, usize> = HashMap::new();
+        for (hosts, rules) in rules {
+            for host in hosts {
+                match places.entry(host) {
+                    Entry::Occupied(known) => by_host[*known.get()].rules.extend(rules.iter().cloned()),
+                    Entry::Vacant(new) => {
+                        let hosts = vec![new.key().clone()];
+                        by_host.push(HostRules { hosts, rules: rules.clone(), precedence });
+                        new.insert(by_host.len() - 1);
+                    }
+                }
             }
         }
+        RouteTable::renewed(by_host, self.0.get(&(gateway, listener)).copied())
     }
-    Arc::new(RouteTable::build(by_host))
 }

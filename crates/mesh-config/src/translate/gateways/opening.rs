@@ -9,7 +9,7 @@ use mesh_core::policy::HostPattern;
 use super::clients;
 use super::credentials::Keychain;
 use super::hosts::patterns;
-use super::{ListenerPlace, ListenerRoutes, table};
+use super::{ListenerPlace, ListenerRoutes, Tables};
 use crate::code::Code;
 use crate::finding::{Finding, Origin};
 use crate::gateway_api::{self, GatewayTls, ListenerProtocol, ListenersOf, SecretRef};
@@ -32,6 +32,8 @@ pub(super) struct Opening<'a> {
     /// Which certificates its clients show.
     pub(super) tls: &'a GatewayTls,
     pub(super) attached: &'a mut ListenerRoutes,
+    /// Those of before.
+    pub(super) tables: &'a Tables<'a>,
     pub(super) findings: &'a mut Vec<Finding>,
     /// Those that are open.
     pub(super) listeners: Vec<Arc<Listener>>,
@@ -81,11 +83,25 @@ impl Opening<'_> {
         }
         self.findings.extend(findings);
         if status.refused.is_none() && status.conflict.is_none() {
-            let serves = serves(listener.protocol, place, self.attached);
             let (gateway, port, name) = (Arc::clone(&self.gateway), listener.port, full_name(place, &listener.name));
+            let serves = self.serves(listener.protocol, place, &name);
             self.listeners.push(Arc::new(Listener { gateway, name, port, hosts, tls, serves }));
         }
         status
+    }
+
+    /// What the listener of that name carries, of what is attached to it.
+    fn serves(&mut self, protocol: ListenerProtocol, place: &ListenerPlace, name: &str) -> Serves {
+        match protocol {
+            ListenerProtocol::Http | ListenerProtocol::Https => {
+                let rules = self.attached.rules.remove(place).unwrap_or_default();
+                let table = self.tables.table((&self.gateway, name), rules, Precedence::MostSpecific);
+                Serves::Requests { table, to_https: false }
+            }
+            ListenerProtocol::Tls | ListenerProtocol::Tcp | ListenerProtocol::Unsupported => {
+                Serves::Connections(self.attached.connections.remove(place).unwrap_or_default())
+            }
+        }
     }
 
     fn ends_tls(&self, place: &ListenerPlace, listener: &gateway_api::Listener, mut tell: impl FnMut(Refusal)) -> Tls {
@@ -131,19 +147,6 @@ fn full_name(ListenerPlace { of, key: (namespace, object), .. }: &ListenerPlace,
     match of {
         ListenersOf::Gateway => name.into(),
         ListenersOf::ListenerSet => format!("{namespace}/{object}/{name}").into(),
-    }
-}
-
-/// What a listener carries, of what is attached to it.
-fn serves(protocol: ListenerProtocol, place: &ListenerPlace, attached: &mut ListenerRoutes) -> Serves {
-    match protocol {
-        ListenerProtocol::Http | ListenerProtocol::Https => {
-            let rules = attached.rules.remove(place).unwrap_or_default();
-            Serves::Requests { table: table(rules, Precedence::MostSpecific), to_https: false }
-        }
-        ListenerProtocol::Tls | ListenerProtocol::Tcp | ListenerProtocol::Unsupported => {
-            Serves::Connections(attached.connections.remove(place).unwrap_or_default())
-        }
     }
 }
 

@@ -1,14 +1,18 @@
 //! Routes of the Gateway API: to the Services that they attach themselves to, and to listeners of Gateways.
 
+mod known;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use mesh_core::l7::rule::Mirror;
 use mesh_core::l7::{
-    self, Action, Backend, BackendTarget, L7, Precedence, RequestMatch, RouteTable, Rule, ServiceRoutes,
+    self, Action, Backend, BackendTarget, HostRules, L7, Precedence, RequestMatch, RouteTable, Rule, ServiceRoutes,
 };
 use mesh_core::{PolicyName, Protocol, Service};
 
+use self::known::Outcome;
+pub(super) use self::known::{KnownRoutes, is_seen};
 use super::gateways::{Attachment, ListenerRoutes, NotAttached, attach};
 use super::policies::{by_age, report};
 use super::shadows::Matches;
@@ -20,14 +24,15 @@ use crate::object::{Key, Located, ObjectSet};
 use crate::status::{ParentStatus, Refusal, RouteStatus};
 
 /// The routes of Services, and those of listeners; rules of several routes for one Service are one table, those of the oldest
-/// route first.
+/// route first. What is known of a route is what comes of it; what comes of the others is known after that.
 pub(super) fn routes(
-    objects: &ObjectSet,
+    (objects, known): (&ObjectSet, &mut KnownRoutes),
     services: &[Arc<Service>],
-    waypoints: &L7,
+    (waypoints, before): (&L7, &L7),
     of_virtual_services: &[ServiceRoutes],
     findings: &mut Vec<Finding>,
 ) -> (Vec<ServiceRoutes>, ListenerRoutes, RouteStatuses) {
+    let mut known_before = std::mem::take(known);
     if [objects.http_routes.len(), objects.grpc_routes.len(), objects.tls_routes.len(), objects.tcp_routes.len()]
         == [0; 4]
     {
@@ -50,8 +55,15 @@ pub(super) fn routes(
     all.extend(by_age(&objects.grpc_routes, |route| &route.age));
     all.sort_by(|a, b| a.object.age.cmp(&b.object.age));
     for located in all {
-        report(located, &located.object.remarks, translation.findings);
-        translation.route(located);
+        let outcome = match known_before.take(located) {
+            Some(outcome) => {
+                translation.findings.extend(outcome.findings.iter().cloned());
+                outcome
+            }
+            None => translation.route(located),
+        };
+        translation.add(&outcome);
+        known.insert(outcome);
     }
     let mut connections: Vec<_> = by_age(&objects.tls_routes, |route| &route.age);
     connections.extend(by_age(&objects.tcp_routes, |route| &route.age));
@@ -60,7 +72,9 @@ pub(super) fn routes(
         translation.connection_route(located);
     }
     translation.report_shadows();
-    let of_services = translation.attached.into_iter().flat_map(|(subject, rules)| rules.tables(&subject)).collect();
+    let before = TablesBefore::of(before);
+    let tables = |(subject, rules): (Subject, Attached)| rules.tables(&subject, &before);
+    let of_services = translation.attached.into_iter().flat_map(tables).collect();
     (of_services, translation.listeners, translation.statuses)
 }
 
@@ -94,9 +108,23 @@ struct Attached {
     rules: Vec<(Option<u16>, Arc<Rule>)>,
 }
 
+/// What a table of a Service is for: its host name, the port and the clients.
+type TablePlace<'a> = (&'a str, Option<u16>, Option<&'a str>);
+
+/// The tables of Services that there were before.
+struct TablesBefore<'a>(HashMap<TablePlace<'a>, &'a Arc<RouteTable>>);
+
+impl<'a> TablesBefore<'a> {
+    fn of(l7: &'a L7) -> Self {
+        let of_services = l7.routes().iter().filter(|routes| routes.of_host_in.is_none());
+        let place = |of: &'a ServiceRoutes| ((&*of.hostname, of.port, of.clients.as_deref()), &of.table);
+        Self(of_services.map(place).collect())
+    }
+}
+
 impl Attached {
-    /// A table for every port that is named, and one for the others.
-    fn tables(self, (hostname, clients): &Subject) -> Vec<ServiceRoutes> {
+    /// A table for every port that is named, and one for the others; the one from before where it has the same rules.
+    fn tables(self, (hostname, clients): &Subject, before: &TablesBefore<'_>) -> Vec<ServiceRoutes> {
         let mut ports: Vec<Option<u16>> = self.rules.iter().map(|(port, _)| *port).collect();
         ports.push(None);
         ports.sort_unstable();
@@ -104,12 +132,13 @@ impl Attached {
         let table = |port: Option<u16>| {
             let applying = self.rules.iter().filter(|(own, _)| own.is_none() || *own == port);
             let rules: Vec<_> = applying.map(|(_, rule)| Arc::clone(rule)).collect();
+            let before = before.0.get(&(&**hostname, port, clients.as_deref())).copied();
             (!rules.is_empty()).then(|| ServiceRoutes {
                 hostname: Arc::clone(hostname),
                 of_host_in: None,
                 port,
                 clients: clients.clone(),
-                table: Arc::new(RouteTable::of_any_host(rules, Precedence::MostSpecific)),
+                table: RouteTable::renewed(vec![HostRules::of_any(rules, Precedence::MostSpecific)], before),
             })
         };
         ports.into_iter().filter_map(table).collect()
@@ -143,40 +172,54 @@ struct Translation<'a> {
 }
 
 impl<'a> Translation<'a> {
-    fn route(&mut self, located: &Located<Route>) {
-        let route = &*located.object;
+    /// What comes of a route.
+    fn route(&mut self, located: &Located<Route>) -> Outcome {
+        let (route, said) = (&*located.object, self.findings.len());
+        report(located, &route.remarks, self.findings);
         self.status = RouteStatus { generation: route.generation, ..RouteStatus::default() };
         self.status.partly = partly(located.kept, &route.remarks);
-        self.attach(located);
-        self.finish(route.kind, &route.name);
+        let subjects = self.subjects(located);
+        let at_gateways = self.attachments(located, &route.parents, (route.kind, &route.name), &route.hostnames);
+        let mut rules = Vec::new();
+        // Of a route that is attached to nothing, what is wrong with its backends matters to nobody.
+        if !subjects.is_empty() || !at_gateways.is_empty() {
+            rules.reserve_exact(route.rules.len());
+            for written in &route.rules {
+                rules.push(Arc::new(self.rule(written, located)));
+            }
+        }
+        let (status, findings) = (std::mem::take(&mut self.status), self.findings[said..].to_vec());
+        Outcome { located: located.clone(), subjects, at_gateways, rules, status, findings }
+    }
+
+    /// Adds what came of a route to what came of those before it.
+    fn add(&mut self, outcome: &Outcome) {
+        let route = &outcome.located.object;
+        self.finish(route.kind, &route.name, outcome.status.clone());
+        self.count(&outcome.at_gateways);
+        for (subject, port) in &outcome.subjects {
+            let attached = self.attached.entry(subject.clone()).or_default();
+            attached.rules.extend(outcome.rules.iter().map(|rule| (*port, Arc::clone(rule))));
+        }
+        for Attachment { listener, hosts } in &outcome.at_gateways {
+            let of_listener = self.listeners.rules.entry(listener.clone()).or_default();
+            of_listener.push((hosts.clone(), outcome.rules.clone()));
+        }
     }
 
     /// Keeps what was found of a route.
-    fn finish(&mut self, kind: &'static str, name: &PolicyName) {
-        let status = std::mem::take(&mut self.status);
+    fn finish(&mut self, kind: &'static str, name: &PolicyName, status: RouteStatus) {
         if !status.parents.is_empty() {
             let key = (Arc::clone(&name.namespace), Arc::clone(&name.name));
             self.statuses.insert((kind, key), status);
         }
     }
 
-    fn attach(&mut self, located: &Located<Route>) {
-        let subjects = self.subjects(located);
-        let route = &*located.object;
-        let at_gateways = self.attachments(located, &route.parents, (route.kind, &route.name), &route.hostnames);
-        if subjects.is_empty() && at_gateways.is_empty() {
-            return; // What is wrong with its backends matters to nobody.
-        }
-        let mut rules = Vec::with_capacity(located.object.rules.len());
-        for written in &located.object.rules {
-            rules.push(Arc::new(self.rule(written, located)));
-        }
-        for (subject, port) in subjects {
-            let attached = self.attached.entry(subject).or_default();
-            attached.rules.extend(rules.iter().map(|rule| (port, Arc::clone(rule))));
-        }
-        for Attachment { listener, hosts } in at_gateways {
-            self.listeners.rules.entry(listener).or_default().push((hosts, rules.clone()));
+    /// Counts a route that is attached to those listeners.
+    fn count(&mut self, at_gateways: &[Attachment]) {
+        let places: BTreeSet<_> = at_gateways.iter().map(|attachment| &attachment.listener).collect();
+        for place in places {
+            *self.listeners.counts.entry(place.clone()).or_default() += 1;
         }
     }
 
@@ -205,10 +248,6 @@ impl<'a> Translation<'a> {
                 }
             }
         }
-        let places: BTreeSet<_> = found.iter().map(|attachment| &attachment.listener).collect();
-        for place in places {
-            *self.listeners.counts.entry(place.clone()).or_default() += 1;
-        }
         found
     }
 
@@ -222,12 +261,14 @@ impl<'a> Translation<'a> {
         self.status = RouteStatus { generation: route.generation, ..RouteStatus::default() };
         self.status.partly = partly(located.kept, &route.remarks);
         self.attach_connections(located);
-        self.finish(route.at.kind, &route.name);
+        let status = std::mem::take(&mut self.status);
+        self.finish(route.at.kind, &route.name, status);
     }
 
     fn attach_connections(&mut self, located: &Located<ConnectionRoute>) {
         let route = &*located.object;
         let at_gateways = self.attachments(located, &route.parents, (route.at.kind, &route.name), &route.hostnames);
+        self.count(&at_gateways);
         if at_gateways.is_empty() {
             let none = route.parents.iter().all(|parent| !matches!(parent, Parent::Listeners(_)));
             if none {
