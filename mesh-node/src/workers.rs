@@ -276,7 +276,7 @@ impl Permits {
 
 async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, dispatcher: Rc<Dispatcher>) {
     let pool = worker.pool.clone();
-    tokio::task::spawn_local(async move { pool.follow_trust().await });
+    tokio::task::spawn_local(async move { pool.watch_peers().await });
     let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
     loop {
         let job = tokio::select! {

@@ -227,7 +227,7 @@ impl Workers {
 
 async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, mut stopped: watch::Receiver<bool>) {
     let pool = worker.pool.clone();
-    spawn_local(async move { pool.follow_trust().await });
+    spawn_local(async move { pool.watch_peers().await });
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -49,4 +49,5 @@ mod told_clients;
 mod traces;
 mod untaken;
 mod upgrades;
+mod vanished;
 mod world;

@@ -88,7 +88,7 @@ const ROWS: &[Row] = &[
     row("mesh-admin-server", &["mesh-admin", "mesh-config", "mesh-core", "mesh-jwt", "mesh-netlink", "mesh-transport"]),
     row("mesh-ebpf", &["mesh-abi"]),
     row("mesh-config", &["mesh-core"]),
-    row("mesh-transport", &["mesh-core"]),
+    row("mesh-transport", &["mesh-core", "mesh-netlink"]),
     row("mesh-ext-authz", &["mesh-core"]),
     row("mesh-ca", &["mesh-core", "mesh-transport"]),
     row("mesh-xds", &["mesh-ca", "mesh-config", "mesh-core", "mesh-transport"]),

@@ -18,7 +18,7 @@ use crate::hbone::lane::{Berth, Lane};
 use crate::hbone::request::TunnelRequest;
 use crate::hbone::tunnel::{Place, Tunnel};
 use crate::limits::Limits;
-use crate::session::{PeerChain, Session};
+use crate::session::{PeerChain, Session, end_abandoned};
 use crate::tls::{Carriers, TlsIdentity};
 use crate::trust::TrustFeed;
 
@@ -56,14 +56,21 @@ enum Ready {
 }
 
 impl Pool {
-    /// An empty pool. [`Pool::follow_trust`] ends connections to peers that `trust` accepts no more.
+    /// An empty pool. [`Pool::watch_peers`] ends connections to peers that `trust` accepts no more.
     #[must_use]
     pub fn new(limits: Limits, trust: TrustFeed) -> Self {
         Self { lanes: Rc::default(), limits: Rc::new(limits), trust }
     }
 
-    /// Judges the peers of all connections anew whenever the trust bundle changes. Runs until it is dropped.
-    pub async fn follow_trust(&self) {
+    /// Judges the peers of all connections anew whenever the trust bundle changes, and ends the connections of this thread, those that
+    /// it serves too, whose peers have gone without a word. Runs until it is dropped.
+    pub async fn watch_peers(&self) {
+        // As long as HTTP/2 waits for a ping's answer.
+        let limit = self.limits.ping_interval + self.limits.ping_timeout;
+        tokio::join!(self.follow_trust(), end_abandoned(limit));
+    }
+
+    async fn follow_trust(&self) {
         let mut trust = self.trust.clone();
         // Without a sender the bundle never changes.
         while trust.changed().await.is_ok() {

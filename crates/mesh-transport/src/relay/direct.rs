@@ -17,7 +17,7 @@ pub(super) async fn relay(app: &TcpStream, far: DirectTunnel, passing: Passing<'
     let finished = Finished::default();
     let (end, within_record) = {
         let Session { socket, keys, input, .. } = &mut *session;
-        let (socket, keys) = (&*socket, &*keys);
+        let (socket, keys) = (&**socket, &*keys);
         let wire = Wire { socket, keys, within_record: Cell::default() };
         let up = until_broken(up(app, &wire, passing), &finished.up);
         let down = down(app, &wire, input, passing, &finished);

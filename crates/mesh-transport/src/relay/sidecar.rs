@@ -17,7 +17,7 @@ pub(super) async fn relay(app: &TcpStream, far: SidecarTls, passing: Passing<'_>
     let mut session = far.session;
     prepare(&session.socket);
     let Session { socket, keys, input, .. } = &mut *session;
-    let socket = &*socket;
+    let socket = &**socket;
     let wire = Wire { socket, keys, within_record: Cell::default() };
     let finished = Finished::default();
     let up = until_broken(up(app, &wire, passing), &finished.up);

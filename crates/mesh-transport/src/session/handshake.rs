@@ -105,7 +105,7 @@ pub(super) async fn run(socket: TcpStream, mut connection: impl Unbuffered) -> R
     let (secrets, kernel) = connection.into_keys()?;
     let keys = Keys::new(secrets, kernel)?.into();
     let input = Input::holding(wire.incoming.rest());
-    Ok(Box::new(Session { socket: wire.socket, keys, input, alpn, peer }))
+    Ok(Box::new(Session { socket: wire.socket.into(), keys, input, alpn, peer }))
 }
 
 /// One question to rustls.

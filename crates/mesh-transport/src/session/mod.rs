@@ -4,6 +4,7 @@ mod byte_stream;
 mod handshake;
 mod input;
 mod peer;
+mod socket;
 mod stream;
 
 use std::cell::RefCell;
@@ -22,6 +23,7 @@ use tokio::net::TcpStream;
 pub(crate) use self::byte_stream::{ByteStream, Came};
 pub(crate) use self::input::Input;
 pub(crate) use self::peer::PeerChain;
+pub(crate) use self::socket::{SessionSocket, end_abandoned};
 pub use self::stream::TlsStream;
 use crate::record::{Keys, RecordError};
 
@@ -41,7 +43,7 @@ pub(crate) enum HandshakeError {
 
 /// What a handshake ends with.
 pub(crate) struct Session {
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: SessionSocket,
     pub(crate) keys: RefCell<Keys>,
     /// Bytes that came behind the handshake.
     pub(crate) input: Input,

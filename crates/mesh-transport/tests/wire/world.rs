@@ -154,7 +154,7 @@ impl World {
         let pool = Pool::new(limits, identities.trust());
         spawn_local({
             let pool = pool.clone();
-            async move { pool.follow_trust().await }
+            async move { pool.watch_peers().await }
         });
         Self { identities, pool, mesh, server, backend: listen().await, dials: Cell::new(0) }
     }
