@@ -25,6 +25,9 @@ pub enum DialError {
     /// The other end refused or cannot be reached.
     #[error("{0}")]
     Connect(#[from] io::Error),
+    /// No answer for a while, where there is another endpoint to ask.
+    #[error("no answer; another endpoint is asked")]
+    Unanswered,
     /// No answer within [`CONNECT_TIMEOUT`].
     #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
     TimedOut,

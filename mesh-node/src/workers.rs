@@ -31,7 +31,7 @@ use crate::{
     connections::{ConnectionView, Connections},
     node::Shared,
     pods::EnrolledPod,
-    proxy::{self, Kind},
+    proxy::{self, Kind, Unreached},
 };
 
 /// Applications' connections that the daemon carries at once, and connections to tunnel ports, each with descriptors to
@@ -75,6 +75,8 @@ pub struct Worker {
     pub flows: FlowTable,
     /// This thread's connections.
     pub connections: Connections,
+    /// Whom it could not reach of late.
+    pub unreached: Unreached,
 }
 
 enum Job {
@@ -142,6 +144,7 @@ impl Workers {
                     shared,
                     flows,
                     connections,
+                    unreached: Unreached::default(),
                 });
                 runtime.block_on(LocalSet::new().run_until(run(worker, jobs, Rc::new(dispatcher))));
             })?);

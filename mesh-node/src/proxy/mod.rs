@@ -8,12 +8,14 @@ mod outbound;
 mod plaintext;
 mod sidecar;
 mod source_gone;
+mod unreached;
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use tokio::net::TcpStream;
 
 pub use admission::rejudge;
+pub use unreached::Unreached;
 
 use crate::{pods::EnrolledPod, workers::Worker};
 

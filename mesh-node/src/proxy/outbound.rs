@@ -1,6 +1,11 @@
 //! A pod's own connections: where did it want to go, and how does it get there.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::StatusCode;
 use mesh_core::{Destination, Refusal, Snapshot, SpiffeId, Transport, resolve};
@@ -12,7 +17,7 @@ use mesh_transport::{
 };
 use tokio::{net::TcpStream, time::Instant};
 
-use super::{admission, baggage};
+use super::{admission, baggage, unreached::DRAWS};
 use crate::{
     pods::EnrolledPod,
     sockets::{self, DialError},
@@ -26,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// First pause between two attempts; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(320);
+/// How long an endpoint may leave a dial without an answer before another one is asked. A first SYN that is lost is sent again
+/// after a second.
+const ANSWER: Duration = Duration::from_millis(1500);
 
 /// Why there is no connection to the other end.
 struct Failure {
@@ -98,21 +106,27 @@ async fn connect(
     mut dice: Option<u32>,
     mut span: Option<&mut Span>,
 ) -> Result<Far, Failure> {
-    let deadline = Instant::now() + PATIENCE;
+    let begun = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
         // Resolved anew each time: the pod may have moved meanwhile.
-        let random = random(dice.take());
-        let attempt = match destination(&worker.shared.snapshot(), report, random) {
+        let snapshot = worker.shared.snapshot();
+        let drawn = random(dice.take());
+        let random = worker.unreached.past(drawn, |random| Some(endpoint(&snapshot, report, random)?.ip()));
+        let attempt = match destination(&snapshot, report, random) {
             Ok(destination) => attempt(worker, pod, destination, report, span.as_deref_mut()).await,
             Err(failure) => Err(failure),
         };
-        let failure = match attempt {
+        let (failure, patience) = match attempt {
             Ok(far) => return Ok(far),
             Err(TunnelFailure::Final(failure)) => return Err(failure),
-            Err(TunnelFailure::NotYet(failure)) if Instant::now() + pause > deadline => return Err(failure),
-            Err(TunnelFailure::NotYet(failure)) => failure,
+            Err(TunnelFailure::NotYet(failure)) => (failure, PATIENCE),
+            // The next one asked is another.
+            Err(TunnelFailure::Unanswered(failure)) => (failure, sockets::CONNECT_TIMEOUT),
         };
+        if begun.elapsed() + pause > patience {
+            return Err(failure);
+        }
         if let Some(span) = &mut span {
             span.event("retry", Some(failure.error));
         }
@@ -131,11 +145,11 @@ async fn attempt(
 ) -> Result<Far, TunnelFailure> {
     let (identity, authority) = match &destination.transport {
         Transport::Plaintext(_) => {
-            return plaintext(pod, destination.endpoint).await.map_err(TunnelFailure::Final);
+            return plaintext(worker, pod, destination.endpoint, report).await;
         }
         Transport::Sidecar { identity } => {
             (report.security, report.destination.principal) = (Security::MutualTls, Some(identity.clone()));
-            return sidecar(worker, pod, destination.endpoint, identity).await.map_err(TunnelFailure::Final);
+            return sidecar(worker, pod, destination.endpoint, identity, report).await;
         }
         Transport::Hbone { identity } => (identity, destination.endpoint),
         Transport::Waypoint { identity, asked, .. } => (identity, *asked),
@@ -197,11 +211,47 @@ fn destination(snapshot: &Arc<Snapshot>, report: &mut Report, random: u64) -> Re
     }
 }
 
-async fn plaintext(pod: &EnrolledPod, endpoint: SocketAddr) -> Result<Far, Failure> {
-    match sockets::dial(&pod.netns, endpoint).await {
-        Ok(stream) => Ok(stream.into()),
-        Err(error) => Err(Failure { reason: Refused::Unreachable, error: error.to_string() }),
+/// Which endpoint a random number leads to.
+fn endpoint(snapshot: &Snapshot, report: &Report, random: u64) -> Option<SocketAddr> {
+    let resolved = resolve(snapshot, report.source.workload.as_deref(), report.original?, random);
+    resolved.ok().map(|destination| destination.endpoint)
+}
+
+/// Dials an endpoint, or the daemon of its pod, from inside the pod's namespace. One that does not answer is left alone where
+/// there is another.
+async fn dial(worker: &Worker, pod: &EnrolledPod, to: SocketAddr, report: &Report) -> Result<TcpStream, DialError> {
+    let unanswered = async {
+        tokio::time::sleep(ANSWER).await;
+        worker.unreached.note(to.ip());
+        if !is_one_of_several(worker, report, to.ip()) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        dialled = sockets::dial(&pod.netns, to) => {
+            if dialled.is_ok() {
+                worker.unreached.answered(to.ip());
+            }
+            dialled
+        }
+        () = unanswered => Err(DialError::Unanswered),
     }
+}
+
+/// Whether a connection to the same destination might go to another endpoint, of which nothing bad is known.
+fn is_one_of_several(worker: &Worker, report: &Report, this: IpAddr) -> bool {
+    let snapshot = worker.shared.snapshot();
+    let others = (0..DRAWS).filter_map(|_| endpoint(&snapshot, report, fastrand::u64(..)));
+    others.map(|other| other.ip()).any(|other| other != this && !worker.unreached.passes_by(other))
+}
+
+async fn plaintext(
+    worker: &Worker,
+    pod: &EnrolledPod,
+    endpoint: SocketAddr,
+    report: &Report,
+) -> Result<Far, TunnelFailure> {
+    dial(worker, pod, endpoint, report).await.map(Far::from).map_err(TunnelFailure::from)
 }
 
 /// Connects a pod that is not part of the mesh and has a sidecar of Istio's, by mTLS with that.
@@ -210,27 +260,42 @@ async fn sidecar(
     pod: &EnrolledPod,
     endpoint: SocketAddr,
     expected: &SpiffeId,
-) -> Result<Far, Failure> {
-    let tls = certificate(worker, &pod.identity).await?;
-    let unreachable = |error: DialError| Failure { reason: Refused::Unreachable, error: error.to_string() };
-    let stream = sockets::dial(&pod.netns, endpoint).await.map_err(unreachable)?;
+    report: &Report,
+) -> Result<Far, TunnelFailure> {
+    let tls = certificate(worker, &pod.identity).await.map_err(TunnelFailure::Final)?;
+    let stream = dial(worker, pod, endpoint, report).await?;
     let limits = &worker.shared.limits;
     match SidecarTls::connect(stream, &tls, (endpoint, expected), Content::Bytes, limits).await {
         Ok(sidecar) => Ok(sidecar.into()),
-        Err(error) => Err(classify(worker, &error).into()),
+        // It has no daemon that is about to come back.
+        Err(error) => Err(TunnelFailure::Final(classify(worker, &error).into())),
     }
 }
 
 enum TunnelFailure {
     /// The destination's daemon is not there, or not yet, or was replaced.
     NotYet(Failure),
+    /// The destination does not answer, and there is another.
+    Unanswered(Failure),
     Final(Failure),
+}
+
+impl From<DialError> for TunnelFailure {
+    fn from(error: DialError) -> Self {
+        let failure = Failure { reason: Refused::Unreachable, error: error.to_string() };
+        match error {
+            DialError::Unanswered => Self::Unanswered(failure),
+            _ => Self::Final(failure),
+        }
+    }
 }
 
 impl From<TunnelFailure> for Failure {
     fn from(failure: TunnelFailure) -> Self {
         match failure {
-            TunnelFailure::NotYet(failure) | TunnelFailure::Final(failure) => failure,
+            TunnelFailure::NotYet(failure) | TunnelFailure::Unanswered(failure) | TunnelFailure::Final(failure) => {
+                failure
+            }
         }
     }
 }
@@ -253,12 +318,13 @@ async fn tunnel(
         baggage: report.source.workload.as_deref().map(|source| baggage::of(source, cluster)),
         traceparent,
     };
-    let dial = async || match sockets::dial(&pod.netns, peer).await {
+    let dialled = async || match dial(worker, pod, peer, report).await {
         Ok(stream) => Ok(stream),
         Err(DialError::Connect(error)) => Err(error),
-        Err(other) => Err(std::io::Error::other(other)),
+        Err(unanswered @ DialError::Unanswered) => Err(io::Error::new(io::ErrorKind::TimedOut, unanswered)),
+        Err(other) => Err(io::Error::other(other)),
     };
-    match worker.pool.connect(key, &tls, request, dial).await {
+    match worker.pool.connect(key, &tls, request, dialled).await {
         Ok(tunnel) => Ok(tunnel.into()),
         Err(error) => Err(match (classify(worker, &error), &destination.transport) {
             (TunnelFailure::Final(failure), Transport::Waypoint { .. }) if may_pass_at_a_waypoint(&error) => {
@@ -289,8 +355,12 @@ fn classify(worker: &Worker, error: &ConnectError) -> TunnelFailure {
         worker.shared.telemetry.metrics.tunnel_rejected(reason);
     }
     let failure = |reason| Failure { reason, error: error.to_string() };
-    if error.is_passing() {
-        return TunnelFailure::NotYet(failure(Refused::Unreachable));
+    match error {
+        ConnectError::Dial { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
+            return TunnelFailure::Unanswered(failure(Refused::Unreachable));
+        }
+        _ if error.is_passing() => return TunnelFailure::NotYet(failure(Refused::Unreachable)),
+        _ => {}
     }
     TunnelFailure::Final(failure(match error {
         ConnectError::Refused(StatusCode::UNAUTHORIZED) => Refused::PolicyDenied,

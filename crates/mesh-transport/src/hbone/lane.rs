@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -201,7 +201,12 @@ impl Berth {
         let open = self.lane.register(&session);
         self.open = Some(open.clone());
         self.pool.still_trusts(target, session.peer.as_ref()).map_err(OpenError::Settled)?;
-        let answer = timeout(limit, ask(&mut session, request)).await;
+        let unheard = session.socket.unheard();
+        let answer = tokio::select! {
+            answer = timeout(limit, ask(&mut session, request)) => answer,
+            // What was kept for the next tunnel may lead to where nobody is any more.
+            () = unheard => Ok(Err(io::Error::from(io::ErrorKind::TimedOut).into())),
+        };
         let status = match answer {
             Ok(Ok(status)) => status,
             Ok(Err(error)) => return Err(sort(target, error)),

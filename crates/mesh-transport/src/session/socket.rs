@@ -13,8 +13,12 @@ use slab::Slab;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
+/// How long a peer's host may leave a question without an acknowledgement.
+const HEARD: Duration = Duration::from_secs(1);
+/// How often that is looked for.
+const LISTEN: Duration = Duration::from_millis(250);
 /// How often all are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// How many are looked at before others of the thread get their turn.
@@ -35,6 +39,22 @@ impl From<TcpStream> for SessionSocket {
         let stream = Rc::new(stream);
         let place = OPEN.with_borrow_mut(|open| open.insert(stream.clone()));
         Self { stream, place }
+    }
+}
+
+impl SessionSocket {
+    /// Resolves when the peer's host leaves what was sent without an acknowledgement. That its kernel gives at once, however long
+    /// the peer itself takes for an answer.
+    pub(crate) fn unheard(&self) -> impl Future<Output = ()> + use<> {
+        let socket = self.stream.clone();
+        async move {
+            loop {
+                sleep(LISTEN).await;
+                if is_abandoned(&socket, HEARD) {
+                    return;
+                }
+            }
+        }
     }
 }
 
