@@ -45,6 +45,9 @@ use crate::{
 const MAX_CONNECTIONS: usize = 16_384;
 /// Of these, how many may be a client's connection each: there stays room for connections that many clients' share.
 const MAX_DIRECT: usize = MAX_CONNECTIONS / 2;
+/// After how long a tunnel's silent peer is asked whether it is there, and how long it may take for an answer. A request waits for
+/// one that has gone, and would go elsewhere; bytes that nobody looks into may well go on after an outage, so that nodes wait longer.
+const SILENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
 /// Connections that are taken yet when a door is closed; more than wait at any.
 const MOST_WAITING: usize = 4096;
 /// Pause after accept() failed for lack of memory or descriptors.
@@ -204,7 +207,8 @@ async fn share(
     let known_by = (&args.certificate, &authority.source().trust());
     let (config, control) = args.source.watch(known_by, args.pod.as_ref().unwrap_or(&args.name), options).await?;
     let identities = hold(&identity, trust_domain, args.certificate.certificate_lifetime, authority);
-    let limits = Limits { direct_connections: MAX_DIRECT, ..Limits::default() };
+    let (ping_interval, ping_timeout) = SILENCE;
+    let limits = Limits { direct_connections: MAX_DIRECT, ping_interval, ping_timeout, ..Limits::default() };
     let rules = RuleBook::default();
     let telemetry = Arc::new(Telemetry::new(args.cluster, &rules)?);
     telemetry.register_log(&log)?;
