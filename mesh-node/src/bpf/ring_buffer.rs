@@ -89,14 +89,19 @@ impl RingBuffer {
 
     /// The header of the next record, if that is written.
     fn header(&self) -> Option<u32> {
-        if self.writer.position().load(Ordering::Acquire) == self.position {
+        // Of memory that can only be read, no stronger load is promised.
+        let written = self.writer.position().load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        if written == self.position {
             return None;
         }
         let place = self.place(self.position);
         // SAFETY: the place is in the mapping and aligned for it; the kernel changes it by atomic operations alone.
         let header = unsafe { AtomicU32::from_ptr(place.cast()) };
         // The kernel stores it after the record.
-        Some(header.load(Ordering::Acquire)).filter(|header| header & BUSY == 0)
+        let header = header.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        Some(header).filter(|header| header & BUSY == 0)
     }
 
     /// The octets of the next record, which is written.

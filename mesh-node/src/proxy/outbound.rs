@@ -106,25 +106,26 @@ async fn connect(
     mut dice: Option<u32>,
     mut span: Option<&mut Span>,
 ) -> Result<Far, Failure> {
-    let begun = Instant::now();
+    let (begun, mut not_yet) = (Instant::now(), None);
     let mut pause = FIRST_PAUSE;
     loop {
+        let now = Instant::now();
         // Resolved anew each time: the pod may have moved meanwhile.
         let snapshot = worker.shared.snapshot();
         let drawn = random(dice.take());
-        let random = worker.unreached.past(drawn, |random| Some(endpoint(&snapshot, report, random)?.ip()));
+        let random = worker.unreached.past(&pod.uid, drawn, |random| Some(endpoint(&snapshot, report, random)?.ip()));
         let attempt = match destination(&snapshot, report, random) {
             Ok(destination) => attempt(worker, pod, destination, report, span.as_deref_mut()).await,
             Err(failure) => Err(failure),
         };
-        let (failure, patience) = match attempt {
+        let (failure, until) = match attempt {
             Ok(far) => return Ok(far),
             Err(TunnelFailure::Final(failure)) => return Err(failure),
-            Err(TunnelFailure::NotYet(failure)) => (failure, PATIENCE),
+            Err(TunnelFailure::NotYet(failure)) => (failure, *not_yet.get_or_insert(now + PATIENCE)),
             // The next one asked is another.
-            Err(TunnelFailure::Unanswered(failure)) => (failure, sockets::CONNECT_TIMEOUT),
+            Err(TunnelFailure::Unanswered(failure)) => (failure, begun + sockets::CONNECT_TIMEOUT),
         };
-        if begun.elapsed() + pause > patience {
+        if Instant::now() + pause > until {
             return Err(failure);
         }
         if let Some(span) = &mut span {
@@ -222,15 +223,15 @@ fn endpoint(snapshot: &Snapshot, report: &Report, random: u64) -> Option<SocketA
 async fn dial(worker: &Worker, pod: &EnrolledPod, to: SocketAddr, report: &Report) -> Result<TcpStream, DialError> {
     let unanswered = async {
         tokio::time::sleep(ANSWER).await;
-        worker.unreached.note(to.ip());
-        if !is_one_of_several(worker, report, to.ip()) {
+        if !is_one_of_several(worker, pod, report, to.ip()) {
             std::future::pending::<()>().await;
         }
+        worker.unreached.note(&pod.uid, to.ip());
     };
     tokio::select! {
         dialled = sockets::dial(&pod.netns, to) => {
             if dialled.is_ok() {
-                worker.unreached.answered(to.ip());
+                worker.unreached.answered(&pod.uid, to.ip());
             }
             dialled
         }
@@ -239,10 +240,10 @@ async fn dial(worker: &Worker, pod: &EnrolledPod, to: SocketAddr, report: &Repor
 }
 
 /// Whether a connection to the same destination might go to another endpoint, of which nothing bad is known.
-fn is_one_of_several(worker: &Worker, report: &Report, this: IpAddr) -> bool {
+fn is_one_of_several(worker: &Worker, pod: &EnrolledPod, report: &Report, this: IpAddr) -> bool {
     let snapshot = worker.shared.snapshot();
     let others = (0..DRAWS).filter_map(|_| endpoint(&snapshot, report, fastrand::u64(..)));
-    others.map(|other| other.ip()).any(|other| other != this && !worker.unreached.passes_by(other))
+    others.map(|other| other.ip()).any(|other| other != this && !worker.unreached.passes_by(&pod.uid, other))
 }
 
 async fn plaintext(
@@ -325,7 +326,10 @@ async fn tunnel(
         Err(other) => Err(io::Error::other(other)),
     };
     match worker.pool.connect(key, &tls, request, dialled).await {
-        Ok(tunnel) => Ok(tunnel.into()),
+        Ok(tunnel) => {
+            worker.unreached.answered(&pod.uid, peer.ip());
+            Ok(tunnel.into())
+        }
         Err(error) => Err(match (classify(worker, &error), &destination.transport) {
             (TunnelFailure::Final(failure), Transport::Waypoint { .. }) if may_pass_at_a_waypoint(&error) => {
                 TunnelFailure::NotYet(failure)

@@ -18,14 +18,15 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::telemetry::EffectiveTelemetry;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     task::spawn_local,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 use super::{
     Arrival,
     flow::{Flow, StreamExecutor},
+    parting::{Parting, part},
     pulse::{ClientGuard, Pulse, PulsedStream, Verdict, Watch},
 };
 use crate::{
@@ -54,9 +55,6 @@ const WINDOWS_TOGETHER: u32 = 32 << 20;
 const MAX_SEND: usize = 256 << 10;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it may stay silent.
 const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
-
-/// How long a client may take to end its side of a connection that is over.
-const PARTING: Duration = Duration::from_secs(5);
 
 /// What the requests of one client's connection share.
 pub(crate) struct Connection {
@@ -192,19 +190,6 @@ pub(super) async fn serve_http1(worker: Rc<Worker>, arrival: Arrival, stream: Pr
     }
 }
 
-/// Ends our side and waits for the client to end its own: a stream that is let go before is reset, and a reset overtakes what the
-/// client has yet to read (RFC 9112, section 9.6).
-async fn part(mut stream: impl Duplex) {
-    let parting = async {
-        stream.shutdown().await?;
-        let mut rest = [0; 1024];
-        while stream.read(&mut rest).await? > 0 {}
-        Ok::<_, std::io::Error>(())
-    };
-    // Whoever has gone already needs no end of stream.
-    let _ = timeout(PARTING, parting).await;
-}
-
 /// Serves a client of HTTP/2.
 pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Prefixed<impl Duplex + 'static>) {
     let pulse = Rc::<Pulse>::default();
@@ -215,7 +200,7 @@ pub(super) async fn serve_http2(worker: Rc<Worker>, arrival: Arrival, stream: Pr
         Box::pin(async move { Ok::<_, Infallible>(exchange::serve(connection, request).await) })
     });
     let head = u32::try_from(MAX_HEAD).unwrap_or(u32::MAX);
-    let (stream, sending) = gathered(PulsedStream { stream, pulse: pulse.clone() });
+    let (stream, sending) = gathered(PulsedStream { stream: Parting::of(stream), pulse: pulse.clone() });
     let served = http2::Builder::new(StreamExecutor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)

@@ -4,6 +4,7 @@ pub(crate) mod admission;
 mod arrival;
 mod flow;
 mod http;
+mod parting;
 mod pulse;
 mod sniff;
 pub(crate) mod tcp;

@@ -6,21 +6,15 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::task::spawn_local;
-use tokio::time::{Duration, timeout};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::closing::Side;
 use super::frame::{Frame, seal, split};
 use super::{Closing, DirectTunnel, Home, reset};
 use crate::session::{ByteStream, Came};
 
-/// How long the far side may take for its FIN where nobody reads it any more.
-const PARTING: Duration = Duration::from_secs(5);
-
 /// A direct tunnel's bytes. The end of reading is the far side's FIN; a reset is an error. Dropped after both directions
-/// have ended, its connection is the next tunnel's. Where only ours has, the far side is heard out, for a reset would
-/// overtake what it has yet to read; else the tunnel is reset.
+/// have ended, its connection is the next tunnel's; before, it is reset.
 pub struct DirectStream {
     /// None only while it is dropped.
     tunnel: Option<(ByteStream, Home)>,
@@ -28,9 +22,9 @@ pub struct DirectStream {
     read_closed: bool,
     write_closed: bool,
     /// The far side has reset it, or the connection broke.
-    is_broken: bool,
-    /// What comes is for nobody.
-    is_parting: bool,
+    read_broken: bool,
+    /// Nothing can be written. What the far side has said before may still be read: it may have said why.
+    write_broken: bool,
 }
 
 impl From<DirectTunnel> for DirectStream {
@@ -42,8 +36,8 @@ impl From<DirectTunnel> for DirectStream {
             closing,
             read_closed: false,
             write_closed: false,
-            is_broken: false,
-            is_parting: false,
+            read_broken: false,
+            write_broken: false,
         }
     }
 }
@@ -59,24 +53,36 @@ impl fmt::Debug for DirectStream {
 }
 
 impl DirectStream {
-    /// Polls `io`, unless the tunnel is broken or ended from outside; remembers that it broke.
+    /// Polls `io`, unless that side is broken or the tunnel ended from outside; remembers that it broke.
     fn poll_unbroken<T>(
         &mut self,
         cx: &mut Context<'_>,
         side: Side,
         io: impl FnOnce(&mut Self, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if self.is_broken || self.closing.is_closed() {
-            self.is_broken = true;
+        if self.closing.is_closed() {
+            self.note_broken(Side::Read);
+        }
+        let is_broken = match side {
+            Side::Read => self.read_broken,
+            Side::Write => self.write_broken,
+        };
+        if is_broken {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         let polled = io(self, cx);
         match &polled {
-            Poll::Ready(Err(_)) => self.is_broken = true,
+            Poll::Ready(Err(_)) => self.note_broken(side),
             Poll::Ready(Ok(_)) => {}
             Poll::Pending => self.closing.wake(side, cx.waker()),
         }
         polled
+    }
+
+    /// Nobody hears what is written to who cannot be read.
+    fn note_broken(&mut self, side: Side) {
+        self.write_broken = true;
+        self.read_broken |= matches!(side, Side::Read);
     }
 
     fn stream(&mut self) -> io::Result<&mut ByteStream> {
@@ -158,31 +164,17 @@ impl AsyncWrite for DirectStream {
     }
 }
 
-/// Hears the far side out.
-async fn part(mut rest: DirectStream) {
-    let mut room = [0; 1024];
-    let to_the_end = async { while matches!(rest.read(&mut room).await, Ok(1..)) {} };
-    // Whoever goes on is reset.
-    let _ = timeout(PARTING, to_the_end).await;
-}
-
 impl Drop for DirectStream {
     fn drop(&mut self) {
         let Some((stream, home)) = self.tunnel.take() else { return };
         let within_record = stream.has_output();
-        if self.is_broken {
+        if self.read_broken || self.write_broken {
             // Without this the peer would read an orderly end.
             let _ = stream.session().socket.set_zero_linger();
-        } else if !self.write_closed || within_record {
-            reset(stream.into_session(), within_record);
-        } else if self.read_closed {
+        } else if self.read_closed && self.write_closed && !within_record {
             home.give_back(stream.into_session());
-        } else if self.is_parting {
-            reset(stream.into_session(), false);
         } else {
-            let (tunnel, closing) = (Some((stream, home)), self.closing.clone());
-            let (read_closed, write_closed, is_broken) = (false, true, false);
-            spawn_local(part(Self { tunnel, closing, read_closed, write_closed, is_broken, is_parting: true }));
+            reset(stream.into_session(), within_record);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use h2::client::{Connection, SendRequest};
@@ -15,13 +15,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::buffer::Chunk;
-use crate::direct::{self, Closing, TunnelEnd};
+use crate::direct::{self, Closing, TunnelEnd, TunnelError};
 use crate::hbone::connect_error::ConnectError;
 use crate::hbone::keepalive::{until_idle, until_silent};
 use crate::hbone::request::TunnelRequest;
 use crate::hbone::tunnel::{H2Tunnel, Place, Places, Tunnel};
 use crate::limits::Limits;
-use crate::session::{PeerChain, Session, TlsStream};
+use crate::session::{PeerChain, Session, TlsStream, unheard};
 use crate::tls::{ALPN_H2, Carriers, TlsIdentity};
 
 /// Where a connection goes and how.
@@ -91,6 +91,7 @@ pub(super) struct Link {
     peer: SocketAddr,
     /// Which of our certificates and trust bundles it was made with.
     pub(super) generation: u64,
+    socket: Weak<TcpStream>,
     /// What the peer showed.
     pub(super) chain: Option<Arc<PeerChain>>,
     /// No new tunnels; those that are open go on.
@@ -115,7 +116,7 @@ impl Link {
         session: Box<Session>,
     ) -> Result<(Rc<Self>, Driver), ConnectError> {
         let peer = target.peer;
-        let chain = session.peer.clone();
+        let (chain, socket) = (session.peer.clone(), session.socket.downgrade());
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(limits.stream_window)
@@ -130,6 +131,7 @@ impl Link {
             sender,
             peer,
             generation: target.tls.generation,
+            socket,
             chain,
             retired: Cell::new(false),
             places: Places::default(),
@@ -160,7 +162,12 @@ impl Link {
     pub(super) async fn open(&self, request: &TunnelRequest, limits: &Limits) -> Result<Tunnel, OpenError> {
         let place = self.places.take();
         let limit = limits.response_timeout;
-        timeout(limit, self.exchange(request, place)).await.unwrap_or_else(|_| {
+        let answer = tokio::select! {
+            answer = timeout(limit, self.exchange(request, place)) => answer,
+            // It may lead to where nobody is any more.
+            () = unheard(self.socket.clone()) => Ok(Err(self.gone())),
+        };
+        answer.unwrap_or_else(|_| {
             let what = "the answer to CONNECT from";
             Err(OpenError::Settled(ConnectError::TimedOut { what, peer: self.peer, limit }))
         })
@@ -183,6 +190,12 @@ impl Link {
 
     fn broken(&self, error: h2::Error) -> ConnectError {
         ConnectError::Broken { peer: self.peer, source: Arc::new(error.into()) }
+    }
+
+    /// The peer's host says nothing any more.
+    fn gone(&self) -> OpenError {
+        let error = TunnelError::from(io::Error::from(io::ErrorKind::TimedOut));
+        OpenError::Unprocessed(ConnectError::Broken { peer: self.peer, source: Arc::new(error.into()) })
     }
 
     fn unprocessed(&self, error: h2::Error) -> OpenError {

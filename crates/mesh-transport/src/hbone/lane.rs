@@ -22,7 +22,7 @@ use crate::hbone::request::TunnelRequest;
 use crate::hbone::tunnel::{Place, Places, Tunnel};
 use crate::limits::Limits;
 use crate::record::RecordError;
-use crate::session::{PeerChain, Session};
+use crate::session::{PeerChain, Session, unheard};
 use crate::socket::{has_input, poll_readable, write_now};
 use crate::tls::TlsIdentity;
 use crate::trust::PeerVerifier;
@@ -201,7 +201,7 @@ impl Berth {
         let open = self.lane.register(&session);
         self.open = Some(open.clone());
         self.pool.still_trusts(target, session.peer.as_ref()).map_err(OpenError::Settled)?;
-        let unheard = session.socket.unheard();
+        let unheard = unheard(session.socket.downgrade());
         let answer = tokio::select! {
             answer = timeout(limit, ask(&mut session, request)) => answer,
             // What was kept for the next tunnel may lead to where nobody is any more.

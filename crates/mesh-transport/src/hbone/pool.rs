@@ -236,6 +236,12 @@ impl Pool {
         match established {
             Established::Direct(session) => Ok(Ready::Direct(session, place.unwrap_or_else(|| lane.occupy()))),
             Established::H2(link, driver) => {
+                // Of those who dialled for direct tunnels and got HTTP/2 instead, the first one's connection does for all.
+                if place.is_some()
+                    && let Some(shared) = lane.pick(target.tls, &self.limits)
+                {
+                    return Ok(Ready::H2(shared));
+                }
                 // No await in between: a change of trust finds it in the lane, or is found here.
                 self.still_trusts(target, link.chain.as_ref())?;
                 lane.links.borrow_mut().push(link.clone());

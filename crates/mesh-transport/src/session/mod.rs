@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 pub(crate) use self::byte_stream::{ByteStream, Came};
 pub(crate) use self::input::Input;
 pub(crate) use self::peer::PeerChain;
-pub(crate) use self::socket::{SessionSocket, end_abandoned};
+pub(crate) use self::socket::{SessionSocket, end_abandoned, unheard};
 pub use self::stream::TlsStream;
 use crate::record::{Keys, RecordError};
 

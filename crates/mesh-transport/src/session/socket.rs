@@ -3,9 +3,10 @@
 //! TCP sends again for a quarter of an hour what nobody acknowledges, and keepalive is silent meanwhile. TCP_USER_TIMEOUT would
 //! end connections whose peers merely take nothing, too.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::future::pending;
 use std::ops::Deref;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use mesh_netlink::TcpProgress;
@@ -13,11 +14,11 @@ use slab::Slab;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 /// How long a peer's host may leave a question without an acknowledgement.
 const HEARD: Duration = Duration::from_secs(1);
-/// How often that is looked for.
+/// How often that is looked for from then on.
 const LISTEN: Duration = Duration::from_millis(250);
 /// How often all are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const TURN: usize = 256;
 
 thread_local! {
-    static OPEN: RefCell<Slab<Rc<TcpStream>>> = const { RefCell::new(Slab::new()) };
+    static OPEN: RefCell<Slab<Watched>> = const { RefCell::new(Slab::new()) };
 }
 
 /// A session's socket, which its thread looks after while it is open.
@@ -34,27 +35,27 @@ pub(crate) struct SessionSocket {
     place: usize,
 }
 
+/// One of those that are open.
+struct Watched {
+    socket: Rc<TcpStream>,
+    /// Since when each look has found that its peer does not answer.
+    unanswered: Cell<Option<Instant>>,
+    ended: Cell<bool>,
+}
+
 impl From<TcpStream> for SessionSocket {
     fn from(stream: TcpStream) -> Self {
         let stream = Rc::new(stream);
-        let place = OPEN.with_borrow_mut(|open| open.insert(stream.clone()));
+        let watched = Watched { socket: stream.clone(), unanswered: Cell::default(), ended: Cell::default() };
+        let place = OPEN.with_borrow_mut(|open| open.insert(watched));
         Self { stream, place }
     }
 }
 
 impl SessionSocket {
-    /// Resolves when the peer's host leaves what was sent without an acknowledgement. That its kernel gives at once, however long
-    /// the peer itself takes for an answer.
-    pub(crate) fn unheard(&self) -> impl Future<Output = ()> + use<> {
-        let socket = self.stream.clone();
-        async move {
-            loop {
-                sleep(LISTEN).await;
-                if is_abandoned(&socket, HEARD) {
-                    return;
-                }
-            }
-        }
+    /// The socket, for who does not keep it open.
+    pub(crate) fn downgrade(&self) -> Weak<TcpStream> {
+        Rc::downgrade(&self.stream)
     }
 }
 
@@ -72,6 +73,21 @@ impl Drop for SessionSocket {
     }
 }
 
+/// Resolves when the peer's host leaves what is sent from now on without an acknowledgement. That its kernel gives at once, however
+/// long the peer itself takes for an answer.
+pub(crate) async fn unheard(socket: Weak<TcpStream>) {
+    sleep(HEARD).await;
+    while let Some(socket) = socket.upgrade() {
+        if TcpProgress::of(&*socket).is_ok_and(|progress| progress.is_unanswered() && progress.silence >= HEARD) {
+            return;
+        }
+        drop(socket);
+        sleep(LISTEN).await;
+    }
+    // Who reads or writes it is told of its end.
+    pending().await
+}
+
 /// Ends this thread's sessions whose peers have acknowledged nothing for so long, though there was something to. Runs until it is
 /// dropped.
 pub(crate) async fn end_abandoned(limit: Duration) {
@@ -83,7 +99,7 @@ pub(crate) async fn end_abandoned(limit: Duration) {
         while from < OPEN.with_borrow(Slab::capacity) {
             OPEN.with_borrow(|open| {
                 let turn = (from..from + TURN).filter_map(|place| open.get(place));
-                turn.filter(|socket| is_abandoned(socket, limit)).for_each(|socket| end(socket));
+                turn.filter(|watched| watched.is_abandoned(limit)).for_each(Watched::end);
             });
             from += TURN;
             yield_now().await;
@@ -91,13 +107,27 @@ pub(crate) async fn end_abandoned(limit: Duration) {
     }
 }
 
-fn is_abandoned(socket: &TcpStream, limit: Duration) -> bool {
-    TcpProgress::of(socket).is_ok_and(|progress| progress.is_abandoned(limit))
-}
+impl Watched {
+    fn is_abandoned(&self, limit: Duration) -> bool {
+        if self.ended.get() {
+            return false;
+        }
+        let progress = TcpProgress::of(&*self.socket).ok().filter(TcpProgress::is_unanswered);
+        let Some(progress) = progress else {
+            self.unanswered.set(None);
+            return false;
+        };
+        // A connection that was idle has been silent for longer than it was asked.
+        let since = self.unanswered.get().unwrap_or_else(Instant::now);
+        self.unanswered.set(Some(since));
+        progress.silence.min(since.elapsed()) >= limit
+    }
 
-/// Whoever reads or writes finds an end that the peer has not said, which is a break.
-fn end(socket: &TcpStream) {
-    tracing::info!(peer = ?socket.peer_addr().ok(), "tunnel connection ended: its peer acknowledges nothing");
-    // What is broken already needs no end.
-    let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Both);
+    /// Whoever reads or writes finds an end that the peer has not said, which is a break.
+    fn end(&self) {
+        self.ended.set(true);
+        tracing::info!(peer = ?self.socket.peer_addr().ok(), "tunnel connection ended: its peer acknowledges nothing");
+        // What is broken already needs no end.
+        let _ = SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both);
+    }
 }
