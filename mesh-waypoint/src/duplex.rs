@@ -10,8 +10,8 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
-    time::sleep,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy_bidirectional},
+    time::{sleep, timeout},
 };
 use tokio_util::io::InspectReader;
 
@@ -57,6 +57,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+/// Ends our side and waits for the other to end its own, so long at most: what is let go before that is reset.
+pub(crate) async fn part(mut stream: impl Duplex, limit: Duration) {
+    let parting = async {
+        stream.shutdown().await?;
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    // Whoever has gone already needs no end of stream, and who says nothing more is not waited for.
+    let _ = timeout(limit, parting).await;
 }
 
 /// Passes bytes on both ways, half-close as half-close, until both have ended. `came` is told how many came.

@@ -191,9 +191,18 @@ impl TlsIdentity {
 
     /// What the listener uses where no more tunnels may have a connection to themselves.
     pub(crate) fn server_for_sharing(&self) -> Arc<ServerConfig> {
-        let made = self.server_for_sharing.get_or_init(|| {
+        self.server_speaking(&self.server_for_sharing, || Carriers::H2.alpn())
+    }
+
+    /// What the listener uses, with other protocols; made once, in `made`.
+    pub(crate) fn server_speaking(
+        &self,
+        made: &OnceLock<Arc<ServerConfig>>,
+        alpn: impl FnOnce() -> Vec<Vec<u8>>,
+    ) -> Arc<ServerConfig> {
+        let made = made.get_or_init(|| {
             let mut config = ServerConfig::clone(&self.server);
-            config.alpn_protocols = Carriers::H2.alpn();
+            config.alpn_protocols = alpn();
             Arc::new(config)
         });
         made.clone()

@@ -9,26 +9,18 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     task::spawn_local,
-    time::timeout,
 };
 
-use crate::duplex::Duplex;
+use crate::duplex::{self, Duplex};
 
 /// How long a client may take to end its side of a connection that is over.
 const PARTING: Duration = Duration::from_secs(5);
 
 /// Ends our side and waits for the client to end its own.
-pub(super) async fn part(mut stream: impl Duplex) {
-    let parting = async {
-        stream.shutdown().await?;
-        let mut rest = [0; 1024];
-        while stream.read(&mut rest).await? > 0 {}
-        Ok::<_, io::Error>(())
-    };
-    // Whoever has gone already needs no end of stream.
-    let _ = timeout(PARTING, parting).await;
+pub(super) async fn part(stream: impl Duplex) {
+    duplex::part(stream, PARTING).await;
 }
 
 /// A stream that is parted from where it is let go: HTTP/2 says last why it ends, and keeps its stream until then.

@@ -17,12 +17,7 @@ const ALPN: [&str; 4] = ["istio", "istio-http/1.1", "istio-http/1.0", "istio-h2"
 impl TlsIdentity {
     /// What answers sidecars: the same certificate and the same judge of theirs as for tunnels.
     pub(crate) fn server_for_sidecars(&self) -> Arc<ServerConfig> {
-        let made = self.server_for_sidecars.get_or_init(|| {
-            let mut config = ServerConfig::clone(&self.server);
-            config.alpn_protocols = ALPN.map(|name| name.as_bytes().to_vec()).to_vec();
-            Arc::new(config)
-        });
-        made.clone()
+        self.server_speaking(&self.server_for_sidecars, || ALPN.map(|name| name.as_bytes().to_vec()).to_vec())
     }
 }
 

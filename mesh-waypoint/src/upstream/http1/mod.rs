@@ -18,11 +18,7 @@ use std::{
 use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use mesh_http1::{Answer, Answers, BodyError, HeadError, LengthError, Outgoing};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    task::spawn_local,
-    time::timeout,
-};
+use tokio::task::spawn_local;
 
 pub(crate) use self::body::Http1Body;
 use self::{upload::Upload, wire::Wire};
@@ -31,7 +27,7 @@ use super::{
     state::{ClusterState, Count},
 };
 use crate::{
-    duplex::{Duplex, Prefixed},
+    duplex::{self, Duplex, Prefixed},
     exchange::{RequestBody, RequestError},
 };
 
@@ -176,16 +172,8 @@ impl Http1Line {
         if self.wire.is_busy() {
             return;
         }
-        let Some(mut stream) = self.wire.stream.take() else { return };
-        spawn_local(async move {
-            let goodbye = async {
-                stream.shutdown().await?;
-                while stream.read(&mut [0; 256]).await? > 0 {}
-                std::io::Result::Ok(())
-            };
-            // Whoever says nothing more is not waited for.
-            let _ = timeout(GOODBYE, goodbye).await;
-        });
+        let Some(stream) = self.wire.stream.take() else { return };
+        spawn_local(duplex::part(stream, GOODBYE));
     }
 }
 
