@@ -7,6 +7,7 @@ mod authorizers;
 mod backend_tls;
 mod bad_requests;
 mod bad_responses;
+mod carriers;
 mod client_certificates;
 mod collector;
 mod connections;

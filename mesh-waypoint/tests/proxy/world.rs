@@ -12,7 +12,9 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use hyper_util::rt::TokioIo;
 use mesh_core::{SpiffeId, TrustDomain, WorkloadUid};
-use mesh_transport::hbone::{Authority, ConnectRequest, Pool, PoolKey, Server, TunnelEnd, TunnelRequest, TunnelStream};
+use mesh_transport::hbone::{
+    Authority, ConnectRequest, Pool, PoolKey, Server, Tunnel, TunnelEnd, TunnelRequest, TunnelStream,
+};
 use mesh_transport::{
     Carriers, CertificateAuthority, Identities, IdentitySettings, Limits, LocalAuthority, RelayCounters, relay,
 };
@@ -47,6 +49,8 @@ pub(crate) struct World {
     pub(crate) names: Zone,
     /// What endpoints' nodes were asked for, and by whom.
     pub(crate) tunnels: Rc<RefCell<Vec<(SpiffeId, String)>>>,
+    /// Whether each of those that were let in has its connection to itself.
+    pub(crate) direct: Rc<RefCell<Vec<bool>>>,
     /// The `traceparent` of each of these.
     pub(crate) traceparents: Rc<RefCell<Vec<Option<String>>>>,
     /// That of tunnels to the waypoint.
@@ -168,6 +172,7 @@ impl World {
             dir,
             names: names::serve().await,
             tunnels: Rc::default(),
+            direct: Rc::default(),
             traceparents: Rc::default(),
             traceparent: RefCell::default(),
             log: Arc::default(),
@@ -239,16 +244,17 @@ impl World {
         let listener = TcpListener::bind((address, 15_008)).await.expect("the tunnel port");
         let server = Server::new(Limits::default(), self.identities.trust());
         let (identities, identity, tunnels) = (self.identities.clone(), identity(account), self.tunnels.clone());
-        let traceparents = self.traceparents.clone();
+        let (traceparents, direct) = (self.traceparents.clone(), self.direct.clone());
         spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let tls = identities.fetch(&identity).await.expect("certificate");
                 let (server, tunnels, traceparents) = (server.clone(), tunnels.clone(), traceparents.clone());
+                let direct = direct.clone();
                 spawn_local(async move {
                     let handler = |request: ConnectRequest| {
                         traceparents.borrow_mut().push(request.traceparent.clone());
                         tunnels.borrow_mut().push((request.peer.clone(), request.authority.to_string()));
-                        carry(request)
+                        carry(request, direct.clone())
                     };
                     let never = tokio::sync::watch::channel(false).1;
                     let _ = server.serve(stream, &tls, never, forever, handler, |_| {}).await;
@@ -364,11 +370,12 @@ impl Drop for World {
     }
 }
 
-async fn carry(request: ConnectRequest) {
+async fn carry(request: ConnectRequest, direct: Rc<RefCell<Vec<bool>>>) {
     let target = request.authority.address().expect("an address");
     match TcpStream::connect(target).await {
         Ok(application) => {
             if let Ok(tunnel) = request.accept().await {
+                direct.borrow_mut().push(matches!(tunnel, Tunnel::Direct(_)));
                 relay(application, tunnel, &RelayCounters::default()).await;
             }
         }
