@@ -112,11 +112,12 @@ pub fn one_for_each_locality<'a>(workloads: impl Iterator<Item = &'a Workload>) 
     found
 }
 
-/// Whether the kernel may pick among the Service's endpoints: not where a waypoint does, nor where a DestinationRule is
-/// about it, whosever it is.
+/// Whether the kernel may pick among the Service's endpoints: not where a waypoint does, nor where each client has its own, nor
+/// where a DestinationRule is about it, whosever it is.
 #[must_use]
 pub fn kernel_may_pick(snapshot: &Snapshot, service: &Service) -> bool {
     snapshot.l7().waypoint_of(service).is_none()
         && service.entry.is_none()
+        && !service.placement.is_sticky
         && !snapshot.policies().client_tls().iter().any(|rule| rule.host.matches(&service.hostname))
 }

@@ -165,6 +165,31 @@ fn local_is_the_own_node_or_nothing() {
 }
 
 #[test]
+fn a_client_stays_with_one_endpoint_where_the_service_has_affinity() {
+    let sticky = |placement: Placement| Placement { is_sticky: true, ..placement };
+    let own = |client: u32, without: &[&'static str]| {
+        let mut world =
+            World { placement: sticky(Placement::default()), without: without.to_vec(), ..World::default() };
+        let address = std::net::Ipv4Addr::from(0x0a01_0000 + client);
+        world.client = workload::workload("shop", "client", &[&address.to_string()]);
+        let (names, reason) = world.chosen();
+        assert_eq!((names.len(), reason), (1, Some(Reason::ClientAddress)), "one alone, whatever is drawn");
+        names[0].clone()
+    };
+    let before: Vec<String> = (0..600).map(|client| own(client, &[])).collect();
+    for (name, ..) in PODS {
+        let clients = before.iter().filter(|own| *own == name).count();
+        assert!((50..=150).contains(&clients), "{name} has {clients} of 600 clients");
+    }
+    for (client, before) in (0..).zip(&before) {
+        let after = own(client, &["us"]);
+        assert!(if before == "us" { after != "us" } else { after == *before }, "{before}, then {after}");
+    }
+    let local = sticky(Placement { node_only: true, ..Placement::default() });
+    check(World { placement: local, ..World::default() }, &["same-node"], Some(Reason::NodeOnly));
+}
+
+#[test]
 fn hints_count_where_all_endpoints_have_some_and_some_are_meant() {
     let zones =
         |zones: &[&str]| Some(Hints { zones: zones.iter().map(|zone| (*zone).into()).collect(), nodes: Vec::new() });

@@ -9,7 +9,7 @@ use mesh_core::{
     Locality, NamedEndpoint, PlaintextReason, Resolution, Service, Snapshot, Speaks, Transport, Workload,
     l7::{
         BackendTls, Backing, TrafficPolicy,
-        traffic::{ClientCertificate, Origination, Tls},
+        traffic::{Algorithm, ClientCertificate, HashKey, LoadBalancer, Origination, Tls},
     },
     locality::{Division, Reason},
     policy::{ClientTls, PolicyName},
@@ -73,6 +73,10 @@ impl Settled {
                 let (service, rule) = (backing.service, backing.rule);
                 let mut policy = rule.map(|rule| rule.traffic.effective(subset.as_deref(), *port)).unwrap_or_default();
                 snapshot.l7().defaults().fill(&mut policy);
+                if service.placement.is_sticky {
+                    let algorithm = Algorithm::ConsistentHash(HashKey::SourceAddress);
+                    policy.load_balancer.get_or_insert_with(|| LoadBalancer { algorithm, ..LoadBalancer::default() });
+                }
                 if let Some(said) = backing.backend_tls {
                     policy.tls = Some(shown(&said.tls, snapshot, own));
                 }

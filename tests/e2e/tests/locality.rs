@@ -1,6 +1,6 @@
 //! Where connections go by where pods are: at nodes, in their kernels and through waypoints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use mesh_e2e::{Connect, Mesh, NAMESPACE, PATIENCE, Verdict, Waypoint, client, connections, ctl_json, port, server};
@@ -13,6 +13,7 @@ const CONNECTIONS: usize = 24;
 struct Scene {
     mesh: Mesh,
     near: Pod,
+    far: Pod,
     client: Pod,
     service: Service,
 }
@@ -23,12 +24,12 @@ impl Scene {
         mesh.lab.place_node("node-a", "eu", "eu-a")?;
         mesh.lab.place_node("node-b", "eu", "eu-b")?;
         let near = mesh.join(server("near", "node-a").label("app", "echo"))?;
-        mesh.join(server("far", "node-b").label("app", "echo"))?;
+        let far = mesh.join(server("far", "node-b").label("app", "echo"))?;
         let client = mesh.join(client("client", "node-a"))?;
         let spec = ServiceSpec::new(NAMESPACE, "echo").select("app", "echo").port("tcp", 80, port::REPORT_PEER);
         let service = mesh.lab.service(shape(spec))?;
         mesh.settle()?;
-        Ok(Self { mesh, near, client, service })
+        Ok(Self { mesh, near, far, client, service })
     }
 
     /// Who answers so many connections.
@@ -88,6 +89,45 @@ fn a_service_that_is_local_to_nodes_serves_the_own_node_or_nobody() -> Verdict {
     let answer = Connect::to(scene.service.at(80)).run(&scene.client)?;
     assert!(answer.was_refused(), "{answer:?}");
     assert_eq!(scene.mesh.refused("node-a", "no_endpoint")?, 1);
+    Ok(())
+}
+
+#[test]
+fn a_client_stays_with_its_server_where_the_service_has_affinity() -> Verdict {
+    let scene = Scene::start(|spec| spec.session_affinity("ClientIP"))?;
+    let mesh = &scene.mesh;
+    let own = scene.answered(CONNECTIONS)?;
+    assert_eq!(own.len(), 1, "{own:?}");
+    let why = ctl_json(mesh, "node-a", &["why", "app/client", "echo.app:80"], 0)?;
+    assert_eq!(why["preferred"]["by"], "sessionAffinity: ClientIP", "{why}");
+    // Others may have others.
+    let clients: Vec<Pod> =
+        (0..12).map(|index| mesh.join(client(&format!("client-{index}"), "node-a"))).collect::<Result<_>>()?;
+    mesh.settle()?;
+    let mut servers = BTreeSet::new();
+    for client in &clients {
+        let (_, server) = Connect::to(scene.service.at(80)).answered(client)?.seen_by_server()?;
+        servers.insert(server.ip());
+    }
+    assert_eq!(servers.len(), 2, "of twelve clients each server has some");
+    // What stands in for a server that is away is left again.
+    let is_near = own.contains_key("near");
+    let server = if is_near { &scene.near } else { &scene.far };
+    scene.becomes(server, false)?;
+    scene.all(if is_near { "far" } else { "near" })?;
+    scene.becomes(server, true)?;
+    scene.all(if is_near { "near" } else { "far" })?;
+    // A waypoint's replicas go by the client's address, too.
+    let waypoint = Waypoint::declare_in(mesh, NAMESPACE, "waypoint")?;
+    for (name, node) in [("waypoint-1", "node-a"), ("waypoint-2", "node-b")] {
+        waypoint.replica(mesh, name, node)?;
+    }
+    let spec = ServiceSpec::new(NAMESPACE, "waypoint").select("gateway.networking.k8s.io/gateway-name", "waypoint");
+    mesh.lab.service(spec.port("mesh", 15_008, 15_008))?;
+    waypoint.serve_namespace(mesh)?;
+    mesh.settle()?;
+    let by_waypoint = scene.answered(CONNECTIONS)?;
+    assert_eq!(by_waypoint.len(), 1, "{by_waypoint:?}");
     Ok(())
 }
 

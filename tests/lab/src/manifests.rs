@@ -122,6 +122,9 @@ pub(crate) fn service(service: &Service) -> Value {
     if let Some(policy) = &service.spec.internal_traffic_policy {
         object["spec"]["internalTrafficPolicy"] = json!(policy);
     }
+    if let Some(affinity) = &service.spec.session_affinity {
+        object["spec"]["sessionAffinity"] = json!(affinity);
+    }
     if let Backends::Selector(labels) = &service.spec.backends {
         object["spec"]["selector"] = json!(labels);
     }

@@ -63,6 +63,7 @@ pub struct ServiceSpec {
     pub(crate) backends: Backends,
     pub(crate) traffic_distribution: Option<String>,
     pub(crate) internal_traffic_policy: Option<String>,
+    pub(crate) session_affinity: Option<String>,
 }
 
 impl ServiceSpec {
@@ -75,6 +76,7 @@ impl ServiceSpec {
             backends: Backends::Pods(Vec::new()),
             traffic_distribution: None,
             internal_traffic_policy: None,
+            session_affinity: None,
         }
     }
 
@@ -88,6 +90,12 @@ impl ServiceSpec {
     #[must_use]
     pub fn internal_traffic_policy(self, policy: &str) -> Self {
         Self { internal_traffic_policy: Some(policy.into()), ..self }
+    }
+
+    /// Whether a client's connections all get the same endpoint: `ClientIP` for that.
+    #[must_use]
+    pub fn session_affinity(self, affinity: &str) -> Self {
+        Self { session_affinity: Some(affinity.into()), ..self }
     }
 
     /// Adds a TCP port.

@@ -38,5 +38,14 @@ pub(super) fn placement(given: &GivenService, ports: &[ServicePort], report: &mu
         let mut traits = port.endpoints.iter().filter_map(|endpoint| endpoint.traits.as_ref());
         traits.any(|traits| traits.hints.is_some())
     };
-    Placement { node_only, nearest, is_hinted: ports.iter().any(is_hinted) }
+    let is_sticky = match given.session_affinity.as_deref() {
+        None | Some("") => false,
+        Some("ClientIP") => true,
+        Some(other) => {
+            let message = format!("{other:?} is neither None nor ClientIP; None is taken");
+            report(Code::FieldNotHonoured, "spec.sessionAffinity".to_owned(), message);
+            false
+        }
+    };
+    Placement { node_only, nearest, is_hinted: ports.iter().any(is_hinted), is_sticky }
 }

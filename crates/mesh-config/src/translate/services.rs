@@ -183,10 +183,6 @@ fn ports(service: &GivenService, endpoints: &mut Endpoints<'_>, report: &mut Rep
 }
 
 fn report_not_honoured(given: &GivenService, report: &mut Report<'_>) {
-    if let Some(value) = &given.session_affinity {
-        let message = format!("{value:?} has no effect");
-        report(Code::FieldNotHonoured, "spec.sessionAffinity".to_owned(), message);
-    }
     if given.has_external_addresses {
         let message = "these addresses are not the Service's to the mesh".to_owned();
         report(Code::FieldNotHonoured, "spec.externalIPs".to_owned(), message);

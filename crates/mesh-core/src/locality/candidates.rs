@@ -1,5 +1,8 @@
 //! Which endpoints of a Service's port a connection may get, and with which share.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::{IpAddr, SocketAddr};
+
 use super::{Preference, Reason, Standpoint, divide};
 use crate::model::{Endpoint, Service, ServicePort, Workload};
 use crate::resolve::of_family;
@@ -32,6 +35,19 @@ pub fn candidates<'a>(
 ) -> Candidates<'a> {
     let all = of_family(&port.endpoints, ipv6);
     let Some(client) = client else { return Candidates::All(all) };
+    let found = by_place(snapshot, client, (service, port), all);
+    match client.addresses.first().filter(|_| service.placement.is_sticky) {
+        Some(address) => found.own(*address),
+        None => found,
+    }
+}
+
+fn by_place<'a>(
+    snapshot: &'a Snapshot,
+    client: &Workload,
+    (service, port): (&'a Service, &'a ServicePort),
+    all: &'a [Endpoint],
+) -> Candidates<'a> {
     let policies = snapshot.policies();
     let rule =
         policies.client_tls_for(Some((&*client.namespace, &client.labels)), &service.hostname, &service.namespace);
@@ -59,6 +75,35 @@ pub fn candidates<'a>(
 }
 
 impl<'a> Candidates<'a> {
+    /// Of these the one that is the client's with that address: where an endpoint comes or goes, only its own clients move
+    /// (weighted rendezvous hashing).
+    fn own(self, client: IpAddr) -> Self {
+        if self.len() < 2 {
+            return self;
+        }
+        let mut own: Option<(&'a Endpoint, f64)> = None;
+        let mut weigh = |endpoint: &'a Endpoint, share: f64| {
+            let score = score(client, endpoint.address) / share;
+            if own.is_none_or(|(_, best)| score > best) {
+                own = Some((endpoint, score));
+            }
+        };
+        match &self {
+            Self::All(all) => all.iter().for_each(|endpoint| weigh(endpoint, 1.0)),
+            Self::Some { parts, .. } => {
+                for (share, part) in parts {
+                    let each = f64::from(*share) / part.len() as f64;
+                    part.iter().for_each(|endpoint| weigh(endpoint, each));
+                }
+            }
+        }
+        let others = self.reason().map_or(0, |(_, others)| others) + self.len().saturating_sub(1);
+        match own {
+            Some((own, _)) => Self::Some { parts: vec![(1, vec![own])], reason: Reason::ClientAddress, others },
+            None => self,
+        }
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -142,4 +187,12 @@ impl<'a> Candidates<'a> {
         }
         each
     }
+}
+
+/// The logarithm of a number from 0 to 1 that is the same for the same client and endpoint.
+fn score(client: IpAddr, endpoint: SocketAddr) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    (client, endpoint).hash(&mut hasher);
+    // Above 0 and not above 1.
+    ((hasher.finish() as f64 + 1.0) / (u64::MAX as f64 + 1.0)).ln()
 }

@@ -89,6 +89,8 @@ pub struct Placement {
     pub nearest: Option<Nearest>,
     /// Whether any of its endpoints has hints.
     pub is_hinted: bool,
+    /// To the same endpoint each time, as long as that is one of those that they may get (`sessionAffinity: ClientIP`).
+    pub is_sticky: bool,
 }
 
 /// What counts as near, the nearest last: region, zone and so on.
@@ -163,6 +165,8 @@ pub enum Reason {
     FailoverPriority,
     /// Near ones come first, and others stand in for them.
     Failover,
+    /// It is the client's own.
+    ClientAddress,
 }
 
 impl fmt::Display for Reason {
@@ -175,6 +179,7 @@ impl fmt::Display for Reason {
             Self::Distribute => f.write_str("localityLbSetting.distribute"),
             Self::FailoverPriority => f.write_str("localityLbSetting.failoverPriority"),
             Self::Failover => f.write_str("localityLbSetting.failover"),
+            Self::ClientAddress => f.write_str("sessionAffinity: ClientIP"),
         }
     }
 }
