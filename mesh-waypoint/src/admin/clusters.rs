@@ -68,7 +68,7 @@ impl Admin {
             balancer: balancer(&policy),
             preferred_by: reason.map(|reason| reason.to_string()),
             endpoints,
-            pool: pool(policy.pool.as_ref(), state),
+            pool: pool(&policy, state),
             ejections: state.map_or(0, ClusterState::ejections),
             refused,
         }
@@ -117,6 +117,7 @@ pub(super) const fn cause_in_words(cause: Cause) -> &'static str {
     match cause {
         Cause::Errors => "too many 5xx in a row",
         Cause::GatewayErrors => "too many 502, 503, 504 or failed connections in a row",
+        Cause::NoAnswers => "too many failures in a row to have an answer",
     }
 }
 
@@ -125,14 +126,16 @@ pub(super) fn seconds(left: Duration) -> u64 {
     u64::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
-fn pool(bounds: Option<&ConnectionPool>, state: Option<&ClusterState>) -> ClusterPool {
+fn pool(policy: &TrafficPolicy, state: Option<&ClusterState>) -> ClusterPool {
     let bound =
         |most: Option<u32>, used: fn(&ClusterState) -> &AtomicU32, over: fn(&ClusterState) -> &AtomicU64| Bound {
             used: state.map_or(0, |state| used(state).load(Ordering::Relaxed)),
             most,
             overflows: state.map_or(0, |state| over(state).load(Ordering::Relaxed)),
         };
-    let most = |of: fn(&ConnectionPool) -> Option<u32>| bounds.and_then(of);
+    let most = |of: fn(&ConnectionPool) -> Option<u32>| policy.pool.as_ref().and_then(of);
+    let requests = state.map_or(0, |state| state.requests.load(Ordering::Relaxed));
+    let retries = policy.retries.map(|budget| budget.of(requests));
     ClusterPool {
         connections: bound(
             most(|pool| pool.max_connections),
@@ -145,7 +148,11 @@ fn pool(bounds: Option<&ConnectionPool>, state: Option<&ClusterState>) -> Cluste
             |state| &state.overflows.pending,
         ),
         requests: bound(most(|pool| pool.max_requests), |state| &state.requests, |state| &state.overflows.requests),
-        retries: bound(most(|pool| pool.max_retries), |state| &state.retries, |state| &state.overflows.retries),
+        retries: bound(
+            retries.or_else(|| most(|pool| pool.max_retries)),
+            |state| &state.retries,
+            |state| &state.overflows.retries,
+        ),
     }
 }
 
@@ -162,7 +169,7 @@ fn balancer(policy: &TrafficPolicy) -> String {
         Algorithm::ConsistentHash(HashKey::QueryParameter(name)) => format!("hash of parameter {name}"),
     };
     match balancer.warmup {
-        Some(warmup) => format!("{name}, warm after {warmup:?}"),
+        Some(warmup) => format!("{name}, warm after {:?}", warmup.duration),
         None => name,
     }
 }

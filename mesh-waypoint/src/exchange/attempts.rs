@@ -25,11 +25,6 @@ use crate::{
     upstream::{Answer, Cluster, Count, Endpoint, UpstreamError, Version, Wish, hash_of},
 };
 
-/// Retries under way, in percent of requests under way: more would make an outage of a slowdown.
-const RETRY_BUDGET: u32 = 20;
-/// Retries that are allowed however few requests there are: where no more than these are under way, rules act to the letter.
-const LEAST_RETRIES: u32 = 64;
-
 /// A request on its way.
 pub(super) struct Attempts<'a> {
     pub(super) connection: &'a Rc<Connection>,
@@ -124,9 +119,10 @@ impl Attempts<'_> {
             }
             drop(under_way.take());
             let state = &self.cluster.state;
-            let most = self.cluster.policy().pool.as_ref().and_then(|pool| pool.max_retries);
+            let policy = self.cluster.policy();
+            let most = policy.pool.as_ref().and_then(|pool| pool.max_retries).filter(|_| policy.retries.is_none());
             let active = state.requests.load(Ordering::Relaxed);
-            let budget = most.unwrap_or((active * RETRY_BUDGET / 100).max(LEAST_RETRIES));
+            let budget = most.unwrap_or_else(|| policy.retries.unwrap_or_default().of(active));
             under_way = Count::within(state, Some(budget), |state| &state.retries);
             let own = &self.connection.worker.shared.telemetry.own;
             if under_way.is_none() {
@@ -181,7 +177,7 @@ impl Attempts<'_> {
         let answer = match end {
             End::Answered(sent) => Answer::of_status(sent.response.status().as_u16()),
             End::Unsent(UpstreamError::Overflow(_)) | End::Broken { clients: true, .. } => return,
-            End::Unsent(_) | End::Broken { .. } | End::TimedOut => Answer::Gateway,
+            End::Unsent(_) | End::Broken { .. } | End::TimedOut => Answer::None,
         };
         self.cluster.note(&self.connection.worker, endpoint, answer);
     }

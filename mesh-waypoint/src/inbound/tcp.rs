@@ -176,7 +176,7 @@ async fn connect_to(
     let behalf = Behalf { client: Some(arrival.client.address), local: arrival.local(), trace: arrival.trace };
     let dial = Dial { endpoint: &endpoint, policy: &policy, behalf: &behalf, version: None };
     let connected = connect_within(worker, dial).await;
-    let answer = if connected.is_ok() { Answer::Well } else { Answer::Gateway };
+    let answer = if connected.is_ok() { Answer::Well } else { Answer::None };
     cluster.note(worker, &endpoint, answer);
     Ok(Reached { stream: connected?, cluster, endpoint, counted })
 }

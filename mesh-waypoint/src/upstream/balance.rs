@@ -4,6 +4,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     rc::Rc,
+    time::Duration,
 };
 
 use mesh_core::{
@@ -12,9 +13,6 @@ use mesh_core::{
 };
 
 use super::endpoint::Endpoint;
-
-/// The least share of its time's end that a new endpoint has (Envoy's slow start).
-const LEAST_SHARE: f64 = 0.1;
 
 /// What a request asks of the choice.
 #[derive(Debug, Default)]
@@ -91,10 +89,7 @@ fn by_algorithm(
         Algorithm::LeastRequest => less_busy(endpoints),
     };
     let Some(warmup) = balancer.and_then(|balancer| balancer.warmup) else { return Some(picked.clone()) };
-    let share = |endpoint: &Endpoint| {
-        let age = endpoint.state.age(now) as f64 / warmup.as_millis().max(1) as f64;
-        age.clamp(LEAST_SHARE, 1.0)
-    };
+    let share = |endpoint: &Endpoint| warmup.share(Duration::from_millis(endpoint.state.age(now)));
     if fastrand::f64() < share(picked) {
         return Some(picked.clone());
     }

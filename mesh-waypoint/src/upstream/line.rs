@@ -157,7 +157,8 @@ impl Lines {
                 || is_of_one_client(policy);
             !line.sender.is_closed() && !spent
         });
-        let has_room = |line: &&Rc<Http2Line>| line.active.get() < STREAMS;
+        let streams = policy.pool.as_ref().and_then(|pool| pool.max_streams).unwrap_or(STREAMS).min(STREAMS);
+        let has_room = |line: &&Rc<Http2Line>| line.active.get() < streams;
         if needs == Needs::Any {
             return shared.iter().find(has_room).map(Http2Line::place);
         }

@@ -134,11 +134,15 @@ impl ClusterState {
     /// Notes what an endpoint answered, and ejects it where that was once too often. True when it was ejected.
     pub(crate) fn note(&self, endpoint: &EndpointState, answer: Answer, rule: Option<&OutlierDetection>) -> bool {
         let Some(rule) = rule else { return false };
-        let (errors, gateway) = endpoint.count(answer);
+        let InARow { errors, gateway_errors, no_answers } =
+            endpoint.count(answer, rule.consecutive_local_failures.is_some());
         let over = |limit: Option<u32>, count: u32| limit.is_some_and(|limit| limit > 0 && count >= limit);
-        let due = over(rule.consecutive_5xx, errors) || over(rule.consecutive_gateway_errors, gateway);
-        let cause = if over(rule.consecutive_5xx, errors) { Cause::Errors } else { Cause::GatewayErrors };
-        due && self.eject(endpoint, rule, cause)
+        let causes = [
+            (over(rule.consecutive_5xx, errors), Cause::Errors),
+            (over(rule.consecutive_gateway_errors, gateway_errors), Cause::GatewayErrors),
+            (over(rule.consecutive_local_failures, no_answers), Cause::NoAnswers),
+        ];
+        causes.into_iter().find(|(is, _)| *is).is_some_and(|(_, cause)| self.eject(endpoint, rule, cause))
     }
 
     /// One may always go, others while no more than their share are out.
@@ -158,6 +162,7 @@ impl ClusterState {
         endpoint.ejected_until.store(until.max(1), Ordering::Relaxed);
         endpoint.errors.store(0, Ordering::Relaxed);
         endpoint.gateway_errors.store(0, Ordering::Relaxed);
+        endpoint.no_answers.store(0, Ordering::Relaxed);
         self.ejections.fetch_add(1, Ordering::Relaxed);
         true
     }
@@ -173,8 +178,10 @@ pub(crate) enum Answer {
     Well,
     /// A 5xx that is none of the next.
     Error,
-    /// 502, 503 or 504, or none at all.
+    /// 502, 503 or 504.
     Gateway,
+    /// None at all: it could not be connected, broke off, or took too long.
+    None,
 }
 
 impl Answer {
@@ -195,6 +202,16 @@ pub(crate) enum Cause {
     Errors = 1,
     /// Too many 502, 503 and 504, or failures to connect, in a row.
     GatewayErrors = 2,
+    /// Too many failures in a row to have an answer, where these are counted apart.
+    NoAnswers = 3,
+}
+
+/// What an endpoint answered last, as often as that was in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct InARow {
+    errors: u32,
+    gateway_errors: u32,
+    no_answers: u32,
 }
 
 /// An endpoint, for who looks in.
@@ -216,6 +233,7 @@ pub(crate) struct EndpointState {
     pub(crate) active: AtomicU32,
     errors: AtomicU32,
     gateway_errors: AtomicU32,
+    no_answers: AtomicU32,
     /// Milliseconds since the program began; zero for not ejected.
     ejected_until: AtomicU64,
     ejections: AtomicU32,
@@ -238,11 +256,12 @@ impl EndpointState {
         let until = self.ejected_until.load(Ordering::Relaxed);
         EndpointHealth {
             active: self.active.load(Ordering::Relaxed),
-            errors_in_a_row: self.errors.load(Ordering::Relaxed),
+            errors_in_a_row: self.errors.load(Ordering::Relaxed).max(self.no_answers.load(Ordering::Relaxed)),
             ejections: self.ejections.load(Ordering::Relaxed),
             cause: match self.cause.load(Ordering::Relaxed) {
                 0 => None,
                 cause if cause == Cause::Errors as u8 => Some(Cause::Errors),
+                cause if cause == Cause::NoAnswers as u8 => Some(Cause::NoAnswers),
                 _ => Some(Cause::GatewayErrors),
             },
             out_for: (until > now).then(|| Duration::from_millis(until - now)),
@@ -262,8 +281,8 @@ impl EndpointState {
         now.saturating_sub(self.since)
     }
 
-    /// Counts an answer; returns how many errors, and gateway errors, there were in a row.
-    fn count(&self, answer: Answer) -> (u32, u32) {
+    /// Counts an answer. Where that is none, it is an error unless these are counted `apart`, and then says nothing of errors.
+    fn count(&self, answer: Answer, apart: bool) -> InARow {
         let next = |counter: &AtomicU32, is_error: bool| {
             if is_error {
                 counter.fetch_add(1, Ordering::Relaxed) + 1
@@ -275,8 +294,15 @@ impl EndpointState {
                 0
             }
         };
-        let errors = next(&self.errors, answer != Answer::Well);
-        (errors, next(&self.gateway_errors, answer == Answer::Gateway))
+        if apart && answer == Answer::None {
+            let no_answers = next(&self.no_answers, true);
+            return InARow { errors: 0, gateway_errors: 0, no_answers };
+        }
+        InARow {
+            errors: next(&self.errors, answer != Answer::Well),
+            gateway_errors: next(&self.gateway_errors, matches!(answer, Answer::Gateway | Answer::None)),
+            no_answers: next(&self.no_answers, false),
+        }
     }
 }
 
@@ -326,6 +352,29 @@ mod tests {
         assert!(cluster.note(&endpoints[0], Answer::Error, Some(&rule)));
         assert!(endpoints[0].is_ejected(cluster.now()));
         assert!(!endpoints[0].is_ejected(cluster.now() + 30_001), "it comes back");
+    }
+
+    #[test]
+    fn failures_to_have_an_answer_count_as_errors_or_apart() {
+        let rule = OutlierDetection { consecutive_5xx: Some(2), ..OutlierDetection::default() };
+        let apart = OutlierDetection { consecutive_local_failures: Some(3), ..rule.clone() };
+        let never = OutlierDetection { consecutive_local_failures: Some(0), ..rule.clone() };
+        let (none, error, well) = (Answer::None, Answer::Error, Answer::Well);
+        for (rule, answers, cause) in [
+            (&rule, &[none, error][..], Some(Cause::Errors)),
+            (&apart, &[none, error, none, none], None),
+            (&apart, &[none, none, none], Some(Cause::NoAnswers)),
+            (&apart, &[none, none, well, none], None),
+            // A failure neither adds to errors nor ends their row.
+            (&apart, &[error, none, error], Some(Cause::Errors)),
+            (&never, &[none; 100], None),
+        ] {
+            let (cluster, endpoints) = cluster(10);
+            for answer in answers {
+                cluster.note(&endpoints[0], *answer, Some(rule));
+            }
+            assert_eq!(endpoints[0].health(cluster.now()).cause, cause, "{answers:?} by {rule:?}");
+        }
     }
 
     #[test]

@@ -159,13 +159,18 @@ fn a_clients_connections_go_to_one_endpoint_by_its_address() {
 fn an_endpoint_that_cannot_be_connected_is_left_out() {
     let policy = "loadBalancer: {simple: ROUND_ROBIN}, \
                   outlierDetection: {consecutive5xxErrors: 2, baseEjectionTime: 60s, maxEjectionPercent: 50}";
-    run_with(&rule(policy), async |world| {
-        // Nobody listens at the third.
-        let (_, _) = (serve(0).await, serve(1).await);
-        let mut failed = 0;
-        for _ in 0..30 {
-            failed += usize::from(connect(&world).await.is_none());
-        }
-        assert_eq!(failed, 2, "ejected after two failures in a row");
-    });
+    let apart = "loadBalancer: {simple: ROUND_ROBIN}, \
+                 outlierDetection: {consecutive5xxErrors: 1, splitExternalLocalOriginErrors: true, \
+                 consecutiveLocalOriginFailures: 4, baseEjectionTime: 60s, maxEjectionPercent: 50}";
+    for (policy, after) in [(policy, 2), (apart, 4)] {
+        run_with(&rule(policy), async move |world| {
+            // Nobody listens at the third.
+            let (_, _) = (serve(0).await, serve(1).await);
+            let mut failed = 0;
+            for _ in 0..30 {
+                failed += usize::from(connect(&world).await.is_none());
+            }
+            assert_eq!(failed, after, "ejected after so many failures in a row");
+        });
+    }
 }

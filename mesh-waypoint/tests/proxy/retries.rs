@@ -42,6 +42,37 @@ fn a_retry_goes_to_an_endpoint_that_was_asked_where_the_rule_lets_it() {
     }
 }
 
+#[test]
+fn retries_are_no_more_than_their_budget() {
+    let budget = |settings: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: cart, namespace: shop}}\n\
+             spec: {{host: cart, trafficPolicy: {{{settings}}}}}\n"
+        )
+    };
+    for (settings, attempts) in [
+        ("retryBudget: {percent: 0, minRetryConcurrency: 0}", 1),
+        ("retryBudget: {percent: 0, minRetryConcurrency: 1}", 3),
+        // Of one request under way that is one retry.
+        ("retryBudget: {percent: 100, minRetryConcurrency: 0}", 3),
+        ("retryBudget: {percent: 0}, connectionPool: {http: {maxRetries: 0}}", 3),
+    ] {
+        let rules = virtual_service("cart", "attempts: 2, retryOn: 5xx, backoff: 1ms") + &budget(settings);
+        run_with(&rules, async move |world| {
+            let mut backends = Vec::new();
+            for cart in CARTS {
+                let backend = serve(cart, 8080, false).await;
+                backend.status.set(503);
+                backends.push(backend);
+            }
+            let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
+            assert_eq!(client.get("/").await.status, 503);
+            let asked: usize = backends.iter().map(|backend| backend.seen.borrow().len()).sum();
+            assert_eq!(asked, attempts, "{settings}");
+        });
+    }
+}
+
 /// A server that resets the first connections once it has heard a request, and answers by the others; how many there were.
 async fn resetting(first: usize) -> Rc<Cell<usize>> {
     let listener = TcpListener::bind((OUTSIDE, 8080)).await.expect("listen");

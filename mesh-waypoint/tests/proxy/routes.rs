@@ -305,6 +305,31 @@ spec:
 }
 
 #[test]
+fn requests_share_a_connection_of_http2_while_there_are_no_more_than_may_be() {
+    let rule = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: outside, namespace: shop}
+spec:
+  host: outside
+  trafficPolicy:
+    connectionPool: {http: {h2UpgradePolicy: UPGRADE, maxConcurrentStreams: 2}}
+";
+    run_with(rule, async |world| {
+        let backend = serve(OUTSIDE, 8080, true).await;
+        for requests in 1..=5 {
+            // One after the other, by one client of the same thread.
+            let mut client = Client::http1(world.tunnel("10.96.0.2:80").await.expect("tunnel")).await;
+            spawn_local(async move { drop(client.get("/never").await) });
+            while backend.seen.borrow().len() < requests {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        assert_eq!(backend.connections.get(), 3);
+    });
+}
+
+#[test]
 fn a_change_of_routes_acts_on_open_connections() {
     run_with("", async |world| {
         serve_carts().await;

@@ -85,6 +85,33 @@ pub struct TrafficPolicy {
     pub tls: Option<Tls>,
     /// The header of the PROXY protocol that connections to the endpoints begin with.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// How many retries may be under way; `max_retries` of [`TrafficPolicy::pool`] says nothing where it is given.
+    pub retries: Option<RetryBudget>,
+}
+
+/// Retries that may be under way at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// In percent of the requests under way.
+    pub percent: u32,
+    /// However few these are.
+    pub least: u32,
+}
+
+impl Default for RetryBudget {
+    /// More would make an outage of a slowdown; where no more than the least are under way, rules act to the letter.
+    fn default() -> Self {
+        Self { percent: 20, least: 64 }
+    }
+}
+
+impl RetryBudget {
+    /// How many, where so many requests are under way.
+    #[must_use]
+    pub fn of(&self, requests: u32) -> u32 {
+        let share = u64::from(requests) * u64::from(self.percent) / 100;
+        u32::try_from(share).unwrap_or(u32::MAX).max(self.least)
+    }
 }
 
 /// A version of the PROXY protocol.
@@ -173,6 +200,7 @@ impl TrafficPolicy {
             outlier: self.outlier.or_else(|| above.outlier.clone()),
             tls: self.tls.or_else(|| above.tls.clone()),
             proxy_protocol: self.proxy_protocol.or(above.proxy_protocol),
+            retries: self.retries.or(above.retries),
         }
     }
 }
@@ -204,10 +232,40 @@ impl Defaults {
 pub struct LoadBalancer {
     /// The algorithm.
     pub algorithm: Algorithm,
-    /// Over how long a new endpoint's share grows to that of the others.
-    pub warmup: Option<Duration>,
+    /// How a new endpoint's share grows to that of the others.
+    pub warmup: Option<Warmup>,
     /// Which localities are preferred; the mesh's own setting where nothing is said.
     pub locality: Option<Arc<LocalitySetting>>,
+}
+
+/// How a new endpoint's share grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Warmup {
+    /// Over how long.
+    pub duration: Duration,
+    /// The least of it, in percent of an old one's.
+    pub minimum_percent: u32,
+    /// How much faster it grows at first than later, in thousandths: evenly at 1,000.
+    pub aggression: u32,
+}
+
+impl Warmup {
+    /// Istio's defaults.
+    #[must_use]
+    pub const fn over(duration: Duration) -> Self {
+        Self { duration, minimum_percent: 10, aggression: 1_000 }
+    }
+
+    /// The share of one that is so old, from 0 to 1 (Envoy's slow start).
+    #[must_use]
+    pub fn share(&self, age: Duration) -> f64 {
+        let least = f64::from(self.minimum_percent) / 100.0;
+        if age >= self.duration {
+            return 1.0;
+        }
+        let grown = age.as_secs_f64() / self.duration.as_secs_f64();
+        grown.powf(1_000.0 / f64::from(self.aggression.max(1))).clamp(least, 1.0)
+    }
 }
 
 /// An algorithm of balancing.
@@ -267,6 +325,8 @@ pub struct ConnectionPool {
     pub max_requests: Option<u32>,
     /// Requests that a connection serves before it is closed.
     pub max_requests_per_connection: Option<u32>,
+    /// Requests that share an HTTP/2 connection at a time.
+    pub max_streams: Option<u32>,
     /// Retries under way.
     pub max_retries: Option<u32>,
     /// How long a connection without a request is kept.
@@ -302,6 +362,8 @@ pub struct OutlierDetection {
     pub consecutive_5xx: Option<u32>,
     /// After so many 502, 503 and 504, and failures to connect, in a row.
     pub consecutive_gateway_errors: Option<u32>,
+    /// After so many failures in a row to have an answer, 0 for never; where it is given these count here and for no other bound.
+    pub consecutive_local_failures: Option<u32>,
     /// How long an endpoint has to be in use again for its next ejection to be one time the first's shorter.
     pub interval: Duration,
     /// How long the first ejection lasts; the n-th lasts n times as long, less what [`OutlierDetection::interval`] takes off.
@@ -318,10 +380,40 @@ impl Default for OutlierDetection {
         Self {
             consecutive_5xx: Some(5),
             consecutive_gateway_errors: None,
+            consecutive_local_failures: None,
             interval: Duration::from_secs(10),
             base_ejection: Duration::from_secs(30),
             max_ejection_percent: 10,
             min_health_percent: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_endpoints_share_grows_to_that_of_an_old_one() {
+        let evenly = Warmup::over(Duration::from_secs(100));
+        let soon = Warmup { minimum_percent: 0, aggression: 2_000, ..evenly };
+        for (warmup, age, share) in
+            [(evenly, 0, 0.1), (evenly, 5, 0.1), (evenly, 25, 0.25), (evenly, 100, 1.0), (evenly, 1_000, 1.0)]
+                .into_iter()
+                .chain([(soon, 0, 0.0), (soon, 25, 0.5), (soon, 81, 0.9), (soon, 100, 1.0)])
+        {
+            let found = warmup.share(Duration::from_secs(age));
+            assert!((found - share).abs() < 1e-9, "{warmup:?} after {age} s: {found}");
+        }
+        let none = Warmup::over(Duration::ZERO);
+        assert!((none.share(Duration::ZERO) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_budget_is_a_share_and_no_less_than_the_least() {
+        let budget = RetryBudget { percent: 20, least: 3 };
+        for (requests, retries) in [(0, 3), (15, 3), (20, 4), (u32::MAX, 858_993_459)] {
+            assert_eq!(budget.of(requests), retries);
         }
     }
 }

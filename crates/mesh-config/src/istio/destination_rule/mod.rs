@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use self::tls::RawTls;
 pub(super) use self::traffic::RawKeepalive;
-use self::traffic::{RawLoadBalancer, RawOutlier, RawPool, RawTraffic};
+use self::traffic::{RawLoadBalancer, RawOutlier, RawPool, RawRetryBudget, RawTraffic};
 use super::{Age, Flaw, Remark, WorkloadSelector, decode, policy_name, selector};
 use crate::code::Code;
 use crate::finding::ObjectName;
@@ -80,8 +80,8 @@ struct RawPolicy {
     tunnel: Option<Value>,
     /// The header of the PROXY protocol that connections begin with.
     proxy_protocol: Option<RawProxyProtocol>,
-    /// Read, and not honoured: a finding says so.
-    retry_budget: Option<Value>,
+    /// How many retries may be under way; connectionPool's maxRetries says nothing then.
+    retry_budget: Option<RawRetryBudget>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -192,7 +192,8 @@ struct Settings {
 
 impl RawPolicy {
     fn read(self, field: &str, of_subset: bool, remarks: &mut Vec<Remark>) -> Result<Settings, Flaw> {
-        remark_ignored(&[("tunnel", &self.tunnel), ("retryBudget", &self.retry_budget)], field, remarks);
+        remark_ignored(&[("tunnel", &self.tunnel)], field, remarks);
+        let retries = self.retry_budget.map(|raw| raw.read(&format!("{field}.retryBudget"))).transpose()?;
         let proxy_protocol = self.proxy_protocol.map(|raw| match raw.version {
             None | Some(RawProxyVersion::V1) => ProxyProtocol::V1,
             Some(RawProxyVersion::V2) => ProxyProtocol::V2,
@@ -214,7 +215,7 @@ impl RawPolicy {
                 outlier_detection: raw.outlier_detection,
             };
             // Ports have none of their own.
-            let traffic = TrafficPolicy { tls: begun, proxy_protocol, ..traffic.read(&field, remarks)? };
+            let traffic = TrafficPolicy { tls: begun, proxy_protocol, retries, ..traffic.read(&field, remarks)? };
             if ports.insert(port, (tls.map(|(mode, _)| mode), traffic)).is_some() {
                 let message = format!("port {port} is there before");
                 return Err(Flaw::value(format!("{field}.port.number"), message));
@@ -225,7 +226,7 @@ impl RawPolicy {
             connection_pool: self.connection_pool,
             outlier_detection: self.outlier_detection,
         };
-        let traffic = TrafficPolicy { tls: begun, proxy_protocol, ..traffic.read(field, remarks)? };
+        let traffic = TrafficPolicy { tls: begun, proxy_protocol, retries, ..traffic.read(field, remarks)? };
         // A subset has the rule's outlier detection where it has none of its own.
         if !of_subset && fails_over_never(&traffic) {
             let message = "failover takes outlierDetection, and there is none: all localities are alike";

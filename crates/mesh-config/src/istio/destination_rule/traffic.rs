@@ -1,17 +1,18 @@
 //! What a DestinationRule says beside TLS: balancing, pools, outliers.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::l7::TrafficPolicy;
-use mesh_core::l7::traffic::{Algorithm, ConnectionPool, HashKey, Keepalive, LoadBalancer, OutlierDetection};
+use mesh_core::l7::traffic::{
+    Algorithm, ConnectionPool, HashKey, Keepalive, LoadBalancer, OutlierDetection, RetryBudget, Warmup,
+};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::super::duration::duration;
 use super::super::locality::RawLocality;
 use super::super::{Flaw, Remark, check_header_field};
-use super::remark_ignored;
 use crate::code::Code;
 
 #[derive(Debug, Deserialize)]
@@ -117,10 +118,10 @@ struct RawAttribute {
 struct RawWarmup {
     /// How long it takes.
     duration: Option<String>,
-    /// Read, and not honoured: a finding says so.
-    minimum_percent: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    aggression: Option<Value>,
+    /// The least share of a new endpoint, in percent of an old one's; 10 where nothing is said.
+    minimum_percent: Option<f64>,
+    /// How much faster the share grows at first than later; 1, which is evenly, where nothing is said.
+    aggression: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -180,8 +181,8 @@ struct RawHttp {
     h2_upgrade_policy: Option<RawUpgrade>,
     /// Whether endpoints are spoken to by the version of HTTP that the client speaks; h2UpgradePolicy says nothing then.
     use_client_protocol: Option<bool>,
-    /// Read, and not honoured: a finding says so.
-    max_concurrent_streams: Option<Value>,
+    /// Requests that share an HTTP/2 connection at a time; there are never more than 100.
+    max_concurrent_streams: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -206,10 +207,10 @@ pub(super) struct RawOutlier {
     consecutive_5xx: Option<u32>,
     /// Answers in a row of 502, 503 or 504 after which it is left out.
     consecutive_gateway_errors: Option<u32>,
-    /// Read, and not honoured: a finding says so.
-    split_external_local_origin_errors: Option<Value>,
-    /// Read, and not honoured: a finding says so.
-    consecutive_local_origin_failures: Option<Value>,
+    /// Whether what fails before there is an answer is counted by consecutiveLocalOriginFailures, and not as a 503.
+    split_external_local_origin_errors: Option<bool>,
+    /// Failures in a row to have an answer after which it is left out, where they are counted apart; 5 where nothing is said.
+    consecutive_local_origin_failures: Option<u32>,
     /// How often it is looked.
     interval: Option<String>,
     /// How long it is left out, times how often it was.
@@ -218,6 +219,16 @@ pub(super) struct RawOutlier {
     max_ejection_percent: Option<u32>,
     /// Share of endpoints below which nobody is left out.
     min_health_percent: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct RawRetryBudget {
+    /// Retries under way at most, in percent of the requests under way; 20 where nothing is said.
+    percent: Option<f64>,
+    /// Retries that may be under way however few requests are; 3 where nothing is said.
+    min_retry_concurrency: Option<u32>,
 }
 
 /// The three groups of settings, of a rule, a subset or a port.
@@ -258,15 +269,51 @@ impl RawLoadBalancer {
                 Algorithm::Passthrough
             }
         };
-        let mut warmup = self.warmup_duration_secs.map(|text| (text, format!("{field}.warmupDurationSecs")));
-        if let Some(raw) = self.warmup {
-            let place = format!("{field}.warmup");
-            let ignored = [("minimumPercent", &raw.minimum_percent), ("aggression", &raw.aggression)];
-            remark_ignored(&ignored, &place, remarks);
-            warmup = raw.duration.map(|text| (text, format!("{place}.duration")));
-        }
-        let warmup = warmup.map(|(text, field)| duration(&text, field)).transpose()?;
+        let warmup = match (self.warmup, self.warmup_duration_secs) {
+            (Some(raw), _) => Some(raw.read(&format!("{field}.warmup"))?),
+            (None, Some(text)) => Some(Warmup::over(duration(&text, format!("{field}.warmupDurationSecs"))?)),
+            (None, None) => None,
+        };
         Ok(LoadBalancer { algorithm, warmup, locality })
+    }
+}
+
+/// The value of a field of that name, in thousandths.
+fn thousandths(value: f64, bounds: RangeInclusive<f64>, field: String) -> Result<u32, Flaw> {
+    if !bounds.contains(&value) {
+        let (least, most) = bounds.into_inner();
+        return Err(Flaw::value(field, format!("{value} is not from {least} to {most}")));
+    }
+    // No bound is out of range.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Ok((value * 1_000.0).round() as u32)
+}
+
+impl RawRetryBudget {
+    pub(super) fn read(self, field: &str) -> Result<RetryBudget, Flaw> {
+        let default = RetryBudget::default();
+        let percent = |percent| thousandths(percent, 0.0..=100.0, format!("{field}.percent"));
+        Ok(RetryBudget {
+            percent: self.percent.map(percent).transpose()?.map_or(default.percent, |percent| percent / 1_000),
+            // Envoy's default.
+            least: self.min_retry_concurrency.unwrap_or(3),
+        })
+    }
+}
+
+impl RawWarmup {
+    fn read(self, field: &str) -> Result<Warmup, Flaw> {
+        let Some(text) = self.duration else {
+            return Err(Flaw::value(format!("{field}.duration"), "it does not say how long it takes"));
+        };
+        let mut warmup = Warmup::over(duration(&text, format!("{field}.duration"))?);
+        if let Some(percent) = self.minimum_percent {
+            warmup.minimum_percent = thousandths(percent, 0.0..=100.0, format!("{field}.minimumPercent"))? / 1_000;
+        }
+        if let Some(aggression) = self.aggression {
+            warmup.aggression = thousandths(aggression, 1.0..=1_000.0, format!("{field}.aggression"))?;
+        }
+        Ok(warmup)
     }
 }
 
@@ -321,8 +368,6 @@ fn bound(value: Option<u32>) -> Option<u32> {
 impl RawPool {
     fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<ConnectionPool, Flaw> {
         let (tcp, http) = (self.tcp.unwrap_or_default(), self.http.unwrap_or_default());
-        let ignored = [("maxConcurrentStreams", &http.max_concurrent_streams)];
-        remark_ignored(&ignored, &format!("{field}.http"), remarks);
         let time =
             |text: Option<String>, name: &str| text.map(|text| duration(&text, format!("{field}.{name}"))).transpose();
         let silent = time(tcp.idle_timeout, "tcp.idleTimeout")?;
@@ -338,6 +383,7 @@ impl RawPool {
             max_pending_requests: bound(http.http1_max_pending_requests),
             max_requests: bound(http.http2_max_requests),
             max_requests_per_connection: bound(http.max_requests_per_connection),
+            max_streams: bound(http.max_concurrent_streams),
             max_retries: bound(http.max_retries),
             // Envoy: 0s is no limit.
             idle_timeout: idle.map(|idle| if idle.is_zero() { Duration::MAX } else { idle }),
@@ -373,11 +419,11 @@ impl RawKeepalive {
 
 impl RawOutlier {
     fn read(self, field: &str, remarks: &mut Vec<Remark>) -> Result<OutlierDetection, Flaw> {
-        let ignored = [
-            ("splitExternalLocalOriginErrors", &self.split_external_local_origin_errors),
-            ("consecutiveLocalOriginFailures", &self.consecutive_local_origin_failures),
-        ];
-        remark_ignored(&ignored, field, remarks);
+        let is_split = self.split_external_local_origin_errors == Some(true);
+        if !is_split && self.consecutive_local_origin_failures.is_some() {
+            let message = "it takes splitExternalLocalOriginErrors: failures to have an answer count as 503";
+            remarks.push(Remark::new(Code::WithoutEffect, format!("{field}.consecutiveLocalOriginFailures"), message));
+        }
         let default = OutlierDetection::default();
         let time = |text: Option<String>, name: &str, default| {
             text.map_or(Ok(default), |text| duration(&text, format!("{field}.{name}")))
@@ -396,6 +442,8 @@ impl RawOutlier {
         Ok(OutlierDetection {
             consecutive_5xx,
             consecutive_gateway_errors: bound(self.consecutive_gateway_errors.or(self.consecutive_errors)),
+            // Envoy's default.
+            consecutive_local_failures: is_split.then(|| self.consecutive_local_origin_failures.unwrap_or(5)),
             interval: time(self.interval, "interval", default.interval)?,
             base_ejection: time(self.base_ejection_time, "baseEjectionTime", default.base_ejection)?,
             max_ejection_percent: percent(
