@@ -32,12 +32,10 @@ pub(super) async fn look(cluster: &Cluster, wanted: &[Value]) -> anyhow::Result<
     let mut asked = BTreeSet::new();
     for object in wanted {
         let Some(resource) = resource(object) else { continue };
-        let is_of_cluster = OF_CLUSTER.contains(&&*resource.kind);
-        if is_of_cluster || has_namespace {
-            missing.extend(refused(cluster, &resource, object, is_of_cluster).await?);
-        } else if asked.insert(resource.plural.clone())
-            && !may(cluster, "create", &resource, Some(&cluster.mesh_namespace)).await?
-        {
+        let namespace = namespace_of(object, &resource, &cluster.mesh_namespace);
+        if namespace != Some(&*cluster.mesh_namespace) || has_namespace {
+            missing.extend(refused(cluster, &resource, object, namespace).await?);
+        } else if asked.insert(resource.plural.clone()) && !may(cluster, "create", &resource, namespace).await? {
             missing.push(format!("create {}", resource.plural));
         }
     }
@@ -60,18 +58,24 @@ fn resource(object: &Value) -> Option<ApiResource> {
     Some(ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)))
 }
 
+/// Where an object of the chart belongs: the dashboard's rights are in namespaces of others, what names none is in the mesh's own.
+fn namespace_of<'a>(object: &'a Value, resource: &ApiResource, own: &'a str) -> Option<&'a str> {
+    let named = object.pointer("/metadata/namespace").and_then(Value::as_str);
+    (!OF_CLUSTER.contains(&&*resource.kind)).then(|| named.unwrap_or(own))
+}
+
 /// What the API server says against an object, in its own words.
 async fn refused(
     cluster: &Cluster,
     resource: &ApiResource,
     object: &Value,
-    is_of_cluster: bool,
+    namespace: Option<&str>,
 ) -> anyhow::Result<Option<String>> {
-    let api = cluster.objects(resource, (!is_of_cluster).then_some(&*cluster.mesh_namespace));
+    let api = cluster.objects(resource, namespace);
     let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let tried = async {
         match api.patch(name, &PatchParams::apply(MANAGER).force().dry_run(), &Patch::Apply(object)).await {
-            // A binding to a role that is not there yet, and kinds of monitoring that the cluster does not have, which helm tells of.
+            // A binding to a role that is not there yet, a namespace of others that is not, and kinds of monitoring that the cluster does not have, which helm tells of.
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             Err(kube::Error::Api(status)) => Ok(Some(status.message.clone())),
             Err(error) => Err(error),
@@ -128,4 +132,21 @@ async fn pods(cluster: &Cluster, wanted: &[Value]) -> anyhow::Result<Option<Requ
             requirement(ADMISSION, Found::Missing, format!("{said}; {remedy}"))
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_asked_for_where_it_says_that_it_belongs() {
+        let place = |kind: &str, metadata: Value| {
+            let object = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": metadata});
+            let resource = resource(&object).unwrap();
+            namespace_of(&object, &resource, "mesh-system").map(str::to_owned)
+        };
+        assert_eq!(place("Role", json!({"name": "mesh-dashboard", "namespace": "shop"})).as_deref(), Some("shop"));
+        assert_eq!(place("Role", json!({"name": "mesh-dashboard"})).as_deref(), Some("mesh-system"));
+        assert_eq!(place("ClusterRole", json!({"name": "mesh-node"})), None);
+    }
 }
