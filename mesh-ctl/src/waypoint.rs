@@ -6,7 +6,7 @@ mod make;
 mod routes;
 mod status;
 
-use clap::{Args, Subcommand};
+use clap::{Arg, Args, Subcommand};
 use mesh_admin::{WaypointCluster, WaypointRoute};
 
 use crate::Outcome;
@@ -31,10 +31,10 @@ pub(crate) enum Waypoint {
     /// Says how it is, and what wants attention.
     Status(status::StatusArguments),
     /// Its rules: what they match, where requests go, the shares wanted and seen, and how many failed.
-    #[command(visible_alias = "route")]
+    #[command(visible_alias = "route", mut_arg("namespace", of_the_gateway))]
     Routes(ListArguments),
     /// Where it sends requests: endpoints, who of them is ejected and why, bounds and their use.
-    #[command(visible_alias = "cluster")]
+    #[command(visible_alias = "cluster", mut_arg("namespace", of_the_gateway))]
     Clusters(ListArguments),
     /// Shows requests as they end, and connections that it does not look into as they open and close, from now on.
     #[command(visible_alias = "flow")]
@@ -109,6 +109,13 @@ impl Waypoint {
             }
         }
     }
+}
+
+/// What a namespace is here: a list of nodes' own has another meaning for it.
+fn of_the_gateway(namespace: Arg) -> Arg {
+    namespace.help(
+        "On a cluster: the namespace of the Gateway; the context's own without it. With --socket, only those of it",
+    )
 }
 
 impl ListArguments {
