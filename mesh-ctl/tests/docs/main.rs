@@ -1,10 +1,6 @@
-//! What docs/ says is so: manifests are in force without an error, commands are commands, outputs are what is printed, links
-//! lead somewhere. A block is told what is done with it by the words after its language:
-//!
-//! - `yaml`: manifests, applied to the sample cluster (cluster.yaml) in the order of the page; `yaml values`: values of the chart.
-//! - `sh`: commands of this program are parsed; with `test=manifests` they are run where `cluster/` has those manifests, with
-//!   `exit=N` if that is how they end, and a block `text` after them is what they print (`...` for what is left out).
-//! - `sh test=cluster`: run on a real cluster by tests/kube/tests/docs.rs, where the first page's shop is.
+//! What docs/ says is so: manifests are in force without an error, commands are run by a test or say why not, outputs are what
+//! is printed, links lead somewhere. What is done with a block the words after its language say; tests/docs/src/words.rs
+//! describes them.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod world;
@@ -12,7 +8,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use mesh_docs::{Block, Page, arguments_of, root};
+use mesh_docs::{Block, INSTALLATION, Page, RUNNERS, arguments_of, root};
 use serde_json::Value;
 use world::World;
 
@@ -27,10 +23,10 @@ fn manifests_and_the_commands_about_them_do_what_the_page_says() {
         let blocks = page.blocks();
         for (index, block) in blocks.iter().enumerate() {
             if block.is("yaml") && !block.has("values") {
-                world.apply(&block.body, block.file());
+                world.apply(&block.body, block.word("file"));
                 let (text, worst) = world.analyze();
                 assert!(worst != "error", "{place}, block {}:\n{}\n{text}", index + 1, block.body);
-            } else if block.is("sh") && block.has("test=manifests") {
+            } else if block.is_run_by("manifests") {
                 let output = world.run(&block.commands(), block.exit_code());
                 if let Some(expected) = blocks.get(index + 1).filter(|next| next.is("text")) {
                     world::assert_printed(&output, &expected.body, &format!("{place}, block {}", index + 1));
@@ -52,6 +48,21 @@ fn examples_are_in_force_and_of_this_version() {
     }
     let (text, worst) = world.analyze();
     assert!(worst != "error", "{text}");
+}
+
+#[test]
+fn every_block_of_commands_is_run_by_a_test_that_the_page_names_or_says_why_not() {
+    for page in Page::all() {
+        let place = page.path.display();
+        for block in page.blocks().iter().filter(|block| block.is("sh")) {
+            block.check_words().unwrap_or_else(|error| panic!("{place}: {error}\n{}", block.body));
+            let Some((runner, test)) = RUNNERS.iter().find(|(runner, _)| block.is_run_by(runner)) else { continue };
+            let is_named = page.tests().is_none_or(|tests| tests.contains(test));
+            assert!(is_named, "{place}: `test={runner}` is run by {test}, which its front matter does not name");
+            let in_order = *runner != "installation" || INSTALLATION.iter().any(|path| page.path == Path::new(path));
+            assert!(in_order, "{place}: INSTALLATION does not have it: nobody runs its commands");
+        }
+    }
 }
 
 #[test]

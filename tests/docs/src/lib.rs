@@ -1,6 +1,6 @@
-//! What tests need to hold docs/ to what is so: [`Page`]s with their blocks and links, and the pages of docs/reference that
-//! programs have of their own, flags and metrics. A test of each program makes its page and [`hold`]s it to what is committed;
-//! `cargo xtask docs` has the same tests write it.
+//! What tests need to hold docs/ to what is so: [`Page`]s with their blocks and links, a [`Shell`] for their commands (what the words
+//! of a block say of them is in words.rs), and the pages of docs/reference that programs have of their own, flags and metrics. A test
+//! of each program makes its page and [`hold`]s it to what is committed; `cargo xtask docs` has the same tests write it.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "it is part of tests alone")]
@@ -8,12 +8,16 @@
 mod flags;
 mod metrics;
 mod page;
+mod shell;
+mod words;
 
 use std::fs;
 
 pub use self::flags::flags;
 pub use self::metrics::{hold_metrics, hold_metrics_text};
 pub use self::page::{Block, Page, arguments_of, root};
+pub use self::shell::{Outcome, Running, Shell};
+pub use self::words::{INSTALLATION, RUNNERS, UNTESTED};
 
 /// Where the pages of programs are.
 const FOLDER: &str = "docs/reference";

@@ -138,19 +138,19 @@ impl Block<'_> {
         self.info.contains(&word)
     }
 
+    /// What the word `NAME=...` says.
+    #[must_use]
+    pub fn word(&self, name: &str) -> Option<&str> {
+        self.info.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+
     /// The exit code that is expected of its last command.
     ///
     /// # Panics
     /// When it is no number.
     #[must_use]
     pub fn exit_code(&self) -> i32 {
-        self.info.iter().find_map(|word| word.strip_prefix("exit=")).map_or(0, |code| code.parse().unwrap())
-    }
-
-    /// The file that the page says it is.
-    #[must_use]
-    pub fn file(&self) -> Option<&str> {
-        self.info.iter().find_map(|word| word.strip_prefix("file="))
+        self.word("exit").map_or(0, |code| code.parse().unwrap())
     }
 
     /// Its commands, each as words, without comments.

@@ -1,82 +1,59 @@
-//! What pages of docs/ say of a cluster, done as they say it: the first page from nothing, each other one where the first page's shop is.
+//! What pages of docs/ say of a cluster with the mesh, done as they say it: in one shop, where a page does not make its own.
 
-use std::path::Path;
-use std::process::Command;
+mod pages;
 
-use anyhow::{Context as _, Result, ensure};
-use mesh_docs::{Block, Page};
+use anyhow::{Context as _, Result};
+use mesh_docs::{Block, Page, Running, Shell};
 use mesh_kube_cluster::Cluster;
 use mesh_kube_cluster::apps::PATIENCE;
+use mesh_kube_cluster::ctl::Ctl;
 use mesh_kube_cluster::mesh::{Mesh, install_gateway_api};
 use mesh_lab::wait_until;
-use serde_json::Value;
+use pages::{END, come_true, shell};
 
-const FIRST: &str = "docs/first-namespace.md";
-/// Where the other pages begin.
-const SHOP: [&str; 3] = [
-    "kubectl apply -f docs/examples/shop.yaml",
-    "kubectl label namespace shop mesh.dev/join=enabled",
-    "kubectl -n shop wait --for=condition=Available deployment --all --timeout=120s",
-];
-/// Where they end.
-const END: &str = "kubectl delete namespace shop --ignore-not-found --timeout=120s";
+const RUNNER: &str = "cluster";
+/// Makes the first page's shop.
+const SHOP: &str = "kubectl apply -f docs/examples/shop.yaml
+kubectl label --overwrite namespace shop mesh.dev/join=enabled
+kubectl -n shop wait --for=condition=Available deployment --all --timeout=120s";
+/// Sends what the shop's services get through a waypoint.
+const WAYPOINT: &str = "mesh-ctl waypoint apply -n shop --enrol-namespace --wait";
+/// Where the mesh's own policies are: the root namespace.
+const ROOT: &str = "kubectl create namespace istio-system --dry-run=client -o yaml | kubectl apply -f -";
+/// A customer, who looks at the cart twice a second.
+const CUSTOMER: &str = "while true; do
+  cart=$(kubectl -n shop get service cart -o 'jsonpath={.spec.clusterIP}')
+  kubectl -n shop exec deployment/frontend -- mesh-traffic get --to $cart:80 --count 5 || true
+  sleep 0.5
+done";
 
-/// A person's shell, which keeps what was assigned in it.
-struct Shell<'a> {
-    cluster: &'a Cluster,
-    assigned: String,
+/// Where pages begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Nothing,
+    Shop,
+    Waypoint,
 }
 
-impl Shell<'_> {
-    /// Runs a block, again until it comes to what the page says: what was applied before it takes its time.
-    fn run(&mut self, block: &Block<'_>) -> Result<()> {
-        let script = format!("set -eo pipefail\n{}{}", self.assigned, block.body);
-        wait_until(&format!("{:?} of\n{}", block.info, block.body), PATIENCE, || {
-            let output = self.command(&script)?.output().context("starting bash")?;
-            let printed = String::from_utf8_lossy(&output.stdout);
-            let done = output.status.code() == Some(block.exit_code()) && is_share(block, &printed)?;
-            if !done {
-                eprintln!("{printed}{}", String::from_utf8_lossy(&output.stderr));
-            }
-            Ok(done.then_some(()))
-        })?;
-        let is_assignment = |line: &&str| {
-            let name = line.split('=').next().unwrap_or_default();
-            line.contains('=') && !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase())
+impl Given {
+    /// As the first of its blocks says.
+    fn of(page: &Page) -> Self {
+        let blocks = page.blocks();
+        match blocks.iter().find(|block| block.is_run_by(RUNNER)).and_then(|block| block.word("given")) {
+            Some("nothing") => Self::Nothing,
+            Some("shop") => Self::Shop,
+            _ => Self::Waypoint,
+        }
+    }
+
+    fn make(self, shell: &Shell) -> Result<()> {
+        let all = [SHOP, ROOT, WAYPOINT];
+        let steps = match self {
+            Self::Nothing => &all[..0],
+            Self::Shop => &all[..1],
+            Self::Waypoint => &all[..],
         };
-        for line in block.body.lines().filter(is_assignment) {
-            self.assigned.extend([line, "\n"]);
-        }
-        Ok(())
-    }
-
-    fn ends_well(&self, command: &str) -> Result<()> {
-        let output = self.command(command)?.output().context("starting bash")?;
-        ensure!(output.status.success(), "`{command}`: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    }
-
-    /// What a page says of a cluster, in its order.
-    fn page(&mut self, page: &Page) -> Result<()> {
-        for block in page.blocks() {
-            if block.is("yaml") && !block.has("values") {
-                self.cluster.kubectl().apply(&block.body)?;
-            } else if block.has("test=cluster") {
-                self.run(&block)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn command(&self, script: &str) -> Result<Command> {
-        let programs = [self.cluster.programs().directory().to_owned(), mesh_lab::binary("mesh-ctl")?];
-        let [programs, own] = [&*programs[0], programs[1].parent().context("mesh-ctl is in no folder")?];
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = [programs, own].map(Path::to_path_buf).into_iter().chain(std::env::split_paths(&path));
-        let mut command = Command::new("bash");
-        command.args(["-c", script]).current_dir(mesh_docs::root()).env("PATH", std::env::join_paths(path)?);
-        command.env("KUBECONFIG", self.cluster.kubectl().kubeconfig()).env_remove("MESH_ADMIN_SOCKET");
-        Ok(command)
+        steps.iter().try_for_each(|step| shell.ends_well(step))
     }
 }
 
@@ -85,27 +62,81 @@ fn every_page_is_as_it_says() -> Result<()> {
     let cluster = Cluster::of_tests()?;
     install_gateway_api(&cluster)?;
     let mesh = Mesh::installed(&cluster, &[])?;
-    let shell = || Shell { cluster: &cluster, assigned: String::new() };
-    shell().page(&Page::read(Path::new(FIRST))).with_context(|| mesh.logs())?;
-    let is_of_a_cluster = |page: &Page| page.blocks().iter().any(|block| block.has("test=cluster"));
-    for page in Page::all().iter().filter(|page| page.path != Path::new(FIRST) && is_of_a_cluster(page)) {
-        let mut shell = shell();
-        let mut done = || -> Result<()> {
-            SHOP.iter().try_for_each(|command| shell.ends_well(command))?;
-            shell.page(page)?;
-            shell.ends_well(END)
-        };
-        done().with_context(|| page.path.display().to_string()).with_context(|| mesh.logs())?;
+    let is_of_a_cluster = |page: &Page| page.blocks().iter().any(|block| block.is_run_by(RUNNER));
+    let pages: Vec<Page> = Page::all().into_iter().filter(is_of_a_cluster).collect();
+    let begin = |given: Given| pages.iter().filter(move |page| Given::of(page) == given);
+    for page in begin(Given::Nothing).chain(begin(Given::Shop)) {
+        let shell = shell(&cluster)?;
+        Given::of(page).make(&shell)?;
+        let shell = done(&cluster, &mesh, shell, page)?;
+        if Given::of(page) == Given::Shop {
+            shell.ends_well(END)?;
+        }
     }
-    Ok(())
+    let mut customer: Option<Running> = None;
+    for page in begin(Given::Waypoint) {
+        let shell = shell(&cluster)?;
+        Given::Waypoint.make(&shell).with_context(|| mesh.logs())?;
+        if customer.is_none() {
+            customer = Some(shell.start(CUSTOMER)?);
+        }
+        put_away(&done(&cluster, &mesh, shell, page)?, page)?;
+    }
+    drop(customer);
+    let shell = shell(&cluster)?;
+    shell.ends_well(END)?;
+    shell.ends_well("kubectl delete namespace istio-system --timeout=60s")
 }
 
-/// Whether a server had as many answers as a block says: `share=SERVER:LEAST-MOST`.
-fn is_share(block: &Block<'_>, printed: &str) -> Result<bool> {
-    let Some(share) = block.info.iter().find_map(|word| word.strip_prefix("share=")) else { return Ok(true) };
-    let (server, bounds) = share.split_once(':').context("share=SERVER:LEAST-MOST")?;
-    let (least, most) = bounds.split_once('-').context("share=SERVER:LEAST-MOST")?;
-    let report = printed.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok());
-    let answers = report.as_ref().and_then(|report| report["answers"][format!("200 {server}")].as_u64());
-    Ok((least.parse::<u64>()?..=most.parse()?).contains(&answers.unwrap_or_default()))
+/// Does what a page says of a cluster, in its order.
+fn done(cluster: &Cluster, mesh: &Mesh, mut shell: Shell, page: &Page) -> Result<Shell> {
+    let mut all = || -> Result<()> {
+        for block in page.blocks() {
+            if block.is("yaml") && !block.has("values") {
+                cluster.kubectl().apply(&block.body)?;
+            } else if block.is_run_by(RUNNER) {
+                begin(cluster, &shell, &block)?;
+                come_true(&mut shell, &block)?;
+            }
+        }
+        Ok(())
+    };
+    all().with_context(|| page.path.display().to_string()).with_context(|| mesh.logs())?;
+    Ok(shell)
+}
+
+/// Waits for what a block of a page begins with.
+fn begin(cluster: &Cluster, shell: &Shell, block: &Block<'_>) -> Result<()> {
+    match block.word("given") {
+        Some("roots") => roots_are_trusted(cluster, shell),
+        Some("day-later") => {
+            roots_are_trusted(cluster, shell)?;
+            shell.ends_well("find ca -type f -exec touch -d '25 hours ago' {} +")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Waits until all that every node tells of trusts as many roots as are in the directory `ca`.
+fn roots_are_trusted(cluster: &Cluster, shell: &Shell) -> Result<()> {
+    let roots = std::fs::read_to_string(shell.directory().join("ca/root-cert.pem"))?.matches("BEGIN").count();
+    let ctl = Ctl::on(cluster)?;
+    wait_until(&format!("{roots} roots to be trusted"), PATIENCE, || {
+        let told = ctl.json(&["certificate", "list"])?;
+        let nodes = told["nodes"].as_array().into_iter().flatten();
+        let mut held = nodes.flat_map(|node| node["items"].as_array().into_iter().flatten());
+        Ok(held.all(|it| it["roots"].as_array().is_some_and(|trusted| trusted.len() == roots)).then_some(()))
+    })
+}
+
+/// Takes what a page has applied away again.
+fn put_away(shell: &Shell, page: &Page) -> Result<()> {
+    let blocks = page.blocks();
+    let manifests: Vec<&str> =
+        blocks.iter().filter(|block| block.is("yaml") && !block.has("values")).map(|block| &*block.body).collect();
+    if manifests.is_empty() {
+        return Ok(());
+    }
+    std::fs::write(shell.directory().join("page.yaml"), manifests.join("---\n"))?;
+    shell.ends_well("kubectl delete --ignore-not-found -f page.yaml --timeout=60s")
 }
