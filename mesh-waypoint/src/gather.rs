@@ -8,7 +8,7 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -28,6 +28,23 @@ const GATHERED: usize = 16 << 10;
 
 /// A stream that is told a flush is done as long as little is gathered. [`Sending`] does it in its stead.
 pub(crate) struct Gathered<S>(Rc<RefCell<Gather<S>>>);
+
+/// The stream within a gathered one, for who does not keep it open.
+pub(crate) struct Within<S>(Weak<RefCell<Gather<S>>>);
+
+impl<S> Within<S> {
+    /// What is found at it; none where it is gone.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&S) -> T) -> Option<T> {
+        self.0.upgrade().map(|gather| look(&gather.borrow().stream))
+    }
+}
+
+impl<S> Gathered<S> {
+    /// The stream within.
+    pub(crate) fn within(&self) -> Within<S> {
+        Within(Rc::downgrade(&self.0))
+    }
+}
 
 /// What is gathered, on its way to the other end.
 pub(crate) struct Sending<S> {

@@ -33,7 +33,7 @@ use crate::{
     per_service::PerService,
     serve::{ConnectionGuard, Shared},
     telemetry::SeriesCache,
-    upstream::Upstreams,
+    upstream::{LOOK, Upstreams},
 };
 
 /// Where a connection came in.
@@ -230,6 +230,8 @@ async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, mut stopped: wat
     spawn_local(async move { pool.watch_peers().await });
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             job = jobs.recv() => {
@@ -244,6 +246,7 @@ async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, mut stopped: wat
                     (Err(error), _) => tracing::warn!(%peer, %error, "connection not registered"),
                 }
             }
+            _ = look.tick() => worker.upstreams.look(&worker),
             _ = sweep.tick() => worker.upstreams.sweep(),
             // A sender that is gone stops as well.
             _ = stopped.wait_for(|stop| *stop) => return,

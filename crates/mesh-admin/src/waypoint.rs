@@ -162,13 +162,13 @@ pub struct ClusterEndpoint {
     /// The share of its locality, in relation to those of others, where localities have shares.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<u32>,
-    /// `healthy`, `ejected`, or `unused` while nothing was sent there.
+    /// `healthy`, `ejected`, `passed by` while it does not answer, or `unused` while nothing was sent there.
     pub health: String,
     /// Requests under way.
     pub active: u32,
     /// Errors in a row.
     pub errors_in_a_row: u32,
-    /// How often it was left out.
+    /// How often it was ejected.
     pub ejections: u32,
     /// Why it was left out last.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -33,7 +33,7 @@ pub use identities::{AuthorityStatus, CertificateStatus, Identities, IdentityFet
 pub use limits::Limits;
 pub use reject::RejectReason;
 pub use relay::{End, Far, Outcome, RelayCounters, relay};
-pub use session::TlsStream;
+pub use session::{TlsStream, break_off, unheard_for};
 pub use source::{CertificateSource, SignError};
 pub use tls::{Carriers, TlsError, TlsIdentity};
 pub use trust::{Fingerprint, PeerVerifier, Role, TrustBundle, TrustFeed};

@@ -115,7 +115,7 @@ fn splits<'a>(routes: impl Iterator<Item = &'a WaypointRoute>) -> Vec<SplitView>
 /// Where a circuit is open, or a limit was met, by host; each proxy has circuits of its own.
 fn circuits<'a>(clusters: impl Iterator<Item = &'a WaypointCluster>) -> impl Iterator<Item = (String, CircuitView)> {
     clusters.filter_map(|cluster| {
-        let ejected = cluster.endpoints.iter().filter(|endpoint| endpoint.health == "ejected");
+        let ejected = cluster.endpoints.iter().filter(|endpoint| matches!(&*endpoint.health, "ejected" | "passed by"));
         let ejected: Vec<_> = ejected
             .map(|endpoint| EjectedView {
                 endpoint: endpoint.address.to_string(),

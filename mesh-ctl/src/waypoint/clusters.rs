@@ -53,6 +53,7 @@ fn columns(endpoint: &ClusterEndpoint) -> [String; 6] {
     let times = |count| format!("ejected {count} time{}", if count == 1 { "" } else { "s" });
     let why = endpoint.ejected_for.clone().unwrap_or_default();
     let why = match (endpoint.returns_in_seconds, endpoint.ejections) {
+        (Some(seconds), 0) => format!("{why}; back in {}", age(seconds)),
         (Some(seconds), count) => format!("{why}; back in {} ({})", age(seconds), times(count)),
         (None, 0) => String::new(),
         (None, count) => format!("was {}: {why}", times(count)),
@@ -108,13 +109,19 @@ mod tests {
             ejected_for: Some("too many 5xx in a row".into()),
             returns_in_seconds: Some(29),
         };
+        let gone = ClusterEndpoint {
+            health: "passed by".into(),
+            ejections: 0,
+            ejected_for: Some("it does not answer at all".into()),
+            ..endpoint.clone()
+        };
         let back = ClusterEndpoint { health: "healthy".into(), returns_in_seconds: None, ..endpoint.clone() };
         let mut cluster = WaypointCluster {
             namespace: "shop".into(),
             name: "cart.shop:80".into(),
             balancer: "round robin".into(),
             preferred_by: Some("localityLbSetting.failover".into()),
-            endpoints: vec![endpoint, back],
+            endpoints: vec![endpoint, back, gone],
             pool: ClusterPool {
                 pending: Bound { used: 1, most: Some(1), overflows: 3 },
                 retries: Bound { used: 0, most: None, overflows: 2 },
@@ -129,6 +136,7 @@ mod tests {
         assert_eq!((&*rows[0][1], &*rows[0][5]), ("round robin (localityLbSetting.failover)", "eu/a (priority 1)"));
         assert_eq!(rows[0][8], "too many 5xx in a row; back in 29s (ejected 1 time)");
         assert_eq!(rows[1][8], "was ejected 1 time: too many 5xx in a row");
+        assert_eq!(rows[2][8], "it does not answer at all; back in 29s");
 
         cluster.endpoints.clear();
         cluster.refused = Some("nothing is sent there".into());

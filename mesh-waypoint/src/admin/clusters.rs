@@ -24,7 +24,7 @@ use super::{
     Admin,
     in_force::{attached, clusters},
 };
-use crate::upstream::{Cause, ClusterKey, ClusterState, ClusterView, EndpointView};
+use crate::upstream::{Cause, ClusterKey, ClusterState, ClusterView, EndpointHealth, EndpointView};
 
 impl Admin {
     /// The configuration in force.
@@ -100,6 +100,7 @@ fn endpoint(view: &EndpointView, of: &ClusterView) -> ClusterEndpoint {
         share,
         health: match health {
             None => "unused",
+            Some(EndpointHealth { cause: Some(Cause::PassedBy), .. }) => "passed by",
             Some(_) if out_for.is_some() => "ejected",
             Some(_) => "healthy",
         }
@@ -115,6 +116,7 @@ fn endpoint(view: &EndpointView, of: &ClusterView) -> ClusterEndpoint {
 /// Why an endpoint is left out.
 pub(super) const fn cause_in_words(cause: Cause) -> &'static str {
     match cause {
+        Cause::PassedBy => "it does not answer at all",
         Cause::Errors => "too many 5xx in a row",
         Cause::GatewayErrors => "too many 502, 503, 504 or failed connections in a row",
         Cause::NoAnswers => "too many failures in a row to have an answer",

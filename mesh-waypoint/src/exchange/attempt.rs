@@ -1,6 +1,6 @@
 //! One attempt: a request to one endpoint, over a connection that is there or a new one.
 
-use std::{error::Error, rc::Rc, sync::atomic::Ordering, time::Duration};
+use std::{error::Error, net::SocketAddr, rc::Rc, sync::atomic::Ordering, time::Duration};
 
 use http_body::Body as _;
 use hyper::{Request, Response, ext::Protocol};
@@ -17,7 +17,7 @@ use crate::{
     inbound::Arrival,
     telemetry::{BadInput, BadInputs, Sender},
     upstream::{
-        AnswerBody, Behalf, Cluster, ClusterState, Count, Endpoint, Http1Error, Http1Line, Http2Place, Needs,
+        AnswerBody, Behalf, Cluster, ClusterState, Count, Dial, Endpoint, Http1Error, Http1Line, Http2Place, Needs,
         SharedBody, Unanswered, UpstreamError, Version, connect_timeout, dial_http1, dial_http2,
     },
     worker::Worker,
@@ -31,6 +31,8 @@ pub(super) struct Attempt<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) cluster: &'a Rc<Cluster>,
     pub(super) endpoint: &'a Rc<Endpoint>,
+    /// Endpoints that the request was with already.
+    pub(super) avoid: &'a [SocketAddr],
     pub(super) version: Version,
     /// Whose it is; none of our own.
     pub(super) arrival: Option<&'a Arrival>,
@@ -61,6 +63,8 @@ pub(super) struct Broken {
     pub(super) is_refused_stream: bool,
     /// The client's own body broke off.
     pub(super) is_clients: bool,
+    /// The endpoint was found not to answer at all meanwhile: most likely it has not heard of the request.
+    pub(super) is_lost: bool,
 }
 
 #[derive(Debug)]
@@ -80,7 +84,7 @@ impl Broken {
             Http1Error::Head(HeadError::Framing) => Cause::Lie(BadInput::Framing),
             error => Cause::Http1(error),
         };
-        Self { cause, is_refused_stream: false, is_clients }
+        Self { cause, is_refused_stream: false, is_clients, is_lost: false }
     }
 
     fn http2(error: hyper::Error) -> Self {
@@ -88,11 +92,11 @@ impl Broken {
         let is_refused_stream = http2.and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM);
         // What is ours to do wrong is the body, and that is the client's.
         let is_clients = error.is_user();
-        Self { cause: Cause::Http2(error), is_refused_stream, is_clients }
+        Self { cause: Cause::Http2(error), is_refused_stream, is_clients, is_lost: false }
     }
 
     const fn lie(what: BadInput) -> Self {
-        Self { cause: Cause::Lie(what), is_refused_stream: false, is_clients: false }
+        Self { cause: Cause::Lie(what), is_refused_stream: false, is_clients: false, is_lost: false }
     }
 
     /// Counts an answer that breaks HTTP's rules.
@@ -104,18 +108,22 @@ impl Broken {
         }
     }
 
+    /// Whether what came breaks HTTP's rules.
+    fn breaks_rules(&self) -> bool {
+        match &self.cause {
+            Cause::Http1(error) => error.is_malformed(),
+            Cause::Http2(error) => breaks_http2(error),
+            Cause::Lie(_) => true,
+        }
+    }
+
     /// What the client is told.
     pub(super) fn into_refusal(self) -> Refusal {
         if self.is_clients {
             return Refusal::new(400, "the request's body broke off", Flag::DownstreamProtocol);
         }
         tracing::debug!(cause = ?self.cause, refused = self.is_refused_stream, "endpoint gave no answer");
-        let is_protocol = match &self.cause {
-            Cause::Http1(error) => error.is_malformed(),
-            Cause::Http2(error) => breaks_http2(error),
-            Cause::Lie(_) => true,
-        };
-        let (status, reason, flag) = if is_protocol {
+        let (status, reason, flag) = if self.breaks_rules() {
             (502, "protocol error", Flag::UpstreamProtocol)
         } else {
             (503, "connection termination", Flag::UpstreamTermination)
@@ -135,6 +143,7 @@ impl Attempt<'_> {
             return Err(Failure::Unsent(UpstreamError::Overflow("max requests"), Box::new(request)));
         };
         let active = (of_cluster, Count::one(&self.endpoint.state, |state| &state.active));
+        let losses = self.endpoint.state.losses();
         let protocols = protocols(&request).filter(|_| self.version == Version::Http1);
         // A connection that turns out to be closed gives the request back; each is tried once.
         loop {
@@ -143,7 +152,7 @@ impl Attempt<'_> {
                     Ok(line) => {
                         let answered = line.send(request).await.map(|response| response.map(AnswerBody::Http1));
                         let is_new = line.is_new();
-                        (Hold::Http1(line), answered.map_err(|error| self.unanswered(error, is_new)))
+                        (Hold::Http1(line), answered.map_err(|error| self.unanswered(error, is_new, losses)))
                     }
                     Err(error) => return Err(Failure::Unsent(error, Box::new(request))),
                 },
@@ -156,7 +165,7 @@ impl Attempt<'_> {
                         let answered = place.0.send(request).await;
                         let answered = answered.map_err(|mut error| match error.take_message() {
                             Some(unsent) => Ok(unsent.map(SharedBody::into_inner)),
-                            None => Err(self.broken(Broken::http2(error.into_error()))),
+                            None => Err(self.broken(Broken::http2(error.into_error()), losses)),
                         });
                         (Hold::Http2 { _place: place }, answered.map(|response| response.map(AnswerBody::Http2)))
                     }
@@ -165,8 +174,8 @@ impl Attempt<'_> {
             };
             match answered {
                 Ok(response) => {
-                    let response =
-                        honest(response, protocols.as_deref()).map_err(|what| self.broken(Broken::lie(what)))?;
+                    let response = honest(response, protocols.as_deref())
+                        .map_err(|what| self.broken(Broken::lie(what), losses))?;
                     let (cluster, endpoint) = (self.cluster.clone(), self.endpoint.clone());
                     let lease = Lease { cluster, endpoint, hold, _active: active };
                     return Ok(Sent { response, lease });
@@ -178,18 +187,20 @@ impl Attempt<'_> {
     }
 
     /// The request, where it can be sent by another connection; a new one that takes nothing is none.
-    fn unanswered(&self, error: Unanswered, is_new: bool) -> Result<Request<RequestBody>, Failure> {
+    fn unanswered(&self, error: Unanswered, is_new: bool, losses: u32) -> Result<Request<RequestBody>, Failure> {
         match error {
             Unanswered::Unsent(request) if is_new => {
                 let closed = format!("{}: closed at once", self.endpoint.address());
                 Err(Failure::Unsent(UpstreamError::Connect(closed), request))
             }
             Unanswered::Unsent(request) => Ok(*request),
-            Unanswered::Failed(error) => Err(self.broken(Broken::http1(error))),
+            Unanswered::Failed(error) => Err(self.broken(Broken::http1(error), losses)),
         }
     }
 
-    fn broken(&self, broken: Broken) -> Failure {
+    /// `losses` are the endpoint's from before the request was sent.
+    fn broken(&self, mut broken: Broken, losses: u32) -> Failure {
+        broken.is_lost = losses != self.endpoint.state.losses() && !broken.is_clients && !broken.breaks_rules();
         broken.count(&self.worker.shared.telemetry.bad_inputs);
         Failure::Broken(broken)
     }
@@ -197,6 +208,11 @@ impl Attempt<'_> {
     fn behalf(&self) -> Behalf {
         let client = self.arrival.map(|arrival| arrival.client.address);
         Behalf { client, local: self.arrival.and_then(Arrival::local), trace: self.trace }
+    }
+
+    fn dial<'a>(&'a self, policy: &'a TrafficPolicy, behalf: &'a Behalf) -> Dial<'a> {
+        let Self { cluster, endpoint, avoid, version, .. } = self;
+        Dial { cluster, endpoint, avoid, policy, behalf, version: Some(*version) }
     }
 
     async fn http1(&self, policy: &Rc<TrafficPolicy>) -> Result<Http1Line, UpstreamError> {
@@ -207,7 +223,7 @@ impl Attempt<'_> {
             let mut waits = false;
             loop {
                 if let Some(counted) = self.room(policy, &mut waits) {
-                    return dial_http1(self.worker, self.endpoint, policy, counted, &self.behalf()).await;
+                    return dial_http1(self.worker, self.dial(policy, &self.behalf()), counted).await;
                 }
                 let freed = self.cluster.freed.notified();
                 if let Some(line) = self.endpoint.lines.take_http1(policy) {
@@ -231,7 +247,7 @@ impl Attempt<'_> {
             let mut waits = false;
             loop {
                 if let Some(counted) = self.room(policy, &mut waits) {
-                    return dial_http2(self.worker, self.endpoint, policy, (counted, needs), &self.behalf()).await;
+                    return dial_http2(self.worker, self.dial(policy, &self.behalf()), (counted, needs)).await;
                 }
                 let freed = self.cluster.freed.notified();
                 if let Some(place) = self.endpoint.lines.take_http2(policy, Needs::Any) {

@@ -1,6 +1,6 @@
 //! A request to an endpoint, and to another one where that is asked for and does no harm.
 
-use std::{pin::pin, rc::Rc, sync::atomic::Ordering, time::Duration};
+use std::{net::SocketAddr, pin::pin, rc::Rc, sync::atomic::Ordering, time::Duration};
 
 use http::HeaderValue;
 use hyper::Request;
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     inbound::Connection,
     telemetry::{AttemptEnd, AttemptSpan, Upstream},
-    upstream::{Answer, Cluster, Count, Endpoint, UpstreamError, Version, Wish, hash_of},
+    upstream::{Answer, Cluster, Count, Endpoint, UpstreamError, Version, Wish, connect_timeout, hash_of},
 };
 
 /// A request on its way.
@@ -47,6 +47,8 @@ enum End {
         refusal: Refusal,
         refused_stream: bool,
         clients: bool,
+        /// Most likely the endpoint has not heard of it: it answers nothing at all.
+        lost: bool,
     },
     TimedOut,
 }
@@ -67,6 +69,7 @@ impl End {
                 Self::Broken {
                     refused_stream: broken.is_refused_stream,
                     clients: broken.is_clients,
+                    lost: broken.is_lost,
                     refusal: broken.into_refusal(),
                 }
             }
@@ -87,6 +90,23 @@ impl End {
     }
 }
 
+/// How often a request has gone to another endpoint since one did not answer, and until when it may.
+#[derive(Default)]
+struct Moves {
+    count: u32,
+    until: Option<Instant>,
+}
+
+impl Moves {
+    /// One more, where there is time for that: all together take no longer than one connection may.
+    fn one_more(&mut self, cluster: &Cluster) -> bool {
+        let now = Instant::now();
+        let until = *self.until.get_or_insert_with(|| now + connect_timeout(&cluster.policy()));
+        self.count += 1;
+        now <= until
+    }
+}
+
 impl Attempts<'_> {
     /// Sends it, as often as the plan allows.
     pub(super) async fn send(&self, body: &mut RequestBody) -> Result<Sent, Refusal> {
@@ -103,16 +123,22 @@ impl Attempts<'_> {
         let node = self.cluster.only_node(&self.connection.worker, arrival.client.workload.as_deref());
         let kept = self.plan.session.as_ref().and_then(Held::endpoint);
         let mut wish = Wish { hash: self.hash(), asked: arrival.asked, kept, node, avoid: Vec::new() };
-        let mut retries = 0;
+        let (mut retries, mut moves) = (0, Moves::default());
         let mut under_way: Option<Count<_>> = None;
         loop {
             let endpoint = self.cluster.pick(&wish).map_err(|error| reply::of_upstream(&error))?;
-            let mut end = self.once(&endpoint, self.version, body, retries).await;
+            let (before, avoid) = (retries + moves.count, &wish.avoid);
+            let mut end = self.once((&endpoint, avoid), self.version, body, before).await;
             if matches!(end, End::Unsent(UpstreamError::NoProtocols)) {
                 // Servers of both versions are common, and those of HTTP/1.1 know upgrades.
-                end = self.once(&endpoint, Version::Http1, body, retries).await;
+                end = self.once((&endpoint, avoid), Version::Http1, body, before).await;
             }
             self.note(&endpoint, &end);
+            if self.may_move(&end, body) && self.cluster.has_another(&endpoint, avoid) && moves.one_more(self.cluster) {
+                self.ledger.event("retry", || Some(format!("{} does not answer", endpoint.address())));
+                wish.avoid.push(endpoint.address());
+                continue;
+            }
             let again = retries < self.plan.retry.attempts && self.is_worth_it(&end, body);
             if !again {
                 return self.last(end, retries);
@@ -144,7 +170,13 @@ impl Attempts<'_> {
         }
     }
 
-    async fn once(&self, endpoint: &Rc<Endpoint>, version: Version, body: &mut RequestBody, before: u32) -> End {
+    async fn once(
+        &self,
+        (endpoint, avoid): (&Rc<Endpoint>, &[SocketAddr]),
+        version: Version,
+        body: &mut RequestBody,
+        before: u32,
+    ) -> End {
         let worker = &self.connection.worker;
         let mut parts = self.head.for_upstream(version, &self.head.authority);
         parts.headers.insert("x-envoy-attempt-count", HeaderValue::from(before + 1));
@@ -154,7 +186,7 @@ impl Attempts<'_> {
             .map(|span| span.attempt(before + 1, Upstream::of(endpoint, &self.cluster.key), &mut parts.headers));
         let trace = span.as_ref().map(AttemptSpan::context);
         let arrival = Some(&*self.head.arrival);
-        let attempt = Attempt { worker, cluster: self.cluster, endpoint, version, arrival, trace };
+        let attempt = Attempt { worker, cluster: self.cluster, endpoint, avoid, version, arrival, trace };
         let request = Request::from_parts(parts, body.take());
         let mut sending = pin!(attempt.send(request));
         let limits = [self.plan.retry.per_try_timeout, self.plan.timeouts.backend_request];
@@ -175,11 +207,25 @@ impl Attempts<'_> {
     /// What the endpoint's health is told.
     fn note(&self, endpoint: &Endpoint, end: &End) {
         let answer = match end {
-            End::Answered(sent) => Answer::of_status(sent.response.status().as_u16()),
+            End::Answered(sent) => {
+                endpoint.state.answered();
+                Answer::of_status(sent.response.status().as_u16())
+            }
             End::Unsent(UpstreamError::Overflow(_)) | End::Broken { clients: true, .. } => return,
             End::Unsent(_) | End::Broken { .. } | End::TimedOut => Answer::None,
         };
         self.cluster.note(&self.connection.worker, endpoint, answer);
+    }
+
+    /// Whether it is no retry to send it to another endpoint, whatever the plan says of those: the endpoint answers nothing at all,
+    /// and has not heard of it. Where it was sent nobody knows that for certain, and it has to be one that does no harm twice (RFC 9110,
+    /// section 9.2.2).
+    fn may_move(&self, end: &End, body: &RequestBody) -> bool {
+        match end {
+            End::Unsent(UpstreamError::Unanswered(_)) => body.is_there(),
+            End::Broken { lost: true, .. } => body.is_there() && self.head.parts.method.is_idempotent(),
+            _ => false,
+        }
     }
 
     /// Whether the plan has such an end tried again, and the request is still there to be sent.

@@ -260,7 +260,8 @@ async fn call(
     let mut request = Request::from_parts(parts, RequestBody::own(body));
     loop {
         let endpoint = cluster.pick(&wish)?;
-        let attempt = Attempt { worker, cluster, endpoint: &endpoint, version, arrival: None, trace: None };
+        let avoid = &wish.avoid;
+        let attempt = Attempt { worker, cluster, endpoint: &endpoint, avoid, version, arrival: None, trace: None };
         match attempt.send(request).await {
             Ok(sent) => {
                 let (parts, incoming) = sent.response.into_parts();

@@ -74,7 +74,8 @@ async fn copy(worker: &Rc<Worker>, key: &ClusterKey, version: Version, request: 
     let Ok(endpoint) = cluster.pick(&Wish { node: cluster.only_node(worker, None), ..Wish::default() }) else {
         return false;
     };
-    let attempt = Attempt { worker, cluster: &cluster, endpoint: &endpoint, version, arrival: None, trace: None };
+    let attempt =
+        Attempt { worker, cluster: &cluster, endpoint: &endpoint, avoid: &[], version, arrival: None, trace: None };
     let Ok(sent) = attempt.send(request).await else { return false };
     let mut response = sent.response.into_body();
     // Read to its end, so that its connection can be used again.

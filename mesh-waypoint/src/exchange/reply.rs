@@ -70,9 +70,10 @@ impl Flag {
             UpstreamError::Overflow(_) => Self::Overflow,
             UpstreamError::Denied(_) => Self::Denied,
             UpstreamError::NoProtocols => Self::UpstreamProtocol,
-            UpstreamError::Refused(_) | UpstreamError::Connect(_) | UpstreamError::ConnectTimeout => {
-                Self::UpstreamFailure
-            }
+            UpstreamError::Refused(_)
+            | UpstreamError::Connect(_)
+            | UpstreamError::Unanswered(_)
+            | UpstreamError::ConnectTimeout => Self::UpstreamFailure,
         }
     }
 
@@ -270,9 +271,9 @@ pub(super) fn of_upstream(error: &UpstreamError) -> Refusal {
         UpstreamError::Overflow(_) => unreached("overflow"),
         UpstreamError::Refused(refusal) => refusal.to_string(),
         UpstreamError::Denied(denial) => return Refusal::of_denial(denial),
-        UpstreamError::Connect(_) | UpstreamError::ConnectTimeout => {
+        UpstreamError::Connect(_) | UpstreamError::Unanswered(_) | UpstreamError::ConnectTimeout => {
             tracing::debug!(%error, "endpoint not connected");
-            let timed_out = matches!(error, UpstreamError::ConnectTimeout);
+            let timed_out = !matches!(error, UpstreamError::Connect(_));
             unreached(if timed_out { "connection timeout" } else { "connection failure" })
         }
     };

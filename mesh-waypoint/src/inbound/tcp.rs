@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     io,
+    net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -26,7 +27,7 @@ use crate::{
     listeners,
     upstream::{
         self, Answer, Behalf, Cluster, ClusterKey, ClusterState, Count, Dial, Endpoint, EndpointState, Stream,
-        UpstreamError, Wish, connect_within,
+        UpstreamError, Wish, connect_timeout, connect_within,
     },
     worker::Worker,
 };
@@ -166,15 +167,33 @@ async fn connect_to(
     let cluster = Cluster::ready(worker, key.ok_or(UpstreamError::NoEndpoint)?).await?;
     let node = cluster.only_node(worker, arrival.client.workload.as_deref());
     let policy = cluster.policy();
-    let wish = Wish { asked: arrival.asked, hash: hash(&policy, arrival), node, ..Wish::default() };
-    let endpoint = cluster.pick(&wish)?;
+    let mut wish = Wish { asked: arrival.asked, hash: hash(&policy, arrival), node, ..Wish::default() };
+    let until = Instant::now() + connect_timeout(&policy);
+    loop {
+        let endpoint = cluster.pick(&wish)?;
+        let reached = dial(worker, arrival, (cluster.clone(), endpoint.clone()), &wish.avoid).await;
+        let is_unanswered = matches!(reached, Err(UpstreamError::Unanswered(_)));
+        if !is_unanswered || !cluster.has_another(&endpoint, &wish.avoid) || Instant::now() > until {
+            return reached;
+        }
+        wish.avoid.push(endpoint.address());
+    }
+}
+
+async fn dial(
+    worker: &Rc<Worker>,
+    arrival: &Arrival,
+    (cluster, endpoint): (Rc<Cluster>, Rc<Endpoint>),
+    avoid: &[SocketAddr],
+) -> Result<Reached, UpstreamError> {
+    let policy = cluster.policy();
     let Some(of_cluster) = cluster.room_for_connection(&policy) else {
         cluster.state.overflows.connections.fetch_add(1, Ordering::Relaxed);
         return Err(UpstreamError::Overflow("max connections"));
     };
     let counted = (of_cluster, Count::one(&endpoint.state, |state| &state.active));
     let behalf = Behalf { client: Some(arrival.client.address), local: arrival.local(), trace: arrival.trace };
-    let dial = Dial { endpoint: &endpoint, policy: &policy, behalf: &behalf, version: None };
+    let dial = Dial { cluster: &cluster, endpoint: &endpoint, avoid, policy: &policy, behalf: &behalf, version: None };
     let connected = connect_within(worker, dial).await;
     let answer = if connected.is_ok() { Answer::Well } else { Answer::None };
     cluster.note(worker, &endpoint, answer);

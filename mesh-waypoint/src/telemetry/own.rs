@@ -101,6 +101,8 @@ pub(crate) struct OwnMetrics {
     pub(crate) dns_failures: IntCounter,
     /// Endpoints that were left alone from then on.
     pub(crate) ejections: IntCounter,
+    /// Endpoints that did not answer, and were passed by from then on.
+    pub(crate) passed_by: IntCounter,
     /// Sets of labels that were too many to be kept apart.
     pub(crate) series_overflow: IntCounter,
     /// The configuration's generation, as this process counts.
@@ -125,12 +127,7 @@ impl OwnMetrics {
             registry.register(Box::new(counters.clone()))?;
             Ok::<_, prometheus::Error>(counters)
         };
-        let options = Opts::new(
-            "mesh_waypoint_clients_cut_total",
-            "Connections and requests that were ended since their client let them wait for too long",
-        );
-        let lifeless = IntCounterVec::new(options, &["reason"])?;
-        registry.register(Box::new(lifeless.clone()))?;
+        let lifeless = clients_cut(registry)?;
         let limits = by_outcome("mesh_waypoint_rate_limits_total", "Requests by what a rate limit said of them")?;
         let generation = IntGauge::new("mesh_waypoint_config_generation", "Configurations that came into force")?;
         registry.register(Box::new(generation.clone()))?;
@@ -145,6 +142,10 @@ impl OwnMetrics {
                 "Names of endpoints of which DNS gave no address when it was asked",
             )?,
             ejections: counter("mesh_waypoint_ejections_total", "Endpoints ejected by outlier detection")?,
+            passed_by: counter(
+                "mesh_waypoint_endpoints_passed_by_total",
+                "Endpoints passed by as they did not answer",
+            )?,
             series_overflow: counter(
                 "mesh_waypoint_series_overflow_total",
                 "Sets of labels that were counted with unknown parties, since there were too many",
@@ -204,6 +205,16 @@ impl OwnMetrics {
     pub(crate) fn key_fetch(&self, outcome: KeyFetch) {
         self.key_fetches.with_label_values(&[outcome.as_str()]).inc();
     }
+}
+
+fn clients_cut(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let options = Opts::new(
+        "mesh_waypoint_clients_cut_total",
+        "Connections and requests that were ended since their client let them wait for too long",
+    );
+    let counters = IntCounterVec::new(options, &["reason"])?;
+    registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
 }
 
 /// What became of what was put on its way to collectors.

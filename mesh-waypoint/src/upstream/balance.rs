@@ -49,10 +49,10 @@ pub(super) fn pick(
     if endpoints.len() == 1 {
         return Some(first.clone());
     }
-    if wish.avoid.is_empty() && !first.cluster.has_ejected() {
+    if wish.avoid.is_empty() && !first.cluster.has_left_out() {
         return by_algorithm(endpoints, spread, wish, turn, now);
     }
-    let healthy: Vec<_> = endpoints.iter().filter(|endpoint| !endpoint.state.is_ejected(now)).cloned().collect();
+    let healthy: Vec<_> = endpoints.iter().filter(|endpoint| !endpoint.state.is_left_out(now)).cloned().collect();
     let least = spread.policy.outlier.as_ref().map_or(0, |outlier| outlier.min_health_percent as usize);
     // Too few are left to carry the load of all: better ill ones than none.
     let panics = healthy.is_empty() || healthy.len() * 100 < endpoints.len() * least;
@@ -136,4 +136,35 @@ fn rendezvous(hash: u64, endpoint: &Endpoint) -> f64 {
     // Above 0 and not above 1.
     let uniform = (hash_of((hash, endpoint.address())) as f64 + 1.0) / (u64::MAX as f64 + 1.0);
     uniform.ln() / f64::from(endpoint.weight.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::{ClusterKey, SharedClusters, endpoint::EndpointKey};
+
+    #[test]
+    fn who_does_not_answer_is_passed_by_as_long_as_another_does() {
+        let clusters = SharedClusters::default();
+        let state = clusters.state(&ClusterKey::Address(([10, 0, 0, 1], 80).into()));
+        let at = |index: u8| Endpoint::new(EndpointKey::plain(([10, 1, 0, index], 80).into()), None, &state);
+        let endpoints = [at(0), at(1)];
+        let policy = TrafficPolicy::default();
+        let spread = Spread { policy: &policy, is_weighted: false };
+        let picked = || {
+            let pick =
+                || pick(&endpoints, spread, &Wish::default(), &mut 0, state.now()).expect("one of them").address();
+            // None of two is missed so often, but for once in 2^100.
+            (0..100).map(|_| pick()).collect::<std::collections::BTreeSet<_>>().len()
+        };
+        assert_eq!(picked(), 2);
+        assert!(state.pass_by(&endpoints[0].state));
+        assert_eq!(picked(), 1);
+        assert!(state.pass_by(&endpoints[1].state));
+        assert_eq!(picked(), 2, "better one that may not answer than none");
+        endpoints[0].state.answered();
+        assert_eq!(picked(), 1);
+        endpoints[1].state.answered();
+        assert_eq!(picked(), 2);
+    }
 }

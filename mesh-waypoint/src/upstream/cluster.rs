@@ -7,6 +7,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
+    time::Instant,
 };
 
 use mesh_core::{
@@ -97,6 +98,21 @@ impl Upstreams {
         for cluster in self.clusters.borrow().values() {
             for endpoint in cluster.endpoints.borrow().iter() {
                 endpoint.lines.sweep(&cluster.policy.borrow());
+            }
+        }
+    }
+}
+
+impl Upstreams {
+    /// Looks after the requests that are under way: where an endpoint's machine acknowledges nothing of them, and there is another
+    /// endpoint, their connections are given up, and it is passed by.
+    pub(crate) fn look(&self, worker: &Worker) {
+        let now = Instant::now();
+        for cluster in self.clusters.borrow().values() {
+            for endpoint in cluster.endpoints.borrow().iter() {
+                if endpoint.lines.look(now, || cluster.has_another(endpoint, &[])) {
+                    cluster.pass_by(worker, endpoint);
+                }
             }
         }
     }
@@ -240,23 +256,59 @@ impl Cluster {
         }
     }
 
+    /// Has an endpoint passed by that does not answer, and lets go of the connections that are kept to it.
+    pub(super) fn pass_by(&self, worker: &Worker, endpoint: &Endpoint) {
+        if self.state.pass_by(&endpoint.state) {
+            worker.shared.telemetry.own.passed_by.inc();
+            tracing::info!(cluster = %self.key, endpoint = %endpoint.address(), "endpoint passed by: it does not answer");
+        }
+    }
+
+    /// Whether a request that was with these can go to another endpoint than this one, of which nothing bad is known.
+    pub(crate) fn has_another(&self, this: &Endpoint, avoid: &[SocketAddr]) -> bool {
+        if self.as_asked.get() {
+            return false;
+        }
+        let now = self.state.now();
+        let of_same_node = |other: &Endpoint| {
+            let node = this.workload.as_ref().map(|workload| &workload.node);
+            !self.node_only.get() || node.is_some_and(|node| other.is_on(node))
+        };
+        let may_serve = |other: &Rc<Endpoint>| {
+            let address = other.address();
+            address != this.address()
+                && !avoid.contains(&address)
+                && !other.state.is_left_out(now)
+                && of_same_node(other)
+        };
+        self.endpoints.borrow().iter().any(may_serve)
+    }
+
     /// An endpoint for a request.
     ///
     /// # Errors
     /// There is none.
     pub(crate) fn pick(&self, wish: &Wish) -> Result<Rc<Endpoint>, UpstreamError> {
+        let now = self.state.now();
+        let picked = self.choose(wish, now).ok_or(UpstreamError::NoEndpoint)?;
+        if self.state.has_left_out() {
+            picked.state.reach.picked(now);
+        }
+        Ok(picked)
+    }
+
+    fn choose(&self, wish: &Wish, now: u64) -> Option<Rc<Endpoint>> {
         let (endpoints, policy) = (self.endpoints.borrow(), self.policy.borrow());
         let asked = wish.asked.filter(|_| self.as_asked.get());
         if let Some(endpoint) = asked.and_then(|asked| endpoints.iter().find(|endpoint| endpoint.address() == asked)) {
-            return Ok(endpoint.clone());
+            return Some(endpoint.clone());
         }
-        let now = self.state.now();
         let is_kept = |endpoint: &&Rc<Endpoint>| {
             let address = endpoint.address();
-            wish.kept == Some(address) && !wish.avoid.contains(&address) && !endpoint.state.is_ejected(now)
+            wish.kept == Some(address) && !wish.avoid.contains(&address) && !endpoint.state.is_left_out(now)
         };
         if let Some(endpoint) = wish.kept.and_then(|_| endpoints.iter().find(is_kept)) {
-            return Ok(endpoint.clone());
+            return Some(endpoint.clone());
         }
         let mut turn = self.turn.get();
         let spread = Spread { policy: &policy, is_weighted: self.is_weighted.get() };
@@ -270,7 +322,7 @@ impl Cluster {
         };
         let picked = balance::pick(chosen, spread, wish, &mut turn, now);
         self.turn.set(turn);
-        picked.ok_or(UpstreamError::NoEndpoint)
+        picked
     }
 
     /// Takes over what a snapshot says, and keeps the endpoints that stay. None when there is no such cluster any more.

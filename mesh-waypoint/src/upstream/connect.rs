@@ -1,6 +1,7 @@
 //! A stream to an endpoint: in a tunnel where it is part of the mesh, else plain.
 
 use std::{
+    future::pending,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -18,20 +19,21 @@ use mesh_core::{
     },
 };
 use mesh_transport::{
-    TlsStream as SessionStream,
+    TlsStream as SessionStream, break_off,
     hbone::{ConnectError, PoolKey, TunnelRequest, TunnelStream},
     proxy_protocol::{self, Form},
     sidecar::{Content, SidecarTls},
+    unheard_for,
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Endpoint, UpstreamError, Version, endpoint::MutualTls, origination::server_name};
+use super::{Cluster, Endpoint, UpstreamError, Version, endpoint::MutualTls, origination::server_name, reach::ANSWER};
 use crate::worker::Worker;
 
 /// How long a connection may take where nothing is said; Istio's default.
@@ -57,7 +59,11 @@ pub(crate) enum Stream {
 /// A connection that is wanted.
 #[derive(Clone, Copy)]
 pub(crate) struct Dial<'a> {
+    /// Where there may be others than the endpoint.
+    pub(crate) cluster: &'a Cluster,
     pub(crate) endpoint: &'a Endpoint,
+    /// Endpoints that whoever it is for was with already.
+    pub(crate) avoid: &'a [SocketAddr],
     /// How it is connected.
     pub(crate) policy: &'a TrafficPolicy,
     /// Whose it is.
@@ -80,7 +86,7 @@ pub(crate) struct Behalf {
 
 /// Connects an endpoint, says whose it is where the policy asks for that, and begins TLS where that is asked for.
 async fn connect(worker: &Rc<Worker>, dial: Dial<'_>) -> Result<Stream, UpstreamError> {
-    let Dial { endpoint, policy, behalf, version } = dial;
+    let Dial { endpoint, policy, behalf, version, .. } = dial;
     let address = endpoint.address();
     // First: where it cannot be begun, nobody is connected in vain.
     let begun = match endpoint.origination() {
@@ -108,17 +114,15 @@ async fn connect(worker: &Rc<Worker>, dial: Dial<'_>) -> Result<Stream, Upstream
     Ok(Stream::Tls(Box::new(stream)))
 }
 
-async fn reach(
-    worker: &Rc<Worker>,
-    Dial { endpoint, policy, behalf, version }: Dial<'_>,
-) -> Result<Stream, UpstreamError> {
+async fn reach(worker: &Rc<Worker>, dial: Dial<'_>) -> Result<Stream, UpstreamError> {
+    let Dial { endpoint, behalf, version, .. } = dial;
     let (address, shared) = (endpoint.address(), &worker.shared);
     let own = async || shared.identities.fetch(&shared.identity).await.map_err(|error| failed(address, &error));
     let expected = match endpoint.mutual() {
-        None => return plain(address, policy).await.map(Stream::Plain),
+        None => return plain(worker, dial).await.map(Stream::Plain),
         Some(MutualTls::Sidecar(expected)) => {
             let tls = own().await?;
-            let stream = plain(address, policy).await?;
+            let stream = plain(worker, dial).await?;
             let sidecar = SidecarTls::connect(stream, &tls, (address, expected), content(version), &shared.limits);
             let sidecar = sidecar.await.map_err(|error| failed(address, &error))?;
             return Ok(Stream::Sidecar(Box::new(sidecar.into())));
@@ -136,13 +140,54 @@ async fn reach(
     let traceparent = behalf.trace.map(|trace| trace.to_string());
     let forwarded = behalf.client.filter(|_| version.is_none());
     let request = TunnelRequest { authority: address.into(), forwarded, baggage: None, traceparent };
-    let tunnel = worker.pool.connect(key, &tls, request, async || TcpStream::connect(peer).await).await;
-    let tunnel = tunnel.map_err(|error: ConnectError| failed(address, &error))?;
+    let tunnel = worker.pool.connect(key, &tls, request, async || answered(worker, dial, peer).await).await;
+    let tunnel = tunnel.map_err(|error| match &error {
+        ConnectError::Dial { source, .. } if is_unanswered(source) => UpstreamError::Unanswered(address),
+        _ => failed(address, &error),
+    })?;
+    // By a connection that was there, perhaps.
+    endpoint.state.answered();
     Ok(Stream::Tunnel(tunnel.into()))
 }
 
-async fn plain(address: SocketAddr, policy: &TrafficPolicy) -> Result<TcpStream, UpstreamError> {
-    let stream = TcpStream::connect(address).await.map_err(|error| failed(address, &error))?;
+/// Connects an endpoint, or its node, by TCP. One that does not answer is left alone, and passed by, where there is another.
+async fn answered(worker: &Worker, dial: Dial<'_>, to: SocketAddr) -> io::Result<TcpStream> {
+    let Dial { cluster, endpoint, avoid, policy, .. } = dial;
+    let unanswered = async {
+        // Before the time for all of it is over, in any case.
+        sleep(ANSWER.min(connect_timeout(policy) / 2)).await;
+        if !cluster.has_another(endpoint, avoid) {
+            pending::<()>().await;
+        }
+        cluster.pass_by(worker, endpoint);
+    };
+    tokio::select! {
+        connected = TcpStream::connect(to) => {
+            // A refusal is an answer, too.
+            let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+            if connected.as_ref().map_or_else(is_refused, |_| true) {
+                endpoint.state.answered();
+            }
+            connected
+        }
+        () = unanswered => Err(io::Error::other(NoAnswer)),
+    }
+}
+
+/// Why a dial was given up.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer")]
+struct NoAnswer;
+
+fn is_unanswered(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|source| source.is::<NoAnswer>())
+}
+
+async fn plain(worker: &Worker, dial: Dial<'_>) -> Result<TcpStream, UpstreamError> {
+    let (address, policy) = (dial.endpoint.address(), dial.policy);
+    let stream = answered(worker, dial, address).await.map_err(|error| {
+        if is_unanswered(&error) { UpstreamError::Unanswered(address) } else { failed(address, &error) }
+    })?;
     // Failing costs latency, and nothing else.
     let _ = stream.set_nodelay(true);
     if let Some(keepalive) = policy.pool.as_ref().and_then(|pool| pool.keepalive) {
@@ -191,6 +236,25 @@ fn failed(address: SocketAddr, error: &dyn std::error::Error) -> UpstreamError {
 }
 
 impl Stream {
+    /// For how long its peer's machine has acknowledged nothing, where it was asked again and again.
+    pub(super) fn unheard_for(&self) -> Option<Duration> {
+        self.look_at_socket(unheard_for)?
+    }
+
+    /// Breaks its connection, which other streams of HTTP/2 may share: who reads or writes finds it broken.
+    pub(super) fn break_off(&self) {
+        self.look_at_socket(break_off);
+    }
+
+    fn look_at_socket<T>(&self, look: impl FnOnce(&TcpStream) -> T) -> Option<T> {
+        match self {
+            Self::Plain(stream) => Some(look(stream)),
+            Self::Sidecar(stream) => Some(look(stream.socket())),
+            Self::Tls(stream) => stream.get_ref().0.look_at_socket(look),
+            Self::Tunnel(stream) => stream.look_at_socket(look),
+        }
+    }
+
     /// Makes a reset the end of the stream.
     pub(crate) fn reset(&self) {
         match self {

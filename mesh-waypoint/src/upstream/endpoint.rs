@@ -72,7 +72,7 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(super) fn new(key: EndpointKey, workload: Option<Arc<Workload>>, cluster: &Arc<ClusterState>) -> Rc<Self> {
         let state = cluster.endpoint(&key);
-        let (weight, lines) = (Cell::new(1), Lines::default());
+        let (weight, lines) = (Cell::new(1), Lines::to(state.clone()));
         Rc::new(Self { key, workload, state, cluster: cluster.clone(), weight, lines })
     }
 

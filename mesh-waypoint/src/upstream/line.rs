@@ -4,7 +4,8 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -19,17 +20,19 @@ use mesh_core::l7::TrafficPolicy;
 use tokio::{sync::Mutex, task::spawn_local, time::timeout};
 
 use super::{
-    Endpoint, UpstreamError,
-    connect::{Behalf, Dial, Stream, connect_within},
+    UpstreamError,
+    connect::{Dial, Stream, connect_within},
     greeting::{Greeted, Greeting, greeted},
     http1::Http1Line,
+    open::{LookedAfter, Open},
     paced::Paced,
-    state::{ClusterState, Count},
+    reach::Look,
+    state::{ClusterState, Count, EndpointState},
     untaken::{SharedBody, Untaken},
 };
 use crate::{
     exchange::RequestBody,
-    gather::{Gathered, gathered},
+    gather::{Gathered, Within, gathered},
     inbound::LocalExecutor,
     worker::Worker,
 };
@@ -61,11 +64,15 @@ pub(crate) enum Version {
 }
 
 /// One endpoint's connections.
-#[derive(Default)]
 pub(crate) struct Lines {
+    endpoint: Arc<EndpointState>,
+    /// Of how many of the endpoint's losses this thread has heard.
+    losses: Cell<u32>,
     idle: RefCell<Vec<Http1Line>>,
     shared: RefCell<Vec<Rc<Http2Line>>>,
     dialling: Mutex<()>,
+    /// All that are open, whoever has them.
+    open: Open,
 }
 
 /// What a request asks of an HTTP/2 connection.
@@ -90,10 +97,30 @@ pub(crate) struct Http2Line {
     served: Cell<u32>,
     opened: Instant,
     used: Cell<Instant>,
+    look: Cell<Look>,
+    stream: Within<Stream>,
     _counted: Connections,
 }
 
 type Http2Connection = http2::Connection<TokioIo<Greeted<Paced<Gathered<Stream>>>>, SharedBody, LocalExecutor>;
+
+impl LookedAfter for Http2Line {
+    fn is_lost(&self, now: Instant) -> bool {
+        let mut look = match self.look.get() {
+            // Others have begun since.
+            Look::Heard => Look::Unseen,
+            look => look,
+        };
+        let has_requests = self.active.get() > 0;
+        let is_lost = has_requests && look.again(now, || self.stream.look(Stream::unheard_for)?);
+        self.look.set(if has_requests { look } else { Look::Unseen });
+        is_lost
+    }
+
+    fn give_up(&self) {
+        self.stream.look(Stream::break_off);
+    }
+}
 
 /// A request on an HTTP/2 connection, until it is dropped.
 pub(crate) struct Http2Place(pub(crate) Rc<Http2Line>);
@@ -117,8 +144,37 @@ fn is_aged(opened: Instant, policy: &TrafficPolicy) -> bool {
 }
 
 impl Lines {
+    /// None yet to an endpoint.
+    pub(super) fn to(endpoint: Arc<EndpointState>) -> Self {
+        Self {
+            losses: Cell::new(endpoint.losses()),
+            endpoint,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            dialling: Mutex::default(),
+            open: Open::default(),
+        }
+    }
+
+    /// Lets go of what was connected before some thread found that the endpoint does not answer.
+    fn let_go_of_lost(&self) {
+        let losses = self.endpoint.losses();
+        if self.losses.replace(losses) != losses {
+            self.idle.borrow_mut().clear();
+            // Who has a request on one holds it until that has ended.
+            self.shared.borrow_mut().clear();
+        }
+    }
+
+    /// Looks after the connections that have requests. Those of which the endpoint's machine acknowledges nothing are given up where
+    /// `may_give_up`; true where there was one.
+    pub(super) fn look(&self, now: Instant, may_give_up: impl FnOnce() -> bool) -> bool {
+        self.open.look(now, may_give_up)
+    }
+
     /// A connection that waits for a request, if there is one.
     pub(crate) fn take_http1(&self, policy: &TrafficPolicy) -> Option<Http1Line> {
+        self.let_go_of_lost();
         loop {
             let line = self.idle.borrow_mut().pop()?;
             if is_aged(line.opened, policy) || is_of_one_client(policy) {
@@ -148,6 +204,7 @@ impl Lines {
     /// A place on a connection that has room, if there is one. Where there may be another connection, one on which bodies wait
     /// has none for a request with a body.
     pub(crate) fn take_http2(&self, policy: &TrafficPolicy, needs: Needs) -> Option<Http2Place> {
+        self.let_go_of_lost();
         let most = policy.pool.as_ref().and_then(|pool| pool.max_requests_per_connection).filter(|most| *most > 0);
         let mut shared = self.shared.borrow_mut();
         // Requests that are on one that goes hold it until they have ended.
@@ -211,13 +268,13 @@ impl Http2Line {
 /// It cannot be connected.
 pub(crate) async fn dial_http1(
     worker: &Rc<Worker>,
-    endpoint: &Endpoint,
-    policy: &TrafficPolicy,
+    dial: Dial<'_>,
     counted: Connections,
-    behalf: &Behalf,
 ) -> Result<Http1Line, UpstreamError> {
-    let stream = connect_within(worker, Dial { endpoint, policy, behalf, version: Some(Version::Http1) }).await?;
-    Ok(Http1Line::new(stream, counted))
+    let stream = connect_within(worker, dial).await?;
+    let line = Http1Line::new(stream, counted);
+    dial.endpoint.lines.open.add(line.looked_after());
+    Ok(line)
 }
 
 /// A place on an HTTP/2 connection to an endpoint, perhaps a new one; who comes meanwhile waits for the same.
@@ -226,16 +283,20 @@ pub(crate) async fn dial_http1(
 /// It cannot be connected.
 pub(crate) async fn dial_http2(
     worker: &Rc<Worker>,
-    endpoint: &Endpoint,
-    policy: &TrafficPolicy,
+    dial: Dial<'_>,
     (counted, needs): (Connections, Needs),
-    behalf: &Behalf,
 ) -> Result<Http2Place, UpstreamError> {
+    let Dial { cluster, endpoint, policy, .. } = dial;
+    let losses = endpoint.state.losses();
     let _one = endpoint.lines.dialling.lock().await;
     if let Some(place) = endpoint.lines.take_http2(policy, needs) {
         return Ok(place);
     }
-    let stream = connect_within(worker, Dial { endpoint, policy, behalf, version: Some(Version::Http2) }).await?;
+    // Whoever dialled meanwhile has waited for all.
+    if endpoint.state.losses() != losses && cluster.has_another(endpoint, dial.avoid) {
+        return Err(UpstreamError::Unanswered(endpoint.address()));
+    }
+    let stream = connect_within(worker, dial).await?;
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
@@ -246,23 +307,13 @@ pub(crate) async fn dial_http2(
         .keep_alive_timeout(Duration::from_secs(20));
     let greeting = Rc::<Greeting>::default();
     let (stream, sending) = gathered(stream);
+    let within = stream.within();
     spawn_local(sending.run());
     let stream = greeted(Paced::new(stream), greeting.clone());
     let handshake = builder.handshake::<_, SharedBody>(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| UpstreamError::Connect(error.to_string()))?;
     let connection = Rc::new(RefCell::new(Some(connection)));
-    let driven = connection.clone();
-    spawn_local(async move {
-        let ended = poll_fn(|cx| match driven.borrow_mut().as_mut() {
-            Some(connection) => Pin::new(connection).poll(cx),
-            None => Poll::Ready(Ok(())),
-        });
-        if let Err(error) = ended.await {
-            tracing::debug!(%error, "endpoint's connection ended");
-        }
-        let over = driven.borrow_mut().take();
-        drop(over);
-    });
+    spawn_local(drive(connection.clone()));
     let opened = Instant::now();
     let line = Rc::new(Http2Line {
         sender,
@@ -273,8 +324,25 @@ pub(crate) async fn dial_http2(
         served: Cell::new(0),
         opened,
         used: Cell::new(opened),
+        look: Cell::default(),
+        stream: within,
         _counted: counted,
     });
+    let looked_after: Weak<Http2Line> = Rc::downgrade(&line);
+    endpoint.lines.open.add(looked_after);
     endpoint.lines.shared.borrow_mut().push(line.clone());
     Ok(line.place())
+}
+
+/// Drives a connection until its end.
+async fn drive(driven: Rc<RefCell<Option<Http2Connection>>>) {
+    let ended = poll_fn(|cx| match driven.borrow_mut().as_mut() {
+        Some(connection) => Pin::new(connection).poll(cx),
+        None => Poll::Ready(Ok(())),
+    });
+    if let Err(error) = ended.await {
+        tracing::debug!(%error, "endpoint's connection ended");
+    }
+    let over = driven.borrow_mut().take();
+    drop(over);
 }

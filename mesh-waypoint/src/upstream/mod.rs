@@ -9,9 +9,11 @@ mod greeting;
 mod http1;
 mod line;
 mod names;
+mod open;
 mod origination;
 mod paced;
 mod parts;
+mod reach;
 mod settled;
 mod state;
 mod untaken;
@@ -26,9 +28,12 @@ pub(crate) use self::http1::{Http1Error, Http1Line, Unanswered};
 pub(crate) use self::line::{Http2Place, Needs, STREAM_WINDOW, Version, dial_http1, dial_http2};
 pub(crate) use self::names::Names;
 pub(crate) use self::origination::Originations;
+pub(crate) use self::reach::LOOK;
 pub(crate) use self::state::{Answer, Cause, ClusterState, Count, EndpointHealth, EndpointState, SharedClusters};
 pub(crate) use self::untaken::SharedBody;
 pub(crate) use self::view::{ClusterView, EndpointView};
+
+use std::net::SocketAddr;
 
 /// Why no endpoint answers a request.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -51,6 +56,9 @@ pub(crate) enum UpstreamError {
     /// The endpoint cannot be connected.
     #[error("upstream connection failure: {0}")]
     Connect(String),
+    /// Nothing at all comes back from it, and there is another.
+    #[error("no answer from {0}")]
+    Unanswered(SocketAddr),
     /// It took too long.
     #[error("upstream connection timeout")]
     ConnectTimeout,
@@ -62,6 +70,6 @@ pub(crate) enum UpstreamError {
 impl UpstreamError {
     /// Whether another endpoint may do better.
     pub(crate) const fn is_worth_another_endpoint(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::ConnectTimeout)
+        matches!(self, Self::Connect(_) | Self::Unanswered(_) | Self::ConnectTimeout)
     }
 }

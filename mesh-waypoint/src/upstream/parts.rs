@@ -27,8 +27,8 @@ impl Parts {
     /// The endpoints that a request is to choose from.
     pub(super) fn choose<'a>(&self, endpoints: &'a [Rc<Endpoint>], wish: &Wish, now: u64) -> &'a [Rc<Endpoint>] {
         let Some(first) = endpoints.first().filter(|_| self.ends.len() > 1) else { return endpoints };
-        let is_healthy = |endpoint: &&Rc<Endpoint>| !endpoint.state.is_ejected(now);
-        let all_healthy = !first.cluster.has_ejected();
+        let is_healthy = |endpoint: &&Rc<Endpoint>| !endpoint.state.is_left_out(now);
+        let all_healthy = !first.cluster.has_left_out();
         let weights = self.parts(endpoints).enumerate().map(|(index, part)| {
             let healthy = if all_healthy { part.len() } else { part.iter().filter(is_healthy).count() };
             let health = (healthy * OVERPROVISIONING / part.len().max(1)).min(100);

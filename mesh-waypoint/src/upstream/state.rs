@@ -12,7 +12,7 @@ use std::{
 use mesh_core::l7::traffic::OutlierDetection;
 use mesh_core::lock::UnpoisonedMutex as _;
 
-use super::{cluster::ClusterKey, endpoint::EndpointKey};
+use super::{cluster::ClusterKey, endpoint::EndpointKey, reach::Reach};
 
 /// The clusters of all threads.
 #[derive(Debug)]
@@ -75,6 +75,8 @@ pub(crate) struct ClusterState {
     pub(crate) overflows: Overflows,
     /// Ejections ever; zero spares looking for them.
     ejections: AtomicU64,
+    /// Endpoints that came to be passed by ever, likewise.
+    lost: AtomicU64,
     endpoints: Mutex<HashMap<EndpointKey, Weak<EndpointState>>>,
     began: Instant,
 }
@@ -88,6 +90,7 @@ impl ClusterState {
             connections: AtomicU32::new(0),
             overflows: Overflows::default(),
             ejections: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             endpoints: Mutex::default(),
             began,
         }
@@ -120,9 +123,15 @@ impl ClusterState {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Whether any endpoint was ever ejected.
-    pub(super) fn has_ejected(&self) -> bool {
-        self.ejections.load(Ordering::Relaxed) > 0
+    /// Whether any endpoint was ever left out.
+    pub(super) fn has_left_out(&self) -> bool {
+        self.ejections.load(Ordering::Relaxed) > 0 || self.lost.load(Ordering::Relaxed) > 0
+    }
+
+    /// An endpoint does not answer: it is passed by for a while. True when that is news.
+    pub(super) fn pass_by(&self, endpoint: &EndpointState) -> bool {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        endpoint.reach.lose(self.now())
     }
 
     fn ejected_now(&self, now: u64) -> (usize, usize) {
@@ -195,9 +204,11 @@ impl Answer {
     }
 }
 
-/// Why an endpoint was ejected.
+/// Why an endpoint was left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
+    /// It was not ejected: it does not answer at all, and is passed by.
+    PassedBy = 0,
     /// Too many 5xx in a row.
     Errors = 1,
     /// Too many 502, 503 and 504, or failures to connect, in a row.
@@ -220,7 +231,7 @@ pub(crate) struct EndpointHealth {
     pub(crate) active: u32,
     pub(crate) errors_in_a_row: u32,
     pub(crate) ejections: u32,
-    /// Why it was ejected last.
+    /// Why it is left out, or was ejected last.
     pub(crate) cause: Option<Cause>,
     /// How long it stays out, where it is.
     pub(crate) out_for: Option<Duration>,
@@ -243,28 +254,47 @@ pub(crate) struct EndpointState {
     cause: AtomicU8,
     /// When it was first seen, likewise.
     since: u64,
+    pub(super) reach: Reach,
 }
 
 impl EndpointState {
     /// Whether it is left out now.
-    pub(super) fn is_ejected(&self, now: u64) -> bool {
+    pub(super) fn is_left_out(&self, now: u64) -> bool {
+        self.is_ejected(now) || self.reach.is_passed_by(now)
+    }
+
+    fn is_ejected(&self, now: u64) -> bool {
         self.ejected_until.load(Ordering::Relaxed) > now
+    }
+
+    /// How often it was found not to answer at all.
+    pub(crate) fn losses(&self) -> u32 {
+        self.reach.losses()
+    }
+
+    /// It has answered, whatever that was.
+    pub(crate) fn answered(&self) {
+        self.reach.answered();
     }
 
     /// How it is.
     pub(crate) fn health(&self, now: u64) -> EndpointHealth {
         let until = self.ejected_until.load(Ordering::Relaxed);
+        let ejected_for = (until > now).then(|| Duration::from_millis(until - now));
+        let passed_by_for =
+            self.reach.passed_by_for(now).filter(|passed_by| ejected_for.is_none_or(|out| out < *passed_by));
         EndpointHealth {
             active: self.active.load(Ordering::Relaxed),
             errors_in_a_row: self.errors.load(Ordering::Relaxed).max(self.no_answers.load(Ordering::Relaxed)),
             ejections: self.ejections.load(Ordering::Relaxed),
             cause: match self.cause.load(Ordering::Relaxed) {
+                _ if passed_by_for.is_some() => Some(Cause::PassedBy),
                 0 => None,
                 cause if cause == Cause::Errors as u8 => Some(Cause::Errors),
                 cause if cause == Cause::NoAnswers as u8 => Some(Cause::NoAnswers),
                 _ => Some(Cause::GatewayErrors),
             },
-            out_for: (until > now).then(|| Duration::from_millis(until - now)),
+            out_for: passed_by_for.or(ejected_for),
         }
     }
 

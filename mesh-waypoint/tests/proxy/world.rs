@@ -90,7 +90,12 @@ pub(crate) fn run_with_flags(
 
 /// The same where nodes are not ours, and speak HBONE alone: a pod's tunnels to a waypoint share a connection.
 pub(crate) fn run_by_hbone(test: impl AsyncFnOnce(World) + Send + 'static) {
-    run_between(Carriers::H2, "waypoint", &[], "", test);
+    run_by_hbone_with("", test);
+}
+
+/// The same with further manifests.
+pub(crate) fn run_by_hbone_with(manifests: &str, test: impl AsyncFnOnce(World) + Send + 'static) {
+    run_between(Carriers::H2, "waypoint", &[], manifests, test);
 }
 
 /// The same for a replica of another Gateway than the waypoint.

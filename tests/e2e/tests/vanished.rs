@@ -57,6 +57,21 @@ fn outside_of_the_mesh_each_connection_is_dialled() -> Verdict {
 }
 
 #[test]
+fn a_waypoint_turns_to_another_endpoint() -> Verdict {
+    let mesh = Mesh::start()?;
+    let (one, two) = (mesh.join(of_two("one"))?, mesh.join(of_two("two"))?);
+    let (service, client) = (service(&mesh)?, mesh.join(client("client", "node-a"))?);
+    let waypoint = Waypoint::declare_in(&mesh, NAMESPACE, "waypoint")?;
+    waypoint.replica(&mesh, "waypoint-1", "node-a")?;
+    waypoint.serve_namespace(&mesh)?;
+    mesh.settle()?;
+    assert_eq!(answering(&client, &service)?, BTreeSet::from([one.ipv4(), two.ipv4()]));
+    vanish(&mesh, &one)?;
+    assert_eq!(answering(&client, &service)?, BTreeSet::from([two.ipv4()]));
+    Ok(())
+}
+
+#[test]
 fn another_replica_of_a_waypoint_is_asked() -> Verdict {
     let mesh = Mesh::start()?;
     let server = mesh.join(server("server", "node-a").label("tier", "back"))?;

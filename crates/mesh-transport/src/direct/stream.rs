@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::closing::Side;
 use super::frame::{Frame, seal, split};
@@ -53,6 +54,11 @@ impl fmt::Debug for DirectStream {
 }
 
 impl DirectStream {
+    /// The connection's socket, to be looked at.
+    pub(crate) fn socket(&self) -> Option<&TcpStream> {
+        self.tunnel.as_ref().map(|(stream, _)| &*stream.session().socket)
+    }
+
     /// Polls `io`, unless that side is broken or the tunnel ended from outside; remembers that it broke.
     fn poll_unbroken<T>(
         &mut self,

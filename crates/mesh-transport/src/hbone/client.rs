@@ -185,7 +185,8 @@ impl Link {
         if response.status() != StatusCode::OK {
             return Err(OpenError::Settled(ConnectError::Refused(response.status())));
         }
-        Ok(Tunnel::H2(H2Tunnel { send, recv: response.into_body(), place, closing: self.closing.clone() }))
+        let (closing, socket) = (self.closing.clone(), self.socket.clone());
+        Ok(Tunnel::H2(H2Tunnel { send, recv: response.into_body(), place, closing, socket }))
     }
 
     fn broken(&self, error: h2::Error) -> ConnectError {

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -142,7 +142,7 @@ impl ConnectRequest {
             }
             Answer::H2 { mut respond, recv, place, closing } => {
                 let send = respond.send_response(response(StatusCode::OK), false).map_err(ServeError::Http2)?;
-                Ok(Tunnel::H2(H2Tunnel { send, recv, place, closing }))
+                Ok(Tunnel::H2(H2Tunnel { send, recv, place, closing, socket: Weak::new() }))
             }
         }
     }

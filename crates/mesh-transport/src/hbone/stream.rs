@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::tunnel::{H2Tunnel, Tunnel};
 use crate::buffer::Chunk;
@@ -30,6 +31,17 @@ impl From<Tunnel> for TunnelStream {
         match tunnel {
             Tunnel::Direct(tunnel) => Self::Direct(tunnel.into()),
             Tunnel::H2(tunnel) => Self::H2(tunnel.into()),
+        }
+    }
+}
+
+impl TunnelStream {
+    /// What `look` finds at the socket of its connection, which other tunnels may share; none of what a server has over HTTP/2, or
+    /// where it is gone.
+    pub fn look_at_socket<T>(&self, look: impl FnOnce(&TcpStream) -> T) -> Option<T> {
+        match self {
+            Self::Direct(stream) => stream.socket().map(look),
+            Self::H2(stream) => stream.tunnel.socket.upgrade().map(|socket| look(&socket)),
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use h2::{RecvStream, SendStream};
+use tokio::net::TcpStream;
 
 use crate::buffer::Chunk;
 use crate::direct::{Closing, DirectTunnel, Fate};
@@ -26,6 +27,8 @@ pub struct H2Tunnel {
     pub(crate) place: Place,
     /// Says why, where the connection is ended.
     pub(crate) closing: Rc<Closing>,
+    /// The client's connection; none of a server's.
+    pub(crate) socket: Weak<TcpStream>,
 }
 
 impl Tunnel {

@@ -14,7 +14,7 @@ use crate::hbone::H2Tunnel;
 use crate::socket::{broken, finish, poll_readable, read_now, write_all};
 
 pub(super) async fn relay(app: &TcpStream, far: H2Tunnel, passing: Passing<'_>) -> End {
-    let H2Tunnel { mut send, mut recv, place: _place, closing: _ } = far;
+    let H2Tunnel { mut send, mut recv, place: _place, closing: _, socket: _ } = far;
     let finished = Finished::default();
     let end = {
         let up = up(app, &mut send, passing, &finished.up);

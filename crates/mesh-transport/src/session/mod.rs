@@ -24,6 +24,7 @@ pub(crate) use self::byte_stream::{ByteStream, Came};
 pub(crate) use self::input::Input;
 pub(crate) use self::peer::PeerChain;
 pub(crate) use self::socket::{SessionSocket, end_abandoned, unheard};
+pub use self::socket::{break_off, unheard_for};
 pub use self::stream::TlsStream;
 use crate::record::{Keys, RecordError};
 

@@ -78,7 +78,7 @@ impl Drop for SessionSocket {
 pub(crate) async fn unheard(socket: Weak<TcpStream>) {
     sleep(HEARD).await;
     while let Some(socket) = socket.upgrade() {
-        if TcpProgress::of(&*socket).is_ok_and(|progress| progress.is_unanswered() && progress.silence >= HEARD) {
+        if unheard_for(&socket).is_some_and(|silence| silence >= HEARD) {
             return;
         }
         drop(socket);
@@ -86,6 +86,18 @@ pub(crate) async fn unheard(socket: Weak<TcpStream>) {
     }
     // Who reads or writes it is told of its end.
     pending().await
+}
+
+/// For how long the peer's host has acknowledged nothing, where it was asked again and again; none where it has, or was not asked.
+#[must_use]
+pub fn unheard_for(socket: &TcpStream) -> Option<Duration> {
+    TcpProgress::of(socket).ok().filter(TcpProgress::is_unanswered).map(|progress| progress.silence)
+}
+
+/// Breaks a connection: whoever reads or writes it finds an end that the peer has not said.
+pub fn break_off(socket: &TcpStream) {
+    // What is broken already needs no end.
+    let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Both);
 }
 
 /// Ends this thread's sessions whose peers have acknowledged nothing for so long, though there was something to. Runs until it is
@@ -112,22 +124,19 @@ impl Watched {
         if self.ended.get() {
             return false;
         }
-        let progress = TcpProgress::of(&*self.socket).ok().filter(TcpProgress::is_unanswered);
-        let Some(progress) = progress else {
+        let Some(silence) = unheard_for(&self.socket) else {
             self.unanswered.set(None);
             return false;
         };
         // A connection that was idle has been silent for longer than it was asked.
         let since = self.unanswered.get().unwrap_or_else(Instant::now);
         self.unanswered.set(Some(since));
-        progress.silence.min(since.elapsed()) >= limit
+        silence.min(since.elapsed()) >= limit
     }
 
-    /// Whoever reads or writes finds an end that the peer has not said, which is a break.
     fn end(&self) {
         self.ended.set(true);
         tracing::info!(peer = ?self.socket.peer_addr().ok(), "tunnel connection ended: its peer acknowledges nothing");
-        // What is broken already needs no end.
-        let _ = SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both);
+        break_off(&self.socket);
     }
 }

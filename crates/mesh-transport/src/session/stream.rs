@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::Session;
 use super::byte_stream::{ByteStream, Came, broken};
@@ -24,6 +25,12 @@ impl From<Box<Session>> for TlsStream {
 }
 
 impl TlsStream {
+    /// The connection's socket, to be looked at.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream.session().socket
+    }
+
     /// Makes a reset the end of the stream.
     pub fn reset(&self) {
         // Where that fails, the peer reads an end without close_notify, which is none.

@@ -10,7 +10,7 @@ mod wire;
 
 use std::{
     future::poll_fn,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -24,6 +24,8 @@ pub(crate) use self::body::Http1Body;
 use self::{upload::Upload, wire::Wire};
 use super::{
     Stream,
+    open::LookedAfter,
+    reach::Look,
     state::{ClusterState, Count},
 };
 use crate::{
@@ -103,6 +105,12 @@ impl Http1Line {
     /// Whether it is as it was left: the endpoint has neither ended it nor said anything since.
     pub(super) fn is_silent(&self) -> bool {
         self.wire.is_silent()
+    }
+
+    /// What looks after it while it has a request.
+    pub(super) fn looked_after(&self) -> Weak<dyn LookedAfter> {
+        let wire: Weak<Wire> = Rc::downgrade(&self.wire);
+        wire
     }
 
     /// Whether it has served nothing yet.

@@ -6,13 +6,14 @@ use std::{
     mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
+    time::Instant,
 };
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-use super::Stream;
+use super::{Look, LookedAfter, Stream};
 
 /// Octets that are read at once, and kept in as much room as they need.
 const READ: usize = 16 << 10;
@@ -39,6 +40,21 @@ pub(super) struct Wire {
     pub(super) reader: Cell<Option<Waker>>,
     pub(super) writer: Cell<Option<Waker>>,
     is_bulk: Cell<bool>,
+    look: Cell<Look>,
+}
+
+impl LookedAfter for Wire {
+    fn is_lost(&self, now: Instant) -> bool {
+        let mut look = self.look.get();
+        let unheard_for = || self.stream.borrow().as_ref().and_then(Stream::unheard_for);
+        let is_lost = self.is_busy() && look.again(now, unheard_for);
+        self.look.set(look);
+        is_lost
+    }
+
+    fn give_up(&self) {
+        self.stream.borrow().iter().for_each(Stream::break_off);
+    }
 }
 
 impl Wire {
@@ -54,6 +70,7 @@ impl Wire {
             reader: Cell::default(),
             writer: Cell::default(),
             is_bulk: Cell::new(false),
+            look: Cell::default(),
         }
     }
 
@@ -62,6 +79,7 @@ impl Wire {
         self.is_writing.set(true);
         self.is_reading.set(true);
         self.is_bulk.set(false);
+        self.look.set(Look::Unseen);
     }
 
     /// Whether a request, or its answer, is on its way.
