@@ -1,11 +1,13 @@
 //! `cargo xtask demo`: what a person sees first.
 
 use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::build::{self, Profile};
 use crate::setup::{self, Purpose};
+use crate::test::Tally;
 use crate::{image, kube, repo, step};
 
 /// Where the demonstration finds the images.
@@ -26,9 +28,20 @@ fn on_kubernetes(arguments: &[&str]) -> Result<()> {
     kube::programs()?;
     build::build(Profile::Release)?;
     image::build_all(Profile::Release)?;
-    let why = "Kubernetes' nodes are namespaces, mounts and cgroups";
-    let mut command = step::as_root(why, Profile::Release.folder().join("mesh-demo"))?;
-    command.args(arguments).env(kube::PROGRAMS_VARIABLE, kube::directory()?).env(IMAGES, repo::target().join("images"));
-    let error = command.current_dir(repo::root()).exec();
+    let error = command_on_kubernetes()?.args(arguments).exec();
     Err(error).context("cannot start mesh-demo")
+}
+
+/// The demo on Kubernetes as a test, where Kubernetes, the programs and the images are built.
+pub(crate) fn test_on_kubernetes() -> Result<Tally> {
+    let mut command = command_on_kubernetes()?;
+    step::run("demo on Kubernetes", command.arg("kube"))?;
+    Ok(Tally { passed: 1, ..Tally::default() })
+}
+
+fn command_on_kubernetes() -> Result<Command> {
+    let mut command = step::as_root(kube::WHY, Profile::Release.folder().join("mesh-demo"))?;
+    command.env(kube::PROGRAMS_VARIABLE, kube::directory()?).env(IMAGES, repo::target().join("images"));
+    command.current_dir(repo::root());
+    Ok(command)
 }

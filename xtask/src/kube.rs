@@ -31,7 +31,7 @@ const CLUSTER: &str = "mesh-kube-cluster";
 /// The cluster of the tests, so that a person's own stays.
 pub(crate) const TESTS: &str = "9";
 /// Why root is asked for.
-const WHY: &str = "Kubernetes' nodes are namespaces, mounts and cgroups";
+pub(crate) const WHY: &str = "Kubernetes' nodes are namespaces, mounts and cgroups";
 
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     match arguments {

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 pub(crate) use tally::{Tally, without_passed};
 
 use crate::build::{self, Profile};
-use crate::{check, fuzz, go, kernels, kube, setup, step};
+use crate::{check, demo, fuzz, go, kernels, kube, setup, step};
 
 /// Packages whose tests make network namespaces, cgroups and eBPF maps.
 const AS_ROOT: &[&str] = &["mesh-lab", "mesh-e2e", "mesh-node", "mesh-demo", "mesh-hostile", "mesh-bench"];
@@ -89,6 +89,7 @@ pub(crate) fn run(filter: Option<&str>) -> ExitCode {
             report.stage("fuzzing", || fuzz::turns(fuzz::SHORT_TURN, None));
             report.stage("tests on other kernels", || kernels::test(PROGRAMS));
             report.stage("tests on Kubernetes", || kube::test(sudo().as_deref()));
+            report.stage("demo on Kubernetes", demo::test_on_kubernetes);
         }
         Some(_) => eprintln!(
             "because of the filter, `check`, the schemas, fuzzing, the other kernels and Kubernetes were left out"

@@ -59,11 +59,13 @@ fn attach(home: &Home, part: &str, number: u8, address: &str) -> Result<()> {
 
 /// Removes what [`build`] made, as far as it is there.
 pub(crate) fn remove(home: &Home) -> Result<()> {
+    // First: the kernel takes its time with what is left in a namespace, and the next cluster's ports have the same names.
+    let ports = (0..).zip(["control"].into_iter().chain(NODES)).map(|(number, _)| port(home, number));
+    for link in ports.chain([home.bridge()]).filter(|link| PathBuf::from("/sys/class/net").join(link).exists()) {
+        ip(&["link", "delete", &link])?;
+    }
     for part in ["control"].into_iter().chain(NODES).filter(|part| netns(home, part).exists()) {
         ip(&["netns", "delete", &home.netns(part)])?;
-    }
-    if PathBuf::from("/sys/class/net").join(home.bridge()).exists() {
-        ip(&["link", "delete", &home.bridge()])?;
     }
     Ok(())
 }
