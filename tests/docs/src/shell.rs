@@ -22,9 +22,9 @@ const AT_HAND: [&str; 2] = ["docs", "charts"];
 /// Of its directory, where a person may put commands.
 const COMMANDS: &str = "bin";
 /// How long a block may take.
-const LONGEST: Duration = Duration::from_secs(180);
+const LONGEST: Duration = Duration::from_secs(360);
 
-/// A shell in a directory of its own, which keeps what was assigned in it.
+/// A shell in a directory of its own. What was assigned in it is assigned again before each later block.
 #[derive(Debug)]
 pub struct Shell {
     directory: tempfile::TempDir,
@@ -85,7 +85,7 @@ impl Shell {
     /// Runs a block once.
     ///
     /// # Errors
-    /// When there is no shell, or the block takes longer than three minutes.
+    /// When there is no shell, or the block takes longer than six minutes.
     pub fn run(&mut self, block: &Block<'_>) -> Result<Outcome> {
         let body = self.stand_ins.iter().fold(block.body.clone(), |body, (said, real)| body.replace(said, real));
         let outcome = self.script(&body, block.exit_code(), block.word("until"))?;

@@ -43,8 +43,12 @@ pub const INSTALLATION: [&str; 6] = [
     "docs/operations/new-nodes.md",
 ];
 
-/// Where a block may begin.
-const GIVEN: [&str; 6] = ["nothing", "shop", "mesh", "taint", "roots", "day-later"];
+/// Where a block may begin, by who runs it.
+const GIVEN: [(&str, &[&str]); 3] = [
+    ("cluster", &["nothing", "shop", "roots", "day-later"]),
+    ("installation", &["nothing", "mesh", "taint"]),
+    ("machine", &["day-later"]),
+];
 
 impl Block<'_> {
     /// What is wrong with the words of a block of commands.
@@ -58,8 +62,9 @@ impl Block<'_> {
                 "test" => RUNNERS.iter().any(|(runner, _)| *runner == value),
                 "covered" => root().join(value).is_file(),
                 "untested" => UNTESTED.contains(&value),
-                "given" => GIVEN.contains(&value),
-                "exit" | "until" | "share" => !value.is_empty(),
+                "given" => GIVEN.iter().any(|(runner, given)| self.is_run_by(runner) && given.contains(&value)),
+                "exit" => value.parse::<i32>().is_ok(),
+                "until" | "share" => !value.is_empty() && !self.is_run_by("manifests"),
                 _ => false,
             };
             if !known {
@@ -107,6 +112,9 @@ mod tests {
             "sh test=cluster untested=repository",
             "sh test=cluster sudo",
             "sh test=cluster given=luck",
+            "sh test=installation given=shop",
+            "sh test=manifests until=then",
+            "sh test=cluster exit=well",
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }

@@ -2,6 +2,8 @@
 
 mod pages;
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use mesh_docs::{Block, Page, Running, Shell};
 use mesh_kube_cluster::Cluster;
@@ -10,6 +12,7 @@ use mesh_kube_cluster::ctl::Ctl;
 use mesh_kube_cluster::mesh::{Mesh, install_gateway_api};
 use mesh_lab::wait_until;
 use pages::{END, come_true, shell};
+use serde_json::Value;
 
 const RUNNER: &str = "cluster";
 /// Makes the first page's shop.
@@ -62,6 +65,7 @@ fn every_page_is_as_it_says() -> Result<()> {
     let cluster = Cluster::of_tests()?;
     install_gateway_api(&cluster)?;
     let mesh = Mesh::installed(&cluster, &[])?;
+    let _removed = Removed(shell(&cluster)?);
     let is_of_a_cluster = |page: &Page| page.blocks().iter().any(|block| block.is_run_by(RUNNER));
     let pages: Vec<Page> = Page::all().into_iter().filter(is_of_a_cluster).collect();
     let begin = |given: Given| pages.iter().filter(move |page| Given::of(page) == given);
@@ -83,50 +87,88 @@ fn every_page_is_as_it_says() -> Result<()> {
         put_away(&done(&cluster, &mesh, shell, page)?, page)?;
     }
     drop(customer);
-    let shell = shell(&cluster)?;
-    shell.ends_well(END)?;
-    shell.ends_well("kubectl delete namespace istio-system --timeout=60s")
+    Ok(())
+}
+
+/// Takes away what pages have made when the test ends, however it does.
+struct Removed(Shell);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        // The test's own outcome is what counts.
+        let _ = self.0.ends_well(END);
+        let _ = self.0.ends_well("kubectl delete namespace istio-system --ignore-not-found --timeout=60s");
+    }
 }
 
 /// Does what a page says of a cluster, in its order.
 fn done(cluster: &Cluster, mesh: &Mesh, mut shell: Shell, page: &Page) -> Result<Shell> {
+    let mut authority = Authority { ctl: Ctl::on(cluster)?, before: BTreeSet::new() };
     let mut all = || -> Result<()> {
         for block in page.blocks() {
             if block.is("yaml") && !block.has("values") {
                 cluster.kubectl().apply(&block.body)?;
             } else if block.is_run_by(RUNNER) {
-                begin(cluster, &shell, &block)?;
+                authority.begin(&shell, &block)?;
                 come_true(&mut shell, &block)?;
             }
         }
-        Ok(())
+        authority.end()
     };
     all().with_context(|| page.path.display().to_string()).with_context(|| mesh.logs())?;
     Ok(shell)
 }
 
-/// Waits for what a block of a page begins with.
-fn begin(cluster: &Cluster, shell: &Shell, block: &Block<'_>) -> Result<()> {
-    match block.word("given") {
-        Some("roots") => roots_are_trusted(cluster, shell),
-        Some("day-later") => {
-            roots_are_trusted(cluster, shell)?;
-            shell.ends_well("find ca -type f -exec touch -d '25 hours ago' {} +")
-        }
-        _ => Ok(()),
-    }
+/// What nodes have of the authority, where a page replaces its root.
+struct Authority {
+    ctl: Ctl,
+    /// The certificates' serial numbers before the next root signs.
+    before: BTreeSet<String>,
 }
 
-/// Waits until all that every node tells of trusts as many roots as are in the directory `ca`.
-fn roots_are_trusted(cluster: &Cluster, shell: &Shell) -> Result<()> {
-    let roots = std::fs::read_to_string(shell.directory().join("ca/root-cert.pem"))?.matches("BEGIN").count();
-    let ctl = Ctl::on(cluster)?;
-    wait_until(&format!("{roots} roots to be trusted"), PATIENCE, || {
-        let told = ctl.json(&["certificate", "list"])?;
+impl Authority {
+    /// Waits for what a block of a page begins with.
+    fn begin(&mut self, shell: &Shell, block: &Block<'_>) -> Result<()> {
+        match block.word("given") {
+            Some("roots") => {
+                let roots = std::fs::read_to_string(shell.directory().join("ca/root-cert.pem"))?;
+                self.roots_are_trusted(roots.matches("BEGIN").count())?;
+                self.before =
+                    self.all(|certificate| certificate["serial"].as_str().map(str::to_owned))?.into_iter().collect();
+                Ok(())
+            }
+            Some("day-later") => {
+                wait_until("certificates to be renewed", PATIENCE, || {
+                    let now = self.all(|certificate| certificate["serial"].as_str().map(str::to_owned))?;
+                    Ok((!now.is_empty() && now.iter().all(|serial| !self.before.contains(serial))).then_some(()))
+                })?;
+                shell.ends_well("find ca -type f -exec touch -d '25 hours ago' {} +")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the root before is gone, where there was one.
+    fn end(&self) -> Result<()> {
+        if self.before.is_empty() { Ok(()) } else { self.roots_are_trusted(1) }
+    }
+
+    /// Waits until every certificate's holder trusts so many roots.
+    fn roots_are_trusted(&self, count: usize) -> Result<()> {
+        wait_until(&format!("{count} roots to be trusted"), PATIENCE, || {
+            let trusted = self.all(|certificate| certificate["roots"].as_array().map(Vec::len))?;
+            Ok((!trusted.is_empty() && trusted.iter().all(|trusted| *trusted == count)).then_some(()))
+        })
+    }
+
+    /// Something of each certificate of every node.
+    fn all<T>(&self, of: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>> {
+        let told = self.ctl.json(&["certificate", "list"])?;
         let nodes = told["nodes"].as_array().into_iter().flatten();
-        let mut held = nodes.flat_map(|node| node["items"].as_array().into_iter().flatten());
-        Ok(held.all(|it| it["roots"].as_array().is_some_and(|trusted| trusted.len() == roots)).then_some(()))
-    })
+        let certificates = nodes.flat_map(|node| node["items"].as_array().into_iter().flatten());
+        // One that is not there yet has neither.
+        Ok(certificates.map(of).collect::<Option<Vec<_>>>().unwrap_or_default())
+    }
 }
 
 /// Takes what a page has applied away again.

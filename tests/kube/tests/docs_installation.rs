@@ -4,7 +4,7 @@ mod pages;
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use mesh_docs::{Block, INSTALLATION, Page, Shell};
 use mesh_kube_cluster::Cluster;
 use mesh_kube_cluster::mesh::{Mesh, NAMESPACE};
@@ -45,6 +45,9 @@ fn the_mesh_is_installed_changed_and_removed_as_pages_say() -> Result<()> {
             done.with_context(|| path.to_owned()).with_context(|| Mesh::on(&cluster).logs())?;
         }
     }
+    // The last page takes it off.
+    let nodes = cluster.kubectl().run(&["get", "nodes", "-o", "yaml"])?;
+    ensure!(!nodes.contains("mesh.dev/agent-not-ready"), "a node is tainted:\n{nodes}");
     Ok(())
 }
 

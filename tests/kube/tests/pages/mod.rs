@@ -18,12 +18,16 @@ pub fn shell(cluster: &Cluster) -> Result<Shell> {
     Ok(shell.with("KUBECONFIG", cluster.kubectl().kubeconfig()))
 }
 
-/// Runs a block, again until it comes to what the page says: what was applied before it takes its time.
+/// Runs a block, again until it comes to what the page says: what was applied before it takes its time. What it said first, where it
+/// did not, is in the test's output.
 pub fn come_true(shell: &mut Shell, block: &Block<'_>) -> Result<()> {
     let (mut first, mut last) = (String::new(), String::new());
     wait_until(&format!("{:?} of\n{}", block.info, block.body), PATIENCE, || {
         let outcome = shell.run(block)?;
         if outcome.as_said && is_share(block, &outcome.printed)? {
+            if !first.is_empty() {
+                eprintln!("not at once: {:?} of\n{}said at first:\n{first}", block.info, block.body);
+            }
             return Ok(Some(()));
         }
         last = format!("{}{}", outcome.printed, outcome.said);
