@@ -143,13 +143,13 @@ impl Attempt<'_> {
             return Err(Failure::Unsent(UpstreamError::Overflow("max requests"), Box::new(request)));
         };
         let active = (of_cluster, Count::one(&self.endpoint.state, |state| &state.active));
-        let losses = self.endpoint.state.losses();
         let protocols = protocols(&request).filter(|_| self.version == Version::Http1);
         // A connection that turns out to be closed gives the request back; each is tried once.
         loop {
             let (hold, answered) = match self.version {
                 Version::Http1 => match self.http1(&policy).await {
                     Ok(line) => {
+                        let losses = self.endpoint.state.losses();
                         let answered = line.send(request).await.map(|response| response.map(AnswerBody::Http1));
                         let is_new = line.is_new();
                         (Hold::Http1(line), answered.map_err(|error| self.unanswered(error, is_new, losses)))
@@ -162,6 +162,7 @@ impl Attempt<'_> {
                         if is_other && !place.0.takes_protocols().await {
                             return Err(Failure::Unsent(UpstreamError::NoProtocols, Box::new(request)));
                         }
+                        let losses = self.endpoint.state.losses();
                         let answered = place.0.send(request).await;
                         let answered = answered.map_err(|mut error| match error.take_message() {
                             Some(unsent) => Ok(unsent.map(SharedBody::into_inner)),
@@ -174,8 +175,7 @@ impl Attempt<'_> {
             };
             match answered {
                 Ok(response) => {
-                    let response = honest(response, protocols.as_deref())
-                        .map_err(|what| self.broken(Broken::lie(what), losses))?;
+                    let response = honest(response, protocols.as_deref()).map_err(|what| self.lied(what))?;
                     let (cluster, endpoint) = (self.cluster.clone(), self.endpoint.clone());
                     let lease = Lease { cluster, endpoint, hold, _active: active };
                     return Ok(Sent { response, lease });
@@ -201,6 +201,12 @@ impl Attempt<'_> {
     /// `losses` are the endpoint's from before the request was sent.
     fn broken(&self, mut broken: Broken, losses: u32) -> Failure {
         broken.is_lost = losses != self.endpoint.state.losses() && !broken.is_clients && !broken.breaks_rules();
+        broken.count(&self.worker.shared.telemetry.bad_inputs);
+        Failure::Broken(broken)
+    }
+
+    fn lied(&self, what: BadInput) -> Failure {
+        let broken = Broken::lie(what);
         broken.count(&self.worker.shared.telemetry.bad_inputs);
         Failure::Broken(broken)
     }

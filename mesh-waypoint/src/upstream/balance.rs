@@ -49,7 +49,7 @@ pub(super) fn pick(
     if endpoints.len() == 1 {
         return Some(first.clone());
     }
-    if wish.avoid.is_empty() && !first.cluster.has_left_out() {
+    if wish.avoid.is_empty() && !first.cluster.has_left_out(now) {
         return by_algorithm(endpoints, spread, wish, turn, now);
     }
     let healthy: Vec<_> = endpoints.iter().filter(|endpoint| !endpoint.state.is_left_out(now)).cloned().collect();

@@ -101,17 +101,19 @@ impl Upstreams {
             }
         }
     }
-}
 
-impl Upstreams {
     /// Looks after the requests that are under way: where an endpoint's machine acknowledges nothing of them, and there is another
     /// endpoint, their connections are given up, and it is passed by.
     pub(crate) fn look(&self, worker: &Worker) {
         let now = Instant::now();
         for cluster in self.clusters.borrow().values() {
             for endpoint in cluster.endpoints.borrow().iter() {
-                if endpoint.lines.look(now, || cluster.has_another(endpoint, &[])) {
+                if endpoint.lines.look(now, || cluster.may_pass_by(endpoint, &[])) {
+                    endpoint.state.lose();
                     cluster.pass_by(worker, endpoint);
+                }
+                if endpoint.lines.let_go_of_lost() {
+                    cluster.freed.notify_waiters();
                 }
             }
         }
@@ -256,12 +258,22 @@ impl Cluster {
         }
     }
 
-    /// Has an endpoint passed by that does not answer, and lets go of the connections that are kept to it.
+    /// Has an endpoint passed by that does not answer.
     pub(super) fn pass_by(&self, worker: &Worker, endpoint: &Endpoint) {
         if self.state.pass_by(&endpoint.state) {
             worker.shared.telemetry.own.passed_by.inc();
             tracing::info!(cluster = %self.key, endpoint = %endpoint.address(), "endpoint passed by: it does not answer");
         }
+    }
+
+    /// Whether an endpoint that does not answer may be passed by: there is another, and no more than half are. Where most do not
+    /// answer it is our own network that fails.
+    pub(super) fn may_pass_by(&self, this: &Endpoint, avoid: &[SocketAddr]) -> bool {
+        let now = self.state.now();
+        let endpoints = self.endpoints.borrow();
+        let others = endpoints.iter().filter(|other| other.address() != this.address());
+        let passed_by = others.filter(|other| other.state.reach.is_passed_by(now)).count();
+        (passed_by + 1) * 2 <= endpoints.len() && self.has_another(this, avoid)
     }
 
     /// Whether a request that was with these can go to another endpoint than this one, of which nothing bad is known.
@@ -291,7 +303,7 @@ impl Cluster {
     pub(crate) fn pick(&self, wish: &Wish) -> Result<Rc<Endpoint>, UpstreamError> {
         let now = self.state.now();
         let picked = self.choose(wish, now).ok_or(UpstreamError::NoEndpoint)?;
-        if self.state.has_left_out() {
+        if self.state.has_left_out(now) {
             picked.state.reach.picked(now);
         }
         Ok(picked)

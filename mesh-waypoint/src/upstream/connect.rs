@@ -152,16 +152,17 @@ async fn reach(worker: &Rc<Worker>, dial: Dial<'_>) -> Result<Stream, UpstreamEr
 
 /// Connects an endpoint, or its node, by TCP. One that does not answer is left alone, and passed by, where there is another.
 async fn answered(worker: &Worker, dial: Dial<'_>, to: SocketAddr) -> io::Result<TcpStream> {
-    let Dial { cluster, endpoint, avoid, policy, .. } = dial;
+    let Dial { cluster, endpoint, avoid, .. } = dial;
     let unanswered = async {
-        // Before the time for all of it is over, in any case.
-        sleep(ANSWER.min(connect_timeout(policy) / 2)).await;
-        if !cluster.has_another(endpoint, avoid) {
+        sleep(ANSWER).await;
+        if !cluster.may_pass_by(endpoint, avoid) {
             pending::<()>().await;
         }
         cluster.pass_by(worker, endpoint);
     };
     tokio::select! {
+        // First: a thread that was held up finds both.
+        biased;
         connected = TcpStream::connect(to) => {
             // A refusal is an answer, too.
             let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
@@ -239,6 +240,15 @@ impl Stream {
     /// For how long its peer's machine has acknowledged nothing, where it was asked again and again.
     pub(super) fn unheard_for(&self) -> Option<Duration> {
         self.look_at_socket(unheard_for)?
+    }
+
+    /// Whether others share its connection.
+    pub(super) fn is_shared(&self) -> bool {
+        match self {
+            Self::Plain(_) | Self::Sidecar(_) => false,
+            Self::Tls(stream) => stream.get_ref().0.is_shared(),
+            Self::Tunnel(stream) => matches!(stream, TunnelStream::H2(_)),
+        }
     }
 
     /// Breaks its connection, which other streams of HTTP/2 may share: who reads or writes finds it broken.

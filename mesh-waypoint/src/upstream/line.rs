@@ -26,7 +26,7 @@ use super::{
     http1::Http1Line,
     open::{LookedAfter, Open},
     paced::Paced,
-    reach::Look,
+    reach::{Look, SILENCE_OF_SHARED},
     state::{ClusterState, Count, EndpointState},
     untaken::{SharedBody, Untaken},
 };
@@ -112,7 +112,8 @@ impl LookedAfter for Http2Line {
             look => look,
         };
         let has_requests = self.active.get() > 0;
-        let is_lost = has_requests && look.again(now, || self.stream.look(Stream::unheard_for)?);
+        let unheard_for = || self.stream.look(Stream::unheard_for)?;
+        let is_lost = has_requests && look.again(now, SILENCE_OF_SHARED, unheard_for);
         self.look.set(if has_requests { look } else { Look::Unseen });
         is_lost
     }
@@ -156,14 +157,16 @@ impl Lines {
         }
     }
 
-    /// Lets go of what was connected before some thread found that the endpoint does not answer.
-    fn let_go_of_lost(&self) {
+    /// Lets go of what was connected before some thread found that such connections lead nowhere; true where there was something.
+    pub(super) fn let_go_of_lost(&self) -> bool {
         let losses = self.endpoint.losses();
-        if self.losses.replace(losses) != losses {
-            self.idle.borrow_mut().clear();
-            // Who has a request on one holds it until that has ended.
-            self.shared.borrow_mut().clear();
+        if self.losses.replace(losses) == losses {
+            return false;
         }
+        self.idle.borrow_mut().clear();
+        // Who has a request on one holds it until that has ended.
+        self.shared.borrow_mut().clear();
+        true
     }
 
     /// Looks after the connections that have requests. Those of which the endpoint's machine acknowledges nothing are given up where
@@ -287,13 +290,13 @@ pub(crate) async fn dial_http2(
     (counted, needs): (Connections, Needs),
 ) -> Result<Http2Place, UpstreamError> {
     let Dial { cluster, endpoint, policy, .. } = dial;
-    let losses = endpoint.state.losses();
+    let unanswered = endpoint.state.unanswered();
     let _one = endpoint.lines.dialling.lock().await;
     if let Some(place) = endpoint.lines.take_http2(policy, needs) {
         return Ok(place);
     }
     // Whoever dialled meanwhile has waited for all.
-    if endpoint.state.losses() != losses && cluster.has_another(endpoint, dial.avoid) {
+    if endpoint.state.unanswered() != unanswered && cluster.has_another(endpoint, dial.avoid) {
         return Err(UpstreamError::Unanswered(endpoint.address()));
     }
     let stream = connect_within(worker, dial).await?;

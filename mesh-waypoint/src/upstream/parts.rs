@@ -28,7 +28,7 @@ impl Parts {
     pub(super) fn choose<'a>(&self, endpoints: &'a [Rc<Endpoint>], wish: &Wish, now: u64) -> &'a [Rc<Endpoint>] {
         let Some(first) = endpoints.first().filter(|_| self.ends.len() > 1) else { return endpoints };
         let is_healthy = |endpoint: &&Rc<Endpoint>| !endpoint.state.is_left_out(now);
-        let all_healthy = !first.cluster.has_left_out();
+        let all_healthy = !first.cluster.has_left_out(now);
         let weights = self.parts(endpoints).enumerate().map(|(index, part)| {
             let healthy = if all_healthy { part.len() } else { part.iter().filter(is_healthy).count() };
             let health = (healthy * OVERPROVISIONING / part.len().max(1)).min(100);
@@ -59,7 +59,9 @@ impl Parts {
         if total == 0 {
             return None;
         }
-        let mut at = wish.hash.unwrap_or_else(|| fastrand::u64(..)) % total;
+        let drawn = wish.hash.unwrap_or_else(|| fastrand::u64(..));
+        // No remainder: where a weight changes, most keys stay.
+        let mut at = u64::try_from((u128::from(drawn) * u128::from(total)) >> 64).unwrap_or_default();
         weights.iter().position(|weight| match at.checked_sub(*weight) {
             Some(rest) => {
                 at = rest;

@@ -10,9 +10,13 @@ use std::{
 pub(super) const ANSWER: Duration = Duration::from_millis(1500);
 /// How often requests that are under way are looked after.
 pub(crate) const LOOK: Duration = Duration::from_millis(500);
-/// For how long what a request has sent may go without an acknowledgement. That is the kernel's of the endpoint's machine, which
-/// gives it at once, however long the endpoint itself takes for an answer.
-const HEARD: Duration = Duration::from_secs(1);
+/// For how long an endpoint's machine may go on saying nothing, once its kernel was asked twice in vain: that acknowledges at once,
+/// however long the endpoint itself takes for an answer.
+pub(super) const SILENCE: Duration = Duration::from_secs(1);
+/// The same of a connection that many share, and that ends for all of them.
+pub(super) const SILENCE_OF_SHARED: Duration = Duration::from_secs(3);
+/// After how long without such a silence a request's machine has what was sent.
+const HEARD: Duration = Duration::from_secs(4);
 /// How long an endpoint is passed by, in milliseconds; then one request tries it again.
 const PASSED_BY: u64 = 10_000;
 
@@ -21,7 +25,9 @@ const PASSED_BY: u64 = 10_000;
 pub(super) struct Reach {
     /// Until when it is passed by, in milliseconds since the program began; zero once it has answered.
     until: AtomicU64,
-    /// How often it was found not to answer. What was connected before the last time leads nowhere.
+    /// How often it was found not to answer.
+    unanswered: AtomicU32,
+    /// How often connections to it were found that lead nowhere. What was connected before the last time does not either.
     losses: AtomicU32,
 }
 
@@ -38,14 +44,24 @@ impl Reach {
     }
 
     /// How often it was found not to answer.
+    pub(super) fn unanswered(&self) -> u32 {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// How often connections to it were found that lead nowhere.
     pub(super) fn losses(&self) -> u32 {
         self.losses.load(Ordering::Relaxed)
     }
 
     /// It does not answer. True when that is news.
-    pub(super) fn lose(&self, now: u64) -> bool {
-        self.losses.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn pass_by(&self, now: u64) -> bool {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
         self.until.swap(now + PASSED_BY, Ordering::Relaxed) <= now
+    }
+
+    /// Connections to it lead nowhere.
+    pub(super) fn lose(&self) {
+        self.losses.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It does.
@@ -60,8 +76,8 @@ impl Reach {
     pub(super) fn picked(&self, now: u64) {
         let until = self.until.load(Ordering::Relaxed);
         if until != 0 && until <= now {
-            // Another that was as quick tries it too, which does no harm.
-            self.until.store(now + PASSED_BY, Ordering::Relaxed);
+            // Unless it has answered meanwhile. Another that was as quick tries it too, which does no harm.
+            let _ = self.until.compare_exchange(until, now + PASSED_BY, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 }
@@ -72,32 +88,44 @@ pub(super) enum Look {
     /// Nothing yet.
     #[default]
     Unseen,
-    /// Requests are under way since then, or longer.
-    Since(Instant),
-    /// What they have sent was acknowledged.
+    /// Requests are under way.
+    Seen {
+        /// Since then, or longer.
+        since: Instant,
+        /// From when on the endpoint's machine was found to say nothing.
+        silent: Option<Instant>,
+    },
+    /// It has what they have sent.
     Heard,
 }
 
 impl Look {
-    /// Looks again; true where nothing was acknowledged from the first look on, which is for long enough. `unheard_for` is how long
-    /// the endpoint's machine has acknowledged nothing, though it was asked again and again.
-    pub(super) fn again(&mut self, now: Instant, unheard_for: impl FnOnce() -> Option<Duration>) -> bool {
-        let Self::Since(since) = *self else {
-            if *self == Self::Unseen {
-                *self = Self::Since(now);
+    /// Looks again; true where the endpoint's machine says nothing for `limit`. `unheard_for` is how long it has acknowledged nothing,
+    /// though it was asked again and again. The kernel is not asked about what is over by the second look.
+    pub(super) fn again(
+        &mut self,
+        now: Instant,
+        limit: Duration,
+        unheard_for: impl FnOnce() -> Option<Duration>,
+    ) -> bool {
+        let (since, silent) = match *self {
+            Self::Heard => return false,
+            Self::Unseen => {
+                *self = Self::Seen { since: now, silent: None };
+                return false;
             }
+            Self::Seen { since, silent } => (since, silent),
+        };
+        let Some(silence) = unheard_for() else {
+            // What comes to be unacknowledged later is another's to find: a long upload goes on after an outage.
+            let is_heard = now.saturating_duration_since(since) >= HEARD;
+            *self = if is_heard { Self::Heard } else { Self::Seen { since, silent: None } };
             return false;
         };
-        let seen = now.saturating_duration_since(since);
-        if seen < HEARD {
-            return false;
-        }
-        // What comes to be unacknowledged later is another's to find: a long upload goes on after an outage.
-        let is_lost = unheard_for().is_some_and(|silence| silence >= seen);
-        if !is_lost {
-            *self = Self::Heard;
-        }
-        is_lost
+        // A connection that was idle has been silent for longer than it was asked.
+        let from = silent.unwrap_or(now);
+        *self = Self::Seen { since, silent: Some(from) };
+        silence.min(now.saturating_duration_since(from)) >= limit
     }
 }
 
@@ -109,7 +137,7 @@ mod tests {
     fn who_does_not_answer_is_passed_by_and_tried_again_by_one() {
         let reach = Reach::default();
         assert!(!reach.is_passed_by(5));
-        assert!(reach.lose(5) && !reach.lose(6), "the second time is no news");
+        assert!(reach.pass_by(5) && !reach.pass_by(6), "the second time is no news");
         assert!(reach.is_passed_by(PASSED_BY));
         reach.picked(PASSED_BY);
         assert!(!reach.is_passed_by(PASSED_BY + 6), "who is picked before the time is over puts nothing off");
@@ -117,21 +145,39 @@ mod tests {
         assert!(reach.is_passed_by(PASSED_BY + 7), "one is enough");
         reach.answered();
         assert!(!reach.is_passed_by(PASSED_BY + 7));
-        assert_eq!((reach.passed_by_for(0), reach.losses()), (None, 2));
+        assert_eq!((reach.passed_by_for(0), reach.unanswered(), reach.losses()), (None, 2, 0));
     }
 
     #[test]
-    fn a_connection_is_lost_if_nothing_was_acknowledged_since_it_was_first_looked_at() {
+    fn a_connection_is_lost_whose_peer_goes_on_saying_nothing() {
         let begun = Instant::now();
         let millis = Duration::from_millis;
-        let unasked = || -> Option<Duration> { unreachable!("too early to ask the kernel") };
-        for (silence, is_lost) in [(None, false), (Some(millis(900)), false), (Some(millis(60_000)), true)] {
+        let unasked = || -> Option<Duration> { unreachable!("not to be asked") };
+        let idle = Some(millis(60_000));
+        // How long it is silent at each look from the second one on, and at which of them it is lost.
+        for (looks, lost) in [
+            (&[None, idle, idle, idle][..], Some(3)),
+            (&[idle, idle, idle], Some(2)),
+            // It was but slow, or the outage was short.
+            (&[idle, idle, None, idle, idle], None),
+            (&[Some(millis(400)), Some(millis(700)), Some(millis(900))], None),
+        ] {
             let mut look = Look::default();
-            assert!(!look.again(begun, unasked) && !look.again(begun + millis(500), unasked));
-            assert_eq!(look.again(begun + millis(1_000), || silence), is_lost, "{silence:?}");
-            if !is_lost {
-                assert!(!look.again(begun + millis(9_000), unasked), "its machine has what was sent");
-            }
+            assert!(!look.again(begun, SILENCE, unasked));
+            let mut each = (1..).zip(looks);
+            let found = each.find(|(index, silence)| look.again(begun + LOOK * *index, SILENCE, || **silence));
+            assert_eq!(found.map(|(index, _)| index - 1), lost, "{looks:?}");
         }
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_looked_at_no_more() {
+        let begun = Instant::now();
+        let mut look = Look::default();
+        for index in 0..=8 {
+            assert!(!look.again(begun + LOOK * index, SILENCE, || None));
+        }
+        assert_eq!(look, Look::Heard);
+        assert!(!look.again(begun + LOOK * 100, SILENCE, || unreachable!("not to be asked")));
     }
 }

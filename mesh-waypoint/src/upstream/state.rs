@@ -75,8 +75,8 @@ pub(crate) struct ClusterState {
     pub(crate) overflows: Overflows,
     /// Ejections ever; zero spares looking for them.
     ejections: AtomicU64,
-    /// Endpoints that came to be passed by ever, likewise.
-    lost: AtomicU64,
+    /// Until when endpoints that were passed by are looked for, in milliseconds since the program began.
+    passes_by_until: AtomicU64,
     endpoints: Mutex<HashMap<EndpointKey, Weak<EndpointState>>>,
     began: Instant,
 }
@@ -90,7 +90,7 @@ impl ClusterState {
             connections: AtomicU32::new(0),
             overflows: Overflows::default(),
             ejections: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
+            passes_by_until: AtomicU64::new(0),
             endpoints: Mutex::default(),
             began,
         }
@@ -123,15 +123,16 @@ impl ClusterState {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Whether any endpoint was ever left out.
-    pub(super) fn has_left_out(&self) -> bool {
-        self.ejections.load(Ordering::Relaxed) > 0 || self.lost.load(Ordering::Relaxed) > 0
+    /// Whether an endpoint may be left out now.
+    pub(super) fn has_left_out(&self, now: u64) -> bool {
+        self.ejections.load(Ordering::Relaxed) > 0 || self.passes_by_until.load(Ordering::Relaxed) > now
     }
 
     /// An endpoint does not answer: it is passed by for a while. True when that is news.
     pub(super) fn pass_by(&self, endpoint: &EndpointState) -> bool {
-        self.lost.fetch_add(1, Ordering::Relaxed);
-        endpoint.reach.lose(self.now())
+        let now = self.now();
+        self.passes_by_until.fetch_max(now + LOOKED_FOR, Ordering::Relaxed);
+        endpoint.reach.pass_by(now)
     }
 
     fn ejected_now(&self, now: u64) -> (usize, usize) {
@@ -176,6 +177,9 @@ impl ClusterState {
         true
     }
 }
+
+/// How long an endpoint that is passed by is looked for, in milliseconds: whoever tries it again without an answer begins anew.
+const LOOKED_FOR: u64 = 60_000;
 
 /// The longest that an endpoint stays out, unless the first ejection is longer (Envoy's `max_ejection_time`).
 const MAX_EJECTION: Duration = Duration::from_secs(300);
@@ -268,8 +272,18 @@ impl EndpointState {
     }
 
     /// How often it was found not to answer at all.
+    pub(super) fn unanswered(&self) -> u32 {
+        self.reach.unanswered()
+    }
+
+    /// How often connections to it were found that lead nowhere.
     pub(crate) fn losses(&self) -> u32 {
         self.reach.losses()
+    }
+
+    /// Connections to it lead nowhere.
+    pub(super) fn lose(&self) {
+        self.reach.lose();
     }
 
     /// It has answered, whatever that was.

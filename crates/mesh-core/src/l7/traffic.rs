@@ -92,8 +92,8 @@ pub struct TrafficPolicy {
 /// Retries that may be under way at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryBudget {
-    /// In percent of the requests under way.
-    pub percent: u32,
+    /// Of the requests under way, in thousandths of a percent.
+    pub share: u32,
     /// However few these are.
     pub least: u32,
 }
@@ -101,7 +101,7 @@ pub struct RetryBudget {
 impl Default for RetryBudget {
     /// More would make an outage of a slowdown; where no more than the least are under way, rules act to the letter.
     fn default() -> Self {
-        Self { percent: 20, least: 64 }
+        Self { share: 20_000, least: 64 }
     }
 }
 
@@ -109,7 +109,7 @@ impl RetryBudget {
     /// How many, where so many requests are under way.
     #[must_use]
     pub fn of(&self, requests: u32) -> u32 {
-        let share = u64::from(requests) * u64::from(self.percent) / 100;
+        let share = u64::from(requests) * u64::from(self.share) / 100_000;
         u32::try_from(share).unwrap_or(u32::MAX).max(self.least)
     }
 }
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_a_share_and_no_less_than_the_least() {
-        let budget = RetryBudget { percent: 20, least: 3 };
+        let budget = RetryBudget { share: 20_000, least: 3 };
         for (requests, retries) in [(0, 3), (15, 3), (20, 4), (u32::MAX, 858_993_459)] {
             assert_eq!(budget.of(requests), retries);
         }

@@ -1,7 +1,7 @@
 //! Which endpoints of a Service's port a connection may get, and with which share.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::{Preference, Reason, Standpoint, divide};
 use crate::model::{Endpoint, Service, ServicePort, Workload};
@@ -83,7 +83,7 @@ impl<'a> Candidates<'a> {
         }
         let mut own: Option<(&'a Endpoint, f64)> = None;
         let mut weigh = |endpoint: &'a Endpoint, share: f64| {
-            let score = score(client, endpoint.address) / share;
+            let score = score(client, endpoint.address.ip()) / share;
             if own.is_none_or(|(_, best)| score > best) {
                 own = Some((endpoint, score));
             }
@@ -190,7 +190,7 @@ impl<'a> Candidates<'a> {
 }
 
 /// The logarithm of a number from 0 to 1 that is the same for the same client and endpoint.
-fn score(client: IpAddr, endpoint: SocketAddr) -> f64 {
+fn score(client: IpAddr, endpoint: IpAddr) -> f64 {
     let mut hasher = DefaultHasher::new();
     (client, endpoint).hash(&mut hasher);
     // Above 0 and not above 1.

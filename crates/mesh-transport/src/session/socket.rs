@@ -94,9 +94,11 @@ pub fn unheard_for(socket: &TcpStream) -> Option<Duration> {
     TcpProgress::of(socket).ok().filter(TcpProgress::is_unanswered).map(|progress| progress.silence)
 }
 
-/// Breaks a connection: whoever reads or writes it finds an end that the peer has not said.
+/// Breaks a connection: whoever reads or writes it finds an end that the peer has not said, and nothing of what the peer has not
+/// acknowledged is sent to it once it is closed.
 pub fn break_off(socket: &TcpStream) {
     // What is broken already needs no end.
+    let _ = socket.set_zero_linger();
     let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Both);
 }
 

@@ -25,7 +25,7 @@ use self::{upload::Upload, wire::Wire};
 use super::{
     Stream,
     open::LookedAfter,
-    reach::Look,
+    reach::{Look, SILENCE, SILENCE_OF_SHARED},
     state::{ClusterState, Count},
 };
 use crate::{

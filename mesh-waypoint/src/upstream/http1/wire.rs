@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-use super::{Look, LookedAfter, Stream};
+use super::{Look, LookedAfter, SILENCE, SILENCE_OF_SHARED, Stream};
 
 /// Octets that are read at once, and kept in as much room as they need.
 const READ: usize = 16 << 10;
@@ -47,12 +47,16 @@ impl LookedAfter for Wire {
     fn is_lost(&self, now: Instant) -> bool {
         let mut look = self.look.get();
         let unheard_for = || self.stream.borrow().as_ref().and_then(Stream::unheard_for);
-        let is_lost = self.is_busy() && look.again(now, unheard_for);
+        let is_shared = || self.stream.borrow().as_ref().is_some_and(Stream::is_shared);
+        let limit = if is_shared() { SILENCE_OF_SHARED } else { SILENCE };
+        let is_lost = self.is_busy() && look.again(now, limit, unheard_for);
         self.look.set(look);
         is_lost
     }
 
     fn give_up(&self) {
+        // An answer that is cut off is none that ends with its connection.
+        self.is_broken.set(true);
         self.stream.borrow().iter().for_each(Stream::break_off);
     }
 }

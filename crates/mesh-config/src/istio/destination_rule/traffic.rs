@@ -294,7 +294,7 @@ impl RawRetryBudget {
         let default = RetryBudget::default();
         let percent = |percent| thousandths(percent, 0.0..=100.0, format!("{field}.percent"));
         Ok(RetryBudget {
-            percent: self.percent.map(percent).transpose()?.map_or(default.percent, |percent| percent / 1_000),
+            share: self.percent.map(percent).transpose()?.unwrap_or(default.share),
             // Envoy's default.
             least: self.min_retry_concurrency.unwrap_or(3),
         })
