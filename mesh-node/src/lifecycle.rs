@@ -20,6 +20,9 @@ use crate::{
     workers::{Worker, Workers},
 };
 
+/// How long a daemon that is stopped waits to be told that the mesh is uninstalled, where it is not known that it is not: hooks that
+/// stayed then would refuse their pods' connections for good.
+const NEWS: Duration = Duration::from_secs(3);
 /// How long connections that are cut may take to tell of their end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -121,7 +124,8 @@ async fn obtain(identities: &Identities, wanted: HashSet<SpiffeId>) -> anyhow::R
     }
 }
 
-/// Serves until another daemon has taken over, or until a signal; then lets established connections end.
+/// Serves until another daemon has taken over, or until a signal; then lets established connections end. `stays` resolves once it is
+/// known that the mesh is not being uninstalled; it is asked after a signal.
 ///
 /// # Errors
 /// The service's.
@@ -132,6 +136,7 @@ pub async fn live(
     orders: mpsc::Sender<Order>,
     workers: Arc<Workers>,
     patience: Patience,
+    stays: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let released = tokio::select! {
         released = &mut service => Some(released?),
@@ -149,9 +154,16 @@ pub async fn live(
         None => {
             tracing::info!(limit = ?patience.stopped, "stopping: hooks stay in force; new connections wait, and are refused at the end");
             orders.send(Order::Stop).await?;
+            let stopped = async {
+                // Who may be uninstalled is told by a watch, perhaps after the signal.
+                let known = timeout(NEWS, stays);
+                let drained = drain(&mut upkeep, &mut signals, 1, &workers, patience.stopped);
+                // What is not known by then stays as it is.
+                let _ = tokio::join!(drained, known);
+            };
             let released = tokio::select! {
                 released = &mut service => Some(released?),
-                () = drain(&mut upkeep, &mut signals, 1, &workers, patience.stopped) => None,
+                () = stopped => None,
             };
             drop(service);
             if released.is_some() {

@@ -162,6 +162,16 @@ async fn uninstalled(args: Args) {
     std::future::pending().await
 }
 
+/// Resolves once it is known that the mesh is not being uninstalled.
+async fn stays(args: Args) {
+    let Some((namespace, name)) = &args.daemon_set else { return };
+    // Who cannot ask is told of no uninstallation either.
+    let Ok(client) = mesh_kube::client(args.kubeconfig.as_deref()).await else { return };
+    if !mesh_kube::daemon_set_stays(client, namespace, name).await {
+        std::future::pending().await
+    }
+}
+
 fn of_flag<E: std::fmt::Display>(flag: &'static str) -> impl Fn(E) -> anyhow::Error {
     move |error| anyhow::anyhow!("{flag}: {error}")
 }
@@ -248,7 +258,7 @@ pub async fn run(args: Args, prepared: Prepared, log: LogControl) -> anyhow::Res
         }
     };
     let limits = Patience { handed_over: args.drain_timeout, stopped: args.stop_timeout };
-    lifecycle::live(Box::pin(service), upkeep, signals, orders, workers, limits).await
+    lifecycle::live(Box::pin(service), upkeep, signals, orders, workers, limits, stays(args)).await
 }
 
 /// A part of the daemon that has no end has ended.

@@ -11,8 +11,7 @@ use tokio_stream::StreamExt as _;
 ///
 /// Told by a watch that is open already, since an uninstallation takes the right to ask away with the rest.
 pub async fn daemon_set_deleted(client: Client, namespace: &str, name: &str) {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", "DaemonSet"));
-    let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
+    let api = daemon_sets(client, namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = pin!(watcher(api, config).default_backoff());
     let mut listed = false;
@@ -33,4 +32,15 @@ pub async fn daemon_set_deleted(client: Client, namespace: &str, name: &str) {
         }
     }
     std::future::pending().await
+}
+
+/// Whether the DaemonSet is there, and not being deleted. Where nobody may ask any more, it is not known to be.
+pub async fn daemon_set_stays(client: Client, namespace: &str, name: &str) -> bool {
+    let found = daemon_sets(client, namespace).get_opt(name).await;
+    found.is_ok_and(|found| found.is_some_and(|set| set.metadata.deletion_timestamp.is_none()))
+}
+
+fn daemon_sets(client: Client, namespace: &str) -> Api<DynamicObject> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", "DaemonSet"));
+    Api::namespaced_with(client, namespace, &resource)
 }

@@ -13,7 +13,7 @@ mod read;
 mod source;
 
 pub use client::{ClientError, client};
-pub use deletion::daemon_set_deleted;
+pub use deletion::{daemon_set_deleted, daemon_set_stays};
 pub use events::{About, Events, Occurrence};
 pub use named_watch::{NamedChange, follow_named};
 pub use read::{ReadError, read};

@@ -144,7 +144,11 @@ impl Shell {
         let path = std::env::join_paths(self.path.iter().cloned().chain(std::env::split_paths(&outer)))?;
         // Who was started in the background ignores interrupts, and so do those whom it starts.
         let mut command = Command::new("env");
-        command.args(["--default-signal=INT", "bash", "-c", script]).current_dir(self.directory()).env_remove("MESH_ADMIN_SOCKET").env("PATH", path);
+        command
+            .args(["--default-signal=INT", "bash", "-c", script])
+            .current_dir(self.directory())
+            .env_remove("MESH_ADMIN_SOCKET")
+            .env("PATH", path);
         command.envs(self.environment.iter().map(|(name, value)| (name, value))).process_group(0);
         command.stdin(Stdio::null());
         Ok(command)
