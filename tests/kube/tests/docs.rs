@@ -3,6 +3,7 @@
 mod pages;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use mesh_docs::{Block, Page, Running, Shell};
@@ -29,6 +30,9 @@ const CUSTOMER: &str = "while true; do
   kubectl -n shop exec deployment/frontend -- mesh-traffic get --to $cart:80 --count 5 || true
   sleep 0.5
 done";
+
+/// Nodes renew their certificates within half a minute of a new signer, so that not all do at once.
+const RENEWED: Duration = Duration::from_secs(60);
 
 /// Where pages begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +142,7 @@ impl Authority {
                 Ok(())
             }
             Some("day-later") => {
-                wait_until("certificates to be renewed", PATIENCE, || {
+                wait_until("certificates to be renewed", RENEWED, || {
                     let now = self.all(|certificate| certificate["serial"].as_str().map(str::to_owned))?;
                     Ok((!now.is_empty() && now.iter().all(|serial| !self.before.contains(serial))).then_some(()))
                 })?;
