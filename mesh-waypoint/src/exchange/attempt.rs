@@ -205,10 +205,9 @@ impl Attempt<'_> {
         Failure::Broken(broken)
     }
 
+    /// Whoever lies has heard of the request.
     fn lied(&self, what: BadInput) -> Failure {
-        let broken = Broken::lie(what);
-        broken.count(&self.worker.shared.telemetry.bad_inputs);
-        Failure::Broken(broken)
+        self.broken(Broken::lie(what), self.endpoint.state.losses())
     }
 
     fn behalf(&self) -> Behalf {

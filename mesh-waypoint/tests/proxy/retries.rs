@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 
-use crate::server::{Client, serve};
+use crate::server::{Backend, Client, serve};
 use crate::world::{CARTS, OUTSIDE, run_with};
 
 fn virtual_service(host: &str, retries: &str) -> String {
@@ -19,6 +19,17 @@ fn virtual_service(host: &str, retries: &str) -> String {
     )
 }
 
+/// The carts, each of which answers 503.
+async fn failing_carts() -> Vec<Rc<Backend>> {
+    let mut backends = Vec::new();
+    for cart in CARTS {
+        let backend = serve(cart, 8080, false).await;
+        backend.status.set(503);
+        backends.push(backend);
+    }
+    backends
+}
+
 #[test]
 fn a_retry_goes_to_an_endpoint_that_was_asked_where_the_rule_lets_it() {
     let by_user = "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: cart, namespace: shop}\n\
@@ -26,12 +37,7 @@ fn a_retry_goes_to_an_endpoint_that_was_asked_where_the_rule_lets_it() {
     for (ignores_previous, attempts) in [(true, [1, 1, 1]), (false, [0, 0, 3])] {
         let retries = format!("attempts: 2, retryOn: 5xx, backoff: 1ms, retryIgnorePreviousHosts: {ignores_previous}");
         run_with(&(virtual_service("cart", &retries) + by_user), async move |world| {
-            let mut backends = Vec::new();
-            for cart in CARTS {
-                let backend = serve(cart, 8080, false).await;
-                backend.status.set(503);
-                backends.push(backend);
-            }
+            let backends = failing_carts().await;
             let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
             let request = Request::get("/").header("host", "cart").header("x-user", "jason").body(Full::default());
             assert_eq!(client.ask(request.expect("valid")).await.status, 503);
@@ -59,12 +65,7 @@ fn retries_are_no_more_than_their_budget() {
     ] {
         let rules = virtual_service("cart", "attempts: 2, retryOn: 5xx, backoff: 1ms") + &budget(settings);
         run_with(&rules, async move |world| {
-            let mut backends = Vec::new();
-            for cart in CARTS {
-                let backend = serve(cart, 8080, false).await;
-                backend.status.set(503);
-                backends.push(backend);
-            }
+            let backends = failing_carts().await;
             let mut client = Client::http1(world.tunnel("10.96.0.1:80").await.expect("tunnel")).await;
             assert_eq!(client.get("/").await.status, 503);
             let asked: usize = backends.iter().map(|backend| backend.seen.borrow().len()).sum();
