@@ -1,5 +1,5 @@
 //! The kernel side of the data path. One hook a file; what they share is in `maps`, `sockets`, `listener`,
-//! `outbound`, `direct`, `probe`, `attestation`, `signals`, `frames` and `packet`. No policy is here: a pod is enrolled or it is not, and
+//! `outbound`, `direct`, `probe`, `attestation`, `signals`, `frames`, `dns` and `packet`. No policy is here: a pod is enrolled or it is not, and
 //! the daemon has said of two pods that the kernel may connect them or it has not.
 #![no_std]
 #![no_main]
@@ -9,6 +9,7 @@ mod connect4;
 mod connect6;
 mod direct;
 mod direct_events;
+mod dns;
 mod drops;
 mod frames;
 mod getpeername4;

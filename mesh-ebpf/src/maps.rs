@@ -7,9 +7,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_abi::{
-    Attestation, Budget, Counter, DirectEvent, DirectKey, DirectPair, DropEvent, FlowKey, FramePosition,
-    OriginalDestination, PodRecord, ProbePort, ServiceRecord, Setting, Signal, SignalHead, SockAddress, SocketRecord,
-    direct::MAX_PAIRS, service::MAX_SERVICES, signal::RING_OCTETS,
+    AskerRecord, Attestation, Budget, Counter, DirectEvent, DirectKey, DirectPair, DropEvent, Exchange, FlowKey,
+    FramePosition, HostKey, HostRecord, OriginalDestination, PodRecord, ProbePort, ServiceRecord, Setting, Signal,
+    SignalHead, SockAddress, SocketRecord, direct::MAX_PAIRS, dns::MAX_HOSTS, service::MAX_SERVICES,
+    signal::RING_OCTETS,
 };
 
 /// More pods than any node runs (kubelet's default limit is 110).
@@ -89,6 +90,15 @@ pub static POSITIONS: SkStorage<FramePosition> = SkStorage::new();
 
 #[btf_map]
 pub static SETTINGS: Array<u64, { Setting::COUNT as usize }> = Array::new();
+
+#[btf_map]
+pub static HOSTS: HashMap<HostKey, HostRecord, MAX_HOSTS, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+pub static ASKERS: HashMap<u64, AskerRecord, MAX_PODS, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+pub static EXCHANGE: PerCpuArray<Exchange, 1> = PerCpuArray::new();
 
 /// Cgroup id of the daemon that loaded these programs; set before load.
 #[unsafe(no_mangle)]

@@ -11,8 +11,8 @@ use mesh_abi::{DirectKey, SockAddress};
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const TCP: u8 = 6;
-const UDP: u8 = 17;
-const IPV6_HEADER: usize = 40;
+pub const UDP: u8 = 17;
+pub const IPV6_HEADER: usize = 40;
 /// Hop-by-hop, routing and destination options; more in one packet than this is refused.
 const MAX_EXTENSION_HEADERS: usize = 4;
 const HOP_BY_HOP: u8 = 0;
@@ -23,7 +23,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 /// What a packet is, for the mesh.
 pub enum Packet {
     Tcp(Segment),
-    Udp,
+    Udp(Datagram),
     /// Neither TCP nor UDP: not the mesh's business.
     Other,
     /// A piece of a TCP packet, whose ports are not looked for.
@@ -33,6 +33,17 @@ pub enum Packet {
     },
     /// Ends before its headers do, or hides its payload behind too many of them.
     Malformed,
+}
+
+/// Where a datagram is in its packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Datagram {
+    /// Right after an IPv4 header without options.
+    V4,
+    /// Right after an IPv6 header.
+    V6,
+    /// In pieces, or after more than that.
+    Elsewhere,
 }
 
 /// A TCP segment's addresses, sequence number and flags.
@@ -77,7 +88,7 @@ pub fn parse(ctx: &TcContext) -> Packet {
 
 /// A value in network byte order at `offset` from the network header.
 #[inline(always)]
-fn load<T: Copy>(ctx: &TcContext, offset: usize) -> Option<T> {
+pub fn load<T: Copy>(ctx: &TcContext, offset: usize) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper writes size_of::<T>() bytes or fails; every T here is made of integers.
     unsafe {
@@ -95,29 +106,29 @@ fn load<T: Copy>(ctx: &TcContext, offset: usize) -> Option<T> {
 /// An IPv4 header without options (RFC 791, section 3.1). One load a header: each is a call.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct HeaderV4 {
-    version_and_length: u8,
-    service: u8,
-    length_be: u16,
-    identification_be: u16,
-    fragment_be: u16,
-    hops: u8,
-    protocol: u8,
-    checksum_be: u16,
-    source_be: u32,
-    destination_be: u32,
+pub struct HeaderV4 {
+    pub version_and_length: u8,
+    pub service: u8,
+    pub length_be: u16,
+    pub identification_be: u16,
+    pub fragment_be: u16,
+    pub hops: u8,
+    pub protocol: u8,
+    pub checksum_be: u16,
+    pub source_be: u32,
+    pub destination_be: u32,
 }
 
 /// An IPv6 header (RFC 8200, section 3).
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct HeaderV6 {
-    version_and_flow_be: u32,
-    length_be: u16,
-    next: u8,
-    hops: u8,
-    source_be: [u32; 4],
-    destination_be: [u32; 4],
+pub struct HeaderV6 {
+    pub version_and_flow_be: u32,
+    pub length_be: u16,
+    pub next: u8,
+    pub hops: u8,
+    pub source_be: [u32; 4],
+    pub destination_be: [u32; 4],
 }
 
 /// The first 16 of the 20 octets that a TCP header has at least (RFC 9293, section 3.1).
@@ -140,12 +151,16 @@ const _: () = assert!(size_of::<HeaderTcp>() == 16);
 fn parse_v4(ctx: &TcContext) -> Option<Packet> {
     const FRAGMENT_BITS: u16 = 0x3fff; // "more fragments" and the offset
     let header: HeaderV4 = load(ctx, 0)?;
+    let is_piece = u16::from_be(header.fragment_be) & FRAGMENT_BITS != 0;
     match header.protocol {
-        UDP => return Some(Packet::Udp),
+        UDP => {
+            let is_plain = !is_piece && header.version_and_length & 0x0f == 5;
+            return Some(Packet::Udp(if is_plain { Datagram::V4 } else { Datagram::Elsewhere }));
+        }
         TCP => {}
         _ => return Some(Packet::Other),
     }
-    if u16::from_be(header.fragment_be) & FRAGMENT_BITS != 0 {
+    if is_piece {
         let (source, destination) = (SockAddress::v4(header.source_be, 0), SockAddress::v4(header.destination_be, 0));
         return Some(Packet::TcpFragment { source, destination });
     }
@@ -174,7 +189,7 @@ fn parse_v6(ctx: &TcContext) -> Option<Packet> {
             FRAGMENT => {
                 let inner: u8 = load(ctx, offset)?;
                 if inner == UDP {
-                    return Some(Packet::Udp);
+                    return Some(Packet::Udp(Datagram::Elsewhere));
                 }
                 let (source, destination) =
                     (SockAddress::v6(header.source_be, 0), SockAddress::v6(header.destination_be, 0));
@@ -184,7 +199,8 @@ fn parse_v6(ctx: &TcContext) -> Option<Packet> {
         }
     }
     match next {
-        UDP => Some(Packet::Udp),
+        UDP if offset == IPV6_HEADER => Some(Packet::Udp(Datagram::V6)),
+        UDP => Some(Packet::Udp(Datagram::Elsewhere)),
         TCP => {
             let tcp: HeaderTcp = load(ctx, offset)?;
             let source = SockAddress::v6(header.source_be, tcp.source_port_be);

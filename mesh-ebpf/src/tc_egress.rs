@@ -1,5 +1,5 @@
 //! Packets that leave an enrolled pod's interface: no connection starts here but the daemon's own, and those to pods
-//! of this node for which the kernel answers.
+//! of this node for which the kernel answers. A question to DNS for a host of the mesh is answered here, and goes nowhere.
 //!
 //! The connect hooks have sent the applications' connections elsewhere; this one catches what goes
 //! round them (raw sockets, sockets bound to the device). A connect() from before the enrolment goes on
@@ -15,7 +15,7 @@ use aya_ebpf::{
 use mesh_abi::{Counter, SockAddress, SocketKind, drop::LEAVING};
 
 use crate::{
-    attestation,
+    attestation, dns,
     drops::{self, Dropped},
     listener,
     maps::{EXISTING, count},
@@ -33,9 +33,11 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
         },
         Packet::TcpFragment { source, destination } => (Counter::DroppedFragment, source, destination),
         Packet::Malformed => (Counter::DroppedMalformed, nowhere, nowhere),
-        Packet::Udp => {
-            count(Counter::UdpPassed);
-            return TC_ACT_UNSPEC;
+        Packet::Udp(datagram) => {
+            return dns::answer(&ctx, datagram).unwrap_or_else(|| {
+                count(Counter::UdpPassed);
+                TC_ACT_UNSPEC
+            });
         }
         Packet::Tcp(segment) => {
             signals::note(&ctx, &segment);

@@ -43,7 +43,7 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
         }
         Packet::TcpFragment { source, destination } => (Counter::DroppedFragment, source, destination),
         Packet::Malformed => (Counter::DroppedMalformed, nowhere, nowhere),
-        Packet::Udp | Packet::Other => return TC_ACT_UNSPEC,
+        Packet::Udp(_) | Packet::Other => return TC_ACT_UNSPEC,
     };
     match outcome {
         Counter::DirectAdmitted | Counter::ProbeAdmitted => {

@@ -156,6 +156,10 @@ pub struct Args {
     /// pods and ports there is the label mesh.dev/no-request-metrics.
     #[arg(long)]
     pub no_request_metrics: bool,
+    /// Tells no pod of the mesh's hosts: what pods ask of DNS goes to their resolver. For single pods there is the annotation
+    /// ambient.istio.io/dns-capture: "false".
+    #[arg(long)]
+    pub no_dns_capture: bool,
     /// Cgroup of kubelet, whose probes pass into pods whatever their mode is: a directory, absolute or below the cgroup
     /// root. By default that of the process named kubelet; where it has none of its own, all that runs on the node's own
     /// network passes, at the ports alone at which pods declare probes.

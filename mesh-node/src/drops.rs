@@ -76,6 +76,7 @@ const fn sentence(reason: Counter) -> &'static str {
         | Counter::UntoldDrop
         | Counter::LostSignal
         | Counter::UntoldSignal
-        | Counter::ForsakenFrames => "nothing was dropped: the kernel's programs and the daemon differ",
+        | Counter::ForsakenFrames
+        | Counter::HostAnswered => "nothing was dropped: the kernel's programs and the daemon differ",
     }
 }

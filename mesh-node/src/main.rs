@@ -7,6 +7,7 @@ mod connections;
 mod direct;
 mod drops;
 mod handover;
+mod hosts;
 mod keeper;
 mod kubelet;
 mod lifecycle;

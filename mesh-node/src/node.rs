@@ -391,7 +391,13 @@ fn enrolment(
 
 fn enrolment_settings(args: &Args, host_netns: u64) -> EnrolmentSettings {
     let node = NodeName::from(args.node.as_str());
-    EnrolmentSettings { node, host_netns, proc: args.proc.clone(), existing: args.existing_connections }
+    EnrolmentSettings {
+        node,
+        host_netns,
+        proc: args.proc.clone(),
+        existing: args.existing_connections,
+        tells_hosts: !args.no_dns_capture,
+    }
 }
 
 fn nri_settings(args: &Args, host_netns: u64) -> NriSettings {

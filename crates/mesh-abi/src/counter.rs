@@ -48,11 +48,13 @@ pub enum Counter {
     /// End of a direct connection whose HTTP/2 is not followed any more: too many frames in one segment, too long a header
     /// block, or a segment that was not shown.
     ForsakenFrames = 20,
+    /// Question for a host of the mesh that was answered in place of the resolver that the pod asked.
+    HostAnswered = 21,
 }
 
 impl Counter {
     /// Every counter, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::OutboundRedirected,
         Self::InboundSteered,
         Self::UdpPassed,
@@ -74,6 +76,7 @@ impl Counter {
         Self::LostSignal,
         Self::UntoldSignal,
         Self::ForsakenFrames,
+        Self::HostAnswered,
     ];
 
     /// Number of counters: the size of the map.
@@ -85,6 +88,7 @@ impl Counter {
         match self {
             Self::OutboundRedirected | Self::InboundSteered => "redirect",
             Self::UdpPassed | Self::DirectConnected | Self::DirectAdmitted | Self::ProbeAdmitted => "pass",
+            Self::HostAnswered => "answer",
             Self::LostDirectEvent
             | Self::LostDropEvent
             | Self::UntoldDrop
@@ -128,6 +132,7 @@ impl Counter {
             Self::LostSignal => "direct_signal",
             Self::UntoldSignal => "direct_signal_limit",
             Self::ForsakenFrames => "direct_frames",
+            Self::HostAnswered => "dns",
         }
     }
 }

@@ -8,6 +8,7 @@
 pub mod budget;
 pub mod counter;
 pub mod direct;
+pub mod dns;
 pub mod drop;
 pub mod flow;
 pub mod frame;
@@ -23,6 +24,7 @@ pub mod socket;
 pub use budget::Budget;
 pub use counter::Counter;
 pub use direct::{Attestation, DirectEvent, DirectEventKind, DirectKey, DirectPair};
+pub use dns::{AskerRecord, Exchange, HostKey, HostRecord};
 pub use drop::DropEvent;
 pub use flow::{FlowKey, OriginalDestination};
 pub use frame::FramePosition;
@@ -36,7 +38,7 @@ pub use socket::{SocketKind, SocketRecord};
 
 /// Version of every layout in this crate. It is part of the directory name under which maps are
 /// pinned, so that a daemon never reads a map written in another layout.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Names of the maps, as the eBPF object declares them and as they are pinned.
 pub mod map_names {
@@ -80,8 +82,14 @@ pub mod map_names {
     pub const POSITIONS: &str = "POSITIONS";
     /// Numbers that the daemon sets, indexed by [`crate::Setting`].
     pub const SETTINGS: &str = "SETTINGS";
+    /// Hosts that pods are told the mesh's addresses of: [`crate::HostKey`] to [`crate::HostRecord`].
+    pub const HOSTS: &str = "HOSTS";
+    /// Pods that are told of them: network-namespace cookie to [`crate::AskerRecord`].
+    pub const ASKERS: &str = "ASKERS";
+    /// Memory of each CPU in which a question for a host is read and answered: one [`crate::Exchange`].
+    pub const EXCHANGE: &str = "EXCHANGE";
     /// Every map, in the order in which they are described above.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 22] = [
         PODS,
         SOCKETS,
         OUTBOUND_FLOWS,
@@ -101,6 +109,9 @@ pub mod map_names {
         SIGNAL_BUDGET,
         POSITIONS,
         SETTINGS,
+        HOSTS,
+        ASKERS,
+        EXCHANGE,
     ];
 }
 
@@ -117,12 +128,15 @@ mod user {
         )*};
     }
     pod!(
+        crate::AskerRecord,
         crate::Attestation,
         crate::DirectEvent,
         crate::DirectKey,
         crate::DirectPair,
         crate::DropEvent,
         crate::FlowKey,
+        crate::HostKey,
+        crate::HostRecord,
         crate::OriginalDestination,
         crate::PodRecord,
         crate::ProbePort,

@@ -119,6 +119,8 @@ codes! {
         "Correct the port, or declare it in the container's ports; kubelet's probe fails until then."
     BadPortsLabel = "MESH0113" Warning "label names no ports"
         "Write mesh.dev/no-request-metrics: all, none, or port numbers with dots between them."
+    BadCaptureAnnotation = "MESH0114" Warning "annotation says neither true nor false"
+        "Write ambient.istio.io/dns-capture: \"true\" or \"false\"; the Pod is told of hosts until then."
 
     // Services and their endpoints.
     NoEndpoints = "MESH0201" Warning "Service has no ready endpoints"
@@ -148,7 +150,7 @@ codes! {
     HostTaken = "MESH0213" Error "host is another's already"
         "Join the two in one ServiceEntry, or give this one another host; it is not in force for the host until then."
     NotCaptured = "MESH0214" Info "clients reach the host past the mesh"
-        "Give the ServiceEntry addresses that its hosts have for clients; without, requests are told by their host at gateways alone."
+        "Give the host a waypoint (istio.io/use-waypoint), or addresses that it has for clients; until then its requests are told by their host at gateways alone."
     NotSelected = "MESH0215" Info "WorkloadEntry is nobody's endpoint"
         "Let the workloadSelector of a ServiceEntry in its namespace select its labels."
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::finding::ObjectName;
 use crate::istio::LOG_SAMPLING;
 use crate::kind::Kind;
-use crate::kubernetes::{SERVICE_NAME, TRAFFIC_DISTRIBUTION};
+use crate::kubernetes::{DNS_CAPTURE, SERVICE_NAME, TRAFFIC_DISTRIBUTION};
 use crate::texts;
 
 /// What is told of an object, in JSON.
@@ -234,7 +234,7 @@ const POD: Keep = Fields(&[
             NAMES[1],
             ("uid", All),
             ("labels", All),
-            ("annotations", Keep::Some(&[("proxy.istio.io/config", All)])),
+            ("annotations", Keep::Some(&[("proxy.istio.io/config", All), (DNS_CAPTURE, All)])),
             ("ownerReferences", Each(&Fields(&[("kind", All), NAME, ("controller", All)]))),
         ]),
     ),

@@ -7,6 +7,7 @@
 pub mod direct;
 pub mod entry;
 mod few;
+pub mod hosts;
 pub mod identity;
 pub mod l7;
 mod label_set;

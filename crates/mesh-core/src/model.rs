@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::entry::{EndpointTraits, Entry, Resolution};
 use crate::few::Few;
+use crate::hosts::is_automatic;
 use crate::identity::SpiffeId;
 use crate::label_set::LabelSet;
 use crate::labels::TLS_MODE;
@@ -74,6 +75,8 @@ pub struct Template {
     pub probe_ports: Vec<u16>,
     /// The ports at which nodes do not look for requests.
     pub unwatched: Unwatched,
+    /// Whether what it asks of DNS is left to its resolver (`ambient.istio.io/dns-capture`).
+    pub asks_itself: bool,
     /// The Pod's labels, for selectors.
     pub labels: LabelSet,
     /// The owner's name: a Deployment, StatefulSet and so on; the Pod's own without an owner.
@@ -155,7 +158,7 @@ pub struct Service {
     pub name: Arc<str>,
     /// The full host name, such as `cart.shop.svc.cluster.local`.
     pub hostname: Arc<str>,
-    /// The cluster addresses, of both families; none for a headless Service.
+    /// The cluster addresses, of both families; none for a headless Service. A host's own, or those that the mesh has given it.
     pub vips: Vec<IpAddr>,
     /// The declared ports.
     pub ports: Vec<ServicePort>,
@@ -183,6 +186,12 @@ impl Service {
     #[must_use]
     pub fn is_of_entry(&self, namespace: &str, name: &str) -> bool {
         *self.namespace == *namespace && self.entry.as_ref().is_some_and(|entry| *entry.object == *name)
+    }
+
+    /// Whether it is asked for by its endpoints' own addresses: it has none, or none but those that the mesh gives hosts.
+    #[must_use]
+    pub fn is_headless(&self) -> bool {
+        self.vips.iter().all(|vip| is_automatic(*vip))
     }
 
     /// How endpoints are found.

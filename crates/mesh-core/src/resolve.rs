@@ -1,9 +1,10 @@
 //! Where a connection goes: from the address that an application asked for to an endpoint and a way to reach it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::entry::Resolution;
+use crate::hosts::is_automatic;
 use crate::identity::SpiffeId;
 use crate::l7::{WAYPOINT_PORT, Waypoint};
 use crate::locality::{Candidates, candidates};
@@ -92,6 +93,14 @@ pub enum Refusal {
         /// The port asked for.
         port: u16,
     },
+    /// The address is of those that the mesh gives hosts, and is none's, or not for the client.
+    #[error(
+        "{address} is of the mesh's own for hosts, and is no host's for this client: its name leads to another by now"
+    )]
+    NoHost {
+        /// The address asked for.
+        address: IpAddr,
+    },
     /// The waypoint has no replica that is ready. Nothing goes past it.
     #[error("waypoint {waypoint} has no ready replica of this address family, and nothing goes past it")]
     WaypointWithoutReplicas {
@@ -141,6 +150,7 @@ impl Refusal {
             | Self::NobodyBelieved { service, .. }
             | Self::TlsNotOriginated { service, .. } => Some(service),
             Self::WaypointWithoutReplicas { service, .. } => service.as_ref(),
+            Self::NoHost { .. } => None,
         }
     }
 }
@@ -162,6 +172,9 @@ pub fn resolve(
 ) -> Result<Destination, Refusal> {
     let dst = canonical(dst);
     let Some(service) = service_at(snapshot, client, dst) else {
+        if is_automatic(dst.ip()) {
+            return Err(nobody_at(snapshot, client, dst));
+        }
         let workload = snapshot.workload_by_address(dst.ip()).cloned();
         let named = snapshot.headless_service(dst).filter(|(service, _)| is_there_for(service, client));
         let of_workload = || snapshot.l7().waypoint_of_workload(workload.as_deref()?);
@@ -195,6 +208,14 @@ pub fn resolve(
         transport,
         rule,
     })
+}
+
+/// Why an address that the mesh has given leads nowhere: nobody else can have it.
+fn nobody_at(snapshot: &Snapshot, client: Option<&Workload>, dst: SocketAddr) -> Refusal {
+    match snapshot.service_by_vip(dst.ip()).filter(|service| is_there_for(service, client)) {
+        Some(service) => Refusal::ServicePortNotDeclared { service: Arc::clone(service), port: dst.port() },
+        None => Refusal::NoHost { address: dst.ip() },
+    }
 }
 
 /// Why a Service with these ready endpoints has none for a client.

@@ -20,6 +20,7 @@ use super::{
     direct::DirectMaps,
     existing::ExistingMap,
     hooks::{CGROUP_HOOKS, HookWatch},
+    hosts::HostMaps,
     interfaces::{self, Direction, Interface, InterfaceError},
     links::{PinError, PinnedLinks},
     maps::{CounterReader, MapAccessError, PodMap},
@@ -227,6 +228,14 @@ impl Datapath {
     /// A map could not be opened.
     pub fn direct_maps(&self) -> Result<DirectMaps, MapAccessError> {
         DirectMaps::open(&self.maps_dir)
+    }
+
+    /// The hosts that pods are told of.
+    ///
+    /// # Errors
+    /// A map could not be opened.
+    pub fn host_maps(&self) -> Result<HostMaps, MapAccessError> {
+        HostMaps::open(&self.maps_dir)
     }
 
     /// Where kubelet knocks.

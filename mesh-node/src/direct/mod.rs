@@ -24,13 +24,13 @@ use crate::{
     bpf::{Attested, DirectEvents, DirectMaps, DirectSignals, MapAccessError, NetnsCookies, What},
     connections::ConnectionView,
     netns::NetNamespace,
-    pods::EnrolledPod,
+    pods::{EnrolledPod, Members, members},
     sock_diag::PodSocketsError,
     telemetry::{Cut, CutReason, Telemetry},
 };
 
 use live::Live;
-use tables::{Members, Tables};
+use tables::Tables;
 
 /// How long direct connections may begin after the daemon has last said so: a daemon that hangs stands for no policy.
 const LEASE: Duration = Duration::from_secs(10);
@@ -166,11 +166,7 @@ impl DirectPath {
 
 impl State {
     fn apply(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), MapAccessError> {
-        let of_pod = |(cookie, pod): (&u64, &Arc<EnrolledPod>)| {
-            let workload = snapshot.workload_by_uid(&pod.uid).filter(|workload| workload.is_enrolled());
-            Some((*cookie, workload?.clone()))
-        };
-        let members: Members = self.pods.iter().filter_map(of_pod).collect();
+        let members = members(snapshot, self.pods.values());
         if self.is_made_of(snapshot, &members) {
             return Ok(());
         }

@@ -12,10 +12,10 @@ use mesh_core::{
     direct::{DirectServer, kernel_candidates, kernel_may_pick, one_for_each_locality},
 };
 
-use crate::bpf::{DirectMaps, KernelService, MapAccessError, NetnsCookies, Permission};
-
-/// The node's pods that are wholly in the mesh, by their network namespaces' cookies.
-pub(super) type Members = BTreeMap<u64, Arc<Workload>>;
+use crate::{
+    bpf::{DirectMaps, KernelService, MapAccessError, NetnsCookies, Permission},
+    pods::Members,
+};
 
 /// What the kernel is to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

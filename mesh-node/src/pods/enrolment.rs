@@ -26,6 +26,7 @@ use crate::{
     args::ExistingConnections,
     bpf::{Datapath, EnrolError, MapAccessError, ProbePorts},
     handover::Inheritance,
+    hosts::Hosts,
     keeper::Keeper,
     listeners::{self, ListenError},
     netns::{NetNamespace, NetnsError},
@@ -68,6 +69,8 @@ pub struct EnrolmentSettings {
     pub host_netns: u64,
     /// What becomes of the connections that a pod has when it joins.
     pub existing: ExistingConnections,
+    /// Whether pods are told of hosts when they ask DNS.
+    pub tells_hosts: bool,
 }
 
 /// The enrolment loop's state.
@@ -86,6 +89,7 @@ pub struct Enrolment {
     pub(super) unrepaired: BTreeMap<Option<WorkloadUid>, String>,
     existing: ExistingOfPods,
     probe_ports: ProbePorts,
+    hosts: Hosts,
     /// Listeners of the daemon before, for the pods that are joined first.
     pub(super) inheritance: Inheritance,
     /// Pods whose containers are held back.
@@ -112,9 +116,11 @@ impl Enrolment {
     ) -> Result<Self, MapAccessError> {
         let (tell_ended, ended) = mpsc::channel(64);
         let existing = ExistingOfPods::new(settings.existing, datapath.existing()?);
+        let hosts = Hosts::new(datapath.host_maps()?, settings.tells_hosts);
         Ok(Self {
             settings,
             existing,
+            hosts,
             probe_ports: datapath.probe_ports()?,
             datapath,
             workers,
@@ -236,6 +242,7 @@ impl Enrolment {
         self.join_missing(&desired);
         self.keep_listeners();
         self.connect_directly(&config.snapshot);
+        self.hosts.apply(&config.snapshot, self.joined.values().map(|joined| &joined.pod));
         self.let_probes_in(&desired);
         let shared = self.shared.clone();
         self.existing.follow(self.joined.values().map(|joined| &joined.pod), &config.snapshot, telling(&shared));

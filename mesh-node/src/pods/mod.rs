@@ -13,12 +13,13 @@ mod starts;
 mod succession;
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, RwLock},
 };
 
 use mesh_core::lock::UnpoisonedRwLock as _;
-use mesh_core::{SpiffeId, WorkloadUid};
+use mesh_core::{Snapshot, SpiffeId, Workload, WorkloadUid};
 use tokio::sync::watch;
 
 pub use discovery::{each_namespace, netns_inode};
@@ -53,6 +54,18 @@ pub struct EnrolledPod {
     pub netns: NetNamespace,
     /// Becomes true when the pod leaves the mesh: listeners close, tunnels are told to go away.
     pub drain: watch::Receiver<bool>,
+}
+
+/// The pods that are wholly in the mesh, by their network namespaces' cookies.
+pub type Members = BTreeMap<u64, Arc<Workload>>;
+
+/// Those of `pods` that the snapshot has in the mesh.
+pub fn members<'a>(snapshot: &Snapshot, pods: impl IntoIterator<Item = &'a Arc<EnrolledPod>>) -> Members {
+    let of_pod = |pod: &Arc<EnrolledPod>| {
+        let workload = snapshot.workload_by_uid(&pod.uid).filter(|workload| workload.is_enrolled());
+        Some((pod.netns.cookie(), workload?.clone()))
+    };
+    pods.into_iter().filter_map(of_pod).collect()
 }
 
 /// A pod's own addresses. The configuration may tell of them after the pod was enrolled: Kubernetes publishes them once

@@ -199,6 +199,7 @@ fn destination(snapshot: &Arc<Snapshot>, report: &mut Report, random: u64) -> Re
                 Refusal::ServiceWithoutEndpoints { .. }
                 | Refusal::NoEndpointOnNode { .. }
                 | Refusal::NamesNotResolved { .. }
+                | Refusal::NoHost { .. }
                 | Refusal::ServicePortNotDeclared { .. } => (Refused::NoEndpoint, None),
                 Refusal::MutualTlsImpossible { rule, .. } | Refusal::TlsNotOriginated { rule, .. } => {
                     (Refused::RuleNotMet, Some(rule))

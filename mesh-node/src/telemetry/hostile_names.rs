@@ -21,6 +21,7 @@ fn workload() -> Arc<Workload> {
         identity: SpiffeId::new(&TrustDomain::default(), "app", "client").expect("an identity"),
         enrolment: Enrolment::Enrolled,
         probe_ports: Vec::new(),
+        asks_itself: false,
         unwatched: Unwatched::default(),
         labels: LabelSet::default(),
         workload_name: name.clone(),

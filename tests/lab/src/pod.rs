@@ -185,6 +185,11 @@ impl Pod {
         &self.namespace
     }
 
+    /// Has the pod's programs ask this DNS server; before, they ask one that is not there.
+    pub fn set_resolver(&self, server: IpAddr) -> Result<()> {
+        self.with(|pod| pod.sandbox.set_resolver(server))
+    }
+
     /// Its uid, new after every restart.
     pub fn uid(&self) -> Result<String> {
         self.with(|pod| Ok(pod.uid.clone()))

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -63,6 +64,7 @@ pub(crate) struct Sandbox {
     cgroup: PathBuf,
     pause: Process,
     hosts: PathBuf,
+    resolver: PathBuf,
     pub(crate) container_id: String,
     pub(crate) context: Context,
 }
@@ -100,20 +102,21 @@ impl Sandbox {
             name: spec.name.to_owned(),
             outlives_owner: shared.keep,
         };
-        let pause = start_pause(&context, &directory, &hosts)?;
+        let resolver = directory.join("resolv.conf");
+        let pause = start_pause(&context, &resolver, &hosts)?;
         context.mounts = Some(PathBuf::from(format!("/proc/{}/ns/mnt", pause.id())));
         context.cgroup = container;
-        Ok(Self { netns, link, cgroup, pause, hosts, container_id, context })
+        Ok(Self { netns, link, cgroup, pause, hosts, resolver, container_id, context })
     }
 
     /// Rewrites the pod's /etc/hosts in place: the bind mount is of this very file.
     pub(crate) fn set_hosts(&self, hosts: &str) -> Result<()> {
-        let write = || {
-            let mut file = OpenOptions::new().write(true).open(&self.hosts)?;
-            file.write_all(hosts.as_bytes())?;
-            file.set_len(hosts.len() as u64)
-        };
-        write().with_context(|| format!("writing {}", self.hosts.display()))
+        overwrite(&self.hosts, hosts)
+    }
+
+    /// Has the pod's programs ask this DNS server; as [`Self::set_hosts`].
+    pub(crate) fn set_resolver(&self, server: IpAddr) -> Result<()> {
+        overwrite(&self.resolver, &resolver_file(server))
     }
 
     /// Kills what runs in the pod's container; the sandbox stays.
@@ -145,11 +148,24 @@ impl Sandbox {
     }
 }
 
+/// What a pod's /etc/resolv.conf says.
+fn resolver_file(server: IpAddr) -> String {
+    format!("nameserver {server}\noptions timeout:1 attempts:1\n")
+}
+
+fn overwrite(path: &Path, text: &str) -> Result<()> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
 /// Starts the process that holds the pod's mounts: everything as it is here, but for /etc/hosts and /etc/resolv.conf.
-fn start_pause(context: &Context, directory: &Path, hosts: &Path) -> Result<Process> {
-    let resolv = directory.join("resolv.conf");
-    let text = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n";
-    fs::write(&resolv, text).with_context(|| format!("writing {}", resolv.display()))?;
+fn start_pause(context: &Context, resolv: &Path, hosts: &Path) -> Result<Process> {
+    let nobody = resolver_file(Ipv4Addr::LOCALHOST.into());
+    fs::write(resolv, nobody).with_context(|| format!("writing {}", resolv.display()))?;
     let script = "mount --bind \"$0\" /etc/hosts && { ! test -e /etc/resolv.conf || mount --bind \"$1\" /etc/resolv.conf; } \
                   && echo mounted && exec sleep infinity";
     let (hosts, resolv) = (hosts.display().to_string(), resolv.display().to_string());

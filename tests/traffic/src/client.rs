@@ -108,6 +108,8 @@ pub(crate) enum Client {
     Get(get::Get),
     /// Sends datagrams to `udp-echo` and waits for each to come back
     Udp(probe::Udp),
+    /// Asks a DNS server and says who answered what
+    Ask(crate::names::Ask),
 }
 
 /// Runs a client; the report, which says the outcome too.
@@ -142,6 +144,7 @@ pub(crate) async fn run(client: Client) -> (Outcome, Value) {
         Client::Hold { target } => hold::run(&target).await,
         Client::Get(get) => get.run().await,
         Client::Udp(udp) => udp.run().await,
+        Client::Ask(ask) => ask.run().await,
     }
 }
 

@@ -9,6 +9,7 @@ mod get;
 mod hold;
 mod http;
 mod many;
+mod names;
 mod outcome;
 mod probe;
 mod report;

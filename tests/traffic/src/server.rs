@@ -54,6 +54,8 @@ pub(crate) enum Server {
     Refuse(Listen),
     /// Sends back UDP datagrams
     UdpEcho(Listen),
+    /// Answers DNS with the same addresses for every name, and prints what is asked
+    Dns(crate::names::Resolver),
     /// Speaks HTTP/1.1 and does what a request's path asks for
     Http {
         /// Address and port; [::]:PORT takes IPv4 too
@@ -83,6 +85,7 @@ enum Service {
 pub(crate) async fn run(server: Server) -> Result<()> {
     let slow = |chunk, pause| Pace { chunk, pause: Duration::from_millis(pause) };
     let (listen, service) = match server {
+        Server::Dns(resolver) => return resolver.run().await,
         Server::UdpEcho(listen) => return echo_datagrams(listen).await,
         Server::Http { listen, name, status } => return crate::http::run(listen, &name, status).await,
         Server::Echo(listen) => (listen, Service::Echo),

@@ -13,6 +13,9 @@ use crate::istio::{PROXY_CONFIG, ProxyConfig};
 use crate::probes::ProbePorts;
 use crate::texts;
 
+/// Istio's annotation, `false` where what the Pod asks of DNS is left to its resolver.
+pub const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
+
 /// What matters of a Pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
@@ -48,6 +51,8 @@ pub struct PodTemplate {
     pub workload_name: Arc<str>,
     /// Where kubelet knocks; boxed, since few Pods have more than a port or two.
     pub probes: Option<Box<ProbePorts>>,
+    /// What its annotation says of whether it is told of the mesh's hosts.
+    pub dns_capture: Option<Arc<str>>,
     /// How its proxy is set up, where its annotation says something of that; or why that cannot be read.
     pub proxy_config: Option<Box<Result<TopologyPart, String>>>,
 }
@@ -76,6 +81,12 @@ impl Pod {
             account: texts::text(account.unwrap_or("default")),
             workload_name: texts::text(labels::workload_name(controller(pod), own_labels.unwrap_or(&no_labels), name)),
             probes: probes.map(Box::new),
+            dns_capture: pod
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(DNS_CAPTURE))
+                .map(|it| texts::text(it)),
             proxy_config: proxy_config(pod).map(Box::new),
         });
         Self {

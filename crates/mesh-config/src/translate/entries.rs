@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use mesh_core::hosts::automatic;
 use mesh_core::{
-    Endpoint, Entry, NamedEndpoint, Placement, Resolution, Service, ServicePort, Snapshot, Speaks, Workload,
+    Endpoint, Entry, NamedEndpoint, Placement, Protocol, Resolution, Service, ServicePort, Snapshot, Speaks, Workload,
 };
 
 use super::Translator;
@@ -16,6 +17,9 @@ use crate::code::Code;
 use crate::finding::Finding;
 use crate::istio::{EndpointAddress, EntryEndpoint, EntryPort, Location, ServiceEntry};
 use crate::object::{Key, Located, ObjectSet};
+
+/// Addresses that are tried for a host before it goes without: others have had the ones before.
+const MAX_ATTEMPTS: u32 = 16;
 
 impl Translator {
     /// Looks at all ServiceEntries again.
@@ -33,6 +37,7 @@ impl Translator {
             report(located, &located.object.remarks, &mut translation.findings);
             translation.entry(located);
         }
+        translation.give_addresses();
         translation.report_not_selected();
         let Translation { services, findings, .. } = translation;
         self.findings.set(Owner::Entries, findings);
@@ -122,8 +127,12 @@ impl<'a> Translation<'a> {
             self.tell(Code::NoEndpoints, located, "spec.workloadSelector", message.to_owned());
         }
         self.compare_location(located, &found);
-        let reached = !vips.is_empty() || entry.resolution == Resolution::Static;
-        if !reached {
+        let is_told_apart = !vips.is_empty()
+            || entry.resolution == Resolution::Static
+            || hosts
+                .iter()
+                .any(|host| can_be_given(host, entry.resolution, entry.ports.iter().map(|port| port.protocol)));
+        if !is_told_apart {
             let message = format!("nobody can tell its connections from others: {} has no addresses", entry.name);
             self.tell(Code::NotCaptured, located, "spec.addresses", message);
         } else if hosts.len() > 1 && !vips.is_empty() && entry.ports.iter().any(|port| port.speaks == Speaks::Opaque) {
@@ -171,6 +180,23 @@ impl<'a> Translation<'a> {
             self.tell(Code::SharedServiceAddress, located, "spec.addresses", message);
         }
         free
+    }
+
+    /// Gives hosts without addresses some of the mesh's own.
+    fn give_addresses(&mut self) {
+        for service in self.services.values_mut().filter(|service| service.vips.is_empty()) {
+            let protocols = service.ports.iter().map(|port| port.protocol);
+            if !can_be_given(&service.hostname, service.resolution(), protocols) {
+                continue;
+            }
+            let found = (0..MAX_ATTEMPTS).map(|attempt| automatic(&service.hostname, attempt)).find(|(v4, _)| {
+                let is_taken = self.vips.contains_key(&IpAddr::V4(*v4));
+                !is_taken && self.snapshot.service_by_vip((*v4).into()).is_none_or(|holder| holder.entry.is_some())
+            });
+            let Some((v4, v6)) = found else { continue };
+            self.vips.insert(v4.into(), service.hostname.to_string());
+            service.vips = vec![v4.into(), v6.into()];
+        }
     }
 
     fn endpoints(&mut self, entry: &'a ServiceEntry) -> Vec<Found<'a>> {
@@ -244,6 +270,12 @@ impl<'a> Translation<'a> {
     fn tell(&mut self, code: Code, located: &Located<ServiceEntry>, field: &str, message: String) {
         self.findings.push(Finding::new(code, (*located.origin).clone(), message).at(field));
     }
+}
+
+/// Whether a host that has no address can be given one: where it is a single one, and its connections lead to more than the
+/// address that was asked for. Datagrams would get nowhere.
+fn can_be_given(host: &str, resolution: Resolution, mut protocols: impl Iterator<Item = Protocol>) -> bool {
+    resolution != Resolution::None && !host.starts_with('*') && protocols.all(|protocol| protocol == Protocol::Tcp)
 }
 
 fn service(

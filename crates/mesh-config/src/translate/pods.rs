@@ -15,7 +15,7 @@ use super::finding_set::Owner;
 use crate::code::Code;
 use crate::finding::{Finding, Origin};
 use crate::kind::Kind;
-use crate::kubernetes::Pod;
+use crate::kubernetes::{DNS_CAPTURE, Pod};
 use crate::object::{Key, Located};
 use crate::texts;
 
@@ -104,6 +104,7 @@ impl Translator {
             identity,
             enrolment,
             probe_ports: pod.probes.as_ref().map(|probes| probes.ports.to_vec()).unwrap_or_default(),
+            asks_itself: asks_itself(pod, said),
             unwatched: Unwatched::of(&of_namespace, &pod.labels),
             labels: pod.labels.clone(),
             workload_name: Arc::clone(&pod.workload_name),
@@ -240,6 +241,19 @@ fn check_host_network(enrolment: Enrolment, pod: &LabelSet, said: &mut Said<'_>)
     if outside && labels::wish(pod) == Wish::Join {
         let message = "the Pod asks to join and shares its node's network";
         said.add(Code::HostNetworkCannotJoin, "spec.hostNetwork", message);
+    }
+}
+
+/// Whether the Pod is told of no hosts. What means nothing asks for nothing.
+fn asks_itself(pod: &Pod, said: &mut Said<'_>) -> bool {
+    match pod.dns_capture.as_deref() {
+        None | Some("true") => false,
+        Some("false") => true,
+        Some(other) => {
+            let field = format!("metadata.annotations[{DNS_CAPTURE:?}]");
+            said.add(Code::BadCaptureAnnotation, field, format!("{other:?} is neither true nor false"));
+            false
+        }
     }
 }
 

@@ -122,16 +122,18 @@ fn past<'a>(
     (!workloads.iter().filter(is_its).any(selects)).then_some(waypoint)
 }
 
-/// Nodes ask no DNS: what clients ask for by the addresses of such a host needs a waypoint.
+/// Nodes ask no DNS: a host that is found so needs a waypoint.
 fn report_names(service: &Service, objects: &ObjectSet, findings: &mut Vec<Finding>) {
-    let Some(entry) = service.entry.as_ref().filter(|entry| entry.resolution.is_dns() && !service.vips.is_empty())
-    else {
+    let Some(entry) = service.entry.as_ref().filter(|entry| !entry.names.is_empty() && !service.vips.is_empty()) else {
         return;
     };
     if let Some(located) = objects.service_entries.get(&(Arc::clone(&service.namespace), Arc::clone(&entry.object))) {
-        let message =
-            format!("{} is found by DNS, which nodes do not ask: connections to it are refused", service.hostname);
-        findings.push(Finding::new(Code::NoWaypoint, (*located.origin).clone(), message).at("spec.resolution"));
+        let (code, what) = match service.is_headless() {
+            true => (Code::NotCaptured, "it has no waypoint, and no addresses of its own"),
+            false => (Code::NoWaypoint, "connections to it are refused"),
+        };
+        let message = format!("{} is found by DNS, which nodes do not ask: {what}", service.hostname);
+        findings.push(Finding::new(code, (*located.origin).clone(), message).at("spec.resolution"));
     }
 }
 

@@ -348,7 +348,7 @@ impl Named for Service {
 
 /// The endpoints by which a headless Service is found.
 fn headless_ports(service: &Arc<Service>) -> impl Iterator<Item = (IpAddr, HeadlessPort)> {
-    let ports = service.ports.iter().filter(|port| service.vips.is_empty() && port.protocol == Protocol::Tcp);
+    let ports = service.ports.iter().filter(|port| service.is_headless() && port.protocol == Protocol::Tcp);
     ports.flat_map(|port| {
         port.endpoints.iter().map(|endpoint| {
             let address = endpoint.address;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::hosts::{is_automatic, told};
 use crate::model::{Protocol, Service, Workload};
 use crate::snapshot::Snapshot;
 
@@ -121,8 +122,8 @@ pub fn find_target(snapshot: &Snapshot, text: &str, namespace: Option<&str>) -> 
     let name = Name::parse(text, namespace);
     if let Some(service) = find_service(snapshot, &name)? {
         let whole = format!("{}/{}", service.namespace, service.name);
-        let hint = ": it is headless; name one of its pods";
-        let vip = service.vips.first().ok_or_else(|| ReferenceError::NoAddress { name: whole.clone(), hint })?;
+        let vip = service.vips.first().filter(|vip| !is_automatic(**vip) || told(snapshot, &service).is_some());
+        let vip = vip.ok_or_else(|| ReferenceError::NoAddress { name: whole.clone(), hint: hint(&service) })?;
         let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.port);
         let port = only_port(&whole, port, tcp.collect())?;
         return Ok(Target { address: SocketAddr::new(vip.to_canonical(), port), pods: 1 });
@@ -131,6 +132,14 @@ pub fn find_target(snapshot: &Snapshot, text: &str, namespace: Option<&str>) -> 
     let address = address_of(&workload)?;
     let port = only_port(text, port, known_ports(snapshot, address))?;
     Ok(Target { address: SocketAddr::new(address, port), pods })
+}
+
+/// What to say of a Service without an address.
+fn hint(service: &Service) -> &'static str {
+    match service.entry {
+        Some(_) => ", and pods in the mesh are told none: give it a waypoint, or addresses",
+        None => ": it is headless; name one of its pods",
+    }
 }
 
 /// A name, and the namespace that it is looked for in.

@@ -11,6 +11,7 @@ pub fn workload(namespace: &str, name: &str, addresses: &[&str]) -> Workload {
         identity: SpiffeId::new(&TrustDomain::default(), namespace, name).unwrap(),
         enrolment: Enrolment::Enrolled,
         probe_ports: Vec::new(),
+        asks_itself: false,
         unwatched: Unwatched::default(),
         labels: LabelSet::default(),
         workload_name: name.into(),

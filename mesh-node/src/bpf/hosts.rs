@@ -1,0 +1,111 @@
+//! The hosts that the kernel answers for, and the pods that it answers.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
+
+use aya::maps::{HashMap, Map, MapData, MapError};
+use mesh_abi::{AskerRecord, HostKey, HostRecord, dns::MAX_HOSTS, map_names};
+
+use super::{
+    address,
+    maps::{MapAccessError, open},
+};
+
+/// The tables by which the kernel answers questions to DNS.
+pub struct HostMaps {
+    hosts: HashMap<MapData, HostKey, HostRecord>,
+    askers: HashMap<MapData, u64, AskerRecord>,
+    /// What they hold, as far as it is known; none after something could not be written.
+    known: Option<(BTreeMap<HostKey, HostRecord>, BTreeMap<u64, AskerRecord>)>,
+}
+
+/// What the kernel is to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostTables {
+    hosts: BTreeMap<HostKey, HostRecord>,
+    askers: BTreeMap<u64, AskerRecord>,
+    /// Hosts that found no room, or have no name of DNS.
+    left_out: usize,
+}
+
+impl HostTables {
+    /// Adds the addresses of a host for those of a scope ([`mesh_abi::HostKey::scope`]).
+    pub fn add_host(&mut self, scope: u64, host: &str, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) {
+        let key = HostKey::new(scope, host).filter(|_| self.hosts.len() < MAX_HOSTS);
+        let Some(key) = key else {
+            self.left_out += 1;
+            return;
+        };
+        let v4_be = v4.map_or(0, |address| u32::from_ne_bytes(address.octets()));
+        let v6_be = v6.map_or([0; 4], |address| address::words(address.into()));
+        self.hosts.insert(key, HostRecord { v6_be, v4_be });
+    }
+
+    /// Adds a pod by its network namespace's cookie: whose hosts it is told of beside everybody's, and the addresses that it has.
+    pub fn add_asker(&mut self, netns_cookie: u64, scope: u64, addresses: &[IpAddr]) {
+        let has = |ipv6| u32::from(addresses.iter().any(|address| address.is_ipv6() == ipv6));
+        self.askers.insert(netns_cookie, AskerRecord { scope, has_v4: has(false), has_v6: has(true) });
+    }
+
+    /// Hosts that found no room, or have no name of DNS.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+}
+
+impl HostMaps {
+    /// Takes the tables over from an earlier daemon: what they hold stays until the first [`Self::set`].
+    pub(super) fn open(maps: &Path) -> Result<Self, MapAccessError> {
+        Ok(Self {
+            hosts: open(maps, map_names::HOSTS, Map::HashMap)?,
+            askers: open(maps, map_names::ASKERS, Map::HashMap)?,
+            known: None,
+        })
+    }
+
+    /// Makes the tables hold this and nothing else. A host that changes is never without an answer meanwhile.
+    ///
+    /// # Errors
+    /// A map refused; it is all looked at again the next time.
+    pub fn set(&mut self, wanted: &HostTables) -> Result<(), MapAccessError> {
+        let (mut hosts, mut askers) = match self.known.take() {
+            Some(known) => known,
+            None => (all(&self.hosts), all(&self.askers)),
+        };
+        // What a pod is told of is there before it is.
+        change(&mut self.hosts, map_names::HOSTS, &mut hosts, &wanted.hosts)?;
+        change(&mut self.askers, map_names::ASKERS, &mut askers, &wanted.askers)?;
+        self.known = Some((hosts, askers));
+        Ok(())
+    }
+}
+
+fn all<K: aya::Pod + Ord, V: aya::Pod>(map: &HashMap<MapData, K, V>) -> BTreeMap<K, V> {
+    map.iter().filter_map(Result::ok).collect()
+}
+
+fn change<K: aya::Pod + Ord, V: aya::Pod + PartialEq>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    known: &mut BTreeMap<K, V>,
+    wanted: &BTreeMap<K, V>,
+) -> Result<(), MapAccessError> {
+    let gone: Vec<K> = known.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
+    for key in gone {
+        match map.remove(&key) {
+            Ok(()) | Err(MapError::KeyNotFound) => _ = known.remove(&key),
+            Err(source) => return Err(MapAccessError::Entry { name, operation: "remove", source }),
+        }
+    }
+    for (key, value) in wanted {
+        if known.get(key) != Some(value) {
+            map.insert(key, value, 0).map_err(|source| MapAccessError::Entry { name, operation: "insert", source })?;
+            known.insert(*key, *value);
+        }
+    }
+    Ok(())
+}

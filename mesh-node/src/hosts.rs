@@ -1,0 +1,72 @@
+//! What the node's pods are told of the mesh's hosts when they ask DNS: the kernel answers by tables that are made here.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use mesh_abi::dns::EVERYBODY;
+use mesh_core::{
+    Snapshot,
+    hosts::{dns_servers, is_told, scope, told},
+};
+
+use crate::{
+    bpf::{HostMaps, HostTables},
+    pods::{EnrolledPod, Members, members},
+};
+
+/// Keeps the kernel's tables as the configuration wants them.
+pub struct Hosts {
+    maps: HostMaps,
+    enabled: bool,
+    /// What the tables were made of.
+    made_of: Option<(Arc<Snapshot>, Members)>,
+    left_out: usize,
+}
+
+impl Hosts {
+    /// Takes the tables over. Where it is not `enabled`, no pod is told of any host.
+    #[must_use]
+    pub fn new(maps: HostMaps, enabled: bool) -> Self {
+        Self { maps, enabled, made_of: None, left_out: 0 }
+    }
+
+    /// Makes the tables what the snapshot wants for these pods.
+    pub fn apply<'a>(&mut self, snapshot: &Arc<Snapshot>, pods: impl IntoIterator<Item = &'a Arc<EnrolledPod>>) {
+        let members = members(snapshot, pods);
+        let made_of = self.made_of.as_ref();
+        if made_of.is_some_and(|(known, pods)| Arc::ptr_eq(known, snapshot) && *pods == members) {
+            return;
+        }
+        let tables = if self.enabled { tables(snapshot, &members) } else { HostTables::default() };
+        if let Err(error) = self.maps.set(&tables) {
+            tracing::error!(%error, "pods are told of the mesh's hosts as before, or not: it is tried again");
+            return;
+        }
+        let left_out = tables.left_out();
+        if left_out > self.left_out {
+            tracing::warn!(hosts = left_out, "pods are not told of some hosts of the mesh: there are too many");
+        }
+        self.left_out = left_out;
+        self.made_of = Some((snapshot.clone(), members));
+    }
+}
+
+fn tables(snapshot: &Snapshot, members: &Members) -> HostTables {
+    let servers = dns_servers(snapshot);
+    let askers = || members.iter().filter(|(_, pod)| is_told(pod, &servers));
+    let mut tables = HostTables::default();
+    let namespaces: BTreeSet<&str> = askers().map(|(_, pod)| &*pod.namespace).collect();
+    for service in snapshot.services().filter(|service| service.entry.is_some()) {
+        let Some(told) = told(snapshot, service) else { continue };
+        if service.is_visible_to(None) {
+            tables.add_host(EVERYBODY, &service.hostname, told.v4, told.v6);
+            continue;
+        }
+        for namespace in namespaces.iter().filter(|namespace| service.is_visible_to(Some(namespace))) {
+            tables.add_host(scope(namespace), &service.hostname, told.v4, told.v6);
+        }
+    }
+    for (cookie, pod) in askers() {
+        tables.add_asker(*cookie, scope(&pod.namespace), &pod.addresses);
+    }
+    tables
+}

@@ -1,0 +1,131 @@
+//! Hosts of ServiceEntries: what pods are told of them when they ask DNS, and where that leads.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+use mesh_e2e::{Connect, Mesh, NAMESPACE, PATIENCE, Verdict, client, port, server, traffic};
+use mesh_lab::{Place, Pod, PodSpec, Readiness, Service, ServiceSpec, wait_until};
+use serde_json::Value;
+
+const DNS: u16 = 53;
+const AAAA: &str = "28";
+const TXT: &str = "16";
+const HTTPS: &str = "65";
+/// What the resolver says of every name.
+const REAL_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const REAL_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
+/// A resolver outside the mesh on node b, behind a Service.
+struct Resolver {
+    pod: Pod,
+    service: Service,
+}
+
+impl Resolver {
+    fn start(mesh: &Mesh) -> Result<Self> {
+        let (v4, v6) = (REAL_V4.to_string(), REAL_V6.to_string());
+        let command = ["mesh-traffic", "dns", "--listen", "[::]:53", "--v4", &v4, "--v6", &v6];
+        let spec = PodSpec::new(NAMESPACE, "dns").on("node-b").label("app", "dns").label("mesh.dev/join", "disabled");
+        let pod = mesh.lab.deploy(spec.command(command).ready_when(Readiness::Line("listening".to_owned())))?;
+        let service =
+            mesh.lab.service(ServiceSpec::new(NAMESPACE, "dns").select("app", "dns").udp_port("dns", DNS, DNS))?;
+        Ok(Self { pod, service })
+    }
+
+    /// Whether it was asked for the name.
+    fn was_asked(&self, name: &str) -> bool {
+        self.pod.log().lines().any(|line| line.starts_with(&format!("asked {name} ")))
+    }
+}
+
+fn ask(place: &impl Place, server: SocketAddr, name: &str, more: &[&str]) -> Result<Value> {
+    traffic(place, "ask", server, &[&["--name", name][..], more].concat())
+}
+
+/// The only address that a name has, by this server.
+fn address(place: &impl Place, server: SocketAddr, name: &str, more: &[&str]) -> Result<IpAddr> {
+    let answer = ask(place, server, name, more)?;
+    let addresses = answer["addresses"].as_array().context("addresses")?;
+    anyhow::ensure!(addresses.len() == 1, "{answer}");
+    Ok(addresses[0].as_str().context("an address")?.parse()?)
+}
+
+/// A host with the server's own addresses behind it.
+fn static_entry(host: &str, more: &str, server: &Pod) -> String {
+    format!(
+        "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: \"{host}\", namespace: {NAMESPACE}}}
+spec:
+  hosts: [{host}]
+  resolution: STATIC
+  {more}
+  ports: [{{number: 80, name: tcp, protocol: TCP, targetPort: {}}}]
+  endpoints: [{{address: {}}}, {{address: \"{}\"}}]
+",
+        port::REPORT_PEER,
+        server.ipv4(),
+        server.ipv6()
+    )
+}
+
+#[test]
+fn kernel_answers_questions_for_hosts_of_the_mesh_and_no_others() -> Verdict {
+    let mesh = Mesh::start()?;
+    let resolver = Resolver::start(&mesh)?;
+    let far = mesh.join(server("far", "node-b"))?;
+    mesh.lab.apply("host.yaml", &static_entry("api.example.com", "", &far))?;
+    let client = mesh.join(client("client", "node-a"))?;
+    mesh.settle()?;
+    let servers = [
+        resolver.service.at(DNS),
+        resolver.service.at_v6(DNS),
+        SocketAddr::new(resolver.pod.ipv4(), DNS),
+        SocketAddr::new(resolver.pod.ipv6(), DNS),
+    ];
+    let before = mesh.events("node-a", "dns")?;
+    for server in servers {
+        for (name, edns) in [("api.example.com", false), ("aPi.ExAmPlE.cOm", true)] {
+            let more: &[&str] = if edns { &["--edns"] } else { &[] };
+            let answer = ask(&client, server, name, more)?;
+            assert_eq!(answer["from"], server.to_string(), "{answer}");
+            assert_eq!((&answer["name"], &answer["edns"], &answer["code"]), (&name.into(), &edns.into(), &0.into()));
+            let vip = address(&client, server, name, more)?;
+            assert!(mesh_core::hosts::is_automatic(vip) && vip.is_ipv4(), "{vip}");
+            let vip = address(&client, server, name, &["--kind", AAAA])?;
+            assert!(mesh_core::hosts::is_automatic(vip) && vip.is_ipv6(), "{vip}");
+            // It could lead past the mesh.
+            assert_eq!(ask(&client, server, name, &["--kind", HTTPS])?["addresses"], Value::Array(vec![]));
+        }
+        for name in ["other.example.com", "example.com", "api.example.com.app.svc.cluster.local"] {
+            assert_eq!(address(&client, server, name, &[])?, REAL_V4);
+            assert_eq!(address(&client, server, name, &["--kind", AAAA])?, REAL_V6);
+        }
+    }
+    assert_eq!(mesh.events("node-a", "dns")? - before, 4 * 2 * 4);
+    assert!(!resolver.was_asked("api.example.com") && !resolver.was_asked("aPi.ExAmPlE.cOm"));
+    assert!(resolver.was_asked("other.example.com"));
+    // What is no question for an address is the resolver's.
+    ask(&client, servers[0], "api.example.com", &["--kind", TXT])?;
+    assert!(resolver.was_asked("api.example.com"));
+    // Where it leads.
+    for kind in ["1", AAAA] {
+        let vip = address(&client, servers[0], "api.example.com", &["--kind", kind])?;
+        let answer = Connect::to(SocketAddr::new(vip, 80)).answered(&client)?;
+        assert_eq!(answer.peer, Some(SocketAddr::new(vip, 80)));
+        assert!(far.addresses().contains(&answer.seen_by_server()?.1.ip()), "{answer:?}");
+        let undeclared = Connect::to(SocketAddr::new(vip, 81)).run(&client)?;
+        assert!(undeclared.was_refused(), "{undeclared:?}");
+    }
+    // Without the mesh's host, its name is the resolver's, and its addresses lead nowhere.
+    let vip = address(&client, servers[0], "api.example.com", &[])?;
+    mesh.lab.unapply("host.yaml")?;
+    mesh.settle()?;
+    wait_until("the name to be the resolver's", PATIENCE, || {
+        Ok((address(&client, servers[0], "api.example.com", &[])? == REAL_V4).then_some(()))
+    })?;
+    let gone = Connect::to(SocketAddr::new(vip, 80)).run(&client)?;
+    assert!(gone.was_refused(), "{gone:?}");
+    Ok(())
+}
