@@ -17,7 +17,7 @@ pub struct Service {
     pub name: String,
     /// Its full host name.
     pub hostname: String,
-    /// Its cluster addresses; none for a headless Service.
+    /// Its cluster addresses, or those that clients are told of a host; none for a headless Service.
     pub addresses: Vec<IpAddr>,
     /// Its ports.
     pub ports: Vec<Port>,
@@ -51,13 +51,15 @@ pub struct Endpoint {
     pub workload: Option<String>,
 }
 
-impl From<&mesh_core::Service> for Service {
-    fn from(service: &mesh_core::Service) -> Self {
+impl Service {
+    /// One of the snapshot's.
+    #[must_use]
+    pub fn of(snapshot: &mesh_core::Snapshot, service: &mesh_core::Service) -> Self {
         Self {
             namespace: service.namespace.to_string(),
             name: service.name.to_string(),
             hostname: service.hostname.to_string(),
-            addresses: service.vips.clone(),
+            addresses: mesh_core::hosts::addresses(snapshot, service).to_vec(),
             ports: service.ports.iter().map(Port::from).collect(),
         }
     }

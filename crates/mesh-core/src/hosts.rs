@@ -76,6 +76,13 @@ pub fn told(snapshot: &Snapshot, service: &Service) -> Option<Told> {
     (told != Told::default()).then_some(told)
 }
 
+/// The addresses at which a Service is asked for: those that the mesh gives a host only where clients are told of them.
+#[must_use]
+pub fn addresses<'a>(snapshot: &Snapshot, service: &'a Service) -> &'a [IpAddr] {
+    let is_untold = service.entry.is_some() && service.is_headless() && told(snapshot, service).is_none();
+    if is_untold { &[] } else { &service.vips }
+}
+
 /// Whether connections to the host's addresses get anywhere: nodes ask no DNS, and carry TCP alone.
 fn is_led(snapshot: &Snapshot, service: &Service, entry: &Entry) -> bool {
     let is_known = entry.names.is_empty() || snapshot.l7().waypoint_of(service).is_some();

@@ -59,7 +59,7 @@ impl Service {
         let rules = tables.flat_map(|routes| routes.table.hosts()).flat_map(|host| &host.rules);
         let rule = snapshot.policies().client_tls_for(None, &service.hostname, &service.namespace);
         let mut described = Self {
-            service: Listed::from(service),
+            service: Listed::of(snapshot, service),
             hostname: service.hostname.to_string(),
             enrolled: Vec::new(),
             outside: Vec::new(),

@@ -29,7 +29,12 @@ impl Admin {
     pub(super) fn services(&self, selection: &Selection) -> List<Service> {
         let config = self.shared.config();
         let services = config.snapshot.services();
-        selection.take(services, |service| &service.namespace, config.generation, |service| Service::from(&**service))
+        selection.take(
+            services,
+            |service| &service.namespace,
+            config.generation,
+            |service| Service::of(&config.snapshot, service),
+        )
     }
 
     /// The policies in force.

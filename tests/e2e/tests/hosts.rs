@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
-use mesh_e2e::{Connect, Mesh, NAMESPACE, PATIENCE, Verdict, client, port, server, traffic};
+use mesh_e2e::{Connect, Mesh, NAMESPACE, PATIENCE, Verdict, Waypoint, client, ctl_json, port, server, traffic};
 use mesh_lab::{Place, Pod, PodSpec, Readiness, Service, ServiceSpec, wait_until};
 use serde_json::Value;
 
@@ -23,7 +23,12 @@ struct Resolver {
 
 impl Resolver {
     fn start(mesh: &Mesh) -> Result<Self> {
-        let (v4, v6) = (REAL_V4.to_string(), REAL_V6.to_string());
+        Self::with(mesh, REAL_V4.into(), REAL_V6.into())
+    }
+
+    /// One that has these addresses for every name.
+    fn with(mesh: &Mesh, v4: IpAddr, v6: IpAddr) -> Result<Self> {
+        let (v4, v6) = (v4.to_string(), v6.to_string());
         let command = ["mesh-traffic", "dns", "--listen", "[::]:53", "--v4", &v4, "--v6", &v6];
         let spec = PodSpec::new(NAMESPACE, "dns").on("node-b").label("app", "dns").label("mesh.dev/join", "disabled");
         let pod = mesh.lab.deploy(spec.command(command).ready_when(Readiness::Line("listening".to_owned())))?;
@@ -127,5 +132,119 @@ fn kernel_answers_questions_for_hosts_of_the_mesh_and_no_others() -> Verdict {
     })?;
     let gone = Connect::to(SocketAddr::new(vip, 80)).run(&client)?;
     assert!(gone.was_refused(), "{gone:?}");
+    Ok(())
+}
+
+/// A host that DNS has the addresses of, and speaks HTTP.
+const BY_DNS: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api, namespace: app}
+spec:
+  hosts: [api.example.com]
+  resolution: DNS
+  ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}]
+";
+
+#[test]
+fn a_host_is_reached_by_its_waypoint_where_programs_know_its_name_alone() -> Verdict {
+    let mesh = Mesh::start()?;
+    let outside = mesh.lab.outside("outside")?;
+    let _server = outside.spawn(&["mesh-traffic", "http", "--listen", "[::]:8080", "--name", "outside"])?;
+    let resolver = Resolver::with(&mesh, outside.ipv4(), outside.ipv6())?;
+    mesh.lab.apply("host.yaml", BY_DNS)?;
+    let client = mesh.join(client("client", "node-a"))?;
+    client.set_resolver(resolver.service.at(DNS).ip())?;
+    mesh.settle()?;
+    let by_name = |more: &[&str]| {
+        client.exec(
+            &[&["curl", "-sS", "--max-time", "20", "-o", "/dev/null", "-w", "%{remote_ip} %{http_code}"], more]
+                .concat(),
+        )
+    };
+    // Nodes ask no DNS: without a waypoint the name is the resolver's, and the connection goes past the mesh.
+    let past = by_name(&["http://api.example.com:8080/"])?;
+    past.success()?;
+    assert!(
+        past.stdout.starts_with(&outside.ipv4().to_string()) || past.stdout.starts_with(&outside.ipv6().to_string())
+    );
+    let waypoint = Waypoint::declare_in(&mesh, NAMESPACE, "waypoint")?;
+    let replica = waypoint.replica(&mesh, "waypoint-1", "node-b")?;
+    replica.set_resolver(resolver.service.at(DNS).ip())?;
+    waypoint.serve_namespace(&mesh)?;
+    mesh.settle()?;
+    for family in ["-4", "-6"] {
+        let asked = by_name(&[family, "http://api.example.com/status/201"])?;
+        asked.success()?;
+        let (address, status) = asked.stdout.split_once(' ').context("two words")?;
+        assert!(mesh_core::hosts::is_automatic(address.parse().context("an address")?), "{}", asked.stdout);
+        assert_eq!(status, "201");
+    }
+    let addresses = client.exec(&["getent", "ahosts", "api.example.com"])?;
+    addresses.success()?;
+    let all = addresses.stdout.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
+    assert!(all.clone().count() >= 2 && all.clone().all(mesh_core::hosts::is_automatic), "{}", addresses.stdout);
+    // What people ask about it by its name.
+    let why = ctl_json(&mesh, "node-a", &["why", "app/client", "api.example.com"], 0)?;
+    assert_eq!(why["ways"][0]["path"], "waypoint", "{why}");
+    let services = ctl_json(&mesh, "node-a", &["service", "list"], 0)?;
+    assert!(services.to_string().contains("244."), "{services}");
+    Ok(())
+}
+
+#[test]
+fn whom_a_host_is_not_for_asks_the_resolver() -> Verdict {
+    let mesh = Mesh::start()?;
+    mesh.lab.namespace("other")?;
+    mesh.lab.label_namespace("other", "mesh.dev/join", "enabled")?;
+    let resolver = Resolver::start(&mesh)?;
+    let far = mesh.join(server("far", "node-b"))?;
+    mesh.lab.apply("own.yaml", &static_entry("own.example.com", "exportTo: [\".\"]", &far))?;
+    mesh.lab.apply("all.yaml", &static_entry("all.example.com", "", &far))?;
+    let within = mesh.join(client("within", "node-a"))?;
+    let of_other = mesh.join(PodSpec::new("other", "client").on("node-a"))?;
+    let itself = mesh.join(client("itself", "node-a").annotation("ambient.istio.io/dns-capture", "false"))?;
+    let asks_for_others = mesh.join(client("forwarder", "node-a").label("app", "forwarder"))?;
+    let spec = ServiceSpec::new(NAMESPACE, "forwarder").select("app", "forwarder").udp_port("dns", DNS, DNS);
+    mesh.lab.service(spec)?;
+    let outside = mesh.lab.deploy(client("outside", "node-a").label("mesh.dev/join", "disabled"))?;
+    mesh.settle()?;
+    let server = resolver.service.at(DNS);
+    let cases = [
+        (&within, true, true),
+        (&of_other, false, true),
+        (&itself, false, false),
+        (&asks_for_others, false, false),
+        (&outside, false, false),
+    ];
+    for (pod, own, all) in cases {
+        for (name, is_told) in [("own.example.com", own), ("all.example.com", all)] {
+            let said = address(pod, server, name, &[])?;
+            assert_eq!(mesh_core::hosts::is_automatic(said), is_told, "{} {name} {said}", pod.name());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn hosts_keep_their_addresses_while_there_is_no_daemon() -> Verdict {
+    let mut mesh = Mesh::start()?;
+    let resolver = Resolver::start(&mesh)?;
+    let far = mesh.join(server("far", "node-b"))?;
+    mesh.lab.apply("host.yaml", &static_entry("api.example.com", "", &far))?;
+    let client = mesh.join(client("client", "node-a"))?;
+    mesh.settle()?;
+    let server = resolver.service.at(DNS);
+    let vip = address(&client, server, "api.example.com", &[])?;
+    mesh.kill9("node-a")?;
+    assert_eq!(address(&client, server, "api.example.com", &[])?, vip);
+    assert_eq!(address(&client, server, "other.example.com", &[])?, REAL_V4);
+    let refused = Connect::to(SocketAddr::new(vip, 80)).run(&client)?;
+    assert!(refused.was_refused(), "{refused:?}");
+    mesh.start_daemon_with("node-a", &["--no-dns-capture"])?;
+    wait_until("the name to be the resolver's", PATIENCE, || {
+        Ok((address(&client, server, "api.example.com", &[])? == REAL_V4).then_some(()))
+    })?;
+    Connect::to(SocketAddr::new(vip, 80)).answered(&client)?;
     Ok(())
 }

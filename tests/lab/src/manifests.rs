@@ -16,6 +16,7 @@ pub(crate) struct PodObject<'a> {
     pub(crate) name: &'a str,
     pub(crate) uid: &'a str,
     pub(crate) labels: &'a Labels,
+    pub(crate) annotations: &'a Labels,
     pub(crate) service_account: &'a str,
     pub(crate) node: &'a str,
     pub(crate) node_addresses: &'a [IpAddr],
@@ -59,7 +60,10 @@ pub(crate) fn pod(pod: &PodObject<'_>) -> Value {
     let condition = |kind: &str, status: &str| json!({"type": kind, "status": status});
     json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid, "labels": pod.labels},
+        "metadata": {
+            "namespace": pod.namespace, "name": pod.name, "uid": pod.uid,
+            "labels": pod.labels, "annotations": pod.annotations,
+        },
         "spec": {
             "nodeName": pod.node,
             "serviceAccountName": pod.service_account,

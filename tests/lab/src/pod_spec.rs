@@ -23,6 +23,7 @@ pub struct PodSpec {
     pub(crate) service_account: String,
     pub(crate) node: Option<String>,
     pub(crate) labels: Labels,
+    pub(crate) annotations: Labels,
     pub(crate) command: Option<Vec<String>>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) ports: Vec<(String, u16)>,
@@ -41,6 +42,7 @@ impl PodSpec {
             service_account: "default".into(),
             node: None,
             labels: Labels::new(),
+            annotations: Labels::new(),
             command: None,
             env: Vec::new(),
             ports: Vec::new(),
@@ -69,6 +71,13 @@ impl PodSpec {
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Adds an annotation.
+    #[must_use]
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.into(), value.into());
         self
     }
 

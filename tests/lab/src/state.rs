@@ -122,6 +122,7 @@ impl Shared {
             name: &spec.name,
             uid: &pod.uid,
             labels: &spec.labels,
+            annotations: &spec.annotations,
             service_account: &spec.service_account,
             node: &node.name,
             node_addresses: &node.addresses(),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::hosts::{is_automatic, told};
+use crate::hosts::addresses;
 use crate::model::{Protocol, Service, Workload};
 use crate::snapshot::Snapshot;
 
@@ -122,7 +122,7 @@ pub fn find_target(snapshot: &Snapshot, text: &str, namespace: Option<&str>) -> 
     let name = Name::parse(text, namespace);
     if let Some(service) = find_service(snapshot, &name)? {
         let whole = format!("{}/{}", service.namespace, service.name);
-        let vip = service.vips.first().filter(|vip| !is_automatic(**vip) || told(snapshot, &service).is_some());
+        let vip = addresses(snapshot, &service).first();
         let vip = vip.ok_or_else(|| ReferenceError::NoAddress { name: whole.clone(), hint: hint(&service) })?;
         let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.port);
         let port = only_port(&whole, port, tcp.collect())?;
