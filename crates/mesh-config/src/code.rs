@@ -120,7 +120,7 @@ codes! {
     BadPortsLabel = "MESH0113" Warning "label names no ports"
         "Write mesh.dev/no-request-metrics: all, none, or port numbers with dots between them."
     BadCaptureAnnotation = "MESH0114" Warning "annotation says neither true nor false"
-        "Write ambient.istio.io/dns-capture: \"true\" or \"false\"; the Pod is told of hosts until then."
+        "Write true or false, in quotes, at ambient.istio.io/dns-capture; the Pod is told of hosts until then."
 
     // Services and their endpoints.
     NoEndpoints = "MESH0201" Warning "Service has no ready endpoints"
