@@ -58,6 +58,7 @@ pub fn answer(ctx: &TcContext, datagram: Datagram) -> Option<i32> {
     if begin != ETHERNET && begin != 0 {
         return None;
     }
+    let asker = asker(ctx)?;
     let exchange: *mut Exchange = EXCHANGE.get_ptr_mut(0)?;
     // SAFETY: the slot belongs to this CPU, whose packets leave one after another.
     let exchange = unsafe { &mut *exchange };
@@ -70,7 +71,7 @@ pub fn answer(ctx: &TcContext, datagram: Datagram) -> Option<i32> {
         let result = unsafe { bpf_skb_load_bytes(ctx.as_ptr(), message + HEADER, name.as_mut_ptr().cast(), length) };
         (result == 0).then_some(())
     })?;
-    let (host, asker) = find(ctx, exchange)?;
+    let host = find(exchange, asker.scope)?;
     exchange.answer(question, host, &asker);
     // SAFETY: plain helper calls.
     unsafe {
@@ -101,23 +102,28 @@ fn take_in(ctx: &TcContext, exchange: &mut Exchange, place: u32, length: u16) ->
     (result == 0).then_some(())
 }
 
-/// The host that is asked for, and the pod that asks.
+/// The pod whose interface this is, if it is told of hosts.
 #[inline(always)]
-fn find<'a>(ctx: &TcContext, exchange: &mut Exchange) -> Option<(&'a HostRecord, AskerRecord)> {
-    let asker = match listener::netns_cookie(ctx.as_ptr()) {
-        // Without a daemon nobody knows whose interface this is: it is told what everybody is.
-        0 => AskerRecord { scope: EVERYBODY, has_v4: 1, has_v6: 1 },
+fn asker(ctx: &TcContext) -> Option<AskerRecord> {
+    match listener::netns_cookie(ctx.as_ptr()) {
+        // Without a daemon nobody knows whose it is: it is told what everybody is.
+        0 => Some(AskerRecord { scope: EVERYBODY, has_v4: 1, has_v6: 1 }),
         // SAFETY: map values are only read, and a racing update changes whole records.
-        netns_cookie => *unsafe { ASKERS.get(netns_cookie) }?,
-    };
-    exchange.key.scope = EVERYBODY;
-    // SAFETY: as above.
-    if let Some(host) = unsafe { HOSTS.get(&exchange.key) } {
-        return Some((host, asker));
+        netns_cookie => unsafe { ASKERS.get(netns_cookie) }.copied(),
     }
-    exchange.key.scope = asker.scope;
+}
+
+/// The host that is asked for: everybody's, or one for the pods of that scope.
+#[inline(always)]
+fn find<'a>(exchange: &mut Exchange, scope: u64) -> Option<&'a HostRecord> {
+    exchange.key.scope = EVERYBODY;
+    // SAFETY: map values are only read, and a racing update changes whole records.
+    if let Some(host) = unsafe { HOSTS.get(&exchange.key) } {
+        return Some(host);
+    }
+    exchange.key.scope = scope;
     // SAFETY: as above.
-    unsafe { HOSTS.get(&exchange.key) }.map(|host| (host, asker))
+    unsafe { HOSTS.get(&exchange.key) }
 }
 
 /// Writes the answer, from whom the question was for and to whom it came from.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_core::hosts::is_automatic;
 use mesh_core::lock::UnpoisonedMutex as _;
 use prometheus::IntCounter;
 use tokio::{
@@ -146,10 +147,11 @@ async fn follow(name: Weak<Name>, text: Arc<str>, places: Arc<Semaphore>, refres
 }
 
 /// The addresses of a name, in the order of the system's preference (RFC 6724). What would lead back to this machine is left out: DNS
-/// does not say what runs here.
+/// does not say what runs here. So are the mesh's own addresses of hosts, which would lead back to a waypoint.
 async fn lookup(text: &str) -> std::io::Result<Arc<[IpAddr]>> {
     let found = lookup_host((text, 0)).await?;
-    let of_others = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast();
+    let of_others =
+        |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && !is_automatic(*ip);
     let mut addresses: Vec<IpAddr> = Vec::new();
     for address in found.map(|address| address.ip().to_canonical()).filter(of_others).take(MAX_ADDRESSES) {
         if !addresses.contains(&address) {
