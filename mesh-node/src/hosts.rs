@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use mesh_abi::dns::EVERYBODY;
 use mesh_core::{
     Snapshot,
-    hosts::{dns_servers, is_told, scope, told},
+    hosts::{dns_servers, scope, told, untold},
 };
 
 use crate::{
@@ -52,7 +52,7 @@ impl Hosts {
 
 fn tables(snapshot: &Snapshot, members: &Members) -> HostTables {
     let servers = dns_servers(snapshot);
-    let askers = || members.iter().filter(|(_, pod)| is_told(pod, &servers));
+    let askers = || members.iter().filter(|(_, pod)| untold(pod, &servers).is_none());
     let mut tables = HostTables::default();
     let namespaces: BTreeSet<&str> = askers().map(|(_, pod)| &*pod.namespace).collect();
     for service in snapshot.services().filter(|service| service.entry.is_some()) {

@@ -55,6 +55,8 @@ pub struct Shared {
     pub hbone: Server,
     /// Connections between pods of this node, which the kernel makes.
     pub direct: DirectPath,
+    /// Whether pods are told of hosts when they ask DNS.
+    pub tells_hosts: bool,
     /// How this daemon came to be in charge.
     pub handover: Arc<HandoverState>,
     /// How far it is with what mesh-control serves, where it takes its configuration from there.
@@ -305,6 +307,7 @@ fn share(
         enrolment_events: EnrolmentEvents::default(),
         limits,
         direct,
+        tells_hosts: !args.no_dns_capture,
         handover: Arc::default(),
         control,
         nri: watch::Sender::new(nri::Discovery::Unknown),
@@ -391,13 +394,7 @@ fn enrolment(
 
 fn enrolment_settings(args: &Args, host_netns: u64) -> EnrolmentSettings {
     let node = NodeName::from(args.node.as_str());
-    EnrolmentSettings {
-        node,
-        host_netns,
-        proc: args.proc.clone(),
-        existing: args.existing_connections,
-        tells_hosts: !args.no_dns_capture,
-    }
+    EnrolmentSettings { node, host_netns, proc: args.proc.clone(), existing: args.existing_connections }
 }
 
 fn nri_settings(args: &Args, host_netns: u64) -> NriSettings {

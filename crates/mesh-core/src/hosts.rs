@@ -1,6 +1,7 @@
 //! Hosts that pods in the mesh are told addresses of in place of their resolver: the mesh's own, where a ServiceEntry gives none.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::entry::{Entry, Resolution};
@@ -103,13 +104,36 @@ pub fn dns_servers(snapshot: &Snapshot) -> HashSet<IpAddr> {
     at_dns.flat_map(|port| port.endpoints.iter().map(|endpoint| endpoint.address.ip())).collect()
 }
 
-/// Whether the pod is told of hosts: not where it says that it asks for itself, nor where it asks for others. A waypoint or a
-/// gateway has to find what is behind the host, and a DNS server answers those outside the mesh as well.
+/// Why a pod in the mesh is told of no host: it asks its resolver, and its connections go where that says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untold {
+    /// It says so itself.
+    AsksItself,
+    /// It is a waypoint or a gateway, which has to find what is behind the host.
+    IsGateway,
+    /// It is behind a Service's DNS port, and asks for others, in the mesh and outside.
+    AsksForOthers,
+}
+
+impl fmt::Display for Untold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AsksItself => "its annotation ambient.istio.io/dns-capture says so",
+            Self::IsGateway => "it is a gateway or a waypoint",
+            Self::AsksForOthers => "it is a DNS server, by a Service with UDP port 53",
+        })
+    }
+}
+
+/// Why the pod is told of no host; none where it is told.
 #[must_use]
-pub fn is_told(pod: &Workload, dns_servers: &HashSet<IpAddr>) -> bool {
-    let asks_for_others =
-        pod.labels.get(GATEWAY_NAME).is_some() || pod.addresses.iter().any(|address| dns_servers.contains(address));
-    pod.is_enrolled() && !pod.asks_itself && !asks_for_others
+pub fn untold(pod: &Workload, dns_servers: &HashSet<IpAddr>) -> Option<Untold> {
+    match () {
+        () if pod.asks_itself => Some(Untold::AsksItself),
+        () if pod.labels.get(GATEWAY_NAME).is_some() => Some(Untold::IsGateway),
+        () if pod.addresses.iter().any(|address| dns_servers.contains(address)) => Some(Untold::AsksForOthers),
+        () => None,
+    }
 }
 
 #[cfg(test)]

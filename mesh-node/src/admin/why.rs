@@ -7,6 +7,7 @@ use mesh_admin::{Certificate, NodeView, Why};
 use mesh_admin_server::{Answer, Query, certificate, json, refuse, request};
 use mesh_core::{
     Workload,
+    hosts::{dns_servers, untold},
     why::{Client, SameNode, find_client, find_target, why},
 };
 
@@ -100,12 +101,30 @@ impl Admin {
         if mesh_abi::ports::is_reserved(target.port()) {
             view.stops.push(format!("port {} is the mesh's own in an enrolled pod", target.port()));
         }
+        self.note_untold(workload, target, view);
         let now = SystemTime::now();
         let held = self.shared.identities.certificates();
         let own = held.iter().find(|held| held.identity == workload.identity);
         view.certificate = own.map(|held| certificate(held, now));
         if let Some(Certificate { expires_in_seconds: Some(0), identity, .. }) = &view.certificate {
             view.stops.push(format!("the certificate of {identity} has ended"));
+        }
+    }
+}
+
+impl Admin {
+    /// Says where a pod does not come to a host by its name.
+    fn note_untold(&self, workload: &Workload, target: SocketAddr, view: &mut NodeView) {
+        let snapshot = self.shared.snapshot();
+        let Some(host) = snapshot.service_by_vip(target.ip()).filter(|service| service.entry.is_some()) else {
+            return;
+        };
+        let untold = untold(workload, &dns_servers(&snapshot)).map(|untold| untold.to_string());
+        let untold =
+            untold.or_else(|| (!self.shared.tells_hosts).then(|| "the daemon runs with --no-dns-capture".to_owned()));
+        if let Some(why) = untold {
+            let host = &host.hostname;
+            view.notes.push(format!("the source asks its resolver for {host}, and goes where that says: {why}"));
         }
     }
 }

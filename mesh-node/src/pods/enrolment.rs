@@ -69,8 +69,6 @@ pub struct EnrolmentSettings {
     pub host_netns: u64,
     /// What becomes of the connections that a pod has when it joins.
     pub existing: ExistingConnections,
-    /// Whether pods are told of hosts when they ask DNS.
-    pub tells_hosts: bool,
 }
 
 /// The enrolment loop's state.
@@ -116,7 +114,7 @@ impl Enrolment {
     ) -> Result<Self, MapAccessError> {
         let (tell_ended, ended) = mpsc::channel(64);
         let existing = ExistingOfPods::new(settings.existing, datapath.existing()?);
-        let hosts = Hosts::new(datapath.host_maps()?, settings.tells_hosts);
+        let hosts = Hosts::new(datapath.host_maps()?, shared.tells_hosts);
         Ok(Self {
             settings,
             existing,

@@ -150,8 +150,7 @@ async fn follow(name: Weak<Name>, text: Arc<str>, places: Arc<Semaphore>, refres
 /// does not say what runs here. So are the mesh's own addresses of hosts, which would lead back to a waypoint.
 async fn lookup(text: &str) -> std::io::Result<Arc<[IpAddr]>> {
     let found = lookup_host((text, 0)).await?;
-    let of_others =
-        |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && !is_automatic(*ip);
+    let of_others = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && !is_automatic(*ip);
     let mut addresses: Vec<IpAddr> = Vec::new();
     for address in found.map(|address| address.ip().to_canonical()).filter(of_others).take(MAX_ADDRESSES) {
         if !addresses.contains(&address) {

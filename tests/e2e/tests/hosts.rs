@@ -223,6 +223,10 @@ fn whom_a_host_is_not_for_asks_the_resolver() -> Verdict {
             assert_eq!(mesh_core::hosts::is_automatic(said), is_told, "{} {name} {said}", pod.name());
         }
     }
+    for (pod, note) in [(&itself, "dns-capture"), (&asks_for_others, "UDP port 53")] {
+        let why = ctl_json(&mesh, "node-a", &["why", &format!("app/{}", pod.name()), "all.example.com"], 0)?;
+        assert!(why["node"]["notes"].to_string().contains(note), "{why}");
+    }
     Ok(())
 }
 
