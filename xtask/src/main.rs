@@ -32,7 +32,7 @@ cargo xtask <command>
 
   demo [options]         two nodes, a shop, mTLS by identity; `demo --help` lists the options
   demo bank [options]    eight services with policies between them: each pair tried, a refusal explained
-  demo shop [options]    the shop behind a waypoint: canary, retries, circuit breaking, faults, authorization, ingress, by numbers
+  demo shop [options]    the shop behind a waypoint: canary, retries, circuit breaking, faults, authorization, ingress, egress, by numbers
   demo kube [options]    a real Kubernetes: the mesh by Helm, the shop by kubectl, a waypoint, a canary, and nothing left behind
   test [filter]          everything: check, unit tests, lab tests, fuzzing in short, the eBPF tests on other kernels
   check                  the architecture's rules, formatting, dependencies, clippy

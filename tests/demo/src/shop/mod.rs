@@ -3,6 +3,7 @@
 mod behind;
 mod canary;
 mod circuit;
+mod egress;
 mod faults;
 mod ingress;
 mod retries;
@@ -65,7 +66,7 @@ impl Shop {
 
 impl Scene for Shop {
     const TITLE: &'static str =
-        "The shop behind a waypoint: canary, retries, circuit breaking, faults, who may do what, ingress";
+        "The shop behind a waypoint: canary, retries, circuit breaking, faults, who may do what, ingress, egress";
     const STEPS: &'static [Step<Self>] = &[
         Step { title: "A waypoint for the namespace: every request passes it, under identities", show: behind::show },
         Step { title: "Canary: a tenth of the requests for the new version, then all", show: canary::show },
@@ -74,6 +75,7 @@ impl Scene for Shop {
         Step { title: "Faults on purpose: delays for some, refusals for who asks for them", show: faults::show },
         Step { title: "Who may do what: by identity, method and path", show: verbs::show },
         Step { title: "Ingress: a machine outside buys by the gateway", show: ingress::show },
+        Step { title: "Egress: a host outside by its name alone, and who may do what there", show: egress::show },
     ];
 
     fn build(keep: bool) -> Result<Self> {
