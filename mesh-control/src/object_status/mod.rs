@@ -7,6 +7,7 @@ mod peers;
 mod progress;
 mod written;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,9 +17,10 @@ use kube::runtime::{Controller, watcher};
 use kube::{Client, ResourceExt as _};
 use mesh_config::{Config, ObjectName, Served};
 use mesh_core::lock::UnpoisonedMutex as _;
+use mesh_core::{Snapshot, hosts};
 use mesh_xds::proto::Wanted;
 use mesh_xds::{Body, OBJECT_TYPE, Resource};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -176,7 +178,8 @@ impl ObjectStatus {
             },
         };
         let targets = targets(object, &resource.kind);
-        let said = Said { reconciled: condition, findings: &findings, generation, targets };
+        let addresses = addresses(&found.config.snapshot, object, &resource.kind);
+        let said = Said { reconciled: condition, findings: &findings, generation, targets, addresses };
         let status = status(&before, &said);
         if status == before {
             return Ok(next);
@@ -226,6 +229,19 @@ fn is_told_of(path: &str) -> bool {
 /// Whether a kind's status is written.
 fn is_of_kinds(group: &str, kind: &str) -> bool {
     KINDS.iter().any(|(known, _, name)| (group, kind) == (*known, *name))
+}
+
+/// The addresses that the mesh has given a ServiceEntry's hosts, where clients are told of them.
+fn addresses(snapshot: &Snapshot, object: &DynamicObject, kind: &str) -> Vec<(Arc<str>, IpAddr)> {
+    let (Some(namespace), true) = (object.namespace(), kind == "ServiceEntry") else { return Vec::new() };
+    let hosts = object.data["spec"]["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let own = hosts.filter_map(|host| snapshot.service_by_hostname(&host.to_ascii_lowercase()));
+    let own = own.filter(|service| service.is_of_entry(&namespace, &object.name_any()));
+    let given = own.flat_map(|service| {
+        let all = hosts::addresses(snapshot, service).iter().filter(|address| hosts::is_automatic(**address));
+        all.map(|address| (Arc::clone(&service.hostname), *address))
+    });
+    given.collect()
 }
 
 /// How many targets a policy names, where a finding says of each that nobody takes it there.

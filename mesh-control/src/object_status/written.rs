@@ -1,6 +1,10 @@
 //! What an object's status says, as JSON.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use mesh_config::{Code, Finding, Severity};
+use mesh_core::hosts::is_automatic;
 use serde_json::{Value, json};
 
 use crate::gateways::condition::{Condition, written};
@@ -25,6 +29,8 @@ pub(super) struct Said<'a> {
     pub(super) generation: i64,
     /// How many targets the policy names.
     pub(super) targets: usize,
+    /// The addresses that the mesh has given a ServiceEntry's hosts, each with its host.
+    pub(super) addresses: Vec<(Arc<str>, IpAddr)>,
 }
 
 /// A generation that cannot be read.
@@ -65,8 +71,22 @@ pub(super) fn status(before: &Value, said: &Said<'_>) -> Value {
     if !messages.is_empty() || before.get("validationMessages").is_some() {
         status.insert("validationMessages".to_owned(), messages.into());
     }
+    let of_others = known_addresses(before).any(|known| !is_given(known));
+    if !of_others && (!said.addresses.is_empty() || before.get("addresses").is_some()) {
+        let given = said.addresses.iter().map(|(host, address)| json!({"value": address, "host": **host}));
+        status.insert("addresses".to_owned(), given.collect());
+    }
     status.insert("observedGeneration".to_owned(), said.generation.into());
     status.into()
+}
+
+fn known_addresses(status: &Value) -> impl Iterator<Item = &Value> {
+    status["addresses"].as_array().into_iter().flatten()
+}
+
+/// Whether an address is the mesh's. Istio's own control plane gives hosts others, where it is there, too.
+fn is_given(known: &Value) -> bool {
+    known["value"].as_str().and_then(|text| text.parse().ok()).is_some_and(is_automatic)
 }
 
 /// Whether somebody takes the policy where it is attached; none of one that is attached to nothing.
@@ -127,7 +147,7 @@ mod tests {
 
     fn said<'a>(generation: i64, targets: usize, findings: &'a [&'a Finding]) -> Said<'a> {
         let holds = Condition { message: "in force".to_owned(), ..Condition::holds(RECONCILED, "Reconciled") };
-        Said { reconciled: Some(holds), findings, generation, targets }
+        Said { reconciled: Some(holds), findings, generation, targets, addresses: Vec::new() }
     }
 
     fn idle() -> Finding {
@@ -151,6 +171,18 @@ mod tests {
         assert!(is_in_force(&first, 3) && !is_in_force(&first, 4), "{first}");
         assert_eq!(status(&first, &said(3, 0, &[])), first);
         assert_eq!(status(&first, &Said { reconciled: None, ..said(3, 0, &[]) }), first);
+    }
+
+    #[test]
+    fn a_hosts_own_addresses_are_said_and_those_that_others_have_given_it_stay() {
+        let given = |text: &str| Said { addresses: vec![("a.b".into(), text.parse().unwrap())], ..said(1, 0, &[]) };
+        let first = status(&json!({}), &given("244.0.0.1"));
+        assert_eq!(first["addresses"], json!([{"value": "244.0.0.1", "host": "a.b"}]));
+        assert_eq!(status(&first, &given("244.0.0.2"))["addresses"][0]["value"], "244.0.0.2");
+        assert_eq!(status(&first, &said(1, 0, &[]))["addresses"], json!([]));
+        let theirs = json!({"addresses": [{"value": "240.240.0.1", "host": "a.b"}]});
+        assert_eq!(status(&theirs, &given("244.0.0.1"))["addresses"], theirs["addresses"]);
+        assert_eq!(status(&json!({}), &said(1, 0, &[])).get("addresses"), None);
     }
 
     #[test]

@@ -62,6 +62,12 @@ fn a_host_is_found_by_its_name_and_reached_by_its_waypoint() -> Result<()> {
     let address = wait_until("the host to be the mesh's", PATIENCE, found).with_context(|| mesh.logs())?;
     let answer = apps.get("client", SocketAddr::new(address, 80), "/")?;
     ensure!(answer.contains("x-served-by: rates"), "{answer}");
+    let status = || {
+        let entry = kubectl.get(&["-n", NAMESPACE, "serviceentry", "rates"])?;
+        let given = entry["status"]["addresses"].as_array().cloned().unwrap_or_default();
+        Ok(given.iter().any(|it| it["host"] == HOST && it["value"] == address.to_string()).then_some(()))
+    };
+    wait_until("the ServiceEntry to say the address", PATIENCE, status).with_context(|| mesh.logs())?;
     let clusters = ctl.ok(&["waypoint", "clusters", "waypoint", "-n", NAMESPACE])?;
     ensure!(clusters.contains(HOST), "{clusters}");
 
