@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+/// How long an endpoint may leave a dial without an answer before another one is asked, where there is one. A first SYN that is
+/// lost is sent again after a second.
+pub const DIAL_ANSWER: Duration = Duration::from_millis(1500);
+/// How long an endpoint that has not answered is passed by; then one connection tries it again.
+pub const PASSED_BY: Duration = Duration::from_secs(10);
+
 /// Bounds for tunnels. The defaults suit a node with tens of thousands of connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {

@@ -12,6 +12,7 @@ use mesh_core::{Destination, Refusal, Snapshot, SpiffeId, Transport, resolve};
 use mesh_transport::{
     TlsIdentity,
     hbone::{ConnectError, PoolKey, TunnelRequest},
+    limits::DIAL_ANSWER,
     relay::Far,
     sidecar::{Content, SidecarTls},
 };
@@ -31,9 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// First pause between two attempts; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(320);
-/// How long an endpoint may leave a dial without an answer before another one is asked. A first SYN that is lost is sent again
-/// after a second.
-const ANSWER: Duration = Duration::from_millis(1500);
 
 /// Why there is no connection to the other end.
 struct Failure {
@@ -223,7 +221,7 @@ fn endpoint(snapshot: &Snapshot, report: &Report, random: u64) -> Option<SocketA
 /// there is another.
 async fn dial(worker: &Worker, pod: &EnrolledPod, to: SocketAddr, report: &Report) -> Result<TcpStream, DialError> {
     let unanswered = async {
-        tokio::time::sleep(ANSWER).await;
+        tokio::time::sleep(DIAL_ANSWER).await;
         if !is_one_of_several(worker, pod, report, to.ip()) {
             std::future::pending::<()>().await;
         }

@@ -4,10 +4,9 @@
 use std::{cell::RefCell, collections::HashMap, net::IpAddr};
 
 use mesh_core::WorkloadUid;
-use tokio::time::{Duration, Instant};
+use mesh_transport::limits::PASSED_BY;
+use tokio::time::Instant;
 
-/// How long an endpoint is passed by; then one connection tries it again.
-const PASSED_BY: Duration = Duration::from_secs(10);
 /// Endpoints that are remembered at once.
 const MOST: usize = 1024;
 /// How often others are drawn in place of one that is passed by. With two endpoints, one of them once in 65,536 times.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     inbound::Connection,
     telemetry::{AttemptEnd, AttemptSpan, Upstream},
-    upstream::{Answer, Cluster, Count, Endpoint, UpstreamError, Version, Wish, connect_timeout, hash_of},
+    upstream::{Answer, Cluster, Count, Endpoint, Moves, UpstreamError, Version, Wish, hash_of},
 };
 
 /// A request on its way.
@@ -90,23 +90,6 @@ impl End {
     }
 }
 
-/// How often a request has gone to another endpoint since one did not answer, and until when it may.
-#[derive(Default)]
-struct Moves {
-    count: u32,
-    until: Option<Instant>,
-}
-
-impl Moves {
-    /// One more, where there is time for that: all together take no longer than one connection may.
-    fn one_more(&mut self, cluster: &Cluster) -> bool {
-        let now = Instant::now();
-        let until = *self.until.get_or_insert_with(|| now + connect_timeout(&cluster.policy()));
-        self.count += 1;
-        now <= until
-    }
-}
-
 impl Attempts<'_> {
     /// Sends it, as often as the plan allows.
     pub(super) async fn send(&self, body: &mut RequestBody) -> Result<Sent, Refusal> {
@@ -127,16 +110,15 @@ impl Attempts<'_> {
         let mut under_way: Option<Count<_>> = None;
         loop {
             let endpoint = self.cluster.pick(&wish).map_err(|error| reply::of_upstream(&error))?;
-            let (before, avoid) = (retries + moves.count, &wish.avoid);
+            let (before, avoid) = (retries + moves.count(), &wish.avoid);
             let mut end = self.once((&endpoint, avoid), self.version, body, before).await;
             if matches!(end, End::Unsent(UpstreamError::NoProtocols)) {
                 // Servers of both versions are common, and those of HTTP/1.1 know upgrades.
                 end = self.once((&endpoint, avoid), Version::Http1, body, before).await;
             }
             self.note(&endpoint, &end);
-            if self.may_move(&end, body) && self.cluster.has_another(&endpoint, avoid) && moves.one_more(self.cluster) {
+            if self.may_move(&end, body) && moves.past(self.cluster, &endpoint, &mut wish) {
                 self.ledger.event("retry", || Some(format!("{} does not answer", endpoint.address())));
-                wish.avoid.push(endpoint.address());
                 continue;
             }
             let again = retries < self.plan.retry.attempts && self.is_worth_it(&end, body);

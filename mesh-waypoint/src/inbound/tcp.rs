@@ -26,8 +26,8 @@ use crate::{
     duplex::{Duplex, Prefixed},
     listeners,
     upstream::{
-        self, Answer, Behalf, Cluster, ClusterKey, ClusterState, Count, Dial, Endpoint, EndpointState, Stream,
-        UpstreamError, Wish, connect_timeout, connect_within,
+        self, Answer, Behalf, Cluster, ClusterKey, ClusterState, Count, Dial, Endpoint, EndpointState, Moves, Stream,
+        UpstreamError, Wish, connect_within,
     },
     worker::Worker,
 };
@@ -168,15 +168,14 @@ async fn connect_to(
     let node = cluster.only_node(worker, arrival.client.workload.as_deref());
     let policy = cluster.policy();
     let mut wish = Wish { asked: arrival.asked, hash: hash(&policy, arrival), node, ..Wish::default() };
-    let until = Instant::now() + connect_timeout(&policy);
+    let mut moves = Moves::default();
     loop {
         let endpoint = cluster.pick(&wish)?;
         let reached = dial(worker, arrival, (cluster.clone(), endpoint.clone()), &wish.avoid).await;
         let is_unanswered = matches!(reached, Err(UpstreamError::Unanswered(_)));
-        if !is_unanswered || !cluster.has_another(&endpoint, &wish.avoid) || Instant::now() > until {
+        if !is_unanswered || !moves.past(&cluster, &endpoint, &mut wish) {
             return reached;
         }
-        wish.avoid.push(endpoint.address());
     }
 }
 

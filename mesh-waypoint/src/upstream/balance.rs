@@ -10,6 +10,7 @@ use std::{
 use mesh_core::{
     NodeName,
     l7::traffic::{Algorithm, TrafficPolicy},
+    locality::rendezvous,
 };
 
 use super::endpoint::Endpoint;
@@ -74,7 +75,8 @@ fn by_algorithm(
     let picked = match algorithm {
         Algorithm::ConsistentHash(_) => {
             let hash = wish.hash.unwrap_or_else(|| fastrand::u64(..));
-            return endpoints.iter().max_by(|a, b| rendezvous(hash, a).total_cmp(&rendezvous(hash, b))).cloned();
+            let claim = |endpoint: &Endpoint| rendezvous(hash, endpoint.address(), endpoint.weight.get().into());
+            return endpoints.iter().max_by(|a, b| claim(a).total_cmp(&claim(b))).cloned();
         }
         Algorithm::LeastRequest if is_weighted => {
             let (first, second) = (by_weight(endpoints), by_weight(endpoints));
@@ -128,14 +130,6 @@ pub(crate) fn hash_of(key: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     hasher.finish()
-}
-
-/// The endpoint with the highest of these has the key: where one goes, only its own keys move, and each has keys by its share
-/// (weighted rendezvous hashing).
-fn rendezvous(hash: u64, endpoint: &Endpoint) -> f64 {
-    // Above 0 and not above 1.
-    let uniform = (hash_of((hash, endpoint.address())) as f64 + 1.0) / (u64::MAX as f64 + 1.0);
-    uniform.ln() / f64::from(endpoint.weight.get())
 }
 
 #[cfg(test)]

@@ -131,7 +131,6 @@ pub(crate) struct Cluster {
     refusal: RefCell<Option<Box<mesh_core::Refusal>>>,
     /// What the Service's port is declared to speak.
     speaks: Cell<Speaks>,
-    /// The snapshot that it is of.
     /// The number of the snapshot that it was made of.
     made_of: Cell<u64>,
     turn: Cell<usize>,
@@ -273,15 +272,15 @@ impl Cluster {
         let endpoints = self.endpoints.borrow();
         let others = endpoints.iter().filter(|other| other.address() != this.address());
         let passed_by = others.filter(|other| other.state.reach.is_passed_by(now)).count();
-        (passed_by + 1) * 2 <= endpoints.len() && self.has_another(this, avoid)
+        (passed_by + 1) * 2 <= endpoints.len() && self.is_another(&endpoints, now, this, avoid)
     }
 
     /// Whether a request that was with these can go to another endpoint than this one, of which nothing bad is known.
     pub(crate) fn has_another(&self, this: &Endpoint, avoid: &[SocketAddr]) -> bool {
-        if self.as_asked.get() {
-            return false;
-        }
-        let now = self.state.now();
+        self.is_another(&self.endpoints.borrow(), self.state.now(), this, avoid)
+    }
+
+    fn is_another(&self, endpoints: &[Rc<Endpoint>], now: u64, this: &Endpoint, avoid: &[SocketAddr]) -> bool {
         let of_same_node = |other: &Endpoint| {
             let node = this.workload.as_ref().map(|workload| &workload.node);
             !self.node_only.get() || node.is_some_and(|node| other.is_on(node))
@@ -293,7 +292,7 @@ impl Cluster {
                 && !other.state.is_left_out(now)
                 && of_same_node(other)
         };
-        self.endpoints.borrow().iter().any(may_serve)
+        !self.as_asked.get() && endpoints.iter().any(may_serve)
     }
 
     /// An endpoint for a request.

@@ -21,6 +21,7 @@ use mesh_core::{
 use mesh_transport::{
     TlsStream as SessionStream, break_off,
     hbone::{ConnectError, PoolKey, TunnelRequest, TunnelStream},
+    limits::DIAL_ANSWER,
     proxy_protocol::{self, Form},
     sidecar::{Content, SidecarTls},
     unheard_for,
@@ -33,7 +34,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Cluster, Endpoint, UpstreamError, Version, endpoint::MutualTls, origination::server_name, reach::ANSWER};
+use super::{Cluster, Endpoint, UpstreamError, Version, endpoint::MutualTls, origination::server_name};
 use crate::worker::Worker;
 
 /// How long a connection may take where nothing is said; Istio's default.
@@ -154,7 +155,7 @@ async fn reach(worker: &Rc<Worker>, dial: Dial<'_>) -> Result<Stream, UpstreamEr
 async fn answered(worker: &Worker, dial: Dial<'_>, to: SocketAddr) -> io::Result<TcpStream> {
     let Dial { cluster, endpoint, avoid, .. } = dial;
     let unanswered = async {
-        sleep(ANSWER).await;
+        sleep(DIAL_ANSWER).await;
         if !cluster.may_pass_by(endpoint, avoid) {
             pending::<()>().await;
         }

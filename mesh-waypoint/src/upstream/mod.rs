@@ -8,6 +8,7 @@ mod endpoint;
 mod greeting;
 mod http1;
 mod line;
+mod moves;
 mod names;
 mod open;
 mod origination;
@@ -26,6 +27,7 @@ pub(crate) use self::connect::{Behalf, Dial, Stream, connect_timeout, connect_wi
 pub(crate) use self::endpoint::Endpoint;
 pub(crate) use self::http1::{Http1Error, Http1Line, Unanswered};
 pub(crate) use self::line::{Http2Place, Needs, STREAM_WINDOW, Version, dial_http1, dial_http2};
+pub(crate) use self::moves::Moves;
 pub(crate) use self::names::Names;
 pub(crate) use self::origination::Originations;
 pub(crate) use self::reach::LOOK;

@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a dial may go without an answer before another endpoint is asked instead, where there is one.
-pub(super) const ANSWER: Duration = Duration::from_millis(1500);
+use mesh_transport::limits;
+
 /// How often requests that are under way are looked after.
 pub(crate) const LOOK: Duration = Duration::from_millis(500);
 /// For how long an endpoint's machine may go on saying nothing, once its kernel was asked twice in vain: that acknowledges at once,
@@ -17,8 +17,8 @@ pub(super) const SILENCE: Duration = Duration::from_secs(1);
 pub(super) const SILENCE_OF_SHARED: Duration = Duration::from_secs(3);
 /// After how long without such a silence a request's machine has what was sent.
 const HEARD: Duration = Duration::from_secs(4);
-/// How long an endpoint is passed by, in milliseconds; then one request tries it again.
-const PASSED_BY: u64 = 10_000;
+/// How long an endpoint is passed by, in milliseconds.
+const PASSED_BY: u64 = limits::PASSED_BY.as_millis() as u64;
 
 /// What all threads know of an endpoint.
 #[derive(Debug, Default)]

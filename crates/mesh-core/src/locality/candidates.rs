@@ -1,9 +1,8 @@
 //! Which endpoints of a Service's port a connection may get, and with which share.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 
-use super::{Preference, Reason, Standpoint, divide};
+use super::{Preference, Reason, Standpoint, divide, rendezvous};
 use crate::model::{Endpoint, Service, ServicePort, Workload};
 use crate::resolve::of_family;
 use crate::snapshot::Snapshot;
@@ -75,15 +74,14 @@ fn by_place<'a>(
 }
 
 impl<'a> Candidates<'a> {
-    /// Of these the one that is the client's with that address: where an endpoint comes or goes, only its own clients move
-    /// (weighted rendezvous hashing).
+    /// Of these the one that is the client's with that address.
     fn own(self, client: IpAddr) -> Self {
         if self.len() < 2 {
             return self;
         }
         let mut own: Option<(&'a Endpoint, f64)> = None;
         let mut weigh = |endpoint: &'a Endpoint, share: f64| {
-            let score = score(client, endpoint.address.ip()) / share;
+            let score = rendezvous(client, endpoint.address.ip(), share);
             if own.is_none_or(|(_, best)| score > best) {
                 own = Some((endpoint, score));
             }
@@ -187,12 +185,4 @@ impl<'a> Candidates<'a> {
         }
         each
     }
-}
-
-/// The logarithm of a number from 0 to 1 that is the same for the same client and endpoint.
-fn score(client: IpAddr, endpoint: IpAddr) -> f64 {
-    let mut hasher = DefaultHasher::new();
-    (client, endpoint).hash(&mut hasher);
-    // Above 0 and not above 1.
-    ((hasher.finish() as f64 + 1.0) / (u64::MAX as f64 + 1.0)).ln()
 }

@@ -5,6 +5,7 @@
 
 mod candidates;
 mod divide;
+mod rendezvous;
 mod setting;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub use candidates::{Candidates, candidates};
 pub use divide::{Division, Standpoint, divide};
+pub use rendezvous::rendezvous;
 pub use setting::{Distribute, Failover, LocalityPattern, LocalitySetting, Priority};
 
 use crate::l7::TrafficPolicy;
