@@ -10,13 +10,13 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use mesh_abi::{
-    AskerRecord, Counter, Exchange, HostRecord,
+    AskerRecord, Counter, Exchange, HostRecord, SockAddress,
     dns::{EVERYBODY, HEADER, NAME_ROOM, PORT, SHOWN},
 };
 
 use crate::{
     listener,
-    maps::{ASKERS, EXCHANGE, HOSTS, count},
+    maps::{ASKERS, EXCHANGE, HOSTS, LOCAL, count},
     packet::{self, Datagram, HeaderV4, HeaderV6, IPV6_HEADER, UDP},
 };
 
@@ -58,7 +58,7 @@ pub fn answer(ctx: &TcContext, datagram: Datagram) -> Option<i32> {
     if begin != ETHERNET && begin != 0 {
         return None;
     }
-    let asker = asker(ctx)?;
+    let asker = asker(ctx, datagram)?;
     let exchange: *mut Exchange = EXCHANGE.get_ptr_mut(0)?;
     // SAFETY: the slot belongs to this CPU, whose packets leave one after another.
     let exchange = unsafe { &mut *exchange };
@@ -68,11 +68,15 @@ pub fn answer(ctx: &TcContext, datagram: Datagram) -> Option<i32> {
         // From 1 to the room that there is, in a way that the verifier follows.
         let length = (length.wrapping_sub(1) & (NAME_ROOM as u32 - 1)) + 1;
         // SAFETY: there is room for so many octets.
-        let result = unsafe { bpf_skb_load_bytes(ctx.as_ptr(), message + HEADER, name.as_mut_ptr().cast(), length) };
-        (result == 0).then_some(())
+        unsafe { load(ctx, message + HEADER, name.as_mut_ptr(), length) }
     })?;
     let host = find(exchange, asker.scope)?;
-    exchange.answer(question, host, &asker);
+    exchange.answer(question, (host, &asker), |to, from, length| {
+        // The same, to the least power of two that is enough.
+        let length = (length.wrapping_sub(1) & 63) + 1;
+        // SAFETY: the message has room for as many octets after each that is shown.
+        unsafe { load(ctx, message + from, to.as_mut_ptr(), length) }
+    })?;
     // SAFETY: plain helper calls.
     unsafe {
         if bpf_skb_change_tail(ctx.skb.skb, message + exchange.length, 0) != 0 {
@@ -98,19 +102,33 @@ fn take_in(ctx: &TcContext, exchange: &mut Exchange, place: u32, length: u16) ->
     exchange.length = length.min(SHOWN as u32);
     let length = bounded(exchange);
     // SAFETY: the message has room for [`SHOWN`] octets, and the length is from 1 to that.
-    let result = unsafe { bpf_skb_load_bytes(ctx.as_ptr(), place, exchange.message.as_mut_ptr().cast(), length) };
+    unsafe { load(ctx, place, exchange.message.as_mut_ptr(), length) }
+}
+
+/// Reads octets of the packet.
+///
+/// # Safety
+/// There has to be room for them.
+#[inline(always)]
+unsafe fn load(ctx: &TcContext, place: u32, to: *mut u8, length: u32) -> Option<()> {
+    // SAFETY: the caller's.
+    let result = unsafe { bpf_skb_load_bytes(ctx.as_ptr(), place, to.cast(), length) };
     (result == 0).then_some(())
 }
 
-/// The pod whose interface this is, if it is told of hosts.
+/// The pod that asks, if it is told of hosts: by its own address, which is known without a daemon as well; else by the daemon's
+/// listener in its namespace. Who writes another pod's address gets no answer: it goes to that pod's.
 #[inline(always)]
-fn asker(ctx: &TcContext) -> Option<AskerRecord> {
-    match listener::netns_cookie(ctx.as_ptr()) {
-        // Without a daemon nobody knows whose it is: it is told what everybody is.
-        0 => Some(AskerRecord { scope: EVERYBODY, has_v4: 1, has_v6: 1 }),
-        // SAFETY: map values are only read, and a racing update changes whole records.
-        netns_cookie => unsafe { ASKERS.get(netns_cookie) }.copied(),
-    }
+fn asker(ctx: &TcContext, datagram: Datagram) -> Option<AskerRecord> {
+    let source = match datagram {
+        Datagram::V6 => packet::load::<HeaderV6>(ctx, 0)?.source_be,
+        _ => SockAddress::v4(packet::load::<HeaderV4>(ctx, 0)?.source_be, 0).words_be,
+    };
+    // SAFETY: map values are only read, and a racing update changes whole records.
+    let known = unsafe { LOCAL.get(source) }.copied();
+    let netns_cookie = known.unwrap_or_else(|| listener::netns_cookie(ctx.as_ptr()));
+    // SAFETY: as above.
+    unsafe { ASKERS.get(netns_cookie) }.copied()
 }
 
 /// The host that is asked for: everybody's, or one for the pods of that scope.

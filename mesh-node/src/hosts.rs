@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use mesh_abi::dns::EVERYBODY;
 use mesh_core::{
     Snapshot,
-    hosts::{dns_servers, scope, told, untold},
+    hosts::{concerns, dns_servers, scope, told, untold},
 };
 
 use crate::{
@@ -20,33 +20,58 @@ pub struct Hosts {
     /// What the tables were made of.
     made_of: Option<(Arc<Snapshot>, Members)>,
     left_out: usize,
+    /// Why the tables are not as they should be; said once for each reason.
+    failure: Option<String>,
 }
 
 impl Hosts {
     /// Takes the tables over. Where it is not `enabled`, no pod is told of any host.
     #[must_use]
     pub fn new(maps: HostMaps, enabled: bool) -> Self {
-        Self { maps, enabled, made_of: None, left_out: 0 }
+        Self { maps, enabled, made_of: None, left_out: 0, failure: None }
     }
 
     /// Makes the tables what the snapshot wants for these pods.
     pub fn apply<'a>(&mut self, snapshot: &Arc<Snapshot>, pods: impl IntoIterator<Item = &'a Arc<EnrolledPod>>) {
         let members = members(snapshot, pods);
-        let made_of = self.made_of.as_ref();
-        if made_of.is_some_and(|(known, pods)| Arc::ptr_eq(known, snapshot) && *pods == members) {
-            return;
+        if !self.is_as_made(snapshot, &members) {
+            let tables = if self.enabled { tables(snapshot, &members) } else { HostTables::default() };
+            if let Err(error) = self.maps.set(&tables) {
+                self.made_of = None;
+                return self.note_failure(error.to_string());
+            }
+            self.failure = None;
+            self.note_left_out(tables.left_out());
         }
-        let tables = if self.enabled { tables(snapshot, &members) } else { HostTables::default() };
-        if let Err(error) = self.maps.set(&tables) {
-            tracing::error!(%error, "pods are told of the mesh's hosts as before, or not: it is tried again");
-            return;
-        }
-        let left_out = tables.left_out();
-        if left_out > self.left_out {
-            tracing::warn!(hosts = left_out, "pods are not told of some hosts of the mesh: there are too many");
-        }
-        self.left_out = left_out;
         self.made_of = Some((snapshot.clone(), members));
+    }
+
+    /// Whether the tables would be the same again: most changes are of endpoints and of others' pods.
+    fn is_as_made(&self, snapshot: &Arc<Snapshot>, members: &Members) -> bool {
+        self.made_of.as_ref().is_some_and(|(known, pods)| {
+            let is_known = || {
+                snapshot.has_l7_of(known)
+                    && !snapshot.changed_services(known).any(|(now, before)| {
+                        now.is_some_and(|now| concerns(snapshot, now))
+                            || before.is_some_and(|before| concerns(known, before))
+                    })
+            };
+            pods == members && (Arc::ptr_eq(known, snapshot) || is_known())
+        })
+    }
+
+    fn note_failure(&mut self, error: String) {
+        if self.failure.as_ref() != Some(&error) {
+            tracing::error!(error, "pods are told of the mesh's hosts as before, or not: it is tried again");
+            self.failure = Some(error);
+        }
+    }
+
+    fn note_left_out(&mut self, hosts: usize) {
+        if hosts > self.left_out {
+            tracing::warn!(hosts, "pods are not told of some hosts of the mesh: there are too many");
+        }
+        self.left_out = hosts;
     }
 }
 

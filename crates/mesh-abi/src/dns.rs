@@ -17,8 +17,10 @@ pub const NAME_ROOM: usize = 256;
 pub const SHOWN: usize = 512;
 /// Octets before the question (RFC 1035, section 4.1.1).
 pub const HEADER: u32 = 12;
-/// Octets that an answer has at most after the question: an address, and what says that EDNS is known.
-const APPENDED: usize = 28 + 11;
+/// Most octets of a COOKIE option of both sides, with its kind and length (RFC 7873, section 4).
+const MOST_COOKIE: u32 = 4 + 40;
+/// Least octets of one: of the client's part alone there is nothing to give back.
+const LEAST_COOKIE: u32 = 4 + 16;
 /// Room for a message: a place among the octets that are shown, and what is appended there, are each bounded by themselves.
 const MESSAGE_ROOM: usize = SHOWN + 64;
 /// Most labels of a name.
@@ -30,8 +32,10 @@ const AAAA: u16 = 28;
 /// SVCB and HTTPS (RFC 9460): they may give addresses that nobody of the mesh has given.
 const SVCB: u16 = 64;
 const HTTPS: u16 = 65;
-/// OPT (RFC 6891).
+/// OPT (RFC 6891), its octets without options, and the kind of an option that is a cookie.
 const OPT: u16 = 41;
+const OPT_LENGTH: u32 = 11;
+const COOKIE: u16 = 10;
 const CLASS_IN: u16 = 1;
 
 /// A host by its name, for those whom it is told to.
@@ -107,7 +111,7 @@ pub struct Exchange {
 }
 
 const _: () = assert!(size_of::<Exchange>() == 848);
-const _: () = assert!(APPENDED <= MESSAGE_ROOM - SHOWN);
+const _: () = assert!(MOST_COOKIE as usize <= MESSAGE_ROOM - SHOWN);
 
 /// A question for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +120,8 @@ pub struct Question {
     end: u32,
     kind: u16,
     has_opt: bool,
+    /// Octets of the cookie that is to be given back.
+    cookie: u32,
 }
 
 impl Default for Exchange {
@@ -151,8 +157,19 @@ impl Exchange {
         }
         // The root's name, and a kind.
         let has_opt = few == 1 && end + 3 <= self.length && self.octet(end) == 0 && self.short(end + 1) == OPT;
+        let cookie = if has_opt { self.cookie(end + OPT_LENGTH) } else { 0 };
         self.take_name(root - HEADER, read)?;
-        Some(Question { end, kind, has_opt })
+        Some(Question { end, kind, has_opt, cookie })
+    }
+
+    /// Octets of an OPT record's options, before which its length is, where they are a cookie of both sides and nothing else. A client
+    /// that has seen the resolver's cookie takes no answer without one; so its own word is given back to it.
+    #[inline(always)]
+    fn cookie(&self, options: u32) -> u32 {
+        let length = u32::from(self.short(options - 2));
+        let is_one = self.short(options) == COOKIE && u32::from(self.short(options + 2)) + 4 == length;
+        let is_whole = options + length <= self.length && (LEAST_COOKIE..=MOST_COOKIE).contains(&length);
+        if is_one && is_whole { length } else { 0 }
     }
 
     /// Where the name ends: the place of the root's length.
@@ -190,10 +207,16 @@ impl Exchange {
         Some(())
     }
 
-    /// Makes the message the answer to its own question. Of a family that either side lacks there is no address.
+    /// Makes the message the answer to its own question. Of a family that either side lacks there is no address. `read` puts so many
+    /// octets of the question's message there, from that place on; 44 at most.
     #[inline(always)]
-    pub fn answer(&mut self, question: Question, host: &HostRecord, asker: &AskerRecord) {
-        let Question { end, kind, has_opt } = question;
+    pub fn answer(
+        &mut self,
+        question: Question,
+        (host, asker): (&HostRecord, &AskerRecord),
+        read: impl FnOnce(&mut [u8], u32, u32) -> Option<()>,
+    ) -> Option<()> {
+        let Question { end, kind, has_opt, cookie } = question;
         let has_address = match kind {
             A => asker.has_v4 != 0 && host.v4_be != 0,
             AAAA => asker.has_v6 != 0 && host.v6_be != [0; 4],
@@ -227,16 +250,22 @@ impl Exchange {
         }
         length = self.forget(length);
         if has_opt {
-            // The root's name, OPT, 1232 octets that may be sent, and nothing more.
+            // The root's name, OPT, 1232 octets that may be sent, and no more but the cookie.
             self.append(length, [0, 0, 41, 4]);
             self.append(length + 4, [0xd0, 0, 0, 0]);
-            self.append(length + 8, [0, 0, 0]);
-            length += 11;
+            self.append(length + 8, [0, 0, cookie as u8]);
+            length += OPT_LENGTH;
+            if cookie > 0 {
+                let place = black_box(length) as usize % SHOWN;
+                read(self.message.get_mut(place..)?, end + OPT_LENGTH, cookie)?;
+                length += cookie;
+            }
         }
         // What follows is summed up in words.
         let length = self.forget(length);
         self.append(length, [0; 4]);
         self.length = length;
+        Some(())
     }
 
     /// The same number, of which neither the compiler knows anything nor the verifier: to that, what follows is then one way, however
@@ -314,7 +343,13 @@ mod tests {
     fn answered(message: &[u8], host: &HostRecord, asker: AskerRecord) -> Vec<u8> {
         let mut exchange = exchange(message);
         let question = question(&mut exchange).expect("a question");
-        exchange.answer(question, host, &asker);
+        let asked = message;
+        let answered = exchange.answer(question, (host, &asker), |to, from, length| {
+            let (from, length) = (from as usize, length as usize);
+            to[..length].copy_from_slice(&asked[from..from + length]);
+            Some(())
+        });
+        assert!(answered.is_some());
         exchange.message[..exchange.length as usize].to_vec()
     }
 
@@ -386,6 +421,18 @@ mod tests {
         assert_eq!(answer[11], 1);
         assert_eq!(answer[answer.len() - 11..], [0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(answer.len(), asked.len() - opt.len() + 16 + 11);
+        // A cookie of both sides is given back, one of the client's alone is not.
+        for (octets, is_back) in [(8, false), (15, false), (16, true), (40, true), (41, false)] {
+            let cookie = [&[0, 10, 0, octets][..], &(1..=octets).collect::<Vec<u8>>()].concat();
+            let opt = [&[0, 0, 41, 16, 0, 0, 0, 0, 0, 0, octets + 4], &cookie[..]].concat();
+            let answer = answered(&message(b"\x01a", A, &opt), &HOST, BOTH);
+            assert_eq!(answer.ends_with(&cookie), is_back, "{octets}");
+            let without = answer.len() - if is_back { cookie.len() } else { 0 };
+            assert_eq!(
+                answer[..without],
+                [&answer[..without - 2], &[0, if is_back { octets + 4 } else { 0 }]].concat()
+            );
+        }
         // Another record there is no word of EDNS.
         let asked = message(b"\x01a", A, &[0, 0, 250, 0, 0]);
         assert_eq!(answered(&asked, &HOST, BOTH)[11], 0);
@@ -419,8 +466,8 @@ mod tests {
     fn the_longest_question_and_its_answer_find_room() {
         let labels =
             [&b"\x3f"[..], &[b'x'; 63], b"\x3f", &[b'x'; 63], b"\x3f", &[b'x'; 63], b"\x3d", &[b'x'; 61]].concat();
-        let opt = [0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0];
+        let opt = [&[0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 44, 0, 10, 0, 40][..], &[7; 40]].concat();
         let answer = answered(&message(&labels, AAAA, &opt), &HOST, BOTH);
-        assert_eq!(answer.len(), 12 + 255 + 4 + APPENDED);
+        assert_eq!(answer.len(), 12 + 255 + 4 + 28 + 11 + 44);
     }
 }

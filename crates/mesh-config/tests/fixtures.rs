@@ -205,9 +205,12 @@ fn describe_service(service: &Service, text: &mut String) {
         writeln!(text, "  {:?}", service.placement).unwrap();
     }
     if let Some(entry) = &service.entry {
-        let Entry { object, resolution, names, exported_to, subject_alt_names } = &**entry;
+        let Entry { object, resolution, names, exported_to, subject_alt_names, may_be_told } = &**entry;
         writeln!(text, "  of ServiceEntry {object} {resolution:?}").unwrap();
         writeln!(text, "  for {exported_to:?}, certificates of {subject_alt_names:?}").unwrap();
+        if !may_be_told {
+            writeln!(text, "  not to be told").unwrap();
+        }
         for name in names {
             writeln!(text, "  {} by {}:{} {:?}", name.of_port, name.name, name.port, name.traits).unwrap();
         }

@@ -18,6 +18,8 @@ pub struct Entry {
     pub exported_to: Option<Vec<Arc<str>>>,
     /// Of these the certificates of its endpoints have one, where TLS is begun to them.
     pub subject_alt_names: Vec<Arc<str>>,
+    /// Whether pods may be told of it when they ask DNS: not of a name of the cluster's own that is another namespace's.
+    pub may_be_told: bool,
 }
 
 /// How the endpoints of a ServiceEntry are found.

@@ -68,10 +68,10 @@ pub struct Told {
 /// Of a family in which nothing is behind the host now there is no address, as long as there is something in the other.
 #[must_use]
 pub fn told(snapshot: &Snapshot, service: &Service) -> Option<Told> {
-    let entry = service.entry.as_deref().filter(|entry| is_led(snapshot, service, entry))?;
+    service.entry.as_deref().filter(|entry| is_led(snapshot, service, entry))?;
     let v4 = service.vips.iter().find_map(|vip| if let IpAddr::V4(vip) = vip { Some(*vip) } else { None });
     let v6 = service.vips.iter().find_map(|vip| if let IpAddr::V6(vip) = vip { Some(*vip) } else { None });
-    let is_served = |ipv6| entry.resolution == Resolution::None || is_served(snapshot, service, ipv6);
+    let is_served = |ipv6| is_served(snapshot, service, ipv6);
     let served = Told { v4: v4.filter(|_| is_served(false)), v6: v6.filter(|_| is_served(true)) };
     let told = if served == Told::default() { Told { v4, v6 } } else { served };
     (told != Told::default()).then_some(told)
@@ -84,10 +84,12 @@ pub fn addresses<'a>(snapshot: &Snapshot, service: &'a Service) -> &'a [IpAddr] 
     if is_untold { &[] } else { &service.vips }
 }
 
-/// Whether connections to the host's addresses get anywhere: nodes ask no DNS, and carry TCP alone.
+/// Whether connections to the host's addresses get anywhere: nodes ask no DNS, and carry TCP alone. What goes on to the address that
+/// was asked for has those that clients know by themselves.
 fn is_led(snapshot: &Snapshot, service: &Service, entry: &Entry) -> bool {
     let is_known = entry.names.is_empty() || snapshot.l7().waypoint_of(service).is_some();
-    is_known && !service.hostname.starts_with('*') && service.ports.iter().all(|port| port.protocol == Protocol::Tcp)
+    let is_one = !service.hostname.starts_with('*') && entry.resolution != Resolution::None;
+    is_known && is_one && entry.may_be_told && service.ports.iter().all(|port| port.protocol == Protocol::Tcp)
 }
 
 fn is_served(snapshot: &Snapshot, service: &Service, ipv6: bool) -> bool {
@@ -95,6 +97,13 @@ fn is_served(snapshot: &Snapshot, service: &Service, ipv6: bool) -> bool {
         Some(waypoint) => !waypoint_replicas(snapshot, None, waypoint, ipv6).is_empty(),
         None => service.ports.iter().any(|port| !of_family(&port.endpoints, ipv6).is_empty()),
     }
+}
+
+/// Whether a Service's change may change what pods are told of.
+#[must_use]
+pub fn concerns(snapshot: &Snapshot, service: &Service) -> bool {
+    let is_of_waypoint = || snapshot.l7().waypoints().iter().any(|waypoint| waypoint.hostname == service.hostname);
+    service.entry.is_some() || service.port(DNS, Protocol::Udp).is_some() || is_of_waypoint()
 }
 
 /// The addresses of the cluster's DNS servers, as its Services say.

@@ -188,10 +188,10 @@ impl Service {
         *self.namespace == *namespace && self.entry.as_ref().is_some_and(|entry| *entry.object == *name)
     }
 
-    /// Whether it is asked for by its endpoints' own addresses: it has none, or none but those that the mesh gives hosts.
+    /// Whether it is asked for by its endpoints' own addresses: it has none, or is a host and has none but those that the mesh gives.
     #[must_use]
     pub fn is_headless(&self) -> bool {
-        self.vips.iter().all(|vip| is_automatic(*vip))
+        self.vips.is_empty() || self.entry.is_some() && self.vips.iter().all(|vip| is_automatic(*vip))
     }
 
     /// How endpoints are found.

@@ -172,10 +172,10 @@ pub fn resolve(
 ) -> Result<Destination, Refusal> {
     let dst = canonical(dst);
     let Some(service) = service_at(snapshot, client, dst) else {
-        if is_automatic(dst.ip()) {
+        let workload = snapshot.workload_by_address(dst.ip()).cloned();
+        if workload.is_none() && is_automatic(dst.ip()) {
             return Err(nobody_at(snapshot, client, dst));
         }
-        let workload = snapshot.workload_by_address(dst.ip()).cloned();
         let named = snapshot.headless_service(dst).filter(|(service, _)| is_there_for(service, client));
         let of_workload = || snapshot.l7().waypoint_of_workload(workload.as_deref()?);
         let of_service = || snapshot.l7().waypoint_of(named?.0);
@@ -210,7 +210,7 @@ pub fn resolve(
     })
 }
 
-/// Why an address that the mesh has given leads nowhere: nobody else can have it.
+/// Why an address of those that the mesh gives leads nowhere.
 fn nobody_at(snapshot: &Snapshot, client: Option<&Workload>, dst: SocketAddr) -> Refusal {
     match snapshot.service_by_vip(dst.ip()).filter(|service| is_there_for(service, client)) {
         Some(service) => Refusal::ServicePortNotDeclared { service: Arc::clone(service), port: dst.port() },

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mesh_core::hosts::{Told, Untold, addresses, told, untold};
 use mesh_core::l7::{L7, Served, WAYPOINT_PORT, Waypoint};
 use mesh_core::{
     Endpoint, Entry, Protocol, Refusal, Resolution, Service, ServicePort, Snapshot, Transport, Workload, resolve,
@@ -33,6 +34,7 @@ fn entry(host: &str, vips: &[&str], resolution: Resolution, endpoints: &[&str]) 
             names: Vec::new(),
             exported_to: None,
             subject_alt_names: Vec::new(),
+            may_be_told: true,
         })),
     }
 }
@@ -119,4 +121,71 @@ fn an_entry_is_there_for_the_namespaces_that_it_is_exported_to() {
     let teller = workload::workload("bank", "teller", &["10.0.0.2"]);
     let to = resolve(&snapshot, Some(&teller), "240.240.0.1:80".parse().unwrap(), 0).unwrap();
     assert_eq!(to.endpoint, "203.0.113.1:5432".parse().unwrap());
+}
+
+#[test]
+fn pods_are_told_of_a_host_where_its_addresses_lead_somewhere() {
+    let vips = ["244.0.0.1", "2001:2::1"];
+    let (v4, v6) = (Some("244.0.0.1".parse().unwrap()), Some("2001:2::1".parse().unwrap()));
+    let is_told = |service: &Service| told(&world(vec![service.clone()]), service);
+    let listed = |endpoints: &[&str]| entry("db.example.com", &vips, Resolution::Static, endpoints);
+    let both = Some(Told { v4, v6 });
+    assert_eq!(is_told(&listed(&["203.0.113.1:80", "[2001:db8::1]:80"])), both);
+    // Not of a family in which nothing is behind it, but of some: connections are refused then, and do not go past the mesh.
+    assert_eq!(is_told(&listed(&["203.0.113.1:80"])), Some(Told { v4, v6: None }));
+    assert_eq!(is_told(&listed(&["[2001:db8::1]:80"])), Some(Told { v4: None, v6 }));
+    assert_eq!(is_told(&listed(&[])), both);
+    let changed = |change: &dyn Fn(&mut Service)| {
+        let mut service = listed(&["203.0.113.1:80"]);
+        change(&mut service);
+        is_told(&service)
+    };
+    assert_eq!(changed(&|service| service.ports[0].protocol = Protocol::Udp), None);
+    assert_eq!(changed(&|service| service.hostname = "*.example.com".into()), None);
+    assert_eq!(changed(&|service| service.entry = None), None);
+    let of_entry = |change: &dyn Fn(&mut Entry)| {
+        changed(&|service| {
+            let mut entry = Entry::clone(service.entry.as_ref().unwrap());
+            change(&mut entry);
+            service.entry = Some(Arc::new(entry));
+        })
+    };
+    assert_eq!(of_entry(&|entry| entry.resolution = Resolution::None), None);
+    assert_eq!(of_entry(&|entry| entry.may_be_told = false), None);
+    let name = || {
+        let (name, traits) = ("api.example.com".into(), Arc::default());
+        mesh_core::NamedEndpoint { of_port: 80, name, port: 80, traits }
+    };
+    assert_eq!(of_entry(&|entry| entry.names.push(name())), None, "nodes ask no DNS");
+}
+
+#[test]
+fn an_address_that_the_mesh_gives_leads_to_its_host_alone() {
+    let host = entry("db.example.com", &["244.0.0.1"], Resolution::Static, &["203.0.113.1:5432"]);
+    let snapshot = world(vec![host.clone()]);
+    assert_eq!(addresses(&snapshot, &host).len(), 1);
+    assert_eq!(leads_to(&snapshot, "244.0.0.1:80").unwrap(), "203.0.113.1:5432".parse().unwrap());
+    let undeclared = leads_to(&snapshot, "244.0.0.1:81").unwrap_err();
+    assert!(matches!(undeclared, Refusal::ServicePortNotDeclared { port: 81, .. }), "{undeclared}");
+    let nobodys = leads_to(&snapshot, "244.0.0.2:80").unwrap_err();
+    assert!(matches!(nobodys, Refusal::NoHost { .. }), "{nobodys}");
+    // Its endpoints are its own as before.
+    assert!(snapshot.headless_service("203.0.113.1:5432".parse().unwrap()).is_some());
+    // Where a cluster has such addresses itself, who has one is reached.
+    let pod = Arc::new(workload::workload("shop", "pod", &["244.0.0.3"]));
+    let snapshot = Snapshot::build([client(), pod], [host]);
+    assert_eq!(leads_to(&snapshot, "244.0.0.3:80").unwrap(), "244.0.0.3:80".parse().unwrap());
+}
+
+#[test]
+fn who_asks_for_others_or_for_itself_is_told_of_nothing() {
+    let servers = std::collections::HashSet::from(["10.0.0.2".parse().unwrap()]);
+    let pod = |address: &str, change: &dyn Fn(&mut mesh_core::Template)| {
+        let mut pod = workload::workload("shop", "pod", &[address]);
+        change(Arc::make_mut(&mut pod.template));
+        untold(&pod, &servers)
+    };
+    assert_eq!(pod("10.0.0.1", &|_| {}), None);
+    assert_eq!(pod("10.0.0.2", &|_| {}), Some(Untold::AsksForOthers));
+    assert_eq!(pod("10.0.0.1", &|template| template.asks_itself = true), Some(Untold::AsksItself));
 }

@@ -46,7 +46,8 @@ impl HostTables {
 
     /// Adds a pod by its network namespace's cookie: whose hosts it is told of beside everybody's, and the addresses that it has.
     pub fn add_asker(&mut self, netns_cookie: u64, scope: u64, addresses: &[IpAddr]) {
-        let has = |ipv6| u32::from(addresses.iter().any(|address| address.is_ipv6() == ipv6));
+        // Until its addresses are known it may have some of both families.
+        let has = |ipv6| u32::from(addresses.is_empty() || addresses.iter().any(|address| address.is_ipv6() == ipv6));
         self.askers.insert(netns_cookie, AskerRecord { scope, has_v4: has(false), has_v6: has(true) });
     }
 
@@ -108,4 +109,25 @@ fn change<K: aya::Pod + Ord, V: aya::Pod + PartialEq>(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_told_addresses_of_the_families_that_it_has_or_may_have() {
+        let mut tables = HostTables::default();
+        for (cookie, addresses, families) in [
+            (1, &["10.0.0.1"][..], (1, 0)),
+            (2, &["fd00::1"], (0, 1)),
+            (3, &["10.0.0.2", "fd00::2"], (1, 1)),
+            (4, &[], (1, 1)),
+        ] {
+            let addresses: Vec<IpAddr> = addresses.iter().map(|it| it.parse().expect("an address")).collect();
+            tables.add_asker(cookie, 7, &addresses);
+            let AskerRecord { has_v4, has_v6, .. } = tables.askers[&cookie];
+            assert_eq!((has_v4, has_v6), families, "{addresses:?}");
+        }
+    }
 }

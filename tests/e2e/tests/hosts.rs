@@ -96,6 +96,10 @@ fn kernel_answers_questions_for_hosts_of_the_mesh_and_no_others() -> Verdict {
             let answer = ask(&client, server, name, more)?;
             assert_eq!(answer["from"], server.to_string(), "{answer}");
             assert_eq!((&answer["name"], &answer["edns"], &answer["code"]), (&name.into(), &edns.into(), &0.into()));
+            if edns {
+                let cookie = ask(&client, server, name, &["--edns", "--cookie"])?;
+                assert_eq!((&cookie["cookie"], &cookie["addresses"]), (&true.into(), &answer["addresses"]));
+            }
             let vip = address(&client, server, name, more)?;
             assert!(mesh_core::hosts::is_automatic(vip) && vip.is_ipv4(), "{vip}");
             let vip = address(&client, server, name, &["--kind", AAAA])?;
@@ -108,7 +112,7 @@ fn kernel_answers_questions_for_hosts_of_the_mesh_and_no_others() -> Verdict {
             assert_eq!(address(&client, server, name, &["--kind", AAAA])?, REAL_V6);
         }
     }
-    assert_eq!(mesh.events("node-a", "dns")? - before, 4 * 2 * 4);
+    assert_eq!(mesh.events("node-a", "dns")? - before, 4 * (2 * 4 + 1));
     assert!(!resolver.was_asked("api.example.com") && !resolver.was_asked("aPi.ExAmPlE.cOm"));
     assert!(resolver.was_asked("other.example.com"));
     // What is no question for an address is the resolver's.
@@ -219,8 +223,10 @@ fn whom_a_host_is_not_for_asks_the_resolver() -> Verdict {
     ];
     for (pod, own, all) in cases {
         for (name, is_told) in [("own.example.com", own), ("all.example.com", all)] {
-            let said = address(pod, server, name, &[])?;
-            assert_eq!(mesh_core::hosts::is_automatic(said), is_told, "{} {name} {said}", pod.name());
+            wait_until(&format!("{} to be told of {name}: {is_told}", pod.name()), PATIENCE, || {
+                let said = address(pod, server, name, &[])?;
+                Ok((mesh_core::hosts::is_automatic(said) == is_told).then_some(()))
+            })?;
         }
     }
     for (pod, note) in [(&itself, "dns-capture"), (&asks_for_others, "UDP port 53")] {
@@ -236,12 +242,17 @@ fn hosts_keep_their_addresses_while_there_is_no_daemon() -> Verdict {
     let resolver = Resolver::start(&mesh)?;
     let far = mesh.join(server("far", "node-b"))?;
     mesh.lab.apply("host.yaml", &static_entry("api.example.com", "", &far))?;
+    mesh.lab.apply("own.yaml", &static_entry("own.example.com", "exportTo: [\".\"]", &far))?;
     let client = mesh.join(client("client", "node-a"))?;
+    let itself = mesh.join(self::client("itself", "node-a").annotation("ambient.istio.io/dns-capture", "false"))?;
     mesh.settle()?;
     let server = resolver.service.at(DNS);
     let vip = address(&client, server, "api.example.com", &[])?;
+    let own = address(&client, server, "own.example.com", &[])?;
     mesh.kill9("node-a")?;
     assert_eq!(address(&client, server, "api.example.com", &[])?, vip);
+    assert_eq!(address(&client, server, "own.example.com", &[])?, own);
+    assert_eq!(address(&itself, server, "api.example.com", &[])?, REAL_V4);
     assert_eq!(address(&client, server, "other.example.com", &[])?, REAL_V4);
     let refused = Connect::to(SocketAddr::new(vip, 80)).run(&client)?;
     assert!(refused.was_refused(), "{refused:?}");

@@ -17,8 +17,10 @@ const HEADER: usize = 12;
 const A: u16 = 1;
 const AAAA: u16 = 28;
 const OPT: u16 = 41;
-/// An OPT record of a client that takes 1232 octets (RFC 6891).
-const EDNS: [u8; 11] = [0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0];
+/// An OPT record of a client that takes 1232 octets, up to the length of its options (RFC 6891).
+const EDNS: [u8; 10] = [0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0];
+/// A cookie of a client that has seen the server's (RFC 7873): its kind, its length and the two parts.
+const COOKIE: [u8; 20] = [0, 10, 0, 16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
 #[derive(Debug, Args)]
 pub(crate) struct Resolver {
@@ -95,6 +97,9 @@ pub(crate) struct Ask {
     /// Say that EDNS is known
     #[arg(long)]
     edns: bool,
+    /// Show a cookie that the server is said to have given
+    #[arg(long, requires = "edns")]
+    cookie: bool,
 }
 
 impl Ask {
@@ -121,14 +126,15 @@ impl Ask {
         let answer = &buffer[..count];
         let same = count >= HEADER && answer[..2] == asked[..2];
         let Some((name, kind, end)) = question(answer).filter(|_| same) else { return Err(Failure::Mismatch(0)) };
-        let (addresses, has_edns) = records(answer, end);
+        let (addresses, options) = records(answer, end);
         Ok(json!({
             "from": from.to_string(),
             "name": name,
             "kind": kind,
             "code": answer[3] & 0xf,
             "addresses": addresses,
-            "edns": has_edns,
+            "edns": options.is_some(),
+            "cookie": options.as_deref() == Some(&COOKIE),
         }))
     }
 
@@ -143,15 +149,16 @@ impl Ask {
         message.extend(self.kind.to_be_bytes());
         message.extend([0, 1]);
         if self.edns {
-            message.extend(EDNS);
+            let options: &[u8] = if self.cookie { &COOKIE } else { &[] };
+            message.extend(EDNS.iter().chain(&[options.len() as u8]).chain(options));
         }
         message
     }
 }
 
-/// The addresses of the records after a question, whose names are a pointer or the root's, and whether one is OPT.
-fn records(message: &[u8], mut place: usize) -> (Vec<String>, bool) {
-    let (mut addresses, mut has_edns) = (Vec::new(), false);
+/// The addresses of the records after a question, whose names are a pointer or the root's, and the options of the one that is OPT.
+fn records(message: &[u8], mut place: usize) -> (Vec<String>, Option<Vec<u8>>) {
+    let (mut addresses, mut options) = (Vec::new(), None);
     while let Some(first) = message.get(place) {
         place += if *first == 0 { 1 } else { 2 };
         let Some(fixed) = message.get(place..place + 10) else { break };
@@ -160,10 +167,10 @@ fn records(message: &[u8], mut place: usize) -> (Vec<String>, bool) {
         match kind {
             A => addresses.extend(<[u8; 4]>::try_from(data).ok().map(|octets| Ipv4Addr::from(octets).to_string())),
             AAAA => addresses.extend(<[u8; 16]>::try_from(data).ok().map(|octets| Ipv6Addr::from(octets).to_string())),
-            OPT => has_edns = true,
+            OPT => options = Some(data.to_vec()),
             _ => {}
         }
         place += 10 + usize::from(length);
     }
-    (addresses, has_edns)
+    (addresses, options)
 }

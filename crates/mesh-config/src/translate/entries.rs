@@ -5,21 +5,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use mesh_core::hosts::automatic;
 use mesh_core::{
-    Endpoint, Entry, NamedEndpoint, Placement, Protocol, Resolution, Service, ServicePort, Snapshot, Speaks, Workload,
+    Endpoint, Entry, NamedEndpoint, Placement, Resolution, Service, ServicePort, Snapshot, Speaks, Workload,
 };
 
-use super::Translator;
 use super::finding_set::Owner;
 use super::policies::report;
+use super::{Translator, given};
 use crate::code::Code;
+use crate::config::Options;
 use crate::finding::Finding;
 use crate::istio::{EndpointAddress, EntryEndpoint, EntryPort, Location, ServiceEntry};
 use crate::object::{Key, Located, ObjectSet};
-
-/// Addresses that are tried for a host before it goes without: others have had the ones before.
-const MAX_ATTEMPTS: u32 = 16;
 
 impl Translator {
     /// Looks at all ServiceEntries again.
@@ -27,6 +24,7 @@ impl Translator {
         let mut translation = Translation {
             objects: &self.definitions.objects,
             snapshot: &self.snapshot,
+            options: &self.options,
             workloads: workloads_by_namespace(&self.snapshot, &self.definitions.objects),
             findings: Vec::new(),
             selected: BTreeSet::new(),
@@ -37,7 +35,7 @@ impl Translator {
             report(located, &located.object.remarks, &mut translation.findings);
             translation.entry(located);
         }
-        translation.give_addresses();
+        given::give(translation.services.values_mut(), &mut translation.vips, translation.snapshot);
         translation.report_not_selected();
         let Translation { services, findings, .. } = translation;
         self.findings.set(Owner::Entries, findings);
@@ -77,6 +75,7 @@ fn workloads_by_namespace<'a>(snapshot: &'a Snapshot, objects: &ObjectSet) -> Ha
 struct Translation<'a> {
     objects: &'a ObjectSet,
     snapshot: &'a Snapshot,
+    options: &'a Options,
     workloads: HashMap<&'a str, Vec<&'a Arc<Workload>>>,
     findings: Vec<Finding>,
     /// WorkloadEntries that are somebody's endpoints.
@@ -127,15 +126,7 @@ impl<'a> Translation<'a> {
             self.tell(Code::NoEndpoints, located, "spec.workloadSelector", message.to_owned());
         }
         self.compare_location(located, &found);
-        let is_told_apart = !vips.is_empty()
-            || entry.resolution == Resolution::Static
-            || hosts
-                .iter()
-                .any(|host| can_be_given(host, entry.resolution, entry.ports.iter().map(|port| port.protocol)));
-        if !is_told_apart {
-            let message = format!("nobody can tell its connections from others: {} has no addresses", entry.name);
-            self.tell(Code::NotCaptured, located, "spec.addresses", message);
-        } else if hosts.len() > 1 && !vips.is_empty() && entry.ports.iter().any(|port| port.speaks == Speaks::Opaque) {
+        if hosts.len() > 1 && !vips.is_empty() && entry.ports.iter().any(|port| port.speaks == Speaks::Opaque) {
             let message =
                 format!("connections to them are taken for {}'s; of requests alone the host is known", hosts[0]);
             self.tell(Code::FieldNotHonoured, located, "spec.addresses", message);
@@ -143,7 +134,12 @@ impl<'a> Translation<'a> {
         for (index, host) in hosts.into_iter().enumerate() {
             // An address leads to one host; which of the others a request is for, its own word says.
             let own = if index == 0 { vips.clone() } else { Vec::new() };
-            let service = service(entry, host, &found, (own, &vips));
+            let service = service(entry, host, &found, (own, &vips), &self.options.cluster_domain);
+            let why = given::why_not(&service).filter(|_| vips.is_empty() && entry.resolution != Resolution::Static);
+            if let Some(why) = why {
+                let message = format!("nobody can tell connections to {host} from others: it has no address, as {why}");
+                self.tell(Code::NotCaptured, located, "spec.addresses", message);
+            }
             self.services.insert((Arc::clone(&service.namespace), Arc::clone(&service.name)), service);
         }
     }
@@ -180,23 +176,6 @@ impl<'a> Translation<'a> {
             self.tell(Code::SharedServiceAddress, located, "spec.addresses", message);
         }
         free
-    }
-
-    /// Gives hosts without addresses some of the mesh's own.
-    fn give_addresses(&mut self) {
-        for service in self.services.values_mut().filter(|service| service.vips.is_empty()) {
-            let protocols = service.ports.iter().map(|port| port.protocol);
-            if !can_be_given(&service.hostname, service.resolution(), protocols) {
-                continue;
-            }
-            let found = (0..MAX_ATTEMPTS).map(|attempt| automatic(&service.hostname, attempt)).find(|(v4, _)| {
-                let is_taken = self.vips.contains_key(&IpAddr::V4(*v4));
-                !is_taken && self.snapshot.service_by_vip((*v4).into()).is_none_or(|holder| holder.entry.is_some())
-            });
-            let Some((v4, v6)) = found else { continue };
-            self.vips.insert(v4.into(), service.hostname.to_string());
-            service.vips = vec![v4.into(), v6.into()];
-        }
     }
 
     fn endpoints(&mut self, entry: &'a ServiceEntry) -> Vec<Found<'a>> {
@@ -272,17 +251,12 @@ impl<'a> Translation<'a> {
     }
 }
 
-/// Whether a host that has no address can be given one: where it is a single one, and its connections lead to more than the
-/// address that was asked for. Datagrams would get nowhere.
-fn can_be_given(host: &str, resolution: Resolution, mut protocols: impl Iterator<Item = Protocol>) -> bool {
-    resolution != Resolution::None && !host.starts_with('*') && protocols.all(|protocol| protocol == Protocol::Tcp)
-}
-
 fn service(
     entry: &ServiceEntry,
     host: &Arc<str>,
     found: &[Found<'_>],
     (vips, of_entry): (Vec<IpAddr>, &[IpAddr]),
+    cluster_domain: &str,
 ) -> Service {
     let mut names = Vec::new();
     let mut ports = Vec::with_capacity(entry.ports.len());
@@ -323,6 +297,7 @@ fn service(
             names,
             exported_to: entry.exported_to.clone(),
             subject_alt_names: entry.subject_alt_names.clone(),
+            may_be_told: given::may_be_told(host, &entry.name.namespace, cluster_domain),
         })),
         placement: Placement::default(),
     }

@@ -14,6 +14,7 @@ mod endpoints;
 mod entries;
 mod finding_set;
 mod gateways;
+mod given;
 mod groups;
 mod guards;
 mod mesh_config;

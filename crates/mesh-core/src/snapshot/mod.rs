@@ -183,6 +183,12 @@ impl Snapshot {
         self.by_node.get(node).into_iter().flat_map(|on| on.workloads.iter())
     }
 
+    /// Whether what acts on requests is that of another snapshot, and nothing of it was made anew since.
+    #[must_use]
+    pub fn has_l7_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.l7, &other.l7)
+    }
+
     /// All workloads, in the order of namespace and name.
     pub fn workloads(&self) -> impl ExactSizeIterator<Item = &Arc<Workload>> {
         self.workloads.iter()

@@ -79,7 +79,7 @@ fn kernel() -> Vec<Panel> {
         Panel::series(
             "Redirected and passed",
             "pps",
-            rate("mesh_ebpf_events_total", "instance=\"$instance\",action=~\"redirect|pass\"", "action, reason"),
+            rate("mesh_ebpf_events_total", "instance=\"$instance\",action=~\"redirect|pass|answer\"", "action, reason"),
             "{{reason}} ({{action}})",
         ),
         Panel::series(

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use mesh_core::hosts::is_automatic;
 use mesh_core::labels::Labels;
 use mesh_core::policy::Selector;
 use mesh_core::{PolicyName, Protocol, Resolution, Speaks};
@@ -251,8 +252,9 @@ fn hosts(given: Vec<String>) -> Result<Vec<Arc<str>>, Flaw> {
 
 /// Whether it is labels with dots between them (RFC 1123, section 2.1; with the underscore that DNS has as well).
 fn is_host(text: &str) -> bool {
-    let label =
-        |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
     text.len() <= 253 && text.split('.').all(label)
 }
 
@@ -272,6 +274,9 @@ fn addresses(given: &[String], remarks: &mut Vec<Remark>) -> Vec<IpAddr> {
         if length.is_some_and(|length| length != whole) {
             let message = format!("{text} is a network; clients are told apart from others' by single addresses");
             remarks.push(Remark::new(Code::FieldNotHonoured, field, message));
+        } else if is_automatic(address) {
+            let message = format!("{address} is of those that the mesh gives hosts by their names");
+            remarks.push(Remark::new(Code::BadServiceAddress, field, message));
         } else if !addresses.contains(&address) {
             addresses.push(address);
         }
