@@ -156,11 +156,22 @@ impl Ask {
     }
 }
 
-/// The addresses of the records after a question, whose names are a pointer or the root's, and the options of the one that is OPT.
+/// Where the name ends that begins there: with the root's length, or a pointer (RFC 1035, section 4.1.4).
+fn end_of_name(message: &[u8], mut place: usize) -> Option<usize> {
+    loop {
+        match usize::from(*message.get(place)?) {
+            0 => return Some(place + 1),
+            length @ 1..64 => place += 1 + length,
+            _ => return Some(place + 2),
+        }
+    }
+}
+
+/// The addresses of the records after a question, and the options of the one that is OPT.
 fn records(message: &[u8], mut place: usize) -> (Vec<String>, Option<Vec<u8>>) {
     let (mut addresses, mut options) = (Vec::new(), None);
-    while let Some(first) = message.get(place) {
-        place += if *first == 0 { 1 } else { 2 };
+    while let Some(end) = end_of_name(message, place) {
+        place = end;
         let Some(fixed) = message.get(place..place + 10) else { break };
         let (kind, length) = (u16::from_be_bytes([fixed[0], fixed[1]]), u16::from_be_bytes([fixed[8], fixed[9]]));
         let Some(data) = message.get(place + 10..place + 10 + usize::from(length)) else { break };
