@@ -108,6 +108,8 @@ pub(crate) struct Shared {
     pub(crate) lame_duck: Duration,
     /// Connections being served.
     pub(crate) connections: AtomicUsize,
+    /// Doors that are open, or have something waiting that is not handed over yet.
+    doors: AtomicUsize,
 }
 
 impl Shared {
@@ -243,6 +245,7 @@ async fn share(
         draining: watch::Sender::new(false),
         lame_duck: LAME_DUCK.min(args.drain_time / 2),
         connections: AtomicUsize::new(0),
+        doors: AtomicUsize::new(0),
     };
     Ok((shared, exporter))
 }
@@ -309,6 +312,7 @@ async fn told_to_stop() -> io::Result<()> {
 /// Hands what comes in at a door over to the threads, as many at once as there may be. Dropped, it hands over what waits at the
 /// door before that is closed, which would reset it.
 pub(crate) async fn accept(listener: TcpListener, shared: &Arc<Shared>, workers: &Workers, door: Door) {
+    shared.doors.fetch_add(1, Ordering::Relaxed);
     let entry = Entry { listener: Some(listener), shared, workers, door };
     while let Some(listener) = &entry.listener {
         match listener.accept().await {
@@ -346,13 +350,15 @@ impl Entry<'_> {
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        let Some(Ok(listener)) = self.listener.take().map(TcpListener::into_std) else { return };
-        for (stream, peer) in std::iter::from_fn(|| listener.accept().ok()).take(MOST_WAITING) {
-            match stream.set_nonblocking(true) {
-                Ok(()) => self.hand_over(stream, peer),
-                Err(error) => tracing::warn!(%peer, %error, "connection not handed over"),
+        if let Some(Ok(listener)) = self.listener.take().map(TcpListener::into_std) {
+            for (stream, peer) in std::iter::from_fn(|| listener.accept().ok()).take(MOST_WAITING) {
+                match stream.set_nonblocking(true) {
+                    Ok(()) => self.hand_over(stream, peer),
+                    Err(error) => tracing::warn!(%peer, %error, "connection not handed over"),
+                }
             }
         }
+        self.shared.doors.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -364,10 +370,11 @@ async fn known_to_end(shared: &Shared) {
     }
 }
 
-/// Listeners are closed already; what is open gets to end.
+/// Listeners are closing; what waits there, and what is open, gets to end.
 async fn drain(shared: &Shared, deadline: Instant) {
     tracing::info!(connections = shared.connections.load(Ordering::Relaxed), "waypoint draining");
-    while shared.connections.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+    let is_busy = || shared.doors.load(Ordering::Relaxed) + shared.connections.load(Ordering::Relaxed) > 0;
+    while is_busy() && Instant::now() < deadline {
         sleep_until((Instant::now() + DRAIN_LOOK).min(deadline)).await;
     }
     let cut = shared.connections.load(Ordering::Relaxed);

@@ -133,6 +133,7 @@ fn what_the_hooks_do_is_counted_under_a_closed_set_of_reasons() -> Verdict {
         ("lost", "direct_signal"),
         ("lost", "direct_signal_limit"),
         ("lost", "direct_frames"),
+        ("answer", "dns"),
     ];
     let metrics = mesh.metrics("node-a")?;
     for (action, reason) in reasons {
