@@ -55,6 +55,13 @@ fn address(place: &impl Place, server: SocketAddr, name: &str, more: &[&str]) ->
     Ok(addresses[0].as_str().context("an address")?.parse()?)
 }
 
+/// Waits until a pod is told the mesh's address of a host.
+fn wait_told(place: &impl Place, server: SocketAddr, name: &str) -> Result<IpAddr> {
+    wait_until(&format!("{name} to be the mesh's"), PATIENCE, || {
+        Ok(Some(address(place, server, name, &[])?).filter(|told| mesh_core::hosts::is_automatic(*told)))
+    })
+}
+
 /// A host with the server's own addresses behind it.
 fn static_entry(host: &str, more: &str, server: &Pod) -> String {
     format!(
@@ -75,6 +82,31 @@ spec:
     )
 }
 
+/// Asks one resolver for the host `api.example.com` of the mesh, and for others.
+fn the_mesh_answers_for_its_host_and_the_resolver_for_others(client: &Pod, server: SocketAddr) -> Result<()> {
+    for (name, edns) in [("api.example.com", false), ("aPi.ExAmPlE.cOm", true)] {
+        let more: &[&str] = if edns { &["--edns"] } else { &[] };
+        let answer = ask(client, server, name, more)?;
+        assert_eq!(answer["from"], server.to_string(), "{answer}");
+        assert_eq!((&answer["name"], &answer["edns"], &answer["code"]), (&name.into(), &edns.into(), &0.into()));
+        if edns {
+            let cookie = ask(client, server, name, &["--edns", "--cookie"])?;
+            assert_eq!((&cookie["cookie"], &cookie["addresses"]), (&true.into(), &answer["addresses"]));
+        }
+        let vip = address(client, server, name, more)?;
+        assert!(mesh_core::hosts::is_automatic(vip) && vip.is_ipv4(), "{vip}");
+        let vip = address(client, server, name, &["--kind", AAAA])?;
+        assert!(mesh_core::hosts::is_automatic(vip) && vip.is_ipv6(), "{vip}");
+        // It could lead past the mesh.
+        assert_eq!(ask(client, server, name, &["--kind", HTTPS])?["addresses"], Value::Array(vec![]));
+    }
+    for name in ["other.example.com", "example.com", "api.example.com.app.svc.cluster.local"] {
+        assert_eq!(address(client, server, name, &[])?, REAL_V4);
+        assert_eq!(address(client, server, name, &["--kind", AAAA])?, REAL_V6);
+    }
+    Ok(())
+}
+
 #[test]
 fn kernel_answers_questions_for_hosts_of_the_mesh_and_no_others() -> Verdict {
     let mesh = Mesh::start()?;
@@ -89,28 +121,10 @@ fn kernel_answers_questions_for_hosts_of_the_mesh_and_no_others() -> Verdict {
         SocketAddr::new(resolver.pod.ipv4(), DNS),
         SocketAddr::new(resolver.pod.ipv6(), DNS),
     ];
+    wait_told(&client, servers[0], "api.example.com")?;
     let before = mesh.events("node-a", "dns")?;
     for server in servers {
-        for (name, edns) in [("api.example.com", false), ("aPi.ExAmPlE.cOm", true)] {
-            let more: &[&str] = if edns { &["--edns"] } else { &[] };
-            let answer = ask(&client, server, name, more)?;
-            assert_eq!(answer["from"], server.to_string(), "{answer}");
-            assert_eq!((&answer["name"], &answer["edns"], &answer["code"]), (&name.into(), &edns.into(), &0.into()));
-            if edns {
-                let cookie = ask(&client, server, name, &["--edns", "--cookie"])?;
-                assert_eq!((&cookie["cookie"], &cookie["addresses"]), (&true.into(), &answer["addresses"]));
-            }
-            let vip = address(&client, server, name, more)?;
-            assert!(mesh_core::hosts::is_automatic(vip) && vip.is_ipv4(), "{vip}");
-            let vip = address(&client, server, name, &["--kind", AAAA])?;
-            assert!(mesh_core::hosts::is_automatic(vip) && vip.is_ipv6(), "{vip}");
-            // It could lead past the mesh.
-            assert_eq!(ask(&client, server, name, &["--kind", HTTPS])?["addresses"], Value::Array(vec![]));
-        }
-        for name in ["other.example.com", "example.com", "api.example.com.app.svc.cluster.local"] {
-            assert_eq!(address(&client, server, name, &[])?, REAL_V4);
-            assert_eq!(address(&client, server, name, &["--kind", AAAA])?, REAL_V6);
-        }
+        the_mesh_answers_for_its_host_and_the_resolver_for_others(&client, server)?;
     }
     assert_eq!(mesh.events("node-a", "dns")? - before, 4 * (2 * 4 + 1));
     assert!(!resolver.was_asked("api.example.com") && !resolver.was_asked("aPi.ExAmPlE.cOm"));
@@ -247,8 +261,8 @@ fn hosts_keep_their_addresses_while_there_is_no_daemon() -> Verdict {
     let itself = mesh.join(self::client("itself", "node-a").annotation("ambient.istio.io/dns-capture", "false"))?;
     mesh.settle()?;
     let server = resolver.service.at(DNS);
-    let vip = address(&client, server, "api.example.com", &[])?;
-    let own = address(&client, server, "own.example.com", &[])?;
+    let vip = wait_told(&client, server, "api.example.com")?;
+    let own = wait_told(&client, server, "own.example.com")?;
     mesh.kill9("node-a")?;
     assert_eq!(address(&client, server, "api.example.com", &[])?, vip);
     assert_eq!(address(&client, server, "own.example.com", &[])?, own);
