@@ -60,8 +60,17 @@ const WAYPOINT: &[&str] = &[
     "mesh-transport",
     "mesh-xds",
 ];
-const FUZZ: &[&str] =
-    &["mesh-ca", "mesh-core", "mesh-config", "mesh-ext-authz", "mesh-http1", "mesh-jwt", "mesh-kube", "mesh-transport"];
+const FUZZ: &[&str] = &[
+    "mesh-abi",
+    "mesh-ca",
+    "mesh-core",
+    "mesh-config",
+    "mesh-ext-authz",
+    "mesh-http1",
+    "mesh-jwt",
+    "mesh-kube",
+    "mesh-transport",
+];
 const CTL: &[&str] = &["mesh-admin", "mesh-core", "mesh-config", "mesh-jwt", "mesh-kube"];
 const TEST: &[&str] = &[
     "mesh-kube-cluster",
