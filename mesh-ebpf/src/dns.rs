@@ -117,7 +117,8 @@ unsafe fn load(ctx: &TcContext, place: u32, to: *mut u8, length: u32) -> Option<
 }
 
 /// The pod that asks, if it is told of hosts: by its own address, which is known without a daemon as well; else by the daemon's
-/// listener in its namespace. Who writes another pod's address gets no answer: it goes to that pod's.
+/// listener in its namespace. Who can write another pod's address may learn what that is told, and nothing else: no connection goes
+/// by what is said here.
 #[inline(always)]
 fn asker(ctx: &TcContext, datagram: Datagram) -> Option<AskerRecord> {
     let source = match datagram {

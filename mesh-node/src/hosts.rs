@@ -1,10 +1,13 @@
 //! What the node's pods are told of the mesh's hosts when they ask DNS: the kernel answers by tables that are made here.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use mesh_abi::dns::EVERYBODY;
 use mesh_core::{
-    Snapshot,
+    Snapshot, Workload, WorkloadUid,
     hosts::{concerns, dns_servers, scope, told, untold},
 };
 
@@ -20,6 +23,8 @@ pub struct Hosts {
     /// What the tables were made of.
     made_of: Option<(Arc<Snapshot>, Members)>,
     left_out: usize,
+    /// Pods that have been behind a DNS port: they may go on answering when they are ready no more.
+    dns_servers: HashSet<WorkloadUid>,
     /// Why the tables are not as they should be; said once for each reason.
     failure: Option<String>,
 }
@@ -28,14 +33,16 @@ impl Hosts {
     /// Takes the tables over. Where it is not `enabled`, no pod is told of any host.
     #[must_use]
     pub fn new(maps: HostMaps, enabled: bool) -> Self {
-        Self { maps, enabled, made_of: None, left_out: 0, failure: None }
+        Self { maps, enabled, made_of: None, left_out: 0, dns_servers: HashSet::new(), failure: None }
     }
 
     /// Makes the tables what the snapshot wants for these pods.
     pub fn apply<'a>(&mut self, snapshot: &Arc<Snapshot>, pods: impl IntoIterator<Item = &'a Arc<EnrolledPod>>) {
         let members = members(snapshot, pods);
         if !self.is_as_made(snapshot, &members) {
-            let tables = if self.enabled { tables(snapshot, &members) } else { HostTables::default() };
+            self.follow_dns_servers(snapshot, &members);
+            let askers = || members.iter().filter(|(_, pod)| self.is_told(pod));
+            let tables = if self.enabled { tables(snapshot, askers) } else { HostTables::default() };
             if let Err(error) = self.maps.set(&tables) {
                 self.made_of = None;
                 return self.note_failure(error.to_string());
@@ -44,6 +51,18 @@ impl Hosts {
             self.note_left_out(tables.left_out());
         }
         self.made_of = Some((snapshot.clone(), members));
+    }
+
+    fn follow_dns_servers(&mut self, snapshot: &Snapshot, members: &Members) {
+        let servers = dns_servers(snapshot);
+        let serves = |pod: &Workload| pod.addresses.iter().any(|address| servers.contains(address));
+        let known = &self.dns_servers;
+        let now = members.values().filter(|pod| known.contains(&pod.uid) || serves(pod)).map(|pod| pod.uid.clone());
+        self.dns_servers = now.collect();
+    }
+
+    fn is_told(&self, pod: &Workload) -> bool {
+        untold(pod, self.dns_servers.contains(&pod.uid)).is_none()
     }
 
     /// Whether the tables would be the same again: most changes are of endpoints and of others' pods.
@@ -75,9 +94,10 @@ impl Hosts {
     }
 }
 
-fn tables(snapshot: &Snapshot, members: &Members) -> HostTables {
-    let servers = dns_servers(snapshot);
-    let askers = || members.iter().filter(|(_, pod)| untold(pod, &servers).is_none());
+fn tables<'a, I>(snapshot: &Snapshot, askers: impl Fn() -> I) -> HostTables
+where
+    I: Iterator<Item = (&'a u64, &'a Arc<Workload>)>,
+{
     let mut tables = HostTables::default();
     let namespaces: BTreeSet<&str> = askers().map(|(_, pod)| &*pod.namespace).collect();
     for service in snapshot.services().filter(|service| service.entry.is_some()) {

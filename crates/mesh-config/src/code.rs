@@ -150,7 +150,7 @@ codes! {
     HostTaken = "MESH0213" Error "host is another's already"
         "Join the two in one ServiceEntry, or give this one another host; it is not in force for the host until then."
     NotCaptured = "MESH0214" Info "clients reach the host past the mesh"
-        "Give the host a waypoint (istio.io/use-waypoint), or addresses that it has for clients; until then its requests are told by their host at gateways alone."
+        "Give the host what it lacks: a waypoint (istio.io/use-waypoint), addresses, an entry without wildcards or without other ports than TCP, or one in the namespace of its name. Until then its requests are told by their host at gateways alone."
     NotSelected = "MESH0215" Info "WorkloadEntry is nobody's endpoint"
         "Let the workloadSelector of a ServiceEntry in its namespace select its labels."
 

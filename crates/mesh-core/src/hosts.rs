@@ -134,13 +134,13 @@ impl fmt::Display for Untold {
     }
 }
 
-/// Why the pod is told of no host; none where it is told.
+/// Why the pod is told of no host; none where it is told. `serves_dns`: it is one of [`dns_servers`].
 #[must_use]
-pub fn untold(pod: &Workload, dns_servers: &HashSet<IpAddr>) -> Option<Untold> {
+pub fn untold(pod: &Workload, serves_dns: bool) -> Option<Untold> {
     match () {
         () if pod.asks_itself => Some(Untold::AsksItself),
         () if pod.labels.get(GATEWAY_NAME).is_some() => Some(Untold::IsGateway),
-        () if pod.addresses.iter().any(|address| dns_servers.contains(address)) => Some(Untold::AsksForOthers),
+        () if serves_dns => Some(Untold::AsksForOthers),
         () => None,
     }
 }

@@ -179,13 +179,12 @@ fn an_address_that_the_mesh_gives_leads_to_its_host_alone() {
 
 #[test]
 fn who_asks_for_others_or_for_itself_is_told_of_nothing() {
-    let servers = std::collections::HashSet::from(["10.0.0.2".parse().unwrap()]);
-    let pod = |address: &str, change: &dyn Fn(&mut mesh_core::Template)| {
-        let mut pod = workload::workload("shop", "pod", &[address]);
+    let pod = |serves_dns: bool, change: &dyn Fn(&mut mesh_core::Template)| {
+        let mut pod = workload::workload("shop", "pod", &["10.0.0.1"]);
         change(Arc::make_mut(&mut pod.template));
-        untold(&pod, &servers)
+        untold(&pod, serves_dns)
     };
-    assert_eq!(pod("10.0.0.1", &|_| {}), None);
-    assert_eq!(pod("10.0.0.2", &|_| {}), Some(Untold::AsksForOthers));
-    assert_eq!(pod("10.0.0.1", &|template| template.asks_itself = true), Some(Untold::AsksItself));
+    assert_eq!(pod(false, &|_| {}), None);
+    assert_eq!(pod(true, &|_| {}), Some(Untold::AsksForOthers));
+    assert_eq!(pod(false, &|template| template.asks_itself = true), Some(Untold::AsksItself));
 }

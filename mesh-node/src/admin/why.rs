@@ -7,7 +7,7 @@ use mesh_admin::{Certificate, NodeView, Why};
 use mesh_admin_server::{Answer, Query, certificate, json, refuse, request};
 use mesh_core::{
     Workload,
-    hosts::{dns_servers, untold},
+    hosts::{dns_servers, told, untold},
     why::{Client, SameNode, find_client, find_target, why},
 };
 
@@ -119,10 +119,15 @@ impl Admin {
         let Some(host) = snapshot.service_by_vip(target.ip()).filter(|service| service.entry.is_some()) else {
             return;
         };
-        let untold = untold(workload, &dns_servers(&snapshot)).map(|untold| untold.to_string());
-        let untold =
-            untold.or_else(|| (!self.shared.tells_hosts).then(|| "the daemon runs with --no-dns-capture".to_owned()));
-        if let Some(why) = untold {
+        let servers = dns_servers(&snapshot);
+        let serves_dns = workload.addresses.iter().any(|address| servers.contains(address));
+        let why = match untold(workload, serves_dns) {
+            Some(untold) => Some(untold.to_string()),
+            None if !self.shared.tells_hosts => Some("the daemon runs with --no-dns-capture".to_owned()),
+            None if told(&snapshot, host).is_none() => Some("no pod is told of it (`mesh-ctl analyze`)".to_owned()),
+            None => None,
+        };
+        if let Some(why) = why {
             let host = &host.hostname;
             view.notes.push(format!("the source asks its resolver for {host}, and goes where that says: {why}"));
         }

@@ -18,7 +18,7 @@ impl Moves {
     }
 
     /// Whether it may go to another endpoint than this one, which then is not wished for any more: where there is one, and time for
-    /// it. All moves together take no longer than one connection may.
+    /// it: none begins later after the first than one connection may take.
     pub(crate) fn past(&mut self, cluster: &Cluster, this: &Endpoint, wish: &mut Wish) -> bool {
         if !cluster.has_another(this, &wish.avoid) {
             return false;

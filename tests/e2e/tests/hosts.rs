@@ -121,7 +121,8 @@ fn kernel_answers_questions_for_hosts_of_the_mesh_and_no_others() -> Verdict {
         SocketAddr::new(resolver.pod.ipv4(), DNS),
         SocketAddr::new(resolver.pod.ipv6(), DNS),
     ];
-    wait_told(&client, servers[0], "api.example.com")?;
+    // In another spelling: the resolver tells what it was asked.
+    wait_told(&client, servers[0], "API.example.com")?;
     let before = mesh.events("node-a", "dns")?;
     for server in servers {
         the_mesh_answers_for_its_host_and_the_resolver_for_others(&client, server)?;

@@ -74,6 +74,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: forwarder, namespace: egress, labels: {app: forwarder}}
 spec:
+  nodeName: node-a
   containers:
   - name: coredns
     image: mesh.dev/coredns:1
@@ -97,6 +98,8 @@ fn who_asks_for_others_is_told_nothing(mesh: &Mesh, kubectl: &Kubectl, address: 
     for (namespace, pod) in [("elsewhere", "pod/everything"), (NAMESPACE, "pod/forwarder")] {
         kubectl.run(&["-n", namespace, "wait", "--for=condition=Ready", "--timeout=60s", pod])?;
     }
+    // The client, and the forwarder.
+    mesh.wait_enrolled("node-a", 2)?;
     let forwarder = resolver(kubectl, NAMESPACE, "forwarder")?;
     let real: IpAddr = "192.0.2.1".parse()?;
     // A question from before the Service leads anywhere is lost.

@@ -135,13 +135,22 @@ impl<'a> Translation<'a> {
             // An address leads to one host; which of the others a request is for, its own word says.
             let own = if index == 0 { vips.clone() } else { Vec::new() };
             let service = service(entry, host, &found, (own, &vips), &self.options.cluster_domain);
-            let why = given::why_not(&service).filter(|_| vips.is_empty() && entry.resolution != Resolution::Static);
-            if let Some(why) = why {
-                let message = format!("nobody can tell connections to {host} from others: it has no address, as {why}");
-                self.tell(Code::NotCaptured, located, "spec.addresses", message);
+            if let Some(why) = given::why_not(&service) {
+                self.tell_not_given(located, host, why, !vips.is_empty());
             }
             self.services.insert((Arc::clone(&service.namespace), Arc::clone(&service.name)), service);
         }
+    }
+
+    fn tell_not_given(&mut self, located: &Located<ServiceEntry>, host: &str, why: &str, has_addresses: bool) {
+        let resolution = located.object.resolution;
+        let message = match has_addresses || resolution == Resolution::Static {
+            // Clients have what they ask for by themselves.
+            true if resolution == Resolution::None => return,
+            true => format!("pods that ask DNS for {host} are not told of it, as {why}"),
+            false => format!("nobody can tell connections to {host} from others: it has no address, as {why}"),
+        };
+        self.tell(Code::NotCaptured, located, "spec.addresses", message);
     }
 
     /// Whether nobody else has the host.

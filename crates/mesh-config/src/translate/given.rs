@@ -44,10 +44,13 @@ pub(super) fn why_not(service: &Service) -> Option<&'static str> {
 /// Whether pods may be told of a ServiceEntry's host: names of the cluster's Services and pods are their namespaces', also where
 /// something of a pod's search list comes after them.
 pub(super) fn may_be_told(host: &str, namespace: &str, cluster_domain: &str) -> bool {
-    let cluster = format!(".svc.{cluster_domain}");
     let ends_label = |rest: &str| rest.is_empty() || rest.starts_with('.');
-    let is_clusters = host.match_indices(&cluster).any(|(place, _)| ends_label(&host[place + cluster.len()..]));
-    !is_clusters || host.ends_with(&format!(".{namespace}{cluster}"))
+    let is_within =
+        |domain: &str| host.match_indices(domain).any(|(place, _)| ends_label(&host[place + domain.len()..]));
+    // As they are asked in full, and as pods ask them whose search list comes after.
+    let domains = [format!(".svc.{cluster_domain}"), format!(".pod.{cluster_domain}")];
+    let is_clusters = host.ends_with(".svc") || domains.iter().any(|domain| is_within(domain));
+    !is_clusters || ["", &domains[0][4..]].iter().any(|rest| host.ends_with(&format!(".{namespace}.svc{rest}")))
 }
 
 #[cfg(test)]
@@ -64,6 +67,10 @@ mod tests {
             ("cart.shop.svc.cluster.local.example.com", false),
             ("cart.shop.svc.cluster.localhost.example.com", true),
             ("mine.svc.cluster.local", false),
+            ("cart.shop.svc", false),
+            ("db.mine.svc", true),
+            ("10-0-0-1.shop.pod.cluster.local", false),
+            ("cart.shop.pod.example.com", true),
         ] {
             assert_eq!(may_be_told(host, "mine", "cluster.local"), expected, "{host}");
         }

@@ -137,7 +137,7 @@ pub fn find_target(snapshot: &Snapshot, text: &str, namespace: Option<&str>) -> 
 /// What to say of a Service without an address.
 fn hint(service: &Service) -> &'static str {
     match service.entry {
-        Some(_) => ", and pods in the mesh are told none: give it a waypoint, or addresses",
+        Some(_) => ", and pods in the mesh are told none: `mesh-ctl analyze` says why",
         None => ": it is headless; name one of its pods",
     }
 }
