@@ -43,12 +43,13 @@ impl Hosts {
             self.follow_dns_servers(snapshot, &members);
             let askers = || members.iter().filter(|(_, pod)| self.is_told(pod));
             let tables = if self.enabled { tables(snapshot, askers) } else { HostTables::default() };
-            if let Err(error) = self.maps.set(&tables) {
+            let left_out = tables.left_out();
+            if let Err(error) = self.maps.set(tables) {
                 self.made_of = None;
                 return self.note_failure(error.to_string());
             }
             self.failure = None;
-            self.note_left_out(tables.left_out());
+            self.note_left_out(left_out);
         }
         self.made_of = Some((snapshot.clone(), members));
     }

@@ -84,12 +84,26 @@ pub fn addresses<'a>(snapshot: &Snapshot, service: &'a Service) -> &'a [IpAddr] 
     if is_untold { &[] } else { &service.vips }
 }
 
-/// Whether connections to the host's addresses get anywhere: nodes ask no DNS, and carry TCP alone. What goes on to the address that
-/// was asked for has those that clients know by themselves.
+/// Whether connections to the host's addresses get anywhere: nodes ask no DNS.
 fn is_led(snapshot: &Snapshot, service: &Service, entry: &Entry) -> bool {
     let is_known = entry.names.is_empty() || snapshot.l7().waypoint_of(service).is_some();
-    let is_one = !service.hostname.starts_with('*') && entry.resolution != Resolution::None;
-    is_known && is_one && entry.may_be_told && service.ports.iter().all(|port| port.protocol == Protocol::Tcp)
+    is_known && never_told(service, entry).is_none()
+}
+
+/// Why nobody is told of a host of a ServiceEntry, whatever else there is: it could be told nobody, or would lead nowhere, as nodes
+/// carry TCP alone.
+#[must_use]
+pub fn never_told(service: &Service, entry: &Entry) -> Option<&'static str> {
+    match () {
+        // Clients know what they ask for by themselves.
+        () if entry.resolution == Resolution::None => {
+            Some("with resolution NONE connections go on to the address that was asked for")
+        }
+        () if service.hostname.starts_with('*') => Some("it stands for many"),
+        () if service.ports.iter().any(|port| port.protocol != Protocol::Tcp) => Some("not all of its ports are TCP"),
+        () if !entry.may_be_told => Some("its name is one of the cluster's own in another namespace"),
+        () => None,
+    }
 }
 
 fn is_served(snapshot: &Snapshot, service: &Service, ipv6: bool) -> bool {

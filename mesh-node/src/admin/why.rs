@@ -110,9 +110,7 @@ impl Admin {
             view.stops.push(format!("the certificate of {identity} has ended"));
         }
     }
-}
 
-impl Admin {
     /// Says where a pod does not come to a host by its name.
     fn note_untold(&self, workload: &Workload, target: SocketAddr, view: &mut NodeView) {
         let snapshot = self.shared.snapshot();

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::maps::{HashMap, Map, MapData};
 use mesh_abi::{
     Attestation, DirectKey, DirectPair, ServiceEndpoint, ServiceRecord, Setting, SockAddress,
     direct::{BY_DAEMON, DIRECT, PROBE, WATCHED},
@@ -16,7 +16,7 @@ use mesh_abi::{
 
 use super::{
     address,
-    maps::{MapAccessError, open},
+    maps::{MapAccessError, failed, open, set},
     settings::Settings,
 };
 
@@ -200,28 +200,9 @@ fn service_record(service: &KernelService) -> ServiceRecord {
     record
 }
 
-fn set<K: aya::Pod, V: aya::Pod>(
-    map: &mut HashMap<MapData, K, V>,
-    name: &'static str,
-    key: &K,
-    value: Option<V>,
-) -> Result<(), MapAccessError> {
-    match value {
-        Some(value) => map.insert(key, value, 0).map_err(|source| failed(name, "insert", source)),
-        None => match map.remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(failed(name, "remove", source)),
-        },
-    }
-}
-
 fn clear<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>, name: &'static str) -> Result<(), MapAccessError> {
     let keys: Vec<K> = map.keys().filter_map(Result::ok).collect();
     keys.iter().try_for_each(|key| set(map, name, key, None))
-}
-
-fn failed(name: &'static str, operation: &'static str, source: MapError) -> MapAccessError {
-    MapAccessError::Entry { name, operation, source }
 }
 
 /// The kernel's clock for events and leases (`CLOCK_MONOTONIC`).

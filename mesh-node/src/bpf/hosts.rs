@@ -6,12 +6,12 @@ use std::{
     path::Path,
 };
 
-use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::maps::{HashMap, Map, MapData};
 use mesh_abi::{AskerRecord, HostKey, HostRecord, dns::MAX_HOSTS, map_names};
 
 use super::{
     address,
-    maps::{MapAccessError, open},
+    maps::{MapAccessError, changes_in_order, open, set},
 };
 
 /// The tables by which the kernel answers questions to DNS.
@@ -19,7 +19,7 @@ pub struct HostMaps {
     hosts: HashMap<MapData, HostKey, HostRecord>,
     askers: HashMap<MapData, u64, AskerRecord>,
     /// What they hold, as far as it is known; none after something could not be written.
-    known: Option<(BTreeMap<HostKey, HostRecord>, BTreeMap<u64, AskerRecord>)>,
+    known: Option<HostTables>,
 }
 
 /// What the kernel is to know.
@@ -72,43 +72,24 @@ impl HostMaps {
     ///
     /// # Errors
     /// A map refused; it is all looked at again the next time.
-    pub fn set(&mut self, wanted: &HostTables) -> Result<(), MapAccessError> {
-        let (mut hosts, mut askers) = match self.known.take() {
-            Some(known) => known,
-            None => (all(&self.hosts), all(&self.askers)),
-        };
+    pub fn set(&mut self, wanted: HostTables) -> Result<(), MapAccessError> {
+        let known = self.known.take();
+        let known =
+            known.unwrap_or_else(|| HostTables { hosts: all(&self.hosts), askers: all(&self.askers), left_out: 0 });
         // What a pod is told of is there before it is.
-        change(&mut self.hosts, map_names::HOSTS, &mut hosts, &wanted.hosts)?;
-        change(&mut self.askers, map_names::ASKERS, &mut askers, &wanted.askers)?;
-        self.known = Some((hosts, askers));
+        for (key, host) in changes_in_order(&known.hosts, &wanted.hosts) {
+            set(&mut self.hosts, map_names::HOSTS, key, host.copied())?;
+        }
+        for (netns_cookie, asker) in changes_in_order(&known.askers, &wanted.askers) {
+            set(&mut self.askers, map_names::ASKERS, netns_cookie, asker.copied())?;
+        }
+        self.known = Some(wanted);
         Ok(())
     }
 }
 
 fn all<K: aya::Pod + Ord, V: aya::Pod>(map: &HashMap<MapData, K, V>) -> BTreeMap<K, V> {
     map.iter().filter_map(Result::ok).collect()
-}
-
-fn change<K: aya::Pod + Ord, V: aya::Pod + PartialEq>(
-    map: &mut HashMap<MapData, K, V>,
-    name: &'static str,
-    known: &mut BTreeMap<K, V>,
-    wanted: &BTreeMap<K, V>,
-) -> Result<(), MapAccessError> {
-    let gone: Vec<K> = known.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
-    for key in gone {
-        match map.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => _ = known.remove(&key),
-            Err(source) => return Err(MapAccessError::Entry { name, operation: "remove", source }),
-        }
-    }
-    for (key, value) in wanted {
-        if known.get(key) != Some(value) {
-            map.insert(key, value, 0).map_err(|source| MapAccessError::Entry { name, operation: "insert", source })?;
-            known.insert(*key, *value);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

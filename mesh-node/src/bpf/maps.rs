@@ -1,6 +1,6 @@
 //! The model as map entries, and the maps as the daemon reads them.
 
-use std::{net::IpAddr, path::Path};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use mesh_abi::{Counter, PodRecord, map_names};
@@ -52,6 +52,36 @@ pub(super) fn open_ring(maps: &Path, name: &'static str) -> Result<(MapData, u32
         dir: maps.display().to_string(),
         source,
     })
+}
+
+/// What has to be set, or removed, to come from one table to the other; removals first.
+pub fn changes_in_order<'a, K: Ord, V: PartialEq>(
+    old: &'a BTreeMap<K, V>,
+    new: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, Option<&'a V>)> {
+    let removed = old.keys().filter(|key| !new.contains_key(key)).map(|key| (key, None));
+    let set = new.iter().filter(|(key, value)| old.get(key) != Some(value)).map(|(key, value)| (key, Some(value)));
+    removed.chain(set)
+}
+
+/// Makes an entry what it is to be; `None`: there is none.
+pub(super) fn set<K: aya::Pod, V: aya::Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    key: &K,
+    value: Option<V>,
+) -> Result<(), MapAccessError> {
+    match value {
+        Some(value) => map.insert(key, value, 0).map_err(|source| failed(name, "insert", source)),
+        None => match map.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(source) => Err(failed(name, "remove", source)),
+        },
+    }
+}
+
+pub(super) fn failed(name: &'static str, operation: &'static str, source: MapError) -> MapAccessError {
+    MapAccessError::Entry { name, operation, source }
 }
 
 /// The enrolled pods, as the kernel sees them.

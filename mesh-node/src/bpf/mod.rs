@@ -37,7 +37,7 @@ pub use hosts::{HostMaps, HostTables};
 pub use kernel_events::KernelEvents;
 pub use loader::{Datapath, EnrolError, KeptHook, LoadOptions};
 pub use log::forward_logs;
-pub use maps::{CounterReader, MapAccessError};
+pub use maps::{CounterReader, MapAccessError, changes_in_order};
 pub use precheck::{precheck, requirements};
 pub use probe_ports::ProbePorts;
 pub use settings::Settings;

@@ -13,7 +13,7 @@ use mesh_core::{
 };
 
 use crate::{
-    bpf::{DirectMaps, KernelService, MapAccessError, NetnsCookies, Permission},
+    bpf::{DirectMaps, KernelService, MapAccessError, NetnsCookies, Permission, changes_in_order},
     pods::Members,
 };
 
@@ -167,16 +167,6 @@ fn entries(others: bool, exceptions: BTreeMap<u16, bool>, unwatched: &Unwatched)
     let of_ports = ports.into_iter().map(|(port, is_direct)| (port.into(), of(is_direct, unwatched.covers(port))));
     let of_others = others.then(|| (DirectPair::ANY_PORT, of(true, *unwatched == Unwatched::Everywhere)));
     of_ports.chain(of_others).collect()
-}
-
-/// What has to be set, or removed, to come from one table to the other; removals first.
-fn changes_in_order<'a, K: Ord, V: PartialEq>(
-    old: &'a BTreeMap<K, V>,
-    new: &'a BTreeMap<K, V>,
-) -> impl Iterator<Item = (&'a K, Option<&'a V>)> {
-    let removed = old.keys().filter(|key| !new.contains_key(key)).map(|key| (key, None));
-    let set = new.iter().filter(|(key, value)| old.get(key) != Some(value)).map(|(key, value)| (key, Some(value)));
-    removed.chain(set)
 }
 
 #[cfg(test)]

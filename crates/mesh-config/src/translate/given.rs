@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use mesh_core::hosts::automatic;
-use mesh_core::{Protocol, Resolution, Service, Snapshot};
+use mesh_core::hosts::{automatic, never_told};
+use mesh_core::{Service, Snapshot};
 
 /// Addresses that are tried for a host before it goes without: others have had the ones before.
 const MAX_ATTEMPTS: u32 = 16;
@@ -27,18 +27,9 @@ pub(super) fn give<'a>(
     }
 }
 
-/// Why a host of a ServiceEntry that has no address is given none: it could be told nobody, or would lead nowhere.
+/// Why a host of a ServiceEntry that has no address is given none.
 pub(super) fn why_not(service: &Service) -> Option<&'static str> {
-    let entry = service.entry.as_deref()?;
-    match () {
-        () if entry.resolution == Resolution::None => {
-            Some("with resolution NONE connections go on to the address that was asked for")
-        }
-        () if service.hostname.starts_with('*') => Some("it stands for many"),
-        () if service.ports.iter().any(|port| port.protocol != Protocol::Tcp) => Some("not all of its ports are TCP"),
-        () if !entry.may_be_told => Some("its name is one of the cluster's own in another namespace"),
-        () => None,
-    }
+    never_told(service, service.entry.as_deref()?)
 }
 
 /// Whether pods may be told of a ServiceEntry's host: names of the cluster's Services and pods are their namespaces', also where
